@@ -1,0 +1,42 @@
+# make report       the job, end to end, on the embedded demo: runs/demo/report.html
+# make test         the tests
+PYTHON ?= python3
+RECIPE ?= demo
+ARGS ?=
+python := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help report test test-slow lint lock clean
+
+help: ## list what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv/.ready: pyproject.toml requirements/constraints.txt tools/setup-venv.sh
+	@PYTHON=$(PYTHON) tools/setup-venv.sh
+
+report: .venv/.ready ## run the job: RECIPE=demo (default), phi2, ...; RUN=runs/<id> renders again; ARGS="--epochs 3"
+ifdef RUN
+	@$(python) entrypoint.py report $(RUN)
+else
+	@$(python) entrypoint.py run --recipe $(RECIPE) $(ARGS)
+endif
+
+test: .venv/.ready ## run the tests (no GPU needed)
+	$(python) -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
+
+test-slow: .venv/.ready ## run the tests that take minutes
+	$(python) -m pytest -m slow $(ARGS)
+
+test-gpu: .venv/.ready ## run the tests that need a GPU
+	$(python) -m pytest -m gpu $(ARGS)
+
+lint: .venv/.ready ## ruff and mypy, strict
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+lock: .venv/.ready ## resolve the locked versions anew
+	tools/lock.sh
+
+clean: ## remove the environment and caches, not the runs
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Pure functions over records: figures, statistics, selection, cases, outcome. No torch."""

@@ -1,0 +1,185 @@
+"""Test rows by what tuning did to them, and which of each kind are worth showing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nlijob.analysis.explain import Explainer
+from nlijob.records import Case, CaseGroups, Example, Generation, Prediction
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One test row as the base model and the tuned model labelled it."""
+
+    base: Prediction
+    tuned: Prediction
+
+    @property
+    def index(self) -> int:
+        """Row number in the source split."""
+        return self.base.index
+
+    @property
+    def gold_shift(self) -> float:
+        """By how much tuning raised the probability of the gold label (-1 to 1)."""
+        label = self.base.label
+        return self.tuned.probabilities[label] - self.base.probabilities[label]
+
+    @property
+    def base_right(self) -> bool:
+        """Whether the base model gave the gold label."""
+        return self.base.predicted == self.base.label
+
+    @property
+    def tuned_right(self) -> bool:
+        """Whether the tuned model gave the gold label."""
+        return self.tuned.predicted == self.tuned.label
+
+
+@dataclass(frozen=True)
+class Groups:
+    """All test rows, each in one of four groups, in row order."""
+
+    both_right: tuple[Pair, ...]
+    corrected: tuple[Pair, ...]
+    still_wrong: tuple[Pair, ...]
+    newly_broken: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Row numbers of the cases to show, the most telling first."""
+
+    corrected: tuple[int, ...]
+    still_wrong: tuple[int, ...]
+    newly_broken: tuple[int, ...]
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every shown row once, in row order."""
+        return tuple(sorted({*self.corrected, *self.still_wrong, *self.newly_broken}))
+
+
+def pairs(base: Iterable[Prediction], tuned: Iterable[Prediction]) -> tuple[Pair, ...]:
+    """Test rows matched by index, in row order; predictions on other splits are passed over.
+
+    Raises ValueError where the two models did not label the same rows.
+    """
+    before, after = _test_rows(base), _test_rows(tuned)
+    if before.keys() != after.keys():
+        differing = len(before.keys() ^ after.keys())
+        raise ValueError(f"{differing} test rows were labelled by one model only")
+    matched = tuple(Pair(before[index], after[index]) for index in sorted(before))
+    for pair in matched:
+        if pair.base.label != pair.tuned.label:
+            raise ValueError(f"test row {pair.index} has two gold labels")
+    return matched
+
+
+def group(matched: Iterable[Pair]) -> Groups:
+    """Every pair in its group."""
+    groups: dict[tuple[bool, bool], list[Pair]] = {}
+    for pair in matched:
+        groups.setdefault((pair.base_right, pair.tuned_right), []).append(pair)
+    return Groups(
+        both_right=tuple(groups.get((True, True), ())),
+        corrected=tuple(groups.get((False, True), ())),
+        still_wrong=tuple(groups.get((False, False), ())),
+        newly_broken=tuple(groups.get((True, False), ())),
+    )
+
+
+def shown_indices(base: Iterable[Prediction], tuned: Iterable[Prediction], per_kind: int) -> Shown:
+    """Which test rows to show, at most `per_kind` of each kind, from both models' predictions.
+
+    Corrected and newly broken rows: the largest shift in the gold label's probability. Rows still
+    wrong: the tuned model's most confident mistakes. Ties go to the lower row number, so that the
+    same predictions always give the same rows.
+    """
+    groups = group(pairs(base, tuned))
+    return Shown(
+        corrected=_first(groups.corrected, per_kind, lambda pair: pair.gold_shift),
+        still_wrong=_first(groups.still_wrong, per_kind, _confidence),
+        newly_broken=_first(groups.newly_broken, per_kind, lambda pair: -pair.gold_shift),
+    )
+
+
+def build_cases(
+    base: Sequence[Prediction],
+    tuned: Sequence[Prediction],
+    examples: Iterable[Example],
+    generations: Iterable[Generation],
+    label_names: Sequence[str],
+    per_kind: int,
+) -> CaseGroups:
+    """Counts of every group and the shown cases with their evidence.
+
+    `examples` are the test rows; `generations` hold free text for some of them (a row without any
+    gets None).
+    """
+    matched = pairs(base, tuned)
+    groups, shown = group(matched), shown_indices(base, tuned, per_kind)
+    by_index = {pair.index: pair for pair in matched}
+    texts = {example.index: example for example in examples}
+    written = {generation.index: generation for generation in generations}
+    explainer = Explainer.over(
+        [pair.base for pair in matched], [pair.tuned for pair in matched], label_names
+    )
+
+    def cases(indices: Iterable[int]) -> tuple[Case, ...]:
+        return tuple(_case(by_index[i], texts[i], written, explainer) for i in indices)
+
+    return CaseGroups(
+        both_right=len(groups.both_right),
+        corrected=len(groups.corrected),
+        still_wrong=len(groups.still_wrong),
+        newly_broken=len(groups.newly_broken),
+        shown_corrected=cases(shown.corrected),
+        shown_still_wrong=cases(shown.still_wrong),
+        shown_newly_broken=cases(shown.newly_broken),
+    )
+
+
+def _case(
+    pair: Pair, example: Example, written: Mapping[int, Generation], explainer: Explainer
+) -> Case:
+    generation = written.get(pair.index)
+    evidence = explainer.evidence(example, pair.base, pair.tuned)
+    return Case(
+        index=pair.index,
+        premise=example.premise,
+        hypothesis=example.hypothesis,
+        label=pair.base.label,
+        base_predicted=pair.base.predicted,
+        base_probabilities=pair.base.probabilities,
+        tuned_predicted=pair.tuned.predicted,
+        tuned_probabilities=pair.tuned.probabilities,
+        base_text=generation.base_text if generation else None,
+        tuned_text=generation.tuned_text if generation else None,
+        tags=evidence.tags,
+        explanation=evidence.explanation,
+        only_in_premise=evidence.words.only_in_premise,
+        only_in_hypothesis=evidence.words.only_in_hypothesis,
+        overlap=evidence.words.overlap,
+    )
+
+
+def _test_rows(predictions: Iterable[Prediction]) -> dict[int, Prediction]:
+    rows = [prediction for prediction in predictions if prediction.split == "test"]
+    by_index = {prediction.index: prediction for prediction in rows}
+    if len(by_index) != len(rows):
+        raise ValueError("a test row was labelled twice by one model")
+    return by_index
+
+
+def _first(
+    candidates: Iterable[Pair], count: int, weight: Callable[[Pair], float]
+) -> tuple[int, ...]:
+    ranked = sorted(candidates, key=lambda pair: (-weight(pair), pair.index))
+    return tuple(pair.index for pair in ranked[:count])
+
+
+def _confidence(pair: Pair) -> float:
+    return pair.tuned.probabilities[pair.tuned.predicted]

@@ -1,0 +1,69 @@
+"""How right one model is on the rows it labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nlijob.analysis.statistics import wilson_interval
+from nlijob.records import ClassMetrics, Metrics, Prediction
+
+Confusion = tuple[tuple[int, ...], ...]
+
+
+def measure(predictions: Sequence[Prediction], label_names: Sequence[str]) -> Metrics:
+    """Every figure of one model on one split's rows.
+
+    Balanced accuracy is the mean recall over labels that have rows. Macro F1 is the mean F1 over
+    labels that have rows or were predicted; F1 is 0 for a label never hit. Raises ValueError on
+    no rows.
+    """
+    if not predictions:
+        raise ValueError("no predictions to measure")
+    confusion = _confusion(predictions, len(label_names))
+    rows = len(predictions)
+    correct = sum(confusion[label][label] for label in range(len(label_names)))
+    classes = tuple(_class(confusion, label, name) for label, name in enumerate(label_names))
+    return Metrics(
+        rows=rows,
+        correct=correct,
+        accuracy=correct / rows,
+        accuracy_interval=wilson_interval(correct, rows),
+        balanced_accuracy=_mean(c.recall for c in classes if c.recall is not None),
+        macro_f1=_mean(c.f1 for c in classes if c.support or c.predicted),
+        loss=_mean(prediction.loss for prediction in predictions),
+        label_mass=_mean_label_mass(predictions),
+        confusion=confusion,
+        classes=classes,
+    )
+
+
+def _confusion(predictions: Iterable[Prediction], labels: int) -> Confusion:
+    counts = [[0] * labels for _ in range(labels)]
+    for prediction in predictions:
+        counts[prediction.label][prediction.predicted] += 1
+    return tuple(tuple(row) for row in counts)
+
+
+def _class(confusion: Confusion, label: int, name: str) -> ClassMetrics:
+    hits = confusion[label][label]
+    support = sum(confusion[label])
+    predicted = sum(row[label] for row in confusion)
+    return ClassMetrics(
+        label=label,
+        name=name,
+        support=support,
+        predicted=predicted,
+        precision=hits / predicted if predicted else None,
+        recall=hits / support if support else None,
+        f1=2 * hits / (support + predicted) if support + predicted else 0.0,
+    )
+
+
+def _mean_label_mass(predictions: Iterable[Prediction]) -> float | None:
+    masses = [p.label_mass for p in predictions if p.label_mass is not None]
+    return _mean(masses) if masses else None
+
+
+def _mean(values: Iterable[float]) -> float:
+    items = list(values)
+    return sum(items) / len(items)

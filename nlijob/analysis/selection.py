@@ -1,0 +1,36 @@
+"""Which checkpoint a run keeps: decided on validation rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nlijob.records import EpochResult, Selection
+
+RULE = "highest validation accuracy; on a tie the lower validation loss, then the earlier epoch"
+
+
+def select(epochs: Sequence[EpochResult]) -> Selection:
+    """The epoch to keep, by `RULE`. Test scores are never read.
+
+    Accuracies are compared as counts of right rows, so that a tie is a tie. Raises ValueError on
+    no epochs, or where epochs were scored on different numbers of rows.
+    """
+    if not epochs:
+        raise ValueError("no epoch to select from")
+    if len({epoch.validation.rows for epoch in epochs}) > 1:
+        raise ValueError("epochs were scored on different numbers of validation rows")
+    best = min(epochs, key=_rank)
+    return Selection(
+        epoch=best.epoch,
+        rule=RULE,
+        validation_accuracy=best.validation.accuracy,
+        validation_loss=best.validation.loss,
+        candidates=len(epochs),
+        tied_on_accuracy=tuple(
+            e.epoch for e in epochs if e.validation.correct == best.validation.correct
+        ),
+    )
+
+
+def _rank(epoch: EpochResult) -> tuple[int, float, int]:
+    return (-epoch.validation.correct, epoch.validation.loss, epoch.epoch)

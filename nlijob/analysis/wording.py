@@ -1,0 +1,147 @@
+"""Figures as text. Rounding never lies: what is not all is not shown as 100 %, nor some as 0."""
+
+from __future__ import annotations
+
+import math
+
+NOT_MEASURED = "not measured"
+GIB = 2**30
+MIB = 2**20
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(share: float, decimals: int = 1) -> str:
+    """A share (0 to 1) in percent; "> 99.9 %" and "< 0.1 %" where rounding would reach an end."""
+    step = 10**-decimals
+    shown = round(100 * share, decimals)
+    if shown >= 100 and share < 1:
+        return f"> {100 - step:.{decimals}f} %"
+    if shown <= 0 and share > 0:
+        return f"< {step:.{decimals}f} %"
+    return f"{shown:.{decimals}f} %"
+
+
+def share_of(part: int, whole: int) -> str:
+    """A share with the counts it comes from, such as "87.0 % (87 of 100)"."""
+    if not whole:
+        return "no rows"
+    return f"{percent(part / whole)} ({count(part)} of {count(whole)})"
+
+
+def interval(low: float, high: float) -> str:
+    """A confidence interval of a share, such as "79.0 to 92.2 %"."""
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, signed; a small one never reads as none."""
+    shown = round(100 * difference, 1)
+    if shown == 0 and difference:
+        return f"{'+' if difference > 0 else MINUS}< 0.1 points"
+    return f"{signed(shown, 1)} points"
+
+
+def signed(value: float, decimals: int) -> str:
+    """A number with its sign; zero has none."""
+    sign = "+" if value > 0 else MINUS if value < 0 else ""
+    return f"{sign}{abs(value):.{decimals}f}"
+
+
+def probability(value: float) -> str:
+    """A probability with two decimals; only a true 0 or 1 reads as one."""
+    if value < 1 and round(value, 2) >= 1:
+        return "> 0.99"
+    if value > 0 and round(value, 2) <= 0:
+        return "< 0.01"
+    return f"{value:.2f}"
+
+
+def p_value(p: float) -> str:
+    """A p-value as "p = 0.012", never rounded over the 0.05 line."""
+    if p < 0.001:
+        return "p < 0.001"
+    decimals = 3
+    while (round(p, decimals) >= 0.05) != (p >= 0.05) and decimals < 12:
+        decimals += 1
+    return f"p = {p:.{decimals}f}"
+
+
+def count(number: int) -> str:
+    """A whole number with thousands separated."""
+    return f"{number:,}"
+
+
+def decimal(value: float | None, digits: int = 3) -> str:
+    """A number with `digits` significant digits, or "not measured"."""
+    if value is None:
+        return NOT_MEASURED
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    magnitude = math.floor(math.log10(abs(value)))
+    if magnitude < -4:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
+
+
+def duration(seconds: float | None) -> str:
+    """A duration for people with the seconds beside it, such as "2 h 5 min (7,500 s)"."""
+    if seconds is None:
+        return NOT_MEASURED
+    if seconds < 60:
+        return short_seconds(seconds)
+    return f"{clock(seconds)} ({seconds:,.0f} s)"
+
+
+def clock(seconds: float) -> str:
+    """A duration in its two largest units, such as "2 h 5 min"."""
+    if seconds < 59.95:
+        return short_seconds(seconds)
+    whole = round(seconds)
+    days, hours = divmod(whole // 3600, 24)
+    minutes, rest = divmod(whole % 3600, 60)
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s"
+
+
+def short_seconds(seconds: float) -> str:
+    """Seconds below a minute, down to milliseconds."""
+    if 0 < seconds < 0.0005:
+        return "< 0.001 s"
+    return f"{seconds:.3f} s" if seconds < 0.1 else f"{seconds:.1f} s"
+
+
+def gib(size_bytes: float | None) -> str:
+    """A size of memory or disk in GiB (2^30 bytes); small ones in MiB."""
+    if size_bytes is None:
+        return NOT_MEASURED
+    if abs(size_bytes) < GIB / 10:
+        return f"{size_bytes / MIB:.1f} MiB"
+    return f"{size_bytes / GIB:,.2f} GiB"
+
+
+def energy(joules: float | None) -> str:
+    """Energy in Wh with the joules beside it."""
+    if joules is None:
+        return NOT_MEASURED
+    watt_hours = joules / 3600
+    amount = f"{watt_hours / 1000:.2f} kWh" if watt_hours >= 1000 else f"{decimal(watt_hours)} Wh"
+    return f"{amount} ({joules:,.0f} J)"
+
+
+def rate(per_s: float | None, unit: str = "examples") -> str:
+    """A speed, such as "12.3 examples/s"."""
+    return NOT_MEASURED if per_s is None else f"{decimal(per_s)} {unit}/s"
+
+
+def plural(number: int, noun: str) -> str:
+    """A count with its noun: "1 row", "1,200 rows"."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(items: list[str] | tuple[str, ...]) -> str:
+    """Items as running text: "a, b and c"."""
+    *first, last = items or ("none",)
+    return f"{', '.join(first)} and {last}" if first else last

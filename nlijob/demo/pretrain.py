@@ -1,0 +1,227 @@
+"""Pretrains the demo's tiny Phi model, tokenizer included, on the unlabelled text of generate.py.
+
+    python -m nlijob.demo.pretrain --out DIR
+
+The text never holds the prompt form or the label tokens' meaning: what the labels are is left to
+the tuning. A GPU is used where there is one.
+"""
+
+import argparse
+import math
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional
+from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
+
+from nlijob.demo.generate import LABELS, Example, documents, draw_splits
+
+END_OF_TEXT = "<|endoftext|>"
+IGNORED = -100
+VOCABULARY_SIZE = 2048
+TOKENIZER_DOCUMENTS = 20_000
+ANSWERS = (" Yes", " Maybe", " No")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of one pretraining run; the defaults made the committed model."""
+
+    documents: int = 1_000_000
+    steps: int = 6_000
+    minutes: float = math.inf
+    rows_per_step: int = 256
+    row_length: int = 160
+    peak_lr: float = 2e-3
+    warmup: float = 0.03
+    weight_decay: float = 0.05
+    hidden_size: int = 192
+    intermediate_size: int = 512
+    layers: int = 4
+    heads: int = 6
+    seed: int = 20261121
+
+
+def draw_texts(count: int, seed: int, unseen: frozenset[str]) -> list[str]:
+    """`count` documents without the premises in `unseen`, drawn by all CPU cores."""
+    shard_size = min(count, 2_000)
+    shards = [(seed + 1 + index, shard_size, unseen) for index in range(count // shard_size)]
+    with multiprocessing.get_context("fork").Pool() as pool:
+        return [text for shard in pool.imap(_draw_shard, shards) for text in shard]
+
+
+def _draw_shard(shard: tuple[int, int, frozenset[str]]) -> list[str]:
+    seed, size, unseen = shard
+    return list(islice(documents(seed, unseen), size))
+
+
+def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the texts that keeps each digit a token of its own."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+    )
+
+
+def pack(token_lists: Sequence[Sequence[int]], row_length: int, end: int) -> Tensor:
+    """Rows of whole documents, each closed by `end`; what a row has left is `IGNORED`."""
+    rows: list[list[int]] = [[]]
+    for tokens in token_lists:
+        closed = [*tokens, end][:row_length]
+        if len(rows[-1]) + len(closed) > row_length:
+            rows.append([])
+        rows[-1].extend(closed)
+    packed = torch.full((len(rows), row_length), IGNORED, dtype=torch.int16)
+    for row, tokens in zip(packed, rows, strict=True):
+        row[: len(tokens)] = torch.tensor(tokens, dtype=torch.int16)
+    return packed
+
+
+def build_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> PhiForCausalLM:
+    """An untrained Phi model of the planned size."""
+    end = tokenizer.eos_token_id
+    config = PhiConfig(
+        vocab_size=VOCABULARY_SIZE,
+        hidden_size=plan.hidden_size,
+        intermediate_size=plan.intermediate_size,
+        num_hidden_layers=plan.layers,
+        num_attention_heads=plan.heads,
+        partial_rotary_factor=0.5,
+        max_position_embeddings=512,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attention_dropout=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
+    return PhiForCausalLM(config)
+
+
+def learning_rate(plan: Plan, progress: float) -> float:
+    """The rate at `progress` (0 to 1) of the run: linear warm-up, then a cosine down to zero."""
+    if progress < plan.warmup:
+        return plan.peak_lr * progress / plan.warmup
+    rest = (progress - plan.warmup) / (1 - plan.warmup)
+    return plan.peak_lr * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+
+def batches(rows: Tensor, size: int, seed: int) -> Iterator[Tensor]:
+    """Endless shuffled passes over the rows."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(rows), generator=generator)
+        for start in range(0, max(len(rows) - size, 0) + 1, size):
+            yield rows[order[start : start + size]]
+
+
+def language_loss(model: PhiForCausalLM, rows: Tensor, end: int) -> Tensor:
+    """Mean cross-entropy of each next token, padding left out."""
+    ids = rows.long()
+    logits = model(input_ids=ids.masked_fill(ids == IGNORED, end)).logits
+    return functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=IGNORED
+    )
+
+
+def train(
+    model: PhiForCausalLM,
+    rows: Tensor,
+    plan: Plan,
+    tokenizer: PreTrainedTokenizerFast,
+    probe: Sequence[Example],
+) -> None:
+    """Trains the model in place until the planned steps or minutes are used up."""
+    device = model.device
+    optimizer = torch.optim.AdamW(
+        model.parameters(), betas=(0.9, 0.95), weight_decay=plan.weight_decay
+    )
+    started = time.monotonic()
+    for step, batch in enumerate(batches(rows, plan.rows_per_step, plan.seed)):
+        minutes = (time.monotonic() - started) / 60
+        progress = max(step / plan.steps, minutes / plan.minutes)
+        if step % 250 == 0 or progress >= 1:
+            accuracy = answer_accuracy(model, tokenizer, probe)
+            print(f"step {step} minutes {minutes:.2f} answers {accuracy:.3f}", end=" ")
+        if progress >= 1:
+            print("done", flush=True)
+            return
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, progress)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss = language_loss(model, batch.to(device), tokenizer.eos_token_id)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 250 == 0:
+            print(f"loss {loss.item():.4f}", flush=True)
+
+
+@torch.no_grad()
+def answer_accuracy(
+    model: PhiForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
+) -> float:
+    """How often the model answers a caption and a claim rightly with yes, maybe or no."""
+    prompts = [f"Caption: {e.premise}\nClaim: {e.hypothesis}\nAnswer:" for e in examples]
+    encoded = tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
+    last = encoded["attention_mask"].sum(1) - 1
+    logits = model(input_ids=encoded["input_ids"].to(model.device)).logits.cpu()
+    answers = [tokenizer.encode(answer)[0] for answer in ANSWERS]
+    guesses = logits[torch.arange(len(last)), last][:, answers].argmax(1)
+    labels = torch.tensor([LABELS.index(example.label) for example in examples])
+    return (guesses == labels).float().mean().item()
+
+
+def pretrain(plan: Plan, out: Path) -> None:
+    """Makes tokenizer and model and saves both to the folder `out`."""
+    torch.manual_seed(plan.seed)
+    splits = draw_splits()
+    unseen = frozenset(example.premise for split in splits.values() for example in split)
+    texts = draw_texts(plan.documents, plan.seed, unseen)
+    tokenizer = train_tokenizer(texts[:TOKENIZER_DOCUMENTS])
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(texts)
+    rows = pack([encoding.ids for encoding in encodings], plan.row_length, tokenizer.eos_token_id)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(plan, tokenizer).to(device)
+    print(f"{model.num_parameters()} parameters, {len(rows)} rows of {plan.row_length} tokens")
+    probe = [example for example in splits["validation"] if example.label in LABELS]
+    train(model, rows, plan, tokenizer, probe)
+    model.to(torch.float16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def read_plan(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
+    """The plan and the output folder that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m nlijob.demo.pretrain")
+    parser.add_argument("--out", type=Path, required=True)
+    for name, default in vars(Plan()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    options = vars(parser.parse_args(arguments))
+    out: Path = options.pop("out")
+    return Plan(**options), out
+
+
+if __name__ == "__main__":
+    pretrain(*read_plan())

@@ -1,0 +1,60 @@
+"""Writes and reads adapters (PEFT's own format) and the training state to go on from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from nlijob.config import ModelConfig
+
+ADAPTER_FILE = "adapter_model.safetensors"
+
+
+def save_adapter(model: Any, folder: Path, base: ModelConfig) -> None:
+    """Write the adapter, naming the base model as the recipe does rather than by a local path."""
+    adapter_config = model.peft_config["default"]
+    adapter_config.base_model_name_or_path = base.name
+    adapter_config.revision = base.revision
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def load_adapter(model: Any, folder: Path) -> None:
+    """Put a saved adapter into the model; every weight must be there."""
+    weights = load_file(folder / ADAPTER_FILE)
+    wanted = get_peft_model_state_dict(model)
+    if weights.keys() != wanted.keys():
+        raise ValueError(f"{folder} holds another adapter than this model's")
+    set_peft_model_state_dict(model, weights)
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write the training state whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".tmp")
+    with beside.open("wb") as handle:
+        torch.save(state, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    beside.replace(path)
+
+
+def load_state(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a training state."""
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    return state
+
+
+def copy_adapter(source: Path, target: Path) -> None:
+    """The adapter's own files of a checkpoint, without the checkpoint's records."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for file in source.glob("adapter_*"):
+        shutil.copy2(file, target)

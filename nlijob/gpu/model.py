@@ -1,0 +1,291 @@
+"""Loads the base model once, quantised, with its adapter on top.
+
+The base model is the same model with the adapter switched off (`model.disable_adapter()`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from nlijob.config import JobConfig, ModelConfig
+from nlijob.errors import ConfigurationError, HardwareError, NotAvailableError
+
+FLOAT32_ATTENTION = "sdpa_float32"
+RESIDUAL_DROPOUT_KEYS = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout_prob")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What is known of a model before its weights are read."""
+
+    config: Any
+    model: nn.Module
+    """On the meta device: every module, no memory."""
+    head_modules: tuple[str, ...]
+    """Modules beside the transformer itself, such as "lm_head" or "score"; not quantised."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The quantised base model with its adapter, ready on its device."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    compute_dtype: torch.dtype
+    max_length: int
+
+
+def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
+    """The model's modules on the meta device, from its configuration alone.
+
+    Raises ConfigurationError where a LoRA target matches no linear module, naming those there.
+    """
+    with torch.device("meta"):
+        model = _auto_class(config.model).from_config(model_config)
+    prefix = model.base_model_prefix
+    heads = tuple(
+        name
+        for name, child in model.named_children()
+        if name != prefix and list(child.parameters())
+    )
+    check_targets(model, config.lora.target_modules)
+    return Skeleton(model_config, model, heads)
+
+
+def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any:
+    """The model's configuration with the recipe's choices in it."""
+    options: dict[str, Any] = {}
+    if config.model.head == "sequence-classification":
+        names = config.data.label_names
+        options = {
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
+            "problem_type": "single_label_classification",
+        }
+    try:
+        model_config = transformers.AutoConfig.from_pretrained(model_dir, **options)
+    except (ValueError, OSError) as error:
+        raise NotAvailableError(f"model {config.model.name}: {error}") from error
+    model_config.pad_token_id = tokenizer.pad_token_id
+    _set_residual_dropout(model_config, config.model.residual_dropout)
+    return model_config
+
+
+def read_tokenizer(config: JobConfig, model_dir: Path) -> Any:
+    """The model's tokenizer, with a token to pad with."""
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
+    except (ValueError, OSError) as error:
+        raise NotAvailableError(f"tokenizer of {config.model.name}: {error}") from error
+    if tokenizer.pad_token_id is None:
+        # What is padded with never matters: padded positions are never read.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def load(config: JobConfig, model_dir: Path, tokenizer: Any, device: torch.device) -> LoadedModel:
+    """Read, quantise and place the model, then put the adapter on it.
+
+    Raises ConfigurationError (targets, head), NotAvailableError (weights), HardwareError.
+    """
+    model_config = read_model_config(config, model_dir, tokenizer)
+    plan = skeleton(config, model_config)
+    dtype = compute_dtype(config.model, device)
+    if dtype is torch.float16:
+        model_config._attn_implementation = _register_float32_attention()
+    torch.manual_seed(config.train.seed)  # a new classification head is drawn from here
+    model = _read_weights(config, model_dir, plan, dtype, device)
+    _keep_cpu_weights_trainable(model)
+    model.config.use_cache = False
+    if config.train.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    torch.manual_seed(config.train.seed)  # the adapter is drawn from here, on resumption too
+    adapted = add_adapter(config, model, plan.head_modules)
+    return LoadedModel(
+        adapted, tokenizer, device, dtype, max_length(config.model, model_config, tokenizer)
+    )
+
+
+def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) -> Any:
+    """The model with LoRA on its targets and, for classification, a trained copy of its head."""
+    classifies = config.model.head == "sequence-classification"
+    adapted = peft.get_peft_model(
+        model,
+        peft.LoraConfig(
+            r=config.lora.r,
+            lora_alpha=config.lora.alpha,
+            lora_dropout=config.lora.dropout,
+            target_modules=list(config.lora.target_modules),
+            modules_to_save=list(head_modules) if classifies else None,
+            task_type="SEQ_CLS" if classifies else "CAUSAL_LM",
+        ),
+    )
+    for module in adapted.modules():
+        if isinstance(module, peft.utils.ModulesToSaveWrapper):
+            _train_in_float32(module.modules_to_save["default"])
+    return adapted
+
+
+def compute_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
+    """The dtype that products are computed in; "auto" goes by what the device can do."""
+    if model.compute_dtype != "auto":
+        return DTYPES[model.compute_dtype]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def max_length(model: ModelConfig, model_config: Any, tokenizer: Any) -> int:
+    """The longest input in tokens."""
+    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    limit = min(context or tokenizer.model_max_length, tokenizer.model_max_length)
+    if model.max_length is None:
+        return int(limit)
+    if model.max_length > limit:
+        raise ConfigurationError(
+            f"model.max_length: {model.max_length:,} is above the model's {limit:,} tokens"
+        )
+    return model.max_length
+
+
+def matched_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
+    """Target name -> linear modules whose name ends with it, as PEFT matches them."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return {
+        target: sum(name == target or name.endswith(f".{target}") for name in names)
+        for target in targets
+    }
+
+
+def check_targets(model: nn.Module, targets: tuple[str, ...]) -> None:
+    """Raise ConfigurationError where a target matches nothing; PEFT itself passes over it."""
+    unmatched = [name for name, count in matched_modules(model, targets).items() if count == 0]
+    if unmatched:
+        there = sorted(
+            {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+        )
+        raise ConfigurationError(
+            f"lora.target_modules: {', '.join(unmatched)} match no linear module of the model",
+            f"it has {', '.join(there)}",
+        )
+
+
+# ---------------------------------------------------------------- detail
+
+
+def _auto_class(model: ModelConfig) -> Any:
+    if model.head == "causal":
+        return transformers.AutoModelForCausalLM
+    return transformers.AutoModelForSequenceClassification
+
+
+def _read_weights(
+    config: JobConfig, model_dir: Path, plan: Skeleton, dtype: torch.dtype, device: torch.device
+) -> Any:
+    place = "cpu" if device.type == "cpu" else device.index or 0
+    try:
+        return _auto_class(config.model).from_pretrained(
+            model_dir,
+            config=plan.config,
+            dtype=dtype,
+            device_map={"": place},
+            quantization_config=quantization_config(config.model, dtype, plan.head_modules),
+            ignore_mismatched_sizes=config.model.head == "sequence-classification",
+        )
+    except torch.OutOfMemoryError as error:
+        raise HardwareError(f"the model does not fit into the GPU's memory: {error}") from error
+    except OSError as error:
+        raise NotAvailableError(f"model {config.model.name}: {error}") from error
+
+
+def quantization_config(
+    model: ModelConfig, dtype: torch.dtype, head_modules: tuple[str, ...]
+) -> transformers.BitsAndBytesConfig | None:
+    """NF4 (Dettmers et al., 2023, QLoRA) for every linear module but the head."""
+    if model.quantization == "none":
+        return None
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=model.double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(head_modules),
+    )
+
+
+def _keep_cpu_weights_trainable(model: nn.Module) -> None:
+    """Keep bitsandbytes from repacking weights for inference, after which they cannot train.
+
+    It does so in eval mode on CPUs with AVX512-BF16.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (no attribute of nn.Module)
+
+
+def _train_in_float32(head: nn.Module) -> None:
+    """Hold a trained head in float32 and bring what it is given to that."""
+    head.float()
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_pre_hook(_cast_input)
+
+
+def _cast_input(linear: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (inputs[0].to(next(linear.parameters()).dtype),)
+
+
+def _set_residual_dropout(model_config: Any, share: float | None) -> None:
+    if share is None:
+        return
+    keys = [key for key in RESIDUAL_DROPOUT_KEYS if hasattr(model_config, key)]
+    if not keys and share > 0:
+        raise ConfigurationError(
+            f"model.residual_dropout: {model_config.model_type} models have none to set"
+        )
+    for key in keys:
+        setattr(model_config, key, share)
+
+
+def _register_float32_attention() -> str:
+    """Attention in float32 for float16 models: phi-2's scores overflow float16."""
+    ALL_ATTENTION_FUNCTIONS.register(FLOAT32_ATTENTION, _float32_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(FLOAT32_ATTENTION, sdpa_mask)
+    return FLOAT32_ATTENTION
+
+
+def _float32_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    if attention_mask is not None and attention_mask.is_floating_point():
+        attention_mask = attention_mask.float()
+    output, _ = sdpa_attention_forward(
+        module, query.float(), key.float(), value.float(), attention_mask, **options
+    )
+    return output.to(query.dtype), None
+
+
+def quiet_libraries() -> None:
+    """Leave the log to faults; the libraries' notices are about choices made here on purpose."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,0 +1,84 @@
+"""Counts parameters both ways in use, so that published figures can be compared.
+
+logical: every weight once. packed: stored elements, where a 4-bit weight counts half because two
+share a byte (what `p.numel()` gives on a quantised model).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import bitsandbytes as bnb
+import torch
+from torch import nn
+from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+from nlijob.config import JobConfig
+from nlijob.gpu.model import add_adapter, quantization_config, skeleton
+from nlijob.records import ParameterCounts
+
+
+def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
+    """Counts of a PEFT model, real or on the meta device."""
+    quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    four_bit = {id(m.weight): m.in_features * m.out_features for m in quantized}
+    logical = packed = trainable = lora = 0
+    for name, parameter in model.named_parameters():
+        size = four_bit.get(id(parameter), parameter.numel())
+        logical += size
+        packed += (size + 1) // 2 if id(parameter) in four_bit else size
+        trainable += size if parameter.requires_grad else 0
+        lora += size if ".lora_" in name else 0
+    return ParameterCounts(
+        trainable=trainable,
+        total_logical=logical,
+        total_packed=packed,
+        lora_parameters=lora,
+        head_parameters=trainable - lora,
+        matched_modules=adapted_modules(model, targets),
+        quantized_modules=len(quantized),
+        base_memory_bytes=base_memory_bytes(model),
+    )
+
+
+def count_on_meta(config: JobConfig, model_config: Any) -> ParameterCounts:
+    """The same from a model's configuration alone: no weights, no memory."""
+    plan = skeleton(config, model_config)
+    quantization = quantization_config(config.model, torch.bfloat16, plan.head_modules)
+    model = plan.model
+    if quantization is not None:
+        model = replace_with_bnb_linear(
+            model, list(plan.head_modules), quantization_config=quantization
+        )
+    with torch.device("meta"):
+        adapted = add_adapter(config, model, plan.head_modules)
+    counts = count_parameters(adapted, config.lora.target_modules)
+    return dataclasses.replace(counts, base_memory_bytes=None)
+
+
+def adapted_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
+    """Target name -> modules that carry an adapter under it."""
+    names = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+    return {
+        target: sum(name == target or name.endswith(f".{target}") for name in names)
+        for target in targets
+    }
+
+
+def base_memory_bytes(model: nn.Module) -> int:
+    """Bytes of the frozen weights with their quantisation constants."""
+    total = 0
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            total += parameter.numel() * parameter.element_size()
+            total += _constants_bytes(getattr(parameter, "quant_state", None))
+    return total
+
+
+def _constants_bytes(state: Any) -> int:
+    if state is None:
+        return 0
+    tensors = [t for name in ("absmax", "code") if (t := getattr(state, name, None)) is not None]
+    own: int = sum(t.numel() * t.element_size() for t in tensors)
+    return own + _constants_bytes(getattr(state, "state2", None))

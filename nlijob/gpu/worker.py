@@ -1,0 +1,482 @@
+"""The GPU side's main: load the model once, then baseline -> train -> select -> evaluate.
+
+Started by `accelerate launch` as `-m nlijob.gpu.worker RUN_DIR`. It reads the records of the
+parent, writes its own, and leaves an outcome record however it ends.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from accelerate import Accelerator
+
+from nlijob import records, stopping
+from nlijob.analysis.cases import shown_indices
+from nlijob.analysis.selection import select
+from nlijob.config import JobConfig
+from nlijob.errors import ExitCode, HardwareError, JobError
+from nlijob.gpu import checkpoints, scoring
+from nlijob.gpu.generation import generate
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
+from nlijob.gpu.model import (
+    LoadedModel,
+    load,
+    max_length,
+    quiet_libraries,
+    read_model_config,
+    read_tokenizer,
+    skeleton,
+)
+from nlijob.gpu.parameters import count_parameters
+from nlijob.gpu.reporting import Reporter
+from nlijob.gpu.training import Trainer
+from nlijob.prompts import prompt_text
+from nlijob.records import (
+    Environment,
+    EpochResult,
+    Example,
+    Generation,
+    GpuInfo,
+    Memory,
+    Prediction,
+    PromptRecord,
+    RunRecord,
+    ScoreResult,
+    Selection,
+    Split,
+    SplitScore,
+    TrainResult,
+    TrainStep,
+    WorkerOutcome,
+    WorkerTask,
+)
+from nlijob.rundir import RunDir, append_record, write_record, write_records
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+    "huggingface_hub",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "GPUtil",
+    "jinja2",
+    "matplotlib",
+    "click",
+)
+
+
+class Worker:
+    """The four GPU stages of one run; a stage that is complete is passed over."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.task = records.read(WorkerTask, run.worker_task)
+        self.config: JobConfig = records.read(RunRecord, run.config).config
+        self.reporter = Reporter(run, self.task.attempt)
+        self.reporter.add(
+            "start", "", self.task.launched_at_s, time.time() - self.task.launched_at_s, None
+        )
+        self.device = _device(self.config)
+
+    def work(self) -> None:
+        """Do what is not complete, in order."""
+        for stage in (self.baseline, self.train, self.select, self.evaluate):
+            name = stage.__name__
+            fingerprint = self.task.fingerprints[name]
+            if self.run.is_complete(name, fingerprint):
+                self.reporter.say(name, "complete, skipped")
+                continue
+            self.run.unmark(name)
+            _reset_peak_memory(self.device)
+            self._prepare()
+            with self.reporter.timed(name):
+                outputs = stage()
+            self.run.mark_complete(name, fingerprint, outputs)
+
+    # ------------------------------------------------------------ stages
+
+    def baseline(self) -> list[Path]:
+        """Score the base model: the adapter is there, switched off."""
+        with self.loaded.model.disable_adapter():
+            scores, predictions = self._score("baseline", ("validation", "test"))
+        write_records(self.run.baseline_predictions, predictions)
+        write_record(
+            self.run.baseline_result, ScoreResult("base", None, scores, _memory(self.device))
+        )
+        self.reporter.say("baseline", _scores_text(scores))
+        return [self.run.baseline_predictions, self.run.baseline_result, self.run.prompt]
+
+    def train(self) -> list[Path]:
+        """Train epoch by epoch, from the last complete one where there is one."""
+        trainer = Trainer(self.loaded, self.head, self.config.train, self.rows["train"])
+        epochs = self._resume(trainer)
+        for epoch in range(len(epochs) + 1, self.config.train.epochs + 1):
+            epochs.append(self._train_epoch(trainer, epoch))
+        parameters = count_parameters(self.loaded.model, self.config.lora.target_modules)
+        write_record(self.run.train_result, TrainResult(parameters, tuple(epochs)))
+        self.run.training_state(self.config.train.epochs).unlink(missing_ok=True)
+        return [self.run.train_result, self.run.train_log]
+
+    def select(self) -> list[Path]:
+        """Choose the checkpoint, on validation alone."""
+        epochs = records.read(TrainResult, self.run.train_result).epochs
+        selection = select(epochs)
+        write_record(self.run.selection, selection)
+        self.reporter.say(
+            "select",
+            f"epoch {selection.epoch} of {len(epochs)}: "
+            f"validation accuracy {selection.validation_accuracy:.1%}",
+        )
+        return [self.run.selection]
+
+    def evaluate(self) -> list[Path]:
+        """Score the selected checkpoint as it stands on disk, and write free output for cases."""
+        epoch = records.read(Selection, self.run.selection).epoch
+        checkpoints.load_adapter(self.loaded.model, self.run.epoch(epoch))
+        scores, predictions = self._score("evaluate", ("validation", "test"))
+        write_records(self.run.evaluate_predictions, predictions)
+        write_records(self.run.generations, self._free_output(predictions))
+        write_record(
+            self.run.evaluate_result, ScoreResult("tuned", epoch, scores, _memory(self.device))
+        )
+        checkpoints.copy_adapter(self.run.epoch(epoch), self.run.adapter)
+        self.reporter.say("evaluate", _scores_text(scores))
+        return [
+            self.run.evaluate_predictions,
+            self.run.generations,
+            self.run.evaluate_result,
+            *self.run.adapter.glob("adapter_*"),
+        ]
+
+    # ------------------------------------------------------------ model and rows, once
+
+    def _prepare(self) -> None:
+        """Have rows encoded and the model loaded; cheap faults come before the weights are read."""
+        _ = self.rows
+        _ = self.loaded
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The one model of the job."""
+        with self.reporter.timed("load"):
+            loaded = load(self.config, self._model_dir, self.tokenizer, self.device)
+            write_record(self.run.environment, _environment(loaded))
+        return loaded
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return read_tokenizer(self.config, self._model_dir)
+
+    @cached_property
+    def examples(self) -> dict[Split, list[Example]]:
+        """The subset's rows."""
+        return {s: list(records.read_lines(Example, self.run.subset(s))) for s in records.SPLITS}
+
+    @cached_property
+    def head(self) -> Head:
+        """The task head; what the configuration asks of model and tokenizer is checked here."""
+        model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
+        skeleton(self.config, model_config)
+        longest = max_length(self.config.model, model_config, self.tokenizer)
+        if self.config.model.head == "causal":
+            return CausalHead(self.tokenizer, self.config.prompt, longest, self.examples["train"])
+        return ClassificationHead(self.tokenizer, self.config.prompt, longest)
+
+    @cached_property
+    def rows(self) -> dict[Split, list[Encoded]]:
+        """Every row as model input."""
+        rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
+        write_record(self.run.prompt, self._prompt_record(rows))
+        return rows
+
+    @property
+    def _model_dir(self) -> Path:
+        return Path(self.task.model_dir)
+
+    # ------------------------------------------------------------ detail
+
+    def _score(
+        self, stage: str, splits: Sequence[Split], part: str = ""
+    ) -> tuple[dict[str, SplitScore], list[Prediction]]:
+        scores: dict[str, SplitScore] = {}
+        predictions: list[Prediction] = []
+        for split in splits:
+            rows = self.rows[split]
+            name = f"{part} {split}".strip()
+            with self.reporter.timed(stage, name, len(rows)):
+                scores[split], of_split = scoring.score(
+                    self.loaded.model,
+                    self.head,
+                    split,
+                    rows,
+                    self.config.eval.batch_size,
+                    self.device,
+                    self.reporter.counter(stage, name, len(rows), "rows"),
+                )
+            predictions += of_split
+        return scores, predictions
+
+    def _resume(self, trainer: Trainer) -> list[EpochResult]:
+        """Results of the epochs that are complete, with trainer and model brought to that point."""
+        complete = 0
+        while self.run.is_complete(f"train-epoch-{complete + 1}", self._train_fingerprint):
+            complete += 1
+        while complete and not self._can_go_on_from(complete):
+            complete -= 1
+        if complete == 0:
+            shutil.rmtree(self.run.train_log.parent, ignore_errors=True)
+            return []
+        results = [
+            records.read(EpochResult, self.run.epoch_result(e)) for e in range(1, complete + 1)
+        ]
+        if complete < self.config.train.epochs:
+            state = checkpoints.load_state(self.run.training_state(complete), self.device)
+            checkpoints.load_adapter(self.loaded.model, self.run.epoch(complete))
+            trainer.restore(state)
+        steps = records.read_lines(TrainStep, self.run.train_log)
+        write_records(self.run.train_log, [step for step in steps if step.epoch <= complete])
+        self.reporter.say("train", f"epochs 1 to {complete} complete, going on from there")
+        return results
+
+    def _can_go_on_from(self, epoch: int) -> bool:
+        last = epoch == self.config.train.epochs
+        return last or self.run.training_state(epoch).is_file()
+
+    @property
+    def _train_fingerprint(self) -> str:
+        return self.task.fingerprints["train"]
+
+    def _train_epoch(self, trainer: Trainer, epoch: int) -> EpochResult:
+        part = f"epoch {epoch}"
+        steps = self._optimize_epoch(trainer, epoch, part)
+        splits: tuple[Split, ...] = ("validation",)
+        if self.config.eval.test_each_epoch:
+            splits = ("validation", "test")
+        scores, predictions = self._score("train", splits, part)
+        examples = sum(step.examples for step in steps)
+        result = EpochResult(
+            epoch=epoch,
+            steps=len(steps),
+            examples=examples,
+            train_loss=sum(step.loss * step.examples for step in steps) / examples,
+            duration_s=sum(step.duration_s for step in steps),
+            validation=scores["validation"],
+            test=scores.get("test"),
+            memory=_memory(self.device),
+        )
+        with self.reporter.timed("train", f"{part} checkpoint"):
+            self._keep(trainer, result, predictions)
+        self.reporter.say(
+            "train",
+            f"{part}: loss {result.train_loss:.3f}, {_scores_text(scores)}, "
+            f"{result.examples_per_s:.0f} examples/s",
+        )
+        return result
+
+    def _optimize_epoch(self, trainer: Trainer, epoch: int, part: str) -> list[TrainStep]:
+        total = len(self.rows["train"])
+        show = self.reporter.counter("train", part, total, "rows")
+        steps: list[TrainStep] = []
+        done = 0
+        with self.reporter.timed("train", part, total):
+            for step in trainer.epoch(epoch):
+                append_record(self.run.train_log, step)
+                steps.append(step)
+                done += step.examples
+                show(done, f"loss {step.loss:.3f}")
+        return steps
+
+    def _keep(
+        self, trainer: Trainer, result: EpochResult, predictions: Sequence[Prediction]
+    ) -> None:
+        """Write the epoch's checkpoint; its marker, last, makes it one to go on from."""
+        epoch = result.epoch
+        checkpoints.save_state(trainer.state(), self.run.training_state(epoch))
+        checkpoints.save_adapter(self.loaded.model, self.run.epoch(epoch), self.config.model)
+        write_records(self.run.epoch_predictions(epoch), predictions)
+        write_record(self.run.epoch_result(epoch), result)
+        self.run.mark_complete(
+            f"train-epoch-{epoch}", self._train_fingerprint, [self.run.epoch(epoch)]
+        )
+        self.run.training_state(epoch - 1).unlink(missing_ok=True)
+
+    def _free_output(self, tuned: Sequence[Prediction]) -> list[Generation]:
+        """What both models write after the prompt of each case that the report shows."""
+        count = self.config.eval.generate_tokens
+        if count == 0 or self.config.model.head != "causal":
+            return []
+        base = records.read_lines(Prediction, self.run.baseline_predictions)
+        shown = shown_indices(base, tuned, self.config.eval.cases).all
+        by_index = {example.index: example for example in self.examples["test"]}
+        prompts = [prompt_text(self.config.prompt, by_index[index]) for index in shown]
+        size = self.config.eval.batch_size
+        with self.reporter.timed("evaluate", "free output", 2 * len(prompts)):
+            tuned_texts = generate(self.loaded, prompts, count, size)
+            with self.loaded.model.disable_adapter():
+                base_texts = generate(self.loaded, prompts, count, size)
+        columns = zip(shown, prompts, base_texts, tuned_texts, strict=True)
+        return [Generation(*column) for column in columns]
+
+    def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
+        first = rows["test"][0]
+        tokens = first.features["input_ids"]
+        decode = self.tokenizer.decode
+        lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
+        return PromptRecord(
+            template=self.config.prompt.template,
+            label_tokens=self.head.label_tokens,
+            label_token_texts=tuple(decode([token]) for token in self.head.label_tokens),
+            example_prompt=decode(tokens),
+            example_tokens=tuple(tokens),
+            longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
+            mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
+            max_length=self.loaded.max_length,
+        )
+
+
+def main() -> int:
+    """Do the work and leave an outcome record; returns the exit code."""
+    stopping.raise_on_signals()
+    stopping.stop_when_closed(sys.stdin.fileno())
+    quiet_libraries()
+    run = RunDir(Path(sys.argv[1]))
+    outcome = _outcome(run)
+    write_record(run.worker_outcome, outcome)
+    return outcome.exit_code
+
+
+def _outcome(run: RunDir) -> WorkerOutcome:
+    try:
+        Worker(run).work()
+    except stopping.Stopped as stop:
+        return WorkerOutcome(
+            ExitCode.STOPPED, f"stopped ({stop})", "the same command goes on from what is complete"
+        )
+    except JobError as error:
+        return WorkerOutcome(error.exit_code, error.message, error.hint)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        traceback.print_exc()
+        return WorkerOutcome(
+            ExitCode.HARDWARE,
+            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",
+            "set train.micro_batch_size below train.batch_size (the result stays the same), then "
+            "train.gradient_checkpointing=true, then a smaller eval.batch_size",
+        )
+    except Exception as error:
+        traceback.print_exc()
+        return WorkerOutcome(
+            ExitCode.INTERNAL,
+            f"the GPU side failed: {type(error).__name__}: {error}",
+            f"the whole log is {run.worker_log}",
+        )
+    return WorkerOutcome(ExitCode.DONE, "", "")
+
+
+def _device(config: JobConfig) -> torch.device:
+    """The device that accelerate gives this process."""
+    device: torch.device = Accelerator(cpu=config.model.device == "cpu").device
+    if device.type != config.model.device:
+        raise HardwareError(
+            "the driver shows a GPU, and torch cannot use it "
+            f"(torch {torch.__version__}, built for CUDA {torch.version.cuda})",
+            "install a CUDA build of torch that the driver supports, or give --device cpu",
+        )
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        _check_capability(device)
+    return device
+
+
+def _check_capability(device: torch.device) -> None:
+    """Refuse a GPU that this torch has no code for, before a model is loaded."""
+    major, minor = torch.cuda.get_device_capability(device)
+    built_for = [int(arch.removeprefix("sm_").rstrip("af")) for arch in _architectures()]
+    if built_for and major * 10 + minor < min(built_for):
+        raise HardwareError(
+            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; torch "
+            f"{torch.__version__} is built for {min(built_for) / 10} and newer",
+            "install a torch build for an older CUDA (12.6 serves Pascal and Volta)",
+        )
+
+
+def _architectures() -> list[str]:
+    return [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
+
+
+def _memory(device: torch.device) -> Memory:
+    if device.type != "cuda":
+        return Memory(None, None)
+    return Memory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+
+
+def _reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _environment(loaded: LoadedModel) -> Environment:
+    gpus = (_gpu_info(loaded.device),) if loaded.device.type == "cuda" else ()
+    return Environment(
+        device="cuda" if gpus else "cpu",
+        gpus=gpus,
+        platform=platform.platform(),
+        python_version=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        cuda_version=torch.version.cuda,
+        cpu_name=_cpu_name(),
+        cpu_count=psutil.cpu_count() or 1,
+        ram_bytes=psutil.virtual_memory().total,
+        compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
+        attention=str(loaded.model.config._attn_implementation),
+    )
+
+
+def _gpu_info(device: torch.device) -> GpuInfo:
+    import pynvml
+
+    properties = torch.cuda.get_device_properties(device)
+    return GpuInfo(
+        name=properties.name,
+        uuid=str(properties.uuid),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        total_memory_bytes=properties.total_memory,
+        driver_version=str(pynvml.nvmlSystemGetDriverVersion()) if _nvml_is_there() else None,
+    )
+
+
+def _nvml_is_there() -> bool:
+    from nlijob.hardware import gpu_count
+
+    return gpu_count() > 0
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _scores_text(scores: dict[str, SplitScore]) -> str:
+    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Models and data sets from a hub, or from a local folder.
+
+The parent fetches whole repositories here, by pinned revision, before the GPU side starts;
+everything after that reads local folders and never asks the network. Data sets are loaded from
+their fetched folder too: given a repository id, `datasets` 5 silently takes whatever revision it
+prepared last when the hub does not answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from nlijob.config import ModelConfig
+from nlijob.demo import MODEL_DIR
+from nlijob.errors import NotAvailableError
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+ATTEMPTS = 3
+"""The hub's own client retries each request for 23 s as well."""
+FIRST_WAIT_S = 2.0
+
+
+class Hub:
+    """Fetches repositories into the cache of the hub's client (HF_HOME)."""
+
+    def __init__(self, offline: bool, tell: Callable[[str], None]) -> None:
+        """`offline`: use what is in the cache only. `tell` is given a line about each retry."""
+        self._offline = offline
+        self._tell = tell
+
+    def model_folder(self, model: ModelConfig) -> Path:
+        """The local folder with the model's files, fetched first where it is a hub id.
+
+        Raises NotAvailableError where it cannot be had or is not whole.
+        """
+        if model.name == "demo":
+            return MODEL_DIR
+        folder = local_folder(model.name, "model", "model.name")
+        if folder is None:
+            folder = self._fetch("model", model.name, model.revision, MODEL_FILES)
+        _check_model_folder(model.name, folder)
+        return folder
+
+    def load_split(
+        self, dataset: str, config_name: str | None, revision: str | None, split: str
+    ) -> Sequence[Any]:
+        """The rows of a hub data set's split, as a sequence of column -> value.
+
+        Raises NotAvailableError where it cannot be had.
+        """
+        folder = self._fetch("dataset", dataset, revision, None)
+        os.environ["HF_DATASETS_OFFLINE"] = "1"  # read at import: from here on, local files only
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            rows: Sequence[Any] = datasets.load_dataset(str(folder), config_name, split=split)
+        except Exception as error:
+            raise NotAvailableError(
+                f"data set {dataset}, split {split}, cannot be read: {_first_line(error)}",
+                "check data.config_name and the names of the splits (data.train_split, ...)",
+            ) from error
+        return rows
+
+    def _fetch(
+        self,
+        kind: Literal["model", "dataset"],
+        name: str,
+        revision: str | None,
+        files: Sequence[str] | None,
+    ) -> Path:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+        what = f"{kind} {name} at revision {revision or 'main'}"
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return Path(
+                    snapshot_download(
+                        name,
+                        repo_type=kind,
+                        revision=revision,
+                        allow_patterns=None if files is None else list(files),
+                        local_files_only=self._offline,
+                    )
+                )
+            except Exception as error:
+                if attempt == ATTEMPTS or self._offline or _is_final(error):
+                    raise self._not_available(what, error) from error
+                wait_s = FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
+                self._tell(f"      {what}: {_first_line(error)}; again in {wait_s:.0f} s")
+                time.sleep(wait_s)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _not_available(self, what: str, error: Exception) -> NotAvailableError:
+        return NotAvailableError(
+            f"{what} cannot be had: {_first_line(error)}",
+            "it is not in the cache; run `prefetch` with the same options while online"
+            if self._offline
+            else "check its name and revision, the network, and access rights (HF_TOKEN)",
+        )
+
+
+def local_folder(name: str, kind: str, key: str) -> Path | None:
+    """The folder that `name` means, or None where it is a hub id ("name" or "owner/name").
+
+    Raises NotAvailableError where it is written as a path and no folder is there.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
+        raise NotAvailableError(
+            f"{kind} {name}: no such folder",
+            f"{key} takes a folder or a hub id such as owner/name",
+        )
+    return None
+
+
+def folder_stamp(folder: Path) -> str:
+    """Names, sizes and times of the files of a folder, to tell whether it changed."""
+    parts = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            state = path.stat()
+            parts.append(f"{path.name}:{state.st_size}:{state.st_mtime_ns}")
+    return "|".join(parts)
+
+
+def _check_model_folder(name: str, folder: Path) -> None:
+    """Raise NotAvailableError where configuration or weights are missing."""
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    if not any((folder / file).is_file() for file in WEIGHTS):
+        missing.append("model.safetensors")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing += sorted(shard for shard in shards if not (folder / shard).is_file())
+    if missing:
+        raise NotAvailableError(
+            f"model {name}: {folder} has no {', '.join(missing)}",
+            "name a folder that save_pretrained wrote, or a hub model id with safetensors",
+        )
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether asking again would bring the same answer."""
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | ValueError):
+        return True
+    for fault in (error, error.__cause__):
+        status = getattr(getattr(fault, "response", None), "status_code", None)
+        if status is not None:
+            return 400 <= status < 500 and status not in (408, 429)
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,157 @@
+"""Starts the GPU side with `accelerate launch` and follows it to its end.
+
+`accelerate launch` neither passes signals on nor keeps its child's exit code. So the GPU side
+runs in a process group of its own, holds the other end of a pipe (its standard input) and stops
+when that closes, and leaves an outcome record. Whatever happens, nothing of the group is left
+running when `run_gpu_side` returns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from nlijob import records
+from nlijob.errors import ExitCode, JobError, error_for
+from nlijob.records import Progress, WorkerOutcome
+from nlijob.rundir import RunDir
+
+PROJECT_ROOT = Path(__file__).parent.parent
+POLL_S = 0.1
+STOP_GRACE_S = 25.0
+"""Time the GPU side has to end; below the 30 s that container schedulers commonly give a job."""
+LOG_TAIL_LINES = 15
+
+
+def launch_command(run: RunDir, device: str) -> list[str]:
+    """argv of the GPU side: one process group under `accelerate launch`."""
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--num_processes", "1", "--num_machines", "1"]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
+    command += ["--num_cpu_threads_per_process", str(len(os.sched_getaffinity(0)))]
+    if device == "cpu":
+        command.append("--cpu")
+    return [*command, "-m", "nlijob.gpu.worker", str(run.root)]
+
+
+def run_gpu_side(run: RunDir, device: str, on_progress: Callable[[Progress], None]) -> None:
+    """Run the GPU side to its end, passing its progress on as it comes.
+
+    Raises the JobError that the GPU side reported, or one with the end of its log where it died
+    without a word. Stopped goes through once the process group is gone.
+    """
+    run.worker_log.parent.mkdir(parents=True, exist_ok=True)
+    for stale in (run.worker_outcome, run.progress):
+        stale.unlink(missing_ok=True)
+    with run.worker_log.open("wb") as log:
+        process = subprocess.Popen(
+            launch_command(run, device),
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(),
+            start_new_session=True,
+        )
+        try:
+            _follow(process, run, on_progress)
+        finally:
+            _end_group(process)
+    _raise_outcome(run, process.returncode)
+
+
+def _follow(
+    process: subprocess.Popen[bytes], run: RunDir, on_progress: Callable[[Progress], None]
+) -> None:
+    with _Tail(run.progress) as tail:
+        running = True
+        while running:
+            running = process.poll() is None
+            for line in tail.lines():
+                on_progress(records.from_json(Progress, line))
+            if running:
+                time.sleep(POLL_S)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Close the lifeline, wait for every process of the group, kill what outstays its grace."""
+    if process.stdin:
+        process.stdin.close()
+    deadline = time.monotonic() + STOP_GRACE_S
+    while _group_is_alive(process):
+        if time.monotonic() > deadline:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        time.sleep(POLL_S / 2)
+
+
+def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
+    process.poll()
+    with contextlib.suppress(ChildProcessError):  # as PID 1 we inherit, and must bury, orphans
+        os.waitpid(-process.pid, os.WNOHANG)
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _raise_outcome(run: RunDir, returncode: int | None) -> None:
+    try:
+        outcome = records.read(WorkerOutcome, run.worker_outcome)
+    except (OSError, ValueError):
+        raise JobError(
+            f"the GPU side ended without a word (status {returncode}); the end of its log:\n"
+            f"{_log_tail(run.worker_log)}",
+            f"the whole log is {run.worker_log}; status -9 mostly means that memory ran out",
+        ) from None
+    if outcome.exit_code != ExitCode.DONE:
+        raise error_for(outcome.exit_code, outcome.message, outcome.hint)
+
+
+def _log_tail(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
+
+
+def _environment() -> dict[str, str]:
+    """The GPU side reads local folders only, and finds this package wherever it is called from."""
+    paths = [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+class _Tail:
+    """Reads the complete lines that were added to a JSON Lines file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: IO[str] | None = None
+        self._rest = ""
+
+    def __enter__(self) -> _Tail:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle:
+            self._handle.close()
+
+    def lines(self) -> list[object]:
+        if self._handle is None:
+            if not self._path.exists():
+                return []
+            self._handle = self._path.open(encoding="utf-8")
+        *complete, self._rest = (self._rest + self._handle.read()).split("\n")
+        return [json.loads(line) for line in complete]

@@ -1,0 +1,237 @@
+"""The job as a story: the stages in order, each skipped where it is complete.
+
+    subset -> baseline -> train -> select -> evaluate -> report
+
+A stage's fingerprint is a hash of the configuration it reads and of the fingerprints of the
+stages before it; a stage is complete where its marker carries that very fingerprint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nlijob import launch, records, subset
+from nlijob.config import JobConfig
+from nlijob.console import Console, duration_text
+from nlijob.errors import GateError
+from nlijob.hardware import Sampler
+from nlijob.hub import Hub, folder_stamp
+from nlijob.records import Manifest, Progress, Results, RunRecord, Timing, WorkerTask
+from nlijob.rundir import RunDir, append_record, write_record
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the job."""
+
+    name: str
+    side: Literal["parent", "gpu"]
+    reads: tuple[str, ...]
+    """Sections and keys of the configuration that change its outcome."""
+    after: tuple[str, ...]
+    """Stages whose outcome it reads."""
+
+
+STAGES = (
+    Stage("subset", "parent", ("data",), ()),
+    Stage("baseline", "gpu", ("model", "prompt", "eval.batch_size", "train.seed"), ("subset",)),
+    Stage(
+        "train",
+        "gpu",
+        ("model", "prompt", "lora", "train", "eval.batch_size", "eval.test_each_epoch"),
+        ("subset",),
+    ),
+    Stage("select", "gpu", (), ("train",)),
+    Stage("evaluate", "gpu", ("eval",), ("baseline", "select")),
+    Stage("report", "parent", ("report", "description"), ("evaluate",)),
+)
+
+
+@dataclass
+class Job:
+    """One attempt at a run."""
+
+    run: RunDir
+    record: RunRecord
+    hub: Hub
+    console: Console
+    attempt: int = field(init=False)
+    model_dir: Path = field(init=False)
+    fingerprints: dict[str, str] = field(init=False)
+
+    @property
+    def config(self) -> JobConfig:
+        """What the job is asked to do."""
+        return self.record.config
+
+    def work(self) -> Results:
+        """Run what is not complete and return the outcome.
+
+        Raises JobError where a stage cannot be done, GateError where the outcome is below what
+        the configuration asks for; the report is there in that case.
+        """
+        self._begin()
+        with self._timed("job"):
+            with Sampler(
+                self.run.hardware, self.attempt, self.config.report.sample_interval_s, self.run.root
+            ) as sampler:
+                self._build_subset(sampler)
+                self._run_gpu_stages(sampler)
+            results = self._render()
+        self._say_outcome(results)
+        return results
+
+    # ------------------------------------------------------------ stages
+
+    def _begin(self) -> None:
+        for log in (self.run.timings, self.run.hardware):
+            drop_torn_line(log)
+        self.attempt = next_attempt(self.run)
+        write_record(self.run.config, self.record)
+
+    def _build_subset(self, sampler: Sampler) -> None:
+        sampler.stage = "subset"
+        with self._timed("fetch"):
+            self.model_dir = self.hub.model_folder(self.config.model)
+        self.fingerprints = stage_fingerprints(self.config, self.model_dir)
+        fingerprint = self.fingerprints["subset"]
+        if self.run.is_complete("subset", fingerprint):
+            manifest = records.read(Manifest, self.run.manifest)
+            self._say("subset", f"complete, skipped ({_rows_text(manifest)})")
+            return
+        self.run.unmark("subset")
+        started = time.monotonic()
+        with self._timed("subset"):
+            manifest = subset.build_subset(self.config.data, self.run, self.hub)
+            self.run.mark_complete("subset", fingerprint, [self.run.manifest.parent])
+        self._say("subset", f"{_rows_text(manifest)}; {duration_text(time.monotonic() - started)}")
+
+    def _run_gpu_stages(self, sampler: Sampler) -> None:
+        stages = [stage.name for stage in STAGES if stage.side == "gpu"]
+        if all(self.run.is_complete(name, self.fingerprints[name]) for name in stages):
+            for name in stages:
+                self._say(name, "complete, skipped")
+            return
+        write_record(
+            self.run.worker_task,
+            WorkerTask(self.attempt, time.time(), str(self.model_dir), self.fingerprints),
+        )
+
+        def show(progress: Progress) -> None:
+            sampler.stage = progress.stage
+            if progress.unit:
+                self.console.progress(progress)
+            else:
+                self._say(progress.stage, progress.note)
+
+        sampler.stage = "start"
+        self.console.line("      starting the GPU side (accelerate launch)")
+        launch.run_gpu_side(self.run, self.config.model.device, show)
+
+    def _render(self) -> Results:
+        from nlijob.report.render import render
+
+        fingerprint = self.fingerprints["report"]
+        if self.run.is_complete("report", fingerprint):
+            self._say("report", "complete, skipped")
+            return records.read(Results, self.run.results)
+        self.run.unmark("report")
+        started = time.monotonic()
+        with self._timed("report"):
+            render(self.run)
+        self.run.mark_complete("report", fingerprint, [self.run.results, self.run.report])
+        self._say("report", duration_text(time.monotonic() - started))
+        return records.read(Results, self.run.results)
+
+    # ------------------------------------------------------------ telling and timing
+
+    def _say(self, stage: str, text: str) -> None:
+        names = [stage.name for stage in STAGES]
+        if stage in names:
+            self.console.stage(names.index(stage) + 1, len(names), stage, text)
+        else:
+            self.console.line(f"      {text}")
+
+    def _say_outcome(self, results: Results) -> None:
+        base, tuned = results.base, results.tuned
+        self.console.line(
+            f"\nTest accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
+            f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
+            f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
+        )
+        for warning in results.warnings:
+            self.console.line(f"Note: {warning}")
+        self.console.line(f"Report: {self.run.report}")
+
+    @contextlib.contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started_at, started = time.time(), time.monotonic()
+        try:
+            yield
+        finally:
+            duration_s = time.monotonic() - started
+            append_record(self.run.timings, Timing(self.attempt, stage, "", started_at, duration_s))
+
+
+def check_gates(results: Results) -> None:
+    """Raise GateError where the outcome is below what was asked for."""
+    if not results.gates.passed:
+        raise GateError("; ".join(results.gates.failures), "the report is complete all the same")
+
+
+def stage_fingerprints(config: JobConfig, model_dir: Path) -> dict[str, str]:
+    """Stage -> fingerprint, for this configuration and these local model and data files."""
+    stamps = {
+        "subset": subset.source_stamp(config.data),
+        "baseline": _model_stamp(model_dir),
+        "train": _model_stamp(model_dir),
+    }
+    fingerprints: dict[str, str] = {}
+    for stage in STAGES:
+        content = [
+            records.FORMAT_VERSION,
+            stage.name,
+            [config.value(key) for key in stage.reads],
+            [fingerprints[name] for name in stage.after],
+            stamps.get(stage.name, ""),
+        ]
+        text = json.dumps(content, sort_keys=True)
+        fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
+    return fingerprints
+
+
+def next_attempt(run: RunDir) -> int:
+    """The number of this attempt at the run, from 1."""
+    if not run.timings.exists():
+        return 1
+    return 1 + max((t.attempt for t in records.read_lines(Timing, run.timings)), default=0)
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash left unfinished, so that new ones can be added."""
+    if path.exists():
+        text = path.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            with path.open("r+b") as handle:
+                handle.truncate(whole)
+
+
+def _model_stamp(model_dir: Path) -> str:
+    """A pinned hub snapshot is told by its commit, a local folder by its files."""
+    in_hub_cache = model_dir.parent.name == "snapshots"
+    return model_dir.name if in_hub_cache else folder_stamp(model_dir)
+
+
+def _rows_text(manifest: Manifest) -> str:
+    splits: Sequence[records.SplitManifest] = list(manifest.splits.values())
+    rows = ", ".join(f"{split.rows:,} {split.split}" for split in splits)
+    dropped = sum(split.unlabelled_dropped for split in splits)
+    return f"{rows} rows" + (f"; {dropped:,} unlabelled dropped" if dropped else "")

@@ -1,0 +1,1 @@
+"""Records of a run into one HTML page: view model first, templates only print."""

@@ -1,0 +1,209 @@
+"""The failure cases as they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlijob.analysis.wording import count, percent, probability, share_of
+from nlijob.records import Case, CaseGroups
+from nlijob.report.parts import visible
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The probability of one label."""
+
+    label: str
+    text: str
+    width: float
+    """0 to 100, percent of the full bar."""
+    gold: bool
+    answer: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one model made of a row."""
+
+    model: str
+    label: str
+    right: bool
+    bars: tuple[Bar, ...]
+    text: str | None
+    """What it wrote freely; None where none was generated."""
+    text_note: str
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """One row with both answers."""
+
+    anchor: str
+    row: str
+    premise: str
+    hypothesis: str
+    gold: str
+    answers: tuple[Answer, ...]
+    tags: tuple[str, ...]
+    explanation: str
+    words: tuple[tuple[str, str], ...]
+    """What the words show, name and value."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The cases of one kind."""
+
+    key: str
+    title: str
+    lead: str
+    count: str
+    cases: tuple[ShownCase, ...]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One kind's part of all test rows."""
+
+    key: str
+    name: str
+    text: str
+    width: float
+    """0 to 100, percent of all rows."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The section on failure cases."""
+
+    segments: tuple[Segment, ...]
+    kinds: tuple[Kind, ...]
+
+
+def case_section(groups: CaseGroups, label_names: Sequence[str]) -> Cases:
+    """Counts of every kind and the shown cases."""
+    rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
+    counts = (
+        ("both-right", "both right", groups.both_right),
+        ("corrected", "corrected", groups.corrected),
+        ("still-wrong", "still wrong", groups.still_wrong),
+        ("newly-broken", "newly broken", groups.newly_broken),
+    )
+    return Cases(
+        segments=tuple(
+            Segment(key, name, share_of(number, rows), 100 * number / rows)
+            for key, name, number in counts
+        ),
+        kinds=(
+            _kind(
+                "corrected",
+                "Corrected by tuning",
+                "the base model was wrong, the tuned model is right",
+                "those whose gold label gained the most probability",
+                groups.corrected,
+                groups.shown_corrected,
+                label_names,
+            ),
+            _kind(
+                "still-wrong",
+                "Still wrong",
+                "wrong before and after",
+                "the tuned model's most confident mistakes",
+                groups.still_wrong,
+                groups.shown_still_wrong,
+                label_names,
+            ),
+            _kind(
+                "newly-broken",
+                "Newly broken",
+                "the base model was right, the tuned model is wrong",
+                "those whose gold label lost the most probability",
+                groups.newly_broken,
+                groups.shown_newly_broken,
+                label_names,
+            ),
+        ),
+    )
+
+
+def _kind(
+    key: str,
+    title: str,
+    meaning: str,
+    chosen: str,
+    number: int,
+    shown: Sequence[Case],
+    label_names: Sequence[str],
+) -> Kind:
+    if not number:
+        lead = f"No test row is of this kind ({meaning})."
+    elif number > len(shown):
+        lead = f"{len(shown)} of {count(number)} shown ({meaning}): {chosen}."
+    else:
+        lead = f"All {count(number)} shown ({meaning})." if number > 1 else f"One row: {meaning}."
+    return Kind(
+        key=key,
+        title=title,
+        lead=lead,
+        count=count(number),
+        cases=tuple(_shown(key, case, label_names) for case in shown),
+    )
+
+
+def _shown(key: str, case: Case, label_names: Sequence[str]) -> ShownCase:
+    base = (case.base_predicted, case.base_probabilities, case.base_text)
+    tuned = (case.tuned_predicted, case.tuned_probabilities, case.tuned_text)
+    return ShownCase(
+        anchor=f"{key}-{case.index}",
+        row=f"test row {case.index}",
+        premise=visible(case.premise),
+        hypothesis=visible(case.hypothesis),
+        gold=label_names[case.label],
+        answers=(
+            _answer("base model", case.label, *base, label_names),
+            _answer("tuned model", case.label, *tuned, label_names),
+        ),
+        tags=case.tags,
+        explanation=case.explanation,
+        words=_words(case),
+    )
+
+
+def _answer(
+    model: str,
+    gold: int,
+    predicted: int,
+    probabilities: Sequence[float],
+    text: str | None,
+    label_names: Sequence[str],
+) -> Answer:
+    bars = (
+        Bar(name, probability(value), 100 * value, label == gold, label == predicted)
+        for label, (name, value) in enumerate(zip(label_names, probabilities, strict=True))
+    )
+    return Answer(
+        model=model,
+        label=label_names[predicted],
+        right=predicted == gold,
+        bars=tuple(bars),
+        text=None if text is None else visible(text),
+        text_note=_text_note(text),
+    )
+
+
+def _text_note(text: str | None) -> str:
+    if text is None:
+        return "no free text was generated"
+    if not text.strip():
+        return "wrote nothing"
+    return "goes on after its first line" if "\n" in text.strip() else ""
+
+
+def _words(case: Case) -> tuple[tuple[str, str], ...]:
+    overlap = "no content words" if case.overlap is None else percent(case.overlap, 0)
+    return (
+        ("only in the premise", visible(", ".join(case.only_in_premise)) or "none"),
+        ("only in the hypothesis", visible(", ".join(case.only_in_hypothesis)) or "none"),
+        ("hypothesis's content words found in the premise", overlap),
+    )

@@ -1,0 +1,331 @@
+"""Charts as inline SVG text, drawn with matplotlib's object-oriented interface.
+
+Every colour is a CSS variable of the page, so that a chart follows light and dark; text stays
+text; ids carry the chart's name, so that several charts live in one page. The same data always
+give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
+"""Inches; 72 SVG units each."""
+
+# matplotlib wants real colours; each of these stands for a CSS variable and is replaced by it.
+INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
+BEFORE, AFTER, TEST, ACCENT, BAND = "#010105", "#010106", "#010107", "#010108", "#010109"
+CSS_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    SURFACE: "var(--surface)",
+    BEFORE: "var(--before)",
+    AFTER: "var(--after)",
+    TEST: "var(--test)",
+    ACCENT: "var(--accent)",
+    BAND: "var(--band)",
+}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 10,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # label names are data: a dollar sign in one is a dollar sign
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure before and after, as shares from 0 to 1."""
+
+    name: str
+    before: float | None
+    after: float | None
+    before_interval: tuple[float, float] | None = None
+    after_interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line over time, drawn with breaks where the attempts ended."""
+
+    label: str
+    times: Sequence[float]
+    values: Sequence[float | None]
+    colour: str = AFTER
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stage's stretch of time in the background, in seconds."""
+
+    label: str
+    start: float
+    end: float
+
+
+def change_chart(name: str, title: str, description: str, changes: Sequence[Change]) -> str:
+    """Before and after of each figure, one row each, with intervals where there are any."""
+    with _figure(name, WIDE, 0.5 + 0.4 * len(changes)) as (figure, axes):
+        for row, change in enumerate(reversed(changes)):
+            _draw_change(axes, row, change)
+        axes.set_yticks(range(len(changes)), [change.name for change in reversed(changes)])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.6, len(changes) - 0.4)
+        axes.set_xlim(0, 1)
+        _percent_axis(axes.xaxis)
+        axes.grid(visible=False, axis="y")
+        return _svg(figure, name, title, description)
+
+
+def accuracy_by_epoch(
+    name: str,
+    title: str,
+    description: str,
+    epochs: Sequence[int],
+    validation: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+    test: Sequence[float | None],
+    base_validation: float | None,
+    base_test: float,
+    selected: int,
+) -> str:
+    """Accuracy after every epoch; epoch 0 is the base model."""
+    with _figure(name) as (figure, axes):
+        low, high = zip(*bounds, strict=True)
+        axes.fill_between(
+            epochs, low, high, color=BAND, linewidth=0, label="validation, 95 % interval"
+        )
+        base = [] if base_validation is None else [base_validation]
+        xs = [0, *epochs] if base else list(epochs)
+        axes.plot(xs, [*base, *validation], color=AFTER, marker="o", label="validation")
+        _draw_test(axes, epochs, test, base_test)
+        chosen = validation[list(epochs).index(selected)]
+        axes.plot([selected], [chosen], "o", ms=13, mfc="none", mec=ACCENT, mew=2, label="selected")
+        axes.set_xticks([0, *epochs], ["base", *map(str, epochs)])
+        axes.set_xlabel("epoch")
+        axes.set_ylim(_floor([*low, *base, base_test, *_known(test)]), 1.0)
+        _percent_axis(axes.yaxis)
+        _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+def loss_by_epoch(
+    name: str,
+    title: str,
+    description: str,
+    epochs: Sequence[int],
+    train: Sequence[float],
+    validation: Sequence[float],
+    selected: int,
+) -> str:
+    """Training and validation loss after every epoch."""
+    with _figure(name) as (figure, axes):
+        axes.plot(epochs, train, color=BEFORE, marker="s", label="training")
+        axes.plot(epochs, validation, color=AFTER, marker="o", label="validation")
+        axes.axvline(selected, color=ACCENT, linewidth=1.2, linestyle=":", label="selected")
+        axes.set_xticks(list(epochs))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss (nats)")
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+def loss_by_step(
+    name: str,
+    title: str,
+    description: str,
+    steps: Sequence[int],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    epoch_ends: Sequence[float],
+) -> str:
+    """Loss of every optimizer step with its running mean; dotted lines end the epochs."""
+    with _figure(name, WIDE) as (figure, axes):
+        axes.plot(steps, losses, color=MUTED, linewidth=0.7, alpha=0.6, label="each step")
+        axes.plot(steps, smoothed, color=AFTER, label="running mean")
+        for end in epoch_ends:
+            axes.axvline(end, color=MUTED, linewidth=1, linestyle=":")
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel("optimizer step (dotted: end of an epoch)")
+        axes.set_ylabel("loss (nats)")
+        axes.set_xlim(min(steps), max(max(steps), min(steps) + 1))
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+def over_time(
+    name: str,
+    title: str,
+    description: str,
+    lines: Sequence[Line],
+    spans: Sequence[Span],
+    unit: str,
+    top: float | None = None,
+) -> str:
+    """Lines over the job's time in seconds, the stages named along the top edge."""
+    with _figure(name) as (figure, axes):
+        end = max(span.end for span in spans) if spans else max(max(x.times) for x in lines)
+        scale, time_unit = _time_unit(end)
+        for number, span in enumerate(spans):
+            _draw_span(axes, span, scale, end, shaded=number % 2 == 0)
+        for line in lines:
+            values = [float("nan") if value is None else value for value in line.values]
+            times = [time / scale for time in line.times]
+            axes.plot(times, values, color=line.colour, linewidth=1.5, label=line.label)
+        axes.set_xlim(0, max(end / scale, 1e-9))
+        axes.set_ylim(0, top)
+        if top is None:
+            axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
+        axes.set_xlabel(f"time of the job ({time_unit})")
+        axes.set_ylabel(unit)
+        if len(lines) > 1:
+            _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _draw_change(axes: Axes, row: int, change: Change) -> None:
+    sides = (
+        (change.before, change.before_interval, BEFORE, "s", 0.16),
+        (change.after, change.after_interval, AFTER, "o", -0.16),
+    )
+    if change.before is not None and change.after is not None and not change.after_interval:
+        axes.plot([change.before, change.after], [row, row], color=GRID, linewidth=3, zorder=1)
+    for value, bounds, colour, marker, lift in sides:
+        if value is None:
+            continue
+        height = row + (lift if bounds else 0)
+        if bounds:
+            axes.plot(bounds, [height, height], color=colour, linewidth=2.5, alpha=0.55)
+        axes.plot([value], [height], marker, color=colour, ms=8, mec=SURFACE, mew=1.2, zorder=3)
+
+
+def _draw_test(
+    axes: Axes, epochs: Sequence[int], test: Sequence[float | None], base: float
+) -> None:
+    known = [(epoch, value) for epoch, value in zip(epochs, test, strict=True) if value is not None]
+    if known:
+        xs, ys = zip((0, base), *known, strict=True)
+        style: dict[str, Any] = {"linestyle": "--", "linewidth": 1.3, "marker": "^", "ms": 5}
+        axes.plot(xs, ys, color=TEST, label="test, for information only", **style)
+
+
+def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -> None:
+    if shaded:
+        axes.axvspan(span.start / scale, span.end / scale, color=BAND, linewidth=0, zorder=0)
+    # A name needs some room; a short stage is told by the time table instead.
+    if span.end - span.start > 0.012 * end * len(span.label):
+        axes.text(
+            (span.start + span.end) / 2 / scale,
+            1.02,
+            span.label,
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+            color=MUTED,
+        )
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handlelength=1.6)
+
+
+def _percent_axis(axis: Any) -> None:
+    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+
+
+def _floor(values: Sequence[float]) -> float:
+    """Where an axis of shares starts: 0, unless all values are well above."""
+    lowest = min(values)
+    return 0.0 if lowest < 0.3 else int(10 * (lowest - 0.1)) / 10
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _time_unit(end: float) -> tuple[float, str]:
+    if end < 300:
+        return 1, "s"
+    return (60, "min") if end < 3 * 3600 else (3600, "h")
+
+
+# ---------------------------------------------------------------- SVG
+
+
+@contextlib.contextmanager
+def _figure(
+    name: str, width: float = HALF, height: float = HEIGHT
+) -> Iterator[tuple[Figure, Axes]]:
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        # Text is drawn by the browser; that matplotlib's own font lacks a glyph is no matter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, name: str, title: str, description: str) -> str:
+    buffer = io.StringIO()
+    no_metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    return _inline(buffer.getvalue(), name, title, description)
+
+
+def _inline(svg: str, name: str, title: str, description: str) -> str:
+    """A drawing made fit for a page: own ids, page colours and fonts, a name for screen readers."""
+    svg = svg[svg.index("<svg") :]
+    view_box = re.search(r'viewBox="([^"]*)"', svg)
+    body = svg[svg.index(">") + 1 :]
+    # A style element would hold for the whole page.
+    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", body)
+    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
+    body = re.sub(r"font-family: [^;\"]*;?", "", body)
+    body = re.sub(
+        "(fill|stroke): (#0101[0-9a-f]{2})", lambda m: f"{m[1]}: {CSS_VARIABLES[m[2]]}", body
+    )
+    opening = (
+        f'<svg class="chart" role="img" aria-labelledby="{name}-title {name}-text" '
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{view_box.group(1) if view_box else ""}">'
+        f'<title id="{name}-title">{html.escape(title)}</title>'
+        f'<desc id="{name}-text">{html.escape(description)}</desc>'
+    )
+    return opening + body.rstrip()

@@ -1,0 +1,239 @@
+"""Which charts a report has, from the outcome and the logs of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from nlijob.analysis.resources import gpu_sample
+from nlijob.analysis.statistics import wilson_interval
+from nlijob.analysis.wording import GIB, percent
+from nlijob.records import GpuInfo, GpuSample, HardwareSample, Metrics, Results, TrainStep
+from nlijob.report import charts
+from nlijob.report.charts import Change, Line, Span
+
+MOST_POINTS = 500
+"""Points of a line; a longer one is drawn as means of neighbours."""
+RUNNING_MEAN = 25
+"""Optimizer steps in the running mean of the loss, at most."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A chart with the sentence that says what it shows."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The job's own time: attempts one after the other, without the pauses between them."""
+
+    samples: tuple[HardwareSample, ...]
+    times: tuple[float, ...]
+    """Seconds of the job at each sample."""
+
+    @classmethod
+    def of(cls, samples: Sequence[HardwareSample]) -> Clock:
+        """The clock of these samples."""
+        times: list[float] = []
+        offset = 0.0
+        ordered = sorted(samples, key=lambda sample: (sample.attempt, sample.time_s))
+        for _, attempt in groupby(ordered, key=lambda sample: sample.attempt):
+            own = list(attempt)
+            times += [offset + sample.time_s - own[0].time_s for sample in own]
+            offset = times[-1]
+        return cls(tuple(ordered), tuple(times))
+
+    def spans(self) -> tuple[Span, ...]:
+        """The stages in turn; one goes on until the next begins."""
+        starts = [
+            (stage, next(run)[0])
+            for (_, stage), run in groupby(
+                zip(self.times, self.samples, strict=True),
+                key=lambda pair: (pair[1].attempt, pair[1].stage),
+            )
+        ]
+        ends = [*(start for _, start in starts[1:]), self.times[-1]]
+        return tuple(
+            Span(stage, start, end) for (stage, start), end in zip(starts, ends, strict=True)
+        )
+
+    def line(
+        self, label: str, value: Callable[[HardwareSample], float | None], colour: str
+    ) -> Line:
+        """A figure of every sample; broken between attempts, thinned where there are many."""
+        times: list[float] = []
+        values: list[float | None] = []
+        pairs = zip(self.times, self.samples, strict=True)
+        for _, attempt in groupby(pairs, key=lambda pair: pair[1].attempt):
+            own = list(attempt)
+            for bucket in _buckets(own, max(1, len(self.times) // MOST_POINTS)):
+                measured = [v for _, sample in bucket if (v := value(sample)) is not None]
+                times.append(bucket[0][0])
+                values.append(sum(measured) / len(measured) if measured else None)
+            times.append(own[-1][0])
+            values.append(None)
+        return Line(label, times, values, colour)
+
+
+def draw(
+    results: Results, steps: Sequence[TrainStep], samples: Sequence[HardwareSample]
+) -> dict[str, Plot]:
+    """Every chart that there are figures for, by name."""
+    plots = {"accuracy": _changes(results), "epochs": _epochs(results), "loss": _losses(results)}
+    if steps:
+        plots["steps"] = _steps(steps)
+    if samples:
+        plots |= dict(_hardware(results, Clock.of(samples)))
+    return plots
+
+
+def _changes(results: Results) -> Plot:
+    base, tuned = results.base, results.tuned
+    changes = [
+        Change("accuracy", base.accuracy, tuned.accuracy, _bounds(base), _bounds(tuned)),
+        Change("balanced accuracy", base.balanced_accuracy, tuned.balanced_accuracy),
+        Change("macro F1", base.macro_f1, tuned.macro_f1),
+        *(
+            Change(f"recall of {before.name}", before.recall, after.recall)
+            for before, after in zip(base.classes, tuned.classes, strict=True)
+        ),
+    ]
+    caption = (
+        "Test split before (square) and after tuning (circle); the bars on accuracy are 95 % "
+        "intervals."
+    )
+    return Plot(
+        charts.change_chart("chart-accuracy", "Figures before and after tuning", caption, changes),
+        caption,
+    )
+
+
+def _bounds(metrics: Metrics) -> tuple[float, float]:
+    return metrics.accuracy_interval.low, metrics.accuracy_interval.high
+
+
+def _epochs(results: Results) -> Plot:
+    scores = [epoch.validation for epoch in results.epochs]
+    intervals = [wilson_interval(score.correct, score.rows) for score in scores]
+    base = results.base_validation
+    caption = (
+        f"Accuracy after every epoch. Epoch {results.selection.epoch} was selected on validation "
+        f"rows ({percent(results.selection.validation_accuracy)})."
+    )
+    svg = charts.accuracy_by_epoch(
+        "chart-epochs",
+        "Accuracy by epoch",
+        caption,
+        [epoch.epoch for epoch in results.epochs],
+        [score.accuracy for score in scores],
+        [(bounds.low, bounds.high) for bounds in intervals],
+        [epoch.test.accuracy if epoch.test else None for epoch in results.epochs],
+        base.accuracy if base else None,
+        results.base.accuracy,
+        results.selection.epoch,
+    )
+    return Plot(svg, caption)
+
+
+def _losses(results: Results) -> Plot:
+    caption = "Loss by epoch; validation loss that rises while training loss falls is overfitting."
+    svg = charts.loss_by_epoch(
+        "chart-loss",
+        "Loss by epoch",
+        caption,
+        [epoch.epoch for epoch in results.epochs],
+        [epoch.train_loss for epoch in results.epochs],
+        [epoch.validation.loss for epoch in results.epochs],
+        results.selection.epoch,
+    )
+    return Plot(svg, caption)
+
+
+def _steps(steps: Sequence[TrainStep]) -> Plot:
+    width = max(1, min(RUNNING_MEAN, len(steps) // 5))
+    losses = [step.loss for step in steps]
+    smoothed = [
+        sum(losses[max(0, i + 1 - width) : i + 1]) / len(losses[max(0, i + 1 - width) : i + 1])
+        for i in range(len(losses))
+    ]
+    ends = [later.step - 0.5 for step, later in pairwise(steps) if later.epoch != step.epoch]
+    every = max(1, len(steps) // (2 * MOST_POINTS))
+    caption = f"Training loss of every optimizer step and its running mean over {width} steps."
+    if every > 1:
+        caption += f" One step in {every} is drawn."
+    svg = charts.loss_by_step(
+        "chart-steps",
+        "Training loss by optimizer step",
+        caption,
+        [step.step for step in steps][::every],
+        losses[::every],
+        smoothed[::every],
+        ends,
+    )
+    return Plot(svg, caption)
+
+
+def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
+    gpus = results.environment.gpus
+    spans = clock.spans()
+    colours = (charts.AFTER, charts.BEFORE, charts.TEST, charts.ACCENT)
+
+    def gpu_lines(figure: Callable[[GpuSample], float | None]) -> list[Line]:
+        def reader(gpu: GpuInfo) -> Callable[[HardwareSample], float | None]:
+            def read(sample: HardwareSample) -> float | None:
+                own = gpu_sample(gpu, sample, results.environment)
+                return None if own is None else figure(own)
+
+            return read
+
+        return [
+            clock.line(f"GPU {number}", reader(gpu), colours[number % len(colours)])
+            for number, gpu in enumerate(gpus)
+        ]
+
+    figures = [
+        ("gpu-load", "GPU load", "%", 100.0, gpu_lines(lambda gpu: _times(gpu.load, 100))),
+        (
+            "gpu-memory",
+            "GPU memory in use",
+            "GiB",
+            None,
+            gpu_lines(lambda gpu: _times(gpu.memory_used_bytes, 1 / GIB)),
+        ),
+        ("gpu-power", "GPU power", "W", None, gpu_lines(lambda gpu: gpu.power_w)),
+        (
+            "cpu-load",
+            "CPU load, all cores",
+            "%",
+            100.0,
+            [clock.line("CPU", lambda sample: 100 * sample.cpu_load, charts.AFTER)],
+        ),
+        (
+            "ram",
+            "RAM of the job's processes",
+            "GiB",
+            None,
+            [clock.line("RAM", lambda sample: sample.ram_used_bytes / GIB, charts.AFTER)],
+        ),
+    ]
+    for name, title, unit, top, lines in figures:
+        measured = [line for line in lines if any(value is not None for value in line.values)]
+        if measured:
+            caption = f"{title} over the job ({unit})."
+            svg = charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top)
+            yield name, Plot(svg, caption)
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _buckets(
+    items: Sequence[tuple[float, HardwareSample]], size: int
+) -> Iterator[Sequence[tuple[float, HardwareSample]]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,77 @@
+"""The report of a run: one file that asks for nothing from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from nlijob.analysis.outcome import build_results
+from nlijob.records import HardwareSample, Results, TrainStep, read_lines
+from nlijob.report.plots import draw
+from nlijob.report.view import build_page
+from nlijob.rundir import RunDir, write_record, write_text
+
+TEMPLATES = Path(__file__).parents[2] / "templates"
+
+
+def render(run: RunDir) -> Path:
+    """Measure a run, write its results.json and then its report.html, each whole or not at all.
+
+    Needs the records alone, neither torch nor a GPU. Returns the path of the report. Raises
+    OSError where a record is missing and ValueError where one is damaged.
+    """
+    results = build_results(run)
+    write_record(run.results, results)
+    write_text(run.report, report_html(results, run))
+    return run.report
+
+
+def report_html(results: Results, run: RunDir) -> str:
+    """The page as text; the logs of the run are read for the charts."""
+    steps = list(read_lines(TrainStep, run.train_log)) if run.train_log.exists() else []
+    samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
+    plots = {
+        name: {"svg": Markup(plot.svg), "caption": plot.caption}
+        for name, plot in draw(results, steps, samples).items()
+    }
+    return render_page("report.html.j2", page=build_page(results, steps), plots=plots)
+
+
+def render_page(template: str, **values: object) -> str:
+    """A template of `templates/` with the page's style and script in it.
+
+    Text in `values` is escaped. The template gets `style`, `script` and `script_hash` (for the
+    Content-Security-Policy) besides.
+    """
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            **values,
+            style=Markup(style),
+            script=Markup(script),
+            script_hash=_csp_hash(script),
+        )
+    )
+
+
+def _environment() -> Environment:
+    # autoescape by name would pass over *.html.j2: it is on for everything.
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _csp_hash(script: str) -> str:
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -1,0 +1,168 @@
+"""Every path of a run on disk, atomic writes, completion markers, and the lock.
+
+A stage is complete when its marker is there, names the fingerprint asked for, and every file it
+lists still has its size. Markers are written last, so a stage cut off half-way is never taken for
+complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nlijob import records
+from nlijob.errors import ConfigurationError
+
+
+class RunDir:
+    """The folder `runs/<run_id>`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.environment = root / "environment.json"
+        self.manifest = root / "subset" / "manifest.json"
+        self.prompt = root / "prompt.json"
+        self.baseline_result = root / "baseline" / "result.json"
+        self.baseline_predictions = root / "baseline" / "predictions.jsonl"
+        self.train_log = root / "train" / "log.jsonl"
+        self.train_result = root / "train" / "result.json"
+        self.selection = root / "selection.json"
+        self.evaluate_result = root / "evaluate" / "result.json"
+        self.evaluate_predictions = root / "evaluate" / "predictions.jsonl"
+        self.generations = root / "evaluate" / "generations.jsonl"
+        self.adapter = root / "adapter"
+        self.timings = root / "timings.jsonl"
+        self.hardware = root / "hardware.jsonl"
+        self.results = root / "results.json"
+        self.report = root / "report.html"
+        self.worker_task = root / "worker" / "task.json"
+        self.worker_outcome = root / "worker" / "outcome.json"
+        self.worker_log = root / "worker" / "log.txt"
+        self.progress = root / "worker" / "progress.jsonl"
+
+    def subset(self, split: str) -> Path:
+        """The rows of a split."""
+        return self.root / "subset" / f"{split}.jsonl"
+
+    def epoch(self, epoch: int) -> Path:
+        """The folder of an epoch's checkpoint."""
+        return self.root / "train" / f"epoch-{epoch}"
+
+    def epoch_result(self, epoch: int) -> Path:
+        """The figures of an epoch."""
+        return self.epoch(epoch) / "result.json"
+
+    def epoch_predictions(self, epoch: int) -> Path:
+        """Validation (and test) predictions after an epoch."""
+        return self.epoch(epoch) / "predictions.jsonl"
+
+    def training_state(self, epoch: int) -> Path:
+        """Optimizer, schedule and scaler after an epoch, to go on from; only the last is kept."""
+        return self.root / "train" / f"state-{epoch}.pt"
+
+    # ------------------------------------------------------------ markers
+
+    def marker(self, stage: str) -> Path:
+        """The completion marker of a stage or an epoch."""
+        return self.root / "markers" / f"{stage}.json"
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was finished from these very inputs and its files are still there."""
+        try:
+            marker = records.read(records.Marker, self.marker(stage))
+        except (OSError, ValueError):
+            return False
+        return (
+            marker.format_version == records.FORMAT_VERSION
+            and marker.fingerprint == fingerprint
+            and all(_size(self.root / name) == size for name, size in marker.sizes.items())
+        )
+
+    def mark_complete(self, stage: str, fingerprint: str, outputs: Iterable[Path]) -> None:
+        """Write the stage's marker over its outputs (files, or folders with all they hold)."""
+        files = [file for path in outputs for file in _files(path)]
+        for file in files:
+            _sync(file)
+        sizes = {str(file.relative_to(self.root)): file.stat().st_size for file in files}
+        marker = records.Marker(stage, fingerprint, now(), sizes)
+        write_text(self.marker(stage), records.dump(marker))
+
+    def unmark(self, stage: str) -> None:
+        """Take a stage for not done, before it is done again."""
+        self.marker(stage).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; two jobs in one folder would mix their records.
+
+        Raises ConfigurationError where another process holds it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigurationError(
+                    f"another job is working on {self.root}",
+                    "wait for it, or give this one another --run-id",
+                ) from error
+            yield
+
+
+def now() -> str:
+    """The time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside it, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def write_record(path: Path, record: Any) -> None:
+    """Write one record as a JSON file, atomically."""
+    write_text(path, records.dump(record))
+
+
+def write_records(path: Path, items: Iterable[Any]) -> None:
+    """Write records as a JSON Lines file, atomically."""
+    write_text(path, records.dump_lines(items))
+
+
+def append_record(path: Path, record: Any) -> None:
+    """Add one record to a JSON Lines file; a line is written in one call, so never interleaved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as handle:
+        handle.write(records.dump_line(record))
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

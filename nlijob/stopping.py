@@ -1,0 +1,44 @@
+"""Ending in good order on SIGTERM or Ctrl-C, the same way in the parent and on the GPU side.
+
+A signal raises `Stopped` in the main thread wherever it is. Nothing needs tidying: records are
+written whole or not at all, and a stage without its marker is not complete.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(BaseException):
+    """A signal asked the job to end. No Exception, so that no library swallows it."""
+
+
+def raise_on_signals() -> None:
+    """From now on a stop signal raises Stopped in the main thread."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, _raise_stopped)
+
+
+def stop_when_closed(descriptor: int) -> None:
+    """Stop this process when `descriptor` reads end of file.
+
+    The parent holds the other end, so however it ends, even killed, no orphan stays behind.
+    """
+
+    def wait() -> None:
+        while os.read(descriptor, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, name="lifeline", daemon=True).start()
+
+
+def _raise_stopped(number: int, frame: FrameType | None) -> None:
+    for other in STOP_SIGNALS:  # a second signal must not interrupt the way out
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped(signal.Signals(number).name)

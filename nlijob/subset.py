@@ -1,0 +1,269 @@
+"""The subset stage: take rows of each split, drop unlabelled ones, write rows and manifest.
+
+Rows come from a hub data set or from a directory with one file a split. By stride the rule takes
+rows 0, k, 2k, ... of the split as it stands; by size that many evenly spaced rows. Rows labelled
+-1 (no agreement among annotators) are dropped afterwards and counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from nlijob.config import DataConfig, SplitSize
+from nlijob.demo import DATA_DIR
+from nlijob.errors import NotAvailableError
+from nlijob.hub import Hub, folder_stamp, local_folder
+from nlijob.records import SPLITS, Example, Manifest, Split, SplitManifest
+from nlijob.rundir import RunDir, write_record, write_records
+
+Row = Mapping[str, Any]
+UNLABELLED = -1
+FORMATS = (".jsonl", ".parquet", ".csv")
+CORPUS_COLUMNS = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
+SHOWN_FAULTS = 5
+
+
+def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
+    """Write subset/<split>.jsonl for the three splits and subset/manifest.json, last.
+
+    Raises NotAvailableError where the data cannot be had, a label is out of range, or a split
+    is left without rows.
+    """
+    taken = {split: _take_split(data, split, hub) for split in SPLITS}
+    warnings = [w for split in SPLITS for w in _warnings(data, split, *taken[split])]
+    for split, (_, examples) in taken.items():
+        write_records(run.subset(split), examples)
+    manifest = Manifest(
+        dataset=data.dataset,
+        revision=data.revision,
+        config_name=data.config_name,
+        label_names=data.label_names,
+        splits={split: manifest for split, (manifest, _) in taken.items()},
+        shared_premises=_shared_premises({s: examples for s, (_, examples) in taken.items()}),
+        warnings=tuple(warnings),
+    )
+    write_record(run.manifest, manifest)
+    return manifest
+
+
+def chosen_indices(rows: int, wanted: SplitSize) -> list[int]:
+    """Row numbers that the rule takes of a split with `rows` rows."""
+    if wanted.stride is not None:
+        return list(range(0, rows, wanted.stride))
+    size = wanted.size or rows
+    if size >= rows:
+        return list(range(rows))
+    return [i * rows // size for i in range(size)]
+
+
+def rule_text(wanted: SplitSize) -> str:
+    """The rule in words."""
+    if wanted.stride == 1 or wanted.size == 0:
+        return "all rows"
+    if wanted.stride is not None:
+        return f"every {_ordinal(wanted.stride)} row"
+    return f"{wanted.size:,} evenly spaced rows"
+
+
+def source_stamp(data: DataConfig) -> str:
+    """What tells whether a local source changed: names, sizes and times of its files."""
+    directory = _directory(data)
+    return folder_stamp(directory) if directory else ""
+
+
+def _take_split(data: DataConfig, split: Split, hub: Hub) -> tuple[SplitManifest, list[Example]]:
+    source = _open_split(data, split, hub)
+    wanted = data.split_size(split)
+    indices = chosen_indices(len(source), wanted)
+    examples = _examples(data, split, source, indices)
+    labelled = [example for example in examples if example.label != UNLABELLED]
+    if not labelled:
+        raise NotAvailableError(
+            f"{data.dataset}, split {split}: no labelled row is left "
+            f"({len(source):,} rows, {len(indices):,} taken by the rule)",
+            f"check the file, data.{split}_stride and data.{split}_size",
+        )
+    manifest = SplitManifest(
+        split=split,
+        source_rows=len(source),
+        rule=rule_text(wanted),
+        selected=len(indices),
+        unlabelled_dropped=len(examples) - len(labelled),
+        rows=len(labelled),
+        class_counts=tuple(
+            sum(example.label == label for example in labelled)
+            for label in range(len(data.label_names))
+        ),
+        rows_sha256=_rows_hash(labelled),
+        indices=tuple(example.index for example in labelled),
+    )
+    return manifest, labelled
+
+
+# ---------------------------------------------------------------- sources
+
+
+def _open_split(data: DataConfig, split: Split, hub: Hub) -> Sequence[Row]:
+    name = getattr(data, f"{split}_split")
+    directory = _directory(data)
+    if directory is not None:
+        return _read_file(_split_file(directory, name))
+    return hub.load_split(data.dataset, data.config_name, data.revision, name)
+
+
+def _directory(data: DataConfig) -> Path | None:
+    """The local folder of the data set, or None where it is a hub id."""
+    if data.dataset == "demo":
+        return DATA_DIR
+    return local_folder(data.dataset, "data set", "data.dataset")
+
+
+def _split_file(directory: Path, name: str) -> Path:
+    found = [path for suffix in FORMATS if (path := directory / f"{name}{suffix}").is_file()]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotAvailableError(
+            f"{directory} holds no {name}.jsonl, {name}.parquet or {name}.csv",
+            "name the split as its file is named: data.train_split, data.validation_split, "
+            "data.test_split",
+        )
+    raise NotAvailableError(
+        f"{directory} holds split {name} more than once: {', '.join(p.name for p in found)}",
+        "leave only one of them",
+    )
+
+
+def _read_file(path: Path) -> Sequence[Row]:
+    if path.suffix == ".jsonl":
+        return _read_json_lines(path)
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as handle:
+            return list(csv.DictReader(handle))
+    import pyarrow.parquet
+
+    rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    return rows
+
+
+def _read_json_lines(path: Path) -> list[Row]:
+    rows: list[Row] = []
+    with path.open(encoding="utf-8") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise NotAvailableError(f"{path}, line {number}: not JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise NotAvailableError(f"{path}, line {number}: not an object with columns")
+            rows.append(row)
+    return rows
+
+
+# ---------------------------------------------------------------- rows and labels
+
+
+def _examples(
+    data: DataConfig, split: Split, source: Sequence[Row], indices: Sequence[int]
+) -> list[Example]:
+    if not indices:
+        return []
+    columns = _columns(data, split, source[indices[0]])
+    examples: list[Example] = []
+    faults: list[str] = []
+    for index in indices:
+        row = source[index]
+        texts = [row.get(columns[key]) for key in ("premise", "hypothesis")]
+        label = _label(row.get(columns["label"]), data)
+        if label is None:
+            faults.append(f"row {index}: label {row.get(columns['label'])!r}")
+        elif not all(isinstance(text, str) for text in texts) and label != UNLABELLED:
+            faults.append(f"row {index}: premise or hypothesis is not a text")
+        else:
+            examples.append(Example(index, str(texts[0]), str(texts[1]), label))
+    if faults:
+        raise NotAvailableError(
+            f"{data.dataset}, split {split}: {len(faults):,} rows cannot be used "
+            f"({'; '.join(faults[:SHOWN_FAULTS])}{'; ...' if len(faults) > SHOWN_FAULTS else ''})",
+            f"labels are 0 to {len(data.label_names) - 1}, {', '.join(data.label_names)}, or -1; "
+            "map others with data.label_map",
+        )
+    return examples
+
+
+def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:
+    """Column names in use: the recipe's, or the corpus's own where those are what is there."""
+    asked = {
+        "premise": data.premise_column,
+        "hypothesis": data.hypothesis_column,
+        "label": data.label_column,
+    }
+    for columns in (asked, CORPUS_COLUMNS):
+        if all(name in row for name in columns.values()):
+            return columns
+    missing = ", ".join(name for name in asked.values() if name not in row)
+    raise NotAvailableError(
+        f"{data.dataset}, split {split}: no column {missing}; there are {', '.join(row)}",
+        "name the columns: data.premise_column, data.hypothesis_column, data.label_column",
+    )
+
+
+def _label(value: Any, data: DataConfig) -> int | None:
+    """The label number of a source value; -1 for unlabelled, None for none that is known."""
+    text = str(value).strip()
+    if text in data.label_map:
+        return data.label_map[text]
+    if text in data.label_names:
+        return data.label_names.index(text)
+    if text in ("-", str(UNLABELLED)):
+        return UNLABELLED
+    if text.isdecimal() and int(text) < len(data.label_names):
+        return int(text)
+    return None
+
+
+# ---------------------------------------------------------------- checks
+
+
+def _warnings(
+    data: DataConfig, split: Split, manifest: SplitManifest, examples: Sequence[Example]
+) -> list[str]:
+    warnings = []
+    wanted = data.split_size(split)
+    if wanted.size and wanted.size > manifest.source_rows:
+        warnings.append(
+            f"{split}: {wanted.size:,} rows were asked for, the split has "
+            f"{manifest.source_rows:,}; all were taken"
+        )
+    absent = [n for n, c in zip(data.label_names, manifest.class_counts, strict=True) if c == 0]
+    if absent:
+        warnings.append(f"{split}: no row is labelled {', '.join(absent)}")
+    blank = sum(not e.premise.strip() or not e.hypothesis.strip() for e in examples)
+    if blank:
+        warnings.append(f"{split}: {blank:,} rows have an empty premise or hypothesis")
+    return warnings
+
+
+def _shared_premises(examples: Mapping[str, Sequence[Example]]) -> dict[str, int]:
+    premises = {split: {e.premise for e in rows} for split, rows in examples.items()}
+    return {f"{a}+{b}": len(premises[a] & premises[b]) for a, b in combinations(premises, 2)}
+
+
+def _rows_hash(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for e in examples:
+        line = json.dumps([e.premise, e.hypothesis, e.label], ensure_ascii=False)
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _ordinal(n: int) -> str:
+    if n % 100 in (11, 12, 13):
+        return f"{n}th"
+    return f"{n}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th') }"

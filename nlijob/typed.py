@@ -1,0 +1,93 @@
+"""Plain data (TOML, JSON) into typed dataclasses, with every fault told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None:
+    """Make a `cls` (a dataclass) from a mapping, checking names and types all the way down.
+
+    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". Returns None where
+    faults make it impossible to build the object.
+    """
+    if not isinstance(data, Mapping):
+        faults.append(f"{where}: expected a table of keys, got {_shown(data)}")
+        return None
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        if key not in fields:
+            faults.append(_unknown_key(str(key), list(fields), where))
+    before = len(faults)
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        path = f"{where}.{name}" if where else name
+        if name in data:
+            values[name] = convert(data[name], hints[name], path, faults)
+        elif _has_no_default(field):
+            faults.append(f"{path}: missing")
+    if len(faults) > before:
+        return None
+    return cls(**values)
+
+
+def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
+    """`value` as the type that `hint` asks for; a fault is appended where it does not fit."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        inner = [a for a in arguments if a is not type(None)]
+        return convert(value, inner[0], path, faults)
+    if origin is Literal:
+        if value not in arguments:
+            choices = ", ".join(map(repr, arguments))
+            faults.append(f"{path}: {_shown(value)} is none of {choices}")
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(
+            convert(item, arguments[0], f"{path}[{i}]", faults) for i, item in enumerate(value)
+        )
+    if origin is dict and isinstance(value, Mapping):
+        return {
+            key: convert(item, arguments[1], f"{path}.{key}", faults) for key, item in value.items()
+        }
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, value, path, faults)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        faults.append(f"{path}: expected {_type_name(hint)}, got {_shown(value)}")
+    return value
+
+
+def _unknown_key(key: str, known: list[str], where: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    advice = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"{where + '.' if where else ''}{key}: unknown key; {advice}"
+
+
+def _has_no_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _type_name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    origins = {tuple: "a list", dict: "a table"}
+    return names.get(hint) or origins.get(typing.get_origin(hint)) or str(hint)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

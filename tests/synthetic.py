@@ -1,0 +1,464 @@
+"""A complete run folder made up from a seed, without torch: what the report's tests read.
+
+run = build_run(tmp_path, Spec(gpu=False, head="sequence-classification"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nlijob.analysis.cases import shown_indices
+from nlijob.analysis.selection import select
+from nlijob.config import (
+    DataConfig,
+    EvalConfig,
+    Head,
+    JobConfig,
+    LoraConfig,
+    ModelConfig,
+    PromptConfig,
+    ReportConfig,
+    TrainConfig,
+)
+from nlijob.records import (
+    SPLITS,
+    Environment,
+    EpochResult,
+    Example,
+    Generation,
+    GpuInfo,
+    GpuSample,
+    HardwareSample,
+    Manifest,
+    Memory,
+    ParameterCounts,
+    Prediction,
+    PromptRecord,
+    RunRecord,
+    ScoreResult,
+    Split,
+    SplitManifest,
+    SplitScore,
+    Timing,
+    TrainResult,
+    TrainStep,
+)
+from nlijob.rundir import RunDir, write_record, write_records
+
+LABELS = ("entailment", "neutral", "contradiction")
+TEMPLATE = """Instruct: Does the premise entail the hypothesis?
+Answer 0 for entailment, 1 for neutral, 2 for contradiction.
+Premise: {premise}
+Hypothesis: {hypothesis}
+Output:"""
+UUID = "f3a1c2d4-0b5e-4c6f-8a97-1b2c3d4e5f60"
+STARTED = 1_760_000_000.0
+GIB = 2**30
+
+PEOPLE = ("A man", "Two women", "A child in a red coat", "The old guitarist", "Three cyclists")
+DOINGS = ("is sleeping", "are waiting for a bus", "plays in the snow", "is not working", "run")
+PLACES = ("outside a café", "on the beach", "near a fountain", "in an empty hall", "at a market")
+
+HOSTILE = (
+    ("<script>throw new Error('row ran')</script>", '<img src=x onerror="throw 1">'),
+    ("</script><style>body{display:none}</style>", "{{ 7 * 7 }} {% raw %} & <b>bold</b>"),
+    ("رجل يقرأ كتابا في الحديقة", "الرجل نائم 🙂👩‍👩‍👧"),
+    ("\u202egnirts desrever\u202c", "tab\there, newline\nthere, null-ish \u0001 and \ufffd"),
+    ("W" * 400, "https://example.invalid/" + "a" * 300),
+    ("''\"\"`` ${alert(1)}", "javascript:alert(1)"),
+)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What kind of run to make up."""
+
+    gpu: bool = True
+    head: Head = "causal"
+    resumed: bool = False
+    """The first attempt was killed while epoch 3 was training."""
+    demo: bool = False
+    hostile: bool = False
+    rows: int = 98
+    """Test rows, and validation rows."""
+    train_rows: int = 400
+    epochs: int = 5
+    base_skill: float = 0.25
+    tuned_skill: float = 2.6
+    """By how much the gold label's logit stands out."""
+    base_habit: float = 2.4
+    """By how much the base model's logit of "neutral" stands out."""
+    base_validation: bool = True
+    test_each_epoch: bool = True
+    generations: bool = True
+    samples: bool = True
+    energy: bool = True
+    report: ReportConfig = field(default_factory=ReportConfig)
+    seed: int = 11
+
+
+def build_run(root: Path, spec: Spec | None = None) -> RunDir:
+    """Write every record of a finished run below `root`."""
+    return _Builder(RunDir(root), spec or Spec()).build()
+
+
+class _Builder:
+    def __init__(self, run: RunDir, spec: Spec) -> None:
+        self.run = run
+        self.spec = spec
+        self.random = random.Random(spec.seed)
+        self.examples = {split: self._examples(split) for split in SPLITS}
+
+    def build(self) -> RunDir:
+        """Every record in the order in which a job writes them."""
+        run, spec = self.run, self.spec
+        write_record(run.config, self._record())
+        write_record(run.environment, self._environment())
+        for split in SPLITS:
+            write_records(run.subset(split), self.examples[split])
+        write_record(run.manifest, self._manifest())
+        write_record(run.prompt, self._prompt())
+        base = self._predictions(spec.base_skill, spec.base_habit, mass=0.31)
+        write_records(run.baseline_predictions, base)
+        splits: tuple[Split, ...] = ("validation", "test") if spec.base_validation else ("test",)
+        write_record(
+            run.baseline_result,
+            ScoreResult("base", None, {s: _score(base, s) for s in splits}, self._memory(1.71)),
+        )
+        write_records(run.train_log, self._steps())
+        epochs, predictions = self._epochs()
+        write_record(run.train_result, TrainResult(self._parameters(), tuple(epochs)))
+        selection = select(epochs)
+        write_record(run.selection, selection)
+        tuned = predictions[selection.epoch]
+        write_records(run.evaluate_predictions, tuned)
+        write_record(
+            run.evaluate_result,
+            ScoreResult(
+                "tuned", selection.epoch, {"test": _score(tuned, "test")}, self._memory(1.75)
+            ),
+        )
+        if spec.generations:
+            write_records(run.generations, self._generations(base, tuned))
+        timings = list(self._timings())
+        write_records(run.timings, timings)
+        if spec.samples:
+            write_records(run.hardware, self._samples(timings))
+        return run
+
+    # ------------------------------------------------------------ configuration
+
+    def _record(self) -> RunRecord:
+        return RunRecord(
+            run_id="20260102-030405-synthetic",
+            recipe="demo" if self.spec.demo else "phi2",
+            config=self._config(),
+            command=("entrypoint.py", "run", "--recipe", "phi2"),
+            created_at="2026-01-02T03:04:05+00:00",
+            nlijob_version="0.1.0",
+        )
+
+    def _config(self) -> JobConfig:
+        spec = self.spec
+        causal = spec.head == "causal"
+        return JobConfig(
+            description="a made-up run",
+            data=DataConfig(
+                dataset="demo" if spec.demo else "stanfordnlp/snli",
+                revision=None if spec.demo else "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+                config_name="plain_text",
+                train_stride=550,
+                validation_stride=100,
+                test_stride=100,
+            ),
+            model=ModelConfig(
+                name="demo" if spec.demo else "microsoft/phi-2",
+                revision=None if spec.demo else "ef382358ec9e382308935a992d908de099b64c23",
+                head=spec.head,
+                residual_dropout=0.0,
+            ),
+            prompt=PromptConfig(TEMPLATE, (" 0", " 1", " 2")) if causal else PromptConfig(),
+            lora=LoraConfig(r=32, alpha=64),
+            train=TrainConfig(epochs=spec.epochs),
+            eval=EvalConfig(test_each_epoch=spec.test_each_epoch),
+            report=spec.report,
+        )
+
+    def _environment(self) -> Environment:
+        gpu = GpuInfo("NVIDIA H200", UUID, "9.0", 140 * GIB, "580.65.06")
+        return Environment(
+            device="cuda" if self.spec.gpu else "cpu",
+            gpus=(gpu,) if self.spec.gpu else (),
+            platform="Linux-6.8-x86_64",
+            python_version="3.12.4",
+            packages={
+                "torch": "2.13.0",
+                "transformers": "5.23.0",
+                "peft": "0.21.0",
+                "bitsandbytes": "0.50.0",
+                "accelerate": "1.15.0",
+            },
+            cuda_version="13.0" if self.spec.gpu else None,
+            cpu_name="A processor of 16 cores",
+            cpu_count=16,
+            ram_bytes=128 * GIB,
+            compute_dtype="bfloat16" if self.spec.gpu else "float32",
+            attention="sdpa",
+        )
+
+    # ------------------------------------------------------------ data
+
+    def _examples(self, split: Split) -> list[Example]:
+        rows = self.spec.train_rows if split == "train" else self.spec.rows
+        stride = 550 if split == "train" else 100
+        return [self._example(split, position, stride) for position in range(rows)]
+
+    def _example(self, split: Split, position: int, stride: int) -> Example:
+        pick = self.random.choice
+        premise = f"{pick(PEOPLE)} {pick(DOINGS)} {pick(PLACES)}."
+        hypothesis = f"{pick(PEOPLE)} {pick(DOINGS)}."
+        if self.spec.hostile and split == "test":
+            premise, hypothesis = HOSTILE[position % len(HOSTILE)]
+        return Example(position * stride, premise, hypothesis, self.random.randrange(3))
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            dataset="demo" if self.spec.demo else "stanfordnlp/snli",
+            revision=None if self.spec.demo else "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b",
+            config_name="plain_text",
+            label_names=LABELS,
+            splits={split: self._split_manifest(split) for split in SPLITS},
+            shared_premises={"train+validation": 0, "train+test": 3, "validation+test": 0},
+            warnings=("train+test: 3 premises stand in both splits",),
+        )
+
+    def _split_manifest(self, split: Split) -> SplitManifest:
+        rows = self.examples[split]
+        text = "".join(f"{row.premise}{row.hypothesis}{row.label}" for row in rows)
+        return SplitManifest(
+            split=split,
+            source_rows=550_152 if split == "train" else 10_000,
+            rule="every 550th row" if split == "train" else "every 100th row",
+            selected=len(rows) + 2,
+            unlabelled_dropped=2,
+            rows=len(rows),
+            class_counts=tuple(sum(row.label == label for row in rows) for label in range(3)),
+            rows_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            indices=tuple(row.index for row in rows),
+        )
+
+    def _prompt(self) -> PromptRecord:
+        causal = self.spec.head == "causal"
+        first = self.examples["test"][0]
+        template = TEMPLATE if causal else ""
+        text = TEMPLATE.format(premise=first.premise, hypothesis=first.hypothesis)
+        return PromptRecord(
+            template=template,
+            label_tokens=(657, 352, 362) if causal else (),
+            label_token_texts=(" 0", " 1", " 2") if causal else (),
+            example_prompt=text if causal else f"{first.premise} {first.hypothesis}",
+            example_tokens=tuple(range(1000, 1000 + 61)),
+            longest_tokens={"train": 131, "validation": 104, "test": 98},
+            mean_tokens={"train": 71.4, "validation": 70.9, "test": 72.0},
+            max_length=2048,
+        )
+
+    # ------------------------------------------------------------ models
+
+    def _predictions(self, skill: float, habit: float, mass: float) -> list[Prediction]:
+        return [
+            self._prediction(split, example, skill, habit, mass)
+            for split in SPLITS[1:]
+            for example in self.examples[split]
+        ]
+
+    def _prediction(
+        self, split: Split, example: Example, skill: float, habit: float, mass: float
+    ) -> Prediction:
+        logits = [self.random.gauss(0, 1) for _ in LABELS]
+        logits[example.label] += skill
+        logits[1] += habit
+        probabilities = _softmax(logits)
+        return Prediction(
+            split=split,
+            index=example.index,
+            label=example.label,
+            predicted=max(range(3), key=probabilities.__getitem__),
+            probabilities=probabilities,
+            label_mass=mass if self.spec.head == "causal" else None,
+            loss=-math.log(probabilities[example.label]),
+            tokens=40 + len(example.premise.split()) + len(example.hypothesis.split()),
+        )
+
+    def _epochs(self) -> tuple[list[EpochResult], dict[int, list[Prediction]]]:
+        epochs, predictions = [], {}
+        for epoch in range(1, self.spec.epochs + 1):
+            share = min(1.0, 0.45 + 0.2 * epoch)
+            rows = self._predictions(self.spec.tuned_skill * share, 0.0, mass=0.99)
+            validation = _score(rows, "validation")
+            overfit = 0.06 * max(0, epoch - 3)
+            epochs.append(
+                EpochResult(
+                    epoch=epoch,
+                    steps=self.spec.train_rows // 8,
+                    examples=self.spec.train_rows,
+                    train_loss=0.9 * 0.55**epoch + 0.05,
+                    duration_s=41.3 + 0.2 * epoch,
+                    validation=replace(validation, loss=validation.loss + overfit),
+                    test=_score(rows, "test") if self.spec.test_each_epoch else None,
+                    memory=self._memory(3.02),
+                )
+            )
+            predictions[epoch] = [row for row in rows if row.split == "test"]
+        return epochs, predictions
+
+    def _steps(self) -> Iterator[TrainStep]:
+        per_epoch = self.spec.train_rows // 8
+        total = per_epoch * self.spec.epochs
+        for step in range(1, total + 1):
+            progress = step / total
+            yield TrainStep(
+                epoch=1 + (step - 1) // per_epoch,
+                step=step,
+                loss=max(0.01, 1.1 * math.exp(-4 * progress) + self.random.gauss(0.06, 0.08)),
+                grad_norm=abs(self.random.gauss(1.2, 0.4)),
+                learning_rate=2e-4 * (1 - progress),
+                examples=8,
+                duration_s=0.82,
+            )
+
+    def _parameters(self) -> ParameterCounts:
+        head = 0 if self.spec.head == "causal" else 7_680
+        return ParameterCounts(
+            trainable=20_971_520 + head,
+            total_logical=2_800_655_360 + head,
+            total_packed=1_542_364_160 + head,
+            lora_parameters=20_971_520,
+            head_parameters=head,
+            matched_modules={"q_proj": 32, "k_proj": 32, "v_proj": 32, "dense": 32},
+            quantized_modules=192,
+            base_memory_bytes=int(1.66 * GIB),
+        )
+
+    def _memory(self, gib: float) -> Memory:
+        if not self.spec.gpu:
+            return Memory(None, None)
+        return Memory(int(gib * GIB), int(1.15 * gib * GIB))
+
+    def _generations(
+        self, base: Sequence[Prediction], tuned: Sequence[Prediction]
+    ) -> Iterator[Generation]:
+        examples = {example.index: example for example in self.examples["test"]}
+        answers = {row.index: row.predicted for row in tuned}
+        for index in shown_indices(base, tuned, per_kind=12).all:
+            example = examples[index]
+            prompt = TEMPLATE.format(premise=example.premise, hypothesis=example.hypothesis)
+            rambling = " 1\n\nExercise 2: <b>Rewrite</b> the sentence above, then explain why"
+            yield Generation(index, prompt, rambling, f" {answers[index]}")
+
+    # ------------------------------------------------------------ time and hardware
+
+    def _timings(self) -> Iterator[Timing]:
+        if not self.spec.resumed:
+            yield from self._attempt(1, STARTED, range(1, self.spec.epochs + 1), done=False)
+            return
+        # Killed hard in epoch 3: no "job", no whole "train".
+        killed = list(self._attempt(1, STARTED, range(1, 3), done=False))
+        lost = {("job", ""), ("train", ""), ("select", ""), ("evaluate", ""), ("report", "")}
+        yield from (t for t in killed if (t.stage, t.part) not in lost and t.stage != "evaluate")
+        yield from self._attempt(2, STARTED + 7_200, range(3, self.spec.epochs + 1), done=True)
+
+    def _attempt(
+        self, attempt: int, started: float, epochs: Sequence[int], done: bool
+    ) -> Iterator[Timing]:
+        """One attempt's timings; where `done`, subset and baseline are complete already."""
+        clock = started
+
+        def timing(stage: str, part: str, seconds: float, examples: int | None = None) -> Timing:
+            return Timing(attempt, stage, part, clock, seconds, examples)
+
+        before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
+        for stage, seconds in [*before, ("start", 9.7), ("load", 14.2)]:
+            yield timing(stage, "", seconds)
+            clock += seconds
+        if not done:
+            yield timing("baseline", "validation", 3.1, self.spec.rows)
+            yield timing("baseline", "test", 3.0, self.spec.rows)
+            yield timing("baseline", "", 6.4)
+            clock += 6.4
+        train_started = clock
+        for epoch in epochs:
+            pieces = (("", 42.0, self.spec.train_rows), (" scoring", 6.1, 2 * self.spec.rows))
+            for piece, seconds, examples in pieces:
+                yield timing("train", f"epoch {epoch}{piece}", seconds, examples)
+                clock += seconds
+            yield timing("train", f"epoch {epoch} checkpoint", 0.8)
+            clock += 0.8
+        yield Timing(attempt, "train", "", train_started, clock - train_started)
+        yield timing("select", "", 0.01)
+        yield timing("evaluate", "test", 3.0, self.spec.rows)
+        yield timing("evaluate", "free output", 21.5, 30)
+        yield timing("evaluate", "", 25.2)
+        clock += 25.2
+        yield timing("report", "", 2.9)
+        clock += 2.9
+        yield Timing(attempt, "job", "", started, clock - started + 1.5)
+
+    def _samples(self, timings: Sequence[Timing]) -> Iterator[HardwareSample]:
+        for attempt in sorted({timing.attempt for timing in timings}):
+            own = [t for t in timings if t.attempt == attempt and t.stage != "job"]
+            first = min(t.started_at_s for t in own)
+            last = max(t.started_at_s + t.duration_s for t in own)
+            energy = 5.0e6 * attempt
+            for second in range(0, int(last - first) + 1, 2):
+                stage = _stage_at(own, first + second)
+                sample = self._sample(attempt, first + second, stage, energy)
+                energy += 2 * (sample.gpus[0].power_w or 0.0) if sample.gpus else 0.0
+                yield sample
+
+    def _sample(self, attempt: int, time_s: float, stage: str, energy: float) -> HardwareSample:
+        busy = stage in ("baseline", "train", "evaluate")
+        jitter = self.random.random()
+        gpu = GpuSample(
+            uuid=f"GPU-{UUID.upper()}",
+            load=(0.9 + 0.1 * jitter) if busy else 0.02 * jitter,
+            memory_used_bytes=int((4.1 if busy else 0.6) * GIB + jitter * GIB / 10),
+            temperature_c=35 + (25 if busy else 0) + 3 * jitter,
+            power_w=(430 if busy else 75) + 30 * jitter,
+            energy_j=energy if self.spec.energy else None,
+        )
+        return HardwareSample(
+            attempt=attempt,
+            time_s=time_s,
+            stage=stage,
+            cpu_load=0.08 + 0.1 * jitter if self.spec.gpu else 0.85 + 0.1 * jitter,
+            ram_used_bytes=int((3.1 + jitter) * GIB),
+            disk_free_bytes=310 * GIB,
+            gpus=(gpu,) if self.spec.gpu else (),
+        )
+
+
+def _softmax(logits: Sequence[float]) -> tuple[float, ...]:
+    exponentials = [math.exp(logit) for logit in logits]
+    return tuple(value / sum(exponentials) for value in exponentials)
+
+
+def _score(predictions: Sequence[Prediction], split: Split) -> SplitScore:
+    rows = [row for row in predictions if row.split == split]
+    return SplitScore(
+        split=split,
+        rows=len(rows),
+        correct=sum(row.predicted == row.label for row in rows),
+        loss=sum(row.loss for row in rows) / len(rows),
+        duration_s=3.0,
+    )
+
+
+def _stage_at(timings: Sequence[Timing], time_s: float) -> str:
+    running = [t for t in timings if t.started_at_s <= time_s < t.started_at_s + t.duration_s]
+    return running[-1].stage if running else ""
