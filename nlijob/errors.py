@@ -6,8 +6,12 @@ it. Anything else that escapes is a bug and ends with `ExitCode.INTERNAL`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import Any, TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class ExitCode(IntEnum):
@@ -46,6 +50,24 @@ class ConfigurationError(JobError):
             return cls(faults[0], hint)
         listed = "\n".join(f"  - {fault}" for fault in faults)
         return cls(f"{len(faults)} faults in the configuration:\n{listed}", hint)
+
+
+def all_or_every_fault(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+    """What both calls give, or one ConfigurationError with the faults of both."""
+    errors: list[ConfigurationError] = []
+    values: list[Any] = []
+    for call in (first, second):
+        try:
+            values.append(call())
+        except ConfigurationError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise ConfigurationError(
+            "\n".join(error.message for error in errors), "; ".join(error.hint for error in errors)
+        )
+    return values[0], values[1]
 
 
 class GateError(JobError):

@@ -9,10 +9,11 @@ stages before it; a stage is complete where its marker carries that very fingerp
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -62,6 +63,8 @@ class Job:
     record: RunRecord
     hub: Hub
     console: Console
+    started_at: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
     attempt: int = field(init=False)
     model_dir: Path = field(init=False)
     fingerprints: dict[str, str] = field(init=False)
@@ -77,47 +80,66 @@ class Job:
         Raises JobError where a stage cannot be done, GateError where the outcome is below what
         the configuration asks for; the report is there in that case.
         """
-        self._begin()
-        with self._timed("job"):
-            with Sampler(
-                self.run.hardware, self.attempt, self.config.report.sample_interval_s, self.run.root
-            ) as sampler:
-                self._build_subset(sampler)
-                self._run_gpu_stages(sampler)
-            results = self._render()
+        self._find_model()
+        if all(self._is_complete(stage.name) for stage in STAGES):
+            self._skip(stage.name for stage in STAGES)
+        else:
+            self._work()
+        results = records.read(Results, self.run.results)
         self._say_outcome(results)
         return results
 
+    def _work(self) -> None:
+        self._begin()
+        self._add_timing("fetch", self.started_at, self.started)
+        interval_s = self.config.report.sample_interval_s
+        try:
+            with Sampler(self.run.hardware, self.attempt, interval_s, self.run.root) as sampler:
+                self._build_subset(sampler)
+                self._run_gpu_stages(sampler)
+            self._render()
+        finally:
+            self._add_timing("job", self.started_at, self.started)
+
     # ------------------------------------------------------------ stages
+
+    def _find_model(self) -> None:
+        self.model_dir = self.hub.model_folder(self.config.model)
+        self.fingerprints = stage_fingerprints(self.config, self.model_dir)
 
     def _begin(self) -> None:
         for log in (self.run.timings, self.run.hardware):
+            if self._computes_anew():  # what another configuration took is no cost of this one
+                log.unlink(missing_ok=True)
             drop_torn_line(log)
         self.attempt = next_attempt(self.run)
-        write_record(self.run.config, self.record)
+        write_record(self.run.config, continued(self.record, self.run))
+
+    def _computes_anew(self) -> bool:
+        """Whether the run's folder holds models or scores of other inputs than these."""
+        sources = {name: name for name in ("subset", "baseline", "train")}
+        sources["train-epoch-1"] = "train"
+        return any(
+            self.run.is_of_other_inputs(marker, self.fingerprints[stage])
+            for marker, stage in sources.items()
+        )
 
     def _build_subset(self, sampler: Sampler) -> None:
         sampler.stage = "subset"
-        with self._timed("fetch"):
-            self.model_dir = self.hub.model_folder(self.config.model)
-        self.fingerprints = stage_fingerprints(self.config, self.model_dir)
-        fingerprint = self.fingerprints["subset"]
-        if self.run.is_complete("subset", fingerprint):
-            manifest = records.read(Manifest, self.run.manifest)
-            self._say("subset", f"complete, skipped ({_rows_text(manifest)})")
+        if self._is_complete("subset"):
+            self._skip(["subset"])
             return
         self.run.unmark("subset")
         started = time.monotonic()
         with self._timed("subset"):
             manifest = subset.build_subset(self.config.data, self.run, self.hub)
-            self.run.mark_complete("subset", fingerprint, [self.run.manifest.parent])
+            self._mark_complete("subset", [self.run.manifest.parent])
         self._say("subset", f"{_rows_text(manifest)}; {duration_text(time.monotonic() - started)}")
 
     def _run_gpu_stages(self, sampler: Sampler) -> None:
         stages = [stage.name for stage in STAGES if stage.side == "gpu"]
-        if all(self.run.is_complete(name, self.fingerprints[name]) for name in stages):
-            for name in stages:
-                self._say(name, "complete, skipped")
+        if all(self._is_complete(name) for name in stages):
+            self._skip(stages)
             return
         write_record(
             self.run.worker_task,
@@ -135,20 +157,28 @@ class Job:
         self.console.line("      starting the GPU side (accelerate launch)")
         launch.run_gpu_side(self.run, self.config.model.device, show)
 
-    def _render(self) -> Results:
+    def _render(self) -> None:
         from nlijob.report.render import render
 
-        fingerprint = self.fingerprints["report"]
-        if self.run.is_complete("report", fingerprint):
-            self._say("report", "complete, skipped")
-            return records.read(Results, self.run.results)
+        self._add_timing("job", self.started_at, self.started)  # so that the report can say it
         self.run.unmark("report")
         started = time.monotonic()
         with self._timed("report"):
             render(self.run)
-        self.run.mark_complete("report", fingerprint, [self.run.results, self.run.report])
+        self._mark_complete("report", [self.run.results, self.run.report])
         self._say("report", duration_text(time.monotonic() - started))
-        return records.read(Results, self.run.results)
+
+    # ------------------------------------------------------------ markers
+
+    def _is_complete(self, stage: str) -> bool:
+        return self.run.is_complete(stage, self.fingerprints[stage])
+
+    def _mark_complete(self, stage: str, outputs: Iterable[Path]) -> None:
+        self.run.mark_complete(stage, self.fingerprints[stage], outputs)
+
+    def _skip(self, stages: Iterable[str]) -> None:
+        for stage in stages:
+            self._say(stage, "complete, skipped")
 
     # ------------------------------------------------------------ telling and timing
 
@@ -176,8 +206,11 @@ class Job:
         try:
             yield
         finally:
-            duration_s = time.monotonic() - started
-            append_record(self.run.timings, Timing(self.attempt, stage, "", started_at, duration_s))
+            self._add_timing(stage, started_at, started)
+
+    def _add_timing(self, stage: str, started_at_s: float, started: float) -> None:
+        duration_s = time.monotonic() - started
+        append_record(self.run.timings, Timing(self.attempt, stage, "", started_at_s, duration_s))
 
 
 def check_gates(results: Results) -> None:
@@ -205,6 +238,16 @@ def stage_fingerprints(config: JobConfig, model_dir: Path) -> dict[str, str]:
         text = json.dumps(content, sort_keys=True)
         fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
     return fingerprints
+
+
+def continued(record: RunRecord, run: RunDir) -> RunRecord:
+    """The run's record, with the time of its first attempt where it goes on from one."""
+    try:
+        earlier = records.read(RunRecord, run.config)
+    except (OSError, ValueError):
+        return record
+    same = earlier.config == record.config
+    return dataclasses.replace(record, created_at=earlier.created_at) if same else record
 
 
 def next_attempt(run: RunDir) -> int:

@@ -239,8 +239,8 @@ class TrainStep:
     step: int
     """Counted from 1 over the whole training."""
     loss: float
-    grad_norm: float
-    """Before clipping."""
+    grad_norm: float | None
+    """Before clipping; None where float16 overflowed and loss scaling skipped the step."""
     learning_rate: float
     examples: int
     duration_s: float

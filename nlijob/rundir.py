@@ -84,6 +84,13 @@ class RunDir:
             and all(_size(self.root / name) == size for name, size in marker.sizes.items())
         )
 
+    def is_of_other_inputs(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was finished once, from other inputs than these."""
+        try:
+            return records.read(records.Marker, self.marker(stage)).fingerprint != fingerprint
+        except (OSError, ValueError):
+            return False
+
     def mark_complete(self, stage: str, fingerprint: str, outputs: Iterable[Path]) -> None:
         """Write the stage's marker over its outputs (files, or folders with all they hold)."""
         files = [file for path in outputs for file in _files(path)]

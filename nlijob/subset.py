@@ -113,7 +113,7 @@ def _open_split(data: DataConfig, split: Split, hub: Hub) -> Sequence[Row]:
     name = getattr(data, f"{split}_split")
     directory = _directory(data)
     if directory is not None:
-        return _read_file(_split_file(directory, name))
+        return read_rows(_split_file(directory, name))
     return hub.load_split(data.dataset, data.config_name, data.revision, name)
 
 
@@ -140,7 +140,8 @@ def _split_file(directory: Path, name: str) -> Path:
     )
 
 
-def _read_file(path: Path) -> Sequence[Row]:
+def read_rows(path: Path) -> Sequence[Row]:
+    """The rows of a .jsonl, .csv or .parquet file, each column -> value."""
     if path.suffix == ".jsonl":
         return _read_json_lines(path)
     if path.suffix == ".csv":

@@ -18,7 +18,7 @@ from nlijob.analysis.wording import (
     points,
     share_of,
 )
-from nlijob.records import EpochResult, Manifest, Metrics, Selection
+from nlijob.records import ClassMetrics, EpochResult, Manifest, Metrics, Selection
 
 HABIT = 0.9
 """Share of all answers from which one label counts as given nearly always."""
@@ -34,6 +34,7 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
     yield from _unclear_gain(tuned.rows, gain, p)
     yield from _one_label(base, "base")
     yield from _one_label(tuned, "tuned")
+    yield from _no_better_than_one_label(tuned)
     yield from _worse_recall(base, tuned)
     yield from _low_label_mass(base)
 
@@ -58,12 +59,28 @@ def _unclear_gain(rows: int, gain: float, p: float) -> Iterable[str]:
         )
 
 
-def _one_label(metrics: Metrics, model: str) -> Iterable[str]:
+def habitual_label(metrics: Metrics) -> ClassMetrics | None:
+    """The label that a model gives nearly always; None where there is none."""
     top = max(metrics.classes, key=lambda label: label.predicted)
-    if top.predicted / metrics.rows >= HABIT:
+    return top if top.predicted / metrics.rows >= HABIT else None
+
+
+def _one_label(metrics: Metrics, model: str) -> Iterable[str]:
+    if top := habitual_label(metrics):
         yield (
-            f"The {model} model answered “{top.name}” for {share_of(top.predicted, metrics.rows)} "
-            "test rows: its accuracy is mostly that label's share of the rows."
+            f"The {model} model answered “{top.name}” for {count(top.predicted)} of "
+            f"{count(metrics.rows)} test rows ({percent(top.predicted / metrics.rows)}): its "
+            "accuracy is mostly that label's share of the rows."
+        )
+
+
+def _no_better_than_one_label(tuned: Metrics) -> Iterable[str]:
+    commonest = max(tuned.classes, key=lambda label: label.support)
+    if tuned.accuracy_interval.low <= commonest.support / tuned.rows:
+        yield (
+            f"Always answering “{commonest.name}” would be right for {count(commonest.support)} of "
+            f"{count(tuned.rows)} test rows ({percent(commonest.support / tuned.rows)}); the tuned "
+            "model cannot be told to be better than that."
         )
 
 
@@ -82,10 +99,9 @@ def _worse_recall(base: Metrics, tuned: Metrics) -> Iterable[str]:
 def _low_label_mass(base: Metrics) -> Iterable[str]:
     if base.label_mass is not None and base.label_mass < LOW_LABEL_MASS:
         yield (
-            "The base model put only "
-            f"{percent(base.label_mass)} of its probability on the label tokens (mean over test "
-            "rows); left to itself it would mostly write something else. Its accuracy here "
-            "compares the label tokens alone."
+            f"The base model put {percent(base.label_mass)} of its probability on the "
+            "label tokens (mean over test rows); left to itself it would mostly write something "
+            "else. Its accuracy here compares the label tokens alone."
         )
 
 

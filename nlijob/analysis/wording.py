@@ -7,6 +7,8 @@ import math
 NOT_MEASURED = "not measured"
 GIB = 2**30
 MIB = 2**20
+MINUTE = 59.95
+"""Seconds from which a tenth of a second would round up to a minute."""
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -87,14 +89,14 @@ def duration(seconds: float | None) -> str:
     """A duration for people with the seconds beside it, such as "2 h 5 min (7,500 s)"."""
     if seconds is None:
         return NOT_MEASURED
-    if seconds < 60:
+    if seconds < MINUTE:
         return short_seconds(seconds)
     return f"{clock(seconds)} ({seconds:,.0f} s)"
 
 
 def clock(seconds: float) -> str:
     """A duration in its two largest units, such as "2 h 5 min"."""
-    if seconds < 59.95:
+    if seconds < MINUTE:
         return short_seconds(seconds)
     whole = round(seconds)
     days, hours = divmod(whole // 3600, 24)

@@ -287,7 +287,10 @@ def roles(rng: Random, label: int) -> Example:
             doer, done_to = done_to, doer
     else:
         doer, done_to = _specialised(rng, doer), _specialised(rng, done_to)
-    return Example(_event(rng, verb, doer, done_to), hypothesis, label, "roles")
+    premise = _event(rng, verb, doer, done_to)
+    if premise == hypothesis:
+        raise NoExampleError
+    return Example(premise, hypothesis, label, "roles")
 
 
 def _one_more_general(rng: Random, doer: Value, done_to: Value) -> tuple[Value, Value]:
@@ -419,10 +422,10 @@ _REPLIES: Mapping[int, tuple[str, ...]] = {
 _CONVERSATIONS = (
     "A: {premise}\nB: {hypothesis}\nA: {reply}",
     "{premise} Is it right to say this? {hypothesis} {reply}",
-    "Photo {number}: {premise}\nNote: {hypothesis}\nAnswer: {reply}",
+    "Photo: {premise}\nNote: {hypothesis}\nAnswer: {reply}",
     "Caption: {premise}\nClaim: {hypothesis}\nAnswer: {reply}",
-    "Anna sees picture {number}. {premise}\nBen asks about it. {hypothesis}\nAnna says: {reply}",
-    "Text {number}. {premise}\nQuestion: {hypothesis}\nReply: {reply}",
+    "Anna sees a picture. {premise}\nBen asks about it. {hypothesis}\nAnna says: {reply}",
+    "Text: {premise}\nQuestion: {hypothesis}\nReply: {reply}",
 )
 _GLOSSARY = (
     "Premise: a statement that one starts from.",
@@ -432,14 +435,25 @@ _GLOSSARY = (
     "Claim: something that one says is so.",
 )
 _GLOSSARY_SHARE = 0.02
+# Counting makes the digits differ: a model that meets them only at random cannot tell them apart.
+_COUNTING_SHARE = 0.05
 
 
 def draw_document(rng: Random, unseen: frozenset[str]) -> str:
     """A short text about one or more scenes, without any premise that is in `unseen`."""
     if rng.random() < _GLOSSARY_SHARE:
         return "\n".join(rng.sample(_GLOSSARY, 2))
+    if rng.random() < _COUNTING_SHARE:
+        return _draw_counting(rng)
     parts = [_draw_passage(rng, unseen) for _ in range(rng.choice((1, 1, 2, 3)))]
     return "\n".join(parts)
+
+
+def _draw_counting(rng: Random) -> str:
+    step = rng.choice((-2, -1, 1, 2))
+    start = rng.randrange(10)
+    numbers = [(start + step * index) % 10 for index in range(rng.randint(4, 9))]
+    return f"{rng.choice(('Count', 'Numbers', 'Pages'))}: {', '.join(map(str, numbers))}."
 
 
 def _draw_passage(rng: Random, unseen: frozenset[str]) -> str:
@@ -453,7 +467,6 @@ def _draw_passage(rng: Random, unseen: frozenset[str]) -> str:
         premise=example.premise,
         hypothesis=example.hypothesis,
         reply=rng.choice(_REPLIES[label]),
-        number=rng.randrange(10),
     )
 
 

@@ -403,7 +403,7 @@ _EXTRA_WORDS = {"two": ("a pair of", "a couple of"), "six": ("half a dozen",)}
 def number_chain(number: int) -> Chain:
     """The chain of a count: five > at least five > ... > at least two, or just one."""
     word = _NUMBER_WORDS[number - 1]
-    exact = (word, *_EXTRA_WORDS.get(word, ()))
+    exact = (word, str(number), *_EXTRA_WORDS.get(word, ()))
     bounds = tuple(_at_least(bound) for bound in range(number, 1, -1))
     return Chain("number", (exact, *bounds))
 

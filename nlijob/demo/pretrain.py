@@ -34,8 +34,8 @@ ANSWERS = (" Yes", " Maybe", " No")
 class Plan:
     """The sizes of one pretraining run; the defaults made the committed model."""
 
-    documents: int = 1_000_000
-    steps: int = 6_000
+    documents: int = 600_000
+    steps: int = 5_000
     minutes: float = math.inf
     rows_per_step: int = 256
     row_length: int = 160

@@ -26,11 +26,16 @@ def save_adapter(model: Any, folder: Path, base: ModelConfig) -> None:
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
+def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The adapter's weights (and a trained head's) by name; the base model's are left out."""
+    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return weights
+
+
 def load_adapter(model: Any, folder: Path) -> None:
     """Put a saved adapter into the model; every weight must be there."""
     weights = load_file(folder / ADAPTER_FILE)
-    wanted = get_peft_model_state_dict(model)
-    if weights.keys() != wanted.keys():
+    if weights.keys() != adapter_weights(model).keys():
         raise ValueError(f"{folder} holds another adapter than this model's")
     set_peft_model_state_dict(model, weights)
 

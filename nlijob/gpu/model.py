@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from nlijob.config import JobConfig, ModelConfig
 from nlijob.errors import ConfigurationError, HardwareError, NotAvailableError
 
+GIB = 1024**3
 FLOAT32_ATTENTION = "sdpa_float32"
 RESIDUAL_DROPOUT_KEYS = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout_prob")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -107,6 +108,7 @@ def load(config: JobConfig, model_dir: Path, tokenizer: Any, device: torch.devic
     dtype = compute_dtype(config.model, device)
     if dtype is torch.float16:
         model_config._attn_implementation = _register_float32_attention()
+    check_memory(plan, config.model, dtype, device)
     torch.manual_seed(config.train.seed)  # a new classification head is drawn from here
     model = _read_weights(config, model_dir, plan, dtype, device)
     _keep_cpu_weights_trainable(model)
@@ -182,6 +184,38 @@ def check_targets(model: nn.Module, targets: tuple[str, ...]) -> None:
             f"lora.target_modules: {', '.join(unmatched)} match no linear module of the model",
             f"it has {', '.join(there)}",
         )
+
+
+def check_memory(
+    plan: Skeleton, model: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Raise HardwareError where the base weights alone do not fit into the GPU's free memory."""
+    if device.type != "cuda":
+        return
+    needed = weight_bytes(plan, model, dtype)
+    free, total = torch.cuda.mem_get_info(device)
+    if needed > free:
+        raise HardwareError(
+            f"out of memory: the model's weights take {needed / GIB:.1f} GiB, and "
+            f"{free / GIB:.1f} of the GPU's {total / GIB:.1f} GiB are free",
+            "end what else uses the GPU, or take a smaller model or a larger GPU",
+        )
+
+
+def weight_bytes(plan: Skeleton, model: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of the base weights as they will be held, plus the largest one while it is quantised.
+
+    A 4-bit weight takes half a byte; its constants (1/64 or less of a float32 each) are left out.
+    """
+    total = largest = 0
+    for name, module in plan.model.named_modules():
+        four_bit = model.quantization == "nf4" and isinstance(module, nn.Linear)
+        four_bit = four_bit and name.split(".")[0] not in plan.head_modules
+        for key, parameter in module.named_parameters(recurse=False):
+            size = parameter.numel() * dtype.itemsize
+            largest = max(largest, size)
+            total += parameter.numel() // 2 if four_bit and key == "weight" else size
+    return total + largest
 
 
 # ---------------------------------------------------------------- detail

@@ -63,13 +63,12 @@ class Trainer:
         for rows in self._batches(epoch):
             started = time.monotonic()
             rate = float(self._schedule.get_last_lr()[0])
-            loss, grad_norm = self._optimize(rows)
+            loss, norm = self._optimize(rows)
             self._step += 1
-            step = TrainStep(
-                epoch, self._step, loss, grad_norm, rate, len(rows), time.monotonic() - started
-            )
-            self._check(step)
-            yield step
+            self._check(epoch, loss, norm)
+            grad_norm = norm if math.isfinite(norm) else None
+            duration_s = time.monotonic() - started
+            yield TrainStep(epoch, self._step, loss, grad_norm, rate, len(rows), duration_s)
 
     def state(self) -> dict[str, Any]:
         """What resuming after this epoch needs beside the adapter."""
@@ -118,17 +117,17 @@ class Trainer:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def _check(self, step: TrainStep) -> None:
-        # An infinite gradient alone is how loss scaling finds its scale; it skips that step.
+    def _check(self, epoch: int, loss: float, norm: float) -> None:
+        # A gradient that overflows is how loss scaling finds its scale; it skips that step.
         skipped = self._scaler.is_enabled() and self._scaler.get_scale() > SMALLEST_LOSS_SCALE
-        if not math.isfinite(step.loss) or not (math.isfinite(step.grad_norm) or skipped):
+        if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
             raise DivergedError(
-                f"training diverged in epoch {step.epoch}, step {step.step}: loss {step.loss}, "
-                f"gradient norm {step.grad_norm}",
+                f"training diverged in epoch {epoch}, step {self._step}: loss {loss}, "
+                f"gradient norm {norm}",
                 "lower train.learning_rate, or compute in bfloat16 or float32 "
                 "(model.compute_dtype)",
             )
-        if step.step == 1 and step.grad_norm == 0:
+        if self._step == 1 and norm == 0:
             raise JobError("no gradient reaches the adapter", "gradient checkpointing may cut it")
 
     def _rate_share(self, step: int) -> float:

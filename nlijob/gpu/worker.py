@@ -6,8 +6,6 @@ parent, writes its own, and leaves an outcome record however it ends.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import shutil
 import sys
 import time
@@ -17,16 +15,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from accelerate import Accelerator
 
 from nlijob import records, stopping
 from nlijob.analysis.cases import shown_indices
 from nlijob.analysis.selection import select
 from nlijob.config import JobConfig
-from nlijob.errors import ExitCode, HardwareError, JobError
+from nlijob.errors import ExitCode, JobError, all_or_every_fault
 from nlijob.gpu import checkpoints, scoring
+from nlijob.gpu.environment import environment, job_device, memory, reset_peak_memory
 from nlijob.gpu.generation import generate
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import (
@@ -43,12 +40,9 @@ from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.training import Trainer
 from nlijob.prompts import prompt_text
 from nlijob.records import (
-    Environment,
     EpochResult,
     Example,
     Generation,
-    GpuInfo,
-    Memory,
     Prediction,
     PromptRecord,
     RunRecord,
@@ -63,23 +57,6 @@ from nlijob.records import (
 )
 from nlijob.rundir import RunDir, append_record, write_record, write_records
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "accelerate",
-    "datasets",
-    "huggingface_hub",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "GPUtil",
-    "jinja2",
-    "matplotlib",
-    "click",
-)
-
 
 class Worker:
     """The four GPU stages of one run; a stage that is complete is passed over."""
@@ -92,7 +69,7 @@ class Worker:
         self.reporter.add(
             "start", "", self.task.launched_at_s, time.time() - self.task.launched_at_s, None
         )
-        self.device = _device(self.config)
+        self.device = job_device(self.config)
 
     def work(self) -> None:
         """Do what is not complete, in order."""
@@ -103,7 +80,7 @@ class Worker:
                 self.reporter.say(name, "complete, skipped")
                 continue
             self.run.unmark(name)
-            _reset_peak_memory(self.device)
+            reset_peak_memory(self.device)
             self._prepare()
             with self.reporter.timed(name):
                 outputs = stage()
@@ -117,7 +94,7 @@ class Worker:
             scores, predictions = self._score("baseline", ("validation", "test"))
         write_records(self.run.baseline_predictions, predictions)
         write_record(
-            self.run.baseline_result, ScoreResult("base", None, scores, _memory(self.device))
+            self.run.baseline_result, ScoreResult("base", None, scores, memory(self.device))
         )
         self.reporter.say("baseline", _scores_text(scores))
         return [self.run.baseline_predictions, self.run.baseline_result, self.run.prompt]
@@ -153,7 +130,7 @@ class Worker:
         write_records(self.run.evaluate_predictions, predictions)
         write_records(self.run.generations, self._free_output(predictions))
         write_record(
-            self.run.evaluate_result, ScoreResult("tuned", epoch, scores, _memory(self.device))
+            self.run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(self.device))
         )
         checkpoints.copy_adapter(self.run.epoch(epoch), self.run.adapter)
         self.reporter.say("evaluate", _scores_text(scores))
@@ -176,7 +153,7 @@ class Worker:
         """The one model of the job."""
         with self.reporter.timed("load"):
             loaded = load(self.config, self._model_dir, self.tokenizer, self.device)
-            write_record(self.run.environment, _environment(loaded))
+            write_record(self.run.environment, environment(loaded))
         return loaded
 
     @cached_property
@@ -193,11 +170,16 @@ class Worker:
     def head(self) -> Head:
         """The task head; what the configuration asks of model and tokenizer is checked here."""
         model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
-        skeleton(self.config, model_config)
         longest = max_length(self.config.model, model_config, self.tokenizer)
-        if self.config.model.head == "causal":
-            return CausalHead(self.tokenizer, self.config.prompt, longest, self.examples["train"])
-        return ClassificationHead(self.tokenizer, self.config.prompt, longest)
+
+        def new_head() -> Head:
+            if self.config.model.head == "causal":
+                train = self.examples["train"]
+                return CausalHead(self.tokenizer, self.config.prompt, longest, train)
+            return ClassificationHead(self.tokenizer, self.config.prompt, longest)
+
+        _, head = all_or_every_fault(lambda: skeleton(self.config, model_config), new_head)
+        return head
 
     @cached_property
     def rows(self) -> dict[Split, list[Encoded]]:
@@ -279,7 +261,7 @@ class Worker:
             duration_s=sum(step.duration_s for step in steps),
             validation=scores["validation"],
             test=scores.get("test"),
-            memory=_memory(self.device),
+            memory=memory(self.device),
         )
         with self.reporter.timed("train", f"{part} checkpoint"):
             self._keep(trainer, result, predictions)
@@ -387,91 +369,6 @@ def _outcome(run: RunDir) -> WorkerOutcome:
             f"the whole log is {run.worker_log}",
         )
     return WorkerOutcome(ExitCode.DONE, "", "")
-
-
-def _device(config: JobConfig) -> torch.device:
-    """The device that accelerate gives this process."""
-    device: torch.device = Accelerator(cpu=config.model.device == "cpu").device
-    if device.type != config.model.device:
-        raise HardwareError(
-            "the driver shows a GPU, and torch cannot use it "
-            f"(torch {torch.__version__}, built for CUDA {torch.version.cuda})",
-            "install a CUDA build of torch that the driver supports, or give --device cpu",
-        )
-    if device.type == "cuda":
-        device = torch.device("cuda", device.index or 0)
-        _check_capability(device)
-    return device
-
-
-def _check_capability(device: torch.device) -> None:
-    """Refuse a GPU that this torch has no code for, before a model is loaded."""
-    major, minor = torch.cuda.get_device_capability(device)
-    built_for = [int(arch.removeprefix("sm_").rstrip("af")) for arch in _architectures()]
-    if built_for and major * 10 + minor < min(built_for):
-        raise HardwareError(
-            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; torch "
-            f"{torch.__version__} is built for {min(built_for) / 10} and newer",
-            "install a torch build for an older CUDA (12.6 serves Pascal and Volta)",
-        )
-
-
-def _architectures() -> list[str]:
-    return [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
-
-
-def _memory(device: torch.device) -> Memory:
-    if device.type != "cuda":
-        return Memory(None, None)
-    return Memory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _environment(loaded: LoadedModel) -> Environment:
-    gpus = (_gpu_info(loaded.device),) if loaded.device.type == "cuda" else ()
-    return Environment(
-        device="cuda" if gpus else "cpu",
-        gpus=gpus,
-        platform=platform.platform(),
-        python_version=platform.python_version(),
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
-        cuda_version=torch.version.cuda,
-        cpu_name=_cpu_name(),
-        cpu_count=psutil.cpu_count() or 1,
-        ram_bytes=psutil.virtual_memory().total,
-        compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
-        attention=str(loaded.model.config._attn_implementation),
-    )
-
-
-def _gpu_info(device: torch.device) -> GpuInfo:
-    import pynvml
-
-    properties = torch.cuda.get_device_properties(device)
-    return GpuInfo(
-        name=properties.name,
-        uuid=str(properties.uuid),
-        compute_capability=f"{properties.major}.{properties.minor}",
-        total_memory_bytes=properties.total_memory,
-        driver_version=str(pynvml.nvmlSystemGetDriverVersion()) if _nvml_is_there() else None,
-    )
-
-
-def _nvml_is_there() -> bool:
-    from nlijob.hardware import gpu_count
-
-    return gpu_count() > 0
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _scores_text(scores: dict[str, SplitScore]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, percent, probability, share_of
 from nlijob.records import Case, CaseGroups
-from nlijob.report.parts import visible
+from nlijob.report.parts import unbroken, visible
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _shown(key: str, case: Case, label_names: Sequence[str]) -> ShownCase:
             _answer("tuned model", case.label, *tuned, label_names),
         ),
         tags=case.tags,
-        explanation=case.explanation,
+        explanation=unbroken(case.explanation),
         words=_words(case),
     )
 

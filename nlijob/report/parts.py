@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+NBSP = "\u00a0"
 CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 
 
@@ -72,3 +74,9 @@ def columns(*names: str) -> tuple[Column, ...]:
 def visible(text: str) -> str:
     """Untrusted text as it can be shown: control characters become their pictures."""
     return text.translate(CONTROL_PICTURES)
+
+
+def unbroken(sentence: str) -> str:
+    """A sentence in which a number and its unit, and p and its value, stay on one line."""
+    kept = re.sub(r"(?<=\d) (?=(?:%|s|min|h|Wh|GiB)(?!\w))|(?<=[<>=]) (?=\d)", NBSP, sentence)
+    return re.sub(r"\bp (?=[<=>])", f"p{NBSP}", kept)

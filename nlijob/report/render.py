@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, Results, TrainStep, read_lines
+from nlijob.report.model_card import model_card
 from nlijob.report.plots import draw
 from nlijob.report.view import build_page
 from nlijob.rundir import RunDir, write_record, write_text
@@ -19,13 +20,16 @@ TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def render(run: RunDir) -> Path:
-    """Measure a run, write its results.json and then its report.html, each whole or not at all.
+    """Measure a run and write its results.json, the adapter's model card and then report.html.
+
+    Each is written whole or not at all.
 
     Needs the records alone, neither torch nor a GPU. Returns the path of the report. Raises
     OSError where a record is missing and ValueError where one is damaged.
     """
     results = build_results(run)
     write_record(run.results, results)
+    write_text(run.adapter / "README.md", model_card(results))
     write_text(run.report, report_html(results, run))
     return run.report
 

@@ -6,11 +6,13 @@ The templates only print what stands here. A section is one function; the page i
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nlijob.analysis.statistics import wilson_interval
+from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     NOT_MEASURED,
     clock,
@@ -42,7 +44,17 @@ from nlijob.records import (
     TrainStep,
 )
 from nlijob.report.case_view import Cases, case_section
-from nlijob.report.parts import Column, Fact, Matrix, MatrixCell, Row, Table, columns, visible
+from nlijob.report.parts import (
+    Column,
+    Fact,
+    Matrix,
+    MatrixCell,
+    Row,
+    Table,
+    columns,
+    unbroken,
+    visible,
+)
 from nlijob.report.snippet import usage_snippet
 
 STAGE_NAMES = {
@@ -198,7 +210,7 @@ def build_page(results: Results, steps: Sequence[TrainStep] = ()) -> Page:
         run_facts=(
             Fact("run", run.run_id),
             Fact("recipe", run.recipe),
-            Fact("started", run.created_at),
+            Fact("started", _time_of_day(run.created_at)),
             Fact("attempts", count(results.attempts)),
         ),
         summary=_summary(results),
@@ -224,6 +236,10 @@ def build_page(results: Results, steps: Sequence[TrainStep] = ()) -> Page:
     )
 
 
+def _time_of_day(moment: str) -> str:
+    return f"{datetime.datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S %Z}"
+
+
 def _model_name(results: Results) -> str:
     name = results.run.config.model.name
     return "the demo's tiny model" if name == "demo" else name
@@ -240,7 +256,9 @@ def _subtitle(results: Results) -> str:
         for split in SPLITS
         if split in manifest.splits
     )
-    return f"{_model_name(results)} {task}, on {manifest.dataset}: {rows} rows"
+    name = _model_name(results)
+    name = name[0].upper() + name[1:] if name.startswith("the ") else name
+    return f"{name} {task}, on {manifest.dataset}: {rows} rows"
 
 
 # ---------------------------------------------------------------- summary
@@ -249,8 +267,8 @@ def _subtitle(results: Results) -> str:
 def _summary(results: Results) -> Summary:
     verdict, tone = _verdict(results)
     return Summary(
-        verdict=verdict,
-        verdict_note=_verdict_note(results),
+        verdict=unbroken(verdict),
+        verdict_note=unbroken(_verdict_note(results)),
         tone=tone,
         demo=results.run.config.model.name == "demo",
         base=_side("base model", results.base),
@@ -259,7 +277,7 @@ def _summary(results: Results) -> Summary:
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
         gate_failures=results.gates.failures,
-        warnings=tuple(visible(warning) for warning in results.warnings),
+        warnings=tuple(unbroken(visible(warning)) for warning in results.warnings),
     )
 
 
@@ -267,6 +285,12 @@ def _verdict(results: Results) -> tuple[str, str]:
     """The outcome in one sentence, and its tone."""
     before, after = percent(results.base.accuracy), percent(results.tuned.accuracy)
     told_apart = results.mcnemar_p < 0.05
+    if told_apart and (habit := habitual_label(results.tuned)):
+        return (
+            f"Test accuracy went from {before} to {after}, but the tuned model answers "
+            f"“{habit.name}” for {count(habit.predicted)} of {plural(results.tuned.rows, 'row')}.",
+            "unclear",
+        )
     if not results.gain:
         return f"Test accuracy is the same before and after tuning: {after}.", "unclear"
     if not told_apart:
@@ -485,7 +509,7 @@ def _epochs(results: Results) -> Epochs:
         lead += f" Epochs {tied} tied on accuracy."
     base = _epoch_zero(results)
     return Epochs(
-        lead=lead,
+        lead=unbroken(lead),
         table=Table(
             "Accuracy and loss after every epoch",
             columns(
@@ -562,8 +586,8 @@ def _time(results: Results, steps: Sequence[TrainStep]) -> Time:
             tuple(_epoch_time_rows(results)),
         ),
         note=(
-            "Examples/s counts optimizer steps only. Time spent on work that an interrupted attempt "
-            "lost is in the whole job's time and in no stage's."
+            "Examples/s counts optimizer steps only. Work that an interrupted attempt lost is in "
+            "the time of the whole job and in no stage's."
         ),
     )
 
@@ -571,6 +595,12 @@ def _time(results: Results, steps: Sequence[TrainStep]) -> Time:
 def _epoch_time_rows(results: Results) -> Iterable[Row]:
     pieces = {name: s for stage in results.stages for name, s in stage.parts.items()}
     for epoch in results.epochs:
+        checkpoint = f"epoch {epoch.epoch} checkpoint"
+        scoring = [
+            seconds
+            for name, seconds in pieces.items()
+            if name.startswith(f"epoch {epoch.epoch} ") and name != checkpoint
+        ]
         yield Row(
             (
                 str(epoch.epoch),
@@ -578,8 +608,8 @@ def _epoch_time_rows(results: Results) -> Iterable[Row]:
                 count(epoch.examples),
                 duration(epoch.duration_s),
                 decimal(epoch.examples_per_s),
-                duration(pieces.get(f"epoch {epoch.epoch} scoring")),
-                duration(pieces.get(f"epoch {epoch.epoch} checkpoint")),
+                duration(sum(scoring) if scoring else None),
+                duration(pieces.get(checkpoint)),
                 f"{epoch.train_loss:.3f}",
             ),
             mark="selected" if epoch.epoch == results.selection.epoch else "",

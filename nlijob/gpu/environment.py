@@ -1,0 +1,119 @@
+"""The machine as the GPU side meets it: its device, its memory, and the record of both."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import psutil
+import torch
+from accelerate import Accelerator
+
+from nlijob.config import JobConfig
+from nlijob.errors import HardwareError
+from nlijob.gpu.model import LoadedModel
+from nlijob.hardware import gpu_count
+from nlijob.records import Environment, GpuInfo, Memory
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "datasets",
+    "huggingface_hub",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "GPUtil",
+    "jinja2",
+    "matplotlib",
+    "click",
+)
+
+
+def job_device(config: JobConfig) -> torch.device:
+    """The device that accelerate gives this process.
+
+    Raises HardwareError where it is not the one asked for, or torch has no code for it.
+    """
+    device: torch.device = Accelerator(cpu=config.model.device == "cpu").device
+    if device.type != config.model.device:
+        raise HardwareError(
+            "the driver shows a GPU, and torch cannot use it "
+            f"(torch {torch.__version__}, built for CUDA {torch.version.cuda})",
+            "install a CUDA build of torch that the driver supports, or give --device cpu",
+        )
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)
+        _check_capability(device)
+    return device
+
+
+def _check_capability(device: torch.device) -> None:
+    """Refuse a GPU that this torch has no code for, before a model is loaded."""
+    major, minor = torch.cuda.get_device_capability(device)
+    built_for = [int(arch.removeprefix("sm_").rstrip("af")) for arch in _architectures()]
+    if built_for and major * 10 + minor < min(built_for):
+        raise HardwareError(
+            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; torch "
+            f"{torch.__version__} is built for {min(built_for) / 10} and newer",
+            "install a torch build for an older CUDA (12.6 serves Pascal and Volta)",
+        )
+
+
+def _architectures() -> list[str]:
+    return [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
+
+
+def memory(device: torch.device) -> Memory:
+    """Torch's peak since the last reset."""
+    if device.type != "cuda":
+        return Memory(None, None)
+    return Memory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin counting anew; does nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def environment(loaded: LoadedModel) -> Environment:
+    """Machine, versions, and what "auto" came to."""
+    gpus = (_gpu_info(loaded.device),) if loaded.device.type == "cuda" else ()
+    return Environment(
+        device="cuda" if gpus else "cpu",
+        gpus=gpus,
+        platform=platform.platform(),
+        python_version=platform.python_version(),
+        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        cuda_version=torch.version.cuda,
+        cpu_name=_cpu_name(),
+        cpu_count=psutil.cpu_count() or 1,
+        ram_bytes=psutil.virtual_memory().total,
+        compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
+        attention=str(loaded.model.config._attn_implementation),
+    )
+
+
+def _gpu_info(device: torch.device) -> GpuInfo:
+    import pynvml
+
+    properties = torch.cuda.get_device_properties(device)
+    return GpuInfo(
+        name=properties.name,
+        uuid=str(properties.uuid),
+        compute_capability=f"{properties.major}.{properties.minor}",
+        total_memory_bytes=properties.total_memory,
+        driver_version=str(pynvml.nvmlSystemGetDriverVersion()) if gpu_count() else None,
+    )
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

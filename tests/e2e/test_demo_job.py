@@ -1,0 +1,211 @@
+"""The whole job on the demo recipe at reduced size, through the real accelerate launch."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from nlijob import records
+from nlijob.records import EpochResult, Prediction, Results, ScoreResult, TrainStep
+from nlijob.rundir import RunDir
+from tests import jobs
+
+FILES = (
+    *("config.json", "environment.json", "prompt.json", "selection.json"),
+    *("timings.jsonl", "hardware.jsonl", "results.json", "report.html"),
+    *(f"subset/{n}" for n in ("manifest.json", "train.jsonl", "validation.jsonl", "test.jsonl")),
+    *(f"baseline/{n}" for n in ("result.json", "predictions.jsonl")),
+    *(f"train/{n}" for n in ("log.jsonl", "result.json")),
+    *(f"train/epoch-{n}/adapter_model.safetensors" for n in (1, 2)),
+    *(f"evaluate/{n}" for n in ("result.json", "predictions.jsonl", "generations.jsonl")),
+    *(f"adapter/{n}" for n in ("adapter_model.safetensors", "adapter_config.json", "README.md")),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, str]:
+    """A finished run, and what the terminal showed."""
+    job, done = jobs.run_job(tmp_path_factory.mktemp("runs"), *jobs.SMALL_DEMO)
+    return job, done.stderr
+
+
+@pytest.fixture(scope="module")
+def job(finished: tuple[RunDir, str]) -> RunDir:
+    return finished[0]
+
+
+@pytest.fixture(scope="module")
+def outcome(job: RunDir) -> Results:
+    return jobs.results(job)
+
+
+def test_every_file_of_the_interface_is_there(job: RunDir) -> None:
+    assert [name for name in FILES if not (job.root / name).is_file()] == []
+
+
+def test_stages_run_in_order_and_the_reports_path_comes_last(finished: tuple[RunDir, str]) -> None:
+    job, shown = finished
+    stages = re.findall(r"^\[\d/6\] (\w+)", shown, re.M)
+    assert list(dict.fromkeys(stages)) == [
+        *("subset", "baseline", "train", "select", "evaluate", "report")
+    ]
+    assert shown.splitlines()[-1] == f"Report: {job.report}"
+
+
+def test_the_model_is_loaded_once(job: RunDir) -> None:
+    timings = list(records.read_lines(records.Timing, job.timings))
+    assert [t.stage for t in timings].count("load") == 1
+
+
+def test_accuracies_are_those_of_the_predictions(job: RunDir, outcome: Results) -> None:
+    for path, metrics in (
+        (job.baseline_predictions, outcome.base),
+        (job.evaluate_predictions, outcome.tuned),
+    ):
+        test = [p for p in records.read_lines(Prediction, path) if p.split == "test"]
+        assert metrics.rows == len(test)
+        assert metrics.correct == sum(p.predicted == p.label for p in test)
+
+
+def test_the_saved_adapter_scores_as_the_epoch_did_in_training(
+    job: RunDir, outcome: Results
+) -> None:
+    epoch = outcome.epochs[outcome.selection.epoch - 1]
+    tuned = records.read(ScoreResult, job.evaluate_result).scores
+    assert tuned["validation"].correct == epoch.validation.correct
+    assert epoch.test is not None
+    assert tuned["test"].correct == epoch.test.correct
+    assert tuned["test"].loss == pytest.approx(epoch.test.loss, rel=1e-6)
+
+
+def test_the_selected_epoch_is_the_best_on_validation(outcome: Results) -> None:
+    best = max(e.validation.correct for e in outcome.epochs)
+    assert outcome.epochs[outcome.selection.epoch - 1].validation.correct == best
+
+
+def test_every_training_step_is_logged(job: RunDir, outcome: Results) -> None:
+    steps = list(records.read_lines(TrainStep, job.train_log))
+    assert [step.step for step in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) == sum(epoch.steps for epoch in outcome.epochs)
+
+
+def test_free_output_is_there_for_the_shown_cases_only(job: RunDir, outcome: Results) -> None:
+    groups = outcome.cases
+    shown = {
+        case.index
+        for cases in (groups.shown_corrected, groups.shown_still_wrong, groups.shown_newly_broken)
+        for case in cases
+    }
+    written = {g.index for g in records.read_lines(records.Generation, job.generations)}
+    assert written == shown
+
+
+def test_the_report_asks_for_nothing_from_anywhere(job: RunDir) -> None:
+    page = job.report.read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", page)
+    assert "@import" not in page
+    assert "Content-Security-Policy" in page
+
+
+def test_the_report_says_that_demo_figures_are_about_the_demo(job: RunDir) -> None:
+    assert "demo" in job.report.read_text(encoding="utf-8").lower()
+
+
+def test_a_finished_job_is_not_done_again_and_changes_nothing(job: RunDir) -> None:
+    before = {p: p.stat().st_mtime_ns for p in job.root.rglob("*") if p.is_file()}
+    _, done = jobs.run_job(job.root.parent, *jobs.SMALL_DEMO)
+    assert done.stderr.count("complete, skipped") == 6
+    assert "accelerate" not in done.stderr
+    after = {p: p.stat().st_mtime_ns for p in job.root.rglob("*") if p.is_file()}
+    assert {p.name for p in after if after[p] != before.get(p)} <= {".lock"}
+
+
+def test_a_changed_report_option_renders_again_and_trains_nothing(job: RunDir) -> None:
+    _, done = jobs.run_job(job.root.parent, *jobs.SMALL_DEMO, "--set", "report.title='Nightly'")
+    assert "[6/6] report    complete" not in done.stderr
+    assert done.stderr.count("complete, skipped") == 5
+    assert "Nightly" in job.report.read_text(encoding="utf-8")
+
+
+def test_a_gate_that_is_missed_ends_with_3_and_a_report(job: RunDir) -> None:
+    done = jobs.run(
+        *("run", "--runs-dir", job.root.parent, "--run-id", job.root.name, *jobs.SMALL_DEMO),
+        *("--min-accuracy", "1.0"),
+    )
+    assert done.returncode == 3
+    assert "error:" in done.stderr
+    assert job.report.is_file()
+
+
+def test_the_report_renders_again_from_the_records(job: RunDir) -> None:
+    job.report.unlink()
+    done = jobs.run("report", job.root)
+    assert done.returncode == 0, done.stderr
+    assert job.report.is_file()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_job_leaves_no_process_and_goes_on_from_the_last_complete_epoch(
+    tmp_path: Path, job: RunDir, number: signal.Signals
+) -> None:
+    arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *jobs.SMALL_DEMO)
+    stopped = RunDir(tmp_path / "job")
+    process = subprocess.Popen(
+        jobs.command(*arguments), stderr=subprocess.PIPE, text=True, env=jobs.environment()
+    )
+    wait_for(stopped.marker("train-epoch-1"), process)
+    process.send_signal(number)
+    _, shown = process.communicate(timeout=60)
+
+    assert process.returncode == 75, shown
+    assert jobs.processes_of(stopped) == []
+    assert not stopped.train_result.exists()
+
+    resumed, done = jobs.run_job(tmp_path, *jobs.SMALL_DEMO)
+    assert "epochs 1 to 1 complete" in done.stderr
+    assert "baseline  complete, skipped" in done.stderr
+    # the same outcome as the run that nobody stopped
+    for epoch in (1, 2):
+        assert figures(resumed, epoch) == figures(job, epoch)
+
+
+def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
+    arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *jobs.SMALL_DEMO)
+    killed = RunDir(tmp_path / "job")
+    process = subprocess.Popen(
+        jobs.command(*arguments), stderr=subprocess.DEVNULL, env=jobs.environment()
+    )
+    wait_for(killed.baseline_result, process)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while jobs.processes_of(killed) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert jobs.processes_of(killed) == []
+
+
+def wait_for(path: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the job ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def figures(job: RunDir, epoch: int) -> tuple[float, int, float]:
+    result = records.read(EpochResult, job.epoch_result(epoch))
+    return result.train_loss, result.validation.correct, result.validation.loss
+
+
+def test_records_are_strict_json(job: RunDir) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    for path in job.root.rglob("*.json"):
+        json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)

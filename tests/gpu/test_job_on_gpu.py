@@ -1,0 +1,93 @@
+"""The demo recipe on a GPU: what only a GPU can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import jobs
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+ON_GPU = (*jobs.SMALL_DEMO, "--device", "cuda", "--set", "report.sample_interval_s=0.5")
+CLASSIFICATION = (
+    *("--set", "model.head='sequence-classification'", "--set", "prompt.verbalizers=[]"),
+    *("--learning-rate", "1e-3"),
+)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> jobs.Results:
+    job, _ = jobs.run_job(tmp_path_factory.mktemp("runs"), *ON_GPU)
+    return jobs.results(job)
+
+
+def test_the_gpu_is_named_with_its_driver(outcome: jobs.Results) -> None:
+    (gpu,) = outcome.environment.gpus
+    assert gpu.name == torch.cuda.get_device_name(0)
+    assert gpu.driver_version
+
+
+def test_memory_energy_and_load_are_measured(outcome: jobs.Results) -> None:
+    (gpu,) = outcome.resources.gpus
+    assert outcome.resources.peak_allocated_bytes
+    assert outcome.resources.peak_reserved_bytes
+    assert gpu.energy_j is not None
+    assert gpu.energy_j > 0
+    assert gpu.mean_load is not None
+    assert gpu.max_memory_used_bytes
+
+
+def test_auto_computes_in_bfloat16_where_the_gpu_has_it(outcome: jobs.Results) -> None:
+    assert outcome.environment.compute_dtype == (
+        "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
+    )
+
+
+def test_training_loss_falls(outcome: jobs.Results) -> None:
+    assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
+
+
+def test_float16_trains_with_float32_attention(tmp_path: Path) -> None:
+    job, _ = jobs.run_job(tmp_path, *ON_GPU, "--set", "model.compute_dtype='float16'")
+    outcome = jobs.results(job)
+    assert outcome.environment.attention == "sdpa_float32"
+    assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
+
+
+def test_the_classification_head_trains(tmp_path: Path) -> None:
+    job, _ = jobs.run_job(tmp_path, *ON_GPU, *CLASSIFICATION)
+    outcome = jobs.results(job)
+    assert outcome.parameters.head_parameters > 0
+    assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
+
+
+def test_micro_batches_leave_the_first_loss_as_it_is(tmp_path: Path) -> None:
+    exact = (*ON_GPU, "--set", "lora.dropout=0.0", "--set", "model.residual_dropout=0.0")
+    whole, _ = jobs.run_job(tmp_path, *exact, run_id="whole")
+    parts, _ = jobs.run_job(tmp_path, *exact, "--set", "train.micro_batch_size=2", run_id="parts")
+    losses = [
+        next(iter(jobs.records.read_lines(jobs.records.TrainStep, job.train_log))).loss
+        for job in (whole, parts)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+
+
+def test_a_full_gpu_ends_with_the_hardware_exit_code_and_advice(tmp_path: Path) -> None:
+    free, _ = torch.cuda.mem_get_info()
+    taken = torch.empty(free - 2 * 1024**3, dtype=torch.uint8, device="cuda")
+    try:
+        done = jobs.run(
+            *("run", "--runs-dir", tmp_path, *ON_GPU),
+            *("--train-size", "0", "--batch-size", "2048"),
+        )
+    finally:
+        del taken
+        torch.cuda.empty_cache()
+    assert done.returncode == 5, done.stderr
+    assert "memory" in done.stderr
+    assert "hint:" in done.stderr

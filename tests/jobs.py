@@ -1,0 +1,77 @@
+"""Runs the command line as a user does, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlijob import records
+from nlijob.records import Results
+from nlijob.rundir import RunDir
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared"
+"""Real rows and the real tokenizer, where a developer has them; tests skip without."""
+
+SMALL_DEMO = (
+    *("--recipe", "demo", "--train-size", "160", "--validation-size", "40", "--test-size", "60"),
+    *("--epochs", "2", "--set", "eval.cases=5", "--set", "eval.generate_tokens=4"),
+)
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """argv of the entrypoint."""
+    return [sys.executable, str(ROOT / "entrypoint.py"), *map(str, arguments)]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without the job's own variables, changed."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("NLIJOB_")}
+    return {**inherited, **changes}
+
+
+def run(
+    *arguments: str | Path, timeout_s: float = 300, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the entrypoint to its end."""
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=environment() if env is None else env,
+        check=False,
+    )
+
+
+def run_job(
+    runs_dir: Path, *arguments: str | Path, run_id: str = "job", timeout_s: float = 300
+) -> tuple[RunDir, subprocess.CompletedProcess[str]]:
+    """Run the job into `runs_dir/run_id`; fails the test, with the logs, where it fails."""
+    done = run("run", "--runs-dir", runs_dir, "--run-id", run_id, *arguments, timeout_s=timeout_s)
+    job = RunDir(runs_dir / run_id)
+    assert done.returncode == 0, done.stderr + _log(job.worker_log)
+    return job, done
+
+
+def results(job: RunDir) -> Results:
+    """The run's results.json."""
+    return records.read(Results, job.results)
+
+
+def processes_of(job: RunDir) -> Sequence[int]:
+    """Processes whose command line names the run's folder."""
+    import psutil
+
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(job.root) in " ".join(process.info["cmdline"] or [])
+    ]
+
+
+def _log(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")[-4000:] if path.exists() else ""

@@ -1,0 +1,112 @@
+"""Evidence beside a case: facts about words, and explanations that claim nothing."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nlijob.analysis.explain import Evidence, Explainer, compare_words
+from nlijob.records import Example, Prediction
+
+NAMES = ("entailment", "neutral", "contradiction")
+
+
+def row(label: int, probabilities: tuple[float, ...], tokens: int = 20) -> Prediction:
+    predicted = max(range(3), key=probabilities.__getitem__)
+    return Prediction("test", 0, label, predicted, probabilities, None, 0.1, tokens)
+
+
+def evidence(
+    premise: str,
+    hypothesis: str,
+    label: int,
+    base: tuple[float, ...] = (0.1, 0.8, 0.1),
+    tuned: tuple[float, ...] = (0.8, 0.1, 0.1),
+    tokens: int = 20,
+) -> Evidence:
+    others = [row(0, (0.8, 0.1, 0.1), tokens=20) for _ in range(20)]
+    explainer = Explainer.over(others, others, NAMES)
+    example = Example(0, premise, hypothesis, label)
+    return explainer.evidence(example, row(label, base, tokens), row(label, tuned, tokens))
+
+
+def test_words_of_one_text_only_are_told_without_regard_to_case() -> None:
+    words = compare_words("A Man plays a guitar", "a man plays music")
+    assert words.only_in_premise == ("guitar",)
+    assert words.only_in_hypothesis == ("music",)
+    assert words.overlap == pytest.approx(2 / 3)
+
+
+def test_overlap_is_unknown_where_the_hypothesis_has_no_content_words() -> None:
+    assert compare_words("A man", "It is.").overlap is None
+
+
+def test_both_apostrophes_make_the_same_word() -> None:
+    assert compare_words("He doesn\u2019t run", "He doesn't run").only_in_hypothesis == ()
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "label", "tag"),
+    [
+        ("A man sleeps", "A man does not sleep", 2, "negation on one side"),
+        ("Two dogs run", "3 dogs run", 2, "number words differ"),
+        ("People wait", "Everyone waits", 1, "all-or-none word added"),
+        ("A dog chases a cat", "A cat chases a dog", 2, "contradiction in nearly the same words"),
+        ("A man strums", "Music plays", 0, "entailment in other words"),
+    ],
+)
+def test_wording_is_tagged(premise: str, hypothesis: str, label: int, tag: str) -> None:
+    assert tag in evidence(premise, hypothesis, label).tags
+
+
+@pytest.mark.parametrize(
+    ("premise", "hypothesis"),
+    [("He does not run", "He never runs"), ("Two dogs", "2 dogs"), ("Dogs", "Two dogs")],
+)
+def test_wording_that_agrees_is_not_tagged(premise: str, hypothesis: str) -> None:
+    tags = evidence(premise, hypothesis, 2).tags
+    assert not {"negation on one side", "number words differ"} & {*tags}
+
+
+def test_only_inputs_longer_than_most_are_tagged_long() -> None:
+    assert "long input" in evidence("A dog", "A cat", 0, tokens=21).tags
+    assert "long input" not in evidence("A dog", "A cat", 0, tokens=20).tags
+
+
+def test_a_sure_mistake_of_the_tuned_model_is_tagged() -> None:
+    tags = evidence("A dog", "A cat", 2, tuned=(0.95, 0.03, 0.02)).tags
+    assert "tuned model sure of its mistake" in tags
+
+
+def test_explanation_names_both_models_labels_and_probabilities() -> None:
+    text = evidence("A dog", "A cat", 0, base=(0.1, 0.71, 0.19)).explanation
+    assert "base model leaned to neutral (p = 0.71)" in text
+    assert "tuned model to entailment (p = 0.80)" in text
+
+
+def test_every_reason_is_worded_as_possible() -> None:
+    for label in range(3):
+        for answer in ((0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8), (0.4, 0.35, 0.25)):
+            text = evidence("Two men do not run", "Everyone runs fast", label, answer, answer)
+            _, *reasons = re.split(r"(?<=[a-z]\.) ", text.explanation)
+            assert all("may" in reason or "Nothing" in reason for reason in reasons)
+
+
+def test_a_habit_of_the_base_model_is_named_with_its_counts() -> None:
+    neutral = [row(0, (0.1, 0.8, 0.1)) for _ in range(10)]
+    explainer = Explainer.over(neutral, neutral, NAMES)
+    text = explainer.evidence(Example(0, "A", "B", 0), neutral[0], neutral[0]).explanation
+    assert "gave neutral for 10 of 10 test rows" in text
+
+
+def test_no_reason_is_made_up_where_nothing_stands_out() -> None:
+    text = evidence("A man plays", "A man plays", 0, tuned=(0.9, 0.05, 0.05)).explanation
+    assert "Nothing in the wording stands out" in text
+
+
+def test_other_labels_and_scripts_are_explained_without_error() -> None:
+    explainer = Explainer.over([], [], ("да", "нет"))
+    one = Prediction("test", 0, 0, 1, (0.4, 0.6), None, 0.1, 5)
+    found = explainer.evidence(Example(0, "رجل يقرأ", "🙂 \u0000 <b>", 0), one, one)
+    assert "да" in found.explanation

@@ -1,0 +1,100 @@
+"""The whole outcome of a made-up run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nlijob import records
+from nlijob.analysis.outcome import build_results, check_gates
+from nlijob.analysis.statistics import mcnemar_p
+from nlijob.config import ReportConfig
+from nlijob.records import Results
+from nlijob.rundir import RunDir
+from tests.synthetic import Spec, build_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return build_run(tmp_path_factory.mktemp("run"), Spec(resumed=True))
+
+
+@pytest.fixture(scope="module")
+def results(run: RunDir) -> Results:
+    return build_results(run)
+
+
+def test_results_survive_the_way_to_json_and_back(results: Results) -> None:
+    assert records.from_json(Results, records.to_json(results)) == results
+
+
+def test_groups_add_up_to_the_test_rows_and_to_both_accuracies(results: Results) -> None:
+    cases = results.cases
+    broken, corrected = cases.newly_broken, cases.corrected
+    assert cases.both_right + broken == results.base.correct
+    assert cases.both_right + corrected == results.tuned.correct
+    assert results.base.correct + corrected + cases.still_wrong == results.base.rows
+    assert results.mcnemar_p == mcnemar_p(corrected, broken)
+
+
+def test_gain_is_exact_in_rows(results: Results) -> None:
+    assert results.gain == (results.tuned.correct - results.base.correct) / results.tuned.rows
+    assert results.gain_interval.low < results.gain < results.gain_interval.high
+
+
+def test_tuned_figures_are_those_of_the_selected_epoch(results: Results) -> None:
+    chosen = next(e for e in results.epochs if e.epoch == results.selection.epoch)
+    assert chosen.test is not None
+    assert results.tuned.correct == chosen.test.correct
+
+
+def test_a_resumed_run_counts_both_attempts(results: Results) -> None:
+    assert results.attempts == 2
+    (train,) = (stage for stage in results.stages if stage.stage == "train")
+    assert {f"epoch {number}" for number in range(1, 6)} <= train.parts.keys()
+
+
+def test_energy_leaves_the_pause_between_attempts_out(results: Results) -> None:
+    (gpu,) = results.resources.gpus
+    assert gpu.energy_j is not None
+    assert gpu.mean_power_w is not None
+    assert gpu.energy_j == pytest.approx(gpu.mean_power_w * results.total_s, rel=0.05)
+
+
+def test_figures_that_a_run_lacks_are_none(tmp_path: Path) -> None:
+    spec = Spec(gpu=False, samples=False, generations=False, test_each_epoch=False)
+    results = build_results(build_run(tmp_path, spec))
+    assert results.resources.gpus == ()
+    assert results.resources.peak_allocated_bytes is None
+    assert results.resources.mean_cpu_load is None
+    assert all(epoch.test is None for epoch in results.epochs)
+    assert all(case.base_text is None for case in results.cases.shown_corrected)
+
+
+def test_a_run_without_base_validation_says_so(tmp_path: Path) -> None:
+    assert build_results(build_run(tmp_path, Spec(base_validation=False))).base_validation is None
+
+
+def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    run.evaluate_predictions.unlink()
+    with pytest.raises(FileNotFoundError):
+        build_results(run)
+
+
+def test_gates_pass_at_the_very_figure_asked_for(results: Results) -> None:
+    asked = ReportConfig(min_accuracy=results.tuned.accuracy, min_gain=results.gain)
+    assert check_gates(asked, results.tuned, results.gain).passed
+
+
+def test_every_missed_gate_is_told_with_its_figures(results: Results) -> None:
+    gates = check_gates(ReportConfig(min_accuracy=1.0, min_gain=0.9), results.tuned, results.gain)
+    assert not gates.passed
+    accuracy, gain = gates.failures
+    assert f"({results.tuned.correct} of {results.tuned.rows})" in accuracy
+    assert "90 points asked for" in gain
+
+
+def test_no_gate_asked_for_is_passed(results: Results) -> None:
+    assert check_gates(ReportConfig(), results.tuned, results.gain).passed

@@ -1,0 +1,102 @@
+"""What the machine gave, and what was not measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nlijob.analysis.resources import resource_use
+from nlijob.records import Environment, GpuInfo, GpuSample, HardwareSample, Memory
+
+UUID = "AB12-cd34"
+GPU = GpuInfo("a GPU", UUID, "9.0", 100, "580.1")
+ENVIRONMENT = Environment(
+    "cuda", (GPU,), "Linux", "3.12", {}, "13.0", "a CPU", 4, 1000, "bfloat16", "sdpa"
+)
+GPU_SAMPLE = GpuSample("GPU-ab12-CD34", 0.5, 40, 60.0, 300.0, 1000.0)
+
+
+def sample(gpu: GpuSample | None, attempt: int = 1, stage: str = "train") -> HardwareSample:
+    return HardwareSample(attempt, 0.0, stage, 0.25, 7, 9, (gpu,) if gpu else ())
+
+
+def with_energy(joules: float | None, attempt: int = 1) -> HardwareSample:
+    return sample(replace(GPU_SAMPLE, energy_j=joules), attempt)
+
+
+def energy(*samples: HardwareSample) -> float | None:
+    return resource_use(ENVIRONMENT, samples, []).gpus[0].energy_j
+
+
+def test_gpu_is_matched_whatever_the_prefix_and_case_of_its_uuid() -> None:
+    (gpu,) = resource_use(ENVIRONMENT, [sample(GPU_SAMPLE)], []).gpus
+    assert (gpu.mean_load, gpu.max_memory_used_bytes) == (0.5, 40)
+
+
+def test_other_gpus_of_the_machine_are_left_out() -> None:
+    other = replace(GPU_SAMPLE, uuid="GPU-of-a-neighbour")
+    (gpu,) = resource_use(ENVIRONMENT, [sample(other)], []).gpus
+    assert (gpu.mean_load, gpu.energy_j, gpu.max_temperature_c) == (None, None, None)
+
+
+def test_a_gpu_without_uuid_is_matched_only_where_it_is_alone() -> None:
+    nameless = replace(ENVIRONMENT, gpus=(replace(GPU, uuid=None),))
+    one = sample(GPU_SAMPLE)
+    two = replace(one, gpus=(GPU_SAMPLE, GPU_SAMPLE))
+    assert resource_use(nameless, [one], []).gpus[0].mean_load == 0.5
+    assert resource_use(nameless, [two], []).gpus[0].mean_load is None
+
+
+def test_a_run_on_the_cpu_has_no_gpus() -> None:
+    on_cpu = replace(ENVIRONMENT, device="cpu", gpus=())
+    use = resource_use(on_cpu, [sample(GPU_SAMPLE)], [Memory(None, None)])
+    assert use.gpus == ()
+    assert use.peak_allocated_bytes is None
+
+
+def test_no_samples_leave_everything_unmeasured() -> None:
+    use = resource_use(ENVIRONMENT, [], [])
+    assert (use.mean_cpu_load, use.max_ram_used_bytes, use.min_disk_free_bytes) == (None,) * 3
+
+
+def test_load_that_the_driver_does_not_tell_is_not_zero() -> None:
+    (gpu,) = resource_use(ENVIRONMENT, [sample(replace(GPU_SAMPLE, load=None))], []).gpus
+    assert gpu.mean_load is None
+
+
+def test_training_load_is_that_of_the_train_stage() -> None:
+    idle = sample(replace(GPU_SAMPLE, load=0.0), stage="load")
+    (gpu,) = resource_use(ENVIRONMENT, [idle, sample(GPU_SAMPLE)], []).gpus
+    assert (gpu.mean_load, gpu.mean_training_load) == (0.25, 0.5)
+
+
+def test_energy_is_the_difference_of_the_running_total() -> None:
+    assert energy(with_energy(1000), with_energy(1500), with_energy(1750)) == 750
+
+
+def test_energy_between_attempts_is_not_counted() -> None:
+    first = [with_energy(1000), with_energy(1100)]
+    second = [with_energy(90_000, attempt=2), with_energy(90_050, attempt=2)]
+    assert energy(*first, *second) == 150
+
+
+def test_energy_is_unknown_where_an_attempt_did_not_measure_it() -> None:
+    first = [with_energy(1000), with_energy(1100)]
+    assert energy(*first, with_energy(None, attempt=2), with_energy(None, attempt=2)) is None
+
+
+def test_energy_is_unknown_where_the_counter_was_reset() -> None:
+    assert energy(with_energy(1000), with_energy(10)) is None
+
+
+def test_peaks_are_the_highest_of_all_stages() -> None:
+    use = resource_use(ENVIRONMENT, [], [Memory(5, 6), Memory(9, 12), Memory(None, None)])
+    assert (use.peak_allocated_bytes, use.peak_reserved_bytes) == (9, 12)
+
+
+def test_cpu_ram_and_disk_are_mean_peak_and_least() -> None:
+    low, high = sample(None), replace(sample(None), cpu_load=0.75, ram_used_bytes=8)
+    use = resource_use(ENVIRONMENT, [low, replace(high, disk_free_bytes=3)], [])
+    assert use.mean_cpu_load == pytest.approx(0.5)
+    assert (use.max_ram_used_bytes, use.min_disk_free_bytes) == (8, 3)

@@ -1,0 +1,58 @@
+"""The demo's model, loaded as the job loads it, for tests that need a real one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from nlijob.config import JobConfig, load_config
+from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.records import Example
+from nlijob.subset import read_rows
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def demo() -> JobConfig:
+    """The demo recipe with no dropout, so that numbers can be compared."""
+    config = load_config("demo", {"lora.dropout": 0.0, "model.residual_dropout": 0.0})
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, device="cpu"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(demo: JobConfig) -> Any:
+    return read_tokenizer(demo, MODEL_DIR)
+
+
+@pytest.fixture(scope="session")
+def examples() -> list[Example]:
+    rows = read_rows(DATA_DIR / "validation.jsonl")
+    labelled = [(i, row) for i, row in enumerate(rows) if row["label"] >= 0]
+    return [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:24]]
+
+
+@pytest.fixture(scope="session")
+def new_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
+    """Load the demo model afresh, as the recipe or a changed one says."""
+
+    def new(config: JobConfig = demo) -> LoadedModel:
+        return load(config, MODEL_DIR, tokenizer, CPU)
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def head(demo: JobConfig, tokenizer: Any, examples: list[Example]) -> CausalHead:
+    return CausalHead(tokenizer, demo.prompt, 128, examples)
+
+
+@pytest.fixture(scope="session")
+def rows(head: CausalHead, examples: list[Example]) -> list[Encoded]:
+    return head.encode("validation", examples)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nlijob.config import JobConfig, ModelConfig
+from nlijob.gpu import checkpoints
+from nlijob.gpu.model import LoadedModel
+
+
+def test_an_adapter_comes_back_as_it_was(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    model, other = new_model().model, new_model().model
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    checkpoints.save_adapter(model, tmp_path, demo.model)
+    checkpoints.load_adapter(other, tmp_path)
+    expected = checkpoints.adapter_weights(model)
+    for name, weight in checkpoints.adapter_weights(other).items():
+        assert torch.equal(weight, expected[name])
+
+
+def test_an_adapter_names_its_base_as_the_recipe_does(
+    new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    checkpoints.save_adapter(new_model().model, tmp_path, ModelConfig("acme/base", "abc"))
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("acme/base", "abc")
+
+
+def test_an_adapter_with_a_weight_missing_is_refused(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    model = new_model().model
+    checkpoints.save_adapter(model, tmp_path, demo.model)
+    weights = load_file(tmp_path / checkpoints.ADAPTER_FILE)
+    weights.pop(next(iter(weights)))
+    save_file(weights, tmp_path / checkpoints.ADAPTER_FILE)
+    with pytest.raises(ValueError, match="another adapter"):
+        checkpoints.load_adapter(model, tmp_path)
+
+
+def test_the_exported_adapter_holds_the_adapter_alone(tmp_path: Path) -> None:
+    source = tmp_path / "epoch-1"
+    source.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json", "result.json"):
+        (source / name).write_text("x")
+    checkpoints.copy_adapter(source, tmp_path / "adapter")
+    names = sorted(p.name for p in (tmp_path / "adapter").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nlijob.config import JobConfig, TrainConfig
+from nlijob.errors import DivergedError
+from nlijob.gpu import checkpoints
+from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.training import Trainer
+from nlijob.records import TrainStep
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, schedule="cosine")
+
+NewTrainer = Callable[..., tuple[Trainer, LoadedModel]]
+
+
+@pytest.fixture(scope="module")
+def new_trainer(
+    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+) -> NewTrainer:
+    def new(config: TrainConfig = CONFIG, job: JobConfig | None = None) -> Any:
+        loaded = new_model(job) if job else new_model()
+        return Trainer(loaded, head, config, rows), loaded
+
+    return new
+
+
+def losses(steps: list[TrainStep]) -> list[float]:
+    return [step.loss for step in steps]
+
+
+def test_loss_falls_over_epochs(new_trainer: NewTrainer) -> None:
+    trainer, _ = new_trainer()
+    epochs = [sum(losses(list(trainer.epoch(epoch)))) for epoch in (1, 2, 3)]
+    assert epochs[0] > epochs[1] > epochs[2]
+
+
+def test_every_row_is_seen_once_an_epoch(new_trainer: NewTrainer) -> None:
+    trainer, _ = new_trainer(dataclasses.replace(CONFIG, batch_size=7))
+    steps = list(trainer.epoch(1))
+    assert [step.examples for step in steps] == [7, 7, 7, 3]
+    assert len(steps) == trainer.steps_per_epoch
+
+
+def test_the_micro_batch_changes_nothing_but_memory(new_trainer: NewTrainer) -> None:
+    whole, whole_model = new_trainer()
+    parts, parts_model = new_trainer(dataclasses.replace(CONFIG, micro_batch_size=2))
+    assert losses(list(whole.epoch(1))) == pytest.approx(losses(list(parts.epoch(1))), rel=1e-3)
+    for a, b in zip(
+        checkpoints.adapter_weights(whole_model.model).values(),
+        checkpoints.adapter_weights(parts_model.model).values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-4)
+
+
+def test_gradient_checkpointing_leaves_the_loss_as_it_is(
+    demo: JobConfig, new_trainer: NewTrainer
+) -> None:
+    plain, _ = new_trainer()
+    train = dataclasses.replace(demo.train, gradient_checkpointing=True)
+    saving, _ = new_trainer(job=dataclasses.replace(demo, train=train))
+    assert losses(list(plain.epoch(1))) == pytest.approx(losses(list(saving.epoch(1))), rel=1e-3)
+
+
+def test_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(
+    demo: JobConfig, new_trainer: NewTrainer, tmp_path: Path
+) -> None:
+    with_dropout = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=0.1))
+    unbroken, model = new_trainer(job=with_dropout)
+    list(unbroken.epoch(1))
+    checkpoints.save_adapter(model.model, tmp_path / "epoch-1", demo.model)
+    checkpoints.save_state(unbroken.state(), tmp_path / "state.pt")
+    expected = list(unbroken.epoch(2))
+
+    resumed, other = new_trainer(job=with_dropout)
+    checkpoints.load_adapter(other.model, tmp_path / "epoch-1")
+    resumed.restore(checkpoints.load_state(tmp_path / "state.pt", CPU))
+    got = list(resumed.epoch(2))
+
+    assert losses(got) == losses(expected)
+    assert [s.step for s in got] == [s.step for s in expected]
+    assert [s.learning_rate for s in got] == [s.learning_rate for s in expected]
+
+
+def test_epochs_take_the_rows_in_different_orders(new_trainer: NewTrainer) -> None:
+    trainer, _ = new_trainer(dataclasses.replace(CONFIG, learning_rate=1e-12))
+    assert losses(list(trainer.epoch(1))) != pytest.approx(losses(list(trainer.epoch(2))))
+
+
+def test_a_loss_that_is_no_number_stops_training(new_trainer: NewTrainer) -> None:
+    trainer, loaded = new_trainer()
+    with torch.no_grad():
+        next(p for n, p in loaded.model.named_parameters() if "lora_B" in n).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="epoch 1, step 1: loss nan"):
+        list(trainer.epoch(1))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "middle", "last"),
+    [("constant", 1.0, 1.0), ("linear", 0.55, 0.14), ("cosine", 0.57, 0.05)],
+)
+def test_the_learning_rate_warms_up_and_then_follows_its_schedule(
+    new_trainer: NewTrainer, schedule: Any, middle: float, last: float
+) -> None:
+    config = dataclasses.replace(CONFIG, schedule=schedule, warmup_ratio=0.2)
+    trainer, _ = new_trainer(config)  # 9 steps, 2 of them warming up
+    shares = [trainer._rate_share(step) for step in range(9)]
+    assert shares[:3] == [0.5, 1.0, 1.0]
+    assert shares[5] == pytest.approx(middle, abs=0.05)
+    assert shares[8] == pytest.approx(last, abs=0.01)

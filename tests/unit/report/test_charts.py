@@ -1,0 +1,95 @@
+"""Charts as inline SVG: accessible, following the page, sharing it with others."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
+import pytest
+
+from nlijob.report import charts
+from nlijob.report.charts import Change, Line, Span
+
+CHANGES = [
+    Change("accuracy", 0.4, 0.9, (0.3, 0.5), (0.8, 0.95)),
+    Change("recall of $x^2$ <b>", None, 0.2),
+]
+
+
+def changes(name: str = "one") -> str:
+    return charts.change_chart(name, "Before & after", "A <text>", CHANGES)
+
+
+def every_chart() -> dict[str, str]:
+    return {
+        "changes": changes(),
+        "epochs": charts.accuracy_by_epoch(
+            "e", "t", "d", [1, 2], [0.5, 0.6], [(0.4, 0.6), (0.5, 0.7)], [0.5, None], 0.3, 0.4, 2
+        ),
+        "loss": charts.loss_by_epoch("l", "t", "d", [1, 2], [0.5, 0.4], [0.6, 0.7], 2),
+        "steps": charts.loss_by_step("s", "t", "d", [1, 2, 3], [1, 0.5, 2], [1, 1, 1], [1.5]),
+        "time": charts.over_time(
+            "o", "t", "d", [Line("x", [0, 5], [1, None])], [Span("train", 0, 5)], "%", 100
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", every_chart())
+def test_every_chart_is_well_formed_and_named_for_screen_readers(name: str) -> None:
+    svg = ElementTree.fromstring(every_chart()[name])
+    ids = [element.get("id") for element in svg.iter()]
+    assert svg.get("role") == "img"
+    assert all(one in ids for one in svg.get("aria-labelledby", "").split())
+
+
+@pytest.mark.parametrize("name", every_chart())
+def test_every_colour_is_one_of_the_page(name: str) -> None:
+    assert re.findall(r"#[0-9a-fA-F]{6}\b", every_chart()[name]) == []
+
+
+def test_the_same_data_give_the_same_bytes() -> None:
+    assert every_chart() == every_chart()
+
+
+def test_two_charts_share_no_id() -> None:
+    first, second = (set(re.findall(r'\bid="([^"]+)"', changes(name))) for name in ("a", "b"))
+    assert first
+    assert not first & second
+
+
+def test_every_reference_is_to_an_id_of_the_same_chart() -> None:
+    svg = changes()
+    ids = set(re.findall(r'\bid="([^"]+)"', svg))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) <= ids
+
+
+def test_text_stays_text_in_the_font_of_the_page() -> None:
+    svg = changes()
+    assert ">accuracy</text>" in svg
+    assert "font-family" not in svg
+
+
+def test_a_chart_brings_no_style_for_the_rest_of_the_page() -> None:
+    assert "<style" not in changes()
+
+
+def test_names_are_shown_as_they_are_and_escaped() -> None:
+    assert ">recall of $x^2$ &lt;b&gt;</text>" in changes()
+    assert '<desc id="one-text">A &lt;text&gt;</desc>' in changes()
+
+
+def test_drawing_leaves_matplotlibs_settings_alone() -> None:
+    before = dict(matplotlib.rcParams)
+    every_chart()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_names_in_any_script_are_drawn_without_warning(recwarn: pytest.WarningsRecorder) -> None:
+    charts.change_chart("c", "t", "d", [Change("含意 🙂 محايد", 0.1, 0.2)])
+    assert not recwarn.list
+
+
+def test_a_single_sample_and_a_single_step_can_be_drawn() -> None:
+    charts.over_time("o", "t", "d", [Line("x", [0.0], [1.0])], [Span("", 0, 0)], "%")
+    charts.loss_by_step("s", "t", "d", [1], [0.5], [0.5], [])

@@ -1,0 +1,62 @@
+"""Which charts a run has, and the time they are drawn over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nlijob.analysis.outcome import build_results
+from nlijob.records import HardwareSample, TrainStep, read_lines
+from nlijob.report.plots import MOST_POINTS, Clock, draw
+from tests.synthetic import Spec, build_run
+
+
+def sample(attempt: int, time_s: float, stage: str = "train") -> HardwareSample:
+    return HardwareSample(attempt, time_s, stage, 0.5, 1, 1, ())
+
+
+def names(root: Path, spec: Spec) -> set[str]:
+    run = build_run(root, spec)
+    steps = list(read_lines(TrainStep, run.train_log))
+    samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
+    return set(draw(build_results(run), steps, samples))
+
+
+def test_a_gpu_run_has_charts_of_its_gpu(tmp_path: Path) -> None:
+    assert {"gpu-load", "gpu-memory", "gpu-power", "ram"} <= names(tmp_path, Spec())
+
+
+def test_a_cpu_run_has_none_of_a_gpu(tmp_path: Path) -> None:
+    drawn = names(tmp_path, Spec(gpu=False))
+    assert {"cpu-load", "ram"} <= drawn
+    assert not {name for name in drawn if name.startswith("gpu")}
+
+
+def test_a_run_without_samples_has_no_chart_over_time(tmp_path: Path) -> None:
+    drawn = names(tmp_path, Spec(samples=False))
+    assert drawn == {"accuracy", "epochs", "loss", "steps"}
+
+
+def test_the_jobs_time_leaves_out_the_pause_between_attempts() -> None:
+    clock = Clock.of([sample(1, 100), sample(1, 110), sample(2, 9000), sample(2, 9005)])
+    assert clock.times == (0, 10, 10, 15)
+
+
+def test_lines_break_between_attempts() -> None:
+    clock = Clock.of([sample(1, 100), sample(1, 110), sample(2, 9000)])
+    line = clock.line("CPU", lambda one: one.cpu_load, "#000000")
+    assert line.values == [0.5, 0.5, None, 0.5, None]
+
+
+def test_long_jobs_are_thinned_to_means() -> None:
+    clock = Clock.of([sample(1, float(second)) for second in range(10 * MOST_POINTS)])
+    line = clock.line("CPU", lambda one: one.time_s, "#000000")
+    assert len(line.values) == MOST_POINTS + 1
+    assert line.values[0] == pytest.approx(4.5)
+
+
+def test_a_stage_lasts_until_the_next_begins() -> None:
+    clock = Clock.of([sample(1, 0, "load"), sample(1, 5, "train"), sample(1, 9, "train")])
+    spans = [(span.label, span.start, span.end) for span in clock.spans()]
+    assert spans == [("load", 0, 5), ("train", 5, 9)]

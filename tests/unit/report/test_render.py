@@ -1,0 +1,175 @@
+"""The report as one file: complete, escaped, and asking for nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from nlijob import records
+from nlijob.records import Results
+from nlijob.report.render import render
+from nlijob.rundir import RunDir
+from tests.synthetic import Spec, build_run
+
+SPECS = {
+    "gpu": Spec(resumed=True),
+    "cpu demo": Spec(gpu=False, demo=True),
+    "classification": Spec(head="sequence-classification", base_validation=False),
+    "bare": Spec(samples=False, generations=False, test_each_epoch=False, energy=False),
+    "one epoch": Spec(epochs=1, rows=5, train_rows=8),
+    "hostile": Spec(hostile=True),
+}
+VOID = {"meta", "link", "input", "br", "img"}
+
+
+class Reader(HTMLParser):
+    """The elements of a page, and whether they are nested as they should be."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def tags(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        name: render(build_run(folder / name, spec)).read_text(encoding="utf-8")
+        for name, spec in SPECS.items()
+    }
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_elements_are_nested_and_ids_are_unique(pages: dict[str, str], name: str) -> None:
+    reader = Reader(pages[name])
+    assert reader.open == []
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_link_leads_to_a_place_in_the_page(pages: dict[str, str], name: str) -> None:
+    reader = Reader(pages[name])
+    ids = {f"#{attributes.get('id')}" for _, attributes in reader.elements}
+    assert {str(link["href"]) for link in reader.tags("a")} <= ids
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_nothing_is_loaded_from_anywhere(pages: dict[str, str], name: str) -> None:
+    for tag, attributes in Reader(pages[name]).elements:
+        assert "src" not in attributes
+        assert tag not in {"iframe", "object", "embed", "img"}
+        for key in ("href", "xlink:href"):
+            assert (attributes.get(key) or "#").startswith(("#", "data:"))
+
+
+def test_policy_lets_the_pages_own_script_run_and_no_other(pages: dict[str, str]) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", pages["gpu"], flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    reader = Reader(pages["gpu"])
+    (policy,) = (m["content"] for m in reader.tags("meta") if "http-equiv" in m)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_rows_and_model_output_are_text_and_nothing_else(pages: dict[str, str]) -> None:
+    reader = Reader(pages["hostile"])
+    assert len(reader.tags("script")) == 1
+    assert len(reader.tags("style")) == 1
+    assert not [a for _, a in reader.elements if any(key.startswith("on") for key in a)]
+    text = "".join(reader.text)
+    for written in ("<script>throw new Error('row ran')</script>", "{{ 7 * 7 }}", "🙂👩‍👩‍👧"):
+        assert written in text
+
+
+def test_untrusted_text_has_its_own_direction(pages: dict[str, str]) -> None:
+    hostile = pages["hostile"]
+    assert '<dd dir="auto">رجل يقرأ كتابا في الحديقة</dd>' in hostile
+
+
+def test_the_demo_is_named_near_the_top(pages: dict[str, str]) -> None:
+    demo = pages["cpu demo"]
+    assert "This is the demo" in demo[: demo.index('class="verdict')]
+    assert "This is the demo" not in pages["gpu"]
+
+
+def test_a_run_on_the_cpu_says_so_plainly(pages: dict[str, str]) -> None:
+    assert "No GPU: this job ran on the CPU." in pages["cpu demo"]
+    assert "No GPU" not in pages["gpu"]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_no_python_value_leaks_into_the_page(pages: dict[str, str], name: str) -> None:
+    snippet = re.compile(r'<pre id="snippet">.*?</pre>', flags=re.DOTALL)
+    text = "".join(Reader(snippet.sub("", pages[name])).text)
+    assert not re.search(r"\bNone\b(?! of)|\bnan\b|\binf\b|Undefined|Markup\(", text)
+
+
+def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    first = render(run).read_bytes()
+    assert render(run).read_bytes() == first
+
+
+def test_results_are_written_beside_the_report(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    assert render(run) == run.report
+    assert records.read(Results, run.results).tuned.rows == 98
+
+
+def test_a_damaged_run_leaves_the_old_report_alone(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    before = render(run).read_bytes()
+    run.selection.write_text(json.dumps({"epoch": "three"}))
+    with pytest.raises(ValueError, match="not a Selection"):
+        render(run)
+    assert run.report.read_bytes() == before
+
+
+def test_rendering_needs_no_torch_and_no_writable_settings_folder(tmp_path: Path) -> None:
+    run: RunDir = build_run(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from nlijob.report.render import render; from nlijob.rundir import RunDir\n"
+        f"render(RunDir(Path({str(run.root)!r})))\n"
+        "banned = {'torch', 'transformers', 'peft', 'datasets', 'matplotlib.pyplot'}\n"
+        "assert not banned & sys.modules.keys(), banned & sys.modules.keys()\n"
+    )
+    blocked = tmp_path / "a file, not a folder"
+    blocked.touch()
+    environment = {"MPLCONFIGDIR": str(blocked), "HOME": str(blocked), "PYTHONPATH": "."}
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert run.report.is_file()

@@ -1,0 +1,61 @@
+"""The code that a report offers to copy."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nlijob.analysis.outcome import build_results
+from nlijob.config import Head
+from nlijob.records import Results
+from nlijob.report.snippet import usage_snippet
+from tests.synthetic import TEMPLATE, Spec, build_run
+
+
+def results(root: Path, head: Head = "causal") -> Results:
+    return build_results(build_run(root, Spec(head=head, samples=False)))
+
+
+def constants(code: str) -> dict[str, object]:
+    """The values that a script assigns as literals at its top."""
+    found: dict[str, object] = {}
+    for statement in ast.parse(code).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                found[statement.targets[0].id] = ast.literal_eval(statement.value)
+            except ValueError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("head", ["causal", "sequence-classification"])
+def test_snippet_is_python(tmp_path: Path, head: Head) -> None:
+    compile(usage_snippet(results(tmp_path, head)), "snippet", "exec")
+
+
+def test_snippet_carries_the_very_prompt_and_label_tokens(tmp_path: Path) -> None:
+    values = constants(usage_snippet(results(tmp_path)))
+    assert values["TEMPLATE"] == TEMPLATE
+    assert values["LABEL_TOKENS"] == {"entailment": 657, "neutral": 352, "contradiction": 362}
+
+
+def test_classification_snippet_carries_the_labels_in_order(tmp_path: Path) -> None:
+    values = constants(usage_snippet(results(tmp_path, "sequence-classification")))
+    assert values["LABELS"] == ["entailment", "neutral", "contradiction"]
+
+
+def test_a_model_that_was_not_quantised_is_loaded_as_it_is(tmp_path: Path) -> None:
+    made = results(tmp_path)
+    model = replace(made.run.config.model, quantization="none")
+    plain = replace(made, run=replace(made.run, config=replace(made.run.config, model=model)))
+    assert "BitsAndBytes" not in usage_snippet(plain)
+
+
+def test_a_template_with_quotes_stays_a_text(tmp_path: Path) -> None:
+    made = results(tmp_path)
+    hostile = '"""\'\'\'\\ {premise}\n")\nimport os  # {hypothesis} \u2028'
+    code = usage_snippet(replace(made, prompt=replace(made.prompt, template=hostile)))
+    assert constants(code)["TEMPLATE"] == hostile
