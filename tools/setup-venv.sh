@@ -16,7 +16,7 @@ torch=torch==2.13.0
 }
 
 "$python" -m venv .venv
-pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { .venv/bin/python -m pip -qq --disable-pip-version-check "$@"; }
 
 install_torch() {
     if nvidia-smi >/dev/null 2>&1; then
