@@ -11,6 +11,7 @@ import pytest
 from nlijob import records
 from nlijob.demo import MODEL_DIR
 from nlijob.records import Prediction
+from nlijob.rundir import RunDir
 from tests import hub_server, jobs
 
 MODEL, DATA = "acme/phi-mini", "acme/snli-mini"
@@ -48,14 +49,14 @@ def test_the_job_runs_offline_from_the_cache(home: Path, tmp_path: Path) -> None
         *("run", "--offline", "--runs-dir", tmp_path, "--run-id", "job", *OPTIONS), env=env
     )
     assert done.returncode == 0, done.stderr
-    job = jobs.RunDir(tmp_path / "job")
+    job = RunDir(tmp_path / "job")
     outcome = jobs.results(job)
     assert outcome.manifest.revision == DATA_COMMIT
     assert sum(s.unlabelled_dropped for s in outcome.manifest.splits.values()) > 0
     assert_snippet_predicts_as_the_job_did(job, env)
 
 
-def assert_snippet_predicts_as_the_job_did(job: jobs.RunDir, env: dict[str, str]) -> None:
+def assert_snippet_predicts_as_the_job_did(job: RunDir, env: dict[str, str]) -> None:
     """Run the report's own code for using the adapter on every test row."""
     from nlijob.report.snippet import usage_snippet
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from nlijob import records
+from nlijob.records import Results
 from tests import jobs
 
 pytestmark = [
@@ -21,18 +23,18 @@ CLASSIFICATION = (
 
 
 @pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> jobs.Results:
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Results:
     job, _ = jobs.run_job(tmp_path_factory.mktemp("runs"), *ON_GPU)
     return jobs.results(job)
 
 
-def test_the_gpu_is_named_with_its_driver(outcome: jobs.Results) -> None:
+def test_the_gpu_is_named_with_its_driver(outcome: Results) -> None:
     (gpu,) = outcome.environment.gpus
     assert gpu.name == torch.cuda.get_device_name(0)
     assert gpu.driver_version
 
 
-def test_memory_energy_and_load_are_measured(outcome: jobs.Results) -> None:
+def test_memory_energy_and_load_are_measured(outcome: Results) -> None:
     (gpu,) = outcome.resources.gpus
     assert outcome.resources.peak_allocated_bytes
     assert outcome.resources.peak_reserved_bytes
@@ -42,13 +44,13 @@ def test_memory_energy_and_load_are_measured(outcome: jobs.Results) -> None:
     assert gpu.max_memory_used_bytes
 
 
-def test_auto_computes_in_bfloat16_where_the_gpu_has_it(outcome: jobs.Results) -> None:
+def test_auto_computes_in_bfloat16_where_the_gpu_has_it(outcome: Results) -> None:
     assert outcome.environment.compute_dtype == (
         "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float16"
     )
 
 
-def test_training_loss_falls(outcome: jobs.Results) -> None:
+def test_training_loss_falls(outcome: Results) -> None:
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
 
 
@@ -71,7 +73,7 @@ def test_micro_batches_leave_the_first_loss_as_it_is(tmp_path: Path) -> None:
     whole, _ = jobs.run_job(tmp_path, *exact, run_id="whole")
     parts, _ = jobs.run_job(tmp_path, *exact, "--set", "train.micro_batch_size=2", run_id="parts")
     losses = [
-        next(iter(jobs.records.read_lines(jobs.records.TrainStep, job.train_log))).loss
+        next(iter(records.read_lines(records.TrainStep, job.train_log))).loss
         for job in (whole, parts)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)

@@ -28,6 +28,12 @@ from nlijob.gpu.parameters import count_parameters
 CPU = torch.device("cpu")
 
 
+class CausalAttention(nn.Module):
+    """As much of a model's attention layer as the attention function asks for."""
+
+    is_causal = True
+
+
 def changed(config: JobConfig, section: str, **values: Any) -> JobConfig:
     part = dataclasses.replace(getattr(config, section), **values)
     return dataclasses.replace(config, **{section: part})
@@ -56,7 +62,7 @@ def test_scoring_in_between_does_not_keep_quantised_weights_from_training(
     batch = head.collate(rows[:4], CPU)
     with torch.no_grad():
         before = head.logits(model.eval(), batch)
-    head.logits(model.train(), batch).sum().backward()
+    head.logits(model.train(), batch).sum().backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         after = head.logits(model.eval(), batch)
     torch.testing.assert_close(before, after)
@@ -137,8 +143,7 @@ def test_a_length_beyond_the_models_context_is_refused(demo: JobConfig, tokenize
 
 def test_attention_in_float32_survives_scores_that_overflow_float16() -> None:
     query = torch.full((1, 1, 2, 64), 60.0, dtype=torch.float16)
-    module = nn.Module()
-    module.is_causal = True
+    module = CausalAttention()
     output, _ = _float32_attention(module, query, query, query, None, scaling=1.0)
     assert (query @ query.transpose(-1, -2)).isinf().any()
     assert output.dtype is torch.float16
