@@ -6,12 +6,12 @@ ARGS ?=
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow lint lock clean
+.PHONY: help report test test-slow test-gpu lint image image-cpu image-test lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/.ready: pyproject.toml requirements/constraints.txt tools/setup-venv.sh
+.venv/.ready: pyproject.toml requirements/constraints.txt tools/setup-venv.sh tools/install-torch.sh
 	@PYTHON=$(PYTHON) tools/setup-venv.sh
 
 report: .venv/.ready ## run the job: RECIPE=demo (default), phi2, ...; RUN=runs/<id> renders again; ARGS="--epochs 3"
@@ -34,6 +34,15 @@ lint: .venv/.ready ## ruff and mypy, strict
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
+
+image: ## build the image for a GPU: nlijob
+	docker build --tag nlijob .
+
+image-cpu: ## build the image for trying it without one: nlijob:cpu
+	docker build --tag nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu .
+
+image-test: ## build the CPU image and run the job in it, with no Docker engine (root on Debian)
+	tools/image-test.sh
 
 lock: .venv/.ready ## resolve the locked versions anew
 	tools/lock.sh

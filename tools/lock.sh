@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml anew into
-#   requirements/constraints.txt  versions for make (any platform, Python 3.11 and newer)
-#   requirements/image.lock       versions and hashes for the image (Linux x86-64, Python 3.12)
+# Resolves pyproject.toml anew, for Python 3.11 and newer, into
+#   requirements/constraints.txt  versions for make
+#   requirements/image.lock       versions and hashes for the image. Torch is not in it, nor what only
+#                                 torch needs: its build depends on the GPU (tools/install-torch.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-compile() { .venv/bin/uv pip compile --quiet --no-header --no-annotate "$@" pyproject.toml; }
+compile() {
+    .venv/bin/uv pip compile --quiet --no-header --no-annotate --universal --python-version 3.11 \
+        "$@" pyproject.toml
+}
 
 .venv/bin/python -m pip install --quiet uv
-compile --all-extras --universal --python-version 3.11 --output-file requirements/constraints.txt
-compile --generate-hashes --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+compile --all-extras --output-file requirements/constraints.txt
+torch_only=$(grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' requirements/constraints.txt |
+    grep -v '^nvidia-ml-py$' | sort -u)
+compile --generate-hashes $(printf -- '--no-emit-package %s ' $torch_only) \
     --output-file requirements/image.lock

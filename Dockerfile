@@ -1,0 +1,42 @@
+# The job in a container. GPU (the default):
+#   docker build -t nlijob . && docker run --gpus all -v "$PWD/runs:/runs" nlijob
+# CPU, to try it: BASE_IMAGE is any Debian or Ubuntu with Python 3.11 or newer in its packages
+#   docker build -t nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu .
+# TORCH_BACKEND=cu126 serves Pascal, Volta and drivers before 580.
+ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
+FROM ${BASE_IMAGE}
+ARG TORCH_BACKEND=pypi
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends python3 python3-venv tini \
+    && rm -rf /var/lib/apt/lists/*
+
+# What changes seldom comes first, so that a change of code rebuilds in seconds.
+COPY tools/install-torch.sh requirements/image.lock /tmp/setup/
+RUN python3 -m venv /opt/nlijob \
+    && bash /tmp/setup/install-torch.sh /opt/nlijob/bin/python "$TORCH_BACKEND" \
+    && /opt/nlijob/bin/pip install --no-cache-dir --no-deps --require-hashes \
+        --requirement /tmp/setup/image.lock \
+    && rm -rf /tmp/setup
+
+COPY entrypoint.py /app/
+COPY templates /app/templates
+COPY nlijob /app/nlijob
+
+# Any user id may run it, on a read-only root: it writes to /runs, /cache and /tmp alone.
+RUN mkdir -p /runs /cache && chmod 1777 /runs /cache
+ENV HOME=/tmp \
+    HF_HOME=/cache/huggingface \
+    TRITON_CACHE_DIR=/cache/triton \
+    TORCHINDUCTOR_CACHE_DIR=/cache/inductor \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    NLIJOB_RUNS_DIR=/runs \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /app
+VOLUME ["/runs", "/cache"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["tini", "--", "/opt/nlijob/bin/python", "/app/entrypoint.py"]

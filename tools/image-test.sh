@@ -1,0 +1,129 @@
+#!/usr/bin/env bash
+# Builds the CPU image on a base made of Debian's packages and runs the job in it, with no Docker
+# engine and no image registry: as an arbitrary user id on a read-only root, stopped by SIGTERM,
+# resumed, and its exit codes, files and report checked. Needs root on Debian; says so elsewhere.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "skipped: image-test needs root on a Debian machine (buildah, podman, mmdebstrap)"
+    exit 0
+fi
+
+base=localhost/nlijob-base image=localhost/nlijob:test
+work=$(mktemp -d /tmp/image-test.XXXXXX)
+group=image-test-$$
+passed=0 failed=0
+
+step() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
+check() { # check WHAT EXPECTED ACTUAL
+    if [ "$2" = "$3" ]; then passed=$((passed + 1)) && echo "  ok    $1"; else
+        failed=$((failed + 1)) && echo "  WRONG $1: expected '$2', got '$3'"; fi
+}
+cleanup() {
+    set +e
+    podman rm --force --all --time 2 >/dev/null 2>&1
+    buildah rm --all >/dev/null 2>&1
+    awk -v w="$work/" 'index($2, w) == 1 {print $2}' /proc/mounts | sort -r | xargs -r -n1 umount
+    rm -rf --one-file-system "$work"
+}
+trap cleanup EXIT
+
+step "tools"
+if ! command -v buildah podman runc mmdebstrap >/dev/null; then
+    { apt-get update && apt-get install --yes --no-install-recommends buildah podman runc mmdebstrap; } \
+        >"$work/apt.log" 2>&1 || { tail -20 "$work/apt.log"; exit 1; }
+fi
+
+# Storage and settings of this run's own.
+mkdir -p "$work"/{store,state,tmp,net,runs}
+files=$(ulimit -Hn)
+limits="\"nproc=$(cat /proc/sys/kernel/pid_max):$(cat /proc/sys/kernel/pid_max)\""
+[ "$files" = unlimited ] || limits="$limits, \"nofile=$files:$files\""
+cat >"$work/storage.conf" <<EOF
+[storage]
+driver = "${DRIVER:-overlay}"
+graphroot = "$work/store"
+runroot = "$work/state"
+EOF
+cat >"$work/containers.conf" <<EOF
+[containers]
+default_ulimits = [$limits]
+netns = "host"
+log_driver = "k8s-file"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+static_dir = "$work/libpod"
+tmp_dir = "$work/state/libpod"
+volume_path = "$work/volumes"
+image_copy_tmp_dir = "$work/tmp"
+[network]
+network_config_dir = "$work/net"
+EOF
+export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
+export BUILDAH_ISOLATION=chroot TMPDIR=$work/tmp
+
+step "base image"
+suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
+    awk '$2 !~ /-/ {print $1; exit}')
+mmdebstrap --quiet --variant=minbase --format=tar --include=ca-certificates \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt=force-unsafe-io "$suite" "$work/base.tar" "$mirror" >"$work/base.log" 2>&1 ||
+    { tail -20 "$work/base.log"; exit 1; }
+podman import --quiet "$work/base.tar" "$base" >/dev/null
+rm "$work/base.tar"
+
+step "build"
+# The machine's certificates and pip settings are bound while RUN steps run and are in no layer.
+binds=() wheels=$(python3 -m pip config get global.find-links 2>/dev/null || true)
+certificates=/etc/ssl/certs/ca-certificates.crt
+binds+=(--volume "$certificates:$certificates:ro")
+printf '[global]\ncert = %s\ntimeout = 180\n' "$certificates" >"$work/pip.conf"
+if [ -d "$wheels" ]; then
+    printf 'find-links = %s\n' "$wheels" >>"$work/pip.conf"
+    binds+=(--volume "$wheels:$wheels:ro")
+fi
+binds+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
+buildah build --format docker --network host "${binds[@]}" --build-arg "BASE_IMAGE=$base" \
+    --build-arg TORCH_BACKEND=cpu --tag "$image" . >"$work/build.log" 2>&1 ||
+    { tail -30 "$work/build.log"; exit 1; }
+podman images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep nlijob:
+
+step "run"
+chmod 1777 "$work/runs"
+run=(podman run --cgroup-parent "/$group" --rm --read-only --tmpfs /tmp --tmpfs /cache --cap-drop ALL
+    --security-opt no-new-privileges --user 54321:54321 --volume "$work/runs:/runs")
+small=(run --recipe demo --train-size 240 --validation-size 60 --test-size 60 --epochs 3
+    --set eval.generate_tokens=4)
+
+code=0 && "${run[@]}" "$image" >"$work/out" 2>&1 || code=$?
+check "no argument runs phi2, which refuses to start without a GPU" 5 "$code"
+code=0 && "${run[@]}" --env NLIJOB_RECIPE=nonsense "$image" >"$work/out" 2>&1 || code=$?
+check "an environment variable is an option; a wrong one is a configuration fault" 2 "$code"
+
+"${run[@]}" --name stopped "$image" "${small[@]}" --run-id job >"$work/out" 2>&1 &
+runner=$!
+for _ in $(seq 600); do
+    [ -f "$work/runs/job/markers/train-epoch-1.json" ] && break
+    sleep 0.2
+done
+podman kill --signal TERM stopped >/dev/null
+code=0 && wait "$runner" || code=$?
+check "SIGTERM ends it in good order" 75 "$code"
+check "no report yet" absent "$([ -f "$work/runs/job/report.html" ] && echo present || echo absent)"
+
+code=0 && "${run[@]}" "$image" "${small[@]}" --run-id job >"$work/out" 2>&1 || code=$?
+[ "$code" = 0 ] || tail -20 "$work/out"
+check "the same command goes on to the end" 0 "$code"
+check "from the last complete epoch" 1 "$(grep -c 'complete, going on from there' "$work/out")"
+check "the report is there" 1 "$(grep -c '</html>' "$work/runs/job/report.html")"
+check "written by the user it ran as" 54321 "$(stat -c %u "$work/runs/job/report.html")"
+check "with the adapter" adapter_model.safetensors "$(ls "$work/runs/job/adapter" | grep safetensors)"
+
+step "done"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
