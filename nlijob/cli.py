@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -54,6 +55,16 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
 }
 """Option -> configuration key, type, help."""
+
+
+class Assignment(click.types.StringParamType):
+    """section.key=value; in NLIJOB_SET several, apart by white space, which values may hold too."""
+
+    name = "assignment"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The assignments in the environment variable."""
+        return re.split(r"\s+(?=\w+\.\w+\s*=)", rv.strip())
 
 
 def main() -> int:
@@ -108,6 +119,7 @@ def recipe_options(command: F) -> F:
     command = click.option(
         "--set",
         "assignments",
+        type=Assignment(),
         multiple=True,
         envvar="NLIJOB_SET",
         metavar="SECTION.KEY=VALUE",

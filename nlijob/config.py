@@ -199,7 +199,8 @@ def load_config(recipe: str, overrides: Mapping[str, Any] | None = None) -> JobC
         _override(tables, dotted, value, faults)
     config = build(JobConfig, tables, "", faults)
     if config is not None:
-        faults += check(config)
+        told = {key for fault in faults for key in _keys(fault)}
+        faults += [fault for fault in check(config) if told.isdisjoint(_keys(fault))]
     if faults or config is None:
         raise ConfigurationError.from_faults(faults, f"in recipe {recipe!r} with its options")
     return config
@@ -226,6 +227,11 @@ def check(config: JobConfig) -> list[str]:
         *_check_numbers(config),
         *_check_hardware(config.model),
     ]
+
+
+def _keys(fault: str) -> list[str]:
+    """The keys that a fault is about: "a.b, a.c: what is wrong" -> ["a.b", "a.c"]."""
+    return fault.partition(":")[0].split(", ")
 
 
 def _check_data(data: DataConfig) -> Iterable[str]:
@@ -282,6 +288,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "train.epochs": 1,
         "train.batch_size": 1,
         "train.micro_batch_size": 1,
+        "train.weight_decay": 0,
         "eval.batch_size": 1,
         "eval.cases": 5,
         "eval.generate_tokens": 0,
@@ -316,26 +323,31 @@ def _check_hardware(model: ModelConfig) -> Iterable[str]:
         yield "model.compute_dtype: float16 does not train on a CPU; use float32 or bfloat16"
 
 
-def _read_recipe(recipe: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    path = _recipe_path(recipe)
-    if str(path) in seen:
+def _read_recipe(recipe: str, folder: Path = Path(), seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = _recipe_path(recipe, folder)
+    if path in seen:
         raise ConfigurationError(f"recipe {recipe!r} extends itself", "remove the circle")
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
     parent = tables.pop("extends", None)
     if parent is None:
         return tables
-    base = _read_recipe(str(parent), (*seen, str(path)))
-    for key, value in tables.items():
-        merged = isinstance(value, dict) and isinstance(base.get(key), dict)
-        base[key] = {**base[key], **value} if merged else value
+    base = _read_recipe(str(parent), path.parent, (*seen, path))
+    for section, value in tables.items():
+        of_base = base.get(section)
+        if isinstance(value, dict) and isinstance(of_base, dict):
+            for key in value:
+                _drop_other_size(of_base, section, key)
+            value = {**of_base, **value}
+        base[section] = value
     return base
 
 
-def _recipe_path(recipe: str) -> Path:
-    path = Path(recipe)
+def _recipe_path(recipe: str, folder: Path) -> Path:
+    """The file of a recipe; one named by another recipe stands in or below that one's folder."""
+    path = folder / recipe
     if path.suffix == ".toml":
         if path.is_file():
             return path
@@ -357,9 +369,13 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, faults: list[str]
     if not isinstance(table, dict):
         faults.append(f"{dotted}: {section} is not a section")
         return
+    _drop_other_size(table, section, key)
+    table[key] = value
+
+
+def _drop_other_size(table: dict[str, Any], section: str, key: str) -> None:
+    """A size on top of a recipe replaces that split's stride, and the reverse."""
     if section == "data" and key.endswith(("_stride", "_size")):
-        # A size given as an option replaces the recipe's stride of that split, and the reverse.
         split = key.rpartition("_")[0]
         table.pop(f"{split}_stride", None)
         table.pop(f"{split}_size", None)
-    table[key] = value

@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from nlijob import records
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.records import Progress, WorkerOutcome
@@ -100,7 +102,15 @@ def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    # where PID 1 is another that buries no orphans, dead ones stay in the group for good
+    return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
+
+
+def _is_live_member(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
 
 
 def _raise_outcome(run: RunDir, returncode: int | None) -> None:
@@ -130,8 +140,8 @@ def _environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
-        # OpenMP's threads otherwise spin while they wait. With anything else on the same cores that
-        # slows training fifty times (2 examples a second for 81, demo, two cores); alone it is even.
+        # Waiting OpenMP threads would spin. Beside anything else on the same cores that slows
+        # training forty times (demo, two cores: 2 examples a second, not 81); alone it is even.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
 

@@ -572,9 +572,9 @@ def read(cls: type[T], path: Path) -> T:
 
 def read_lines(cls: type[T], path: Path) -> Iterator[T]:
     """The records of a JSON Lines file; a last line cut short by a crash is passed over."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # a line may be cut within a character
         for line in lines:
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 yield from_json(cls, json.loads(line))
 
 

@@ -108,10 +108,17 @@ class RunDir:
     def lock(self) -> Iterator[None]:
         """Hold the run for this process; two jobs in one folder would mix their records.
 
-        Raises ConfigurationError where another process holds it.
+        Raises ConfigurationError where another process holds it, or nothing can be written there.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as handle:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / ".lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.root} cannot be written to: {error.strerror}",
+                "name a folder that can with --runs-dir",
+            ) from error
+        with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -131,11 +138,14 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: beside it, synced, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     _sync(path.parent)
 
 

@@ -26,6 +26,8 @@ Row = Mapping[str, Any]
 UNLABELLED = -1
 FORMATS = (".jsonl", ".parquet", ".csv")
 CORPUS_COLUMNS = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
+TEXT = "utf-8-sig"
+"""UTF-8, with the mark that some programs put at the beginning or without."""
 SHOWN_FAULTS = 5
 
 
@@ -141,12 +143,25 @@ def _split_file(directory: Path, name: str) -> Path:
 
 
 def read_rows(path: Path) -> Sequence[Row]:
-    """The rows of a .jsonl, .csv or .parquet file, each column -> value."""
-    if path.suffix == ".jsonl":
-        return _read_json_lines(path)
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as handle:
-            return list(csv.DictReader(handle))
+    """The rows of a .jsonl, .csv or .parquet file, each column -> value.
+
+    Raises NotAvailableError where the file is not what its name says.
+    """
+    readers = {".jsonl": _read_json_lines, ".csv": _read_csv, ".parquet": _read_parquet}
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, csv.Error) as error:
+        raise NotAvailableError(
+            f"{path} cannot be read: {error}", "text files are read as UTF-8"
+        ) from error
+
+
+def _read_csv(path: Path) -> list[Row]:
+    with path.open(encoding=TEXT, newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _read_parquet(path: Path) -> list[Row]:
     import pyarrow.parquet
 
     rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
@@ -155,7 +170,7 @@ def read_rows(path: Path) -> Sequence[Row]:
 
 def _read_json_lines(path: Path) -> list[Row]:
     rows: list[Row] = []
-    with path.open(encoding="utf-8") as handle:
+    with path.open(encoding=TEXT) as handle:
         for number, line in enumerate(handle, start=1):
             try:
                 row = json.loads(line)
@@ -184,7 +199,7 @@ def _examples(
         label = _label(row.get(columns["label"]), data)
         if label is None:
             faults.append(f"row {index}: label {row.get(columns['label'])!r}")
-        elif not all(isinstance(text, str) for text in texts) and label != UNLABELLED:
+        elif not all(_is_text(text) for text in texts) and label != UNLABELLED:
             faults.append(f"row {index}: premise or hypothesis is not a text")
         else:
             examples.append(Example(index, str(texts[0]), str(texts[1]), label))
@@ -196,6 +211,11 @@ def _examples(
             "map others with data.label_map",
         )
     return examples
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text; JSON can also spell halves of characters, which are none."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:

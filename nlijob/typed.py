@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -15,8 +16,8 @@ T = TypeVar("T")
 def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None:
     """Make a `cls` (a dataclass) from a mapping, checking names and types all the way down.
 
-    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". Returns None where
-    faults make it impossible to build the object.
+    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". A value at fault is
+    left at its default, so that the caller can check the others; None where it has no default.
     """
     if not isinstance(data, Mapping):
         faults.append(f"{where}: expected a table of keys, got {_shown(data)}")
@@ -26,15 +27,17 @@ def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None
     for key in data:
         if key not in fields:
             faults.append(_unknown_key(str(key), list(fields), where))
-    before = len(faults)
     values: dict[str, Any] = {}
     for name, field in fields.items():
         path = f"{where}.{name}" if where else name
         if name in data:
-            values[name] = convert(data[name], hints[name], path, faults)
+            before = len(faults)
+            value = convert(data[name], hints[name], path, faults)
+            if len(faults) == before or dataclasses.is_dataclass(value):
+                values[name] = value
         elif _has_no_default(field):
             faults.append(f"{path}: missing")
-    if len(faults) > before:
+    if any(_has_no_default(field) and name not in values for name, field in fields.items()):
         return None
     return cls(**values)
 
@@ -67,7 +70,10 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = origin or hint
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+    is_other_type = not isinstance(value, expected)
+    is_bool = isinstance(value, bool) and expected is not bool
+    is_nan_or_inf = isinstance(value, float) and not math.isfinite(value)
+    if is_other_type or is_bool or is_nan_or_inf:
         faults.append(f"{path}: expected {_type_name(hint)}, got {_shown(value)}")
     return value
 

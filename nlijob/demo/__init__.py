@@ -1,4 +1,4 @@
-"""The embedded demo: a tiny language model and a small NLI data set, for trying the job on a laptop.
+"""The embedded demo: a tiny language model and a small NLI data set, for a laptop without a GPU.
 
 `MODEL_DIR` is a folder that `AutoModelForCausalLM.from_pretrained` loads;
 `DATA_DIR` holds train.jsonl, validation.jsonl and test.jsonl.

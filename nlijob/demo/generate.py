@@ -18,7 +18,6 @@ from nlijob.demo import lexicon
 from nlijob.demo.lexicon import Chain, Verb
 from nlijob.demo.scenes import (
     EXTRAS,
-    HUMAN_TABLES,
     Scene,
     Style,
     Value,
@@ -35,9 +34,8 @@ NO_GOLD = -1
 NO_GOLD_SHARE = 0.0175
 SEED = 20261121
 SPLIT_SIZES: Mapping[str, int] = {"train": 2000, "validation": 250, "test": 500}
-STOP_WORDS = frozenset(
-    "a an the one is are there in on at of by with to and not for from or some".split()
-)
+_STOP_WORDS = "a an the one is are there in on at of by with to and not for from or some"
+STOP_WORDS = frozenset(_STOP_WORDS.split(" "))
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def contradict(rng: Random, world: World, premise: Scene, hypothesis: Scene, slo
 
 
 def _fitting(world: World, premise: Scene, slot: str, rivals: Sequence[Chain]) -> Sequence[Chain]:
-    """Prefers the actions that happen where the premise is, and actions close to the first."""
+    """Prefers the actions that happen where the premise is."""
     if slot != "action" or "place" not in premise.slots:
         return rivals
     setting = premise.slots["place"].chain.group
@@ -189,9 +187,7 @@ def paraphrase(rng: Random, label: int) -> Example:
     premise, _ = relate(rng, world, premise, hypothesis, label)
     hypothesis_style = Style(rng)
     avoid = content_words(sentence(hypothesis, hypothesis_style))
-    example = _told(
-        premise, hypothesis, label, "paraphrase", Style(rng, avoid), hypothesis_style
-    )
+    example = _told(premise, hypothesis, label, "paraphrase", Style(rng, avoid), hypothesis_style)
     if content_words(example.premise) & content_words(example.hypothesis):
         raise NoExampleError
     return example
@@ -311,9 +307,7 @@ def _two_different(rng: Random, table: Sequence[Chain], level: int) -> tuple[Cha
     first = rng.choice(table)
     names = {words[0] for words in first.levels[: level + 1]}
     rest = [
-        chain
-        for chain in table
-        if chain.group == first.group and names.isdisjoint(chain.names)
+        chain for chain in table if chain.group == first.group and names.isdisjoint(chain.names)
     ]
     if not rest:
         raise NoExampleError

@@ -30,9 +30,7 @@ def read_table(table: str) -> tuple[Chain, ...]:
 
 def _read_line(line: str) -> Chain:
     group, _, chain = line.partition("|")
-    levels = tuple(
-        tuple(word.strip() for word in level.split("/")) for level in chain.split(">")
-    )
+    levels = tuple(tuple(word.strip() for word in level.split("/")) for level in chain.split(">"))
     return Chain(group.strip(), levels)
 
 
@@ -432,13 +430,14 @@ class Verb:
 def _read_verbs(lines: Iterable[str]) -> tuple[Verb, ...]:
     parts = ([part.strip() for part in line.split("|")] for line in lines)
     return tuple(
-        Verb(active, (active,), True) if converse == "=" else
-        Verb(active, tuple(converse.split("/")), False)
+        Verb(active, (active,), True)
+        if converse == "="
+        else Verb(active, tuple(converse.split("/")), False)
         for active, converse in parts
     )
 
 
-VERBS = _read_verbs("""
+_VERB_TABLE = """
 chasing | being chased by/fleeing from
 following | being followed by/leading the way for
 teaching | being taught by/taking a lesson from
@@ -461,10 +460,18 @@ arguing with | =
 walking beside | =
 sitting next to | =
 racing against | =
-""".strip().splitlines())
+"""
+VERBS = _read_verbs(_VERB_TABLE.strip().splitlines())
 
 IRREGULAR_PLURALS = {
-    "man": "men", "woman": "women", "person": "people", "child": "children", "lady": "ladies",
-    "gentleman": "gentlemen", "calf": "calves", "sheep": "sheep", "goose": "geese",
+    "man": "men",
+    "woman": "women",
+    "person": "people",
+    "child": "children",
+    "lady": "ladies",
+    "gentleman": "gentlemen",
+    "calf": "calves",
+    "sheep": "sheep",
+    "goose": "geese",
     "scarf": "scarves",
 }

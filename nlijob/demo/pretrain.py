@@ -2,8 +2,8 @@
 
     python -m nlijob.demo.pretrain --out DIR
 
-The text never holds the prompt form or the label tokens' meaning: what the labels are is left to
-the tuning. A GPU is used where there is one.
+The text holds neither the prompt form of the demo's recipe nor the meaning of the label tokens:
+both are left to the tuning. A GPU is used where there is one (README.md says how long it takes).
 """
 
 import argparse
@@ -63,7 +63,7 @@ def _draw_shard(shard: tuple[int, int, frozenset[str]]) -> list[str]:
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the texts that keeps each digit a token of its own."""
+    """A byte-level BPE tokenizer of the texts with an end-of-text token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -172,7 +172,7 @@ def train(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = language_loss(model, batch.to(device), tokenizer.eos_token_id)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 250 == 0:
@@ -183,7 +183,10 @@ def train(
 def answer_accuracy(
     model: PhiForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
 ) -> float:
-    """How often the model answers a caption and a claim rightly with yes, maybe or no."""
+    """How often the model answers a caption and a claim rightly with yes, maybe or no.
+
+    It shows whether the model has learnt to compare two sentences, which tuning builds on.
+    """
     prompts = [f"Caption: {e.premise}\nClaim: {e.hypothesis}\nAnswer:" for e in examples]
     encoded = tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
     last = encoded["attention_mask"].sum(1) - 1
@@ -191,7 +194,7 @@ def answer_accuracy(
     answers = [tokenizer.encode(answer)[0] for answer in ANSWERS]
     guesses = logits[torch.arange(len(last)), last][:, answers].argmax(1)
     labels = torch.tensor([LABELS.index(example.label) for example in examples])
-    return (guesses == labels).float().mean().item()
+    return float((guesses == labels).float().mean())
 
 
 def pretrain(plan: Plan, out: Path) -> None:

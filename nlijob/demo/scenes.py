@@ -5,7 +5,7 @@ follows from a sentence A when each slot of B is there in A at the same or a mor
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
 
@@ -40,17 +40,9 @@ class Value:
         """Whether what is this is also the other."""
         return other.words[0] in {level[0] for level in self.chain.levels[self.level :]}
 
-    def excludes(self, other: "Value") -> bool:
-        """Whether nothing can be both: chains of one group that do not meet at these levels."""
-        same_group = self.chain.group == other.chain.group
-        # What an action's group or a place's group says is a setting; all of them exclude.
-        return same_group and not self.meets(other)
-
     def meets(self, other: "Value") -> bool:
         """Whether one of the two could be the other, told less or more exactly."""
-        return (
-            other.words[0] in self.chain.names or self.words[0] in other.chain.names
-        )
+        return other.words[0] in self.chain.names or self.words[0] in other.chain.names
 
 
 Slots = Mapping[str, Value]
@@ -80,15 +72,16 @@ class World:
     """All there is to know of one moment, and the tables that its values come from."""
 
     slots: Slots
-    tables: Mapping[str, Sequence[Chain]] = field(repr=False)
+    tables: Mapping[str, Sequence[Chain]]
 
     def rivals(self, slot: str, value: Value) -> list[Chain]:
         """The chains that cannot hold together with `value` in `slot`."""
         if slot in ("purpose", "garment"):
             return []
-        # Numbers are told apart by "exactly", which "a man" is not: two men are a man, too.
+        # Where there are two men there is a man, too: no number contradicts "a man".
         if slot == "number" and value.chain == lexicon.ONE:
             return []
+        # Their groups name a setting; actions and places exclude each other all the same.
         whatever_group = slot in ("action", "place")
         return [
             chain

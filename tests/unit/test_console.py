@@ -1,0 +1,139 @@
+"""Lines for container logs, a bar for a terminal, and durations for people."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from nlijob import console
+from nlijob.console import Console, duration_text
+from nlijob.records import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """Stands in for `time.monotonic`."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(console, "time", clock)
+    return clock
+
+
+def progress(done: int, part: str = "epoch 1", note: str = "") -> Progress:
+    return Progress("train", part, done, 3000, "rows", note)
+
+
+# ---------------------------------------------------------------- without a terminal
+
+
+def test_a_stage_line_says_number_name_and_outcome() -> None:
+    out = io.StringIO()
+    Console(out).stage(2, 6, "baseline", "test 33.0%")
+    assert out.getvalue() == "[2/6] baseline  test 33.0%\n"
+
+
+def test_a_short_part_writes_nothing(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    for done in (0, 1000, 3000):
+        shown.progress(progress(done))
+        clock.now += 5
+    assert out.getvalue() == ""
+
+
+def test_a_long_part_reports_every_few_seconds_with_rate_and_time_left(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    shown.progress(progress(0))
+    for done in range(100, 1001, 100):
+        clock.now += 5
+        shown.progress(progress(done, note="loss 0.7"))
+    assert out.getvalue().splitlines() == [
+        "      epoch 1: 300 of 3,000 rows, 20.0 a second, 2 min 15 s left, loss 0.7",
+        "      epoch 1: 600 of 3,000 rows, 20.0 a second, 2 min 00 s left, loss 0.7",
+        "      epoch 1: 900 of 3,000 rows, 20.0 a second, 1 min 45 s left, loss 0.7",
+    ]
+
+
+def test_a_part_that_has_done_nothing_yet_has_no_rate(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    shown.progress(progress(0))
+    clock.now += 60
+    shown.progress(progress(0))
+    assert out.getvalue() == "      epoch 1: 0 of 3,000 rows\n"
+
+
+def test_each_part_is_timed_from_its_own_beginning(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    shown.progress(progress(0))
+    clock.now += 1000
+    shown.progress(progress(0, part="epoch 2"))
+    clock.now += 20
+    shown.progress(progress(200, part="epoch 2"))
+    assert out.getvalue() == "      epoch 2: 200 of 3,000 rows, 10.0 a second, 4 min 40 s left\n"
+
+
+def test_plain_output_has_no_control_characters(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    shown.progress(progress(0))
+    clock.now += 20
+    shown.progress(progress(10))
+    shown.stage(3, 6, "train", "done")
+    assert all(character.isprintable() or character == "\n" for character in out.getvalue())
+
+
+# ---------------------------------------------------------------- in a terminal
+
+
+def test_a_terminal_shows_a_bar() -> None:
+    out = Terminal()
+    shown = Console(out)
+    shown.progress(progress(1500, note="loss 0.7"))
+    shown.finish_bar()
+    assert "epoch 1" in out.getvalue()
+    assert "\r" in out.getvalue()
+
+
+def test_a_line_clears_the_bar_and_stands_alone() -> None:
+    out = Terminal()
+    shown = Console(out)
+    shown.progress(progress(1500))
+    shown.line("said")
+    assert out.getvalue().rpartition("\r")[2] == "said\n"
+
+
+# ---------------------------------------------------------------- durations
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (0.42, "0.4 s"),
+        (12.3, "12 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7260, "2 h 01 min"),
+        (90_000, "25 h 00 min"),
+    ],
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text

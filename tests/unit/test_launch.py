@@ -1,0 +1,295 @@
+"""The border: how the parent starts, follows and ends the GPU side, tried with made-up workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nlijob import errors, launch, records
+from nlijob.errors import ExitCode, JobError
+from nlijob.launch import launch_command, run_gpu_side
+from nlijob.records import Progress, WorkerOutcome
+from nlijob.rundir import RunDir, append_record, write_record
+from nlijob.stopping import Stopped
+
+# What the made-up workers have at hand: `root`, the run's folder, and ways to leave records.
+PRELUDE = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+root = Path(sys.argv[1])
+
+def leave(exit_code, message="", hint=""):
+    outcome = {"exit_code": int(exit_code), "message": message, "hint": hint}
+    (root / "worker" / "outcome.json").write_text(json.dumps(outcome))
+
+def tell(text):
+    with (root / "worker" / "progress.jsonl").open("a") as out:
+        out.write(text)
+
+def line(done, note=""):
+    return json.dumps({"stage": "train", "part": "epoch 1", "done": done, "total": 3,
+                       "unit": "rows", "note": note}) + "\\n"
+
+(root / "group").write_text(str(os.getpid()))
+"""
+FOLLOW_LIFELINE = "sys.stdin.buffer.read()\n"
+DEAF = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+tell(line(1))
+time.sleep(60)
+"""
+
+Start = Callable[..., list[Progress]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+@pytest.fixture
+def start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Runs made-up worker code to its end; gives the progress that arrived."""
+
+    def start(
+        code: str, on_progress: Callable[[Progress], None] = lambda _: None
+    ) -> list[Progress]:
+        argv = [sys.executable, "-c", PRELUDE + code, str(run.root)]
+        monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+        seen: list[Progress] = []
+
+        def show(progress: Progress) -> None:
+            seen.append(progress)
+            on_progress(progress)
+
+        run_gpu_side(run, "cpu", show)
+        return seen
+
+    return start
+
+
+def stop(_: Progress) -> None:
+    raise Stopped("SIGTERM")
+
+
+def group_is_gone(run: RunDir) -> bool:
+    """Whether nothing of the worker's process group runs; the dead may wait for their burial."""
+    group = int((run.root / "group").read_text(encoding="utf-8"))
+    members = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getpgid(process.pid) == group:
+                members.append(process.info["status"])
+    return set(members) <= {psutil.STATUS_ZOMBIE}
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+def test_a_worker_that_is_done_raises_nothing(start: Start) -> None:
+    start("leave(0)")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        errors.ConfigurationError,
+        errors.NotAvailableError,
+        errors.HardwareError,
+        errors.DivergedError,
+        errors.StoppedError,
+        errors.JobError,
+    ],
+)
+def test_the_error_that_the_worker_left_is_raised(start: Start, kind: type[JobError]) -> None:
+    with pytest.raises(JobError) as caught:
+        start(f"leave({int(kind.exit_code)}, 'what', 'how')")
+    assert type(caught.value) is kind
+    assert (caught.value.message, caught.value.hint) == ("what", "how")
+    assert caught.value.exit_code == kind.exit_code
+
+
+def test_the_outcome_counts_whatever_status_the_launcher_gives_it(start: Start) -> None:
+    start("leave(0); sys.exit(1)")
+    with pytest.raises(errors.DivergedError):
+        start(f"leave({int(ExitCode.DIVERGED)}); sys.exit(0)")
+
+
+def test_a_worker_that_dies_without_a_word_shows_the_end_of_its_log(start: Start) -> None:
+    with pytest.raises(JobError) as caught:
+        start("for i in range(40): print('line', i, flush=True)\nsys.exit('no driver')")
+    message = caught.value.message
+    assert caught.value.exit_code == ExitCode.INTERNAL
+    assert "(status 1)" in message
+    assert message.endswith("  | line 39\n  | no driver")
+    assert "line 20" not in message
+
+
+def test_a_killed_worker_shows_the_signal(start: Start) -> None:
+    with pytest.raises(JobError, match=r"\(status -9\)"):
+        start("os.kill(os.getpid(), signal.SIGKILL)")
+
+
+def test_a_log_of_any_bytes_can_be_shown(start: Start) -> None:
+    with pytest.raises(JobError, match="caf�"):
+        start(r"os.write(1, b'caf\xe9\n'); sys.exit(1)")
+
+
+def test_a_torn_outcome_counts_as_none(start: Start) -> None:
+    with pytest.raises(JobError, match="ended without a word"):
+        start("(root / 'worker' / 'outcome.json').write_text('{\"exit_code\": 0')")
+
+
+def test_records_of_an_earlier_attempt_are_not_taken_for_this_ones(
+    start: Start, run: RunDir
+) -> None:
+    write_record(run.worker_outcome, WorkerOutcome(0, "", ""))
+    append_record(run.progress, Progress("train", "epoch 9", 1, 2, "rows"))
+    seen: list[Progress] = []
+    with pytest.raises(JobError, match="ended without a word"):
+        start("sys.exit(1)", seen.append)
+    assert seen == []
+
+
+# ---------------------------------------------------------------- progress
+
+
+def test_every_line_of_progress_arrives_in_order(start: Start) -> None:
+    seen = start("for n in range(1, 4): tell(line(n))\nleave(0)")
+    assert [progress.done for progress in seen] == [1, 2, 3]
+
+
+def test_progress_arrives_while_the_worker_runs(start: Start, run: RunDir) -> None:
+    answer = run.root / "answer"
+    wait = "while not (root / 'answer').exists(): time.sleep(0.01)\n"
+    start("tell(line(1))\n" + wait + "leave(0)", lambda _: answer.touch())
+
+
+def test_a_line_written_in_pieces_arrives_once_and_whole(start: Start) -> None:
+    pieces = "text = line(1, 'é' * 9)\ntell(text[:60]); time.sleep(0.3); tell(text[60:])\nleave(0)"
+    (progress,) = start(pieces)
+    assert progress.note == "é" * 9
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_stopped_goes_through_and_the_worker_ends_in_good_order(start: Start, run: RunDir) -> None:
+    with pytest.raises(Stopped):
+        start("tell(line(1))\n" + FOLLOW_LIFELINE + "leave(75, 'in good order')", stop)
+    assert records.read(WorkerOutcome, run.worker_outcome).message == "in good order"
+    assert group_is_gone(run)
+
+
+def test_what_ignores_the_lifeline_is_killed_after_its_grace(
+    start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "STOP_GRACE_S", 0.5)
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        start(DEAF, stop)
+    assert 0.5 < time.monotonic() - started < 10
+    assert group_is_gone(run)
+
+
+def test_a_worker_gets_no_longer_than_it_needs(start: Start) -> None:
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        start("tell(line(1))\n" + FOLLOW_LIFELINE, stop)
+    assert time.monotonic() - started < launch.STOP_GRACE_S / 2
+
+
+def test_processes_that_outlive_the_worker_are_ended_too(
+    start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "STOP_GRACE_S", 0.2)
+    start("subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nleave(0)")
+    assert group_is_gone(run)
+
+
+def test_a_fault_while_showing_progress_ends_the_group(start: Start, run: RunDir) -> None:
+    def broken(_: Progress) -> None:
+        raise RuntimeError("cannot show")
+
+    with pytest.raises(RuntimeError, match="cannot show"):
+        start("tell(line(1))\n" + FOLLOW_LIFELINE, broken)
+    assert group_is_gone(run)
+
+
+def test_the_grace_is_below_what_schedulers_give() -> None:
+    assert launch.STOP_GRACE_S < 30
+
+
+def test_dead_processes_that_nobody_buries_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    # As in a container whose first process does not wait for orphans: they stay as zombies.
+    first_process = """
+import ctypes, subprocess, sys
+set_child_subreaper = 36
+ctypes.CDLL(None).prctl(set_child_subreaper, 1)
+sys.exit(subprocess.run([sys.executable, "-c", *sys.argv[1:]]).returncode)
+"""
+    job = """
+import signal, sys
+from pathlib import Path
+from nlijob import launch
+from nlijob.errors import JobError
+from nlijob.rundir import RunDir
+
+signal.alarm(10)
+launch.STOP_GRACE_S = 0.2
+worker = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'pass'])"
+launch.launch_command = lambda *_: [sys.executable, "-c", worker]
+try:
+    launch.run_gpu_side(RunDir(Path(sys.argv[1])), "cpu", print)
+except JobError:
+    sys.exit(0)
+"""
+    argv = [sys.executable, "-c", first_process, job, str(tmp_path)]
+    done = subprocess.run(argv, cwd=launch.PROJECT_ROOT, timeout=20, check=False)
+    assert done.returncode == 0
+
+
+# ---------------------------------------------------------------- how it starts
+
+
+@pytest.mark.parametrize(("device", "on_cpu"), [("cpu", True), ("cuda", False)])
+def test_the_worker_is_started_by_accelerate_as_one_process(
+    run: RunDir, device: str, on_cpu: bool
+) -> None:
+    command = launch_command(run, device)
+    assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
+    assert command[-3:] == ["-m", "nlijob.gpu.worker", str(run.root)]
+    assert command[command.index("--num_processes") + 1] == "1"
+    assert ("--cpu" in command) == on_cpu
+
+
+def test_the_worker_is_in_a_process_group_of_its_own(start: Start, run: RunDir) -> None:
+    start("(root / 'pgid').write_text(str(os.getpgid(0)))\nleave(0)")
+    pgid = (run.root / "pgid").read_text(encoding="utf-8")
+    assert pgid == (run.root / "group").read_text(encoding="utf-8")
+
+
+def test_the_worker_asks_no_hub_and_finds_the_package(
+    start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
+    with pytest.raises(JobError) as caught:
+        start("import nlijob\nleave(70, os.environ['HF_HUB_OFFLINE'], os.environ['PYTHONPATH'])")
+    assert caught.value.message == "1"
+    assert caught.value.hint.endswith(os.pathsep + "/of/the/user")
+
+
+def test_the_workers_output_goes_to_its_log(start: Start, run: RunDir) -> None:
+    start("print('out', flush=True); print('err', file=sys.stderr)\nleave(0)")
+    assert run.worker_log.read_text(encoding="utf-8") == "out\nerr\n"

@@ -1,0 +1,309 @@
+"""Fingerprints, attempts, and what of a run's folder is kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlijob import launch, pipeline, records
+from nlijob.config import JobConfig, load_config
+from nlijob.console import Console
+from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.errors import GateError, HardwareError, NotAvailableError
+from nlijob.hub import Hub
+from nlijob.pipeline import (
+    STAGES,
+    Job,
+    continued,
+    drop_torn_line,
+    next_attempt,
+    stage_fingerprints,
+)
+from nlijob.records import Manifest, Progress, RunRecord, Timing, WorkerTask
+from nlijob.rundir import RunDir, append_record, write_record, write_text
+
+ALL = {"subset", "baseline", "train", "select", "evaluate", "report"}
+CONFIG = load_config("demo")
+RECORD = RunRecord("job", "demo", CONFIG, (), "today", "0.1")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR) -> set[str]:
+    old, new = stage_fingerprints(before, model), stage_fingerprints(after, model)
+    return {stage for stage in old if old[stage] != new[stage]}
+
+
+# ---------------------------------------------------------------- fingerprints
+
+
+def test_stages_run_in_the_order_of_the_interface() -> None:
+    names = [stage.name for stage in STAGES]
+    assert names == ["subset", "baseline", "train", "select", "evaluate", "report"]
+
+
+def test_every_stage_comes_after_those_that_it_reads() -> None:
+    names = [stage.name for stage in STAGES]
+    for number, stage in enumerate(STAGES):
+        assert set(stage.after) <= set(names[:number])
+
+
+def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
+    assert changed_stages(CONFIG, load_config("demo")) == set()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "stages"),
+    [
+        ("data.train_size", 9, ALL),
+        ("data.label_map", {"x": 0}, ALL),
+        ("model.compute_dtype", "bfloat16", ALL - {"subset"}),
+        ("model.device", "cpu", ALL - {"subset"}),
+        ("prompt.verbalizers", [" a", " b", " c"], ALL - {"subset"}),
+        ("train.seed", 7, ALL - {"subset"}),
+        ("eval.batch_size", 3, ALL - {"subset"}),
+        ("lora.r", 4, {"train", "select", "evaluate", "report"}),
+        ("train.epochs", 9, {"train", "select", "evaluate", "report"}),
+        ("eval.test_each_epoch", False, {"train", "select", "evaluate", "report"}),
+        ("eval.cases", 7, {"evaluate", "report"}),
+        ("eval.generate_tokens", 0, {"evaluate", "report"}),
+        ("report.title", "Nightly", {"report"}),
+        ("report.min_accuracy", 0.5, {"report"}),
+    ],
+)
+def test_a_changed_value_undoes_the_stages_that_read_it_and_those_after(
+    key: str, value: Any, stages: set[str]
+) -> None:
+    assert changed_stages(CONFIG, load_config("demo", {key: value})) == stages
+
+
+def test_the_description_is_read_by_the_report_alone() -> None:
+    assert changed_stages(CONFIG, replace(CONFIG, description="other")) == {"report"}
+
+
+def test_every_value_of_the_configuration_is_read_by_a_stage() -> None:
+    sections = {key.partition(".")[0] for stage in STAGES for key in stage.reads}
+    assert sections == set(vars(CONFIG))
+
+
+def test_changed_rows_undo_all(tmp_path: Path) -> None:
+    data = shutil.copytree(DATA_DIR, tmp_path / "data")
+    config = load_config("demo", {"data.dataset": str(data)})
+    before = stage_fingerprints(config, MODEL_DIR)
+    os.utime(data / "test.jsonl", ns=(1, 1))
+    after = stage_fingerprints(config, MODEL_DIR)
+    assert {stage for stage in before if before[stage] != after[stage]} == ALL
+
+
+def test_a_changed_local_model_undoes_all_but_the_subset(tmp_path: Path) -> None:
+    model = shutil.copytree(MODEL_DIR, tmp_path / "model")
+    before = stage_fingerprints(CONFIG, model)
+    os.utime(model / "model.safetensors", ns=(1, 1))
+    after = stage_fingerprints(CONFIG, model)
+    assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
+
+
+def test_a_hub_model_is_told_by_its_commit_wherever_the_cache_lies(tmp_path: Path) -> None:
+    def fingerprint(cache: str, commit: str) -> str:
+        snapshot = tmp_path / cache / "snapshots" / commit
+        snapshot.mkdir(parents=True, exist_ok=True)
+        (snapshot / "config.json").write_text(cache, encoding="utf-8")
+        return stage_fingerprints(CONFIG, snapshot)["baseline"]
+
+    assert fingerprint("one", "a" * 40) == fingerprint("two", "a" * 40)
+    assert fingerprint("one", "a" * 40) != fingerprint("one", "b" * 40)
+
+
+def test_a_new_format_undoes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stage_fingerprints(CONFIG, MODEL_DIR)
+    monkeypatch.setattr(records, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
+    after = stage_fingerprints(CONFIG, MODEL_DIR)
+    assert all(before[stage] != after[stage] for stage in ALL)
+
+
+# ---------------------------------------------------------------- attempts and logs
+
+
+def test_attempts_count_from_one(run: RunDir) -> None:
+    assert next_attempt(run) == 1
+    run.root.mkdir(parents=True)
+    run.timings.touch()
+    assert next_attempt(run) == 1
+
+
+def test_an_attempt_comes_after_the_highest_so_far(run: RunDir) -> None:
+    for attempt in (1, 3, 2):
+        append_record(run.timings, Timing(attempt, "train", "", 0.0, 1.0))
+    assert next_attempt(run) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("a\nb\nc", "a\nb\n"), ("a\nb\n", "a\nb\n"), ("abc", ""), ("", "")]
+)
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(before, encoding="utf-8")
+    drop_torn_line(path)
+    assert path.read_text(encoding="utf-8") == after
+
+
+def test_a_log_that_is_not_there_is_left_so(tmp_path: Path) -> None:
+    drop_torn_line(tmp_path / "log.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_can_be_added_after_a_torn_line(run: RunDir) -> None:
+    timing = Timing(1, "train", "", 0.0, 1.0)
+    append_record(run.timings, timing)
+    run.timings.write_text(records.dump_line(timing) + '{"attempt": 2, "st', encoding="utf-8")
+    drop_torn_line(run.timings)
+    append_record(run.timings, timing)
+    assert list(records.read_lines(Timing, run.timings)) == [timing, timing]
+
+
+def test_a_run_that_goes_on_keeps_the_time_of_its_first_attempt(run: RunDir) -> None:
+    write_record(run.config, replace(RECORD, created_at="yesterday"))
+    assert continued(RECORD, run).created_at == "yesterday"
+
+
+def test_a_run_of_another_configuration_is_a_new_one(run: RunDir) -> None:
+    other = replace(RECORD, config=replace(CONFIG, description="other"), created_at="yesterday")
+    write_record(run.config, other)
+    assert continued(RECORD, run) == RECORD
+
+
+def test_a_damaged_record_of_an_earlier_attempt_is_passed_over(run: RunDir) -> None:
+    write_text(run.config, "{")
+    assert continued(RECORD, run) == RECORD
+
+
+# ---------------------------------------------------------------- a job whose GPU side fails
+
+
+@pytest.fixture
+def out() -> io.StringIO:
+    return io.StringIO()
+
+
+def job(run: RunDir, out: io.StringIO, **overrides: Any) -> Job:
+    config = load_config("demo", {key.replace("__", "."): v for key, v in overrides.items()})
+    console = Console(out)
+    return Job(run, replace(RECORD, config=config), Hub(True, console.line), console)
+
+
+def no_gpu_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise HardwareError("no memory")
+
+    monkeypatch.setattr(launch, "run_gpu_side", fail)
+
+
+def work(run: RunDir, out: io.StringIO, **overrides: Any) -> None:
+    with pytest.raises(HardwareError):
+        job(run, out, **overrides).work()
+
+
+def test_the_subset_is_built_and_marked_before_the_gpu_side_starts(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    manifest = records.read(Manifest, run.manifest)
+    assert f"{manifest.splits['train'].rows:,} train" in out.getvalue()
+    task = records.read(WorkerTask, run.worker_task)
+    assert run.is_complete("subset", task.fingerprints["subset"])
+    assert Path(task.model_dir) == MODEL_DIR
+
+
+def test_a_complete_subset_is_not_built_again(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    before = run.manifest.stat().st_mtime_ns
+    work(run, out, train__epochs=3)
+    assert "[1/6] subset    complete, skipped" in out.getvalue()
+    assert run.manifest.stat().st_mtime_ns == before
+
+
+def test_a_subset_of_other_rows_is_built_again(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    work(run, out, data__train_size=9)
+    assert records.read(Manifest, run.manifest).splits["train"].rows == 9
+
+
+def test_a_subset_that_cannot_be_built_anew_is_no_longer_complete(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    data = tmp_path / "data"
+    data.mkdir()
+    with pytest.raises(NotAvailableError):
+        job(run, out, data__dataset=str(data)).work()
+    assert not run.marker("subset").exists()
+
+
+def test_attempts_at_the_same_run_keep_their_timings(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    work(run, out)
+    timings = list(records.read_lines(Timing, run.timings))
+    assert [t.attempt for t in timings if t.stage == "job"] == [1, 2]
+
+
+def test_timings_of_other_inputs_are_dropped(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    work(run, out, data__train_size=9)
+    assert {t.attempt for t in records.read_lines(Timing, run.timings)} == {1}
+
+
+def test_what_the_gpu_side_says_is_shown_by_stage(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gpu_side(run: RunDir, device: str, show: Any) -> None:
+        show(Progress("train", "", 0, 0, "", "epoch 1: loss 0.7"))
+        show(Progress("load", "", 0, 0, "", "2.1 GB in memory"))
+        raise HardwareError("no memory")
+
+    monkeypatch.setattr(launch, "run_gpu_side", gpu_side)
+    work(run, out)
+    assert "[3/6] train     epoch 1: loss 0.7\n" in out.getvalue()
+    assert "      2.1 GB in memory\n" in out.getvalue()
+
+
+def test_a_fault_is_timed_too(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_gpu_side(monkeypatch)
+    work(run, out)
+    stages = [t.stage for t in records.read_lines(Timing, run.timings)]
+    assert stages == ["fetch", "subset", "job"]
+
+
+def test_a_missed_gate_raises() -> None:
+    results = type("Results", (), {"gates": records.Gates(False, ("one", "two"))})()
+    with pytest.raises(GateError, match="one; two"):
+        pipeline.check_gates(results)
+
+
+def test_a_gate_that_is_met_raises_nothing() -> None:
+    results = type("Results", (), {"gates": records.Gates(True, ())})()
+    pipeline.check_gates(results)

@@ -1,0 +1,132 @@
+"""Records go to JSON and come back the same, and only as what they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlijob import records
+from nlijob.config import load_config, recipe_names
+from nlijob.records import Example, Prediction, RunRecord, SplitScore, Timing
+
+CLASSES = [
+    value
+    for value in vars(records).values()
+    if dataclasses.is_dataclass(value) and value.__module__ == records.__name__
+]
+EXAMPLE = Example(3, "Ein Mann\u2028liest.\r\n", 'Er "liest".', 1)
+PREDICTION = Prediction("test", 3, 1, 0, (0.5, 0.25, 0.25), None, 1.5, 9)
+
+
+def filled(hint: Any, optional: bool) -> Any:
+    """A value of a type; where it may be None, it is with `optional` only."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return None if optional else filled(arguments[0], optional)
+    if origin is typing.Literal:
+        return arguments[-1]
+    if origin is tuple:
+        return (filled(arguments[0], optional),) * 2
+    if origin is dict:
+        return {"k": filled(arguments[1], optional)}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return hint(**{f.name: filled(hints[f.name], optional) for f in dataclasses.fields(hint)})
+    return {int: 7, float: 0.1, str: "é\n", bool: True}[hint]
+
+
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_record_comes_back_from_json_as_it_was(cls: type[Any], optional: bool) -> None:
+    record = filled(cls, optional)
+    assert records.from_json(cls, json.loads(records.dump(record))) == record
+    assert records.from_json(cls, json.loads(records.dump_line(record))) == record
+
+
+def test_all_records_are_tried() -> None:
+    assert {records.Results, records.Marker, records.WorkerTask, RunRecord} <= set(CLASSES)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_runs_whole_configuration_comes_back(recipe: str, tmp_path: Path) -> None:
+    record = RunRecord("id", recipe, load_config(recipe), ("--epochs", "3"), "today", "0.1")
+    path = tmp_path / "config.json"
+    path.write_text(records.dump(record), encoding="utf-8")
+    assert records.read(RunRecord, path) == record
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_figure_that_is_no_number_is_not_written(value: float) -> None:
+    with pytest.raises(ValueError, match=r"Prediction\.loss is -?(nan|inf)"):
+        records.dump(replace(PREDICTION, loss=value))
+
+
+def test_a_figure_that_is_no_number_is_found_at_any_depth() -> None:
+    with pytest.raises(ValueError, match=r"probabilities\[1\] is nan"):
+        records.dump_line(replace(PREDICTION, probabilities=(0.5, math.nan)))
+
+
+def test_a_figure_that_is_no_number_is_not_read() -> None:
+    text = records.dump(PREDICTION).replace('"loss": 1.5', '"loss": NaN')
+    with pytest.raises(ValueError, match="loss: expected a number, got nan"):
+        records.from_json(Prediction, json.loads(text))
+
+
+def test_every_wrong_key_is_named() -> None:
+    with pytest.raises(ValueError, match="not a Example") as caught:
+        records.from_json(Example, {"index": "3", "premise": "", "label": 0, "lable": 1})
+    for text in ("index: expected a whole number", "hypothesis: missing", "lable: unknown key"):
+        assert text in str(caught.value)
+
+
+def test_a_record_is_one_line_of_json_lines_whatever_its_texts() -> None:
+    line = records.dump_line(EXAMPLE)
+    assert line.endswith("\n")
+    assert len(line.encode().splitlines()) == 1
+
+
+def test_json_lines_come_back_in_order(tmp_path: Path) -> None:
+    examples = [replace(EXAMPLE, index=index) for index in range(3)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text(records.dump_lines(examples), encoding="utf-8")
+    assert list(records.read_lines(Example, path)) == examples
+
+
+@pytest.mark.parametrize("lost", [1, 2, 20])
+def test_a_last_line_cut_short_is_passed_over(tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "rows.jsonl"
+    text = records.dump_line(EXAMPLE) + records.dump_line(EXAMPLE)
+    path.write_bytes(text.encode()[:-lost])
+    assert list(records.read_lines(Example, path)) == [EXAMPLE]
+
+
+def test_a_last_line_cut_within_a_character_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    line = records.dump_line(EXAMPLE).encode()
+    path.write_bytes(line + '{"index": 4, "premise": "é'.encode()[:-1])
+    assert list(records.read_lines(Example, path)) == [EXAMPLE]
+
+
+def test_a_line_broken_elsewhere_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"index": 1\n' + records.dump_line(EXAMPLE), encoding="utf-8")
+    with pytest.raises(ValueError, match="delimiter"):
+        list(records.read_lines(Example, path))
+
+
+def test_what_has_a_default_may_be_left_out_of_a_line() -> None:
+    data = {"attempt": 1, "stage": "train", "part": "", "started_at_s": 0, "duration_s": 2}
+    assert records.from_json(Timing, data) == Timing(1, "train", "", 0.0, 2.0)
+
+
+def test_scores_say_accuracy_and_speed() -> None:
+    score = SplitScore("test", rows=8, correct=6, loss=0.5, duration_s=2.0)
+    assert (score.accuracy, score.examples_per_s) == (0.75, 4.0)

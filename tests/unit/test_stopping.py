@@ -1,0 +1,85 @@
+"""Stop signals and the lifeline, each in a process of its own, as they end it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from nlijob.stopping import Stopped
+from tests.jobs import ROOT
+
+BODY = """
+import os, signal, sys, time
+from nlijob import stopping
+
+stopping.raise_on_signals()
+try:
+    {start}
+    print("ready", flush=True)
+    try:
+        time.sleep(30)
+    except Exception:
+        print("swallowed")
+except stopping.Stopped as stop:
+    {stopped}
+    print("stopped by", stop)
+"""
+
+
+@contextmanager
+def started(start: str = "pass", stopped: str = "pass") -> Iterator[subprocess.Popen[str]]:
+    """A process that waits, past its first line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BODY.format(start=start, stopped=stopped)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def last_words(process: subprocess.Popen[str]) -> str:
+    shown, _ = process.communicate(timeout=10)
+    return shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_raises_stopped_with_its_name(number: signal.Signals) -> None:
+    with started() as process:
+        process.send_signal(number)
+        assert last_words(process) == f"stopped by {number.name}\n"
+
+
+def test_a_second_signal_does_not_interrupt_the_way_out() -> None:
+    ways_out = "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)"
+    with started(stopped=ways_out) as process:
+        process.send_signal(signal.SIGTERM)
+        assert last_words(process) == "stopped by SIGTERM\n"
+
+
+def test_the_end_of_the_lifeline_stops_the_process() -> None:
+    with started("stopping.stop_when_closed(sys.stdin.fileno())") as process:
+        assert process.stdin
+        process.stdin.write("still here")
+        process.stdin.flush()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.stdin.close()
+        process.stdin = None
+        assert last_words(process) == "stopped by SIGTERM\n"
+
+
+def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:
+    assert not issubclass(Stopped, Exception)

@@ -1,0 +1,395 @@
+"""Which rows are taken of a source, what they become, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from nlijob import records
+from nlijob.config import DataConfig, SplitSize
+from nlijob.errors import NotAvailableError
+from nlijob.hub import Hub
+from nlijob.records import SPLITS, Example, Manifest
+from nlijob.rundir import RunDir
+from nlijob.subset import build_subset, chosen_indices, rule_text, source_stamp
+
+NAMES = ("entailment", "neutral", "contradiction")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def rows(count: int, split: str = "") -> list[dict[str, Any]]:
+    return [
+        {"premise": f"{split} premise {i}", "hypothesis": f"hypothesis {i}", "label": i % 3}
+        for i in range(count)
+    ]
+
+
+def write_jsonl(path: Path, content: Rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+
+
+def write_csv(path: Path, content: Rows, encoding: str = "utf-8") -> None:
+    with path.open("w", encoding=encoding, newline="") as handle:
+        writer = csv.DictWriter(handle, list(content[0]))
+        writer.writeheader()
+        writer.writerows(content)
+
+
+def write_parquet(path: Path, content: Rows) -> None:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(content)), path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A data folder with twelve rows a split."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for split in SPLITS:
+        write_jsonl(folder / f"{split}.jsonl", rows(12, split))
+    return folder
+
+
+def config(source: Path, **changes: Any) -> DataConfig:
+    sizes = {f"{split}_size": 0 for split in SPLITS if f"{split}_stride" not in changes}
+    return DataConfig(str(source), **{**sizes, **changes})
+
+
+def build(source: Path, **changes: Any) -> tuple[Manifest, RunDir]:
+    run = RunDir(source.parent / "run")
+    return build_subset(config(source, **changes), run, Hub(True, print)), run
+
+
+def taken(source: Path, **changes: Any) -> list[Example]:
+    """The rows taken of the test split."""
+    _, run = build(source, **changes)
+    return list(records.read_lines(Example, run.subset("test")))
+
+
+def refusal(source: Path, **changes: Any) -> NotAvailableError:
+    with pytest.raises(NotAvailableError) as caught:
+        build(source, **changes)
+    return caught.value
+
+
+# ---------------------------------------------------------------- the rule
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "indices"),
+    [
+        (10, SplitSize(stride=4), [0, 4, 8]),
+        (9, SplitSize(stride=4), [0, 4, 8]),
+        (8, SplitSize(stride=4), [0, 4]),
+        (3, SplitSize(stride=100), [0]),
+        (3, SplitSize(stride=1), [0, 1, 2]),
+        (10, SplitSize(size=4), [0, 2, 5, 7]),
+        (10, SplitSize(size=1), [0]),
+        (4, SplitSize(size=4), [0, 1, 2, 3]),
+        (4, SplitSize(size=9), [0, 1, 2, 3]),
+        (4, SplitSize(size=0), [0, 1, 2, 3]),
+        (0, SplitSize(size=3), []),
+        (0, SplitSize(stride=3), []),
+    ],
+)
+def test_the_rule_takes_these_rows(count: int, wanted: SplitSize, indices: list[int]) -> None:
+    assert chosen_indices(count, wanted) == indices
+
+
+@pytest.mark.parametrize(("count", "stride", "rows"), [(550_152, 550, 1001), (10_000, 100, 100)])
+def test_the_default_strides_on_snli(count: int, stride: int, rows: int) -> None:
+    assert len(chosen_indices(count, SplitSize(stride=stride))) == rows
+
+
+@pytest.mark.parametrize("size", [1, 7, 333, 999])
+def test_a_size_gives_that_many_rows_evenly_spaced(size: int) -> None:
+    indices = chosen_indices(1000, SplitSize(size=size))
+    gaps = {b - a for a, b in pairwise(indices)}
+    assert len(indices) == size
+    assert max(gaps, default=1) - min(gaps, default=1) <= 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "text"),
+    [
+        (SplitSize(stride=550), "every 550th row"),
+        (SplitSize(stride=2), "every 2nd row"),
+        (SplitSize(stride=3), "every 3rd row"),
+        (SplitSize(stride=11), "every 11th row"),
+        (SplitSize(stride=121), "every 121st row"),
+        (SplitSize(stride=1), "all rows"),
+        (SplitSize(size=0), "all rows"),
+        (SplitSize(size=1200), "1,200 evenly spaced rows"),
+    ],
+)
+def test_the_rule_in_words(wanted: SplitSize, text: str) -> None:
+    assert rule_text(wanted) == text
+
+
+def test_rows_keep_their_number_in_the_source(source: Path) -> None:
+    assert [e.index for e in taken(source, test_stride=5)] == [0, 5, 10]
+
+
+# ---------------------------------------------------------------- unlabelled rows
+
+
+def test_unlabelled_rows_are_dropped_after_the_rule_and_counted(source: Path) -> None:
+    content = rows(12)
+    for index in (1, 4, 8):
+        content[index]["label"] = -1
+    write_jsonl(source / "test.jsonl", content)
+    manifest, _ = build(source, test_stride=4)
+    test = manifest.splits["test"]
+    assert (test.source_rows, test.selected, test.unlabelled_dropped, test.rows) == (12, 3, 2, 1)
+    assert test.indices == (0,)
+
+
+def test_an_unlabelled_row_may_lack_its_texts(source: Path) -> None:
+    write_jsonl(source / "test.jsonl", [*rows(2), {"premise": None, "label": -1}])
+    assert len(taken(source)) == 2
+
+
+def test_a_split_without_a_labelled_row_is_refused(source: Path) -> None:
+    write_jsonl(source / "test.jsonl", [{**row, "label": -1} for row in rows(3)])
+    assert "split test: no labelled row is left (3 rows, 3 taken" in refusal(source).message
+
+
+def test_an_empty_split_is_refused(source: Path) -> None:
+    (source / "test.jsonl").write_text("", encoding="utf-8")
+    assert "split test: no labelled row is left (0 rows" in refusal(source).message
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write"), [("jsonl", write_jsonl), ("csv", write_csv), ("parquet", write_parquet)]
+)
+def test_every_format_gives_the_same_rows(source: Path, suffix: str, write: Any) -> None:
+    content = [
+        {"premise": 'Il dit "été",\nfin', "hypothesis": "ligne 1\r\nligne 2", "label": 2},
+        {"premise": "猫", "hypothesis": "", "label": 0},
+    ]
+    (source / "test.jsonl").unlink()
+    write(source / f"test.{suffix}", content)
+    assert taken(source) == [
+        Example(0, 'Il dit "été",\nfin', "ligne 1\r\nligne 2", 2),
+        Example(1, "猫", "", 0),
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_column(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    write_csv(source / "test.csv", rows(3), encoding="utf-8-sig")
+    (source / "train.jsonl").write_text(json.dumps(rows(1)[0]), encoding="utf-8-sig")
+    assert len(taken(source)) == 3
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_file_that_is_not_what_its_name_says_is_told(source: Path, suffix: str) -> None:
+    (source / "test.jsonl").unlink()
+    (source / f"test.{suffix}").write_bytes(b"premise,hypothesis,label\n\xe9,b,0\n")
+    assert f"test.{suffix} cannot be read" in refusal(source).message
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", ""])
+def test_a_broken_line_is_told_by_its_number(source: Path, line: str) -> None:
+    good = json.dumps(rows(1)[0])
+    (source / "test.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8")
+    assert "test.jsonl, line 2: not" in refusal(source).message
+
+
+def test_a_split_in_two_formats_is_refused(source: Path) -> None:
+    write_csv(source / "test.csv", rows(3))
+    assert "split test more than once: test.jsonl, test.csv" in refusal(source).message
+
+
+def test_a_missing_split_is_told_with_the_keys_that_name_splits(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    error = refusal(source)
+    assert "holds no test.jsonl, test.parquet or test.csv" in error.message
+    assert "data.test_split" in error.hint
+
+
+def test_splits_may_have_other_names(source: Path) -> None:
+    (source / "test.jsonl").rename(source / "test_matched.jsonl")
+    assert len(taken(source, test_split="test_matched")) == 12
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "no such folder" in refusal(tmp_path / "nowhere").message
+
+
+def test_the_source_stamp_changes_with_a_file(source: Path) -> None:
+    before = source_stamp(config(source))
+    os.utime(source / "test.jsonl", ns=(1, 1))
+    assert source_stamp(config(source)) != before
+
+
+def test_a_hub_data_set_has_no_stamp() -> None:
+    assert source_stamp(DataConfig("owner/name")) == ""
+
+
+# ---------------------------------------------------------------- columns and labels
+
+
+def test_columns_may_have_other_names(source: Path) -> None:
+    write_jsonl(source / "test.jsonl", [{"a": "one", "b": "two", "c": 1}])
+    for split in ("train", "validation"):
+        write_jsonl(source / f"{split}.jsonl", [{"a": "", "b": "", "c": 0}])
+    names = {"premise_column": "a", "hypothesis_column": "b", "label_column": "c"}
+    assert taken(source, **names) == [Example(0, "one", "two", 1)]
+
+
+def test_a_missing_column_is_told_with_those_there_are(source: Path) -> None:
+    write_jsonl(source / "test.jsonl", [{"premise": "a", "answer": "b", "label": 0}])
+    error = refusal(source)
+    assert "no column hypothesis; there are premise, answer, label" in error.message
+    assert "data.hypothesis_column" in error.hint
+
+
+def test_the_corpus_own_format_is_read_and_its_dash_is_unlabelled(source: Path) -> None:
+    own = [
+        {"gold_label": label, "sentence1": f"one {i}", "sentence2": f"two {i}", "pairID": "x"}
+        for i, label in enumerate(["neutral", "-", "contradiction", "entailment"])
+    ]
+    write_jsonl(source / "test.jsonl", own)
+    assert taken(source) == [
+        Example(0, "one 0", "two 0", 1),
+        Example(2, "one 2", "two 2", 2),
+        Example(3, "one 3", "two 3", 0),
+    ]
+    manifest, _ = build(source)
+    assert manifest.splits["test"].unlabelled_dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [(0, 0), ("0", 0), (" 2 ", 2), ("neutral", 1), (-1, None), ("-1", None), ("-", None)],
+)
+def test_labels_may_be_numbers_or_names(source: Path, label: Any, number: int | None) -> None:
+    write_jsonl(source / "test.jsonl", [rows(1)[0], {**rows(2)[1], "label": label}])
+    assert [e.label for e in taken(source)[1:]] == ([] if number is None else [number])
+
+
+def test_a_label_map_says_what_other_spellings_mean(source: Path) -> None:
+    spelt = [{**rows(1)[0], "label": label} for label in ("e", "c", "?", "neutral")]
+    write_jsonl(source / "test.jsonl", spelt)
+    label_map = {"e": 0, "c": 2, "?": -1}
+    assert [e.label for e in taken(source, label_map=label_map)] == [0, 2, 1]
+
+
+def test_a_label_map_wins_over_the_numbers_of_the_source(source: Path) -> None:
+    flipped = {"0": 2, "2": 0}
+    assert [e.label for e in taken(source, label_map=flipped)][:3] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("label", [3, -2, "hidden", None, 1.0, True])
+def test_a_label_out_of_range_names_its_row(source: Path, label: Any) -> None:
+    content = rows(12)
+    content[8]["label"] = label
+    write_jsonl(source / "test.jsonl", content)
+    error = refusal(source, test_stride=4)
+    assert f"split test: 1 rows cannot be used (row 8: label {label!r})" in error.message
+    assert "labels are 0 to 2, entailment, neutral, contradiction, or -1" in error.hint
+
+
+def test_of_many_rows_at_fault_the_first_few_are_named(source: Path) -> None:
+    write_jsonl(source / "test.jsonl", [{**row, "label": 7} for row in rows(9)])
+    message = refusal(source).message
+    assert "9 rows cannot be used" in message
+    assert "row 4: label 7; ...)" in message
+    assert "row 5" not in message
+
+
+@pytest.mark.parametrize("text", [None, 3, "half an emoji: \ud83d"])
+def test_a_row_whose_premise_is_no_text_is_named(source: Path, text: Any) -> None:
+    write_jsonl(source / "test.jsonl", [*rows(1), {**rows(2)[1], "premise": text}])
+    assert "row 1: premise or hypothesis is not a text" in refusal(source).message
+
+
+# ---------------------------------------------------------------- the manifest
+
+
+def test_the_manifest_on_disk_is_the_one_returned(source: Path) -> None:
+    manifest, run = build(source)
+    assert records.read(Manifest, run.manifest) == manifest
+
+
+def test_the_manifest_says_what_was_asked_for(source: Path) -> None:
+    manifest, _ = build(source, test_stride=4, config_name="c", revision="r")
+    assert (manifest.dataset, manifest.revision, manifest.config_name) == (str(source), "r", "c")
+    assert manifest.label_names == NAMES
+    assert manifest.splits["test"].rule == "every 4th row"
+    assert manifest.splits["test"].class_counts == (1, 1, 1)
+
+
+def test_premises_that_splits_share_are_counted_once_each(source: Path) -> None:
+    shared = [{**row, "premise": "seen before"} for row in rows(3)]
+    write_jsonl(source / "train.jsonl", [*rows(3, "train"), *shared])
+    write_jsonl(source / "test.jsonl", [*rows(3, "test"), *shared])
+    manifest, _ = build(source)
+    assert manifest.shared_premises == {
+        "train+validation": 0,
+        "train+test": 1,
+        "validation+test": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("premise", "other"), ("hypothesis", "other"), ("label", 2)]
+)
+def test_the_hash_of_the_rows_changes_with_any_of_them(
+    source: Path, column: str, value: Any
+) -> None:
+    before, _ = build(source)
+    content = rows(12, "test")
+    content[7][column] = value
+    write_jsonl(source / "test.jsonl", content)
+    after, _ = build(source)
+    assert after.splits["test"].rows_sha256 != before.splits["test"].rows_sha256
+    assert after.splits["train"].rows_sha256 == before.splits["train"].rows_sha256
+
+
+def test_the_hash_is_of_the_rows_not_of_their_file(source: Path) -> None:
+    before, _ = build(source)
+    (source / "test.jsonl").unlink()
+    write_parquet(source / "test.parquet", rows(12, "test"))
+    after, _ = build(source)
+    assert after.splits["test"].rows_sha256 == before.splits["test"].rows_sha256
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        ({"test_size": 50}, "test: 50 rows were asked for, the split has 12; all were taken"),
+        ({"test_stride": 3}, "test: no row is labelled neutral, contradiction"),
+    ],
+)
+def test_what_is_odd_about_a_split_is_a_warning(
+    source: Path, changes: dict[str, Any], warning: str
+) -> None:
+    manifest, _ = build(source, **changes)
+    assert manifest.warnings == (warning,)
+
+
+def test_blank_texts_are_a_warning(source: Path) -> None:
+    content = rows(12)
+    content[2]["premise"] = "  "
+    content[3]["hypothesis"] = ""
+    write_jsonl(source / "test.jsonl", content)
+    manifest, _ = build(source)
+    assert manifest.warnings == ("test: 2 rows have an empty premise or hypothesis",)
+
+
+def test_a_sound_subset_has_no_warning(source: Path) -> None:
+    manifest, _ = build(source)
+    assert manifest.warnings == ()

@@ -1,0 +1,125 @@
+"""Plain data into dataclasses: names and types are checked all the way down."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from nlijob.typed import build
+
+
+@dataclass(frozen=True)
+class Inner:
+    names: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outer:
+    size: int
+    rate: float = 0.5
+    on: bool = False
+    kind: Literal["red", "blue"] = "red"
+    limit: int | None = None
+    inner: Inner = Inner()
+    inners: tuple[Inner, ...] = ()
+
+
+def faults_of(data: object, where: str = "") -> list[str]:
+    faults: list[str] = []
+    build(Outer, data, where, faults)
+    return faults
+
+
+def built(**data: Any) -> Outer | None:
+    faults: list[str] = []
+    outer = build(Outer, data, "", faults)
+    assert faults == []
+    return outer
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    assert built(size=3) == Outer(3)
+
+
+def test_lists_become_tuples_and_tables_dataclasses() -> None:
+    inner = {"names": ["a", "b"], "counts": {"x": 1}}
+    expected = Inner(("a", "b"), {"x": 1})
+    assert built(size=1, inner=inner, inners=[inner]) == Outer(
+        1, inner=expected, inners=(expected,)
+    )
+
+
+def test_a_whole_number_serves_as_a_number() -> None:
+    outer = built(size=1, rate=2)
+    assert outer is not None
+    assert isinstance(outer.rate, float)
+
+
+def test_an_optional_value_may_be_none() -> None:
+    assert built(size=1, limit=None) == Outer(1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("size", "3", "size: expected a whole number, got '3'"),
+        ("size", 3.0, "size: expected a whole number, got 3.0"),
+        ("size", True, "size: expected a whole number, got True"),
+        ("size", None, "size: expected a whole number, got None"),
+        ("rate", True, "rate: expected a number, got True"),
+        ("rate", "fast", "rate: expected a number, got 'fast'"),
+        ("on", 1, "on: expected true or false, got 1"),
+        ("kind", "green", "kind: 'green' is none of 'red', 'blue'"),
+        ("limit", "none", "limit: expected a whole number, got 'none'"),
+        ("inner", 3, "inner: expected a table of keys, got 3"),
+        ("inner", {"names": "a"}, "inner.names: expected a list, got 'a'"),
+        ("inner", {"names": ["a", 2]}, "inner.names[1]: expected a text, got 2"),
+        ("inner", {"counts": {"x": "y"}}, "inner.counts.x: expected a whole number, got 'y'"),
+        ("inners", [{}, {"names": [1]}], "inners[1].names[0]: expected a text, got 1"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_place(key: str, value: Any, fault: str) -> None:
+    assert faults_of({"size": 1, key: value}) == [fault]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_refused(value: float) -> None:
+    assert faults_of({"size": 1, "rate": value}) == [f"rate: expected a number, got {value}"]
+
+
+def test_an_unknown_key_close_to_a_known_one_is_suggested() -> None:
+    assert faults_of({"size": 1, "limt": 3}) == ["limt: unknown key; did you mean 'limit'?"]
+
+
+def test_an_unknown_key_like_no_other_lists_what_is_known() -> None:
+    (fault,) = faults_of({"size": 1, "inner": {"zzz": 3}})
+    assert fault == "inner.zzz: unknown key; known: names, counts"
+
+
+def test_every_fault_is_told() -> None:
+    faults = faults_of({"rate": "x", "kind": "y", "inner": {"z": 1}}, "outer")
+    assert {fault.partition(":")[0] for fault in faults} == {
+        *("outer.size", "outer.rate", "outer.kind", "outer.inner.z")
+    }
+
+
+def test_values_at_fault_are_left_at_their_default_beside_sound_ones() -> None:
+    data = {"size": 3, "rate": "x", "inner": {"names": ["a"], "counts": 1, "z": 1}}
+    assert build(Outer, data, "", []) == Outer(3, inner=Inner(("a",)))
+
+
+def test_nothing_is_built_without_a_value_that_has_no_default() -> None:
+    assert build(Outer, {"size": "x"}, "", []) is None
+
+
+def test_what_is_no_table_is_told() -> None:
+    assert faults_of([1, 2], "outer") == ["outer: expected a table of keys, got [1, 2]"]
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    (fault,) = faults_of({"size": "x" * 1000})
+    assert len(fault) < 120
