@@ -22,7 +22,7 @@ else
 endif
 
 test: .venv/.ready ## run the tests (no GPU needed)
-	$(python) -m pytest -n 2 -m "not slow and not gpu" $(ARGS)
+	$(python) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: .venv/.ready ## run the tests that take minutes
 	$(python) -m pytest -m slow $(ARGS)

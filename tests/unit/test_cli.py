@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,6 +192,20 @@ def test_a_stopped_job_ends_with_75_and_says_how_to_go_on(
     assert shown.code == 75
     assert "error: stopped" in shown.err
     assert "hint: the same command goes on from what is complete" in shown.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_ends_the_job_with_75(
+    monkeypatch: pytest.MonkeyPatch, call: Caller, number: signal.Signals
+) -> None:
+    def work(_: Job) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    monkeypatch.setattr(call, "_work_of", lambda: work)
+    shown = call("run", "--recipe", "demo")
+    assert shown.code == 75
+    assert f"error: stopped ({number.name})" in shown.err
 
 
 def test_a_run_that_another_job_holds_ends_with_2(call: Caller) -> None:
