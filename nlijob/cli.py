@@ -57,6 +57,9 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
 """Option -> configuration key, type, help."""
 
 
+OWN_OPTIONS = ("-h", "--help", "--version")
+
+
 class Assignment(click.types.StringParamType):
     """section.key=value; in NLIJOB_SET several, apart by white space, which values may hold too."""
 
@@ -65,6 +68,16 @@ class Assignment(click.types.StringParamType):
     def split_envvar_value(self, rv: str) -> list[str]:
         """The assignments in the environment variable."""
         return re.split(r"\s+(?=\w+\.\w+\s*=)", rv.strip())
+
+
+class JobGroup(click.Group):
+    """The commands; with none named, the options are those of `run`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `run` in front where no command is named."""
+        if not args or (args[0].startswith("-") and args[0] not in OWN_OPTIONS):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
 def main() -> int:
@@ -93,10 +106,9 @@ def main() -> int:
         return ExitCode.INTERNAL
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=JobGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nlijob")
-@click.pass_context
-def cli(context: click.Context) -> int:
+def cli() -> None:
     """Fine-tune a language model on an NLI data set with QLoRA and report what it brought.
 
     With no command, runs the whole job (`run`). Every option is also an environment variable:
@@ -105,10 +117,6 @@ def cli(context: click.Context) -> int:
     Exit codes: 0 done, 2 usage or configuration, 3 gate failed, 4 model or data not to be had,
     5 hardware not suitable or out of memory, 6 training diverged, 70 internal error, 75 stopped.
     """
-    if context.invoked_subcommand is None:
-        with run.make_context("run", [], parent=context) as run_context:
-            return int(run.invoke(run_context))
-    return ExitCode.DONE
 
 
 def recipe_options(command: F) -> F:
@@ -252,8 +260,7 @@ def _configuration(recipe: str, assignments: tuple[str, ...], options: dict[str,
     overrides = dict(parse_assignment(text) for text in assignments)
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):
-        if given[f"{split}-size"] is not None and given[f"{split}-stride"] is not None:
-            raise ConfigurationError(f"--{split}-size and --{split}-stride: give one of the two")
+        _settle_size(given, f"{split}-size", f"{split}-stride")
     for name, (key, _, _) in OPTIONS.items():
         if given[name] is not None:
             overrides[key] = given[name]
@@ -263,6 +270,21 @@ def _configuration(recipe: str, assignments: tuple[str, ...], options: dict[str,
         overrides.setdefault("data.revision", None)
         overrides.setdefault("data.config_name", None)
     return load_config(recipe, overrides)
+
+
+def _settle_size(given: dict[str, Any], size: str, stride: str) -> None:
+    """Of a size and a stride, the one on the command line wins over one in the environment."""
+    if given[size] is None or given[stride] is None:
+        return
+    source = click.get_current_context().get_parameter_source
+    typed = [
+        name
+        for name in (size, stride)
+        if source(name.replace("-", "_")) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if len(typed) != 1:
+        raise ConfigurationError(f"--{size} and --{stride}: give one of the two")
+    given[stride if typed == [size] else size] = None
 
 
 def _default_run_id(recipe: str, config: JobConfig) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import time
 from pathlib import Path
@@ -22,9 +23,11 @@ MIB = 1024 * 1024
 
 
 def gpu_count() -> int:
-    """GPUs that the NVIDIA driver shows; 0 where there is no driver."""
+    """GPUs that the NVIDIA driver shows; 0 with no driver, or where all are hidden from CUDA."""
     import pynvml
 
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] in ("", "-1"):
+        return 0
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

@@ -102,7 +102,7 @@ def call(
         (("run", "--epochs", "three"), "'three' is not a valid integer"),
         (("run", "--train-stride", "0"), "0 is not in the range"),
         (("run", "--device", "tpu"), "'tpu' is not one of"),
-        (("--epochs", "3"), "No such option"),
+        (("--epoch", "3"), "No such option"),
         (("train",), "No such command"),
         (("report",), "Missing argument"),
         (("prefetch", "--recipe", "dmo"), "did you mean 'demo'?"),
@@ -457,3 +457,13 @@ def cpu_seconds(*arguments: str) -> float:
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     return usage.ru_utime + usage.ru_stime
+
+
+def test_options_with_no_command_are_those_of_run(call: Caller) -> None:
+    job = call.job("--recipe", "demo", "--epochs", "3")
+    assert job.config.train.epochs == 3
+
+
+def test_a_size_on_the_command_line_wins_over_a_stride_in_the_environment(call: Caller) -> None:
+    job = call.job("--recipe", "demo", "--train-size", "7", NLIJOB_TRAIN_STRIDE="5")
+    assert (job.config.data.train_size, job.config.data.train_stride) == (7, None)
