@@ -94,7 +94,10 @@ def ask(
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, json.dumps([calls, offline])],
         cwd=jobs.ROOT,
-        env={**environment, "PYTHONPATH": str(jobs.ROOT)},
+        env={
+            **environment,
+            "PYTHONPATH": os.pathsep.join([str(jobs.ROOT), *filter(None, sys.path)]),
+        },
         capture_output=True,
         text=True,
         timeout=120,
