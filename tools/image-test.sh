@@ -30,8 +30,9 @@ cleanup() {
 trap cleanup EXIT
 
 step "tools"
-if ! command -v buildah podman runc mmdebstrap >/dev/null; then
-    { apt-get update && apt-get install --yes --no-install-recommends buildah podman runc mmdebstrap; } \
+programs=(buildah podman runc mmdebstrap)
+if [ "$(command -v "${programs[@]}" | wc -l)" != ${#programs[@]} ]; then
+    { apt-get update && apt-get install --yes --no-install-recommends "${programs[@]}"; } \
         >"$work/apt.log" 2>&1 || { tail -20 "$work/apt.log"; exit 1; }
 fi
 
