@@ -182,7 +182,7 @@ def run(
     config = _configuration(recipe, assignments, options)
     run_dir = RunDir(runs_dir / _checked_run_id(run_id or _default_run_id(recipe, config)))
     console = Console()
-    config = _with_device(config, console, run_dir)
+    config = _with_device(config, recipe, console, run_dir)
     record = RunRecord(
         run_id=run_dir.root.name,
         recipe=recipe,
@@ -302,7 +302,7 @@ def _checked_run_id(run_id: str) -> str:
     return run_id
 
 
-def _with_device(config: JobConfig, console: Console, run_dir: Any) -> JobConfig:
+def _with_device(config: JobConfig, recipe: str, console: Console, run_dir: Any) -> JobConfig:
     """Settle "auto", so that a run's records say where its figures come from."""
     from nlijob.hardware import gpu_count
 
@@ -310,7 +310,9 @@ def _with_device(config: JobConfig, console: Console, run_dir: Any) -> JobConfig
     gpus = gpu_count() if wanted != "cpu" else 0
     if gpus == 0 and (wanted == "cuda" or (wanted == "auto" and config.model.requires_gpu)):
         raise HardwareError(
-            "this recipe is made for a GPU, and there is none with an NVIDIA driver",
+            f"recipe {recipe_name(recipe)} is made for a GPU, and there is none with an NVIDIA driver"
+            if config.model.requires_gpu
+            else "--device cuda: there is no GPU with an NVIDIA driver",
             "in a container give --gpus all; `--recipe demo` runs on a CPU; "
             "`--device cpu` runs this one there, slowly",
         )
