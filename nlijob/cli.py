@@ -310,7 +310,7 @@ def _with_device(config: JobConfig, recipe: str, console: Console, run_dir: Any)
     gpus = gpu_count() if wanted != "cpu" else 0
     if gpus == 0 and (wanted == "cuda" or (wanted == "auto" and config.model.requires_gpu)):
         raise HardwareError(
-            f"recipe {recipe_name(recipe)} is made for a GPU, and there is none with an NVIDIA driver"
+            f"recipe {recipe_name(recipe)} is made for a GPU; there is none with an NVIDIA driver"
             if config.model.requires_gpu
             else "--device cuda: there is no GPU with an NVIDIA driver",
             "in a container give --gpus all; `--recipe demo` runs on a CPU; "
