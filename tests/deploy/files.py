@@ -1,0 +1,55 @@
+"""What the tests of this folder share: the files, and the job's command line as they use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from nlijob.cli import cli
+from nlijob.errors import ExitCode
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+
+RETRY = (ExitCode.STOPPED,)
+FAIL_AT_ONCE = (
+    ExitCode.CONFIGURATION,
+    ExitCode.GATE_FAILED,
+    ExitCode.NOT_AVAILABLE,
+    ExitCode.DIVERGED,
+)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path) -> list[Any]:
+    """The file's documents."""
+    yaml = pytest.importorskip("yaml")
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+def job_variables() -> set[str]:
+    """The environment variables that are options of a run."""
+    variables = {option.envvar for option in cli.commands["run"].params}
+    return {variable for variable in variables if isinstance(variable, str)}
+
+
+def parse(
+    arguments: list[str], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    """The options of `run` as the job would read them; fails the test where it would refuse."""
+    for name in job_variables():
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    command, *rest = arguments
+    assert command == "run"
+    context: click.Context = cli.commands["run"].make_context("run", rest)
+    return context.params
