@@ -13,7 +13,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, Results, TrainStep, read_lines
 from nlijob.report.model_card import model_card
 from nlijob.report.plots import draw
-from nlijob.report.view import build_page
+from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
 
 TEMPLATES = Path(__file__).parents[2] / "templates"

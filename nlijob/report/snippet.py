@@ -94,6 +94,19 @@ def usage_snippet(results: Results) -> str:
     )
 
 
+def usage_note(results: Results) -> str:
+    """What to know before running the script."""
+    note = (
+        "Run it in the folder of this report, where the adapter stands as adapter/ (PEFT format)."
+    )
+    if results.run.config.model.name == "demo":
+        note += (
+            " The base model is the demo's own: put the path of the folder nlijob/demo/model in "
+            "place of 'demo'."
+        )
+    return note
+
+
 def _quantization(results: Results) -> str:
     if not _is_quantized(results):
         return ""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-
-NBSP = "\u00a0"
-CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
 
 
 @dataclass(frozen=True)
@@ -71,12 +67,6 @@ def columns(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, numeric=position > 0) for position, name in enumerate(names))
 
 
-def visible(text: str) -> str:
-    """Untrusted text as it can be shown: control characters become their pictures."""
-    return text.translate(CONTROL_PICTURES)
-
-
-def unbroken(sentence: str) -> str:
-    """A sentence in which a number and its unit, and p and its value, stay on one line."""
-    kept = re.sub(r"(?<=\d) (?=(?:%|s|min|h|Wh|GiB)(?!\w))|(?<=[<>=]) (?=\d)", NBSP, sentence)
-    return re.sub(r"\bp (?=[<=>])", f"p{NBSP}", kept)
+def text_columns(*names: str) -> tuple[Column, ...]:
+    """Columns by name, all of them text."""
+    return tuple(Column(name, numeric=False) for name in names)

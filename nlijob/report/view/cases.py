@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, percent, probability, share_of
 from nlijob.records import Case, CaseGroups
-from nlijob.report.parts import unbroken, visible
+from nlijob.report.view.text import unbroken, visible
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Cases:
     kinds: tuple[Kind, ...]
 
 
-def case_section(groups: CaseGroups, label_names: Sequence[str]) -> Cases:
+def cases_section(groups: CaseGroups, label_names: Sequence[str]) -> Cases:
     """Counts of every kind and the shown cases."""
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
     counts = (

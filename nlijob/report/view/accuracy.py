@@ -1,0 +1,123 @@
+"""Base against tuned model on the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlijob.analysis.wording import count, decimal, interval, percent, plural, points, share_of
+from nlijob.records import ClassMetrics, Metrics, Results
+from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, columns
+from nlijob.report.view.text import percent_or
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Base against tuned on the test rows."""
+
+    lead: str
+    overall: Table
+    by_label: Table
+    matrices: tuple[Matrix, Matrix]
+
+
+def accuracy_section(results: Results) -> Accuracy:
+    """Every metric before and after, over all rows and by label, with both confusion matrices."""
+    base, tuned = results.base, results.tuned
+    names = results.manifest.label_names
+    return Accuracy(
+        lead=(
+            f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
+            "batches. Intervals are 95 % score intervals (Wilson)."
+        ),
+        overall=_overall_table(results),
+        by_label=Table(
+            "By label: one label against the rest",
+            columns(
+                "label",
+                "rows",
+                "given: before",
+                "after",
+                "precision: before",
+                "after",
+                "recall: before",
+                "after",
+                "F1: before",
+                "after",
+            ),
+            tuple(
+                _label_row(before, after)
+                for before, after in zip(base.classes, tuned.classes, strict=True)
+            ),
+        ),
+        matrices=(
+            _matrix("Before: base model", base, names),
+            _matrix("After: tuned model", tuned, names),
+        ),
+    )
+
+
+def _overall_table(results: Results) -> Table:
+    base, tuned = results.base, results.tuned
+    rows = [
+        Row(
+            (
+                "accuracy",
+                f"{share_of(base.correct, base.rows)}, {_bounds(base)}",
+                f"{share_of(tuned.correct, tuned.rows)}, {_bounds(tuned)}",
+                points(results.gain),
+            )
+        ),
+        _share_row("balanced accuracy", base.balanced_accuracy, tuned.balanced_accuracy),
+        _share_row("macro F1", base.macro_f1, tuned.macro_f1),
+        Row(
+            (
+                "mean loss (nats)",
+                decimal(base.loss),
+                decimal(tuned.loss),
+                f"{tuned.loss - base.loss:+.3f}".replace("-", "\N{MINUS SIGN}"),
+            )
+        ),
+    ]
+    if base.label_mass is not None and tuned.label_mass is not None:
+        rows.append(_share_row("probability on label tokens", base.label_mass, tuned.label_mass))
+    return Table("Test split", columns("", "before", "after", "change"), tuple(rows))
+
+
+def _share_row(name: str, before: float, after: float) -> Row:
+    return Row((name, percent(before), percent(after), points(after - before)))
+
+
+def _bounds(metrics: Metrics) -> str:
+    return interval(metrics.accuracy_interval.low, metrics.accuracy_interval.high)
+
+
+def _label_row(before: ClassMetrics, after: ClassMetrics) -> Row:
+    return Row(
+        (
+            before.name,
+            count(before.support),
+            count(before.predicted),
+            count(after.predicted),
+            percent_or(before.precision, "never given"),
+            percent_or(after.precision, "never given"),
+            percent_or(before.recall, "no rows"),
+            percent_or(after.recall, "no rows"),
+            percent(before.f1),
+            percent(after.f1),
+        )
+    )
+
+
+def _matrix(caption: str, metrics: Metrics, names: Sequence[str]) -> Matrix:
+    def cell(gold: int, predicted: int) -> MatrixCell:
+        rows, total = metrics.confusion[gold][predicted], sum(metrics.confusion[gold])
+        share = rows / total if total else 0.0
+        return MatrixCell(count(rows), percent(share, 0) if total else "", share, gold == predicted)
+
+    labels = range(len(names))
+    return Matrix(
+        caption,
+        tuple(names),
+        tuple((names[gold], tuple(cell(gold, answer) for answer in labels)) for gold in labels),
+    )

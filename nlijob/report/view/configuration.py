@@ -1,0 +1,42 @@
+"""Every value the job was given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nlijob.config import JobConfig
+from nlijob.report.view.parts import Row, Table, text_columns
+from nlijob.report.view.text import visible
+
+
+def configuration_tables(config: JobConfig) -> Iterable[Table]:
+    """Every value, a table a section; what stands outside the sections comes first."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    plain = {name: v for name, v in values.items() if not dataclasses.is_dataclass(v)}
+    yield _settings("job", plain)
+    for name, section in values.items():
+        if name not in plain:
+            keys = (field.name for field in dataclasses.fields(section))
+            yield _settings(name, {key: getattr(section, key) for key in keys})
+
+
+def _settings(section: str, values: Mapping[str, Any]) -> Table:
+    return Table(
+        section,
+        text_columns("setting", "value"),
+        tuple(Row((name, _setting(value))) for name, value in values.items()),
+    )
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return visible(", ".join(map(repr, value))) or "none"
+    if isinstance(value, dict):
+        return visible(", ".join(f"{key} = {item}" for key, item in value.items())) or "none"
+    return visible(str(value)) or "empty"

@@ -1,0 +1,87 @@
+"""Which rows the figures are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nlijob.analysis.wording import count, share_of
+from nlijob.records import SPLITS, Manifest, Results, SplitManifest
+from nlijob.report.view.parts import Column, Fact, Row, Table, columns, text_columns
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which rows the figures are about."""
+
+    facts: tuple[Fact, ...]
+    rows: Table
+    classes: Table
+    shared: Table
+    hashes: Table
+
+
+def data_section(results: Results) -> Data:
+    """Source, selection, labels, premises shared by splits, and hashes."""
+    manifest = results.manifest
+    splits = [manifest.splits[split] for split in SPLITS if split in manifest.splits]
+    return Data(
+        facts=(
+            Fact("data set", manifest.dataset),
+            Fact("revision", manifest.revision or "not pinned"),
+            Fact("configuration", manifest.config_name or "none"),
+        ),
+        rows=_rows_table(splits),
+        classes=_classes_table(splits, manifest.label_names),
+        shared=_shared_table(manifest),
+        hashes=Table(
+            "SHA-256 of the rows kept",
+            text_columns("split", "hash"),
+            tuple(Row((split.split, split.rows_sha256)) for split in splits),
+        ),
+    )
+
+
+def _rows_table(splits: Sequence[SplitManifest]) -> Table:
+    return Table(
+        "Rows of each split",
+        (
+            *text_columns("split", "rule"),
+            *map(Column, ("in the source", "taken", "unlabelled, dropped", "kept")),
+        ),
+        tuple(
+            Row(
+                (
+                    split.split,
+                    split.rule,
+                    count(split.source_rows),
+                    count(split.selected),
+                    count(split.unlabelled_dropped),
+                    count(split.rows),
+                )
+            )
+            for split in splits
+        ),
+    )
+
+
+def _classes_table(splits: Sequence[SplitManifest], label_names: Sequence[str]) -> Table:
+    return Table(
+        "Rows of each label",
+        columns("split", *label_names),
+        tuple(
+            Row((split.split, *(share_of(n, split.rows) for n in split.class_counts)))
+            for split in splits
+        ),
+    )
+
+
+def _shared_table(manifest: Manifest) -> Table:
+    return Table(
+        "Premises that stand in two splits",
+        columns("splits", "premises"),
+        tuple(
+            Row((pair.replace("+", " and "), count(number)))
+            for pair, number in manifest.shared_premises.items()
+        ),
+    )

@@ -1,0 +1,73 @@
+"""The exact model input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nlijob.analysis.wording import count, plural
+from nlijob.records import SPLITS, PromptRecord, Results
+from nlijob.report.view.parts import Column, Row, Table, columns, text_columns
+from nlijob.report.view.text import visible
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The exact model input."""
+
+    lead: str
+    template: str
+    example: str
+    tokens: str
+    example_length: str
+    labels: Table | None
+    lengths: Table
+
+
+def prompt_section(results: Results) -> Prompt:
+    """Template, one example with its tokens, the label tokens, and lengths by split."""
+    prompt = results.prompt
+    return Prompt(
+        lead=_lead(results),
+        template=visible(prompt.template),
+        example=visible(prompt.example_prompt),
+        tokens=" ".join(map(str, prompt.example_tokens)),
+        example_length=plural(len(prompt.example_tokens), "token"),
+        labels=_labels_table(results) if prompt.label_tokens else None,
+        lengths=_lengths_table(prompt),
+    )
+
+
+def _lead(results: Results) -> str:
+    causal = results.run.config.model.head == "causal"
+    lead = (
+        "The answer is the likeliest of the label tokens right after this text; nothing is "
+        "generated to get it."
+        if causal
+        else "The classification head reads the model's state at the last token of this text and "
+        "has one output a label, so there are no label tokens."
+    )
+    if not results.prompt.template:
+        lead += " There is no template: the tokenizer joins premise and hypothesis itself."
+    return lead
+
+
+def _labels_table(results: Results) -> Table:
+    prompt, names = results.prompt, results.manifest.label_names
+    rows = zip(names, prompt.label_token_texts, prompt.label_tokens, strict=True)
+    return Table(
+        "What stands for each label",
+        (*text_columns("label", "text"), Column("token id")),
+        tuple(Row((name, f"“{visible(text)}”", str(token))) for name, text, token in rows),
+    )
+
+
+def _lengths_table(prompt: PromptRecord) -> Table:
+    return Table(
+        f"Length of the model input in tokens; the model takes {count(prompt.max_length)}",
+        columns("split", "mean", "longest"),
+        tuple(
+            Row((split, f"{prompt.mean_tokens[split]:.1f}", count(prompt.longest_tokens[split])))
+            for split in SPLITS
+            if split in prompt.longest_tokens
+        ),
+    )

@@ -1,0 +1,92 @@
+"""What the job took of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
+from nlijob.records import GpuUse, Results
+from nlijob.report.view.parts import Fact
+from nlijob.report.view.text import percent_or
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the job took of the machine."""
+
+    no_gpu: str
+    gpus: tuple[tuple[str, tuple[Fact, ...]], ...]
+    facts: tuple[Fact, ...]
+    note: str
+
+
+def resources_section(results: Results) -> Resources:
+    """Load, memory, power and energy: each GPU's, then torch's and the rest of the machine's."""
+    use, environment = results.resources, results.environment
+    return Resources(
+        no_gpu="" if use.gpus else "No GPU: this job ran on the CPU.",
+        gpus=tuple((gpu.name, _gpu_facts(gpu)) for gpu in use.gpus),
+        facts=(
+            *(_torch_facts(results) if use.gpus else ()),
+            Fact(
+                "CPU",
+                percent_or(use.mean_cpu_load, NOT_MEASURED),
+                f"mean load of {environment.cpu_name}, {plural(environment.cpu_count, 'core')}",
+            ),
+            Fact(
+                "RAM",
+                gib(use.max_ram_used_bytes),
+                f"peak of the job's processes, of {gib(environment.ram_bytes)}",
+            ),
+            Fact("disk", gib(use.min_disk_free_bytes), "least free space seen"),
+        ),
+        note=_sampling_note(results),
+    )
+
+
+def total_energy_j(results: Results) -> float | None:
+    """Energy of all GPUs; None where any was not measured, as a part would pass for the whole."""
+    used = [gpu.energy_j for gpu in results.resources.gpus]
+    measured = [joules for joules in used if joules is not None]
+    return sum(measured) if measured and len(measured) == len(used) else None
+
+
+def _gpu_facts(gpu: GpuUse) -> tuple[Fact, ...]:
+    power = NOT_MEASURED if gpu.mean_power_w is None else f"{gpu.mean_power_w:.0f} W"
+    heat = NOT_MEASURED if gpu.max_temperature_c is None else f"{gpu.max_temperature_c:.0f} °C"
+    return (
+        Fact("driver", gpu.driver_version or NOT_MEASURED),
+        Fact("mean load", percent_or(gpu.mean_load, NOT_MEASURED), "over the whole job"),
+        Fact("mean load in training", percent_or(gpu.mean_training_load, NOT_MEASURED)),
+        Fact("highest load", percent_or(gpu.max_load, NOT_MEASURED)),
+        Fact(
+            "memory seen by the driver",
+            gib(gpu.max_memory_used_bytes),
+            f"highest sample, of {gib(gpu.total_memory_bytes)}",
+        ),
+        Fact("mean power", power),
+        Fact("energy", energy(gpu.energy_j)),
+        Fact("highest temperature", heat),
+        Fact("uuid", gpu.uuid or NOT_MEASURED),
+    )
+
+
+def _torch_facts(results: Results) -> tuple[Fact, ...]:
+    use = results.resources
+    return (
+        Fact("peak allocated", gib(use.peak_allocated_bytes), "GPU memory in use, by torch"),
+        Fact("peak reserved", gib(use.peak_reserved_bytes), "GPU memory held, by torch"),
+    )
+
+
+def _sampling_note(results: Results) -> str:
+    if not results.resources.samples:
+        return "The hardware was not sampled."
+    every = results.run.config.report.sample_interval_s
+    text = f"{plural(results.resources.samples, 'sample')}, one every {every:g} s."
+    if results.resources.gpus:
+        text += (
+            " Load and memory are what the driver reports for the whole card, with anything else "
+            "that ran on it; torch's figures are this job's own. 1 GiB is 1,073,741,824 bytes."
+        )
+    return text

@@ -1,0 +1,172 @@
+"""The first screen: what came of it, in one sentence, and the figures most asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nlijob.analysis.warnings import habitual_label
+from nlijob.analysis.wording import (
+    NOT_MEASURED,
+    clock,
+    count,
+    energy,
+    gib,
+    interval,
+    listed,
+    p_value,
+    percent,
+    plural,
+    points,
+    signed,
+)
+from nlijob.records import Metrics, Results
+from nlijob.report.view.parts import Fact
+from nlijob.report.view.resources import total_energy_j
+from nlijob.report.view.text import unbroken, visible
+
+
+@dataclass(frozen=True)
+class Side:
+    """One model's accuracy, as large as it gets."""
+
+    name: str
+    accuracy: str
+    counts: str
+    interval: str
+    value: float
+    """Percent, for the bar."""
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The first screen."""
+
+    verdict: str
+    verdict_note: str
+    tone: str
+    """"better", "worse" or "unclear"."""
+    demo: bool
+    base: Side
+    tuned: Side
+    tiles: tuple[Fact, ...]
+    gates: str
+    gates_passed: bool
+    gate_failures: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def summary_section(results: Results) -> Summary:
+    """Verdict, both accuracies, the four tiles, gates and warnings."""
+    verdict, tone = _verdict(results)
+    return Summary(
+        verdict=unbroken(verdict),
+        verdict_note=unbroken(_verdict_note(results)),
+        tone=tone,
+        demo=results.run.config.model.name == "demo",
+        base=_side("base model", results.base),
+        tuned=_side(f"tuned model (epoch {results.selection.epoch})", results.tuned),
+        tiles=_tiles(results),
+        gates=_gates_text(results),
+        gates_passed=results.gates.passed,
+        gate_failures=results.gates.failures,
+        warnings=tuple(unbroken(visible(warning)) for warning in results.warnings),
+    )
+
+
+def _verdict(results: Results) -> tuple[str, str]:
+    """The outcome in one sentence, and its tone."""
+    before, after = percent(results.base.accuracy), percent(results.tuned.accuracy)
+    told_apart = results.mcnemar_p < 0.05
+    if told_apart and (habit := habitual_label(results.tuned)):
+        return (
+            f"Test accuracy went from {before} to {after}, but the tuned model answers "
+            f"“{habit.name}” for {count(habit.predicted)} of {plural(results.tuned.rows, 'row')}.",
+            "unclear",
+        )
+    if not results.gain:
+        return f"Test accuracy is the same before and after tuning: {after}.", "unclear"
+    if not told_apart:
+        return (
+            f"Test accuracy went from {before} to {after}; on these rows that cannot be told "
+            "from no change.",
+            "unclear",
+        )
+    if results.gain > 0:
+        return f"Tuning raised test accuracy from {before} to {after}.", "better"
+    return f"Tuning lowered test accuracy from {before} to {after}.", "worse"
+
+
+def _verdict_note(results: Results) -> str:
+    bounds, cases = results.gain_interval, results.cases
+    return (
+        f"A change of {points(results.gain)} (95 % interval {signed(100 * bounds.low, 1)} to "
+        f"{signed(100 * bounds.high, 1)}; exact McNemar test {p_value(results.mcnemar_p)}) on "
+        f"{plural(results.tuned.rows, 'test row')}: {count(cases.corrected)} corrected, "
+        f"{count(cases.newly_broken)} newly broken."
+    )
+
+
+def _side(name: str, metrics: Metrics) -> Side:
+    bounds = metrics.accuracy_interval
+    return Side(
+        name=name,
+        accuracy=percent(metrics.accuracy),
+        counts=f"{count(metrics.correct)} of {count(metrics.rows)}",
+        interval=f"95 % interval {interval(bounds.low, bounds.high)}",
+        value=100 * metrics.accuracy,
+        low=100 * bounds.low,
+        high=100 * bounds.high,
+    )
+
+
+def _tiles(results: Results) -> tuple[Fact, ...]:
+    return (
+        Fact("time", clock(results.total_s), _time_note(results)),
+        _energy_tile(results),
+        _memory_tile(results),
+        Fact(
+            "trained weights",
+            count(results.parameters.trainable),
+            f"{percent(results.parameters.trainable / results.parameters.total_logical, 2)} of "
+            f"{count(results.parameters.total_logical)}",
+        ),
+    )
+
+
+def _time_note(results: Results) -> str:
+    training = sum(stage.duration_s for stage in results.stages if stage.stage == "train")
+    parts = [f"{results.total_s:,.0f} s", f"training {clock(training)}" if training else ""]
+    if results.attempts > 1:
+        parts.append(f"{results.attempts} attempts")
+    return "; ".join(part for part in parts if part)
+
+
+def _energy_tile(results: Results) -> Fact:
+    used = total_energy_j(results)
+    if used is None:
+        return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
+    amount, _, joules = energy(used).partition(" (")
+    return Fact("GPU energy", amount, f"{joules.rstrip(')')}; the whole card, by its own meter")
+
+
+def _memory_tile(results: Results) -> Fact:
+    use = results.resources
+    if not use.gpus:
+        return Fact("peak memory", gib(use.max_ram_used_bytes), "RAM of the job; no GPU")
+    return Fact(
+        "peak GPU memory",
+        gib(use.peak_allocated_bytes),
+        f"allocated by torch; {gib(use.peak_reserved_bytes)} reserved",
+    )
+
+
+def _gates_text(results: Results) -> str:
+    asked = results.run.config.report
+    wanted = []
+    if asked.min_accuracy is not None:
+        wanted.append(f"test accuracy of {100 * asked.min_accuracy:g} % or more")
+    if asked.min_gain is not None:
+        wanted.append(f"a gain of {100 * asked.min_gain:g} points or more")
+    return f"Asked for: {listed(wanted)}." if wanted else ""

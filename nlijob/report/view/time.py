@@ -1,0 +1,122 @@
+"""Where the time went: the whole job, its stages, its epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
+from nlijob.records import Results, StageTime, TrainStep
+from nlijob.report.view.parts import Fact, Row, Table, columns
+
+STAGE_NAMES = {
+    "fetch": "model files fetched or found",
+    "subset": "rows chosen",
+    "start": "GPU side started",
+    "load": "model loaded and quantised",
+    "baseline": "base model scored",
+    "train": "training",
+    "select": "checkpoint selected",
+    "evaluate": "tuned model scored, free output written",
+    "report": "report written",
+}
+
+
+@dataclass(frozen=True)
+class Time:
+    """Where the time went."""
+
+    facts: tuple[Fact, ...]
+    stages: Table
+    epochs: Table
+    note: str
+
+
+def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
+    """Time of the job, its stages and its epochs; `steps`, if any, give the mean step."""
+    return Time(
+        facts=(
+            Fact("whole job", duration(results.total_s), _attempts_note(results)),
+            Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
+            Fact("optimizer steps", count(sum(epoch.steps for epoch in results.epochs))),
+            Fact("mean step", _mean_step(steps), "one optimizer step"),
+        ),
+        stages=Table(
+            "Each stage, over all attempts",
+            columns("stage", "time", "share of the job", "examples/s"),
+            tuple(_stage_rows(results)),
+        ),
+        epochs=Table(
+            "Each epoch",
+            columns(
+                "epoch",
+                "steps",
+                "examples",
+                "optimizer steps",
+                "examples/s",
+                "scoring",
+                "checkpoint",
+                "training loss",
+            ),
+            tuple(_epoch_time_rows(results)),
+        ),
+        note=(
+            "Examples/s counts optimizer steps only. Work that an interrupted attempt lost is in "
+            "the time of the whole job and in no stage's."
+        ),
+    )
+
+
+def _attempts_note(results: Results) -> str:
+    if results.attempts == 1:
+        return "one attempt"
+    return f"{results.attempts} attempts; the pauses between them are not counted"
+
+
+def _mean_step(steps: Sequence[TrainStep]) -> str:
+    if not steps:
+        return NOT_MEASURED
+    return f"{decimal(sum(step.duration_s for step in steps) / len(steps))} s"
+
+
+def _stage_rows(results: Results) -> Iterable[Row]:
+    for stage in results.stages:
+        yield _stage_row(results, stage)
+        for part, seconds in stage.parts.items():
+            if not part.startswith("epoch "):  # those have a table of their own
+                yield Row((part, duration(seconds), "", ""), indented=True)
+    rest = results.total_s - sum(stage.duration_s for stage in results.stages)
+    if rest > 0:
+        share = rest / results.total_s
+        yield Row(("between and beside the stages", duration(rest), percent(share), ""), bar=share)
+
+
+def _stage_row(results: Results, stage: StageTime) -> Row:
+    share = min(1.0, stage.duration_s / results.total_s) if results.total_s else 0.0
+    speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
+    name = STAGE_NAMES.get(stage.stage, stage.stage)
+    return Row((name, duration(stage.duration_s), percent(share), speed), bar=share)
+
+
+def _epoch_time_rows(results: Results) -> Iterable[Row]:
+    pieces = {name: s for stage in results.stages for name, s in stage.parts.items()}
+    for epoch in results.epochs:
+        checkpoint = f"epoch {epoch.epoch} checkpoint"
+        scoring = [
+            seconds
+            for name, seconds in pieces.items()
+            if name.startswith(f"epoch {epoch.epoch} ") and name != checkpoint
+        ]
+        yield Row(
+            (
+                str(epoch.epoch),
+                count(epoch.steps),
+                count(epoch.examples),
+                duration(epoch.duration_s),
+                decimal(epoch.examples_per_s),
+                duration(sum(scoring) if scoring else None),
+                duration(pieces.get(checkpoint)),
+                f"{epoch.train_loss:.3f}",
+            ),
+            mark="selected" if epoch.epoch == results.selection.epoch else "",
+        )

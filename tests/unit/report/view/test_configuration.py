@@ -1,0 +1,22 @@
+"""Nothing the job was given is left out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from nlijob.report.view.configuration import configuration_tables
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def test_every_configured_value_is_shown() -> None:
+    config = outcome(Spec()).run.config
+    shown = {
+        (table.caption, row.cells[0])
+        for table in configuration_tables(config)
+        for row in table.rows
+    }
+    for section, values in dataclasses.asdict(config).items():
+        keys = values if isinstance(values, dict) else {section: values}
+        where = section if isinstance(values, dict) else "job"
+        assert {(where, key) for key in keys} <= shown

@@ -1,0 +1,33 @@
+"""The page as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from nlijob.report.view.page import build_page
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a view."""
+    if isinstance(value, str):
+        yield value
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from texts(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from texts(item)
+
+
+def test_no_text_of_a_hostile_run_holds_a_control_character() -> None:
+    for text in texts(build_page(outcome(Spec(hostile=True)))):
+        assert not [c for c in text if ord(c) < 32 and c not in "\n\t"]
+
+
+def test_a_classification_head_gets_the_code_that_loads_one() -> None:
+    page = build_page(outcome(Spec(head="sequence-classification")))
+    assert "AutoModelForSequenceClassification" in page.snippet

@@ -1,0 +1,31 @@
+"""What the job took of the machine; what was not measured says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nlijob.report.view.resources import resources_section, total_energy_j
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def test_a_run_on_the_cpu_says_so() -> None:
+    resources = resources_section(outcome(Spec(gpu=False)))
+    assert resources.no_gpu == "No GPU: this job ran on the CPU."
+
+
+@pytest.mark.parametrize(
+    "name", ["mean load", "highest load", "memory seen by the driver", "mean power", "energy"]
+)
+def test_figures_not_measured_never_read_as_zero(name: str) -> None:
+    ((_, facts),) = resources_section(outcome(Spec(samples=False))).gpus
+    assert {fact.name: fact.value for fact in facts}[name] == "not measured"
+
+
+def test_energy_of_all_gpus_is_their_sum() -> None:
+    results = outcome(Spec())
+    one = replace(results.resources.gpus[0], energy_j=3600.0)
+    two = replace(results.resources, gpus=(one, replace(one, energy_j=1800.0)))
+    assert total_energy_j(replace(results, resources=two)) == 5400.0

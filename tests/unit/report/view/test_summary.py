@@ -1,0 +1,62 @@
+"""The first screen claims what the figures bear, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nlijob.report.view.summary import summary_section
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def test_a_clear_gain_is_called_one() -> None:
+    summary = summary_section(outcome(Spec()))
+    assert summary.verdict.startswith("Tuning raised test accuracy from")
+    assert summary.tone == "better"
+
+
+def test_a_change_that_may_be_chance_is_not_called_a_gain() -> None:
+    summary = summary_section(replace(outcome(Spec()), mcnemar_p=0.2))
+    assert "cannot be told from no change" in summary.verdict
+    assert summary.tone == "unclear"
+
+
+def test_a_clear_loss_is_called_one() -> None:
+    summary = summary_section(replace(outcome(Spec()), gain=-0.1, mcnemar_p=0.001))
+    assert "lowered" in summary.verdict
+    assert summary.tone == "worse"
+
+
+def test_a_gain_by_giving_one_label_always_is_not_called_a_gain() -> None:
+    results = outcome(Spec())
+    answers = [
+        replace(c, predicted=98 if c.name == "neutral" else 0) for c in results.tuned.classes
+    ]
+    always = replace(results.tuned, classes=tuple(answers))
+    summary = summary_section(replace(results, tuned=always))
+    assert "the tuned model answers “neutral” for 98 of 98 rows" in summary.verdict
+    assert summary.tone == "unclear"
+
+
+def test_no_change_is_called_no_change() -> None:
+    summary = summary_section(replace(outcome(Spec()), gain=0.0, mcnemar_p=1.0))
+    assert "the same before and after" in summary.verdict
+
+
+def test_the_demo_is_called_one() -> None:
+    assert summary_section(outcome(Spec(demo=True))).demo
+    assert not summary_section(outcome(Spec())).demo
+
+
+def test_a_run_on_the_cpu_shows_memory_of_the_job_and_no_energy() -> None:
+    tiles = {tile.name: tile for tile in summary_section(outcome(Spec(gpu=False))).tiles}
+    assert tiles["GPU energy"].value == "not measured"
+    assert tiles["peak memory"].note == "RAM of the job; no GPU"
+
+
+def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_whole() -> None:
+    results = outcome(Spec())
+    one = results.resources.gpus[0]
+    two = replace(results.resources, gpus=(one, replace(one, energy_j=None)))
+    tiles = {tile.name: tile for tile in summary_section(replace(results, resources=two)).tiles}
+    assert tiles["GPU energy"].value == "not measured"
