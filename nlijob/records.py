@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 
 T = TypeVar("T")
 Split = Literal["train", "validation", "test"]
+TextName = Literal["premise", "hypothesis"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -192,6 +193,31 @@ class Generation:
 
 
 @dataclass(frozen=True)
+class OccludedWord:
+    """What becomes of both models' answers when one word is left out."""
+
+    text: TextName
+    start: int
+    """Characters from the text's beginning."""
+    end: int
+    base: float
+    """Probability of the base model's own answer: with the word minus without it (-1 to 1)."""
+    tuned: float
+    """The same for the tuned model and its own answer."""
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """A line of evaluate/occlusion.jsonl: word importance in one shown test row."""
+
+    index: int
+    words: tuple[OccludedWord, ...]
+    """In order, the premise's first."""
+    words_not_tried: int
+    """Words beyond the limit of very long rows."""
+
+
+@dataclass(frozen=True)
 class PromptRecord:
     """prompt.json: the exact model input."""
 
@@ -207,6 +233,8 @@ class PromptRecord:
     mean_tokens: dict[str, float]
     max_length: int
     """What the model can take."""
+    few_shot_prefix: str
+    """What stands before the prompt of the few-shot control; "" without one."""
 
 
 # ---------------------------------------------------------------- training
@@ -508,6 +536,17 @@ class ResourceUse:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What the time of all attempts cost."""
+
+    amount: float
+    currency: str
+    price_per_hour: float
+    source: str
+    """Where the price is from, in words."""
+
+
+@dataclass(frozen=True)
 class Gates:
     """Outcome of --min-accuracy and --min-gain."""
 
@@ -541,6 +580,8 @@ class Results:
     stages: tuple[StageTime, ...]
     training_examples_per_s: float
     resources: ResourceUse
+    cost: Cost | None
+    """None where no price was given."""
     gates: Gates
     warnings: tuple[str, ...] = field(default=())
     format_version: int = FORMAT_VERSION

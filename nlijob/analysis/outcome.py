@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nlijob.analysis.cases import build_cases
+from nlijob.analysis.cost import job_cost
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.resources import resource_use
 from nlijob.analysis.statistics import mcnemar_p, paired_difference_interval
@@ -70,6 +71,7 @@ def build_results(run: RunDir) -> Results:
     )
     gain = (tuned.correct - base.correct) / tuned.rows
     p = mcnemar_p(cases.corrected, cases.newly_broken)
+    total_s = total_seconds(timings)
 
     return Results(
         run=record,
@@ -86,7 +88,7 @@ def build_results(run: RunDir) -> Results:
         epochs=training.epochs,
         selection=selection,
         cases=cases,
-        total_s=total_seconds(timings),
+        total_s=total_s,
         attempts=len(attempt_numbers(timings)),
         stages=stage_times(timings),
         training_examples_per_s=_training_speed(training.epochs),
@@ -95,6 +97,7 @@ def build_results(run: RunDir) -> Results:
             _lines(HardwareSample, run.hardware),
             _memories(baseline, training.epochs, evaluation),
         ),
+        cost=job_cost(config.report, environment, total_s),
         gates=check_gates(config.report, tuned, gain),
         warnings=(
             *comparison_warnings(base, tuned, gain, p),

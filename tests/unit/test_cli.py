@@ -315,6 +315,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "device": ("cpu", "cpu"),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),
+    "price-per-hour": ("3.2", 3.2),
 }
 """Option -> what is given, what it comes to."""
 

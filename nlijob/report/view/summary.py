@@ -13,6 +13,7 @@ from nlijob.analysis.wording import (
     gib,
     interval,
     listed,
+    money,
     p_value,
     percent,
     plural,
@@ -124,6 +125,7 @@ def _side(name: str, metrics: Metrics) -> Side:
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
         Fact("time", clock(results.total_s), _time_note(results)),
+        *_cost_tiles(results),
         _energy_tile(results),
         _memory_tile(results),
         Fact(
@@ -141,6 +143,15 @@ def _time_note(results: Results) -> str:
     if results.attempts > 1:
         parts.append(f"{results.attempts} attempts")
     return "; ".join(part for part in parts if part)
+
+
+def _cost_tiles(results: Results) -> tuple[Fact, ...]:
+    cost = results.cost
+    if cost is None:
+        return ()
+    hourly = money(cost.price_per_hour, cost.currency)
+    note = f"at {hourly} an hour ({visible(cost.source)}); the job's own time alone"
+    return (Fact("cost", visible(money(cost.amount, cost.currency)), visible(note)),)
 
 
 def _energy_tile(results: Results) -> Fact:
