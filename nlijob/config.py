@@ -160,6 +160,8 @@ class ReportConfig:
     """Exit 3 where the tuned model's test accuracy is below this (0 to 1)."""
     min_gain: float | None = None
     """Exit 3 where tuned minus base test accuracy is below this (-1 to 1)."""
+    gate_on: Literal["value", "lower"] = "value"
+    """What the two above are held against: the figure, or the lower bound of its interval."""
     price_per_hour: float | None = None
     """What an hour of this machine costs, for the job's cost on the report."""
     gpu_prices_per_hour: dict[str, float] = field(default_factory=dict)

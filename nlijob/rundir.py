@@ -44,6 +44,7 @@ class RunDir:
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
         self.report = root / "report.html"
+        self.summary = root / "summary.md"
         self.worker_task = root / "worker" / "task.json"
         self.worker_outcome = root / "worker" / "outcome.json"
         self.worker_log = root / "worker" / "log.txt"

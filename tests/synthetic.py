@@ -341,6 +341,7 @@ class _Builder:
                 )
             )
             predictions[epoch] = [row for row in rows if row.split == "test"]
+            write_records(self.run.epoch_predictions(epoch), rows)
         return epochs, predictions
 
     def _steps(self) -> Iterator[TrainStep]:

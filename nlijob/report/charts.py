@@ -8,6 +8,7 @@ give the same bytes.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import html
 import io
 import re
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import matplotlib.dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
+MANY_RUNS = 40
+"""Points of a trend from which they are drawn small."""
 
 # matplotlib wants real colours; each of these stands for a CSS variable and is replaced by it.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -83,6 +87,18 @@ class Line:
     times: Sequence[float]
     values: Sequence[float | None]
     colour: str = AFTER
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """One model's reliability bins, those that have rows; all shares from 0 to 1."""
+
+    label: str
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    bounds: Sequence[tuple[float, float]]
+    colour: str
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -186,6 +202,31 @@ def loss_by_step(
         return _svg(figure, name, title, description)
 
 
+def reliability(name: str, title: str, description: str, models: Sequence[Reliability]) -> str:
+    """How often answers are right against the probability they were given, with intervals."""
+    with _figure(name, height=3.4) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="calibrated")
+        for model in models:
+            for x, bounds in zip(model.confidence, model.bounds, strict=True):
+                axes.plot([x, x], bounds, color=model.colour, linewidth=2, alpha=0.45)
+            axes.plot(
+                model.confidence,
+                model.accuracy,
+                color=model.colour,
+                marker=model.marker,
+                linewidth=1.2,
+                label=model.label,
+            )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("probability of the answer")
+        axes.set_ylabel("answers that are right")
+        _percent_axis(axes.xaxis)
+        _percent_axis(axes.yaxis)
+        _legend(axes)
+        return _svg(figure, name, title, description)
+
+
 def over_time(
     name: str,
     title: str,
@@ -213,6 +254,33 @@ def over_time(
         axes.set_ylabel(unit)
         if len(lines) > 1:
             _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+def trend(
+    name: str,
+    title: str,
+    description: str,
+    moments: Sequence[datetime.datetime],
+    before: Sequence[float],
+    after: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+) -> str:
+    """Accuracy of one run after another, at the times they were started, the oldest first."""
+    with _figure(name, WIDE, 3.0) as (figure, axes):
+        dates: Any = matplotlib.dates  # without types of its own
+        times = dates.date2num(moments)
+        low, high = zip(*bounds, strict=True)
+        size = 6 if len(moments) <= MANY_RUNS else 3
+        axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
+        axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
+        axes.plot(times, before, color=BEFORE, marker="s", ms=size, lw=1.2, label="before")
+        locator = dates.AutoDateLocator(tz=datetime.UTC, maxticks=9)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))
+        axes.set_ylim(_floor([*low, *before]), 1.0)
+        _percent_axis(axes.yaxis)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handlelength=1.6)
         return _svg(figure, name, title, description)
 
 

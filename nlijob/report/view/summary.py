@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nlijob.analysis.precision import plain_gain
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     NOT_MEASURED,
@@ -18,7 +19,6 @@ from nlijob.analysis.wording import (
     percent,
     plural,
     points,
-    signed,
 )
 from nlijob.records import Metrics, Results
 from nlijob.report.view.parts import Fact
@@ -102,10 +102,9 @@ def _verdict(results: Results) -> tuple[str, str]:
 def _verdict_note(results: Results) -> str:
     bounds, cases = results.gain_interval, results.cases
     return (
-        f"A change of {points(results.gain)} (95 % interval {signed(100 * bounds.low, 1)} to "
-        f"{signed(100 * bounds.high, 1)}; exact McNemar test {p_value(results.mcnemar_p)}) on "
-        f"{plural(results.tuned.rows, 'test row')}: {count(cases.corrected)} corrected, "
-        f"{count(cases.newly_broken)} newly broken."
+        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p)} {count(cases.corrected)} "
+        f"rows were corrected and {count(cases.newly_broken)} newly broken: "
+        f"{points(results.gain)} (exact McNemar test {p_value(results.mcnemar_p)})."
     )
 
 
