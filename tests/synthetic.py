@@ -74,6 +74,7 @@ HOSTILE = (
     ("\u202egnirts desrever\u202c", "tab\there, newline\nthere, null-ish \u0001 and \ufffd"),
     ("W" * 400, "https://example.invalid/" + "a" * 300),
     ("''\"\"`` ${alert(1)}", "javascript:alert(1)"),
+    ("So many words stand here. " * 400, "Few words <i>stand</i> here."),
 )
 
 
@@ -106,6 +107,13 @@ class Spec:
     energy: bool = True
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 11
+    training_seed: int | None = None
+    """Another adapter on the same rows and the same base model."""
+    run_id: str = "20260102-030405-synthetic"
+    recipe: str = ""
+    """"" for the one that goes with `demo`."""
+    created_at: str = "2026-01-02T03:04:05+00:00"
+    lora_r: int = 32
 
 
 def build_run(root: Path, spec: Spec | None = None) -> RunDir:
@@ -137,6 +145,8 @@ class _Builder:
             ScoreResult("base", None, {s: _score(base, s) for s in splits}, self._memory(1.71)),
         )
         write_records(run.train_log, self._steps())
+        if spec.training_seed is not None:
+            self.random = random.Random(spec.training_seed)
         epochs, predictions = self._epochs()
         write_record(run.train_result, TrainResult(self._parameters(), tuple(epochs)))
         selection = select(epochs)
@@ -169,11 +179,11 @@ class _Builder:
 
     def _record(self) -> RunRecord:
         return RunRecord(
-            run_id="20260102-030405-synthetic",
-            recipe="demo" if self.spec.demo else "phi2",
+            run_id=self.spec.run_id,
+            recipe=self.spec.recipe or ("demo" if self.spec.demo else "phi2"),
             config=self._config(),
             command=("entrypoint.py", "run", "--recipe", "phi2"),
-            created_at="2026-01-02T03:04:05+00:00",
+            created_at=self.spec.created_at,
             nlijob_version="0.1.0",
         )
 
@@ -197,7 +207,7 @@ class _Builder:
                 residual_dropout=0.0,
             ),
             prompt=PromptConfig(TEMPLATE, (" 0", " 1", " 2")) if causal else PromptConfig(),
-            lora=LoraConfig(r=32, alpha=64),
+            lora=LoraConfig(r=spec.lora_r, alpha=64),
             train=TrainConfig(epochs=spec.epochs),
             eval=EvalConfig(
                 test_each_epoch=spec.test_each_epoch,
@@ -402,7 +412,7 @@ class _Builder:
                     self.random.gauss(0.05, 0.3),
                 )
                 for name, text in (("premise", example.premise), ("hypothesis", example.hypothesis))
-                for word in re.finditer(r"\w+", text)
+                for word in list(re.finditer(r"\w+", text))[:60]
             ]
             yield Occlusion(index, tuple(words), 0)
 

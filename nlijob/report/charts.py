@@ -90,6 +90,16 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """A change with its interval, as shares from -1 to 1; `clear` where it is told from none."""
+
+    name: str
+    value: float
+    bounds: tuple[float, float]
+    clear: bool
+
+
+@dataclass(frozen=True)
 class Reliability:
     """One model's reliability bins, those that have rows; all shares from 0 to 1."""
 
@@ -199,6 +209,25 @@ def loss_by_step(
         axes.set_xlim(min(steps), max(max(steps), min(steps) + 1))
         axes.set_ylim(bottom=0)
         _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+def difference_chart(
+    name: str, title: str, description: str, differences: Sequence[Difference]
+) -> str:
+    """Changes with their intervals around the line of no change, one row each, first on top."""
+    with _figure(name, WIDE, 0.6 + 0.3 * len(differences)) as (figure, axes):
+        axes.axvline(0, color=INK, linewidth=1)
+        for row, one in enumerate(reversed(differences)):
+            axes.plot(one.bounds, [row, row], color=AFTER, linewidth=2.5, alpha=0.45)
+            fill = AFTER if one.clear else SURFACE
+            axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
+        axes.set_yticks(range(len(differences)), [one.name for one in reversed(differences)])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.6, len(differences) - 0.4)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("+0", "0"))
+        axes.set_xlabel("change in accuracy (points)")
         return _svg(figure, name, title, description)
 
 

@@ -16,6 +16,7 @@ from nlijob.records import (
     Interval,
     Metrics,
     Results,
+    Slice,
     TrainStep,
 )
 from nlijob.report import charts
@@ -97,6 +98,8 @@ def draw(
         "epochs": _epochs(results),
         "loss": _losses(results),
     }
+    if judged := [one for one in results.slices if one.judged]:
+        plots["slices"] = _slices(judged)
     if steps:
         plots["steps"] = _steps(steps)
     if samples:
@@ -137,6 +140,25 @@ def _changes(results: Results) -> Plot:
     return Plot(
         charts.change_chart("chart-accuracy", "Figures before and after tuning", caption, changes),
         caption,
+    )
+
+
+def _slices(judged: Sequence[Slice]) -> Plot:
+    caption = (
+        "Change in accuracy by slice, with 95 % intervals; filled where it differs from none "
+        "beyond what chance explains, all slices considered."
+    )
+    differences = [
+        charts.Difference(
+            one.name,
+            one.change,
+            (one.change_interval.low, one.change_interval.high),
+            one.told_apart,
+        )
+        for one in judged
+    ]
+    return Plot(
+        charts.difference_chart("chart-slices", "Change by slice", caption, differences), caption
     )
 
 

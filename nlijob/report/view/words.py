@@ -15,6 +15,8 @@ FULL_COLOUR = 0.5
 LEAST_SHOWN = 0.02
 """Importance from which a word has any: arithmetic alone moves probabilities by less."""
 TOP_WORDS = 3
+LEAST_CUT = 100
+"""Characters without a word that was tried from which a text is cut short."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,17 @@ def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -
     )
 
 
+def _tried(text: str, words: Sequence[tuple[OccludedWord, float]]) -> str:
+    end = words[-1][0].end if words else 0
+    return text if len(text) - end < LEAST_CUT else f"{text[:end]} …"
+
+
 def _weighted(text: str, words: Sequence[tuple[OccludedWord, float]]) -> Iterator[Weighted]:
-    """The whole text in order: words of some importance, and all that stands between them."""
-    done = 0
+    """The text in order: words of some importance, and all that stands between them.
+
+    It ends where the last word was tried: what follows in a very long text has no figures.
+    """
+    done, text = 0, _tried(text, words)
     for word, weight in words:
         if abs(weight) < LEAST_SHOWN:
             continue
