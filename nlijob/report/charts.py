@@ -304,6 +304,8 @@ def trend(
         axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
         axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
         axes.plot(times, before, color=BEFORE, marker="s", ms=size, lw=1.2, label="before")
+        if times[0] == times[-1]:  # no stretch of time to draw: a day around it
+            axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
         locator = dates.AutoDateLocator(tz=datetime.UTC, maxticks=9)
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))

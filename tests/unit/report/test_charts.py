@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -15,6 +16,7 @@ CHANGES = [
     Change("accuracy", 0.4, 0.9, (0.3, 0.5), (0.8, 0.95)),
     Change("recall of $x^2$ <b>", None, 0.2),
 ]
+MOMENTS = [datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (2, 5)]
 
 
 def changes(name: str = "one") -> str:
@@ -29,6 +31,9 @@ def every_chart() -> dict[str, str]:
         ),
         "loss": charts.loss_by_epoch("l", "t", "d", [1, 2], [0.5, 0.4], [0.6, 0.7], 2),
         "steps": charts.loss_by_step("s", "t", "d", [1, 2, 3], [1, 0.5, 2], [1, 1, 1], [1.5]),
+        "trend": charts.trend(
+            "r", "t", "d", MOMENTS, [0.4, 0.4], [0.8, 0.9], [(0.7, 0.9), (0.8, 0.95)]
+        ),
         "time": charts.over_time(
             "o", "t", "d", [Line("x", [0, 5], [1, None])], [Span("train", 0, 5)], "%", 100
         ),
@@ -87,6 +92,11 @@ def test_drawing_leaves_matplotlibs_settings_alone() -> None:
 
 def test_names_in_any_script_are_drawn_without_warning(recwarn: pytest.WarningsRecorder) -> None:
     charts.change_chart("c", "t", "d", [Change("含意 🙂 محايد", 0.1, 0.2)])
+    assert not recwarn.list
+
+
+def test_runs_of_one_moment_are_drawn_without_warning(recwarn: pytest.WarningsRecorder) -> None:
+    charts.trend("r", "t", "d", MOMENTS[:1] * 2, [0.4] * 2, [0.8] * 2, [(0.7, 0.9)] * 2)
     assert not recwarn.list
 
 
