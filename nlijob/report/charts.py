@@ -304,14 +304,30 @@ def trend(
         axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
         axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
         axes.plot(times, before, color=BEFORE, marker="s", ms=size, lw=1.2, label="before")
-        if times[0] == times[-1]:  # no stretch of time to draw: a day around it
-            axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
-        locator = dates.AutoDateLocator(tz=datetime.UTC, maxticks=9)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))
+        _date_axis(axes, times, most_ticks=9)
         axes.set_ylim(_floor([*low, *before]), 1.0)
         _percent_axis(axes.yaxis)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handlelength=1.6)
+        return _svg(figure, name, title, description)
+
+
+def amount_trend(
+    name: str,
+    title: str,
+    description: str,
+    moments: Sequence[datetime.datetime],
+    values: Sequence[float],
+    unit: str,
+) -> str:
+    """What one run after another took, such as its time, the oldest first; from 0 upwards."""
+    with _figure(name) as (figure, axes):
+        dates: Any = matplotlib.dates  # without types of its own
+        times = dates.date2num(moments)
+        size = 6 if len(moments) <= MANY_RUNS else 3
+        axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
+        _date_axis(axes, times, most_ticks=5)
+        axes.set_ylim(0, 1.12 * max(values) or 1)
+        axes.set_ylabel(unit)
         return _svg(figure, name, title, description)
 
 
@@ -363,6 +379,16 @@ def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -
 
 def _legend(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handlelength=1.6)
+
+
+def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
+    """`times` as matplotlib counts them, in days."""
+    dates: Any = matplotlib.dates
+    if times[0] == times[-1]:  # no stretch of time to draw: a day around it
+        axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
+    locator = dates.AutoDateLocator(tz=datetime.UTC, maxticks=most_ticks)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))
 
 
 def _percent_axis(axis: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from markupsafe import Markup
 from nlijob import __version__, records
 from nlijob.analysis import comparison, history
 from nlijob.analysis.comparison import ComparedRun, NamedFigures, compare, labelled_rows
+from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Series, build_history, read_entries
 from nlijob.analysis.runs import NoOutcomeError, read_outcome, read_test_rows
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError
@@ -77,10 +79,9 @@ def write_index(runs_dir: Path, output: Path) -> tuple[Path, Path]:
         if entry.has_report
     }
     name = runs_dir.resolve().name or str(runs_dir)
-    plots = {
-        f"series-{number}": _trend(number, series)
-        for number, series in enumerate(repeated_series(found)[:MOST_SERIES], start=1)
-    }
+    plots: dict[str, Plot] = {}
+    for number, series in enumerate(repeated_series(found)[:MOST_SERIES], start=1):
+        plots |= _trends(number, series)
     page = index_page(found, name, links, others, __version__)
     html = render_page("index.html.j2", page=page, plots=_inline(plots))
     _write(output, html, json_path, records.dump(history.index(found)))
@@ -175,8 +176,33 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
     return Plot(charts.change_chart("chart-accuracy", title, caption, changes), caption)
 
 
-def _trend(number: int, series: Series) -> Plot:
+def _trends(number: int, series: Series) -> dict[str, Plot]:
+    """Accuracy over time, and what the runs took where it was measured."""
     runs = [(run.started, run.figures) for run in series.runs if run.started and run.figures]
+    times = [(moment, one.total_s / 60) for moment, one in runs]
+    energies = [(m, one.energy_j / 3600) for m, one in runs if one.energy_j is not None]
+    plots = {
+        f"series-{number}": _accuracy_trend(number, runs),
+        f"series-{number}-time": _amount_trend(f"time-{number}", "Time of the job", times, "min"),
+    }
+    if energies:
+        plots[f"series-{number}-energy"] = _amount_trend(
+            f"energy-{number}", "Energy of the GPUs", energies, "Wh"
+        )
+    return plots
+
+
+def _amount_trend(
+    name: str, title: str, amounts: Sequence[tuple[datetime.datetime, float]], unit: str
+) -> Plot:
+    caption = f"{title} of each run, at the time it was started (UTC)."
+    moments, values = zip(*amounts, strict=True)
+    return Plot(
+        charts.amount_trend(f"chart-{name}", title, caption, moments, values, unit), caption
+    )
+
+
+def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures]]) -> Plot:
     caption = (
         "Test accuracy of each run before and after tuning, at the time it was started (UTC); "
         "the band holds the 95 % intervals after tuning."
