@@ -325,7 +325,7 @@ def amount_trend(
         times = dates.date2num(moments)
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
-        _date_axis(axes, times, most_ticks=5)
+        _date_axis(axes, times, most_ticks=6)
         axes.set_ylim(0, 1.12 * max(values) or 1)
         axes.set_ylabel(unit)
         return _svg(figure, name, title, description)
@@ -386,7 +386,7 @@ def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
     dates: Any = matplotlib.dates
     if times[0] == times[-1]:  # no stretch of time to draw: a day around it
         axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
-    locator = dates.AutoDateLocator(tz=datetime.UTC, maxticks=most_ticks)
+    locator = dates.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))
 
