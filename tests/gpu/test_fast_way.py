@@ -89,9 +89,7 @@ def test_dequantised_weights_are_the_4_bit_layers_own(new_model: NewModel, head:
     biases = [0 if m.bias is None else m.bias for m in layers]
     with torch.no_grad():
         used = [m(eye) for m, eye in zip(layers, eyes, strict=True)]
-        dense = [
-            bnb.functional.dequantize_4bit(m.weight.data, m.weight.quant_state) for m in layers
-        ]
+        dense = [dequantized(m.weight.data, m.weight.quant_state) for m in layers]
     for values, weight, bias in zip(used, dense, biases, strict=True):
         assert torch.equal(values, weight.t() + bias)
 
