@@ -110,7 +110,7 @@ def test_losses_follow_the_plain_loops_over_100_steps(
 def test_micro_batches_leave_losses_as_they_are(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
-    whole, parts = (config(train__speed="graph", train__micro_batch_size=m) for m in (None, 3))
+    whole, parts = (config(train__speed="graph", train__micro_batch_size=m) for m in (None, 2))
     expected = steps(Engine(new_model(whole), head, whole, rows), 1)
     got = steps(Engine(new_model(parts), head, parts, rows), 1)
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=2e-2)
@@ -144,9 +144,9 @@ def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
             torch.nn.init.normal_(parameter, std=0.05)
     one = [rows[0]] * 16  # the same row every step: only dropout can make losses differ
     trainer = Engine(loaded, head, job, one).trainer()
-    first, again = ([step.loss for step in trainer.epoch(1)] for _ in range(2))
-    assert first == again
-    assert first[0] != first[1]
+    first, again = (torch.tensor([step.loss for step in trainer.epoch(1)]) for _ in range(2))
+    assert (first - again).abs().max() < 1e-2 * first.mean()  # rounding
+    assert (first[0] - first[1]).abs() > 2e-2 * first.mean()
 
 
 def test_a_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(

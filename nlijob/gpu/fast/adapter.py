@@ -19,9 +19,16 @@ class FlatAdapter:
     """All trained parameters of a model, LoRA's first: every A, every B, then the others."""
 
     def __init__(
-        self, layers: Sequence[Any], others: Sequence[nn.Parameter], dtype: torch.dtype
+        self,
+        groups: Sequence[Sequence[Any]],
+        others: Sequence[nn.Parameter],
+        dtype: torch.dtype,
     ) -> None:
-        """`layers`: PEFT's LoRA layers, all scaled alike. `others`: a trained head's parameters."""
+        """`groups`: PEFT's LoRA layers, all scaled alike, alone or with those computed beside it.
+
+        `others`: a trained head's parameters.
+        """
+        layers = [layer for group in groups for layer in group]
         firsts = [layer.lora_A[ADAPTER].weight for layer in layers]
         seconds = [layer.lora_B[ADAPTER].weight for layer in layers]
         self._scaling = float(layers[0].scaling[ADAPTER])
@@ -30,10 +37,9 @@ class FlatAdapter:
         self._firsts = sum(sizes[: len(firsts)])
         self._lora = self._firsts + sum(sizes[len(firsts) : 2 * len(firsts)])
         self._others = list(others)
-        device = self.parameters[0].device
         self.master = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
         self.gradient = torch.zeros_like(self.master)
-        self._computed = torch.empty(self._lora, dtype=dtype, device=device)
+        self._computed = self.master.new_empty(self._lora, dtype=dtype)
         self._new_gradient = torch.empty_like(self._computed)
         for parameter, part, gradient in zip(
             self.parameters,
@@ -43,15 +49,12 @@ class FlatAdapter:
         ):
             parameter.data = part.view_as(parameter)
             parameter.grad = gradient.view_as(parameter)
-        leaves = [
-            part.view_as(parameter).detach().requires_grad_()
-            for part, parameter in zip(
-                torch.split(self._computed, sizes[: 2 * len(firsts)]), self.parameters, strict=False
-            )
-        ]
-        self._leaves = leaves
-        self.adapters = list(zip(layers, leaves, leaves[len(firsts) :], strict=False))
-        """Each layer with its A [r, in] and scaled B [out, r] in the compute dtype."""
+        first_leaves = _leaves(self._computed[: self._firsts], groups, firsts)
+        second_leaves = _leaves(self._computed[self._firsts :], groups, seconds)
+        self._leaves = [*first_leaves, *second_leaves]
+        self.adapters = list(zip(groups, first_leaves, second_leaves, strict=True))
+        """Each group with its As [layers, r, in] and scaled Bs [layers, out, r], computed with;
+        a group of one has no first dimension."""
         self.refresh()
 
     @torch.no_grad()
@@ -82,3 +85,19 @@ class FlatAdapter:
         # the library's own clipping adds this, so both ways do the same
         self.gradient.mul_((most / (norm + 1e-6)).clamp(max=1.0))
         return norm
+
+
+def _leaves(
+    flat: Tensor, groups: Sequence[Sequence[Any]], weights: Sequence[nn.Parameter]
+) -> list[Tensor]:
+    """The weights of each group as one tensor that gradients are taken of; they lie in `flat`."""
+    leaves: list[Tensor] = []
+    place = done = 0
+    for group in groups:
+        shape = weights[done].shape
+        size = len(group) * shape.numel()
+        together = (len(group), *shape) if len(group) > 1 else shape
+        part = flat[place : place + size].view(together)
+        leaves.append(part.detach().requires_grad_())
+        place, done = place + size, done + len(group)
+    return leaves

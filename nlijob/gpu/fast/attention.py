@@ -53,9 +53,24 @@ def _packed_attention(
     _check(module, dropout, longest, options)
     if bounds is None or longest is None:
         raise NotServed("the model does not pass a pack's bounds to its attention")
-    if _has_flash(query):
-        return _flash(query, key, value, bounds, longest, scaling), None
-    return _masked(query, key, value, bounds, scaling), None
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    return attend(q, k, v, bounds, longest, scaling).unsqueeze(0), None
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scaling: float | None
+) -> Tensor:
+    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack."""
+    each = query.shape[1] // key.shape[1]
+    if each > 1:
+        key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
+    if not _has_flash(query):
+        return _masked(query, key, value, bounds, scaling)
+    out = varlen_attn(
+        query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=CAUSAL
+    )
+    assert isinstance(out, Tensor)  # it is a pair only where more is asked for
+    return out
 
 
 def _check(module: nn.Module, dropout: float, longest: int | None, options: Any) -> None:
@@ -82,25 +97,12 @@ def _has_flash(query: Tensor) -> bool:
     )
 
 
-def _flash(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scaling: float | None
-) -> Tensor:
-    each = query.shape[1] // key.shape[1]
-    if each > 1:
-        key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
-    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=scaling, window_size=CAUSAL)
-    assert isinstance(out, Tensor)  # it is a pair only where more is asked for
-    return out.unsqueeze(0)
-
-
 def _masked(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None
 ) -> Tensor:
-    place = torch.arange(query.shape[2], device=query.device, dtype=bounds.dtype)
+    place = torch.arange(len(query), device=query.device, dtype=bounds.dtype)
     row = torch.searchsorted(bounds, place, right=True)
     mask = (row[:, None] == row[None, :]) & (place[:, None] >= place[None, :])
-    out = functional.scaled_dot_product_attention(
-        query, key, value, mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
-    return out.transpose(1, 2)
+    q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
+    out = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
+    return out[0].transpose(0, 1)

@@ -7,6 +7,8 @@ adapters as ever.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import bitsandbytes as bnb
@@ -71,12 +73,13 @@ class AdaptedLinear(torch.autograd.Function):
             if kept is None:
                 grad_x.addmm_(grad_inner, a)
             else:
-                grad_x.addcmul_(grad_inner @ a, kept.to(grad.dtype), value=1 / (1 - ctx.dropout))
+                scale = 1 / (1 - ctx.dropout)
+                grad_x.add_(torch.ops.aten.native_dropout_backward(grad_inner @ a, kept, scale))
         return grad_x, grad_a, grad_b, None, None, None, None
 
 
 class FastAdapted(nn.Module):
-    """What PEFT's LoRA layer computes, by `AdaptedLinear`; see `serve_adapted` for its parts."""
+    """What PEFT's LoRA layer computes, by `AdaptedLinear`; see `serve` for its parts."""
 
     fast_weight: Tensor
     fast_state: Any
@@ -135,8 +138,7 @@ class Installed:
         self._before.append((layer, before, tuple(parts)))
         for name, part in parts.items():
             setattr(layer, name, part)
-        # the fast class first: its forward wins, everything else stays the layer's own
-        layer.__class__ = type(f"{fast.__name__}{before.__name__}", (fast, before), {})
+        layer.__class__ = _joined(fast, before)  # type: ignore[arg-type]
 
     def undo(self) -> None:
         """Give every layer its own class back."""
@@ -147,12 +149,23 @@ class Installed:
         self._before.clear()
 
 
+@functools.cache
+def _joined(fast: type, before: type) -> type:
+    """The fast class's forward, and everything else of a layer's own class."""
+    return type(f"{fast.__name__}{before.__name__}", (fast, before), {})
+
+
+def is_adapted(layer: Any) -> bool:
+    """Whether PEFT's LoRA is on a layer."""
+    return isinstance(layer, LoraLayer)
+
+
 def adapted_layers(model: nn.Module) -> list[Any]:
     """The PEFT LoRA layers of a model, in its order.
 
     Raises NotServed where one is not plain LoRA over a linear layer.
     """
-    layers: list[Any] = [m for m in model.modules() if isinstance(m, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if is_adapted(module)]
     for layer in layers:
         plain = (
             isinstance(layer.get_base_layer(), nn.Linear)
@@ -170,7 +183,10 @@ def adapted_layers(model: nn.Module) -> list[Any]:
 
 
 def serve(
-    installed: Installed, model: nn.Module, adapters: list[tuple[Any, Tensor, Tensor]], dense: bool
+    installed: Installed,
+    model: nn.Module,
+    adapters: Sequence[tuple[Any, Tensor, Tensor]],
+    dense: bool,
 ) -> None:
     """Put the fast classes on a model's layers.
 

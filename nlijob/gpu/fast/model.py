@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nlijob.gpu.fast import phi
 from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
 from nlijob.gpu.fast.errors import NotServed
@@ -36,10 +37,14 @@ class FastModel:
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
-        self.adapter = FlatAdapter(layers, others, loaded.compute_dtype)
+        triples = phi.triples(loaded.model) if dense else []
+        together = {id(layer) for triple in triples for layer in triple}
+        groups = [*triples, *((layer,) for layer in layers if id(layer) not in together)]
+        self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
         self._installed = Installed()
         try:
-            serve(self._installed, loaded.model, self.adapter.adapters, dense)
+            serve(self._installed, loaded.model, _single(self.adapter), dense)
+            phi.serve(self._installed, loaded.model, self.adapter.adapters[: len(triples)])
         except BaseException:
             self.close()
             raise
@@ -95,6 +100,17 @@ class FastModel:
         if not difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
             raise NotServed(f"logits differ from the plain way's by {difference:.1%}")
         return difference
+
+
+def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
+    """Each LoRA layer with its own A [r, in] and B [out, r]; in a group, without gradient."""
+    single: list[tuple[Any, Tensor, Tensor]] = []
+    for group, a, b in adapter.adapters:
+        if len(group) == 1:
+            single.append((group[0], a, b))
+        else:
+            single += zip(group, a.detach(), b.detach(), strict=True)
+    return single
 
 
 def check_features(rows: Sequence[Encoded]) -> None:

@@ -11,6 +11,7 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import DivergedError
@@ -20,7 +21,7 @@ from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.packing import PackShape, rounded, view
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
-from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.model import LoadedModel, add_adapter
 from nlijob.gpu.training import Course, PlainTrainer, Trainer
 
 CPU = torch.device("cpu")
@@ -85,13 +86,14 @@ def test_closed_it_leaves_the_model_as_it_was(
     assert torch.equal(plain_logits(loaded, head, rows[:4]), before)
 
 
+@pytest.mark.parametrize("dense", [True, False])
 def test_gradients_are_those_of_peft(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
 ) -> None:
     plain, other = tuned(new_model()), tuned(new_model())
     batch = head.collate(rows[:5], CPU)
     functional.cross_entropy(head.logits(plain.model, batch), head.targets(batch)).backward()  # type: ignore[no-untyped-call]
-    fast = FastModel(other, head, True)
+    fast = FastModel(other, head, dense)
     longest = max(row.length for row in rows[:5])
     shape = PackShape(rounded(sum(row.length for row in rows[:5])), 5, longest)
     packed = view(fast.to_device(rows[:5], shape, 5), shape)
@@ -122,7 +124,7 @@ def test_training_goes_the_way_of_the_plain_loop(
             assert got.learning_rate == expected.learning_rate
     weights = checkpoints.adapter_weights(fast_model.model)
     for name, weight in checkpoints.adapter_weights(plain_model.model).items():
-        torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=1e-4)
+        torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=5e-4)
 
 
 def test_a_saved_adapter_scores_the_same_with_peft_alone(
@@ -212,6 +214,31 @@ def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
             assert torch.equal(got, values)
 
 
+def test_an_architecture_with_fewer_keys_than_queries_is_served(
+    demo: JobConfig, tokenizer: Any, head: CausalHead, rows: list[Encoded]
+) -> None:
+    def new() -> LoadedModel:
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=4096,
+                hidden_size=64,
+                intermediate_size=96,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+            )
+        )
+        lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
+        adapted = add_adapter(dataclasses.replace(demo, lora=lora), model, ())
+        return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
+
+    (plain, _), (fast, _) = trainers(new, head, rows)
+    for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
+        assert got.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-3)
+
+
 def test_what_it_does_not_serve_is_refused(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
@@ -223,7 +250,7 @@ def test_what_it_does_not_serve_is_refused(
         check_features([dataclasses.replace(rows[0], features={"token_type_ids": [0]})])
     loaded.model.get_base_model().model.layers[0].self_attn.is_causal = False
     with pytest.raises(NotServed, match="not causal"):
-        FastModel(loaded, head, True).score_rows(rows[:2])
+        FastModel(loaded, head, False).score_rows(rows[:2])
 
 
 def test_logits_that_differ_are_found_at_the_start(
