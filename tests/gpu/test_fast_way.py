@@ -94,17 +94,23 @@ def test_dequantised_weights_are_the_4_bit_layers_own(new_model: NewModel, head:
         assert torch.equal(values, weight.t() + bias)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "each", "mean"), [("float32", 1e-2, 1e-3), ("bfloat16", 0.1, 1e-2)]
+)
 def test_losses_follow_the_plain_loops_over_100_steps(
-    new_model: NewModel, head: Head, rows: list[Encoded], dtype: str
+    new_model: NewModel, head: Head, rows: list[Encoded], dtype: str, each: float, mean: float
 ) -> None:
+    # in bfloat16 two plain loops of different micro-batches part as far: rounding, grown by steps
     plain = config(train__speed="plain", model__compute_dtype=dtype)
     fast = config(train__speed="graph", model__compute_dtype=dtype)
-    expected = steps(Engine(new_model(plain), head, plain, rows), 8)
-    got = steps(Engine(new_model(fast), head, fast, rows), 8)
-    assert len(got) == len(expected) == 104
-    for a, b in zip(got, expected, strict=True):
-        assert a.loss == pytest.approx(b.loss, rel=1e-2, abs=1e-2 if dtype == "bfloat16" else 1e-4)
+    losses = [
+        torch.tensor([step.loss for step in steps(Engine(new_model(job), head, job, rows), 8)])
+        for job in (plain, fast)
+    ]
+    difference = (losses[1] - losses[0]).abs() / losses[0]
+    assert len(difference) == 104
+    assert difference.max() < each
+    assert difference.mean() < mean
 
 
 def test_micro_batches_leave_losses_as_they_are(
