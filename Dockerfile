@@ -7,6 +7,8 @@ ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
 FROM ${BASE_IMAGE}
 ARG TORCH_BACKEND=pypi
 
+# The distribution's own, patched versions: pinned ones are gone from its mirrors in weeks.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv tini \
     && rm -rf /var/lib/apt/lists/*
@@ -39,4 +41,12 @@ USER 10001:10001
 WORKDIR /app
 VOLUME ["/runs", "/cache"]
 STOPSIGNAL SIGTERM
+# Last, so that a new commit changes no layer.
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="nlijob" \
+    org.opencontainers.image.description="From a base LLM and an NLI data set to one HTML report on what QLoRA fine-tuning changed" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="$VERSION" \
+    org.opencontainers.image.revision="$REVISION"
 ENTRYPOINT ["tini", "--", "/opt/nlijob/bin/python", "/app/entrypoint.py"]

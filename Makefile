@@ -3,10 +3,16 @@
 PYTHON ?= python3
 RECIPE ?= demo
 ARGS ?=
+IMAGE ?= nlijob
+GPUS ?= --gpus all
 python := .venv/bin/python
+labels = --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' nlijob/__init__.py)" \
+	--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"
+docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --tmpfs /tmp \
+	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow test-gpu lint image image-cpu image-test lock clean
+.PHONY: help report test test-slow test-gpu lint image image-cpu image-test run shell lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,16 +36,25 @@ test-slow: .venv/.ready ## run the tests that take minutes
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)
 
-lint: .venv/.ready ## ruff and mypy, strict
+lint: .venv/.ready ## ruff and mypy, strict; hadolint
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
+	.venv/bin/hadolint --no-color --failure-threshold style Dockerfile
 
 image: ## build the image for a GPU: nlijob
-	docker build --tag nlijob .
+	docker build --tag nlijob $(labels) .
 
 image-cpu: ## build the image for trying it without one: nlijob:cpu
-	docker build --tag nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu .
+	docker build --tag nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu $(labels) .
+
+run: ## run the image, report in runs/: ARGS="--epochs 3"; with no GPU: IMAGE=nlijob:cpu GPUS= ARGS="--recipe demo"
+	@mkdir -p runs
+	$(docker_run) $(IMAGE) $(ARGS)
+
+shell: ## a shell in the image, with the same user and folders
+	@mkdir -p runs
+	$(docker_run) --interactive --tty --entrypoint bash $(IMAGE)
 
 image-test: ## build the CPU image and run the job in it, with no Docker engine (root on Debian)
 	tools/image-test.sh

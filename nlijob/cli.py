@@ -53,6 +53,7 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
+    "price-per-hour": ("report.price_per_hour", float, "What an hour of the machine costs."),
 }
 """Option -> configuration key, type, help."""
 

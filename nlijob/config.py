@@ -144,6 +144,12 @@ class EvalConfig:
     """Failure cases of each kind for which free output is generated and shown; at least 5."""
     generate_tokens: int = 24
     """Length of the free output of a shown case, in tokens; 0 generates none."""
+    word_importance: bool = True
+    """For shown cases: leave out each word in turn and see what becomes of both models' answers."""
+    blank_premise: bool = True
+    """Also score the tuned model on the test rows with the premise left blank: does it read it?"""
+    few_shot: int = 0
+    """Also score the base model on the test rows with this many training rows in its prompt."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,14 @@ class ReportConfig:
     """Exit 3 where the tuned model's test accuracy is below this (0 to 1)."""
     min_gain: float | None = None
     """Exit 3 where tuned minus base test accuracy is below this (-1 to 1)."""
+    gate_on: Literal["value", "lower"] = "value"
+    """What the two above are held against: the figure, or the lower bound of its interval."""
+    price_per_hour: float | None = None
+    """What an hour of this machine costs, for the job's cost on the report."""
+    gpu_prices_per_hour: dict[str, float] = field(default_factory=dict)
+    """Part of a GPU's name -> its price an hour, where no price of the machine is given."""
+    currency: str = "USD"
+    """What prices are in."""
 
 
 @dataclass(frozen=True)
@@ -266,6 +280,8 @@ def _check_prompt(config: JobConfig) -> Iterable[str]:
             f"prompt.verbalizers: {len(prompt.verbalizers)} given for {len(labels)} labels "
             f"({', '.join(labels)})"
         )
+    if config.model.head != "causal" and config.eval.few_shot:
+        yield "eval.few_shot: a classification head has no answer to show examples of; give 0"
     if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
         yield "prompt.verbalizers: two labels share one"
 
@@ -295,7 +311,9 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "eval.batch_size": 1,
         "eval.cases": 5,
         "eval.generate_tokens": 0,
+        "eval.few_shot": 0,
         "model.max_length": 1,
+        "report.price_per_hour": 0,
     }
     for dotted, least in at_least.items():
         value = config.value(dotted)
@@ -317,6 +335,9 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
             f"train.micro_batch_size: {train.micro_batch_size} does not divide "
             f"train.batch_size {train.batch_size}"
         )
+    for gpu, price in config.report.gpu_prices_per_hour.items():
+        if price < 0:
+            yield f"report.gpu_prices_per_hour.{gpu}: {price} is below 0"
     if not config.lora.target_modules:
         yield "lora.target_modules: name at least one module"
 

@@ -42,7 +42,12 @@ class Stage:
 
 STAGES = (
     Stage("subset", "parent", ("data",), ()),
-    Stage("baseline", "gpu", ("model", "prompt", "eval.batch_size", "train.seed"), ("subset",)),
+    Stage(
+        "baseline",
+        "gpu",
+        ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
+        ("subset",),
+    ),
     Stage(
         "train",
         "gpu",

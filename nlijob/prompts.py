@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from nlijob.config import PromptConfig
 from nlijob.records import Example
 
@@ -9,3 +12,22 @@ from nlijob.records import Example
 def prompt_text(prompt: PromptConfig, example: Example) -> str:
     """The row in the recipe's template."""
     return prompt.template.format(premise=example.premise, hypothesis=example.hypothesis)
+
+
+def few_shot_prefix(prompt: PromptConfig, train: Sequence[Example], shots: int) -> str:
+    """Training rows with their answers, to stand before a prompt; "" for none.
+
+    The rows are the first of each label, labels taking turns, so that the same subset always
+    gives the same prompt and no label is favoured. Fewer than `shots` where a label runs out.
+    """
+    by_label = [[row for row in train if row.label == n] for n in range(len(prompt.verbalizers))]
+    turns = ((turn % len(by_label), turn // len(by_label)) for turn in range(shots))
+    rows = [by_label[label][place] for label, place in turns if place < len(by_label[label])]
+    answered = (prompt_text(prompt, row) + prompt.verbalizers[row.label] for row in rows)
+    return "".join(f"{text}\n\n" for text in answered)
+
+
+def with_prefix(prompt: PromptConfig, prefix: str) -> PromptConfig:
+    """The same prompt behind a text that is taken as it is."""
+    literal = prefix.replace("{", "{{").replace("}", "}}")
+    return dataclasses.replace(prompt, template=literal + prompt.template)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -22,8 +23,7 @@ def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None
     if not isinstance(data, Mapping):
         faults.append(f"{where}: expected a table of keys, got {_shown(data)}")
         return None
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = _fields(cls)  # type: ignore[arg-type]
     for key in data:
         if key not in fields:
             faults.append(_unknown_key(str(key), list(fields), where))
@@ -32,18 +32,20 @@ def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None
         path = f"{where}.{name}" if where else name
         if name in data:
             before = len(faults)
-            value = convert(data[name], hints[name], path, faults)
+            value = convert(data[name], field.hint, path, faults)
             if len(faults) == before or dataclasses.is_dataclass(value):
                 values[name] = value
-        elif _has_no_default(field):
+        elif field.required:
             faults.append(f"{path}: missing")
-    if any(_has_no_default(field) and name not in values for name, field in fields.items()):
+    if any(field.required and name not in values for name, field in fields.items()):
         return None
     return cls(**values)
 
 
 def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     """`value` as the type that `hint` asks for; a fault is appended where it does not fit."""
+    if type(value) is hint and (not isinstance(value, float) or math.isfinite(value)):
+        return value  # nearly every value of a record
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -76,6 +78,20 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if is_other_type or is_bool or is_nan_or_inf:
         faults.append(f"{path}: expected {_type_name(hint)}, got {_shown(value)}")
     return value
+
+
+class _Field(NamedTuple):
+    hint: Any
+    required: bool
+
+
+@functools.cache  # a run's outcome has thousands of records, of a few classes
+def _fields(cls: type[Any]) -> dict[str, _Field]:
+    hints = typing.get_type_hints(cls)
+    return {
+        field.name: _Field(hints[field.name], _has_no_default(field))
+        for field in dataclasses.fields(cls)
+    }
 
 
 def _unknown_key(key: str, known: list[str], where: str) -> str:

@@ -22,6 +22,66 @@
     filter.addEventListener("input", showMatching);
   }
 
+  // The list of all cases: a row is shown where it passes every filter that is set.
+  const list = document.querySelector("table.rows");
+  if (list) {
+    const rows = [...list.tBodies[0].rows].map((row) => {
+      const [, premise, hypothesis, gold, before, after, , tags] = [...row.cells].map(
+        (cell) => cell.textContent.trim()
+      );
+      return {
+        row,
+        kind: row.className,
+        mistake: `${gold}>${after === gold ? before : after}`,
+        tags: tags.split(" "),
+        text: `${premise}\n${hypothesis}`.toLowerCase(),
+      };
+    });
+    const [kind, mistake, tag, text, count] = ["kind", "mistake", "tag", "text", "count"].map(
+      (name) => document.getElementById(`row-${name}`)
+    );
+    const filterRows = () => {
+      const wanted = text.value.trim().toLowerCase();
+      let shown = 0;
+      for (const one of rows) {
+        const passes =
+          (kind.value === "" || one.kind === kind.value) &&
+          (mistake.value === "" || one.mistake === mistake.value) &&
+          (tag.value === "" || one.tags.includes(tag.value)) &&
+          one.text.includes(wanted);
+        one.row.hidden = !passes;
+        shown += passes ? 1 : 0;
+      }
+      count.textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
+    };
+    text.closest(".tools").hidden = false;
+    for (const control of [kind, mistake, tag, text]) control.addEventListener("input", filterRows);
+  }
+
+  // A link to a row or a case opens what it is in.
+  const openTarget = () => {
+    const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    if (!target) return;
+    for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
+
+  // Light or dark, whatever the system says.
+  const theme = document.querySelector(".theme");
+  if (theme) {
+    const themes = ["system", "light", "dark"];
+    theme.hidden = false;
+    theme.addEventListener("click", () => {
+      const current = document.documentElement.dataset.theme ?? "system";
+      const next = themes[(themes.indexOf(current) + 1) % themes.length];
+      if (next === "system") delete document.documentElement.dataset.theme;
+      else document.documentElement.dataset.theme = next;
+      theme.textContent = `Theme: ${next}`;
+    });
+  }
+
   for (const button of document.querySelectorAll(".copy")) {
     button.hidden = !navigator.clipboard;
     button.addEventListener("click", async () => {
@@ -31,7 +91,7 @@
   }
 
   // Closed details are part of the printed report too.
-  const closed = () => document.querySelectorAll("details:not([open])");
+  const closed = () => document.querySelectorAll("details:not([open], .list)");
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...closed()];

@@ -19,6 +19,7 @@ SHARED = ROOT.parent / "shared"
 SMALL_DEMO = (
     *("--recipe", "demo", "--train-size", "160", "--validation-size", "40", "--test-size", "60"),
     *("--epochs", "2", "--set", "eval.cases=5", "--set", "eval.generate_tokens=4"),
+    *("--set", "eval.few_shot=2"),
 )
 
 

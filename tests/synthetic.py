@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from nlijob.records import (
     HardwareSample,
     Manifest,
     Memory,
+    OccludedWord,
+    Occlusion,
     ParameterCounts,
     Prediction,
     PromptRecord,
@@ -71,6 +74,7 @@ HOSTILE = (
     ("\u202egnirts desrever\u202c", "tab\there, newline\nthere, null-ish \u0001 and \ufffd"),
     ("W" * 400, "https://example.invalid/" + "a" * 300),
     ("''\"\"`` ${alert(1)}", "javascript:alert(1)"),
+    ("So many words stand here. " * 400, "Few words <i>stand</i> here."),
 )
 
 
@@ -96,10 +100,20 @@ class Spec:
     base_validation: bool = True
     test_each_epoch: bool = True
     generations: bool = True
+    word_importance: bool = True
+    blank_premise: bool = True
+    few_shot: int = 3
     samples: bool = True
     energy: bool = True
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 11
+    training_seed: int | None = None
+    """Another adapter on the same rows and the same base model."""
+    run_id: str = "20260102-030405-synthetic"
+    recipe: str = ""
+    """"" for the one that goes with `demo`."""
+    created_at: str = "2026-01-02T03:04:05+00:00"
+    lora_r: int = 32
 
 
 def build_run(root: Path, spec: Spec | None = None) -> RunDir:
@@ -131,6 +145,8 @@ class _Builder:
             ScoreResult("base", None, {s: _score(base, s) for s in splits}, self._memory(1.71)),
         )
         write_records(run.train_log, self._steps())
+        if spec.training_seed is not None:
+            self.random = random.Random(spec.training_seed)
         epochs, predictions = self._epochs()
         write_record(run.train_result, TrainResult(self._parameters(), tuple(epochs)))
         selection = select(epochs)
@@ -149,17 +165,25 @@ class _Builder:
         write_records(run.timings, timings)
         if spec.samples:
             write_records(run.hardware, self._samples(timings))
+        if self._shots:
+            few_shot = self._predictions(1.0, 0.5, mass=0.88)
+            write_records(run.few_shot_predictions, (p for p in few_shot if p.split == "test"))
+        if spec.blank_premise:
+            blank = self._predictions(0.9, 0.4, mass=0.98)
+            write_records(run.blank_premise_predictions, (p for p in blank if p.split == "test"))
+        if spec.word_importance:
+            write_records(run.occlusion, self._occlusions(base, tuned))
         return run
 
     # ------------------------------------------------------------ configuration
 
     def _record(self) -> RunRecord:
         return RunRecord(
-            run_id="20260102-030405-synthetic",
-            recipe="demo" if self.spec.demo else "phi2",
+            run_id=self.spec.run_id,
+            recipe=self.spec.recipe or ("demo" if self.spec.demo else "phi2"),
             config=self._config(),
             command=("entrypoint.py", "run", "--recipe", "phi2"),
-            created_at="2026-01-02T03:04:05+00:00",
+            created_at=self.spec.created_at,
             nlijob_version="0.1.0",
         )
 
@@ -183,9 +207,14 @@ class _Builder:
                 residual_dropout=0.0,
             ),
             prompt=PromptConfig(TEMPLATE, (" 0", " 1", " 2")) if causal else PromptConfig(),
-            lora=LoraConfig(r=32, alpha=64),
+            lora=LoraConfig(r=spec.lora_r, alpha=64),
             train=TrainConfig(epochs=spec.epochs),
-            eval=EvalConfig(test_each_epoch=spec.test_each_epoch),
+            eval=EvalConfig(
+                test_each_epoch=spec.test_each_epoch,
+                word_importance=spec.word_importance,
+                blank_premise=spec.blank_premise,
+                few_shot=self._shots,
+            ),
             report=spec.report,
         )
 
@@ -210,6 +239,10 @@ class _Builder:
             compute_dtype="bfloat16" if self.spec.gpu else "float32",
             attention="sdpa",
         )
+
+    @property
+    def _shots(self) -> int:
+        return self.spec.few_shot if self.spec.head == "causal" else 0
 
     # ------------------------------------------------------------ data
 
@@ -266,6 +299,9 @@ class _Builder:
             longest_tokens={"train": 131, "validation": 104, "test": 98},
             mean_tokens={"train": 71.4, "validation": 70.9, "test": 72.0},
             max_length=2048,
+            few_shot_prefix="Premise: A dog runs.\nHypothesis: It runs.\nAnswer: 0\n\n"
+            if self._shots
+            else "",
         )
 
     # ------------------------------------------------------------ models
@@ -315,6 +351,7 @@ class _Builder:
                 )
             )
             predictions[epoch] = [row for row in rows if row.split == "test"]
+            write_records(self.run.epoch_predictions(epoch), rows)
         return epochs, predictions
 
     def _steps(self) -> Iterator[TrainStep]:
@@ -360,6 +397,24 @@ class _Builder:
             prompt = TEMPLATE.format(premise=example.premise, hypothesis=example.hypothesis)
             rambling = " 1\n\nExercise 2: <b>Rewrite</b> the sentence above, then explain why"
             yield Generation(index, prompt, rambling, f" {answers[index]}")
+
+    def _occlusions(
+        self, base: Sequence[Prediction], tuned: Sequence[Prediction]
+    ) -> Iterator[Occlusion]:
+        examples = {example.index: example for example in self.examples["test"]}
+        for index in shown_indices(base, tuned, per_kind=12).all:
+            example = examples[index]
+            words = [
+                OccludedWord(
+                    "premise" if name == "premise" else "hypothesis",
+                    *word.span(),
+                    self.random.gauss(0, 0.1),
+                    self.random.gauss(0.05, 0.3),
+                )
+                for name, text in (("premise", example.premise), ("hypothesis", example.hypothesis))
+                for word in list(re.finditer(r"\w+", text))[:60]
+            ]
+            yield Occlusion(index, tuple(words), 0)
 
     # ------------------------------------------------------------ time and hardware
 

@@ -90,9 +90,25 @@ if [ -d "$wheels" ]; then
 fi
 binds+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
 buildah build --format docker --network host "${binds[@]}" --build-arg "BASE_IMAGE=$base" \
-    --build-arg TORCH_BACKEND=cpu --tag "$image" . >"$work/build.log" 2>&1 ||
-    { tail -30 "$work/build.log"; exit 1; }
+    --build-arg TORCH_BACKEND=cpu --build-arg VERSION=test --build-arg REVISION=test \
+    --tag "$image" . >"$work/build.log" 2>&1 || { tail -30 "$work/build.log"; exit 1; }
+
+step "inspect"
 podman images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep nlijob:
+inside() { # inside PROGRAM ARGUMENT...
+    podman run --cgroup-parent "/$group" --rm --read-only --tmpfs /tmp --user 54321:54321 \
+        --entrypoint "$1" "$image" "${@:2}"
+}
+inside sh -c 'cd /opt/nlijob/lib/python3*/site-packages && du -sm torch bitsandbytes pyarrow \
+    transformers pandas* matplotlib numpy* . /usr /app' 2>/dev/null |
+    sed -E '/dist-info|numpy\.libs/d; s#\t\.$#\tother packages#; s#/usr#/usr: Debian and Python#; s#^#  MiB #'
+check "labels say what it is" "nlijob test test" "$(podman image inspect --format \
+    '{{index .Labels "org.opencontainers.image.title"}} {{index .Labels "org.opencontainers.image.version"}} {{index .Labels "org.opencontainers.image.revision"}}' "$image")"
+check "GPUtil works, with no GPU to list" "[]" \
+    "$(inside /opt/nlijob/bin/python -c 'import GPUtil; print(GPUtil.getGPUs())' 2>&1)"
+check "no compiler in it" absent "$(inside sh -c 'command -v cc gcc clang >/dev/null && echo present || echo absent')"
+check "nothing of the machine's pip settings in it" absent \
+    "$(inside sh -c 'test -e /etc/pip.conf && test -s /etc/pip.conf && echo present || echo absent')"
 
 step "run"
 chmod 1777 "$work/runs"

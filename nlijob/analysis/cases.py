@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.explain import Explainer
-from nlijob.records import Case, CaseGroups, Example, Generation, Prediction
+from nlijob.analysis.tags import text_tags
+from nlijob.records import (
+    Case,
+    CaseGroups,
+    CaseRow,
+    Example,
+    Generation,
+    Occlusion,
+    Prediction,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,13 @@ class Pair:
         """By how much tuning raised the probability of the gold label (-1 to 1)."""
         label = self.base.label
         return self.tuned.probabilities[label] - self.base.probabilities[label]
+
+    @property
+    def tuned_margin(self) -> float:
+        """The tuned model's probability of the gold label minus its highest of another."""
+        label, probabilities = self.base.label, self.tuned.probabilities
+        others = [p for other, p in enumerate(probabilities) if other != label]
+        return probabilities[label] - max(others)
 
     @property
     def base_right(self) -> bool:
@@ -111,25 +127,34 @@ def build_cases(
     tuned: Sequence[Prediction],
     examples: Iterable[Example],
     generations: Iterable[Generation],
+    occlusions: Iterable[Occlusion],
     label_names: Sequence[str],
     per_kind: int,
 ) -> CaseGroups:
-    """Counts of every group and the shown cases with their evidence.
+    """Counts of every group, the shown cases with their evidence, and every row that was wrong.
 
-    `examples` are the test rows; `generations` hold free text for some of them (a row without any
-    gets None).
+    `examples` are the test rows; `generations` and `occlusions` hold free text and word importance
+    for some of them (a row without any gets None, or no words).
     """
     matched = pairs(base, tuned)
     groups, shown = group(matched), shown_indices(base, tuned, per_kind)
     by_index = {pair.index: pair for pair in matched}
     texts = {example.index: example for example in examples}
     written = {generation.index: generation for generation in generations}
+    occluded = {occlusion.index: occlusion for occlusion in occlusions}
     explainer = Explainer.over(
         [pair.base for pair in matched], [pair.tuned for pair in matched], label_names
     )
 
     def cases(indices: Iterable[int]) -> tuple[Case, ...]:
-        return tuple(_case(by_index[i], texts[i], written, explainer) for i in indices)
+        return tuple(
+            _case(by_index[i], texts[i], written.get(i), occluded.get(i), explainer)
+            for i in indices
+        )
+
+    def rows(of_kind: Iterable[Pair], sign: int) -> tuple[CaseRow, ...]:
+        ranked = sorted(of_kind, key=lambda pair: (sign * pair.tuned_margin, pair.index))
+        return tuple(_row(pair, texts[pair.index]) for pair in ranked)
 
     return CaseGroups(
         both_right=len(groups.both_right),
@@ -139,14 +164,21 @@ def build_cases(
         shown_corrected=cases(shown.corrected),
         shown_still_wrong=cases(shown.still_wrong),
         shown_newly_broken=cases(shown.newly_broken),
+        rows_corrected=rows(groups.corrected, -1),
+        rows_still_wrong=rows(groups.still_wrong, 1),
+        rows_newly_broken=rows(groups.newly_broken, 1),
     )
 
 
 def _case(
-    pair: Pair, example: Example, written: Mapping[int, Generation], explainer: Explainer
+    pair: Pair,
+    example: Example,
+    generation: Generation | None,
+    occlusion: Occlusion | None,
+    explainer: Explainer,
 ) -> Case:
-    generation = written.get(pair.index)
-    evidence = explainer.evidence(example, pair.base, pair.tuned)
+    importance = occlusion.words if occlusion else ()
+    evidence = explainer.evidence(example, pair.base, pair.tuned, importance)
     return Case(
         index=pair.index,
         premise=example.premise,
@@ -163,6 +195,24 @@ def _case(
         only_in_premise=evidence.words.only_in_premise,
         only_in_hypothesis=evidence.words.only_in_hypothesis,
         overlap=evidence.words.overlap,
+        word_importance=importance,
+        words_not_tried=occlusion.words_not_tried if occlusion else 0,
+    )
+
+
+def _row(pair: Pair, example: Example) -> CaseRow:
+    label = pair.base.label
+    return CaseRow(
+        index=pair.index,
+        premise=example.premise,
+        hypothesis=example.hypothesis,
+        label=label,
+        base_predicted=pair.base.predicted,
+        tuned_predicted=pair.tuned.predicted,
+        base_gold_probability=pair.base.probabilities[label],
+        tuned_gold_probability=pair.tuned.probabilities[label],
+        margin=pair.tuned_margin,
+        tags=text_tags(example.premise, example.hypothesis),
     )
 
 

@@ -1,72 +1,26 @@
 """What the words of a case show, and what they may have to do with the answer.
 
-Nothing here looks inside the model. Tags and word lists are facts about the texts and the
-probabilities; the explanation is composed from them and worded as possible, never as a claim.
-The word lists are English; on other languages fewer tags apply.
+Nothing here looks inside the model. Tags are facts about the texts (nlijob.analysis.tags), the gold
+label and the probabilities; the explanation is composed from them and worded as possible, never as
+a claim. The word lists are English; on other languages fewer tags apply.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nlijob.analysis.tags import TAG_NAMES, Words, compare_words, is_high, is_low
 from nlijob.analysis.wording import probability
-from nlijob.records import Example, Prediction
+from nlijob.records import Example, OccludedWord, Prediction
 
-
-def _word_set(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-NEGATIONS = _word_set(
-    "no not never nobody none nothing neither nor nowhere without cannot isn't aren't wasn't "
-    "weren't don't doesn't didn't won't can't couldn't wouldn't shouldn't hasn't haven't"
-)
-ABSOLUTES = _word_set("all every everyone everybody everything always only both each")
-STOPWORDS = _word_set(
-    "a an the this that these those is are was were be been being am do does did has have had of "
-    "in on at to from by with for and or but as it its his her their he she they him them there "
-    "here who which what while into onto over under up down out off near next some"
-)
-NUMBERS = {
-    "zero": "0",
-    "one": "1",
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-    "eleven": "11",
-    "twelve": "12",
-}
-HIGH_OVERLAP = 0.8
-LOW_OVERLAP = 0.25
 SURE = 0.9
 CLOSE = 0.1
+CARRIES = 0.1
+"""Loss of probability from which a word is said to carry an answer."""
 HABIT = 0.8
 LONG_QUANTILE = 0.9
-
-
-@dataclass(frozen=True)
-class Words:
-    """The words of a premise and a hypothesis, compared; all in lower case, in order."""
-
-    only_in_premise: tuple[str, ...]
-    only_in_hypothesis: tuple[str, ...]
-    overlap: float | None
-    """Share of the hypothesis's content words that stand in the premise; None where it has none."""
-    negation_differs: tuple[str, ...]
-    """Negation words, where one sentence has some and the other has none."""
-    absolutes_added: tuple[str, ...]
-    """Words such as "all" that only the hypothesis has."""
-    numbers_differ: bool
-    """Both sentences have number words, and not the same ones."""
 
 
 @dataclass(frozen=True)
@@ -106,26 +60,27 @@ class Explainer:
             long_above_tokens=long_above,
         )
 
-    def evidence(self, example: Example, base: Prediction, tuned: Prediction) -> Evidence:
-        """Words, tags and possible explanation of one test row."""
+    def evidence(
+        self,
+        example: Example,
+        base: Prediction,
+        tuned: Prediction,
+        importance: Sequence[OccludedWord] = (),
+    ) -> Evidence:
+        """Words, tags and possible explanation of one test row; `importance` where measured."""
         words = compare_words(example.premise, example.hypothesis)
-        return Evidence(
-            words=words,
-            tags=tuple(self._tags(words, base, tuned)),
-            explanation=" ".join(self._sentences(words, base, tuned)),
-        )
+        sentences = [
+            *self._sentences(words, base, tuned),
+            *self._carrying_word(example, base, tuned, importance),
+        ]
+        return Evidence(words, tuple(self._tags(words, base, tuned)), " ".join(sentences))
 
     def _tags(self, words: Words, base: Prediction, tuned: Prediction) -> Iterable[str]:
         gold = self.label_names[base.label]
-        if words.negation_differs:
-            yield "negation on one side"
-        if words.numbers_differ:
-            yield "number words differ"
-        if words.absolutes_added:
-            yield "all-or-none word added"
-        if _is_high(words.overlap) and gold == "contradiction":
+        yield from (TAG_NAMES[key] for key in words.tags)
+        if is_high(words.overlap) and gold == "contradiction":
             yield "contradiction in nearly the same words"
-        if _is_low(words.overlap) and gold == "entailment":
+        if is_low(words.overlap) and gold == "entailment":
             yield "entailment in other words"
         if base.tokens > self.long_above_tokens:
             yield "long input"
@@ -140,6 +95,27 @@ class Explainer:
         yield self._probabilities(base, tuned)
         reasons = [*self._habit(base), *self._wording(words, base, tuned)][:2]
         yield from reasons or ["Nothing in the wording stands out as a reason."]
+
+    def _carrying_word(
+        self,
+        example: Example,
+        base: Prediction,
+        tuned: Prediction,
+        importance: Sequence[OccludedWord],
+    ) -> Iterable[str]:
+        """The word that a wrong answer rests on most, where it rests on one."""
+        tuned_is_wrong = tuned.predicted != tuned.label
+        wrong = tuned if tuned_is_wrong else base
+        weights = [(word.tuned if tuned_is_wrong else word.base, word) for word in importance]
+        weight, word = max(weights, key=lambda pair: pair[0], default=(0.0, None))
+        if word is None or weight < CARRIES or wrong.predicted == wrong.label:
+            return
+        text = example.premise if word.text == "premise" else example.hypothesis
+        yield (
+            f"Of single words, “{text[word.start : word.end]}” in the {word.text} carried the "
+            f"{'tuned' if tuned_is_wrong else 'base'} model's wrong answer most: without it the "
+            f"probability of {self.label_names[wrong.predicted]} falls by {weight:.2f}."
+        )
 
     def _probabilities(self, base: Prediction, tuned: Prediction) -> str:
         gold = self.label_names[base.label]
@@ -177,12 +153,12 @@ class Explainer:
             )
         if words.numbers_differ and gold == "contradiction":
             yield "The two sentences differ in number words, which may have been missed."
-        if _is_high(words.overlap) and answer == "entailment":
+        if is_high(words.overlap) and answer == "entailment":
             yield (
                 f"{_share(words.overlap)} of the hypothesis's content words also stand in the "
                 "premise, which may have pulled the answer towards entailment."
             )
-        if _is_low(words.overlap) and gold == "entailment":
+        if is_low(words.overlap) and gold == "entailment":
             yield (
                 f"{_share(words.overlap)} of the hypothesis's content words stand in the premise; "
                 "the entailment may rest on a paraphrase that was not recognised."
@@ -204,57 +180,6 @@ class Explainer:
             )
         if _margin(wrong) < CLOSE:
             yield "The two likeliest labels were close, so a small difference may have decided."
-
-
-def compare_words(premise: str, hypothesis: str) -> Words:
-    """The words of two texts, compared without regard to case."""
-    before, after = _words(premise), _words(hypothesis)
-    content_before, content_after = _content(before), _content(after)
-    shared = [word for word in content_after if word in content_before]
-    return Words(
-        only_in_premise=tuple(w for w in content_before if w not in content_after),
-        only_in_hypothesis=tuple(w for w in content_after if w not in content_before),
-        overlap=len(shared) / len(content_after) if content_after else None,
-        negation_differs=_on_one_side(before, after),
-        absolutes_added=tuple(w for w in after if w in ABSOLUTES and w not in before),
-        numbers_differ=_numbers_differ(_numbers(before), _numbers(after)),
-    )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Distinct words in order, lower case, with one kind of apostrophe."""
-    found = re.findall(r"\w+(?:'\w+)*", text.casefold().replace("\u2019", "'"))
-    return tuple(dict.fromkeys(found))
-
-
-def _content(words: Iterable[str]) -> tuple[str, ...]:
-    return tuple(word for word in words if word not in STOPWORDS)
-
-
-def _on_one_side(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
-    left = tuple(word for word in before if word in NEGATIONS)
-    right = tuple(word for word in after if word in NEGATIONS)
-    return () if left and right else left or right
-
-
-def _numbers(words: Iterable[str]) -> frozenset[str]:
-    return frozenset(NUMBERS.get(word, word) for word in words if word in NUMBERS or _is_int(word))
-
-
-def _numbers_differ(before: frozenset[str], after: frozenset[str]) -> bool:
-    return bool(before and after and before != after)
-
-
-def _is_int(word: str) -> bool:
-    return word.isascii() and word.isdigit()
-
-
-def _is_high(overlap: float | None) -> bool:
-    return overlap is not None and overlap >= HIGH_OVERLAP
-
-
-def _is_low(overlap: float | None) -> bool:
-    return overlap is not None and overlap <= LOW_OVERLAP
 
 
 def _top(prediction: Prediction) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nlijob.analysis.calibration import calibration
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.records import ClassMetrics, Metrics, Prediction
 
@@ -29,6 +30,7 @@ def measure(predictions: Sequence[Prediction], label_names: Sequence[str]) -> Me
         accuracy=correct / rows,
         accuracy_interval=wilson_interval(correct, rows),
         balanced_accuracy=_mean(c.recall for c in classes if c.recall is not None),
+        calibration=calibration(predictions),
         macro_f1=_mean(c.f1 for c in classes if c.support or c.predicted),
         loss=_mean(prediction.loss for prediction in predictions),
         label_mass=_mean_label_mass(predictions),

@@ -6,30 +6,44 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from nlijob.analysis.bootstrap import bootstrap_intervals
 from nlijob.analysis.cases import build_cases
+from nlijob.analysis.controls import build_controls, control_warnings
+from nlijob.analysis.cost import job_cost
+from nlijob.analysis.epoch_comparison import compare_epochs
+from nlijob.analysis.gates import check_gates
+from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.resources import resource_use
-from nlijob.analysis.statistics import mcnemar_p, paired_difference_interval
+from nlijob.analysis.slices import measure_slices
+from nlijob.analysis.statistics import mcnemar_p, narrower, paired_difference_interval
 from nlijob.analysis.times import attempt_numbers, stage_times, total_seconds
-from nlijob.analysis.warnings import comparison_warnings, data_warnings, training_warnings
-from nlijob.analysis.wording import count, percent, points
-from nlijob.config import ReportConfig
+from nlijob.analysis.warnings import (
+    comparison_warnings,
+    data_warnings,
+    slice_warnings,
+    training_warnings,
+)
 from nlijob.records import (
+    CaseGroups,
     Environment,
+    EpochComparison,
     EpochResult,
     Example,
-    Gates,
     Generation,
     HardwareSample,
     Manifest,
     Memory,
     Metrics,
+    Narrowing,
+    Occlusion,
     Prediction,
     PromptRecord,
     Results,
     RunRecord,
     ScoreResult,
     Selection,
+    SplitManifest,
     Timing,
     TrainResult,
     read,
@@ -60,16 +74,27 @@ def build_results(run: RunDir) -> Results:
     tuned_rows = _test_rows(run.evaluate_predictions)
     base = measure(base_rows, manifest.label_names)
     tuned = measure(tuned_rows, manifest.label_names)
+    examples = _lines(Example, run.subset("test"))
     cases = build_cases(
         base_rows,
         tuned_rows,
-        _lines(Example, run.subset("test")),
+        examples,
         _lines(Generation, run.generations),
+        _lines(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
     )
     gain = (tuned.correct - base.correct) / tuned.rows
+    gain_interval = paired_difference_interval(cases.corrected, cases.newly_broken, tuned.rows)
     p = mcnemar_p(cases.corrected, cases.newly_broken)
+    slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
+    comparisons = _compare_epochs(run, training.epochs, selection)
+    total_s = total_seconds(timings)
+    controls = build_controls(
+        tuned_rows,
+        _lines(Prediction, run.few_shot_predictions),
+        _lines(Prediction, run.blank_premise_predictions),
+    )
 
     return Results(
         run=record,
@@ -80,13 +105,19 @@ def build_results(run: RunDir) -> Results:
         base=base,
         tuned=tuned,
         gain=gain,
-        gain_interval=paired_difference_interval(cases.corrected, cases.newly_broken, tuned.rows),
+        gain_interval=gain_interval,
         mcnemar_p=p,
+        bootstrap=bootstrap_intervals(base_rows, tuned_rows, len(manifest.label_names)),
+        on_all_rows=_on_all_rows(manifest.splits["test"], tuned, cases),
+        label_bias=label_bias(base, tuned),
+        slices=slices,
+        controls=controls,
         base_validation=baseline.scores.get("validation"),
         epochs=training.epochs,
         selection=selection,
+        epoch_comparisons=comparisons,
         cases=cases,
-        total_s=total_seconds(timings),
+        total_s=total_s,
         attempts=len(attempt_numbers(timings)),
         stages=stage_times(timings),
         training_examples_per_s=_training_speed(training.epochs),
@@ -95,32 +126,43 @@ def build_results(run: RunDir) -> Results:
             _lines(HardwareSample, run.hardware),
             _memories(baseline, training.epochs, evaluation),
         ),
-        gates=check_gates(config.report, tuned, gain),
+        cost=job_cost(config.report, environment, total_s),
+        gates=check_gates(config.report, tuned, gain, gain_interval),
         warnings=(
             *comparison_warnings(base, tuned, gain, p),
-            *training_warnings(training.epochs, selection),
+            *slice_warnings(slices),
+            *control_warnings(controls, config.eval.few_shot),
+            *training_warnings(training.epochs, selection, comparisons),
             *data_warnings(manifest),
         ),
     )
 
 
-def check_gates(asked: ReportConfig, tuned: Metrics, gain: float) -> Gates:
-    """Whether the outcome reaches what was asked for, with a sentence for each that it misses."""
-    failures = []
-    if asked.min_accuracy is not None and tuned.accuracy < asked.min_accuracy:
-        failures.append(
-            f"test accuracy {percent(tuned.accuracy, 2)} ({count(tuned.correct)} of "
-            f"{count(tuned.rows)}) is below the {100 * asked.min_accuracy:g} % asked for"
-        )
-    if asked.min_gain is not None and gain < asked.min_gain:
-        failures.append(
-            f"a gain of {points(gain)} is below the {100 * asked.min_gain:g} points asked for"
-        )
-    return Gates(passed=not failures, failures=tuple(failures))
-
-
 def _test_rows(path: Path) -> list[Prediction]:
     return [row for row in read_lines(Prediction, path) if row.split == "test"]
+
+
+def _compare_epochs(
+    run: RunDir, epochs: Iterable[EpochResult], selection: Selection
+) -> tuple[EpochComparison, ...]:
+    """The selected epoch against each other one, row by row on validation."""
+    rows = {
+        epoch.epoch: [
+            row
+            for row in read_lines(Prediction, run.epoch_predictions(epoch.epoch))
+            if row.split == "validation"
+        ]
+        for epoch in epochs
+    }
+    return compare_epochs(rows.pop(selection.epoch), rows)
+
+
+def _on_all_rows(test: SplitManifest, tuned: Metrics, cases: CaseGroups) -> Narrowing | None:
+    """What the whole split would do to the intervals, were as many of its rows labelled."""
+    if test.selected >= test.source_rows:
+        return None
+    rows_full = round(test.source_rows * test.rows / test.selected)
+    return narrower(tuned.correct, cases.corrected, cases.newly_broken, tuned.rows, rows_full)
 
 
 def _lines(cls: type[T], path: Path) -> list[T]:

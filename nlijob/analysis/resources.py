@@ -46,6 +46,12 @@ def gpu_sample(gpu: GpuInfo, sample: HardwareSample, environment: Environment) -
     return next((one for one in sample.gpus if _plain(one.uuid) == _plain(gpu.uuid)), None)
 
 
+def total_energy_j(gpus: Sequence[GpuUse]) -> float | None:
+    """Energy of all GPUs; None where any was not measured, as a part would pass for the whole."""
+    measured = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
+    return sum(measured) if measured and len(measured) == len(gpus) else None
+
+
 def _gpu_use(gpu: GpuInfo, samples: Sequence[HardwareSample], environment: Environment) -> GpuUse:
     found = [(sample, gpu_sample(gpu, sample, environment)) for sample in samples]
     own = [(sample, one) for sample, one in found if one is not None]

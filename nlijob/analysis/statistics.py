@@ -1,10 +1,11 @@
-"""The statistics behind the report's intervals and its one test."""
+"""The statistics behind the report's intervals and tests."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from nlijob.records import Interval
+from nlijob.records import Interval, Narrowing, PairedDifference
 
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % point."""
@@ -18,10 +19,7 @@ def wilson_interval(correct: int, rows: int, z: float = Z_95) -> Interval:
     """
     if rows <= 0 or not 0 <= correct <= rows:
         raise ValueError(f"{correct} of {rows} is no share")
-    share = correct / rows
-    scale = 1 + z * z / rows
-    centre = (share + z * z / (2 * rows)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    centre, half = _wilson(correct / rows, rows, z)
     # At the ends the bound is exactly 0 or 1; floating point would leave a speck.
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == rows else min(1.0, centre + half)
@@ -35,7 +33,10 @@ def mcnemar_p(corrected: int, broken: int) -> float:
     follows a binomial with share 1/2 (McNemar, 1947; exact form). 1.0 where no row differs.
     """
     discordant = corrected + broken
-    tail = sum(math.comb(discordant, k) for k in range(min(corrected, broken) + 1))
+    tail, ways = 0, 1
+    for k in range(min(corrected, broken) + 1):
+        tail += ways
+        ways = ways * (discordant - k) // (k + 1)  # rows choose k + 1
     # Whole numbers up to here, so that large counts neither overflow nor lose their small tail.
     return min(1.0, 2 * tail / (1 << discordant))
 
@@ -49,7 +50,71 @@ def paired_difference_interval(corrected: int, broken: int, rows: int, z: float 
     """
     if rows <= 0 or min(corrected, broken) < 0 or corrected + broken > rows:
         raise ValueError(f"{corrected} and {broken} rows of {rows} do not fit")
-    gained, lost, size = corrected + 0.5, broken + 0.5, rows + 2
-    centre = (gained - lost) / size
-    half = z * math.sqrt(gained + lost - (gained - lost) ** 2 / size) / size
+    centre, half = _paired(corrected, broken, rows, z)
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """P-values adjusted for having looked at all of them, in the order given.
+
+    Below 0.05 adjusted, the chance that any such finding is false is at most 5 %, whatever the
+    dependence between the tests: Holm (1979), A simple sequentially rejective multiple test
+    procedure.
+    """
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    ranked = sorted(range(len(p_values)), key=p_values.__getitem__)
+    for rank, position in enumerate(ranked):
+        highest = max(highest, (len(ranked) - rank) * p_values[position])
+        adjusted[position] = min(1.0, highest)
+    return tuple(adjusted)
+
+
+def narrower(correct: int, corrected: int, broken: int, rows: int, rows_full: int) -> Narrowing:
+    """How far the intervals of the tuned accuracy and of the gain would reach with `rows_full`.
+
+    A projection: the shares seen on `rows` are held, `correct` the tuned model's right rows. Half-
+    widths are half of Wilson's interval and of the paired difference's, before any cut at 0 or 1.
+    Raises ValueError on counts that do not fit in `rows`, or on fewer rows in full than now.
+    """
+    if rows <= 0 or not 0 <= correct <= rows or rows_full < rows:
+        raise ValueError(f"{correct} of {rows} rows, {rows_full} in full: they do not fit")
+    if min(corrected, broken) < 0 or corrected + broken > rows:
+        raise ValueError(f"{corrected} and {broken} rows of {rows} do not fit")
+    times = rows_full / rows
+    return Narrowing(
+        rows_now=rows,
+        rows_full=rows_full,
+        accuracy_now=_wilson(correct / rows, rows)[1],
+        accuracy_full=_wilson(correct / rows, rows_full)[1],
+        gain_now=_paired(corrected, broken, rows)[1],
+        gain_full=_paired(corrected * times, broken * times, rows_full)[1],
+    )
+
+
+def _wilson(share: float, rows: int, z: float = Z_95) -> tuple[float, float]:
+    """Centre and half-width."""
+    scale = 1 + z * z / rows
+    centre = (share + z * z / (2 * rows)) / scale
+    return centre, z / scale * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+
+
+def _paired(corrected: float, broken: float, rows: int, z: float = Z_95) -> tuple[float, float]:
+    """Centre and half-width."""
+    gained, lost, size = corrected + 0.5, broken + 0.5, rows + 2
+    spread = math.sqrt(gained + lost - (gained - lost) ** 2 / size)
+    return (gained - lost) / size, z * spread / size
+
+
+def paired_difference(gained: int, lost: int, rows: int) -> PairedDifference:
+    """Two models on the same rows: `gained` only the first has right, `lost` only the second.
+
+    Raises ValueError on no rows or on counts that do not fit in them.
+    """
+    return PairedDifference(
+        gained=gained,
+        lost=lost,
+        difference=(gained - lost) / rows,
+        interval=paired_difference_interval(gained, lost, rows),
+        mcnemar_p=mcnemar_p(gained, lost),
+    )

@@ -7,18 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nlijob.analysis.statistics import wilson_interval
+from nlijob.analysis.epoch_comparison import epochs_sentence
+from nlijob.analysis.slices import slices_sentence
 from nlijob.analysis.wording import (
     count,
-    interval,
     listed,
     p_value,
     percent,
     plural,
     points,
-    share_of,
 )
-from nlijob.records import ClassMetrics, EpochResult, Manifest, Metrics, Selection
+from nlijob.records import (
+    ClassMetrics,
+    EpochComparison,
+    EpochResult,
+    Manifest,
+    Metrics,
+    Selection,
+    Slice,
+)
 
 HABIT = 0.9
 """Share of all answers from which one label counts as given nearly always."""
@@ -39,10 +46,19 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
     yield from _low_label_mass(base)
 
 
-def training_warnings(epochs: Sequence[EpochResult], selection: Selection) -> Iterable[str]:
+def slice_warnings(slices: Sequence[Slice]) -> Iterable[str]:
+    """About kinds of rows that tuning made worse beyond what chance explains."""
+    if any(one.told_apart and one.change < 0 for one in slices):
+        yield slices_sentence(slices)
+
+
+def training_warnings(
+    epochs: Sequence[EpochResult], selection: Selection, comparisons: Sequence[EpochComparison]
+) -> Iterable[str]:
     """About the epochs and the choice between them."""
     yield from _overfitting(epochs)
-    yield from _narrow_lead(epochs, selection)
+    if not all(one.told_apart for one in comparisons):
+        yield epochs_sentence(selection.epoch, comparisons)
 
 
 def data_warnings(manifest: Manifest) -> Iterable[str]:
@@ -119,26 +135,6 @@ def _overfitting(epochs: Sequence[EpochResult]) -> Iterable[str]:
         f"{lowest.train_loss:.3f} to {last.train_loss:.3f} while the validation loss {moved}: a "
         "sign of overfitting."
     )
-
-
-def _narrow_lead(epochs: Sequence[EpochResult], selection: Selection) -> Iterable[str]:
-    chosen = next(epoch for epoch in epochs if epoch.epoch == selection.epoch)
-    scores = chosen.validation
-    bounds = wilson_interval(scores.correct, scores.rows)
-    within = [
-        epoch.epoch
-        for epoch in epochs
-        if epoch is not chosen and epoch.validation.accuracy >= bounds.low
-    ]
-    if within:
-        numbers = listed([str(number) for number in within])
-        verb = "lies" if len(within) == 1 else "lie"
-        yield (
-            f"The lead of epoch {chosen.epoch} is within noise: its validation accuracy is "
-            f"{share_of(scores.correct, scores.rows)}, 95 % interval "
-            f"{interval(bounds.low, bounds.high)}, and epoch{'s' * (len(within) > 1)} {numbers} "
-            f"{verb} inside it."
-        )
 
 
 def _unbalanced(manifest: Manifest) -> Iterable[str]:

@@ -133,6 +133,12 @@ def energy(joules: float | None) -> str:
     return f"{amount} ({joules:,.0f} J)"
 
 
+def money(amount: float, currency: str) -> str:
+    """An amount such as "USD 3.20"; small ones keep two significant digits."""
+    text = f"{amount:,.2f}" if amount >= 1 or not amount else decimal(amount, 2)
+    return f"{currency} {text}"
+
+
 def rate(per_s: float | None, unit: str = "examples") -> str:
     """A speed, such as "12.3 examples/s"."""
     return NOT_MEASURED if per_s is None else f"{decimal(per_s)} {unit}/s"

@@ -8,6 +8,7 @@ before it is used. Where one fails, the next serves, with the same effective bat
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,13 +86,13 @@ class Engine:
             warm_up_s=self._warm_up_s,
         )
 
-    def forward(self) -> Forward:
-        """The model as it is now, for scoring."""
+    def forward(self, head: Head | None = None) -> Forward:
+        """The model as it is now, for scoring; `head`: for rows of another than the job's own."""
         self._loaded.model.eval()
         if self._fast:
             self._fast.adapter.refresh()
             return self._fast.score_rows
-        return self._plain_logits
+        return functools.partial(self._plain_logits, head or self._head)
 
     def trainer(self) -> Trainer:
         """A trainer of the adapter, ready for its first step."""
@@ -127,7 +128,9 @@ class Engine:
     def _next_way(self) -> None:
         """Take the first way left that serves; none takes the plain one."""
         started = time.monotonic()
-        plain = self._plain_logits(self._rows[:CHECKED_ROWS]) if self._ways else torch.empty(0)
+        plain = torch.empty(0)
+        if self._ways:
+            plain = self._plain_logits(self._head, self._rows[:CHECKED_ROWS])
         while self._ways and not self._fast:
             self._way = self._ways.pop(0)
             try:
@@ -173,7 +176,6 @@ class Engine:
         return reason
 
     @torch.no_grad()
-    def _plain_logits(self, rows: Sequence[Encoded]) -> Tensor:
+    def _plain_logits(self, head: Head, rows: Sequence[Encoded]) -> Tensor:
         self._loaded.model.eval()
-        batch = self._head.collate(rows, self._loaded.device)
-        return self._head.logits(self._loaded.model, batch)
+        return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))

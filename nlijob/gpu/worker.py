@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from nlijob.analysis.cases import shown_indices
 from nlijob.analysis.selection import select
 from nlijob.config import JobConfig
 from nlijob.errors import ExitCode, JobError, all_or_every_fault
-from nlijob.gpu import checkpoints, scoring
+from nlijob.gpu import checkpoints, evidence, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device, memory, reset_peak_memory
 from nlijob.gpu.generation import generate
@@ -39,11 +39,12 @@ from nlijob.gpu.model import (
 from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.training import Trainer
-from nlijob.prompts import prompt_text
+from nlijob.prompts import few_shot_prefix, prompt_text, with_prefix
 from nlijob.records import (
     EpochResult,
     Example,
     Generation,
+    Occlusion,
     Prediction,
     PromptRecord,
     RunRecord,
@@ -93,12 +94,19 @@ class Worker:
         """Score the base model: the adapter is there, switched off."""
         with self.loaded.model.disable_adapter():
             scores, predictions = self._score("baseline", ("validation", "test"))
+            few_shot = self._few_shot()
         write_records(self.run.baseline_predictions, predictions)
+        write_records(self.run.few_shot_predictions, few_shot)
         write_record(
             self.run.baseline_result, ScoreResult("base", None, scores, memory(self.device))
         )
         self.reporter.say("baseline", _scores_text(scores))
-        return [self.run.baseline_predictions, self.run.baseline_result, self.run.prompt]
+        return [
+            self.run.baseline_predictions,
+            self.run.few_shot_predictions,
+            self.run.baseline_result,
+            self.run.prompt,
+        ]
 
     def train(self) -> list[Path]:
         """Train epoch by epoch, from the last complete one where there is one."""
@@ -126,12 +134,14 @@ class Worker:
         return [self.run.selection]
 
     def evaluate(self) -> list[Path]:
-        """Score the selected checkpoint as it stands on disk, and write free output for cases."""
+        """Score the selected checkpoint as it stands on disk, and gather evidence for cases."""
         epoch = records.read(Selection, self.run.selection).epoch
         checkpoints.load_adapter(self.loaded.model, self.run.epoch(epoch))
         scores, predictions = self._score("evaluate", ("validation", "test"))
         write_records(self.run.evaluate_predictions, predictions)
+        write_records(self.run.blank_premise_predictions, self._premise_blanked())
         write_records(self.run.generations, self._free_output(predictions))
+        write_records(self.run.occlusion, self._word_importance(predictions))
         write_record(
             self.run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(self.device))
         )
@@ -139,7 +149,9 @@ class Worker:
         self.reporter.say("evaluate", _scores_text(scores))
         return [
             self.run.evaluate_predictions,
+            self.run.blank_premise_predictions,
             self.run.generations,
+            self.run.occlusion,
             self.run.evaluate_result,
             *self.run.adapter.glob("adapter_*"),
         ]
@@ -210,19 +222,20 @@ class Worker:
         scores: dict[str, SplitScore] = {}
         predictions: list[Prediction] = []
         for split in splits:
-            rows = self.rows[split]
             name = f"{part} {split}".strip()
-            with self.reporter.timed(stage, name, len(rows)):
-                scores[split], of_split = scoring.score(
-                    self.engine.forward(),
-                    self.head,
-                    split,
-                    rows,
-                    self.config.eval.batch_size,
-                    self.reporter.counter(stage, name, len(rows), "rows"),
-                )
+            scores[split], of_split = self._score_rows(
+                stage, name, split, self.head, self.rows[split]
+            )
             predictions += of_split
         return scores, predictions
+
+    def _score_rows(
+        self, stage: str, part: str, split: Split, head: Head, rows: Sequence[Encoded]
+    ) -> tuple[SplitScore, list[Prediction]]:
+        counter = self.reporter.counter(stage, part, len(rows), "rows")
+        size = self.config.eval.batch_size
+        with self.reporter.timed(stage, part, len(rows)):
+            return scoring.score(self.engine.forward(head), head, split, rows, size, counter)
 
     def _resume(self, trainer: Trainer) -> list[EpochResult]:
         """Results of the epochs that are complete, with trainer and model brought to that point."""
@@ -308,22 +321,66 @@ class Worker:
         )
         self.run.training_state(epoch - 1).unlink(missing_ok=True)
 
+    def _few_shot(self) -> list[Prediction]:
+        """The base model's answers on test rows with training rows in its prompt, where asked."""
+        if self.config.eval.few_shot == 0:
+            return []
+        prompt = with_prefix(self.config.prompt, self._few_shot_prefix)
+        head = CausalHead(self.tokenizer, prompt, self.loaded.max_length, self.examples["train"])
+        rows = head.encode("test", self.examples["test"])
+        return self._score_rows("baseline", "few-shot test", "test", head, rows)[1]
+
+    @property
+    def _few_shot_prefix(self) -> str:
+        return few_shot_prefix(
+            self.config.prompt, self.examples["train"], self.config.eval.few_shot
+        )
+
+    def _premise_blanked(self) -> list[Prediction]:
+        """The tuned model's answers on test rows without their premises, where asked."""
+        if not self.config.eval.blank_premise:
+            return []
+        rows = self.head.encode("test", evidence.blank_premises(self.examples["test"]))
+        return self._score_rows("evaluate", "premise blanked", "test", self.head, rows)[1]
+
+    def _word_importance(self, tuned: Sequence[Prediction]) -> list[Occlusion]:
+        """By how much each word of the shown cases carries both models' answers, where asked."""
+        if not self.config.eval.word_importance:
+            return []
+        shown = self._shown(tuned)
+        altered = {example.index: evidence.leave_one_out(example) for example in shown}
+        rows = self.head.encode("test", [a.example for of_row in altered.values() for a in of_row])
+        part = "word importance"
+        _, after = self._score_rows("evaluate", f"{part}, tuned", "test", self.head, rows)
+        with self.loaded.model.disable_adapter():
+            _, before = self._score_rows("evaluate", f"{part}, base", "test", self.head, rows)
+        tuned_answers = {prediction.index: prediction for prediction in _of_test(tuned)}
+        whole = {row.index: (row, tuned_answers[row.index]) for row in self._base_on_test()}
+        return evidence.word_importance(shown, altered, whole, zip(before, after, strict=True))
+
     def _free_output(self, tuned: Sequence[Prediction]) -> list[Generation]:
         """What both models write after the prompt of each case that the report shows."""
         count = self.config.eval.generate_tokens
         if count == 0 or self.config.model.head != "causal":
             return []
-        base = records.read_lines(Prediction, self.run.baseline_predictions)
-        shown = shown_indices(base, tuned, self.config.eval.cases).all
-        by_index = {example.index: example for example in self.examples["test"]}
-        prompts = [prompt_text(self.config.prompt, by_index[index]) for index in shown]
+        shown = self._shown(tuned)
+        prompts = [prompt_text(self.config.prompt, example) for example in shown]
         size = self.config.eval.batch_size
         with self.reporter.timed("evaluate", "free output", 2 * len(prompts)):
             tuned_texts = generate(self.loaded, prompts, count, size)
             with self.loaded.model.disable_adapter():
                 base_texts = generate(self.loaded, prompts, count, size)
-        columns = zip(shown, prompts, base_texts, tuned_texts, strict=True)
+        indices = [example.index for example in shown]
+        columns = zip(indices, prompts, base_texts, tuned_texts, strict=True)
         return [Generation(*column) for column in columns]
+
+    def _shown(self, tuned: Sequence[Prediction]) -> list[Example]:
+        """The test rows that the report shows as cases."""
+        indices = set(shown_indices(self._base_on_test(), tuned, self.config.eval.cases).all)
+        return [example for example in self.examples["test"] if example.index in indices]
+
+    def _base_on_test(self) -> list[Prediction]:
+        return _of_test(records.read_lines(Prediction, self.run.baseline_predictions))
 
     def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
         first = rows["test"][0]
@@ -339,6 +396,7 @@ class Worker:
             longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
             mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
             max_length=self.loaded.max_length,
+            few_shot_prefix=self._few_shot_prefix,
         )
 
 
@@ -378,6 +436,10 @@ def _outcome(run: RunDir) -> WorkerOutcome:
             f"the whole log is {run.worker_log}",
         )
     return WorkerOutcome(ExitCode.DONE, "", "")
+
+
+def _of_test(predictions: Iterable[Prediction]) -> list[Prediction]:
+    return [prediction for prediction in predictions if prediction.split == "test"]
 
 
 def _scores_text(scores: dict[str, SplitScore]) -> str:

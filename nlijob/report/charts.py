@@ -8,6 +8,7 @@ give the same bytes.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import html
 import io
 import re
@@ -17,11 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import matplotlib.dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
+MANY_RUNS = 40
+"""Points of a trend from which they are drawn small."""
 
 # matplotlib wants real colours; each of these stands for a CSS variable and is replaced by it.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -83,6 +87,28 @@ class Line:
     times: Sequence[float]
     values: Sequence[float | None]
     colour: str = AFTER
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A change with its interval, as shares from -1 to 1; `clear` where it is told from none."""
+
+    name: str
+    value: float
+    bounds: tuple[float, float]
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """One model's reliability bins, those that have rows; all shares from 0 to 1."""
+
+    label: str
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    bounds: Sequence[tuple[float, float]]
+    colour: str
+    marker: str
 
 
 @dataclass(frozen=True)
@@ -186,6 +212,50 @@ def loss_by_step(
         return _svg(figure, name, title, description)
 
 
+def difference_chart(
+    name: str, title: str, description: str, differences: Sequence[Difference]
+) -> str:
+    """Changes with their intervals around the line of no change, one row each, first on top."""
+    with _figure(name, WIDE, 0.6 + 0.3 * len(differences)) as (figure, axes):
+        axes.axvline(0, color=INK, linewidth=1)
+        for row, one in enumerate(reversed(differences)):
+            axes.plot(one.bounds, [row, row], color=AFTER, linewidth=2.5, alpha=0.45)
+            fill = AFTER if one.clear else SURFACE
+            axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
+        axes.set_yticks(range(len(differences)), [one.name for one in reversed(differences)])
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.set_ylim(-0.6, len(differences) - 0.4)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("+0", "0"))
+        axes.set_xlabel("change in accuracy (points)")
+        return _svg(figure, name, title, description)
+
+
+def reliability(name: str, title: str, description: str, models: Sequence[Reliability]) -> str:
+    """How often answers are right against the probability they were given, with intervals."""
+    with _figure(name, height=3.4) as (figure, axes):
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="calibrated")
+        for model in models:
+            for x, bounds in zip(model.confidence, model.bounds, strict=True):
+                axes.plot([x, x], bounds, color=model.colour, linewidth=2, alpha=0.45)
+            axes.plot(
+                model.confidence,
+                model.accuracy,
+                color=model.colour,
+                marker=model.marker,
+                linewidth=1.2,
+                label=model.label,
+            )
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_xlabel("probability of the answer")
+        axes.set_ylabel("answers that are right")
+        _percent_axis(axes.xaxis)
+        _percent_axis(axes.yaxis)
+        _legend(axes)
+        return _svg(figure, name, title, description)
+
+
 def over_time(
     name: str,
     title: str,
@@ -213,6 +283,51 @@ def over_time(
         axes.set_ylabel(unit)
         if len(lines) > 1:
             _legend(axes)
+        return _svg(figure, name, title, description)
+
+
+def trend(
+    name: str,
+    title: str,
+    description: str,
+    moments: Sequence[datetime.datetime],
+    before: Sequence[float],
+    after: Sequence[float],
+    bounds: Sequence[tuple[float, float]],
+) -> str:
+    """Accuracy of one run after another, at the times they were started, the oldest first."""
+    with _figure(name, WIDE, 3.0) as (figure, axes):
+        dates: Any = matplotlib.dates  # without types of its own
+        times = dates.date2num(moments)
+        low, high = zip(*bounds, strict=True)
+        size = 6 if len(moments) <= MANY_RUNS else 3
+        axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
+        axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
+        axes.plot(times, before, color=BEFORE, marker="s", ms=size, lw=1.2, label="before")
+        _date_axis(axes, times, most_ticks=9)
+        axes.set_ylim(_floor([*low, *before]), 1.0)
+        _percent_axis(axes.yaxis)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handlelength=1.6)
+        return _svg(figure, name, title, description)
+
+
+def amount_trend(
+    name: str,
+    title: str,
+    description: str,
+    moments: Sequence[datetime.datetime],
+    values: Sequence[float],
+    unit: str,
+) -> str:
+    """What one run after another took, such as its time, the oldest first; from 0 upwards."""
+    with _figure(name) as (figure, axes):
+        dates: Any = matplotlib.dates  # without types of its own
+        times = dates.date2num(moments)
+        size = 6 if len(moments) <= MANY_RUNS else 3
+        axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
+        _date_axis(axes, times, most_ticks=6)
+        axes.set_ylim(0, 1.12 * max(values) or 1)
+        axes.set_ylabel(unit)
         return _svg(figure, name, title, description)
 
 
@@ -264,6 +379,16 @@ def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -
 
 def _legend(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handlelength=1.6)
+
+
+def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
+    """`times` as matplotlib counts them, in days."""
+    dates: Any = matplotlib.dates
+    if times[0] == times[-1]:  # no stretch of time to draw: a day around it
+        axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
+    locator = dates.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))
 
 
 def _percent_axis(axis: Any) -> None:

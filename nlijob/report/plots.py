@@ -9,7 +9,16 @@ from itertools import groupby, pairwise
 from nlijob.analysis.resources import gpu_sample
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import GIB, percent
-from nlijob.records import GpuInfo, GpuSample, HardwareSample, Metrics, Results, TrainStep
+from nlijob.records import (
+    GpuInfo,
+    GpuSample,
+    HardwareSample,
+    Interval,
+    Metrics,
+    Results,
+    Slice,
+    TrainStep,
+)
 from nlijob.report import charts
 from nlijob.report.charts import Change, Line, Span
 
@@ -83,7 +92,14 @@ def draw(
     results: Results, steps: Sequence[TrainStep], samples: Sequence[HardwareSample]
 ) -> dict[str, Plot]:
     """Every chart that there are figures for, by name."""
-    plots = {"accuracy": _changes(results), "epochs": _epochs(results), "loss": _losses(results)}
+    plots = {
+        "accuracy": _changes(results),
+        "reliability": _reliability(results),
+        "epochs": _epochs(results),
+        "loss": _losses(results),
+    }
+    if judged := [one for one in results.slices if one.judged]:
+        plots["slices"] = _slices(judged)
     if steps:
         plots["steps"] = _steps(steps)
     if samples:
@@ -94,26 +110,86 @@ def draw(
 def _changes(results: Results) -> Plot:
     base, tuned = results.base, results.tuned
     changes = [
-        Change("accuracy", base.accuracy, tuned.accuracy, _bounds(base), _bounds(tuned)),
-        Change("balanced accuracy", base.balanced_accuracy, tuned.balanced_accuracy),
-        Change("macro F1", base.macro_f1, tuned.macro_f1),
+        Change(
+            "accuracy",
+            base.accuracy,
+            tuned.accuracy,
+            _pair(base.accuracy_interval),
+            _pair(tuned.accuracy_interval),
+        ),
+        Change(
+            "balanced accuracy",
+            base.balanced_accuracy,
+            tuned.balanced_accuracy,
+            _pair(results.bootstrap.balanced_accuracy.base),
+            _pair(results.bootstrap.balanced_accuracy.tuned),
+        ),
+        Change(
+            "macro F1",
+            base.macro_f1,
+            tuned.macro_f1,
+            _pair(results.bootstrap.macro_f1.base),
+            _pair(results.bootstrap.macro_f1.tuned),
+        ),
         *(
             Change(f"recall of {before.name}", before.recall, after.recall)
             for before, after in zip(base.classes, tuned.classes, strict=True)
         ),
     ]
-    caption = (
-        "Test split before (square) and after tuning (circle); the bars on accuracy are 95 % "
-        "intervals."
-    )
+    caption = "Test split before (square) and after tuning (circle); bars are 95 % intervals."
     return Plot(
         charts.change_chart("chart-accuracy", "Figures before and after tuning", caption, changes),
         caption,
     )
 
 
-def _bounds(metrics: Metrics) -> tuple[float, float]:
-    return metrics.accuracy_interval.low, metrics.accuracy_interval.high
+def _slices(judged: Sequence[Slice]) -> Plot:
+    caption = (
+        "Change in accuracy by slice, with 95 % intervals; filled where it differs from none "
+        "beyond what chance explains, all slices considered."
+    )
+    differences = [
+        charts.Difference(
+            one.name,
+            one.change,
+            (one.change_interval.low, one.change_interval.high),
+            one.told_apart,
+        )
+        for one in judged
+    ]
+    return Plot(
+        charts.difference_chart("chart-slices", "Change by slice", caption, differences), caption
+    )
+
+
+def _pair(bounds: Interval | None) -> tuple[float, float] | None:
+    return None if bounds is None else (bounds.low, bounds.high)
+
+
+def _reliability(results: Results) -> Plot:
+    caption = (
+        "Answers by their probability: how many are right. Above the dotted line a model is less "
+        "sure than it is right, below it is surer. Bars are 95 % intervals."
+    )
+    models = [
+        _model_reliability("before", results.base, charts.BEFORE, "s"),
+        _model_reliability("after", results.tuned, charts.AFTER, "o"),
+    ]
+    return Plot(charts.reliability("chart-reliability", "Reliability", caption, models), caption)
+
+
+def _model_reliability(
+    label: str, metrics: Metrics, colour: str, marker: str
+) -> charts.Reliability:
+    points = [
+        (own.mean_confidence, own.accuracy, (own.accuracy_interval.low, own.accuracy_interval.high))
+        for own in metrics.calibration.bins
+        if own.mean_confidence is not None
+        and own.accuracy is not None
+        and own.accuracy_interval is not None
+    ]
+    confidence, accuracy, bounds = zip(*points, strict=True)
+    return charts.Reliability(label, confidence, accuracy, bounds, colour, marker)
 
 
 def _epochs(results: Results) -> Plot:

@@ -13,6 +13,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, Results, TrainStep, read_lines
 from nlijob.report.model_card import model_card
 from nlijob.report.plots import draw
+from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
 
@@ -20,7 +21,7 @@ TEMPLATES = Path(__file__).parents[2] / "templates"
 
 
 def render(run: RunDir) -> Path:
-    """Measure a run and write its results.json, the adapter's model card and then report.html.
+    """Measure a run and write results.json, the adapter's model card, summary.md and report.html.
 
     Each is written whole or not at all.
 
@@ -30,6 +31,7 @@ def render(run: RunDir) -> Path:
     results = build_results(run)
     write_record(run.results, results)
     write_text(run.adapter / "README.md", model_card(results))
+    write_text(run.summary, summary_markdown(results))
     write_text(run.report, report_html(results, run))
     return run.report
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from nlijob import records
@@ -18,12 +19,14 @@ from tests import jobs
 
 FILES = (
     *("config.json", "environment.json", "prompt.json", "selection.json"),
-    *("timings.jsonl", "hardware.jsonl", "results.json", "report.html"),
+    *("timings.jsonl", "hardware.jsonl", "results.json", "report.html", "summary.md"),
     *(f"subset/{n}" for n in ("manifest.json", "train.jsonl", "validation.jsonl", "test.jsonl")),
     *(f"baseline/{n}" for n in ("result.json", "predictions.jsonl")),
     *(f"train/{n}" for n in ("log.jsonl", "result.json")),
     *(f"train/epoch-{n}/adapter_model.safetensors" for n in (1, 2)),
     *(f"evaluate/{n}" for n in ("result.json", "predictions.jsonl", "generations.jsonl")),
+    *(f"evaluate/{n}" for n in ("blank_premise.jsonl", "occlusion.jsonl")),
+    "baseline/few_shot.jsonl",
     *(f"adapter/{n}" for n in ("adapter_model.safetensors", "adapter_config.json", "README.md")),
 )
 
@@ -104,6 +107,45 @@ def test_free_output_is_there_for_the_shown_cases_only(job: RunDir, outcome: Res
     }
     written = {g.index for g in records.read_lines(records.Generation, job.generations)}
     assert written == shown
+
+
+def test_every_shown_case_has_the_importance_of_each_of_its_words(outcome: Results) -> None:
+    groups = outcome.cases
+    for case in (
+        *groups.shown_corrected,
+        *groups.shown_still_wrong,
+        *groups.shown_newly_broken,
+    ):
+        texts = {"premise": case.premise, "hypothesis": case.hypothesis}
+        words = [texts[word.text][word.start : word.end] for word in case.word_importance]
+        assert words == re.findall(r"\w+", f"{case.premise} {case.hypothesis}")
+        assert any(word.base for word in case.word_importance)
+        assert any(word.tuned for word in case.word_importance)
+
+
+def test_controls_are_of_the_models_they_name(job: RunDir, outcome: Results) -> None:
+    assert [c.kind for c in outcome.controls] == ["majority class", "few-shot", "blank premise"]
+    base, few_shot = (
+        [p for p in records.read_lines(Prediction, path) if p.split == "test"]
+        for path in (job.baseline_predictions, job.few_shot_predictions)
+    )
+    assert all(long.tokens > short.tokens for short, long in zip(base, few_shot, strict=True))
+    tuned, blank = (
+        [p for p in records.read_lines(Prediction, path) if p.split == "test"]
+        for path in (job.evaluate_predictions, job.blank_premise_predictions)
+    )
+    assert all(short.tokens < long.tokens for short, long in zip(blank, tuned, strict=True))
+
+
+def test_results_fit_the_published_schema(job: RunDir) -> None:
+    schema = json.loads((jobs.ROOT / "docs" / "results.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(json.loads(job.results.read_text(encoding="utf-8")), schema)
+
+
+def test_the_summary_says_what_the_terminal_says(job: RunDir, outcome: Results) -> None:
+    summary = job.summary.read_text(encoding="utf-8")
+    assert f"{100 * outcome.tuned.accuracy:.1f} %" in summary
+    assert summary.count("\n- ") == len(outcome.warnings)
 
 
 def test_the_report_asks_for_nothing_from_anywhere(job: RunDir) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import axe_core_python
 import pytest
 
 from nlijob.report.render import render
@@ -69,7 +70,7 @@ def test_page_prints_in_full_and_in_silence(tab: Tab, urls: dict[str, str], sche
 def test_closed_details_are_open_while_printing(tab: Tab, urls: dict[str, str]) -> None:
     tab.open(urls["gpu"])
     closed = """dispatchEvent(new Event("{}")),
-        document.querySelectorAll("details:not([open])").length"""
+        document.querySelectorAll("details:not([open], .list)").length"""
     assert tab.evaluate(closed.format("beforeprint")) == 0
     assert tab.evaluate(closed.format("afterprint")) > 0
 
@@ -119,6 +120,111 @@ def test_filter_shows_the_cases_that_match(tab: Tab, urls: dict[str, str]) -> No
     )
     assert any(hidden for hidden, _ in shown)
     assert all(hidden is not matching for hidden, matching in shown)
+
+
+FILTER = """(() => {
+    const set = (name, value) => {
+        const control = document.getElementById("row-" + name);
+        control.value = value;
+        control.dispatchEvent(new Event("input"));
+    };
+    for (const [name, value] of Object.entries(%s)) set(name, value);
+    const rows = [...document.querySelectorAll("table.rows tbody tr")];
+    const shown = rows.filter((row) => !row.hidden);
+    return {
+        whole: rows.length,
+        shown: shown.map((row) => [row.className, ...[...row.cells].map((c) => c.textContent)]),
+        said: document.getElementById("row-count").textContent,
+    };
+})()"""
+
+
+def test_the_list_of_cases_is_filtered_by_kind_mistake_tag_and_text(
+    tab: Tab, urls: dict[str, str]
+) -> None:
+    tab.open(urls["gpu"])
+    whole = tab.evaluate(FILTER % "{}")
+    assert len(whole["shown"]) == whole["whole"] > 50
+    assert whole["said"] == ""
+    broken = tab.evaluate(FILTER % '{kind: "n"}')["shown"]
+    assert broken
+    assert {row[0] for row in broken} == {"n"}
+    mistaken = tab.evaluate(FILTER % '{kind: "", mistake: "con>neu"}')["shown"]
+    assert mistaken
+    assert all(row[4] == "con" and "neu" in row[5:7] for row in mistaken)
+    tagged = tab.evaluate(FILTER % '{mistake: "", tag: "neg"}')["shown"]
+    assert tagged
+    assert all("neg" in row[8].split() for row in tagged)
+    found = tab.evaluate(FILTER % '{tag: "", text: "Old GUITARIST"}')
+    assert 0 < len(found["shown"]) < found["whole"]
+    assert all("old guitarist" in f"{row[2]} {row[3]}".lower() for row in found["shown"])
+    assert found["said"] == f"{len(found['shown'])} of {found['whole']}"
+
+
+def test_a_link_to_a_row_opens_the_list(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["gpu"])
+    assert not tab.evaluate("document.querySelector('.list').open")
+    row = tab.evaluate("document.querySelector('table.rows tbody tr').id")
+    tab.open("about:blank")
+    tab.open(f"{urls['gpu']}#{row}")
+    assert tab.evaluate("document.querySelector('.list').open")
+
+
+def test_ten_thousand_rows_stay_small_and_open_within_a_second(tab: Tab, tmp_path: Path) -> None:
+    report = render(build_run(tmp_path / "big", Spec(rows=10_000, base_habit=1.0)))
+    assert report.stat().st_size < 1_500_000
+    tab.open(report.as_uri())
+    timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+    assert 0 < tab.evaluate(timing) < 1_000
+    shown = tab.evaluate("document.querySelectorAll('table.rows tbody tr').length")
+    assert shown > 5_000
+    assert f"{shown:,} of 6," in tab.evaluate("document.querySelector('#case-list h3').textContent")
+
+
+def test_the_theme_can_be_set_against_the_systems(tab: Tab, urls: dict[str, str]) -> None:
+    tab.show_as("dark")
+    tab.open(urls["gpu"])
+    press = """(document.querySelector(".theme").click(),
+        [document.querySelector(".theme").textContent,
+         getComputedStyle(document.body).backgroundColor])"""
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    (light, light_colour), (_, dark_again), (system, system_colour) = (
+        tab.evaluate(press) for _ in range(3)
+    )
+    assert (light, system) == ("Theme: light", "Theme: system")
+    assert light_colour != dark
+    assert dark_again == system_colour == dark
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["gpu", "hostile"])
+def test_axe_finds_nothing_serious(tab: Tab, urls: dict[str, str], name: str, scheme: str) -> None:
+    tab.show_as(scheme)
+    tab.open(urls[name])
+    assert serious_faults(tab) == []
+
+
+def test_axe_finds_what_is_wrong_with_a_page(tab: Tab, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text("<title>x</title><p style='color: #ccc'>pale</p><img src='data:,'>")
+    tab.open(bad.as_uri())
+    assert {"color-contrast", "image-alt"} <= {fault["rule"] for fault in serious_faults(tab)}
+
+
+def serious_faults(tab: Tab) -> list[dict[str, str]]:
+    """What axe-core calls serious or critical, with everything that can be opened open."""
+    axe = Path(axe_core_python.__file__).with_name("axe.min.js")
+    tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
+    found: list[dict[str, str]] = tab.evaluate(
+        """(async () => {
+            for (const one of document.querySelectorAll("details")) one.open = true;
+            const { violations } = await axe.run();
+            return violations
+                .filter((fault) => ["serious", "critical"].includes(fault.impact))
+                .map((fault) => ({ rule: fault.id, where: fault.nodes[0].html }));
+        })()"""
+    )
+    return found
 
 
 def test_page_says_everything_with_scripts_off(tab: Tab, urls: dict[str, str]) -> None:

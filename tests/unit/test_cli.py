@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from nlijob import cli, hardware
+from nlijob import cli, hardware, notify
 from nlijob.config import recipe_names
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
 from nlijob.records import Gates
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
+from nlijob.storage import mirror
 from tests import jobs
+from tests.buckets import FaultyFileSystem, complete
 
 TORCH_STACK = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets"}
 HELP_LIMIT_S = 0.4
@@ -297,6 +300,97 @@ def test_the_record_says_the_command(call: Caller) -> None:
     assert record.command == ("run", "--recipe", "demo", "--seed", "3")
 
 
+def test_the_record_keeps_no_secret_of_a_url(call: Caller) -> None:
+    command = call.job(
+        *("run", "--recipe", "demo", "--notify-url=http://127.0.0.1:9/T0KEN?t=T0KEN"),
+        *("--upload", f"file://me:T0KEN@{Path.cwd()}/bucket"),
+    ).record.command
+    assert command == (
+        *("run", "--recipe", "demo", "--notify-url=http://...", "--upload", "file://...")
+    )
+
+
+# ---------------------------------------------------------------- places and notices
+
+
+def test_a_job_is_uploaded_and_gone_on_with_from_there(call: Caller, tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/bucket"
+    run = RunDir(Path("runs/demo"))
+    complete(run, "subset", "a", "subset/test.jsonl")
+    shown = call("run", "--recipe", "demo", "--upload", url)
+    assert shown.err.splitlines()[-1] == f"Uploaded: {url}/demo"
+    shutil.rmtree(run.root)
+    shown = call("run", "--recipe", "demo", NLIJOB_RESUME_FROM=url)
+    assert f"Going on from {url}/demo" in shown.err
+    assert run.is_complete("subset", "a")
+
+
+def test_where_a_run_is_kept_or_told_is_no_part_of_what_it_computes(
+    call: Caller, tmp_path: Path
+) -> None:
+    plain = call.job("run", "--recipe", "demo", "--seed", "3")
+    url = f"file://{tmp_path}/bucket"
+    kept = call.job(
+        *("run", "--recipe", "demo", "--seed", "3", "--resume-from", url),
+        NLIJOB_UPLOAD=url,
+        NLIJOB_NOTIFY_URL="http://127.0.0.1:9",
+    )
+    assert kept.record.config == plain.record.config
+    assert kept.record.run_id == plain.record.run_id
+
+
+@pytest.mark.parametrize("option", ["--upload", "--resume-from"])
+def test_a_url_that_is_no_place_ends_with_2(call: Caller, option: str) -> None:
+    shown = call("run", "--recipe", "demo", option, "bucket/x")
+    assert shown.code == 2
+    assert f"{option} bucket/x" in shown.err
+    assert call.started == []
+
+
+def test_a_place_that_cannot_be_read_ends_with_4(call: Caller) -> None:
+    FaultyFileSystem.reset()
+    FaultyFileSystem.before = staticmethod(lambda operation, path: open("/nowhere/at/all"))
+    shown = call("run", "--recipe", "demo", "--resume-from", "faulty://bucket/x")
+    assert shown.code == 4
+    assert "error: --resume-from faulty://bucket/x/demo cannot be read" in shown.err
+    assert call.started == []
+
+
+def test_a_place_that_cannot_be_written_changes_no_exit_code(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(operation: str, path: str) -> None:
+        raise OSError("away")
+
+    monkeypatch.setattr(mirror, "FIRST_WAIT_S", 0.001)
+    FaultyFileSystem.reset()
+    FaultyFileSystem.before = staticmethod(fail)
+    complete(RunDir(Path("runs/demo")), "subset", "a", "subset/test.jsonl")
+    shown = call("run", "--recipe", "demo", "--upload", "faulty://bucket/x")
+    assert shown.code == 0
+    assert "Not uploaded to faulty://bucket/x/demo: 2 files (OSError: away)" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [((), 0, 1), (("--epochs", "0"), 2, 1), (("--device", "cuda"), 5, 1), (("--epoch", "3"), 2, 0)],
+)
+def test_a_notice_is_posted_whatever_ends_a_command_that_can_be_read(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, told: int
+) -> None:
+    posted: list[tuple[str, int]] = []
+
+    def post(url: str, content: dict[str, Any], in_haste: bool) -> str:
+        posted.append((url, content["exit_code"]))
+        return ""
+
+    monkeypatch.setattr(notify, "_post", post)
+    url = "http://host/path"
+    shown = call("run", "--recipe", "demo", "--notify-url", url, *arguments)
+    assert shown.code == code
+    assert posted == [(url, code)] * told
+
+
 # ---------------------------------------------------------------- options and the environment
 
 VALUES: dict[str, tuple[str, Any]] = {
@@ -315,6 +409,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "device": ("cpu", "cpu"),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),
+    "price-per-hour": ("3.2", 3.2),
+    "gate-on": ("lower", "lower"),
 }
 """Option -> what is given, what it comes to."""
 

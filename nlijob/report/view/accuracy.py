@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nlijob.analysis.wording import count, decimal, interval, percent, plural, points, share_of
-from nlijob.records import ClassMetrics, Metrics, Results
+from nlijob.analysis.label_bias import label_bias_sentences
+from nlijob.analysis.precision import narrower_sentence
+from nlijob.analysis.wording import count, decimal, interval, percent, plural, points, signed
+from nlijob.records import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, columns
-from nlijob.report.view.text import percent_or
+from nlijob.report.view.text import percent_or, unbroken, visible
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,9 @@ class Accuracy:
     """Base against tuned on the test rows."""
 
     lead: str
+    more_rows: str
+    """What the whole test split would do to the intervals; "" where it was taken."""
+    label_bias: tuple[str, ...]
     overall: Table
     by_label: Table
     matrices: tuple[Matrix, Matrix]
@@ -28,7 +33,11 @@ def accuracy_section(results: Results) -> Accuracy:
     return Accuracy(
         lead=(
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
-            "batches. Intervals are 95 % score intervals (Wilson)."
+            "batches. Intervals are at 95 %."
+        ),
+        more_rows=_more_rows(results),
+        label_bias=tuple(
+            unbroken(visible(sentence)) for sentence in label_bias_sentences(base, tuned)
         ),
         overall=_overall_table(results),
         by_label=Table(
@@ -58,18 +67,23 @@ def accuracy_section(results: Results) -> Accuracy:
 
 
 def _overall_table(results: Results) -> Table:
-    base, tuned = results.base, results.tuned
+    base, tuned, bootstrap = results.base, results.tuned, results.bootstrap
     rows = [
         Row(
             (
-                "accuracy",
-                f"{share_of(base.correct, base.rows)}, {_bounds(base)}",
-                f"{share_of(tuned.correct, tuned.rows)}, {_bounds(tuned)}",
-                points(results.gain),
+                f"accuracy ({count(base.correct)} → {count(tuned.correct)} rows)",
+                _with(base.accuracy, base.accuracy_interval),
+                _with(tuned.accuracy, tuned.accuracy_interval),
+                _change(results.gain, results.gain_interval),
             )
         ),
-        _share_row("balanced accuracy", base.balanced_accuracy, tuned.balanced_accuracy),
-        _share_row("macro F1", base.macro_f1, tuned.macro_f1),
+        _interval_row(
+            "balanced accuracy",
+            base.balanced_accuracy,
+            tuned.balanced_accuracy,
+            bootstrap.balanced_accuracy,
+        ),
+        _interval_row("macro F1", base.macro_f1, tuned.macro_f1, bootstrap.macro_f1),
         Row(
             (
                 "mean loss (nats)",
@@ -84,12 +98,36 @@ def _overall_table(results: Results) -> Table:
     return Table("Test split", columns("", "before", "after", "change"), tuple(rows))
 
 
+def _more_rows(results: Results) -> str:
+    if results.on_all_rows is None:
+        return ""
+    return f"{narrower_sentence(results.on_all_rows)} --test-size 0 takes them all."
+
+
+def _interval_row(name: str, before: float, after: float, intervals: ChangeIntervals) -> Row:
+    return Row(
+        (
+            name,
+            _with(before, intervals.base),
+            _with(after, intervals.tuned),
+            _change(after - before, intervals.change),
+        )
+    )
+
+
+def _with(share: float, bounds: Interval | None) -> str:
+    """A share with its interval below it."""
+    return percent(share) + (f"\n{interval(bounds.low, bounds.high)}" if bounds else "")
+
+
+def _change(change: float, bounds: Interval | None) -> str:
+    if bounds is None:
+        return points(change)
+    return f"{points(change)}\n{signed(100 * bounds.low, 1)} to {signed(100 * bounds.high, 1)}"
+
+
 def _share_row(name: str, before: float, after: float) -> Row:
     return Row((name, percent(before), percent(after), points(after - before)))
-
-
-def _bounds(metrics: Metrics) -> str:
-    return interval(metrics.accuracy_interval.low, metrics.accuracy_interval.high)
 
 
 def _label_row(before: ClassMetrics, after: ClassMetrics) -> Row:

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from nlijob.analysis.wording import count, percent, probability, share_of
 from nlijob.records import Case, CaseGroups
 from nlijob.report.view.text import unbroken, visible
+from nlijob.report.view.words import (
+    Importance,
+    Stretch,
+    differing_words,
+    not_tried,
+    word_importance,
+)
 
 
 @dataclass(frozen=True)
@@ -41,14 +48,17 @@ class ShownCase:
 
     anchor: str
     row: str
-    premise: str
-    hypothesis: str
+    premise: tuple[Stretch, ...]
+    hypothesis: tuple[Stretch, ...]
     gold: str
     answers: tuple[Answer, ...]
     tags: tuple[str, ...]
     explanation: str
-    words: tuple[tuple[str, str], ...]
-    """What the words show, name and value."""
+    overlap: str
+    """Share of the hypothesis's content words that stand in the premise."""
+    importance: tuple[Importance, ...]
+    """The base model's words and the tuned model's; empty where none were measured."""
+    not_tried: str
 
 
 @dataclass(frozen=True)
@@ -154,11 +164,12 @@ def _kind(
 def _shown(key: str, case: Case, label_names: Sequence[str]) -> ShownCase:
     base = (case.base_predicted, case.base_probabilities, case.base_text)
     tuned = (case.tuned_predicted, case.tuned_probabilities, case.tuned_text)
+    premise, hypothesis = differing_words(case)
     return ShownCase(
         anchor=f"{key}-{case.index}",
         row=f"test row {case.index}",
-        premise=visible(case.premise),
-        hypothesis=visible(case.hypothesis),
+        premise=premise,
+        hypothesis=hypothesis,
         gold=label_names[case.label],
         answers=(
             _answer("base model", case.label, *base, label_names),
@@ -166,7 +177,9 @@ def _shown(key: str, case: Case, label_names: Sequence[str]) -> ShownCase:
         ),
         tags=case.tags,
         explanation=unbroken(case.explanation),
-        words=_words(case),
+        overlap="no content words" if case.overlap is None else percent(case.overlap, 0),
+        importance=word_importance(case, label_names),
+        not_tried=not_tried(case),
     )
 
 
@@ -198,12 +211,3 @@ def _text_note(text: str | None) -> str:
     if not text.strip():
         return "wrote nothing"
     return "goes on after its first line" if "\n" in text.strip() else ""
-
-
-def _words(case: Case) -> tuple[tuple[str, str], ...]:
-    overlap = "no content words" if case.overlap is None else percent(case.overlap, 0)
-    return (
-        ("only in the premise", visible(", ".join(case.only_in_premise)) or "none"),
-        ("only in the hypothesis", visible(", ".join(case.only_in_hypothesis)) or "none"),
-        ("hypothesis's content words found in the premise", overlap),
-    )

@@ -26,11 +26,12 @@ def _settings(section: str, values: Mapping[str, Any]) -> Table:
     return Table(
         section,
         text_columns("setting", "value"),
-        tuple(Row((name, _setting(value))) for name, value in values.items()),
+        tuple(Row((name, setting_text(value))) for name, value in values.items()),
     )
 
 
-def _setting(value: Any) -> str:
+def setting_text(value: Any) -> str:
+    """A value of the configuration for readers."""
     if value is None:
         return "not set"
     if isinstance(value, bool):

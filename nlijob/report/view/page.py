@@ -10,8 +10,11 @@ from nlijob.analysis.wording import count
 from nlijob.records import SPLITS, Results, TrainStep
 from nlijob.report.snippet import usage_note, usage_snippet
 from nlijob.report.view.accuracy import Accuracy, accuracy_section
+from nlijob.report.view.calibration import CalibrationSection, calibration_section
+from nlijob.report.view.case_list import CaseList, case_list
 from nlijob.report.view.cases import Cases, cases_section
 from nlijob.report.view.configuration import configuration_tables
+from nlijob.report.view.controls import Controls, controls_section
 from nlijob.report.view.data import Data, data_section
 from nlijob.report.view.environment import environment_facts, packages_table
 from nlijob.report.view.epochs import Epochs, epochs_section
@@ -19,6 +22,7 @@ from nlijob.report.view.parameters import Parameters, parameters_section
 from nlijob.report.view.parts import Fact, Table
 from nlijob.report.view.prompt import Prompt, prompt_section
 from nlijob.report.view.resources import Resources, resources_section
+from nlijob.report.view.slices import Slices, slices_section
 from nlijob.report.view.summary import Summary, summary_section
 from nlijob.report.view.text import visible
 from nlijob.report.view.time import Time, time_section
@@ -33,11 +37,15 @@ class Page:
     run_facts: tuple[Fact, ...]
     summary: Summary
     accuracy: Accuracy
+    controls: Controls
+    calibration: CalibrationSection
+    slices: Slices
     epochs: Epochs
     time: Time
     parameters: Parameters
     resources: Resources
     cases: Cases
+    case_list: CaseList
     prompt: Prompt
     data: Data
     configuration: tuple[Table, ...]
@@ -64,11 +72,15 @@ def build_page(results: Results, steps: Sequence[TrainStep] = ()) -> Page:
         ),
         summary=summary_section(results),
         accuracy=accuracy_section(results),
+        controls=controls_section(results),
+        calibration=calibration_section(results),
+        slices=slices_section(results),
         epochs=epochs_section(results),
         time=time_section(results, steps),
         parameters=parameters_section(results),
         resources=resources_section(results),
         cases=cases_section(results.cases, results.manifest.label_names),
+        case_list=case_list(results.cases, results.manifest.label_names),
         prompt=prompt_section(results),
         data=data_section(results),
         configuration=tuple(configuration_tables(config)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nlijob.analysis import resources
 from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
 from nlijob.records import GpuUse, Results
 from nlijob.report.view.parts import Fact
@@ -46,9 +47,7 @@ def resources_section(results: Results) -> Resources:
 
 def total_energy_j(results: Results) -> float | None:
     """Energy of all GPUs; None where any was not measured, as a part would pass for the whole."""
-    used = [gpu.energy_j for gpu in results.resources.gpus]
-    measured = [joules for joules in used if joules is not None]
-    return sum(measured) if measured and len(measured) == len(used) else None
+    return resources.total_energy_j(results.resources.gpus)
 
 
 def _gpu_facts(gpu: GpuUse) -> tuple[Fact, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nlijob.analysis.precision import plain_gain
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     NOT_MEASURED,
@@ -13,11 +14,11 @@ from nlijob.analysis.wording import (
     gib,
     interval,
     listed,
+    money,
     p_value,
     percent,
     plural,
     points,
-    signed,
 )
 from nlijob.records import Metrics, Results
 from nlijob.report.view.parts import Fact
@@ -101,10 +102,9 @@ def _verdict(results: Results) -> tuple[str, str]:
 def _verdict_note(results: Results) -> str:
     bounds, cases = results.gain_interval, results.cases
     return (
-        f"A change of {points(results.gain)} (95 % interval {signed(100 * bounds.low, 1)} to "
-        f"{signed(100 * bounds.high, 1)}; exact McNemar test {p_value(results.mcnemar_p)}) on "
-        f"{plural(results.tuned.rows, 'test row')}: {count(cases.corrected)} corrected, "
-        f"{count(cases.newly_broken)} newly broken."
+        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p)} {count(cases.corrected)} "
+        f"rows were corrected and {count(cases.newly_broken)} newly broken: "
+        f"{points(results.gain)} (exact McNemar test {p_value(results.mcnemar_p)})."
     )
 
 
@@ -124,6 +124,7 @@ def _side(name: str, metrics: Metrics) -> Side:
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
         Fact("time", clock(results.total_s), _time_note(results)),
+        *_cost_tiles(results),
         _energy_tile(results),
         _memory_tile(results),
         Fact(
@@ -141,6 +142,15 @@ def _time_note(results: Results) -> str:
     if results.attempts > 1:
         parts.append(f"{results.attempts} attempts")
     return "; ".join(part for part in parts if part)
+
+
+def _cost_tiles(results: Results) -> tuple[Fact, ...]:
+    cost = results.cost
+    if cost is None:
+        return ()
+    hourly = money(cost.price_per_hour, cost.currency)
+    note = f"at {hourly} an hour ({visible(cost.source)}); the job's own time alone"
+    return (Fact("cost", visible(money(cost.amount, cost.currency)), visible(note)),)
 
 
 def _energy_tile(results: Results) -> Fact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nlijob.analysis.cases import build_cases, group, pairs, shown_indices
-from nlijob.records import Example, Generation, Prediction, Split
+from nlijob.records import Example, Generation, OccludedWord, Occlusion, Prediction, Split
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -82,7 +82,7 @@ def test_shown_rows_are_those_that_the_report_shows() -> None:
     base = [row(index, 0, WRONG) for index in range(9)]
     tuned = [row(index, 0, RIGHT if index % 2 else WRONG) for index in range(9)]
     examples = [Example(index, "A dog runs.", "A cat.", 0) for index in range(9)]
-    groups = build_cases(base, tuned, examples, [], NAMES, per_kind=3)
+    groups = build_cases(base, tuned, examples, [], [], NAMES, per_kind=3)
     shown = [*groups.shown_corrected, *groups.shown_still_wrong, *groups.shown_newly_broken]
     assert tuple(sorted(case.index for case in shown)) == shown_indices(base, tuned, 3).all
 
@@ -91,6 +91,37 @@ def test_free_text_is_none_where_none_was_generated() -> None:
     base, tuned = [row(i, 0, WRONG) for i in (0, 1)], [row(i, 0, RIGHT) for i in (0, 1)]
     examples = [Example(index, "A dog runs.", "A cat.", 0) for index in (0, 1)]
     written = [Generation(1, "prompt", "before", "")]
-    first, second = build_cases(base, tuned, examples, written, NAMES, 5).shown_corrected
+    first, second = build_cases(base, tuned, examples, written, [], NAMES, 5).shown_corrected
     assert (first.base_text, first.tuned_text) == (None, None)
     assert (second.base_text, second.tuned_text) == ("before", "")
+
+
+def test_word_importance_stands_with_its_case() -> None:
+    base, tuned = [row(i, 0, WRONG) for i in (0, 1)], [row(i, 0, RIGHT) for i in (0, 1)]
+    examples = [Example(index, "A dog runs.", "A cat.", 0) for index in (0, 1)]
+    word = OccludedWord("premise", 2, 5, 0.1, 0.4)
+    groups = build_cases(base, tuned, examples, [], [Occlusion(1, (word,), 3)], NAMES, 5)
+    first, second = groups.shown_corrected
+    assert (first.word_importance, first.words_not_tried) == ((), 0)
+    assert (second.word_importance, second.words_not_tried) == ((word,), 3)
+
+
+def test_every_row_that_a_model_has_wrong_is_listed_with_its_margin() -> None:
+    base = [row(i, 0, WRONG) for i in range(4)] + [row(4, 0, RIGHT), row(5, 0, RIGHT)]
+    tuned = [
+        row(0, 0, (0.5, 0.3, 0.2)),
+        row(1, 0, (0.9, 0.1, 0.0)),
+        row(2, 0, (0.4, 0.5, 0.1)),
+        row(3, 0, (0.1, 0.2, 0.7)),
+        row(4, 0, WRONG),
+        row(5, 0, RIGHT),
+    ]
+    examples = [Example(index, "A dog runs.", "A dog does not run.", 0) for index in range(6)]
+    groups = build_cases(base, tuned, examples, [], [], NAMES, 1)
+    assert [r.index for r in groups.rows_corrected] == [1, 0]
+    assert [r.index for r in groups.rows_still_wrong] == [3, 2]
+    assert [r.index for r in groups.rows_newly_broken] == [4]
+    worst = groups.rows_still_wrong[0]
+    assert worst.margin == pytest.approx(-0.6)
+    assert (worst.base_gold_probability, worst.tuned_gold_probability) == (0.1, 0.1)
+    assert "negation" in worst.tags

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
-from nlijob.analysis.explain import Evidence, Explainer, compare_words
-from nlijob.records import Example, Prediction
+from nlijob.analysis.explain import Evidence, Explainer
+from nlijob.records import Example, OccludedWord, Prediction
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -24,26 +25,13 @@ def evidence(
     base: tuple[float, ...] = (0.1, 0.8, 0.1),
     tuned: tuple[float, ...] = (0.8, 0.1, 0.1),
     tokens: int = 20,
+    importance: Sequence[OccludedWord] = (),
 ) -> Evidence:
     others = [row(0, (0.8, 0.1, 0.1), tokens=20) for _ in range(20)]
     explainer = Explainer.over(others, others, NAMES)
     example = Example(0, premise, hypothesis, label)
-    return explainer.evidence(example, row(label, base, tokens), row(label, tuned, tokens))
-
-
-def test_words_of_one_text_only_are_told_without_regard_to_case() -> None:
-    words = compare_words("A Man plays a guitar", "a man plays music")
-    assert words.only_in_premise == ("guitar",)
-    assert words.only_in_hypothesis == ("music",)
-    assert words.overlap == pytest.approx(2 / 3)
-
-
-def test_overlap_is_unknown_where_the_hypothesis_has_no_content_words() -> None:
-    assert compare_words("A man", "It is.").overlap is None
-
-
-def test_both_apostrophes_make_the_same_word() -> None:
-    assert compare_words("He doesn\u2019t run", "He doesn't run").only_in_hypothesis == ()
+    answers = (row(label, base, tokens), row(label, tuned, tokens))
+    return explainer.evidence(example, *answers, importance)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +55,11 @@ def test_wording_is_tagged(premise: str, hypothesis: str, label: int, tag: str) 
 def test_wording_that_agrees_is_not_tagged(premise: str, hypothesis: str) -> None:
     tags = evidence(premise, hypothesis, 2).tags
     assert not {"negation on one side", "number words differ"} & {*tags}
+
+
+def test_tags_of_the_texts_come_first_under_their_names() -> None:
+    tags = evidence("A man in red", "A woman in blue", 2).tags
+    assert tags[:2] == ("gender words differ", "colour words differ")
 
 
 def test_only_inputs_longer_than_most_are_tagged_long() -> None:
@@ -110,3 +103,25 @@ def test_other_labels_and_scripts_are_explained_without_error() -> None:
     one = Prediction("test", 0, 0, 1, (0.4, 0.6), None, 0.1, 5)
     found = explainer.evidence(Example(0, "رجل يقرأ", "🙂 \u0000 <b>", 0), one, one)
     assert "да" in found.explanation
+
+
+WORDS = (
+    OccludedWord("premise", 2, 5, 0.05, 0.6),
+    OccludedWord("hypothesis", 0, 4, 0.42, -0.3),
+)
+
+
+def test_the_word_that_a_wrong_answer_rests_on_is_named_with_its_figure() -> None:
+    text = evidence("A dog runs", "Cats sit", 0, importance=WORDS).explanation
+    assert "“Cats” in the hypothesis carried the base model's wrong answer most" in text
+    assert "the probability of neutral falls by 0.42" in text
+
+
+def test_the_tuned_models_mistake_comes_before_the_base_models() -> None:
+    text = evidence("A dog runs", "Cats sit", 2, importance=WORDS).explanation
+    assert "“dog” in the premise carried the tuned model's wrong answer" in text
+
+
+def test_a_word_that_hardly_matters_is_not_named() -> None:
+    small = (OccludedWord("premise", 2, 5, 0.05, 0.6),)
+    assert "carried" not in evidence("A dog runs", "Cats sit", 0, importance=small).explanation

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from nlijob import records
-from nlijob.analysis.outcome import build_results, check_gates
+from nlijob.analysis.outcome import build_results
 from nlijob.analysis.statistics import mcnemar_p
-from nlijob.config import ReportConfig
 from nlijob.records import Results
 from nlijob.rundir import RunDir
 from tests.synthetic import Spec, build_run
@@ -81,20 +80,3 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     run.evaluate_predictions.unlink()
     with pytest.raises(FileNotFoundError):
         build_results(run)
-
-
-def test_gates_pass_at_the_very_figure_asked_for(results: Results) -> None:
-    asked = ReportConfig(min_accuracy=results.tuned.accuracy, min_gain=results.gain)
-    assert check_gates(asked, results.tuned, results.gain).passed
-
-
-def test_every_missed_gate_is_told_with_its_figures(results: Results) -> None:
-    gates = check_gates(ReportConfig(min_accuracy=1.0, min_gain=0.9), results.tuned, results.gain)
-    assert not gates.passed
-    accuracy, gain = gates.failures
-    assert f"({results.tuned.correct} of {results.tuned.rows})" in accuracy
-    assert "90 points asked for" in gain
-
-
-def test_no_gate_asked_for_is_passed(results: Results) -> None:
-    assert check_gates(ReportConfig(), results.tuned, results.gain).passed

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from nlijob.analysis.statistics import mcnemar_p, paired_difference_interval, wilson_interval
+from nlijob.analysis.statistics import (
+    holm,
+    mcnemar_p,
+    narrower,
+    paired_difference_interval,
+    wilson_interval,
+)
 
 SHARES = [(0, 1), (1, 1), (0, 98), (98, 98), (1, 98), (53, 98), (97, 98), (6789, 9824)]
 DISCORDANT = [(0, 0), (1, 0), (5, 5), (6, 5), (12, 3), (34, 12), (0, 40), (480, 510)]
@@ -69,3 +76,53 @@ def test_paired_interval_narrows_with_more_rows() -> None:
 def test_paired_interval_refuses_more_changes_than_rows() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         paired_difference_interval(30, 30, 50)
+
+
+@pytest.mark.parametrize(
+    "p_values",
+    [
+        (0.04,),
+        (0.01, 0.02, 0.03),
+        (0.5, 0.001, 0.04, 0.04, 1.0),
+        (0.02, 0.02, 0.02),
+        (1.0, 1.0),
+        (0.0, 0.6, 1e-12),
+    ],
+)
+def test_holm_agrees_with_statsmodels(p_values: tuple[float, ...]) -> None:
+    expected = multipletests(p_values, method="holm")[1]
+    assert holm(p_values) == pytest.approx(tuple(expected))
+
+
+def test_holm_of_no_tests_is_none() -> None:
+    assert holm(()) == ()
+
+
+@pytest.mark.parametrize(("correct", "corrected", "broken"), [(87, 50, 5), (0, 0, 98), (98, 0, 0)])
+def test_half_widths_now_are_those_of_the_intervals(
+    correct: int, corrected: int, broken: int
+) -> None:
+    found = narrower(correct, corrected, broken, 98, 98)
+    uncut = proportion_confint(correct, 98, method="wilson")
+    assert found.accuracy_now == pytest.approx((uncut[1] - uncut[0]) / 2)
+    if corrected > 0:  # not cut at -1
+        gain = paired_difference_interval(corrected, broken, 98)
+        assert found.gain_now == pytest.approx((gain.high - gain.low) / 2)
+    assert (found.accuracy_full, found.gain_full) == (found.accuracy_now, found.gain_now)
+
+
+def test_half_widths_in_full_are_those_of_so_many_rows_with_the_same_shares() -> None:
+    found = narrower(87, 50, 5, 100, 10_000)
+    low, high = proportion_confint(8700, 10_000, method="wilson")
+    gain = paired_difference_interval(5000, 500, 10_000)
+    assert found.accuracy_full == pytest.approx((high - low) / 2)
+    assert found.gain_full == pytest.approx((gain.high - gain.low) / 2)
+    assert (found.rows_now, found.rows_full) == (100, 10_000)
+
+
+@pytest.mark.parametrize(
+    "counts", [(5, 0, 0, 4, 9), (1, 3, 3, 5, 9), (1, 0, 0, 5, 4), (0, 0, 0, 0, 9)]
+)
+def test_narrower_refuses_counts_that_do_not_fit(counts: tuple[int, int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        narrower(*counts)

@@ -8,8 +8,14 @@ import pytest
 
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.selection import select
-from nlijob.analysis.warnings import comparison_warnings, data_warnings, training_warnings
+from nlijob.analysis.warnings import (
+    comparison_warnings,
+    data_warnings,
+    slice_warnings,
+    training_warnings,
+)
 from nlijob.records import (
+    EpochComparison,
     EpochResult,
     Manifest,
     Memory,
@@ -18,6 +24,8 @@ from nlijob.records import (
     SplitManifest,
     SplitScore,
 )
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -57,7 +65,7 @@ def epochs(*figures: tuple[float, float, int]) -> list[EpochResult]:
 
 def told(*figures: tuple[float, float, int]) -> str:
     results = epochs(*figures)
-    return "\n".join(training_warnings(results, select(results)))
+    return "\n".join(training_warnings(results, select(results), ()))
 
 
 def manifest(*counts: tuple[int, ...]) -> Manifest:
@@ -124,14 +132,31 @@ def test_both_losses_rising_is_not_overfitting() -> None:
     assert "overfitting" not in told((0.5, 0.4, 900), (0.6, 0.5, 500))
 
 
-def test_a_lead_within_noise_names_the_epochs_inside_the_interval() -> None:
-    text = told((0.9, 0.6, 500), (0.5, 0.5, 895), (0.45, 0.4, 900))
-    assert "lead of epoch 3 is within noise" in text
-    assert "epoch 2 lies inside it" in text
+def compared_epochs(*adjusted: float) -> str:
+    results = epochs((0.9, 0.6, 500), (0.5, 0.5, 895), (0.45, 0.4, 900))
+    comparisons = [
+        EpochComparison(number, 1000, 20, 15, p, p) for number, p in enumerate(adjusted, start=1)
+    ]
+    return "\n".join(training_warnings(results, select(results), comparisons))
 
 
-def test_a_clear_lead_is_not_called_noise() -> None:
-    assert "noise" not in told((0.9, 0.6, 500), (0.5, 0.4, 900))
+def test_a_lead_within_noise_names_the_epochs_that_rows_do_not_tell_apart() -> None:
+    text = compared_epochs(0.001, 0.4)
+    assert "do not tell epoch 3, the one kept, from epoch 2" in text
+    assert "2 epochs compared" in text
+
+
+def test_a_clear_lead_is_nothing_to_warn_of() -> None:
+    assert compared_epochs(0.001, 0.01) == ""
+
+
+def test_a_slice_made_worse_beyond_chance_is_told() -> None:
+    whole = outcome(Spec()).slices[0]
+    worse = replace(whole, name="long texts", change=-0.2, p=0.0001, adjusted_p=0.001)
+    (text,) = slice_warnings([worse, replace(whole, p=0.5, adjusted_p=1.0)])
+    assert "“long texts” (−20.0 points" in text
+    assert list(slice_warnings([replace(worse, adjusted_p=0.2)])) == []
+    assert list(slice_warnings([replace(worse, change=0.2)])) == []
 
 
 def test_unbalanced_labels_are_told_with_counts() -> None:

@@ -83,6 +83,14 @@ def test_sizes_are_binary_and_say_so(size: int | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "EUR 0.00"), (0.00421, "EUR 0.0042"), (0.5, "EUR 0.50"), (1234.5, "EUR 1,234.50")],
+)
+def test_money_is_rounded_to_cents_unless_it_is_less(amount: float, text: str) -> None:
+    assert wording.money(amount, "EUR") == text
+
+
+@pytest.mark.parametrize(
     ("joules", "text"),
     [(None, "not measured"), (3600, "1.00 Wh (3,600 J)"), (7.2e6, "2.00 kWh (7,200,000 J)")],
 )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
 import pytest
 
 from nlijob.report import charts
-from nlijob.report.charts import Change, Line, Span
+from nlijob.report.charts import INK, Change, Difference, Line, Reliability, Span
 
 CHANGES = [
     Change("accuracy", 0.4, 0.9, (0.3, 0.5), (0.8, 0.95)),
     Change("recall of $x^2$ <b>", None, 0.2),
 ]
+MOMENTS = [datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (2, 5)]
 
 
 def changes(name: str = "one") -> str:
@@ -29,6 +32,28 @@ def every_chart() -> dict[str, str]:
         ),
         "loss": charts.loss_by_epoch("l", "t", "d", [1, 2], [0.5, 0.4], [0.6, 0.7], 2),
         "steps": charts.loss_by_step("s", "t", "d", [1, 2, 3], [1, 0.5, 2], [1, 1, 1], [1.5]),
+        "trend": charts.trend(
+            "r", "t", "d", MOMENTS, [0.4, 0.4], [0.8, 0.9], [(0.7, 0.9), (0.8, 0.95)]
+        ),
+        "amounts": charts.amount_trend("m", "t", "d", MOMENTS, [2.5, 0.0], "min"),
+        "slices": charts.difference_chart(
+            "f",
+            "t",
+            "d",
+            [
+                Difference("short texts", 0.3, (0.1, 0.5), True),
+                Difference("long <texts>", -0.1, (-0.3, 0.1), False),
+            ],
+        ),
+        "reliability": charts.reliability(
+            "b",
+            "t",
+            "d",
+            [
+                Reliability("before", [0.5, 0.9], [0.4, 1.0], [(0.2, 0.6), (0.8, 1.0)], INK, "s"),
+                Reliability("after", [0.95], [0.9], [(0.7, 1.0)], INK, "o"),
+            ],
+        ),
         "time": charts.over_time(
             "o", "t", "d", [Line("x", [0, 5], [1, None])], [Span("train", 0, 5)], "%", 100
         ),
@@ -90,6 +115,20 @@ def test_names_in_any_script_are_drawn_without_warning(recwarn: pytest.WarningsR
     assert not recwarn.list
 
 
+def test_runs_of_one_moment_are_drawn_without_warning(recwarn: pytest.WarningsRecorder) -> None:
+    charts.trend("r", "t", "d", MOMENTS[:1] * 2, [0.4] * 2, [0.8] * 2, [(0.7, 0.9)] * 2)
+    assert not recwarn.list
+
+
 def test_a_single_sample_and_a_single_step_can_be_drawn() -> None:
     charts.over_time("o", "t", "d", [Line("x", [0.0], [1.0])], [Span("", 0, 0)], "%")
     charts.loss_by_step("s", "t", "d", [1], [0.5], [0.5], [])
+
+
+@pytest.mark.parametrize("days", [0, 0.01, 0.3, 1, 3, 9, 45, 200, 400, 1500])
+def test_dates_fit_whatever_stretch_of_time_the_runs_span(days: float) -> None:
+    last = MOMENTS[0] + datetime.timedelta(days=days)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        charts.amount_trend("m", "t", "d", [MOMENTS[0], last], [1.0, 2.0], "min")
+        charts.trend("r", "t", "d", [MOMENTS[0], last], [0.4] * 2, [0.8] * 2, [(0.7, 0.9)] * 2)

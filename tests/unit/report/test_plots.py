@@ -35,7 +35,7 @@ def test_a_cpu_run_has_none_of_a_gpu(tmp_path: Path) -> None:
 
 def test_a_run_without_samples_has_no_chart_over_time(tmp_path: Path) -> None:
     drawn = names(tmp_path, Spec(samples=False))
-    assert drawn == {"accuracy", "epochs", "loss", "steps"}
+    assert drawn == {"accuracy", "reliability", "slices", "epochs", "loss", "steps"}
 
 
 def test_the_jobs_time_leaves_out_the_pause_between_attempts() -> None:

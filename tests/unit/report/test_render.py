@@ -42,6 +42,8 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
+        if tag in ("td", "th", "tr"):
+            self.end_cell(and_row=tag == "tr")
         if tag not in VOID:
             self.open.append(tag)
 
@@ -49,7 +51,16 @@ class Reader(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
+        if tag == "tbody":
+            self.end_cell(and_row=True)
         assert self.open.pop() == tag
+
+    def end_cell(self, and_row: bool) -> None:
+        """HTML ends a cell, and a row, where the next one begins or the table's body ends."""
+        if self.open[-1] in ("td", "th"):
+            self.open.pop()
+        if and_row and self.open[-1] == "tr":
+            self.open.pop()
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
@@ -113,7 +124,7 @@ def test_rows_and_model_output_are_text_and_nothing_else(pages: dict[str, str]) 
 
 def test_untrusted_text_has_its_own_direction(pages: dict[str, str]) -> None:
     hostile = pages["hostile"]
-    assert '<dd dir="auto">رجل يقرأ كتابا في الحديقة</dd>' in hostile
+    assert '<dd dir="auto"><mark>رجل يقرأ كتابا في الحديقة</mark></dd>' in hostile
 
 
 def test_the_demo_is_named_near_the_top(pages: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nlijob.records import Cost
 from nlijob.report.view.summary import summary_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -52,6 +53,15 @@ def test_a_run_on_the_cpu_shows_memory_of_the_job_and_no_energy() -> None:
     tiles = {tile.name: tile for tile in summary_section(outcome(Spec(gpu=False))).tiles}
     assert tiles["GPU energy"].value == "not measured"
     assert tiles["peak memory"].note == "RAM of the job; no GPU"
+
+
+def test_a_cost_stands_on_the_first_screen_where_a_price_was_given() -> None:
+    results = outcome(Spec())
+    assert "cost" not in {tile.name for tile in summary_section(results).tiles}
+    cost = Cost(0.0421, "USD", 3.2, "the price given for the machine")
+    tiles = {tile.name: tile for tile in summary_section(replace(results, cost=cost)).tiles}
+    assert tiles["cost"].value == "USD 0.042"
+    assert tiles["cost"].note.startswith("at USD 3.20 an hour")
 
 
 def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_whole() -> None:

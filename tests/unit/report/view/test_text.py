@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nlijob.report.view.text import percent_or, unbroken, visible
+from nlijob.report.view.text import as_name, percent_or, unbroken, visible
 
 
 def test_control_characters_become_visible() -> None:
@@ -18,3 +18,9 @@ def test_figures_stay_with_their_units() -> None:
 def test_a_share_of_nothing_is_told_apart_from_a_missing_one() -> None:
     assert percent_or(0.0, "no rows") == "0.0 %"
     assert percent_or(None, "no rows") == "no rows"
+
+
+def test_a_name_does_not_turn_the_sentence_around_it() -> None:
+    assert as_name("run \u202e2\u2066\x01") == "run \ufffd2\ufffd␁"
+    assert as_name("رجل") == "\u2068رجل\u2069"
+    assert as_name("nightly-2026") == "nightly-2026"

@@ -1,0 +1,309 @@
+"""Several runs beside each other: where they differ, and whose tuned model is right more often.
+
+The first run is the reference: every other one is held against it, on the test rows that both have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nlijob.analysis.figures import Figures, figures, settings
+from nlijob.analysis.statistics import holm, paired_difference
+from nlijob.records import Example, PairedDifference, Prediction, Results
+
+KIND = "nlijob compare"
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """A test row as one run's two models labelled it; labels by name, as numbers may differ."""
+
+    index: int
+    """Row number in the source split."""
+    premise: str
+    hypothesis: str
+    gold: str
+    base: str
+    tuned: str
+    base_probabilities: Mapping[str, float]
+    """Label -> probability."""
+    tuned_gold_probability: float
+
+    @property
+    def identity(self) -> tuple[int, str, str, str]:
+        """What makes it the same row in another run: place, both texts and gold label."""
+        return self.index, self.premise, self.hypothesis, self.gold
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One of the runs, under a name that no other has."""
+
+    name: str
+    results: Results
+    rows: tuple[LabelledRow, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A setting, package or fact that is not the same in all runs."""
+
+    key: str
+    values: tuple[Any, ...]
+    """One a run, in order; None where it is not set or not there."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """A common test row that exactly one of two tuned models has right."""
+
+    index: int
+    premise: str
+    hypothesis: str
+    gold: str
+    reference_answer: str
+    other_answer: str
+    gap: float
+    """How much more probability the model that is right gave the gold label."""
+
+
+@dataclass(frozen=True)
+class BaseAgreement:
+    """The two runs' base models, before any tuning, on the common rows."""
+
+    same_model: bool
+    """Whether both runs ask for the same model, held and prompted in the same way."""
+    differing: int
+    """Rows that they answer differently."""
+    only_reference_right: int
+    only_other_right: int
+    largest_shift: float
+    """The largest difference in any label's probability (0 to 1)."""
+
+
+@dataclass(frozen=True)
+class Against:
+    """A run held against the reference, on their common test rows."""
+
+    reference: str
+    other: str
+    reference_rows: int
+    other_rows: int
+    common_rows: int
+    both_right: int
+    both_wrong: int
+    tuned: PairedDifference | None
+    """The other tuned model over the reference's; None without common rows."""
+    adjusted_p: float | None
+    """McNemar's p by Holm's rule over all comparisons; None where there is one alone, or none."""
+    base: BaseAgreement | None
+    only_other_right: tuple[Flip, ...]
+    only_reference_right: tuple[Flip, ...]
+
+    @property
+    def p(self) -> float:
+        """The p that counts: adjusted where there are several. 1.0 without common rows."""
+        if self.tuned is None:
+            return 1.0
+        return self.tuned.mcnemar_p if self.adjusted_p is None else self.adjusted_p
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether one of the two tuned models is right on more rows than chance explains."""
+        return self.p < 0.05
+
+
+@dataclass(frozen=True)
+class NamedFigures:
+    """A run's name on the page, and its figures."""
+
+    name: str
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """compare.json: the whole comparison."""
+
+    kind: str
+    runs: tuple[NamedFigures, ...]
+    configuration: tuple[Difference, ...]
+    data: tuple[Difference, ...]
+    environment: tuple[Difference, ...]
+    against: tuple[Against, ...]
+
+
+def compare(runs: Sequence[ComparedRun]) -> Comparison:
+    """Two runs or more, the first of them the reference. Raises ValueError on fewer."""
+    if len(runs) < 2:
+        raise ValueError(f"{len(runs)} run: a comparison takes two or more")
+    reference, *others = runs
+    results = [run.results for run in runs]
+    return Comparison(
+        kind=KIND,
+        runs=tuple(NamedFigures(run.name, figures(run.results)) for run in runs),
+        configuration=_differences(results, lambda one: settings(one.run.config)),
+        data=_differences(results, _data_facts),
+        environment=_differences(results, _environment_facts),
+        against=_adjusted([_against(reference, other) for other in others]),
+    )
+
+
+def labelled_rows(
+    results: Results,
+    examples: Iterable[Example],
+    base: Iterable[Prediction],
+    tuned: Iterable[Prediction],
+) -> tuple[LabelledRow, ...]:
+    """The test rows with both models' answers, in row order.
+
+    All three must be of the same rows; raises KeyError where they are not.
+    """
+    names = results.manifest.label_names
+    before = {row.index: row for row in base}
+    after = {row.index: row for row in tuned}
+    return tuple(
+        LabelledRow(
+            index=row.index,
+            premise=row.premise,
+            hypothesis=row.hypothesis,
+            gold=names[row.label],
+            base=names[before[row.index].predicted],
+            tuned=names[after[row.index].predicted],
+            base_probabilities=dict(zip(names, before[row.index].probabilities, strict=True)),
+            tuned_gold_probability=after[row.index].probabilities[row.label],
+        )
+        for row in sorted(examples, key=lambda row: row.index)
+    )
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def _against(reference: ComparedRun, other: ComparedRun) -> Against:
+    known = {row.identity: row for row in reference.rows}
+    common = [(known[row.identity], row) for row in other.rows if row.identity in known]
+    gained = [pair for pair in common if _right(pair[1]) and not _right(pair[0])]
+    lost = [pair for pair in common if _right(pair[0]) and not _right(pair[1])]
+    return Against(
+        reference=reference.name,
+        other=other.name,
+        reference_rows=len(reference.rows),
+        other_rows=len(other.rows),
+        common_rows=len(common),
+        both_right=sum(_right(first) and _right(second) for first, second in common),
+        both_wrong=sum(not _right(first) and not _right(second) for first, second in common),
+        tuned=paired_difference(len(gained), len(lost), len(common)) if common else None,
+        adjusted_p=None,
+        base=_base_agreement(reference, other, common) if common else None,
+        only_other_right=_flips(gained),
+        only_reference_right=_flips(lost),
+    )
+
+
+def _adjusted(pairs: Sequence[Against]) -> tuple[Against, ...]:
+    """The pairs with Holm's p, where more than one test was made."""
+    tests = [pair.tuned.mcnemar_p for pair in pairs if pair.tuned is not None]
+    if len(tests) < 2:
+        return tuple(pairs)
+    adjusted = iter(holm(tests))
+    return tuple(
+        pair if pair.tuned is None else replace(pair, adjusted_p=next(adjusted)) for pair in pairs
+    )
+
+
+def _right(row: LabelledRow) -> bool:
+    return row.tuned == row.gold
+
+
+def _flips(pairs: Iterable[tuple[LabelledRow, LabelledRow]]) -> tuple[Flip, ...]:
+    """The clearest first; the same rows always in the same order."""
+    flips = [
+        Flip(
+            index=first.index,
+            premise=first.premise,
+            hypothesis=first.hypothesis,
+            gold=first.gold,
+            reference_answer=first.tuned,
+            other_answer=second.tuned,
+            gap=abs(second.tuned_gold_probability - first.tuned_gold_probability),
+        )
+        for first, second in pairs
+    ]
+    return tuple(sorted(flips, key=lambda flip: (-flip.gap, flip.index)))
+
+
+def _base_agreement(
+    reference: ComparedRun,
+    other: ComparedRun,
+    common: Sequence[tuple[LabelledRow, LabelledRow]],
+) -> BaseAgreement:
+    differing = [(a, b) for a, b in common if a.base != b.base]
+    return BaseAgreement(
+        same_model=_base_settings(reference.results) == _base_settings(other.results),
+        differing=len(differing),
+        only_reference_right=sum(a.base == a.gold for a, _ in differing),
+        only_other_right=sum(b.base == b.gold for _, b in differing),
+        largest_shift=max(_shift(a.base_probabilities, b.base_probabilities) for a, b in common),
+    )
+
+
+def _base_settings(results: Results) -> dict[str, Any]:
+    """What an untuned model's answers depend on, as far as it was asked for."""
+    keep = ("model.", "prompt.", "data.label_names")
+    chosen = {k: v for k, v in settings(results.run.config).items() if k.startswith(keep)}
+    no_matter = {"model.device", "model.requires_gpu", "model.residual_dropout"}
+    return {key: value for key, value in chosen.items() if key not in no_matter}
+
+
+def _shift(first: Mapping[str, float], second: Mapping[str, float]) -> float:
+    labels = {*first, *second}
+    return max(abs(first.get(label, 0.0) - second.get(label, 0.0)) for label in labels)
+
+
+# ---------------------------------------------------------------- differences
+
+
+def _differences(
+    results: Sequence[Results], facts: Callable[[Results], Mapping[str, Any]]
+) -> tuple[Difference, ...]:
+    """The keys whose values are not the same in all runs, in the order they first come up."""
+    of_runs = [facts(one) for one in results]
+    keys = dict.fromkeys(key for one in of_runs for key in one)
+    rows = (Difference(key, tuple(one.get(key) for one in of_runs)) for key in keys)
+    return tuple(row for row in rows if any(value != row.values[0] for value in row.values))
+
+
+def _data_facts(results: Results) -> dict[str, Any]:
+    manifest = results.manifest
+    facts: dict[str, Any] = {
+        "data set": manifest.dataset,
+        "revision": manifest.revision,
+        "configuration of the data set": manifest.config_name,
+        "labels": manifest.label_names,
+    }
+    for split in manifest.splits.values():
+        facts[f"{split.split} rows"] = split.rows
+        facts[f"{split.split} rows, SHA-256"] = split.rows_sha256
+    return facts
+
+
+def _environment_facts(results: Results) -> dict[str, Any]:
+    environment = results.environment
+    facts: dict[str, Any] = {
+        "nlijob": results.run.nlijob_version,
+        "device": environment.device,
+        "GPU": tuple(gpu.name for gpu in environment.gpus),
+        "GPU driver": tuple(gpu.driver_version for gpu in environment.gpus),
+        "CUDA": environment.cuda_version,
+        "compute dtype": environment.compute_dtype,
+        "attention": environment.attention,
+        "CPU": environment.cpu_name,
+        "CPU cores": environment.cpu_count,
+        "RAM": environment.ram_bytes,
+        "platform": environment.platform,
+        "Python": environment.python_version,
+    }
+    return facts | {f"package {k}": v for k, v in sorted(environment.packages.items())}

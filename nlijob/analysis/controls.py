@@ -1,0 +1,100 @@
+"""Simpler things than tuning, on the same test rows: what the tuned model must be better than."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from nlijob.analysis.statistics import paired_difference, wilson_interval
+from nlijob.analysis.wording import interval, p_value, percent, plural, points
+from nlijob.records import Control, ControlKind, Prediction
+
+
+def build_controls(
+    tuned: Sequence[Prediction],
+    few_shot: Sequence[Prediction],
+    blank_premise: Sequence[Prediction],
+) -> tuple[Control, ...]:
+    """The controls, each against the tuned model's predictions on the same test rows.
+
+    `few_shot` are the base model's with training rows in its prompt, `blank_premise` the tuned
+    model's without premises; a control without predictions was not asked for and is left out.
+    Raises ValueError where a control labelled other rows.
+    """
+    return tuple(_controls(tuned, few_shot, blank_premise))
+
+
+def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[str]:
+    """What the controls say against the figures, in sentences."""
+    for control in controls:
+        over = control.tuned_over_it
+        told_apart = over.difference > 0 and over.mcnemar_p < 0.05
+        if control.kind == "few-shot" and not told_apart:
+            yield (
+                f"With {plural(shots, 'example')} in its prompt the base model alone is right for "
+                f"{percent(control.accuracy)} of the test rows; the tuned model "
+                f"({points(over.difference)}, McNemar {p_value(over.mcnemar_p)}) cannot be told to "
+                "be better than that."
+            )
+        if control.kind == "blank premise" and not told_apart:
+            yield (
+                f"With the premise left blank the tuned model is right for "
+                f"{percent(control.accuracy)} of the test rows; that it reads the premise at all "
+                f"does not show on these rows (McNemar {p_value(over.mcnemar_p)})."
+            )
+
+
+def premise_finding(controls: Sequence[Control]) -> str:
+    """What the tuned model gets right without the premise, in a sentence; "" where not measured."""
+    by_kind = {control.kind: control for control in controls}
+    blank, majority = by_kind.get("blank premise"), by_kind["majority class"]
+    if blank is None:
+        return ""
+    bounds = blank.accuracy_interval
+    share = f"{percent(blank.accuracy)} ({interval(bounds.low, bounds.high)})"
+    if bounds.low > majority.accuracy:
+        return (
+            f"Without the premise the tuned model is still right for {share} of the rows, more "
+            f"than always giving the commonest label ({percent(majority.accuracy)}): part of its "
+            "accuracy comes from the hypothesis alone."
+        )
+    return (
+        f"Without the premise the tuned model is right for {share} of the rows; that is not "
+        f"distinguishably more than always giving the commonest label "
+        f"({percent(majority.accuracy)})."
+    )
+
+
+def _controls(
+    tuned: Sequence[Prediction],
+    few_shot: Sequence[Prediction],
+    blank_premise: Sequence[Prediction],
+) -> Iterator[Control]:
+    right = _right(tuned)
+    (commonest, _), *_ = Counter(row.label for row in tuned).most_common(1)
+    majority = {row.index: row.label == commonest for row in tuned}
+    yield _control("majority class", right, majority)
+    if few_shot:
+        yield _control("few-shot", right, _right(few_shot))
+    if blank_premise:
+        yield _control("blank premise", right, _right(blank_premise))
+
+
+def _right(predictions: Iterable[Prediction]) -> dict[int, bool]:
+    return {row.index: row.predicted == row.label for row in predictions}
+
+
+def _control(kind: ControlKind, tuned: Mapping[int, bool], control: Mapping[int, bool]) -> Control:
+    if tuned.keys() != control.keys():
+        raise ValueError(f"the control {kind!r} labelled other rows than the tuned model")
+    rows, correct = len(control), sum(control.values())
+    gained = sum(tuned[index] and not control[index] for index in tuned)
+    lost = sum(control[index] and not tuned[index] for index in tuned)
+    return Control(
+        kind=kind,
+        rows=rows,
+        correct=correct,
+        accuracy=correct / rows,
+        accuracy_interval=wilson_interval(correct, rows),
+        tuned_over_it=paired_difference(gained, lost, rows),
+    )

@@ -1,0 +1,171 @@
+"""Finished runs as other commands read them, and why a folder holds none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from nlijob.analysis.wording import listed, plural
+from nlijob.records import (
+    FORMAT_VERSION,
+    Example,
+    Prediction,
+    Results,
+    WorkerOutcome,
+    from_json,
+    read,
+    read_lines,
+)
+from nlijob.rundir import RunDir
+
+T = TypeVar("T")
+State = Literal["unfinished", "other version", "damaged"]
+STAGES = ("subset", "baseline", "train", "select", "evaluate")
+LONGEST_REASON = 300
+"""Characters of a message that is not this module's own."""
+
+
+class NoOutcomeError(Exception):
+    """A folder without an outcome that can be read: what it is, and why in words."""
+
+    def __init__(self, state: State, reason: str) -> None:
+        super().__init__(reason)
+        self.state = state
+        self.reason = reason
+
+
+def holds_a_run(folder: Path) -> bool:
+    """Whether anything in the folder was written by a job."""
+    run = RunDir(folder)
+    traces = (run.config, run.results, run.manifest, run.timings, run.marker("subset"))
+    return any(trace.exists() for trace in traces)
+
+
+def read_outcome(run: RunDir) -> Results:
+    """The outcome of a run. Raises NoOutcomeError where there is none that can be read."""
+    try:
+        text = run.results.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NoOutcomeError("unfinished", _how_far(run)) from None
+    except OSError as error:
+        reason = f"results.json cannot be read: {error.strerror}"
+        raise NoOutcomeError("damaged", reason) from error
+    except UnicodeDecodeError as error:
+        raise NoOutcomeError("damaged", "results.json is no UTF-8 text") from error
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NoOutcomeError("damaged", f"results.json is no JSON: {_short(error)}") from error
+    try:
+        results = from_json(Results, value)
+    except (ValueError, TypeError) as error:
+        raise NoOutcomeError(*_misfit(value, error)) from error
+    if results.format_version != FORMAT_VERSION:
+        raise NoOutcomeError(*_misfit(value, None))
+    _check(results)
+    return results
+
+
+def wrong_rows(results: Results) -> tuple[int, ...]:
+    """Source row numbers of the test rows that the tuned model has wrong, sorted."""
+    cases = results.cases
+    return tuple(sorted(row.index for row in (*cases.rows_still_wrong, *cases.rows_newly_broken)))
+
+
+def read_test_rows(
+    run: RunDir, results: Results
+) -> tuple[list[Example], list[Prediction], list[Prediction]]:
+    """The test rows, and what the base model and the tuned model made of them.
+
+    Raises NoOutcomeError where a file is missing or damaged, or is not what results.json tells of.
+    """
+    try:
+        examples = list(read_lines(Example, run.subset("test")))
+        base = _of_test(read_lines(Prediction, run.baseline_predictions))
+        tuned = _of_test(read_lines(Prediction, run.evaluate_predictions))
+    except OSError as error:
+        reason = f"{_name(run, error.filename)} cannot be read: {error.strerror}"
+        raise NoOutcomeError("damaged", reason) from error
+    except (ValueError, RecursionError) as error:
+        raise NoOutcomeError("damaged", f"the rows cannot be read: {_short(error)}") from error
+    for predictions, told in ((base, results.base), (tuned, results.tuned)):
+        correct = sum(row.predicted == row.label for row in predictions)
+        if (len(predictions), correct) != (told.rows, told.correct):
+            raise NoOutcomeError("damaged", "results.json tells of other predictions than are here")
+    for rows in (base, tuned):
+        if {row.index for row in rows} != {row.index for row in examples}:
+            raise NoOutcomeError("damaged", "the predictions are not of the rows in subset/")
+    gold = {row.index: row.label for row in examples}
+    if any(row.label != gold[row.index] for row in (*base, *tuned)):
+        raise NoOutcomeError("damaged", "the predictions are of other gold labels than subset/")
+    return examples, base, tuned
+
+
+# ---------------------------------------------------------------- detail
+
+
+def _of_test(predictions: Iterable[Prediction]) -> list[Prediction]:
+    return [row for row in predictions if row.split == "test"]
+
+
+def _check(results: Results) -> None:
+    """What types alone do not show, and what later arithmetic relies on."""
+    rows, wrong = results.tuned.rows, results.tuned.rows - results.tuned.correct
+    if rows <= 0 or len(wrong_rows(results)) != wrong:
+        raise NoOutcomeError("damaged", "results.json contradicts itself about the test rows")
+    if "test" not in results.manifest.splits:
+        raise NoOutcomeError("damaged", "results.json says nothing of the test rows")
+
+
+def _misfit(value: Any, error: Exception | None) -> tuple[State, str]:
+    """What to say of an outcome that is JSON and does not fit this version's records."""
+    value = value if isinstance(value, dict) else {}
+    run = value.get("run")
+    version = run.get("nlijob_version") if isinstance(run, dict) else None
+    form = value.get("format_version")
+    if isinstance(form, int) and isinstance(version, str) and form != FORMAT_VERSION:
+        return (
+            "other version",
+            f"written by nlijob {version[:40]} in record format {form}; this version reads "
+            f"{FORMAT_VERSION}",
+        )
+    fault = str(error).removeprefix("not a Results: ").partition("; ")[0]
+    told = f"written by another version (nlijob {version[:40]})" if isinstance(version, str) else ""
+    return "other version", f"{told or 'written by another version'}: {_cut(fault)}"
+
+
+def _how_far(run: RunDir) -> str:
+    """Which stages of a run without an outcome are complete, and how its last attempt ended."""
+    done = [stage for stage in STAGES if run.marker(stage).exists()]
+    epochs = len(list(run.marker("x").parent.glob("train-epoch-*.json")))
+    if epochs and "train" not in done:
+        done.append(plural(epochs, "epoch"))
+    reached = f"complete so far: {listed(done)}" if done else "no stage is complete"
+    return f"no results.json; {reached}{_last_words(run)}"
+
+
+def _last_words(run: RunDir) -> str:
+    try:
+        outcome = read(WorkerOutcome, run.worker_outcome)
+    except (OSError, ValueError, RecursionError):
+        return ""
+    if not outcome.exit_code:
+        return ""
+    return f"; its last attempt ended with exit code {outcome.exit_code}: {_cut(outcome.message)}"
+
+
+def _name(run: RunDir, path: str | bytes | None) -> str:
+    try:
+        return str(Path(str(path)).relative_to(run.root))
+    except ValueError:
+        return "a file of the run"
+
+
+def _short(error: BaseException) -> str:
+    return _cut(str(error).partition("\n")[0]) or type(error).__name__
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}…"

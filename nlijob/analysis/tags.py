@@ -1,0 +1,260 @@
+"""Facts about the words of a premise and a hypothesis, from the two texts alone.
+
+No label and no prediction is read, so that tags divide all test rows in the same way whatever a
+model answers. Words are compared as written ("dog" and "dogs" are two words). The word lists are
+English; on other languages the tags that need them do not apply, and the others still do.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+
+def _word_set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+NEGATIONS = _word_set(
+    "no not never nobody none nothing neither nor nowhere without cannot isn't aren't wasn't "
+    "weren't don't doesn't didn't won't can't couldn't wouldn't shouldn't hasn't haven't hadn't "
+    "ain't isnt arent wasnt werent dont doesnt didnt wont cant"
+)
+ABSOLUTES = _word_set("all every everyone everybody everything always only both each")
+NO_ABSOLUTE = re.compile(
+    r"\b(?:each\s+other|both\s+(?:hands|arms|feet|legs|sides|ways)"
+    r"|all\s+(?:day|night|over|around|in\s+\w+|black|white|red|blue|green))\b"
+)
+"""Phrases in which such a word says nothing about every one of something."""
+STOPWORDS = _word_set(
+    "a an the this that these those is are was were be been being am do does did has have had of "
+    "in on at to from by with for and or but as it its his her their he she they him them there "
+    "here who which what while into onto over under up down out off near next some"
+)
+NUMBERS = {
+    "zero": "0",
+    "two": "2",
+    "three": "3",
+    "four": "4",
+    "five": "5",
+    "six": "6",
+    "seven": "7",
+    "eight": "8",
+    "nine": "9",
+    "ten": "10",
+    "eleven": "11",
+    "twelve": "12",
+}
+"""Without "one", which is a pronoun more often than a number ("one of them", "the red one")."""
+MALE = _word_set(
+    "man men boy boys he him his himself male males gentleman gentlemen guy father dad daddy son "
+    "sons brother brothers husband grandfather grandpa uncle groom king mans boyfriend waiter"
+)
+FEMALE = _word_set(
+    "woman women girl girls she her hers herself female females lady ladies gal mother mom mommy "
+    "daughter daughters sister sisters wife grandmother grandma aunt bride queen girlfriend "
+    "waitress"
+)
+COLOURS = _word_set(
+    "red blue green yellow orange purple pink brown black white grey violet beige tan maroon "
+    "turquoise teal blond brunette"
+)
+COLOUR_SPELLINGS = {"gray": "grey", "blonde": "blond"}
+HIGH_OVERLAP = 0.8
+"""Share of the hypothesis's content words found in the premise from which overlap is high."""
+LOW_OVERLAP = 0.25
+"""The share up to which it is low."""
+LONG_PREMISE = 25
+"""Words from which a premise is long: fixed, so that runs can be compared."""
+MOST_ADDED = 3
+"""Words up to which a hypothesis counts as the premise's with words added."""
+MOST_ALIGNED = 20_000
+"""Premise words times hypothesis words up to which they are aligned, so that time is bounded."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A property that a pair of texts has or has not."""
+
+    key: str
+    name: str
+    meaning: str
+
+
+TAGS = (
+    Tag("negation", "negation on one side", "one text has a word such as “not”, the other none"),
+    Tag("numbers", "number words differ", "each text names a number that the other does not"),
+    Tag("gender", "gender words differ", "one text has only male words, the other only female"),
+    Tag("colours", "colour words differ", "each text names a colour that the other does not"),
+    Tag("absolute", "all-or-none word added", "only the hypothesis has a word such as “all”"),
+    Tag(
+        "high-overlap",
+        "high word overlap",
+        "80 % or more of the hypothesis's content words stand in the premise",
+    ),
+    Tag(
+        "low-overlap",
+        "low word overlap",
+        "25 % or less of the hypothesis's content words stand in the premise",
+    ),
+    Tag(
+        "removed",
+        "premise with words removed",
+        "the hypothesis is what is left of the premise without some of its words",
+    ),
+    Tag(
+        "added",
+        "words added",
+        "the premise's words in order, some perhaps left out, none replaced, up to 3 words more",
+    ),
+    Tag("order", "same words in another order", "both texts have exactly the same words"),
+    Tag("long-premise", "long premise", "the premise has 25 words or more"),
+)
+TAG_NAMES = {tag.key: tag.name for tag in TAGS}
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of a premise and a hypothesis, compared; all in lower case, in order."""
+
+    only_in_premise: tuple[str, ...]
+    only_in_hypothesis: tuple[str, ...]
+    overlap: float | None
+    """Share of the hypothesis's content words that stand in the premise; None where it has none."""
+    negation_differs: tuple[str, ...]
+    """Negation words, where one sentence has some and the other has none."""
+    absolutes_added: tuple[str, ...]
+    """Words such as "all" that only the hypothesis has."""
+    numbers_differ: bool
+    """Each sentence has a number word that the other lacks."""
+    tags: tuple[str, ...]
+    """Keys of `TAGS`, in their order."""
+
+
+def text_tags(premise: str, hypothesis: str) -> tuple[str, ...]:
+    """Keys of the `TAGS` that hold for two texts, in the order of `TAGS`."""
+    return compare_words(premise, hypothesis).tags
+
+
+def compare_words(premise: str, hypothesis: str) -> Words:
+    """The words of two texts, compared without regard to case."""
+    premise_words, hypothesis_words = words(premise), words(hypothesis)
+    before, after = _distinct(premise_words), _distinct(hypothesis_words)
+    content_before, content_after = _content(before), _content(after)
+    known = {*content_before}
+    shared = [word for word in content_after if word in known]
+    overlap = len(shared) / len(content_after) if content_after else None
+    negation = _on_one_side(before, after)
+    absolutes = tuple(w for w in _absolutes(hypothesis) if w not in before)
+    numbers_differ = _swapped(_numbers(before), _numbers(after))
+    holds = {
+        "negation": bool(negation),
+        "numbers": numbers_differ,
+        "gender": _gender_swapped({*before}, {*after}),
+        "colours": _swapped(_colours(before), _colours(after)),
+        "absolute": bool(absolutes),
+        "high-overlap": is_high(overlap),
+        "low-overlap": is_low(overlap),
+        "removed": _words_removed(premise_words, hypothesis_words),
+        "added": _words_added(premise_words, hypothesis_words),
+        "order": _another_order(premise_words, hypothesis_words),
+        "long-premise": len(premise_words) >= LONG_PREMISE,
+    }
+    return Words(
+        only_in_premise=tuple(w for w in content_before if w not in {*content_after}),
+        only_in_hypothesis=tuple(w for w in content_after if w not in known),
+        overlap=overlap,
+        negation_differs=negation,
+        absolutes_added=absolutes,
+        numbers_differ=numbers_differ,
+        tags=tuple(tag.key for tag in TAGS if holds[tag.key]),
+    )
+
+
+def words(text: str) -> tuple[str, ...]:
+    """All words of a text in order, lower case, with one kind of apostrophe."""
+    return tuple(re.findall(r"\w+(?:'\w+)*", text.casefold().replace("\u2019", "'")))
+
+
+def is_high(overlap: float | None) -> bool:
+    """Whether nearly all of the hypothesis's content words stand in the premise."""
+    return overlap is not None and overlap >= HIGH_OVERLAP
+
+
+def is_low(overlap: float | None) -> bool:
+    """Whether hardly any of the hypothesis's content words stand in the premise."""
+    return overlap is not None and overlap <= LOW_OVERLAP
+
+
+def _distinct(found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found))
+
+
+def _content(found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(word for word in found if word not in STOPWORDS)
+
+
+def _on_one_side(before: Iterable[str], after: Iterable[str]) -> tuple[str, ...]:
+    left = tuple(word for word in before if word in NEGATIONS)
+    right = tuple(word for word in after if word in NEGATIONS)
+    return () if left and right else left or right
+
+
+def _absolutes(text: str) -> tuple[str, ...]:
+    rest = NO_ABSOLUTE.sub(" ", text.casefold())
+    return tuple(word for word in _distinct(words(rest)) if word in ABSOLUTES)
+
+
+def _numbers(found: Iterable[str]) -> frozenset[str]:
+    return frozenset(NUMBERS.get(word, word) for word in found if word in NUMBERS or _is_int(word))
+
+
+def _colours(found: Iterable[str]) -> frozenset[str]:
+    return COLOURS & {COLOUR_SPELLINGS.get(word, word) for word in found}
+
+
+def _swapped(before: frozenset[str], after: frozenset[str]) -> bool:
+    """Whether each side has one that the other lacks."""
+    return bool(before - after and after - before)
+
+
+def _gender_swapped(before: set[str], after: set[str]) -> bool:
+    """Whether one text has only male words and the other only female ones."""
+    left = (bool(before & MALE), bool(before & FEMALE))
+    right = (bool(after & MALE), bool(after & FEMALE))
+    return {left, right} == {(True, False), (False, True)}
+
+
+def _words_removed(before: Sequence[str], after: Sequence[str]) -> bool:
+    return 0 < len(after) < len(before) and _is_subsequence(after, before)
+
+
+def _words_added(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether the hypothesis keeps the premise's words in order, replaces none and adds a few.
+
+    At least one of those added must be a content word, so that "People shopping" and "People are
+    shopping" do not count.
+    """
+    new = {*_content(after)} - {*before}
+    if not 0 < len(new) <= MOST_ADDED or len(before) * len(after) > MOST_ALIGNED:
+        return False
+    steps = SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    added = [word for kind, _, _, i, j in steps if kind == "insert" for word in after[i:j]]
+    replaced = any(kind == "replace" for kind, *_ in steps)
+    return 0 < len(added) <= MOST_ADDED and not replaced and 2 * len(added) <= len(after)
+
+
+def _another_order(before: Sequence[str], after: Sequence[str]) -> bool:
+    return before != after and Counter(before) == Counter(after)
+
+
+def _is_subsequence(part: Iterable[str], whole: Iterable[str]) -> bool:
+    rest = iter(whole)
+    return all(word in rest for word in part)
+
+
+def _is_int(word: str) -> bool:
+    return word.isascii() and word.isdigit()

@@ -1,0 +1,97 @@
+"""Altered test rows, and what models' answers to them say: the premise control, word importance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nlijob.records import Example, OccludedWord, Occlusion, Prediction, TextName
+
+MOST_WORDS = 60
+"""Words of one text that are tried; a row of thousands would take as long as all the others."""
+WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+
+Answers = tuple[Prediction, Prediction]
+"""The base model's and the tuned model's, to the same input."""
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A row with one word left out."""
+
+    text: TextName
+    start: int
+    end: int
+    """Where the word stood, in characters."""
+    example: Example
+    """The row without it."""
+
+
+def blank_premises(examples: Iterable[Example]) -> list[Example]:
+    """The rows with nothing for a premise: what a model then gets right, it gets from the rest."""
+    return [replace(example, premise="") for example in examples]
+
+
+def leave_one_out(example: Example) -> list[Altered]:
+    """The row without its first word, without its second, and so on."""
+    return [
+        Altered(name, *found.span(), _with(example, name, _without(text, *found.span())))
+        for name, text in _texts(example)
+        for found in list(WORD.finditer(text))[:MOST_WORDS]
+    ]
+
+
+def word_importance(
+    examples: Sequence[Example],
+    altered: Mapping[int, Sequence[Altered]],
+    whole: Mapping[int, Answers],
+    without: Iterable[Answers],
+) -> list[Occlusion]:
+    """By how much each word carries the answer that each model gave to the whole row.
+
+    `altered` and `whole` go by row number; `without` are the answers to all altered rows, in
+    order. The measure is occlusion: the probability of the answer with the word minus without it
+    (Li et al., 2016, Understanding neural networks through representation erasure).
+    """
+    answers = iter(without)
+    return [
+        Occlusion(
+            example.index,
+            tuple(_importance(one, whole[example.index], next(answers)) for one in of_row),
+            sum(_beyond_limit(text) for _, text in _texts(example)),
+        )
+        for example in examples
+        for of_row in [altered[example.index]]
+    ]
+
+
+def _importance(altered: Altered, whole: Answers, without: Answers) -> OccludedWord:
+    base, tuned = (
+        before.probabilities[before.predicted] - after.probabilities[before.predicted]
+        for before, after in zip(whole, without, strict=True)
+    )
+    return OccludedWord(altered.text, altered.start, altered.end, base, tuned)
+
+
+def _texts(example: Example) -> tuple[tuple[TextName, str], ...]:
+    return ("premise", example.premise), ("hypothesis", example.hypothesis)
+
+
+def _with(example: Example, name: TextName, text: str) -> Example:
+    if name == "premise":
+        return replace(example, premise=text)
+    return replace(example, hypothesis=text)
+
+
+def _beyond_limit(text: str) -> int:
+    return max(0, len(WORD.findall(text)) - MOST_WORDS)
+
+
+def _without(text: str, start: int, end: int) -> str:
+    """The text without a word and without one of the blanks around it."""
+    if text[end : end + 1] == " ":
+        end += 1
+    elif start and text[start - 1] == " ":
+        start -= 1
+    return text[:start] + text[end:]

@@ -1,0 +1,62 @@
+"""The outcome in a few lines of Markdown, for pull requests and chat."""
+
+from __future__ import annotations
+
+import re
+
+from nlijob.analysis.wording import count, interval, percent, points
+from nlijob.records import Interval, Results
+from nlijob.report.view.summary import summary_section
+
+
+def summary_markdown(results: Results) -> str:
+    """The first screen of the report as Markdown; texts of the data set are shown as text."""
+    summary = summary_section(results)
+    base, tuned, bootstrap = results.base, results.tuned, results.bootstrap
+    gates = [summary.gates, *summary.gate_failures] if summary.gates else []
+    lines = [
+        f"### {_plain(results.run.run_id)}: {_plain(summary.verdict)}",
+        "",
+        _plain(summary.verdict_note),
+        "",
+        f"| {count(tuned.rows)} test rows | before | after | change |",
+        "|---|---|---|---|",
+        _row(
+            "accuracy",
+            _share(base.accuracy, base.accuracy_interval),
+            _share(tuned.accuracy, tuned.accuracy_interval),
+            points(results.gain),
+        ),
+        _row(
+            "balanced accuracy",
+            _share(base.balanced_accuracy, bootstrap.balanced_accuracy.base),
+            _share(tuned.balanced_accuracy, bootstrap.balanced_accuracy.tuned),
+            points(tuned.balanced_accuracy - base.balanced_accuracy),
+        ),
+        _row(
+            "macro F1",
+            _share(base.macro_f1, bootstrap.macro_f1.base),
+            _share(tuned.macro_f1, bootstrap.macro_f1.tuned),
+            points(tuned.macro_f1 - base.macro_f1),
+        ),
+        "",
+        "; ".join(f"{_plain(tile.name)} {_plain(tile.value)}" for tile in summary.tiles) + ".",
+        *([""] if gates else []),
+        *(f"**{_plain(line)}**" for line in gates),
+        *([""] if summary.warnings else []),
+        *(f"- {_plain(warning)}" for warning in summary.warnings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _share(share: float, bounds: Interval | None) -> str:
+    return percent(share) + (f" ({interval(bounds.low, bounds.high)})" if bounds else "")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~@])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,92 @@
+"""Whether the models are right as often as they say they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nlijob.analysis.calibration import calibration_sentence
+from nlijob.analysis.wording import count, decimal, percent, signed
+from nlijob.records import Calibration, ReliabilityBin, Results
+from nlijob.report.view.parts import Row, Table, columns
+from nlijob.report.view.text import unbroken
+
+
+@dataclass(frozen=True)
+class CalibrationSection:
+    """Calibration before and after."""
+
+    sentences: tuple[str, ...]
+    table: Table
+    bins: Table
+
+
+def calibration_section(results: Results) -> CalibrationSection:
+    """Expected calibration error, Brier score and reliability bins of both models."""
+    base, tuned = results.base.calibration, results.tuned.calibration
+    return CalibrationSection(
+        sentences=(
+            unbroken(calibration_sentence("base", base)),
+            unbroken(calibration_sentence("tuned", tuned)),
+        ),
+        table=Table(
+            "Calibration on the test split",
+            columns("", "before", "after", "change"),
+            (
+                _points_row("expected calibration error (points)", base.ece, tuned.ece),
+                Row(
+                    (
+                        "the same of a calibrated model: mean, 95 % at most",
+                        _if_calibrated(base),
+                        _if_calibrated(tuned),
+                        "",
+                    )
+                ),
+                Row(
+                    (
+                        "Brier score (0 to 2)",
+                        decimal(base.brier),
+                        decimal(tuned.brier),
+                        signed(tuned.brier - base.brier, 3),
+                    )
+                ),
+                Row(
+                    (
+                        "mean probability of the answer",
+                        percent(base.mean_confidence),
+                        percent(tuned.mean_confidence),
+                        "",
+                    )
+                ),
+            ),
+        ),
+        bins=Table(
+            "Reliability: answers by their probability",
+            columns("probability of the answer", "rows: before", "right", "rows: after", "right"),
+            tuple(
+                _bin_row(before, after)
+                for before, after in zip(base.bins, tuned.bins, strict=True)
+                if before.rows or after.rows
+            ),
+        ),
+    )
+
+
+def _points_row(name: str, before: float, after: float) -> Row:
+    change = signed(100 * (after - before), 1)
+    return Row((name, f"{100 * before:.1f}", f"{100 * after:.1f}", change))
+
+
+def _if_calibrated(found: Calibration) -> str:
+    return f"{100 * found.ece_if_calibrated:.1f}; {100 * found.ece_if_calibrated_high:.1f}"
+
+
+def _bin_row(before: ReliabilityBin, after: ReliabilityBin) -> Row:
+    return Row(
+        (
+            f"above {100 * before.low:.0f} to {100 * before.high:.0f} %",
+            count(before.rows),
+            "" if before.accuracy is None else percent(before.accuracy),
+            count(after.rows),
+            "" if after.accuracy is None else percent(after.accuracy),
+        )
+    )

@@ -1,0 +1,166 @@
+"""Every test row that a model has wrong, in one table that can be searched and filtered.
+
+Ten thousand test rows must fit in a file that opens at once, so labels and tags are abbreviated,
+and of data with very long rows only as many are listed as fit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from nlijob.analysis.tags import TAGS
+from nlijob.analysis.wording import count, plural, signed
+from nlijob.records import CaseGroups, CaseRow
+from nlijob.report.view.text import visible
+
+ROOM = 1_000_000
+"""Bytes that the rows may take: the rest of a page takes some 0.3 MB, and it stays below 1.5."""
+MARKUP = 95
+"""Bytes of a row besides its texts."""
+TAG_CODES = {
+    "negation": "neg",
+    "numbers": "num",
+    "gender": "gen",
+    "colours": "col",
+    "absolute": "all",
+    "high-overlap": "hi",
+    "low-overlap": "lo",
+    "removed": "rem",
+    "added": "add",
+    "order": "ord",
+    "long-premise": "long",
+}
+
+
+@dataclass(frozen=True)
+class ListedRow:
+    """A row of the table."""
+
+    kind: str
+    """Its CSS class: "c" corrected, "s" still wrong, "n" newly broken."""
+    index: int
+    premise: str
+    hypothesis: str
+    gold: str
+    before: str
+    after: str
+    margin: str
+    tags: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something to filter by."""
+
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CaseList:
+    """The table with what one can filter by."""
+
+    rows: tuple[ListedRow, ...]
+    title: str
+    note: str
+    """What is left out; "" for nothing."""
+    kinds: tuple[Choice, ...]
+    mistakes: tuple[Choice, ...]
+    """Gold label and wrong answer, abbreviated: "ent>neu"."""
+    tags: tuple[Choice, ...]
+    legend: tuple[tuple[str, str], ...]
+    """Abbreviation -> what it stands for."""
+
+
+KINDS = {"c": "corrected", "s": "still wrong", "n": "newly broken"}
+
+
+def case_list(groups: CaseGroups, label_names: Sequence[str]) -> CaseList:
+    """Every row of the three kinds, in the order of its kind, as far as they fit."""
+    of_kind = {
+        "c": groups.rows_corrected,
+        "s": groups.rows_still_wrong,
+        "n": groups.rows_newly_broken,
+    }
+    kept = _fitting(of_kind.values())
+    codes = abbreviations(label_names)
+    rows = [
+        _listed(kind, row, codes) for kind, of in of_kind.items() for row in of if row.index in kept
+    ]
+    whole = sum(len(of) for of in of_kind.values())
+    mistakes = Counter((row.gold, _wrong_answer(row)) for row in rows)
+    tags = Counter(code for row in rows for code in row.tags.split())
+    names = dict(zip(codes, label_names, strict=True))
+    return CaseList(
+        rows=tuple(rows),
+        title=f"All {plural(whole, 'row')} that a model has wrong"
+        if len(rows) == whole
+        else f"{count(len(rows))} of {plural(whole, 'row')} that a model has wrong",
+        note=""
+        if len(rows) == whole
+        else f"{plural(whole - len(rows), 'row')} with smaller margins left out, to keep this file "
+        "small; results.json has all.",
+        kinds=tuple(
+            Choice(key, f"{name} ({count(len(of_kind[key]))})") for key, name in KINDS.items()
+        ),
+        mistakes=tuple(
+            Choice(f"{gold}>{wrong}", f"{names[gold]} taken for {names[wrong]} ({count(number)})")
+            for (gold, wrong), number in mistakes.most_common()
+        ),
+        tags=tuple(
+            Choice(TAG_CODES[tag.key], f"{tag.name} ({count(tags[TAG_CODES[tag.key]])})")
+            for tag in TAGS
+            if tags[TAG_CODES[tag.key]]
+        ),
+        legend=(
+            *((code, name) for code, name in names.items() if code != name),
+            *((TAG_CODES[t.key], f"{t.name}: {t.meaning}") for t in TAGS if tags[TAG_CODES[t.key]]),
+        ),
+    )
+
+
+def abbreviations(label_names: Sequence[str]) -> tuple[str, ...]:
+    """Each name's first three letters, or as many as it takes to tell the names apart."""
+    longest = max(len(name) for name in label_names)
+    for length in range(3, longest + 1):
+        short = tuple(visible(name)[:length].strip() for name in label_names)
+        if len(set(short)) == len(short) and all(" " not in code for code in short):
+            return short
+    return tuple(f"L{number}" for number in range(len(label_names)))
+
+
+def _fitting(kinds: Iterable[Sequence[CaseRow]]) -> set[int]:
+    """Row numbers that fit into the room there is, each kind's first rows first."""
+    left, kept = ROOM, set()
+    for row in (row for turn in zip_longest(*kinds) for row in turn if row is not None):
+        left -= len(row.premise.encode()) + len(row.hypothesis.encode()) + MARKUP
+        if left < 0:
+            break
+        kept.add(row.index)
+    return kept
+
+
+def _listed(kind: str, row: CaseRow, codes: Sequence[str]) -> ListedRow:
+    return ListedRow(
+        kind=kind,
+        index=row.index,
+        premise=visible(row.premise),
+        hypothesis=visible(row.hypothesis),
+        gold=codes[row.label],
+        before=codes[row.base_predicted],
+        after=codes[row.tuned_predicted],
+        margin=signed(row.margin, 2),
+        tags=" ".join(_codes(row.tags)),
+    )
+
+
+def _codes(tags: Iterable[str]) -> Iterator[str]:
+    return (TAG_CODES[tag] for tag in tags)
+
+
+def _wrong_answer(row: ListedRow) -> str:
+    """The tuned model's where it is wrong, else the base model's."""
+    return row.after if row.after != row.gold else row.before

@@ -1,0 +1,480 @@
+"""Several runs beside each other, as the page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
+from nlijob.analysis.figures import Figures
+from nlijob.analysis.wording import (
+    count,
+    duration,
+    energy,
+    gib,
+    interval,
+    listed,
+    money,
+    p_value,
+    percent,
+    plural,
+    points,
+    probability,
+    rate,
+    share_of,
+    signed,
+)
+from nlijob.records import PairedDifference
+from nlijob.report.view.configuration import setting_text
+from nlijob.report.view.parts import Column, Row, Table, text_columns
+from nlijob.report.view.text import as_name, unbroken, visible
+
+SHOWN_FLIPS = 100
+"""Rows of one kind on the page; the JSON beside it has all."""
+NO_GPU = "no GPU"
+NOT_ADJUSTED = "The intervals are 95 % each, without a correction."
+
+
+@dataclass(frozen=True)
+class RunLink:
+    """A run and the way to its report."""
+
+    name: str
+    href: str
+    """"" where it has no report."""
+    note: str
+
+
+@dataclass(frozen=True)
+class ShownFlip:
+    """A row that one tuned model has right and the other wrong."""
+
+    anchor: str
+    row: str
+    premise: str
+    hypothesis: str
+    gold: str
+    answers: tuple[tuple[str, str, bool], ...]
+    """Run, answer, whether it is right."""
+    note: str
+
+
+@dataclass(frozen=True)
+class FlipGroup:
+    """The rows that one run alone has right."""
+
+    key: str
+    title: str
+    count: str
+    lead: str
+    flips: tuple[ShownFlip, ...]
+
+
+@dataclass(frozen=True)
+class PairSection:
+    """A run against the reference."""
+
+    anchor: str
+    title: str
+    sentence: str
+    note: str
+    tone: str
+    """"better", "worse" or "unclear", of the other run."""
+    rows: str
+    table: Table | None
+    base: str
+    flips: tuple[FlipGroup, ...]
+
+
+@dataclass(frozen=True)
+class ComparePage:
+    """The whole page."""
+
+    title: str
+    subtitle: str
+    brand: str
+    generator: str
+    contents: tuple[tuple[str, str], ...]
+    """Anchor and name."""
+    runs: tuple[RunLink, ...]
+    other_rows: str
+    """What to mind where not all runs were scored on the same rows; "" otherwise."""
+    holm: str
+    pairs: tuple[PairSection, ...]
+    figures: Table
+    outcomes: Table
+    configuration: Table | None
+    data: Table | None
+    environment: Table | None
+    footer: str
+
+
+def compare_page(
+    comparison: Comparison, links: Mapping[str, str], json_name: str, version: str
+) -> ComparePage:
+    """The page; `links` leads from a run's name to its report, where there is one."""
+    names = [as_name(run.name) for run in comparison.runs]
+    figures = [run.figures for run in comparison.runs]
+    pairs = tuple(
+        _pair(number, one, json_name) for number, one in enumerate(comparison.against, start=1)
+    )
+    return ComparePage(
+        title=f"{plural(len(names), 'run')} compared",
+        subtitle=f"Each is held against the first, “{names[0]}”, on the test rows that both have.",
+        brand="nlijob compare",
+        generator=comparison.kind,
+        contents=(
+            ("summary", "Summary"),
+            ("figures", "Side by side"),
+            *((pair.anchor, _contents_name(pair, pairs)) for pair in pairs),
+            ("configuration", "Configuration"),
+            ("environment", "Environment"),
+        ),
+        runs=tuple(
+            RunLink(as_name(run.name), links.get(run.name, ""), _run_note(run.figures))
+            for run in comparison.runs
+        ),
+        other_rows=_other_rows(figures),
+        holm=_holm_note(comparison.against),
+        pairs=pairs,
+        figures=_figures_table(names, figures),
+        outcomes=_outcomes_table(names, figures),
+        configuration=_differences(
+            "Settings that differ", "setting", names, comparison.configuration, setting_text
+        ),
+        data=_differences("Data that differ", "fact", names, comparison.data, _fact_text),
+        environment=_differences("What differs", "fact", names, comparison.environment, _fact_text),
+        footer=f"nlijob {version}",
+    )
+
+
+def verdict(one: Against) -> tuple[str, str]:
+    """What came of a comparison in one sentence, never stronger than its test, and its tone."""
+    reference, other = f"“{as_name(one.reference)}”", f"“{as_name(one.other)}”"
+    if one.tuned is None:
+        return (
+            f"{other} and {reference} have no test row in common: neither can be called better "
+            "than the other by a test on the same rows.",
+            "unclear",
+        )
+    rows = plural(one.common_rows, "common test row")
+    mine, its = _accuracies(one)
+    if one.told_apart:
+        more = one.tuned.difference > 0
+        return (
+            f"On the {rows}, {other} is right {'more' if more else 'less'} often than "
+            f"{reference}: {percent(its)} against {percent(mine)}.",
+            "better" if more else "worse",
+        )
+    if not one.tuned.gained and not one.tuned.lost:
+        return f"{other} and {reference} are right on exactly the same of the {rows}.", "unclear"
+    if not one.tuned.difference:
+        return (
+            f"{other} and {reference} are right equally often on the {rows} ({percent(its)}), "
+            "though not on the same ones.",
+            "unclear",
+        )
+    return (
+        f"On the {rows}, {other} ({percent(its)}) cannot be told from {reference} "
+        f"({percent(mine)}).",
+        "unclear",
+    )
+
+
+def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
+    """A paired difference with its interval and test, in brackets where they belong."""
+    bounds = difference.interval
+    return (
+        f"{points(difference.difference)} (95 % interval {signed(100 * bounds.low, 1)} to "
+        f"{signed(100 * bounds.high, 1)}; exact McNemar test {p_value(difference.mcnemar_p)}"
+        f"{adjusted})"
+    )
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def _pair(number: int, one: Against, json_name: str) -> PairSection:
+    sentence, tone = verdict(one)
+    reference, other = as_name(one.reference), as_name(one.other)
+    anchor = f"pair-{number}"
+    groups = (
+        _flip_group(f"{anchor}-corrected", one, other, one.only_other_right, json_name),
+        _flip_group(f"{anchor}-newly-broken", one, reference, one.only_reference_right, json_name),
+    )
+    return PairSection(
+        anchor=anchor,
+        title=f"“{other}” against “{reference}”",
+        sentence=unbroken(sentence),
+        note=unbroken(_pair_note(one)),
+        tone=tone,
+        rows=_common_rows(one),
+        table=_paired_table(one) if one.tuned else None,
+        base=unbroken(_base_note(one.base, one)) if one.base else "",
+        flips=groups if one.tuned else (),
+    )
+
+
+def _accuracies(one: Against) -> tuple[float, float]:
+    """Of the reference and of the other, on the common rows."""
+    assert one.tuned is not None
+    right = one.both_right
+    return (right + one.tuned.lost) / one.common_rows, (right + one.tuned.gained) / one.common_rows
+
+
+def _pair_note(one: Against) -> str:
+    if one.tuned is None:
+        return ""
+    adjusted = "" if one.adjusted_p is None else f", {p_value(one.adjusted_p)} after Holm"
+    return (
+        f"A difference of {difference_note(one.tuned, adjusted)}: "
+        f"{plural(one.tuned.gained, 'row')} only “{as_name(one.other)}” has right, "
+        f"{count(one.tuned.lost)} only “{as_name(one.reference)}”."
+    )
+
+
+def _common_rows(one: Against) -> str:
+    mine, its, both = one.reference_rows, one.other_rows, one.common_rows
+    alike = "with the same row number, premise, hypothesis and gold label"
+    if not both:
+        return (
+            f"None of the {count(its)} and {plural(mine, 'test row')} is the same in both runs "
+            f"({alike}), so no paired test was made."
+        )
+    if both == mine == its:
+        return f"Both runs were scored on the same {plural(both, 'test row')}."
+    return (
+        f"{count(both)} of the {plural(its, 'test row')} of “{as_name(one.other)}” and of the "
+        f"{count(mine)} of “{as_name(one.reference)}” are the same row ({alike}); only these are "
+        "compared here."
+    )
+
+
+def _paired_table(one: Against) -> Table:
+    assert one.tuned is not None
+    other, reference = as_name(one.other), as_name(one.reference)
+    whole = one.common_rows
+    return Table(
+        "The common rows by which tuned model is right",
+        (
+            Column("", numeric=False),
+            Column(f"“{reference}” right"),
+            Column(f"“{reference}” wrong"),
+        ),
+        (
+            Row(
+                (
+                    f"“{other}” right",
+                    share_of(one.both_right, whole),
+                    share_of(one.tuned.gained, whole),
+                )
+            ),
+            Row(
+                (
+                    f"“{other}” wrong",
+                    share_of(one.tuned.lost, whole),
+                    share_of(one.both_wrong, whole),
+                )
+            ),
+        ),
+    )
+
+
+def _base_note(base: BaseAgreement, one: Against) -> str:
+    rows = plural(one.common_rows, "common row")
+    shift = f"the probability of a label differs by up to {probability(base.largest_shift)}"
+    if not base.differing and not base.largest_shift:
+        return f"The two base models gave the same answers and probabilities on the {rows}."
+    if not base.differing:
+        return f"The two base models gave the same answers on the {rows}; {shift}."
+    text = (
+        f"The two base models, before any tuning, answered {count(base.differing)} of the {rows} "
+        f"differently ({count(base.only_other_right)} right only in “{as_name(one.other)}”, "
+        f"{count(base.only_reference_right)} only in “{as_name(one.reference)}”; {shift}), so the "
+        "two gains start from different answers."
+    )
+    if base.same_model:
+        return (
+            f"{text} Both runs asked for the same model, held and prompted in the same way: the "
+            "machine, a package's version or the model's files may differ."
+        )
+    return f"{text} The runs did not ask for the same model, held and prompted in the same way."
+
+
+# ---------------------------------------------------------------- rows that flipped
+
+
+def _flip_group(
+    key: str, one: Against, winner: str, flips: Sequence[Flip], json_name: str
+) -> FlipGroup:
+    number = len(flips)
+    order = "those first where the two gave the gold label the most different probabilities"
+    if not number:
+        lead = "There is no such row."
+    elif number > SHOWN_FLIPS:
+        lead = f"{SHOWN_FLIPS} of {count(number)} shown, {order}; {json_name} holds all."
+    elif number == 1:
+        lead = "One row."
+    else:
+        lead = f"All {count(number)} shown, {order}."
+    return FlipGroup(
+        key=key,
+        title=f"Only “{winner}” is right",
+        count=count(number),
+        lead=lead,
+        flips=tuple(_shown_flip(key, flip, one) for flip in flips[:SHOWN_FLIPS]),
+    )
+
+
+def _shown_flip(key: str, flip: Flip, one: Against) -> ShownFlip:
+    answers = ((one.reference, flip.reference_answer), (one.other, flip.other_answer))
+    return ShownFlip(
+        anchor=f"{key}-{flip.index}",
+        row=f"test row {flip.index}",
+        premise=visible(flip.premise),
+        hypothesis=visible(flip.hypothesis),
+        gold=visible(flip.gold),
+        answers=tuple((as_name(n), visible(answer), answer == flip.gold) for n, answer in answers),
+        note=f"probability of the gold label apart by {probability(flip.gap)}",
+    )
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
+    rows = [
+        ("recipe", [as_name(one.recipe) for one in figures]),
+        ("model", [as_name(one.model) for one in figures]),
+        ("machine", [as_name(listed(one.devices)) for one in figures]),
+        ("training rows", [count(one.train_rows) for one in figures]),
+        ("test rows", [count(one.test_rows) for one in figures]),
+        ("accuracy before", [_share(f.base_accuracy, f.base_accuracy_interval) for f in figures]),
+        ("accuracy after", [_share(f.tuned_accuracy, f.tuned_accuracy_interval) for f in figures]),
+        ("gain", [_gain(one) for one in figures]),
+        ("balanced accuracy after", [percent(one.tuned_balanced_accuracy) for one in figures]),
+        ("macro F1 after", [percent(one.tuned_macro_f1) for one in figures]),
+        ("selected epoch", [f"{one.selected_epoch} of {one.epochs}" for one in figures]),
+        ("trained weights", [count(one.trainable_parameters) for one in figures]),
+        ("time", [_time(one) for one in figures]),
+        ("time of training", [duration(one.training_s) for one in figures]),
+        ("training speed", [rate(one.training_examples_per_s) for one in figures]),
+        ("cost", [cost_text(one) for one in figures]),
+        ("GPU energy", [energy_text(one) for one in figures]),
+        ("peak GPU memory", [gib(f.peak_gpu_bytes) if f.has_gpu else NO_GPU for f in figures]),
+        ("peak RAM", [gib(one.peak_ram_bytes) for one in figures]),
+        ("gate", [gate_text(one) for one in figures]),
+    ]
+    return Table(
+        "The runs side by side, each on its own test rows",
+        (Column("", numeric=False), *(Column(name) for name in names)),
+        tuple(Row((name, *cells)) for name, cells in rows),
+    )
+
+
+def _outcomes_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
+    def cells(kind: str) -> Iterable[str]:
+        return (share_of(getattr(one, kind), one.test_rows) for one in figures)
+
+    kinds = {
+        "both_right": "right before and after",
+        "corrected": "corrected by tuning",
+        "still_wrong": "still wrong",
+        "newly_broken": "newly broken",
+    }
+    return Table(
+        "What tuning did to each run's test rows",
+        (Column("", numeric=False), *(Column(name) for name in names)),
+        tuple(Row((text, *cells(kind))) for kind, text in kinds.items()),
+    )
+
+
+def _differences(
+    caption: str,
+    what: str,
+    names: Sequence[str],
+    differences: Sequence[Difference],
+    text: Any,
+) -> Table | None:
+    if not differences:
+        return None
+    return Table(
+        caption,
+        text_columns(what, *names),
+        tuple(
+            Row((visible(row.key), *(text(value) for value in row.values))) for row in differences
+        ),
+    )
+
+
+def _fact_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return visible(listed([str(item) for item in value]))
+    if isinstance(value, int) and value >= 2**30:
+        return gib(value)
+    return visible(str(value)) or "none"
+
+
+def _share(value: float, bounds: Any) -> str:
+    return f"{percent(value)} ({interval(bounds.low, bounds.high)})"
+
+
+def _gain(one: Figures) -> str:
+    bounds = one.gain_interval
+    low, high = signed(100 * bounds.low, 1), signed(100 * bounds.high, 1)
+    return f"{points(one.gain)} ({low} to {high})"
+
+
+def _time(one: Figures) -> str:
+    attempts = f", {one.attempts} attempts" if one.attempts > 1 else ""
+    return f"{duration(one.total_s)}{attempts}"
+
+
+def cost_text(one: Figures) -> str:
+    """What a run cost, or that no price was given."""
+    return "no price given" if one.cost is None else visible(money(one.cost, one.currency))
+
+
+def energy_text(one: Figures) -> str:
+    """The energy of a run's GPUs, or that there was none."""
+    return energy(one.energy_j) if one.has_gpu else NO_GPU
+
+
+def gate_text(one: Figures) -> str:
+    """Whether the accuracy and gain that were asked for are reached."""
+    if one.gates is None:
+        return "none"
+    return "reached" if one.gates else "not reached"
+
+
+# ---------------------------------------------------------------- words
+
+
+def _contents_name(pair: PairSection, pairs: Sequence[PairSection]) -> str:
+    return "Row by row" if len(pairs) == 1 else pair.title.partition(" against ")[0]
+
+
+def _run_note(one: Figures) -> str:
+    return f"started {visible(one.created_at)[:19].replace('T', ' ')}, recipe {as_name(one.recipe)}"
+
+
+def _other_rows(figures: Sequence[Figures]) -> str:
+    if len({one.test_rows_sha256 for one in figures}) == 1:
+        return ""
+    return (
+        "Not all runs were scored on the same test rows: part of a difference between two "
+        "accuracies side by side may be the rows'. The comparisons row by row are free of that."
+    )
+
+
+def _holm_note(against: Sequence[Against]) -> str:
+    tests = sum(one.adjusted_p is not None for one in against)
+    if not tests:
+        return ""
+    return (
+        f"{tests} comparisons were made: a run counts as different where p is below 0.05 after "
+        f"Holm's correction for {tests}. {NOT_ADJUSTED}"
+    )

@@ -1,0 +1,88 @@
+"""Simpler things than tuning, beside the two models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nlijob.analysis.controls import premise_finding
+from nlijob.analysis.wording import (
+    count,
+    interval,
+    p_value,
+    percent,
+    plural,
+    points,
+    signed,
+)
+from nlijob.records import Control, Results
+from nlijob.report.view.parts import Row, Table, text_columns
+from nlijob.report.view.text import unbroken
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the tuned model must be better than, and whether it is."""
+
+    table: Table
+    finding: str
+    few_shot_hint: str
+
+
+def controls_section(results: Results) -> Controls:
+    """The majority class, and the controls that were asked for."""
+    shots = results.run.config.eval.few_shot
+    rows = [
+        *(_row(control, shots) for control in results.controls),
+        Row(
+            (
+                "tuned model",
+                f"{percent(results.tuned.accuracy)} ({count(results.tuned.correct)} rows)",
+                interval(results.tuned.accuracy_interval.low, results.tuned.accuracy_interval.high),
+                "",
+                "",
+                "",
+            ),
+            mark="the outcome",
+        ),
+    ]
+    return Controls(
+        table=Table(
+            "What the tuned model must be better than",
+            text_columns(
+                "",
+                "accuracy",
+                "95 % interval",
+                "tuned model over it",
+                "95 % interval",
+                "McNemar test",
+            ),
+            tuple(rows),
+        ),
+        finding=unbroken(premise_finding(results.controls)),
+        few_shot_hint=""
+        if shots or results.run.config.model.head != "causal"
+        else "Examples in the prompt were not tried: --set eval.few_shot=3 would tell how much of "
+        "the gain they bring to the base model without any tuning.",
+    )
+
+
+def _row(control: Control, shots: int) -> Row:
+    bounds, over = control.accuracy_interval, control.tuned_over_it
+    return Row(
+        (
+            _name(control, shots),
+            f"{percent(control.accuracy)} ({count(control.correct)} rows)",
+            interval(bounds.low, bounds.high),
+            points(over.difference),
+            f"{signed(100 * over.interval.low, 1)} to {signed(100 * over.interval.high, 1)}",
+            unbroken(p_value(over.mcnemar_p)),
+        )
+    )
+
+
+def _name(control: Control, shots: int) -> str:
+    return {
+        "majority class": "always the commonest label",
+        "few-shot": f"base model with {plural(shots, 'example')} in its prompt",
+        "blank premise": "tuned model without the premise",
+    }[control.kind]

@@ -1,0 +1,356 @@
+"""All runs of a schedule, as the page shows them."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nlijob.analysis.figures import Figures
+from nlijob.analysis.history import Check, Entry, History, Series
+from nlijob.analysis.wording import (
+    clock,
+    count,
+    energy,
+    interval,
+    listed,
+    p_value,
+    percent,
+    plural,
+    points,
+)
+from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
+from nlijob.report.view.configuration import setting_text
+from nlijob.report.view.parts import Fact
+from nlijob.report.view.text import as_name, unbroken, visible
+
+MOST_SERIES = 20
+"""Series that are drawn, the latest first."""
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run in the table."""
+
+    anchor: str
+    started: str
+    name: str
+    href: str
+    """"" where there is no report."""
+    about: str
+    """Recipe, model and data set."""
+    state: str
+    """"" where it is finished."""
+    reason: str
+    cells: tuple[tuple[str, str], ...]
+    """Value and small note, a cell each; none where there are no figures."""
+    gate: str
+    """"reached", "not reached" or "none"."""
+    series: str
+    """Its number; "" where the run stands alone."""
+    is_drawn: bool
+    """Whether the series has a place on the page."""
+
+
+@dataclass(frozen=True)
+class SeriesSection:
+    """Runs that can be compared, over time."""
+
+    anchor: str
+    title: str
+    subtitle: str
+    facts: tuple[Fact, ...]
+    plot: str
+    """Name of its chart."""
+    sentences: tuple[str, ...]
+    settings: str
+    varying: str
+    tone: str
+    """"worse" where the newest run fell behind, else "unclear"."""
+
+
+@dataclass(frozen=True)
+class IndexPage:
+    """The whole page."""
+
+    title: str
+    subtitle: str
+    brand: str
+    generator: str
+    contents: tuple[tuple[str, str], ...]
+    below: tuple[str, ...]
+    """A sentence for each series whose newest run fell behind."""
+    steady: str
+    """What to say where none did."""
+    left_out: str
+    """On the runs and folders that have no figures here; "" where there are none."""
+    columns: tuple[str, ...]
+    runs: tuple[RunRow, ...]
+    series: tuple[SeriesSection, ...]
+    series_note: str
+    footer: str
+
+
+COLUMNS = ("accuracy before", "accuracy after", "gain", "time", "GPU energy", "cost")
+
+
+def index_page(
+    history: History, folder: str, links: Mapping[str, str], other_folders: int, version: str
+) -> IndexPage:
+    """The page; `links` leads from a run's folder to its report."""
+    repeated = repeated_series(history)
+    numbers = {one.newest.series: str(n) for n, one in enumerate(repeated, start=1)}
+    alone = len(history.series) - len(repeated)
+    return IndexPage(
+        title=f"{plural(len(history.entries), 'run')} in {as_name(folder)}",
+        subtitle=_span(history.entries),
+        brand="nlijob index",
+        generator="nlijob index",
+        contents=(
+            ("summary", "Summary"),
+            ("runs", "All runs"),
+            *((f"series-{n}", f"Series {n}") for n in list(numbers.values())[:MOST_SERIES]),
+        ),
+        below=tuple(
+            unbroken(_below(one, numbers[one.newest.series], check))
+            for one in repeated
+            for check in one.checks
+            if check.is_below
+        ),
+        steady=_steady(repeated),
+        left_out=_left_out(history.entries, other_folders),
+        columns=COLUMNS,
+        runs=tuple(
+            _run_row(number, entry, links, numbers)
+            for number, entry in enumerate(history.entries, start=1)
+        ),
+        series=tuple(
+            _series(number, one) for number, one in enumerate(repeated[:MOST_SERIES], start=1)
+        ),
+        series_note=_series_note(len(repeated), alone),
+        footer=f"nlijob {version}",
+    )
+
+
+def repeated_series(history: History) -> tuple[Series, ...]:
+    """The series of two runs or more, the latest first: a single run has no trend."""
+    return tuple(one for one in history.series if len(one.runs) > 1)
+
+
+# ---------------------------------------------------------------- first screen
+
+
+def _span(entries: Sequence[Entry]) -> str:
+    moments = [entry.started for entry in entries if entry.started is not None]
+    if not moments:
+        return ""
+    first, last = f"{min(moments):%Y-%m-%d}", f"{max(moments):%Y-%m-%d}"
+    return f"Started on {first}." if first == last else f"Started from {first} to {last}."
+
+
+def _below(series: Series, number: str, check: Check) -> str:
+    newest = series.newest
+    assert newest.figures is not None
+    return (
+        f"The newest run of series {number}, “{as_name(newest.folder)}”, is distinguishably below "
+        f"{_named(check)}: {percent(newest.figures.tuned_accuracy)} against "
+        f"{percent(check.accuracy)} on the same {plural(newest.figures.test_rows, 'test row')}, "
+        f"{_test(series, check)}."
+    )
+
+
+def _steady(repeated: Sequence[Series]) -> str:
+    if not repeated or any(one.is_below for one in repeated):
+        return ""
+    whose = "the newest run" if len(repeated) == 1 else "the newest run of any series"
+    return (
+        f"Nothing shows {whose} to be below the one before it or the median of the earlier ones. "
+        "That is no proof that it is as good: on few rows only a large fall can be told."
+    )
+
+
+def _left_out(entries: Sequence[Entry], other_folders: int) -> str:
+    words = {
+        "unfinished": "not finished",
+        "other version": "written by another version of nlijob",
+        "damaged": "not readable",
+    }
+    numbers = {text: sum(e.state == state for e in entries) for state, text in words.items()}
+    parts = [f"{count(number)} {text}" for text, number in numbers.items() if number]
+    sentences = [f"Without figures: {listed(parts)}; the table says why."] if parts else []
+    if other_folders:
+        verb = "holds" if other_folders == 1 else "hold"
+        sentences.append(f"{plural(other_folders, 'other folder')} {verb} no run.")
+    return " ".join(sentences)
+
+
+def _series_note(drawn: int, alone: int) -> str:
+    parts = []
+    if drawn > MOST_SERIES:
+        parts.append(f"The {MOST_SERIES} latest of {count(drawn)} series are drawn.")
+    if alone:
+        verb = "has" if alone == 1 else "have"
+        parts.append(f"{plural(alone, 'run')} {verb} no other to be compared to.")
+    return " ".join(parts)
+
+
+# ---------------------------------------------------------------- the table
+
+
+def _run_row(
+    number: int, entry: Entry, links: Mapping[str, str], numbers: Mapping[str, str]
+) -> RunRow:
+    known = entry.figures
+    own = numbers.get(entry.series, "") if known else ""
+    return RunRow(
+        anchor=f"run-{number}",
+        started=f"{entry.started:%Y-%m-%d %H:%M}" if entry.started else "not known",
+        name=as_name(entry.folder),
+        href=links.get(entry.folder, ""),
+        about=_about(known) if known else "",
+        state="" if entry.state == "finished" else entry.state,
+        reason=visible(entry.reason),
+        cells=_cells(known) if known else (),
+        gate=gate_text(known) if known else "",
+        series=own,
+        is_drawn=bool(own) and int(own) <= MOST_SERIES,
+    )
+
+
+def _about(one: Figures) -> str:
+    return f"{as_name(one.recipe)}: {as_name(one.model)} on {as_name(one.dataset)}"
+
+
+def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
+    before, after = one.base_accuracy_interval, one.tuned_accuracy_interval
+    used = "" if one.has_gpu else NO_GPU
+    cells = (
+        (percent(one.base_accuracy), interval(before.low, before.high)),
+        (percent(one.tuned_accuracy), interval(after.low, after.high)),
+        (points(one.gain), p_value(one.mcnemar_p)),
+        (clock(one.total_s), f"{one.attempts} attempts" if one.attempts > 1 else ""),
+        (used or energy(one.energy_j).partition(" (")[0], ""),
+        (cost_text(one), ""),
+    )
+    return tuple((unbroken(value), unbroken(note)) for value, note in cells)
+
+
+# ---------------------------------------------------------------- series
+
+
+def _series(number: int, series: Series) -> SeriesSection:
+    newest = series.newest
+    assert newest.figures is not None
+    recipes = listed(sorted({as_name(run.figures.recipe) for run in series.runs if run.figures}))
+    return SeriesSection(
+        anchor=f"series-{number}",
+        title=f"Series {number}: {recipes}",
+        subtitle=(
+            f"{as_name(newest.figures.model)} on {as_name(newest.figures.dataset)}, scored on the "
+            f"same {plural(newest.figures.test_rows, 'test row')} in every run"
+        ),
+        facts=_series_facts(series),
+        plot=f"series-{number}",
+        sentences=tuple(unbroken(_check_sentence(series, check)) for check in series.checks),
+        settings=_settings(series),
+        varying=_varying(series),
+        tone="worse" if series.is_below else "unclear",
+    )
+
+
+def _series_facts(series: Series) -> tuple[Fact, ...]:
+    runs = [run.figures for run in series.runs if run.figures]
+    accuracies = [one.tuned_accuracy for one in runs]
+    newest = runs[-1]
+    bounds = newest.tuned_accuracy_interval
+    return (
+        Fact("runs", count(len(runs)), _dates(series.runs)),
+        Fact(
+            "newest accuracy after tuning",
+            percent(newest.tuned_accuracy),
+            f"95 % interval {interval(bounds.low, bounds.high)}",
+        ),
+        Fact(
+            "median accuracy",
+            percent(statistics.median(accuracies)),
+            f"{percent(min(accuracies))} to {percent(max(accuracies))}",
+        ),
+        Fact(
+            "time, median",
+            clock(statistics.median(one.total_s for one in runs)),
+            f"{clock(sum(one.total_s for one in runs))} together",
+        ),
+        _together("energy, together", runs, lambda one: one.energy_j, energy),
+        _cost_fact(runs),
+    )
+
+
+def _together(
+    name: str,
+    runs: Sequence[Figures],
+    figure: Callable[[Figures], float | None],
+    text: Callable[[float | None], str],
+) -> Fact:
+    """A sum over the runs that have the figure, with their number where some lack it."""
+    known = [value for one in runs if (value := figure(one)) is not None]
+    if not known:
+        return Fact(name, text(None))
+    note = "" if len(known) == len(runs) else f"of {len(known)} of {len(runs)} runs"
+    return Fact(name, text(sum(known)), note)
+
+
+def _cost_fact(runs: Sequence[Figures]) -> Fact:
+    currencies = sorted({one.currency for one in runs if one.cost is not None})
+    if len(currencies) != 1:
+        text = "several currencies" if currencies else "no price given"
+        return Fact("cost, together", text)
+
+    def text_of(amount: float | None) -> str:
+        return f"{visible(currencies[0])} {amount or 0:,.2f}"
+
+    return _together("cost, together", runs, lambda one: one.cost, text_of)
+
+
+def _dates(runs: Sequence[Entry]) -> str:
+    moments: list[datetime.datetime] = [run.started for run in runs if run.started is not None]
+    return f"{moments[0]:%Y-%m-%d} to {moments[-1]:%Y-%m-%d}" if moments else ""
+
+
+def _check_sentence(series: Series, check: Check) -> str:
+    difference = check.difference.difference
+    if check.p >= 0.05:
+        outcome = "cannot be told apart"
+        if not check.difference.gained and not check.difference.lost:
+            outcome = "right on exactly the same rows"
+    else:
+        outcome = f"distinguishably {'above' if difference > 0 else 'below'}"
+    return (
+        f"The newest run, “{as_name(series.newest.folder)}”, against {_named(check)}: {outcome}; "
+        f"{_test(series, check)}."
+    )
+
+
+def _named(check: Check) -> str:
+    if check.against == "the run before":
+        return f"the run before it, “{as_name(check.folder)}”"
+    return f"the earlier run of median accuracy, “{as_name(check.folder)}”"
+
+
+def _test(series: Series, check: Check) -> str:
+    adjusted = f", {p_value(check.p)} after Holm" if len(series.checks) > 1 else ""
+    return difference_note(check.difference, adjusted)
+
+
+def _settings(series: Series) -> str:
+    """In what the series is unlike the others here."""
+    if not series.own_settings:
+        return ""
+    pairs = [f"{visible(key)} = {setting_text(v)}" for key, v in series.own_settings.items()]
+    return f"Unlike another series of this model and data set: {'; '.join(pairs)}."
+
+
+def _varying(series: Series) -> str:
+    if not series.varying:
+        return ""
+    return f"Not the same in all of its runs: {listed(series.varying)}."

@@ -1,0 +1,56 @@
+"""What tuning did to the test rows of each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nlijob.analysis.slices import slices_sentence, too_few_sentence
+from nlijob.analysis.wording import count, interval, p_value, percent, points, signed
+from nlijob.records import Results, Slice
+from nlijob.report.view.parts import Row, Table, columns
+from nlijob.report.view.text import unbroken, visible
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Accuracy before and after in each slice, the most telling first."""
+
+    lead: str
+    table: Table
+    too_few: str
+    meanings: tuple[tuple[str, str], ...]
+    """Slice -> its bounds."""
+
+
+def slices_section(results: Results) -> Slices:
+    """Every slice of the test rows that has any."""
+    return Slices(
+        lead=unbroken(visible(slices_sentence(results.slices))),
+        table=Table(
+            "Accuracy before and after, by slice",
+            columns("slice", "rows", "before", "after", "change", "95 % interval", "adjusted p"),
+            tuple(_row(one) for one in results.slices if one.judged),
+        ),
+        too_few=unbroken(visible(too_few_sentence(results.slices))),
+        meanings=tuple((visible(one.name), visible(one.meaning)) for one in results.slices),
+    )
+
+
+def _row(one: Slice) -> Row:
+    low, high = one.change_interval.low, one.change_interval.high
+    return Row(
+        (
+            visible(one.name),
+            count(one.rows),
+            _accuracy(one.base_correct, one.rows, one.base_interval.low, one.base_interval.high),
+            _accuracy(one.tuned_correct, one.rows, one.tuned_interval.low, one.tuned_interval.high),
+            points(one.change),
+            f"{signed(100 * low, 1)} to {signed(100 * high, 1)}",
+            "" if one.adjusted_p is None else unbroken(p_value(one.adjusted_p)),
+        ),
+        mark=("helped" if one.change > 0 else "hurt") if one.told_apart else "",
+    )
+
+
+def _accuracy(correct: int, rows: int, low: float, high: float) -> str:
+    return f"{percent(correct / rows)} ({interval(low, high)})"

@@ -1,0 +1,54 @@
+"""The whole page of one made-up run, kept: what changes in it is seen in the change's own diff.
+
+UPDATE_GOLDEN=1 writes the kept files anew. Style, script and charts have tests of their own and
+are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from nlijob.analysis.outcome import build_results
+from nlijob.report.render import report_html
+from nlijob.report.summary_markdown import summary_markdown
+from nlijob.report.view.page import build_page
+from nlijob.rundir import RunDir
+from tests.synthetic import Spec, build_run
+
+KEPT = Path(__file__).parent / "golden"
+SPEC = Spec(rows=14, train_rows=40, epochs=3, resumed=False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return build_run(tmp_path_factory.mktemp("golden"), SPEC)
+
+
+def check(name: str, text: str) -> None:
+    kept = KEPT / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(text, encoding="utf-8")
+    assert text == kept.read_text(encoding="utf-8"), "if this is meant: UPDATE_GOLDEN=1 make test"
+
+
+def test_the_view_model_is_as_kept(run: RunDir) -> None:
+    page = dataclasses.asdict(build_page(build_results(run)))
+    check("page.json", json.dumps(page, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_the_page_is_as_kept(run: RunDir) -> None:
+    html = report_html(build_results(run), run)
+    html = re.sub(r"<(style|script)>.*?</\1>", r"<\1></\1>", html, flags=re.DOTALL)
+    html = re.sub(r"<svg .*?</svg>", "<svg></svg>", html, flags=re.DOTALL)
+    check("report.html", re.sub(r"sha256-[\w+/=]+", "sha256-", html))
+
+
+def test_the_summary_is_as_kept(run: RunDir) -> None:
+    check("summary.md", summary_markdown(build_results(run)))

@@ -1,0 +1,207 @@
+"""`compare` and `index` in a real browser, like the report: silent, and asking for nothing."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from nlijob.report.pages import write_comparison, write_index
+from nlijob.report.render import render
+from tests.report.browser import Tab, find_chromium, open_tab
+from tests.report.test_browser import serious_faults
+from tests.synthetic import Spec, build_run
+
+pytestmark = pytest.mark.browser
+ODD = "W" * 120 + " <b>#1?%41\u202eabc"
+PAGES = ("two", "many", "hostile", "index")
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[Tab]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip("no Chromium on this machine; name one with CHROMIUM=/path/to/it")
+    with open_tab(program) as tab:
+        yield tab
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs in runs/, and each page beside them."""
+    root = tmp_path_factory.mktemp("pages")
+    specs = {
+        "first": Spec(),
+        "second": Spec(training_seed=1, created_at="2026-01-03T00:00:00+00:00"),
+        "worse": Spec(training_seed=2, tuned_skill=0.5, created_at="2026-01-04T00:00:00+00:00"),
+        "cpu": Spec(gpu=False, demo=True, seed=12),
+        ODD: Spec(recipe="<img src=x>" + "V" * 300, lora_r=64),
+        "hostile": Spec(hostile=True, rows=30, training_seed=3, tuned_skill=0.6),
+        "hostile-2": Spec(hostile=True, rows=30, training_seed=4, tuned_skill=1.5),
+    }
+    runs = {name: build_run(root / "runs" / name, spec) for name, spec in specs.items()}
+    for run in runs.values():
+        render(run)
+    build_run(root / "runs" / "unfinished").mark_complete("subset", "x", [])
+    of = {
+        "two": ("first", "worse"),
+        "many": ("first", "second", "cpu", ODD),
+        "hostile": ("hostile", "hostile-2"),
+    }
+    for page, names in of.items():
+        write_comparison([runs[name].root for name in names], root / f"{page}.html")
+    write_index(root / "runs", root / "runs" / "index.html")
+    return root
+
+
+@pytest.fixture(scope="module")
+def urls(folder: Path) -> dict[str, str]:
+    files = {name: folder / f"{name}.html" for name in PAGES}
+    files["index"] = folder / "runs" / "index.html"
+    return {name: path.as_uri() for name, path in files.items()}
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[str]:
+    """The folder of runs behind a plain web server."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    handler = partial(Quiet, directory=str(folder / "runs"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_silent_and_asks_for_nothing(
+    tab: Tab, urls: dict[str, str], name: str, scheme: str
+) -> None:
+    tab.show_as(scheme)
+    tab.open(urls[name])
+    assert tab.complaints() == []
+    assert [url for url in tab.requests() if not url.startswith("data:")] == [urls[name]]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(tab: Tab, urls: dict[str, str], name: str, scheme: str) -> None:
+    tab.show_as(scheme)
+    tab.open(urls[name])
+    assert serious_faults(tab) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_prints_in_full_and_in_silence(tab: Tab, urls: dict[str, str], name: str) -> None:
+    tab.show_as("dark")
+    tab.open(urls[name])
+    assert tab.print().startswith(b"%PDF")
+    assert tab.complaints() == []
+    assert len([url for url in tab.requests() if not url.startswith("data:")]) == 1
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_printed_page_is_light_and_cuts_no_table_off(
+    tab: Tab, urls: dict[str, str], name: str
+) -> None:
+    tab.show_as("dark", 760)  # the width of a sheet
+    tab.open(urls[name])
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == (
+            "rgb(255, 255, 255)"
+        )
+        wide = """[...document.querySelectorAll("main table")]
+            .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+            .map((one) => one.className)"""
+        assert tab.evaluate(wide) == []
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_never_scrolls_sideways(tab: Tab, urls: dict[str, str], name: str, width: int) -> None:
+    tab.show_as("light", width)
+    tab.open(urls[name])
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_dark_and_light_have_their_own_colours(tab: Tab, urls: dict[str, str]) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        tab.show_as(scheme)
+        tab.open(urls["index"])
+        colours.append(
+            tab.evaluate(
+                "[document.body, document.querySelector('svg.chart text')]"
+                ".map((one) => getComputedStyle(one).color).join()"
+            )
+        )
+    assert colours[0] != colours[1]
+
+
+def test_hostile_text_makes_no_elements(tab: Tab, urls: dict[str, str]) -> None:
+    for name in ("hostile", "many", "index"):
+        tab.open(urls[name])
+        assert tab.evaluate("document.querySelectorAll('main :is(script, img, style)').length") == 0
+
+
+def test_filter_shows_the_rows_that_match(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["two"])
+    shown = tab.evaluate(
+        """(() => {
+            const filter = document.getElementById("case-filter");
+            filter.value = "gold label neutral";
+            filter.dispatchEvent(new Event("input"));
+            const rows = [...document.querySelectorAll(".case")];
+            return rows.map((one) => [one.hidden, one.textContent.includes("gold label neutral")]);
+        })()"""
+    )
+    assert any(hidden for hidden, _ in shown)
+    assert all(hidden is not matching for hidden, matching in shown)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_says_everything_with_scripts_off(tab: Tab, urls: dict[str, str], name: str) -> None:
+    tab.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.load(urls[name])
+        shown = tab.evaluate("document.querySelector('main').innerText")
+    finally:
+        tab.call("Emulation.setScriptExecutionDisabled", value=False)
+    if name == "index":
+        headings: tuple[str, ...] = ("Fell behind", "All runs", "Series 1", "no results.json")
+    else:
+        headings = ("Side by side", "Only “", "Configuration", "Environment")
+    for heading in headings:
+        assert heading in shown
+
+
+FOLLOW = "[...document.querySelectorAll('.all-runs a[href$=\"report.html\"]')].map((a) => a.href)"
+
+
+def test_links_lead_to_reports_from_disk(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    links = tab.evaluate(FOLLOW)
+    assert len(links) == 7
+    for link in links:
+        tab.open(link)
+        assert tab.evaluate("document.querySelector('.brand').textContent") == "nlijob report"
+
+
+def test_links_lead_to_reports_behind_a_plain_web_server(tab: Tab, served: str) -> None:
+    tab.open(served)  # index.html is what a server shows of a folder
+    links = tab.evaluate(FOLLOW)
+    assert len(links) == 7
+    for link in links:
+        tab.open(link)
+        assert tab.evaluate("document.querySelector('.brand').textContent") == "nlijob report"

@@ -1,0 +1,36 @@
+"""Predictions made up for the tests of the analysis."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from nlijob.records import Prediction, Split
+
+NAMES = ("entailment", "neutral", "contradiction")
+
+
+def prediction(
+    index: int, label: int, predicted: int, confidence: float = 0.8, split: Split = "test"
+) -> Prediction:
+    """One row; the labels not answered share the rest of the probability."""
+    rest = (1 - confidence) / 2
+    probabilities = tuple(confidence if answer == predicted else rest for answer in range(3))
+    return Prediction(split, index, label, predicted, probabilities, None, 0.5, 20)
+
+
+def answered(
+    gold: Sequence[int], answers: Sequence[int], split: Split = "test"
+) -> list[Prediction]:
+    """A row for each gold label and answer, numbered from 0."""
+    rows = enumerate(zip(gold, answers, strict=True))
+    return [prediction(i, label, answer, split=split) for i, (label, answer) in rows]
+
+
+def chance_answers(gold: Sequence[int], accuracy: float, seed: int) -> list[int]:
+    """Answers that are right with the given chance and else evenly wrong."""
+    chance = random.Random(seed)
+    return [
+        label if chance.random() < accuracy else (label + chance.randint(1, 2)) % 3
+        for label in gold
+    ]

@@ -1,0 +1,48 @@
+"""What was asked of the outcome, and whether it is reached."""
+
+from __future__ import annotations
+
+import pytest
+
+from nlijob.analysis.gates import check_gates
+from nlijob.config import ReportConfig
+from nlijob.records import Gates
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def judged(asked: ReportConfig) -> Gates:
+    results = outcome(Spec())
+    return check_gates(asked, results.tuned, results.gain, results.gain_interval)
+
+
+def test_gates_pass_at_the_very_figure_asked_for() -> None:
+    results = outcome(Spec())
+    assert judged(ReportConfig(min_accuracy=results.tuned.accuracy, min_gain=results.gain)).passed
+
+
+def test_every_missed_gate_is_told_with_its_figures() -> None:
+    gates = judged(ReportConfig(min_accuracy=1.0, min_gain=0.9))
+    assert not gates.passed
+    accuracy, gain = gates.failures
+    tuned = outcome(Spec()).tuned
+    assert f"({tuned.correct} of {tuned.rows}) is below the 100 % asked for" in accuracy
+    assert "is below the 90 points asked for" in gain
+
+
+def test_no_gate_asked_for_is_passed() -> None:
+    assert judged(ReportConfig()).passed
+
+
+@pytest.mark.parametrize("gate", ["min_accuracy", "min_gain"])
+def test_a_gate_on_the_lower_bound_needs_more_than_the_figure_itself(gate: str) -> None:
+    results = outcome(Spec())
+    figure = results.tuned.accuracy if gate == "min_accuracy" else results.gain
+    bounds = results.tuned.accuracy_interval if gate == "min_accuracy" else results.gain_interval
+    by_value = judged(ReportConfig(**{gate: figure}))  # type: ignore[arg-type]
+    by_bound = judged(ReportConfig(**{gate: figure}, gate_on="lower"))  # type: ignore[arg-type]
+    assert by_value.passed
+    assert not by_bound.passed
+    assert "may be as low as" in by_bound.failures[0]
+    asked = ReportConfig(**{gate: bounds.low}, gate_on="lower")  # type: ignore[arg-type]
+    assert judged(asked).passed

@@ -1,0 +1,111 @@
+"""Facts about the words of two texts."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from nlijob.analysis.tags import TAGS, compare_words, text_tags
+
+APPLIES = [
+    ("negation", "A man sleeps", "A man does not sleep"),
+    ("negation", "A man with no shirt", "A man"),
+    ("negation", "He isn\u2019t here", "He is here"),
+    ("numbers", "Two dogs run", "3 dogs run"),
+    ("numbers", "Two men and three boys", "Two men and four boys"),
+    ("gender", "A man eats", "The girl eats"),
+    ("gender", "Her dog", "He has a dog"),
+    ("colours", "A red car", "A blue car"),
+    ("colours", "A red and gray car", "A red and black car"),
+    ("absolute", "People wait", "Everyone waits"),
+    ("absolute", "Kids know each other", "All kids know each other"),
+    ("high-overlap", "Two dogs run in the snow", "Dogs run"),
+    ("low-overlap", "A man strums", "Music plays"),
+    ("removed", "A young man is playing a guitar", "A man is playing"),
+    ("added", "A man plays a guitar on a stage", "A sad man plays a guitar"),
+    ("added", "A man plays", "A man plays the guitar"),
+    ("order", "A dog chases a cat", "A cat chases a dog"),
+    ("long-premise", "word " * 25, "word"),
+]
+DOES_NOT_APPLY = [
+    ("negation", "He does not run", "He never runs"),
+    ("negation", "A nobleman notes it", "He writes"),
+    ("numbers", "Two dogs", "2 dogs"),
+    ("numbers", "Dogs", "Two dogs"),
+    ("numbers", "Two men and three boys", "Three boys"),
+    ("numbers", "Two dogs, one of them wet", "One dog is wet"),
+    ("gender", "A man and a woman eat", "A woman eats"),
+    ("gender", "A man eats", "A person eats"),
+    ("gender", "A human mandate", "A woman"),
+    ("colours", "A red and blue car", "A red car"),
+    ("colours", "A gray car", "A grey car"),
+    ("colours", "A car", "A red car"),
+    ("absolute", "Two boys", "Two boys look at each other"),
+    ("absolute", "A man sleeps", "A man sleeps all day"),
+    ("absolute", "All boys run", "All boys jump"),
+    ("absolute", "A boy drinks", "A boy holds a cup in both hands"),
+    ("high-overlap", "It is a dog", "It is"),
+    ("low-overlap", "It is a dog", "It is"),
+    ("removed", "A man plays", "A man plays"),
+    ("removed", "A man plays a guitar", "Plays a man"),
+    ("removed", "A man", ""),
+    ("added", "People shopping", "People are shopping"),
+    ("added", "A man is sleeping", "A man is running"),
+    ("added", "A man sleeps on a bench", "A tall man sleeps on a chair"),
+    ("added", "Dogs", "Big wet dogs"),
+    ("added", "A man", "A man buys four large green apples"),
+    ("order", "A dog", "a DOG!"),
+    ("order", "A dog sees a dog", "A dog sees dog"),
+    ("long-premise", "word " * 24, "word " * 50),
+]
+
+
+@pytest.mark.parametrize(("key", "premise", "hypothesis"), APPLIES)
+def test_a_tag_is_given_where_it_holds(key: str, premise: str, hypothesis: str) -> None:
+    assert key in text_tags(premise, hypothesis)
+
+
+@pytest.mark.parametrize(("key", "premise", "hypothesis"), DOES_NOT_APPLY)
+def test_a_tag_is_not_given_where_it_does_not_hold(key: str, premise: str, hypothesis: str) -> None:
+    assert key not in text_tags(premise, hypothesis)
+
+
+def test_every_tag_is_tried_both_ways() -> None:
+    keys = [tag.key for tag in TAGS]
+    assert {key for key, *_ in APPLIES} == {key for key, *_ in DOES_NOT_APPLY} == {*keys}
+    assert len(keys) == len({*keys})
+
+
+def test_tags_come_in_the_order_of_their_list() -> None:
+    keys = text_tags("Two men in red do not run", "All three women in blue run")
+    order = [tag.key for tag in TAGS]
+    assert keys == tuple(sorted(keys, key=order.index))
+    assert len(keys) >= 5
+
+
+def test_words_of_one_text_only_are_told_without_regard_to_case() -> None:
+    found = compare_words("A Man plays a guitar", "a man plays music")
+    assert found.only_in_premise == ("guitar",)
+    assert found.only_in_hypothesis == ("music",)
+    assert found.overlap == pytest.approx(2 / 3)
+
+
+def test_overlap_is_unknown_where_the_hypothesis_has_no_content_words() -> None:
+    assert compare_words("A man", "It is.").overlap is None
+
+
+def test_both_apostrophes_make_the_same_word() -> None:
+    assert compare_words("He doesn\u2019t run", "He doesn't run").only_in_hypothesis == ()
+
+
+@pytest.mark.parametrize("texts", [("", ""), ("رجل يقرأ", "🙂 \u0000 <b>"), ("\u202e", "漢字")])
+def test_other_scripts_are_tagged_without_error(texts: tuple[str, str]) -> None:
+    assert {*text_tags(*texts)} <= {tag.key for tag in TAGS}
+
+
+def test_texts_of_ten_thousand_characters_take_a_bounded_time() -> None:
+    started = time.perf_counter()
+    text_tags("dog " * 2500, "dog cat " * 1250)
+    text_tags("dog " * 140, "dog cat " * 70)
+    assert time.perf_counter() - started < 1

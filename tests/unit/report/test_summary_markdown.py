@@ -1,0 +1,35 @@
+"""The outcome in a few lines of Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nlijob.analysis.wording import percent
+from nlijob.records import Gates
+from nlijob.report.summary_markdown import summary_markdown
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def test_verdict_figures_and_warnings_are_in_it() -> None:
+    results = outcome(Spec())
+    text = summary_markdown(results)
+    assert text.startswith(f"### {results.run.run_id}: Tuning raised test accuracy")
+    assert f"| accuracy | {percent(results.base.accuracy)} (" in text
+    assert text.count("\n- ") == len(results.warnings)
+    assert "GPU energy" in text
+
+
+def test_a_missed_gate_is_told() -> None:
+    missed = replace(outcome(Spec()), gates=Gates(False, ("accuracy is below what was asked",)))
+    asked = replace(missed.run.config.report, min_accuracy=0.99)
+    config = replace(missed.run.config, report=asked)
+    text = summary_markdown(replace(missed, run=replace(missed.run, config=config)))
+    assert "**accuracy is below what was asked**" in text
+
+
+def test_texts_cannot_become_markup() -> None:
+    results = outcome(Spec())
+    hostile = replace(results, warnings=("| a <b>x</b> [l](u) `c`\n# not a heading @all",))
+    line = summary_markdown(hostile).rstrip().splitlines()[-1]
+    assert line == r"- \| a \<b\>x\</b\> \[l\](u) \`c\` \# not a heading \@all"

@@ -1,0 +1,88 @@
+"""Every test row that a model has wrong, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nlijob.analysis.tags import TAGS
+from nlijob.records import CaseGroups, CaseRow
+from nlijob.report.view.case_list import ROOM, TAG_CODES, abbreviations, case_list
+from tests.synthetic import LABELS, Spec
+from tests.unit.report.view.outcomes import outcome
+
+GROUPS = outcome(Spec()).cases
+
+
+def row(index: int, premise: str = "A dog runs.", **changes: object) -> CaseRow:
+    whole = CaseRow(index, premise, "A dog sits.", 2, 1, 2, 0.1, 0.9, 0.8, ("negation", "removed"))
+    return replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def groups(corrected: list[CaseRow], wrong: list[CaseRow], broken: list[CaseRow]) -> CaseGroups:
+    return replace(
+        GROUPS,
+        rows_corrected=tuple(corrected),
+        rows_still_wrong=tuple(wrong),
+        rows_newly_broken=tuple(broken),
+    )
+
+
+def test_every_row_of_the_three_kinds_is_listed_once_in_their_order() -> None:
+    found = case_list(GROUPS, LABELS)
+    whole = (*GROUPS.rows_corrected, *GROUPS.rows_still_wrong, *GROUPS.rows_newly_broken)
+    assert [one.index for one in found.rows] == [one.index for one in whole]
+    assert found.title == f"All {len(whole)} rows that a model has wrong"
+    assert found.note == ""
+
+
+def test_labels_and_tags_are_abbreviated_and_the_legend_says_how() -> None:
+    found = case_list(groups([row(1)], [], []), LABELS)
+    (one,) = found.rows
+    assert (one.kind, one.gold, one.before, one.after) == ("c", "con", "neu", "con")
+    assert (one.margin, one.tags) == ("+0.80", "neg rem")
+    legend = dict(found.legend)
+    assert legend["con"] == "contradiction"
+    assert legend["neg"].startswith("negation on one side: ")
+    assert "gen" not in legend
+
+
+def test_a_mistake_is_the_tuned_models_where_it_makes_one() -> None:
+    rows = [row(1), row(2, tuned_predicted=0), row(3, base_predicted=2, tuned_predicted=0)]
+    found = case_list(groups(rows[:1], rows[1:2], rows[2:]), LABELS)
+    assert {one.value: one.text for one in found.mistakes} == {
+        "con>ent": "contradiction taken for entailment (2)",
+        "con>neu": "contradiction taken for neutral (1)",
+    }
+
+
+def test_rows_that_do_not_fit_are_left_out_from_the_end_of_each_kind_and_told() -> None:
+    long = "word " * 2_000
+    corrected = [row(index, long) for index in range(200)]
+    wrong = [row(1_000, tuned_predicted=0)]
+    found = case_list(groups(corrected, wrong, []), LABELS)
+    listed = [one.index for one in found.rows]
+    assert listed == [*range(len(listed) - 1), 1_000]
+    assert sum(len(one.premise) for one in found.rows) < ROOM
+    assert len(listed) < 120
+    assert found.title == f"{len(listed)} of 201 rows that a model has wrong"
+    assert found.note.startswith(f"{201 - len(listed)} rows with smaller margins left out")
+
+
+def test_every_tag_has_a_code_of_its_own() -> None:
+    assert set(TAG_CODES) == {tag.key for tag in TAGS}
+    assert len(set(TAG_CODES.values())) == len(TAGS)
+
+
+@pytest.mark.parametrize(
+    ("names", "codes"),
+    [
+        (LABELS, ("ent", "neu", "con")),
+        (("entails", "entailed"), ("entails", "entaile")),
+        (("yes", "no"), ("yes", "no")),
+        (("not so", "not"), ("L0", "L1")),
+    ],
+)
+def test_abbreviations_tell_labels_apart(names: tuple[str, ...], codes: tuple[str, ...]) -> None:
+    assert abbreviations(names) == codes

@@ -1,0 +1,144 @@
+"""The comparison says no more than its figures bear."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from nlijob.analysis.comparison import ComparedRun, LabelledRow, compare
+from nlijob.records import Results
+from nlijob.report.view.compare import SHOWN_FLIPS, ComparePage, compare_page
+from tests.synthetic import Spec
+from tests.unit.analysis.test_comparison import rights, row
+from tests.unit.report.view.outcomes import outcome
+
+
+def page(*of_runs: Sequence[LabelledRow], results: Sequence[Results] = ()) -> ComparePage:
+    outcomes = results or [outcome(Spec())] * len(of_runs)
+    runs = [
+        ComparedRun(name, one, tuple(rows))
+        for name, one, rows in zip("abcdef", outcomes, of_runs, strict=False)
+    ]
+    return compare_page(compare(runs), {"a": "./a/report.html"}, "compare.json", "0.1.0")
+
+
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "sentence", "tone"),
+    [
+        ("0" * 10 + "1" * 5, "1" * 15, "“b” is right more often than “a”: 100.0 %", "better"),
+        ("1" * 15, "0" * 10 + "1" * 5, "“b” is right less often than “a”: 33.3 %", "worse"),
+        ("1100", "1110", "“b” (75.0 %) cannot be told from “a” (50.0 %)", "unclear"),
+        ("1100", "1100", "right on exactly the same of the 4 common test rows", "unclear"),
+        ("1100", "0011", "equally often on the 4 common test rows (50.0 %), though not", "unclear"),
+    ],
+)
+def test_the_sentence_is_as_strong_as_the_test(
+    first: str, second: str, sentence: str, tone: str
+) -> None:
+    (pair,) = page(rights(first), rights(second)).pairs
+    assert sentence in plain(pair.sentence)
+    assert pair.tone == tone
+
+
+def test_a_difference_that_only_one_test_would_bear_is_not_claimed_among_three() -> None:
+    better, same = rights("1" * 20), rights("0" * 6 + "1" * 14)
+    alone = page(same, better)
+    among = page(same, better, same, same)
+    assert "more often" in alone.pairs[0].sentence
+    assert "cannot be told" in among.pairs[0].sentence
+    assert "after Holm" in among.pairs[0].note
+    assert "after Holm’s" in among.holm or "Holm's correction for 3" in among.holm
+    assert "Holm" not in alone.pairs[0].note
+    assert alone.holm == ""
+
+
+def test_the_note_has_difference_interval_test_and_counts() -> None:
+    (pair,) = page(rights("1100"), rights("1110")).pairs
+    assert re.search(
+        r"\+25\.0 points \(95 % interval −\d+\.\d to \+\d+\.\d; exact McNemar test p = 1\.000\): "
+        r"1 row only “b” has right, 0 only “a”",
+        plain(pair.note),
+    )
+
+
+def test_how_many_rows_are_common_is_said() -> None:
+    whole = page(rights("110"), rights("111")).pairs[0]
+    some = page(rights("1101"), rights("111")).pairs[0]
+    none = page([row(0)], [row(0, premise="other")]).pairs[0]
+    assert whole.rows == "Both runs were scored on the same 3 test rows."
+    assert some.rows.startswith("3 of the 3 test rows of “b” and of the 4 of “a” are the same row")
+    assert "no paired test was made" in none.rows
+    assert "no test row in common" in none.sentence
+    assert none.table is None
+    assert none.flips == ()
+
+
+def test_runs_on_other_test_rows_are_not_set_side_by_side_without_a_word() -> None:
+    other = outcome(Spec(seed=12))
+    assert page(rights("1"), rights("1")).other_rows == ""
+    assert (
+        "Not all runs"
+        in page(rights("1"), rights("1"), results=[outcome(Spec()), other]).other_rows
+    )
+
+
+def test_base_models_are_told_of() -> None:
+    same = page(rights("11"), rights("11")).pairs[0].base
+    shifted = row(1, base_probabilities={"neutral": 0.9, "entailment": 0.1, "contradiction": 0})
+    close = page(rights("11"), [row(0), shifted]).pairs[0].base
+    unlike = page(rights("11"), [row(0), row(1, base="entailment")]).pairs[0].base
+    assert "the same answers and probabilities" in same
+    assert "the same answers" in close
+    assert "differs by up to 0.20" in close
+    assert "answered 1 of the 2 common rows differently (0 right only in “b”, 1 only" in unlike
+    assert "Both runs asked for the same model" in unlike
+
+
+def test_the_list_of_rows_is_cut_and_says_so() -> None:
+    number = SHOWN_FLIPS + 1
+    group = page(rights("0" * number), rights("1" * number)).pairs[0].flips[0]
+    assert len(group.flips) == SHOWN_FLIPS
+    assert group.lead.startswith(f"{SHOWN_FLIPS} of {number} shown")
+    assert "compare.json holds all" in group.lead
+
+
+def test_the_table_of_rows_adds_up() -> None:
+    table = page(rights("1100"), rights("1010")).pairs[0].table
+    assert table is not None
+    assert [line.cells[1:] for line in table.rows] == [("25.0 % (1 of 4)", "25.0 % (1 of 4)")] * 2
+
+
+def test_figures_stand_side_by_side() -> None:
+    results = [outcome(Spec()), outcome(Spec(gpu=False, lora_r=64))]
+    found = page(rights("1"), rights("1"), results=results)
+    figures = {line.cells[0]: line.cells[1:] for line in found.figures.rows}
+    assert figures["GPU energy"][1] == figures["peak GPU memory"][1] == "no GPU"
+    assert figures["cost"] == ("no price given",) * 2
+    assert figures["gate"] == ("none", "none")
+    assert found.configuration is not None
+    assert ("lora.r", "32", "64") in [line.cells for line in found.configuration.rows]
+    assert found.environment is not None
+    assert found.data is None
+
+
+def test_no_difference_makes_no_table() -> None:
+    found = page(rights("1"), rights("1"))
+    assert (found.configuration, found.data, found.environment) == (None, None, None)
+
+
+def test_a_run_without_a_report_has_no_link() -> None:
+    assert [run.href for run in page(rights("1"), rights("1")).runs] == ["./a/report.html", ""]
+
+
+def test_control_characters_are_shown() -> None:
+    one = page(rights("0"), [replace(row(0), premise="premise 0")])
+    flips = page([row(0, False, premise="a\x01")], [row(0, premise="a\x01")]).pairs[0].flips
+    assert flips[0].flips[0].premise == "a␁"
+    assert one.pairs

@@ -1,0 +1,91 @@
+"""The index says of every run what there is to say, and of a fall no more than the test bears."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nlijob.analysis.history import Entry, build_history
+from nlijob.report.view.index import MOST_SERIES, IndexPage, index_page
+from tests.unit.analysis.test_history import entry
+
+
+def page(*entries: Entry, other_folders: int = 0) -> IndexPage:
+    links = {one.folder: f"./{one.folder}/report.html" for one in entries if one.has_report}
+    return index_page(build_history(entries), "runs", links, other_folders, "0.1.0")
+
+
+def plain(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
+def test_a_fall_that_the_test_bears_is_told_first() -> None:
+    found = page(entry(0, range(3)), entry(1, range(30)))
+    (sentence,) = found.below
+    assert plain(sentence).startswith(
+        "The newest run of series 1, “run-1”, is distinguishably below the run before it, “run-0”: "
+        "70.0 % against 97.0 % on the same 100 test rows, −27.0 points (95 % interval"
+    )
+    assert found.steady == ""
+    assert found.series[0].tone == "worse"
+
+
+def test_a_small_fall_is_not_told_as_one_nor_as_none() -> None:
+    found = page(entry(0, range(5)), entry(1, range(8)))
+    assert found.below == ()
+    assert "no proof that it is as good" in found.steady
+    assert "cannot be told apart; −3.0 points" in plain(found.series[0].sentences[0])
+
+
+def test_single_runs_are_judged_in_no_way() -> None:
+    found = page(entry(0), entry(1, series="t"))
+    assert (found.below, found.steady, found.series) == ((), "", ())
+    assert "2 runs have no other to be compared to" in found.series_note
+    assert [run.series for run in found.runs] == ["", ""]
+
+
+def test_runs_without_figures_stay_in_the_table_with_the_reason() -> None:
+    broken = replace(entry(1), state="damaged", reason="torn\x01", figures=None)
+    found = page(entry(0), broken, other_folders=2)
+    assert [(run.state, run.reason) for run in found.runs] == [("damaged", "torn␁"), ("", "")]
+    assert found.left_out == (
+        "Without figures: 1 not readable; the table says why. 2 other folders hold no run."
+    )
+
+
+def test_a_run_without_a_report_has_no_link() -> None:
+    found = page(replace(entry(0), has_report=False), entry(1))
+    assert [run.href for run in found.runs] == ["./run-1/report.html", ""]
+
+
+def test_only_so_many_series_are_drawn_and_the_rest_is_said() -> None:
+    pairs = [entry(2 * n + half, series=str(n)) for n in range(MOST_SERIES + 1) for half in (0, 1)]
+    found = page(*pairs)
+    assert len(found.series) == MOST_SERIES
+    assert f"The {MOST_SERIES} latest of {MOST_SERIES + 1} series are drawn." in found.series_note
+    assert [run.is_drawn for run in found.runs] == [True] * 2 * MOST_SERIES + [False] * 2
+
+
+def test_sums_say_how_many_runs_they_are_of() -> None:
+    first, second = entry(0), entry(1)
+    assert second.figures is not None
+    second = replace(second, figures=replace(second.figures, energy_j=None))
+    facts = {fact.name: fact for fact in page(first, second).series[0].facts}
+    assert facts["energy, together"].note == "of 1 of 2 runs"
+    assert facts["cost, together"].value == "no price given"
+
+
+def test_costs_in_two_currencies_are_not_added_up() -> None:
+    entries = []
+    for day, currency in enumerate(("USD", "EUR")):
+        one = entry(day)
+        assert one.figures is not None
+        entries.append(replace(one, figures=replace(one.figures, cost=1.0, currency=currency)))
+    facts = {fact.name: fact for fact in page(*entries).series[0].facts}
+    assert facts["cost, together"].value == "several currencies"
+
+
+def test_the_median_run_is_named_as_such() -> None:
+    wrong = [range(10), range(12), range(30), range(14, 40)]
+    sentences = page(*(entry(day, rows) for day, rows in enumerate(wrong))).series[0].sentences
+    assert "against the earlier run of median accuracy, “run-1”" in sentences[1]
+    assert "after Holm" in sentences[0]
