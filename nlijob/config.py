@@ -127,6 +127,9 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
+    speed: Literal["auto", "graph", "plain"] = "auto"
+    """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
+    operation after the other; auto: graphs where they serve. The outcome is the same."""
     seed: int = 42
 
 

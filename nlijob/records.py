@@ -263,6 +263,30 @@ class ParameterCounts:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """train/plan.json: how the GPU side computed, and why so."""
+
+    way: Literal["graph", "plain"]
+    """graph: rows packed end to end, a training step captured as CUDA graphs; plain: the
+    libraries' own layers, one operation after the other."""
+    reason: str
+    """Why this way, in words."""
+    base_weights: Literal["dequantized", "as loaded"]
+    """dequantized: the 4-bit weights' values kept in the compute dtype as well."""
+    micro_batch_size: int
+    """Rows held in memory at once while training."""
+    refused: tuple[str, ...]
+    """Faster ways that were tried first, each with why it did not serve."""
+    logits_difference: float | None
+    """Norm of the difference to the plain way's logits over their norm, on some rows at the
+    start; None for the plain way."""
+    token_counts: tuple[int, ...]
+    """Sizes of pack in tokens that training was captured for; empty for the plain way."""
+    warm_up_s: float
+    """Time it took to prepare, scoring and training together; no part of any epoch."""
+
+
+@dataclass(frozen=True)
 class TrainStep:
     """A line of train/log.jsonl: one optimizer step."""
 

@@ -30,6 +30,7 @@ class RunDir:
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
+        self.plan = root / "train" / "plan.json"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
         self.train_log = root / "train" / "log.jsonl"
         self.train_result = root / "train" / "result.json"

@@ -14,6 +14,7 @@ STAGE_ORDER = (
     "subset",
     "start",
     "load",
+    "plan",
     "baseline",
     "train",
     "select",

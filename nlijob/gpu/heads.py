@@ -65,6 +65,9 @@ class Head(Protocol):
     def logits(self, model: Any, batch: Batch) -> Tensor:
         """[rows, classes] in float32: the whole vocabulary, or the labels."""
 
+    def target_class(self, label: int) -> int:
+        """The class of a label among `logits`."""
+
     def targets(self, batch: Batch) -> Tensor:
         """[rows]: the class of each row's label among `logits`."""
 
@@ -108,6 +111,9 @@ class CausalHead:
         every_row = torch.arange(len(kept), device=kept.device)
         return kept[every_row, batch.position_of_row].float()
 
+    def target_class(self, label: int) -> int:
+        return self.label_tokens[label]
+
     def targets(self, batch: Batch) -> Tensor:
         return self._label_tokens(batch.labels.device)[batch.labels]
 
@@ -149,6 +155,9 @@ class ClassificationHead:
     def logits(self, model: Any, batch: Batch) -> Tensor:
         logits: Tensor = model(**batch.inputs).logits
         return logits.float()
+
+    def target_class(self, label: int) -> int:
+        return label
 
     def targets(self, batch: Batch) -> Tensor:
         return batch.labels

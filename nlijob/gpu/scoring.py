@@ -7,40 +7,52 @@ after tuning see the same batches in the same order.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from nlijob.gpu.engine import Forward
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.records import Prediction, Split, SplitScore
+
+MOST_UNKNOWN = 2
+"""Batches that may be under way on the device before the first of them is waited for."""
 
 
 @torch.no_grad()
 def score(
-    model: Any,
+    forward: Forward,
     head: Head,
     split: Split,
     rows: Sequence[Encoded],
     batch_size: int,
-    device: torch.device,
     on_batch: Callable[[int], None],
 ) -> tuple[SplitScore, list[Prediction]]:
     """The model's predictions in row order, and their sum.
 
-    `on_batch` is told the number of rows done after each batch.
+    `forward` gives the logits of a batch. `on_batch` is told the number of rows done after each.
     """
-    model.eval()
     order = sorted(range(len(rows)), key=lambda i: rows[i].length)
     predictions: dict[int, Prediction] = {}
+    under_way: deque[tuple[list[int], Tensor]] = deque()
+
+    def finish() -> None:
+        chosen, figures = under_way.popleft()
+        scored = _predictions(head, split, [rows[i] for i in chosen], figures)
+        predictions.update(zip(chosen, scored, strict=True))
+        on_batch(len(predictions))
+
     started = time.monotonic()
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch_rows = [rows[i] for i in chosen]
-        scored = _score_batch(model, head, split, batch_rows, device)
-        predictions.update(zip(chosen, scored, strict=True))
-        on_batch(len(predictions))
+        under_way.append((chosen, _figures(forward, head, [rows[i] for i in chosen])))
+        if len(under_way) > MOST_UNKNOWN:
+            finish()
+    while under_way:
+        finish()
     duration_s = time.monotonic() - started
     in_order = [predictions[i] for i in range(len(rows))]
     return summed(split, in_order, duration_s), in_order
@@ -57,14 +69,22 @@ def summed(split: Split, predictions: Sequence[Prediction], duration_s: float) -
     )
 
 
-def _score_batch(
-    model: Any, head: Head, split: Split, rows: Sequence[Encoded], device: torch.device
-) -> list[Prediction]:
-    batch = head.collate(rows, device)
-    logits = head.logits(model, batch)
-    losses = functional.cross_entropy(logits, head.targets(batch), reduction="none")
+def _figures(forward: Forward, head: Head, rows: Sequence[Encoded]) -> Tensor:
+    """[rows, labels + 2]: each label's logit, the labels' share of the whole, and the loss."""
+    logits = forward(rows)
+    labels = [row.example.label for row in rows]
+    targets = torch.tensor([head.target_class(label) for label in labels], device=logits.device)
+    losses = functional.cross_entropy(logits, targets, reduction="none")
     label_logits = head.label_logits(logits)
     mass = torch.exp(label_logits.logsumexp(-1) - logits.logsumexp(-1))
+    return torch.cat([label_logits, mass[:, None], losses[:, None]], dim=-1)
+
+
+def _predictions(
+    head: Head, split: Split, rows: Sequence[Encoded], figures: Tensor
+) -> list[Prediction]:
+    figures = figures.cpu()
+    label_logits, mass, losses = figures[:, :-2], figures[:, -2], figures[:, -1]
     columns = zip(
         rows,
         label_logits.argmax(-1).tolist(),

@@ -23,6 +23,7 @@ from nlijob.analysis.selection import select
 from nlijob.config import JobConfig
 from nlijob.errors import ExitCode, JobError, all_or_every_fault
 from nlijob.gpu import checkpoints, evidence, scoring
+from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device, memory, reset_peak_memory
 from nlijob.gpu.generation import generate
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
@@ -109,14 +110,16 @@ class Worker:
 
     def train(self) -> list[Path]:
         """Train epoch by epoch, from the last complete one where there is one."""
-        trainer = Trainer(self.loaded, self.head, self.config.train, self.rows["train"])
+        with self.reporter.timed("train", "warm-up"):
+            trainer = self.engine.trainer()
         epochs = self._resume(trainer)
+        write_record(self.run.plan, self.engine.plan())
         for epoch in range(len(epochs) + 1, self.config.train.epochs + 1):
             epochs.append(self._train_epoch(trainer, epoch))
         parameters = count_parameters(self.loaded.model, self.config.lora.target_modules)
         write_record(self.run.train_result, TrainResult(parameters, tuple(epochs)))
         self.run.training_state(self.config.train.epochs).unlink(missing_ok=True)
-        return [self.run.train_result, self.run.train_log]
+        return [self.run.train_result, self.run.train_log, self.run.plan]
 
     def select(self) -> list[Path]:
         """Choose the checkpoint, on validation alone."""
@@ -158,7 +161,7 @@ class Worker:
     def _prepare(self) -> None:
         """Have rows encoded and the model loaded; cheap faults come before the weights are read."""
         _ = self.rows
-        _ = self.loaded
+        _ = self.engine
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -167,6 +170,13 @@ class Worker:
             loaded = load(self.config, self._model_dir, self.tokenizer, self.device)
             write_record(self.run.environment, environment(loaded))
         return loaded
+
+    @cached_property
+    def engine(self) -> Engine:
+        """How the model is scored and trained."""
+        loaded = self.loaded
+        with self.reporter.timed("plan"):
+            return Engine(loaded, self.head, self.config, self.rows["train"])
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -225,7 +235,7 @@ class Worker:
         counter = self.reporter.counter(stage, part, len(rows), "rows")
         size = self.config.eval.batch_size
         with self.reporter.timed(stage, part, len(rows)):
-            return scoring.score(self.loaded.model, head, split, rows, size, self.device, counter)
+            return scoring.score(self.engine.forward(head), head, split, rows, size, counter)
 
     def _resume(self, trainer: Trainer) -> list[EpochResult]:
         """Results of the epochs that are complete, with trainer and model brought to that point."""

@@ -14,6 +14,7 @@ STAGE_NAMES = {
     "subset": "rows chosen",
     "start": "GPU side started",
     "load": "model loaded and quantised",
+    "plan": "way to compute chosen and checked",
     "baseline": "base model scored",
     "train": "training",
     "select": "checkpoint selected",

@@ -5,59 +5,64 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from nlijob.config import JobConfig
+from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.scoring import score
 from nlijob.records import Prediction, SplitScore
 
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(scope="module")
-def loaded(new_model: Callable[..., LoadedModel]) -> LoadedModel:
-    return new_model()
+def forward(
+    demo: JobConfig,
+    new_model: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+) -> Forward:
+    return Engine(new_model(), head, demo, rows).forward()
 
 
 def scored(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded], batch_size: int = 8
+    forward: Forward, head: CausalHead, rows: list[Encoded], batch_size: int = 8
 ) -> tuple[SplitScore, list[Prediction]]:
-    return score(loaded.model, head, "test", rows, batch_size, CPU, lambda done: None)
+    return score(forward, head, "test", rows, batch_size, lambda done: None)
 
 
 def test_predictions_come_in_the_order_of_the_rows(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded]
+    forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    _, predictions = scored(loaded, head, rows)
+    _, predictions = scored(forward, head, rows)
     assert [p.index for p in predictions] == [row.example.index for row in rows]
 
 
 def test_the_size_of_a_batch_does_not_change_what_is_predicted(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded]
+    forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    _, one_by_one = scored(loaded, head, rows, 1)
-    _, together = scored(loaded, head, rows, 24)
+    _, one_by_one = scored(forward, head, rows, 1)
+    _, together = scored(forward, head, rows, 24)
     for a, b in zip(one_by_one, together, strict=True):
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
 
 
 def test_scoring_twice_gives_the_same_bits(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded]
+    forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    assert scored(loaded, head, rows)[1] == scored(loaded, head, rows)[1]
+    assert scored(forward, head, rows)[1] == scored(forward, head, rows)[1]
 
 
 def test_the_score_sums_the_predictions(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded]
+    forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    total, predictions = scored(loaded, head, rows)
+    total, predictions = scored(forward, head, rows)
     assert total.correct == sum(p.predicted == p.label for p in predictions)
     assert total.loss == pytest.approx(sum(p.loss for p in predictions) / len(predictions))
 
 
 def test_probabilities_are_over_the_labels_and_their_mass_over_the_vocabulary(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded]
+    forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    for p in scored(loaded, head, rows)[1]:
+    for p in scored(forward, head, rows)[1]:
         assert sum(p.probabilities) == pytest.approx(1, abs=1e-5)
         assert p.label_mass is not None
         assert 0 <= p.label_mass <= 1
@@ -67,8 +72,8 @@ def test_probabilities_are_over_the_labels_and_their_mass_over_the_vocabulary(
 
 
 def test_progress_ends_at_the_number_of_rows(
-    loaded: LoadedModel, head: CausalHead, rows: list[Encoded]
+    forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
     told: list[int] = []
-    score(loaded.model, head, "test", rows, 10, CPU, told.append)
+    score(forward, head, "test", rows, 10, told.append)
     assert told == [10, 20, 24]

@@ -13,13 +13,13 @@ from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Trainer
+from nlijob.gpu.training import Course, PlainTrainer
 from nlijob.records import TrainStep
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, schedule="cosine")
 
-NewTrainer = Callable[..., tuple[Trainer, LoadedModel]]
+NewTrainer = Callable[..., tuple[PlainTrainer, LoadedModel]]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def new_trainer(
 ) -> NewTrainer:
     def new(config: TrainConfig = CONFIG, job: JobConfig | None = None) -> Any:
         loaded = new_model(job) if job else new_model()
-        return Trainer(loaded, head, config, rows), loaded
+        return PlainTrainer(loaded, head, Course(config, rows)), loaded
 
     return new
 
@@ -43,11 +43,12 @@ def test_loss_falls_over_epochs(new_trainer: NewTrainer) -> None:
     assert epochs[0] > epochs[1] > epochs[2]
 
 
-def test_every_row_is_seen_once_an_epoch(new_trainer: NewTrainer) -> None:
-    trainer, _ = new_trainer(dataclasses.replace(CONFIG, batch_size=7))
+def test_every_row_is_seen_once_an_epoch(new_trainer: NewTrainer, rows: list[Encoded]) -> None:
+    config = dataclasses.replace(CONFIG, batch_size=7)
+    trainer, _ = new_trainer(config)
     steps = list(trainer.epoch(1))
     assert [step.examples for step in steps] == [7, 7, 7, 3]
-    assert len(steps) == trainer.steps_per_epoch
+    assert len(steps) == Course(config, rows).steps_per_epoch
 
 
 def test_the_micro_batch_changes_nothing_but_memory(new_trainer: NewTrainer) -> None:
@@ -109,11 +110,11 @@ def test_a_loss_that_is_no_number_stops_training(new_trainer: NewTrainer) -> Non
     [("constant", 1.0, 1.0), ("linear", 0.55, 0.14), ("cosine", 0.57, 0.05)],
 )
 def test_the_learning_rate_warms_up_and_then_follows_its_schedule(
-    new_trainer: NewTrainer, schedule: Any, middle: float, last: float
+    rows: list[Encoded], schedule: Any, middle: float, last: float
 ) -> None:
     config = dataclasses.replace(CONFIG, schedule=schedule, warmup_ratio=0.2)
-    trainer, _ = new_trainer(config)  # 9 steps, 2 of them warming up
-    shares = [trainer._rate_share(step) for step in range(9)]
+    course = Course(config, rows)  # 9 steps, 2 of them warming up
+    shares = [course.rate_share(step) for step in range(9)]
     assert shares[:3] == [0.5, 1.0, 1.0]
     assert shares[5] == pytest.approx(middle, abs=0.05)
     assert shares[8] == pytest.approx(last, abs=0.01)

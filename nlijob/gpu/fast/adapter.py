@@ -1,0 +1,103 @@
+"""The adapter as one buffer: master weights in float32, a copy in the compute dtype, gradients.
+
+PEFT's own parameters become views of the master buffer, so that what it saves and loads is what
+is trained; clipping, casting and clearing take one kernel each, whatever the number of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlijob.gpu.fast.layers import ADAPTER
+
+
+class FlatAdapter:
+    """All trained parameters of a model, LoRA's first: every A, every B, then the others."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Any]],
+        others: Sequence[nn.Parameter],
+        dtype: torch.dtype,
+    ) -> None:
+        """`groups`: PEFT's LoRA layers, all scaled alike, alone or with those computed beside it.
+
+        `others`: a trained head's parameters.
+        """
+        layers = [layer for group in groups for layer in group]
+        firsts = [layer.lora_A[ADAPTER].weight for layer in layers]
+        seconds = [layer.lora_B[ADAPTER].weight for layer in layers]
+        self._scaling = float(layers[0].scaling[ADAPTER])
+        self.parameters: list[nn.Parameter] = [*firsts, *seconds, *others]
+        sizes = [parameter.numel() for parameter in self.parameters]
+        self._firsts = sum(sizes[: len(firsts)])
+        self._lora = self._firsts + sum(sizes[len(firsts) : 2 * len(firsts)])
+        self._others = list(others)
+        self.master = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
+        self.gradient = torch.zeros_like(self.master)
+        self._computed = self.master.new_empty(self._lora, dtype=dtype)
+        self._new_gradient = torch.empty_like(self._computed)
+        for parameter, part, gradient in zip(
+            self.parameters,
+            torch.split(self.master, sizes),
+            torch.split(self.gradient, sizes),
+            strict=True,
+        ):
+            parameter.data = part.view_as(parameter)
+            parameter.grad = gradient.view_as(parameter)
+        first_leaves = _leaves(self._computed[: self._firsts], groups, firsts)
+        second_leaves = _leaves(self._computed[self._firsts :], groups, seconds)
+        self._leaves = [*first_leaves, *second_leaves]
+        self.adapters = list(zip(groups, first_leaves, second_leaves, strict=True))
+        """Each group with its As [layers, r, in] and scaled Bs [layers, out, r], computed with;
+        a group of one has no first dimension."""
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the copy in the compute dtype to what the master weights are now."""
+        self._computed[: self._firsts].copy_(self.master[: self._firsts])
+        torch.mul(
+            self.master[self._firsts : self._lora],
+            self._scaling,
+            out=self._computed[self._firsts :],
+        )
+
+    def add_gradient(self, loss: Tensor) -> None:
+        """Add the gradient of a loss to `gradient`."""
+        gradients = torch.autograd.grad(loss, [*self._leaves, *self._others])
+        lora = len(self._leaves)
+        torch.cat([g.reshape(-1) for g in gradients[:lora]], out=self._new_gradient)
+        firsts, end = self._firsts, self._lora
+        self.gradient[:firsts].add_(self._new_gradient[:firsts])
+        self.gradient[firsts:end].add_(self._new_gradient[firsts:], alpha=self._scaling)
+        if self._others:
+            self.gradient[end:].add_(torch.cat([g.reshape(-1) for g in gradients[lora:]]))
+
+    @torch.no_grad()
+    def clip(self, most: float) -> Tensor:
+        """Scale the gradient down to a norm of `most`; returns its norm before that, a scalar."""
+        norm: Tensor = torch.linalg.vector_norm(self.gradient)
+        # the library's own clipping adds this, so both ways do the same
+        self.gradient.mul_((most / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+
+def _leaves(
+    flat: Tensor, groups: Sequence[Sequence[Any]], weights: Sequence[nn.Parameter]
+) -> list[Tensor]:
+    """The weights of each group as one tensor that gradients are taken of; they lie in `flat`."""
+    leaves: list[Tensor] = []
+    place = done = 0
+    for group in groups:
+        shape = weights[done].shape
+        size = len(group) * shape.numel()
+        together = (len(group), *shape) if len(group) > 1 else shape
+        part = flat[place : place + size].view(together)
+        leaves.append(part.detach().requires_grad_())
+        place, done = place + size, done + len(group)
+    return leaves

@@ -1,0 +1,108 @@
+"""Causal attention within the rows of a pack."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from nlijob.gpu.fast.errors import NotServed
+
+NAME = "packed"
+CAUSAL = (-1, 0)
+
+
+@contextlib.contextmanager
+def packed_attention(config: Any) -> Iterator[None]:
+    """Have a model of this (transformers) configuration attend within the rows of a pack.
+
+    No mask function is registered beside it: transformers then makes no mask, which would cost a
+    look at the values on the host.
+    """
+    ALL_ATTENTION_FUNCTIONS.register(NAME, _packed_attention)
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls: [1, heads, tokens, width] each -> [1, tokens, heads, width].
+
+    `cu_seq_lens_q` (the pack's bounds) and `max_length_q` come in the way transformers hands them
+    to its own packed attention. Raises NotServed where the model asks for more than this does.
+    """
+    bounds, longest = options.pop("cu_seq_lens_q", None), options.pop("max_length_q", None)
+    _check(module, dropout, longest, options)
+    if bounds is None or longest is None:
+        raise NotServed("the model does not pass a pack's bounds to its attention")
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    return attend(q, k, v, bounds, longest, scaling).unsqueeze(0), None
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scaling: float | None
+) -> Tensor:
+    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack."""
+    each = query.shape[1] // key.shape[1]
+    if each > 1:
+        key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
+    if not _has_flash(query):
+        return _masked(query, key, value, bounds, scaling)
+    out = varlen_attn(
+        query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=CAUSAL
+    )
+    assert isinstance(out, Tensor)  # it is a pair only where more is asked for
+    return out
+
+
+def _check(module: nn.Module, dropout: float, longest: int | None, options: Any) -> None:
+    if not getattr(module, "is_causal", False):
+        raise NotServed("the model's attention is not causal")
+    if dropout:
+        raise NotServed("the model drops attention values")
+    window = options.get("sliding_window")
+    if window is not None and longest is not None and window < longest:
+        raise NotServed(f"the model attends to {window} tokens only")
+    for name in ("softcap", "s_aux", "position_bias"):
+        if options.get(name) is not None:
+            raise NotServed(f"the model's attention asks for {name}")
+
+
+def _has_flash(query: Tensor) -> bool:
+    """Whether torch's flash attention serves these values."""
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.shape[-1] <= 256
+        and query.shape[-1] % 8 == 0
+        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+    )
+
+
+def _masked(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None
+) -> Tensor:
+    place = torch.arange(len(query), device=query.device, dtype=bounds.dtype)
+    row = torch.searchsorted(bounds, place, right=True)
+    mask = (row[:, None] == row[None, :]) & (place[:, None] >= place[None, :])
+    q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
+    out = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
+    return out[0].transpose(0, 1)

@@ -1,0 +1,129 @@
+"""A loaded model, computing the fast way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nlijob.gpu.fast import phi
+from nlijob.gpu.fast.adapter import FlatAdapter
+from nlijob.gpu.fast.attention import packed_attention
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.layers import Installed, adapted_layers, serve
+from nlijob.gpu.fast.packing import PackShape, PackView, pack, rounded, view
+from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.model import LoadedModel
+
+SERVED_FEATURES = {"input_ids", "attention_mask"}
+MOST_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float32: 1e-3}
+"""Norm of the difference to the plain way's logits over their norm; rounding stays far below."""
+
+
+class FastModel:
+    """Gives the logits of packed rows; `close` brings the model back to what it was."""
+
+    def __init__(self, loaded: LoadedModel, head: Head, dense: bool) -> None:
+        """`dense`: keep the 4-bit weights dequantised as well.
+
+        Raises NotServed, or torch.OutOfMemoryError; the model is then as before.
+        """
+        if loaded.compute_dtype not in MOST_DIFFERENCE:
+            raise NotServed(f"{loaded.compute_dtype} needs its loss scaled, which a graph does not")
+        self._loaded = loaded
+        self._head = head
+        layers = adapted_layers(loaded.model)
+        own = {id(p) for layer in layers for p in layer.parameters()}
+        others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
+        triples = phi.triples(loaded.model) if dense else []
+        together = {id(layer) for triple in triples for layer in triple}
+        groups = [*triples, *((layer,) for layer in layers if id(layer) not in together)]
+        self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
+        self._installed = Installed()
+        try:
+            serve(self._installed, loaded.model, _single(self.adapter), dense)
+            phi.serve(self._installed, loaded.model, self.adapter.adapters[: len(triples)])
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Have the model compute as its libraries do. The adapter's weights stay as they are."""
+        self._installed.undo()
+
+    def logits(self, packed: PackView, longest: int) -> Tensor:
+        """[rows, classes] in float32, of a pack on the device; no row longer than `longest`."""
+        base: Any = self._loaded.model.get_base_model()
+        inputs = {
+            "input_ids": packed.ids.unsqueeze(0),
+            "position_ids": packed.positions.unsqueeze(0),
+            "cu_seq_lens_q": packed.bounds,
+            "cu_seq_lens_k": packed.bounds,
+            "max_length_q": longest,
+            "max_length_k": longest,
+            "use_cache": False,
+        }
+        last = packed.last.long()
+        with packed_attention(base.config):
+            if self._head.label_tokens:
+                logits: Tensor = base(**inputs, logits_to_keep=last).logits[0]
+            else:
+                hidden = base.base_model(**inputs).last_hidden_state
+                logits = classifier(base)(hidden[0, last])
+        return logits.float()
+
+    def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
+        """[rows, classes] of rows, no gradient kept."""
+        longest = max(row.length for row in rows)
+        shape = PackShape(rounded(sum(row.length for row in rows)), len(rows), longest)
+        with torch.no_grad():
+            return self.logits(view(self.to_device(rows, shape, len(rows)), shape), longest)
+
+    def to_device(self, rows: Sequence[Encoded], shape: PackShape, of: int) -> Tensor:
+        """The rows' pack on the device; on its way there when this returns."""
+        ids = [row.features["input_ids"] for row in rows]
+        targets = [self._head.target_class(row.example.label) for row in rows]
+        vector = torch.tensor(pack(ids, targets, shape, of), dtype=torch.int32)
+        if self._loaded.device.type != "cuda":
+            return vector
+        return vector.pin_memory().to(self._loaded.device, non_blocking=True)
+
+    def check(self, rows: Sequence[Encoded], plain: Tensor) -> float:
+        """The relative difference of some rows' logits to `plain`, those of the plain way.
+
+        Raises NotServed where it is more than rounding.
+        """
+        self._loaded.model.eval()
+        difference = float((self.score_rows(rows) - plain).norm() / plain.norm())
+        if not difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
+            raise NotServed(f"logits differ from the plain way's by {difference:.1%}")
+        return difference
+
+
+def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
+    """Each LoRA layer with its own A [r, in] and B [out, r]; in a group, without gradient."""
+    single: list[tuple[Any, Tensor, Tensor]] = []
+    for group, a, b in adapter.adapters:
+        if len(group) == 1:
+            single.append((group[0], a, b))
+        else:
+            single += zip(group, a.detach(), b.detach(), strict=True)
+    return single
+
+
+def check_features(rows: Sequence[Encoded]) -> None:
+    """Raise NotServed where the model needs more of a row than its tokens."""
+    more = set().union(*(row.features for row in rows)) - SERVED_FEATURES
+    if more:
+        raise NotServed(f"the model reads {', '.join(sorted(more))} beside the tokens")
+
+
+def classifier(base: Any) -> nn.Module:
+    """The linear head of a sequence classification model."""
+    prefix = base.base_model_prefix
+    heads: list[nn.Module] = [child for name, child in base.named_children() if name != prefix]
+    if len(heads) != 1:
+        raise NotServed("the model has more than a linear head beside its transformer")
+    return heads[0]

@@ -1,0 +1,138 @@
+"""Rows laid end to end, so that no padding is computed between them.
+
+A pack is one vector of integers: one copy brings a whole batch to the device, and a CUDA graph
+reads it at fixed places. Its size is that of its shape, whatever rows are in it: tokens behind the
+last row and rows that are missing are filled in, and count for nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TOKEN_STEP = 16
+"""Packs hold a multiple of this many tokens."""
+GRAPH_COST_TOKENS = 10_000
+"""Tokens that a GPU could have computed while one more graph is captured."""
+FILLER_TOKEN = 0
+
+
+@dataclass(frozen=True)
+class PackShape:
+    """The size of a pack."""
+
+    tokens: int
+    rows: int
+    longest: int
+    """No row is longer, nor is a segment of filling."""
+
+    @property
+    def segments(self) -> int:
+        """Stretches that attend to themselves alone: each row, and the filling in pieces."""
+        return self.rows + math.ceil(self.tokens / self.longest)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the parts of a pack, in the order of `PackView`."""
+        return (self.tokens, self.tokens, self.segments + 1, self.rows, self.rows, self.rows, 1)
+
+
+@dataclass(frozen=True)
+class PackView:
+    """The parts of a pack on the device; int32 but where an index must be wider."""
+
+    ids: Tensor
+    """[tokens]"""
+    positions: Tensor
+    """[tokens]: of each token in its row."""
+    bounds: Tensor
+    """[segments + 1]: where segments begin, and the end; those left over are empty."""
+    last: Tensor
+    """[rows]: the last token of each row."""
+    targets: Tensor
+    """[rows]: the class of each row's label."""
+    real: Tensor
+    """[rows]: 1 for a row, 0 for one that is missing."""
+    of: Tensor
+    """[1]: rows of the effective batch that this is (a part of)."""
+
+
+def pack(
+    rows: Sequence[Sequence[int]], targets: Sequence[int], shape: PackShape, of: int
+) -> list[int]:
+    """The rows' token ids and their label's classes as one vector of `sum(shape.sizes)` integers.
+
+    Raises ValueError where they do not fit the shape.
+    """
+    used = sum(map(len, rows))
+    if used > shape.tokens or len(rows) > shape.rows or max(map(len, rows)) > shape.longest:
+        raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
+    filling = shape.tokens - used
+    lengths = [len(row) for row in rows]
+    segments = lengths + [shape.longest] * (filling // shape.longest)
+    if filling % shape.longest:
+        segments.append(filling % shape.longest)
+    missing = [0] * (shape.rows - len(rows))
+    bounds = [0]
+    for length in segments:
+        bounds.append(bounds[-1] + length)
+    return [
+        *(token for row in rows for token in row),
+        *[FILLER_TOKEN] * filling,
+        *(position for length in segments for position in range(length)),
+        *bounds,
+        *[shape.tokens] * (shape.segments - len(segments)),
+        *(end - 1 for end in bounds[1 : len(rows) + 1]),
+        *missing,
+        *targets,
+        *missing,
+        *[1] * len(rows),
+        *missing,
+        of,
+    ]
+
+
+def view(vector: Tensor, shape: PackShape) -> PackView:
+    """The parts of a pack, as views of its vector."""
+    return PackView(*torch.split(vector, list(shape.sizes)))
+
+
+def rounded(tokens: int) -> int:
+    """The next multiple of TOKEN_STEP."""
+    return math.ceil(tokens / TOKEN_STEP) * TOKEN_STEP
+
+
+def token_counts(
+    totals: Sequence[int], graph_cost_tokens: int = GRAPH_COST_TOKENS
+) -> tuple[int, ...]:
+    """The pack sizes, rising, that serve batches of these many tokens at the least cost.
+
+    Cost is every token computed, filling included, plus `graph_cost_tokens` for each size. A batch
+    takes the smallest size that holds it.
+    """
+    uses = Counter(map(rounded, totals))
+    sizes = sorted(uses)
+    # best[i]: least cost of serving the i smallest sizes, and where its largest pack begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(sizes) + 1):
+        choices = (
+            (
+                best[begin][0]
+                + graph_cost_tokens
+                + sizes[end - 1] * sum(uses[size] for size in sizes[begin:end]),
+                begin,
+            )
+            for begin in range(end)
+        )
+        best.append(min(choices))
+    chosen: list[int] = []
+    end = len(sizes)
+    while end:
+        chosen.append(sizes[end - 1])
+        end = best[end][1]
+    return tuple(reversed(chosen))

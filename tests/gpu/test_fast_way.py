@@ -1,0 +1,245 @@
+"""The fast way on a GPU, against the plain one: what only a GPU can show of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import pytest
+import torch
+
+from nlijob import records
+from nlijob.config import JobConfig, load_config
+from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.errors import DivergedError
+from nlijob.gpu import checkpoints
+from nlijob.gpu.engine import Engine
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.graphs import Graphs
+from nlijob.gpu.fast.layers import dequantized
+from nlijob.gpu.fast.model import FastModel
+from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
+from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.gpu.scoring import score
+from nlijob.gpu.training import Course, PlainTrainer
+from nlijob.records import Example, TrainStep
+from nlijob.subset import read_rows
+from tests import jobs
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+GPU = torch.device("cuda", 0)
+EXACT = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": "cuda"}
+
+
+def config(**changes: Any) -> JobConfig:
+    options = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config("demo", {**EXACT, "train.epochs": 8, **options})
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return read_tokenizer(config(), MODEL_DIR)
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    rows = read_rows(DATA_DIR / "train.jsonl")
+    labelled = [(i, row) for i, row in enumerate(rows) if row["label"] >= 0]
+    return [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:101]]
+
+
+@pytest.fixture(scope="module")
+def head(tokenizer: Any, examples: list[Example]) -> CausalHead:
+    return CausalHead(tokenizer, config().prompt, 256, examples)
+
+
+@pytest.fixture(scope="module")
+def rows(head: CausalHead, examples: list[Example]) -> list[Encoded]:
+    return head.encode("train", examples)
+
+
+@pytest.fixture(scope="module")
+def new_model(tokenizer: Any) -> Callable[..., LoadedModel]:
+    def new(job: JobConfig | None = None) -> LoadedModel:
+        return load(job or config(), MODEL_DIR, tokenizer, GPU)
+
+    return new
+
+
+NewModel = Callable[..., LoadedModel]
+
+
+def steps(engine: Engine, epochs: int) -> list[TrainStep]:
+    trainer = engine.trainer()
+    return [step for epoch in range(1, epochs + 1) for step in trainer.epoch(epoch)]
+
+
+def test_dequantised_weights_are_the_4_bit_layers_own(new_model: NewModel, head: Head) -> None:
+    loaded = new_model()
+    layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    # a product with the identity shows the values that the layer multiplies with
+    eyes = [torch.eye(m.in_features, device=GPU, dtype=loaded.compute_dtype) for m in layers]
+    biases = [0 if m.bias is None else m.bias for m in layers]
+    with torch.no_grad():
+        used = [m(eye) for m, eye in zip(layers, eyes, strict=True)]
+        dense = [dequantized(m.weight.data, m.weight.quant_state) for m in layers]
+    for values, weight, bias in zip(used, dense, biases, strict=True):
+        assert torch.equal(values, weight.t() + bias)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "each", "mean"), [("float32", 1e-2, 1e-3), ("bfloat16", 0.1, 1e-2)]
+)
+def test_losses_follow_the_plain_loops_over_100_steps(
+    new_model: NewModel, head: Head, rows: list[Encoded], dtype: str, each: float, mean: float
+) -> None:
+    # in bfloat16 two plain loops of different micro-batches part as far: rounding, grown by steps
+    plain = config(train__speed="plain", model__compute_dtype=dtype)
+    fast = config(train__speed="graph", model__compute_dtype=dtype)
+    losses = [
+        torch.tensor([step.loss for step in steps(Engine(new_model(job), head, job, rows), 8)])
+        for job in (plain, fast)
+    ]
+    difference = (losses[1] - losses[0]).abs() / losses[0]
+    assert len(difference) == 104
+    assert difference.max() < each
+    assert difference.mean() < mean
+
+
+def test_micro_batches_leave_losses_as_they_are(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    whole, parts = (config(train__speed="graph", train__micro_batch_size=m) for m in (None, 2))
+    expected = steps(Engine(new_model(whole), head, whole, rows), 1)
+    got = steps(Engine(new_model(parts), head, parts, rows), 1)
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=2e-2)
+
+
+def test_a_saved_adapter_scores_the_same_with_peft_alone(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], tmp_path: Path
+) -> None:
+    job = config(train__speed="graph")
+    loaded = new_model(job)
+    engine = Engine(loaded, head, job, rows)
+    assert engine.plan().way == "graph"
+    steps(engine, 4)
+    checkpoints.save_adapter(loaded.model, tmp_path, job.model)
+    fast, _ = score(engine.forward(), head, "train", rows, 32, lambda done: None)
+    other = new_model()
+    checkpoints.load_adapter(other.model, tmp_path)
+    alone = Engine(other, head, config(train__speed="plain"), rows)
+    plain, _ = score(alone.forward(), head, "train", rows, 32, lambda done: None)
+    assert fast.loss == pytest.approx(plain.loss, rel=2e-2)
+    assert abs(fast.correct - plain.correct) <= 2
+
+
+def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    job = config(train__speed="graph", lora__dropout=0.5, train__learning_rate=1e-9)
+    loaded = new_model(job)
+    for name, parameter in loaded.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    one = [rows[0]] * 16  # the same row every step: only dropout can make losses differ
+    trainer = Engine(loaded, head, job, one).trainer()
+    first, again = (torch.tensor([step.loss for step in trainer.epoch(1)]) for _ in range(2))
+    assert (first - again).abs().max() < 1e-2 * first.mean()  # rounding
+    assert (first[0] - first[1]).abs() > 2e-2 * first.mean()
+
+
+def test_a_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(
+    new_model: NewModel, head: Head, rows: list[Encoded], tmp_path: Path
+) -> None:
+    job = config(train__speed="graph", lora__dropout=0.1)
+    loaded, other = new_model(job), new_model(job)
+    trainer = Engine(loaded, head, job, rows).trainer()
+    list(trainer.epoch(1))
+    checkpoints.save_adapter(loaded.model, tmp_path, job.model)
+    checkpoints.save_state(trainer.state(), tmp_path / "state.pt")
+    expected = [step.loss for step in trainer.epoch(2)]
+    resumed = Engine(other, head, job, rows).trainer()
+    checkpoints.load_adapter(other.model, tmp_path)
+    resumed.restore(checkpoints.load_state(tmp_path / "state.pt", GPU))
+    assert [s.loss for s in resumed.epoch(2)] == pytest.approx(expected, rel=1e-2, abs=1e-3)
+
+
+def test_a_step_that_went_wrong_is_named(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    job = config(train__speed="graph")
+    loaded = new_model(job)
+    trainer = Engine(loaded, head, job, rows).trainer()
+    with torch.no_grad():
+        next(p for n, p in loaded.model.named_parameters() if "lora_A" in n).fill_(float("nan"))
+    with pytest.raises(DivergedError, match="epoch 1, step 1: loss nan"):
+        list(trainer.epoch(1))
+
+
+def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batch(
+    new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Graphs, "capture", full)
+    job = config()
+    engine = Engine(new_model(), head, job, rows)
+    trainer = engine.trainer()
+    assert isinstance(trainer, PlainTrainer)
+    assert engine.plan().way == "plain"
+    assert len(engine.plan().refused) == 2
+    reference = config(train__speed="plain")
+    expected = steps(Engine(new_model(), head, reference, rows), 1)
+    got = list(trainer.epoch(1))
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-3)
+
+
+def test_the_classification_head_trains_in_graphs(
+    tokenizer: Any, new_model: NewModel, examples: list[Example]
+) -> None:
+    job = config(
+        model__head="sequence-classification", prompt__verbalizers=(), train__learning_rate=1e-3
+    )
+    head = ClassificationHead(tokenizer, job.prompt, 256)
+    pairs = head.encode("train", examples)
+    plain = dataclasses.replace(job, train=dataclasses.replace(job.train, speed="plain"))
+    expected = steps(Engine(new_model(plain), head, plain, pairs), 2)
+    engine = Engine(new_model(job), head, job, pairs)
+    got = steps(engine, 2)
+    assert engine.plan().way == "graph"
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=3e-2, abs=1e-2)
+
+
+def test_float16_is_left_to_the_plain_loop(new_model: NewModel, head: Head) -> None:
+    loaded = dataclasses.replace(new_model(), compute_dtype=torch.float16)
+    with pytest.raises(NotServed):
+        FastModel(loaded, head, True)
+
+
+def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:
+    options = (*jobs.SMALL_DEMO, "--device", "cuda")
+    fast, _ = jobs.run_job(tmp_path, *options, run_id="fast")
+    plain, _ = jobs.run_job(tmp_path, *options, "--set", "train.speed='plain'", run_id="plain")
+    plans = [records.read(records.Plan, job.plan) for job in (fast, plain)]
+    assert [plan.way for plan in plans] == ["graph", "plain"]
+    a, b = (jobs.results(job) for job in (fast, plain))
+    assert a.epochs[0].train_loss == pytest.approx(b.epochs[0].train_loss, rel=5e-2)
+
+
+def test_capturing_leaves_no_trace_in_the_adapter(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    loaded = new_model()
+    before = {name: p.clone() for name, p in loaded.model.named_parameters() if p.requires_grad}
+    GraphTrainer(loaded, FastModel(loaded, head, True), Course(config().train, rows), None)
+    for name, parameter in loaded.model.named_parameters():
+        if name in before:
+            assert torch.equal(parameter, before[name])

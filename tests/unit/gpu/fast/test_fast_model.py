@@ -1,0 +1,264 @@
+"""The fast way against the plain one, on a CPU in float32: only the order of sums differs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nlijob.config import JobConfig, TrainConfig
+from nlijob.errors import DivergedError
+from nlijob.gpu import checkpoints
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.model import FastModel, check_features
+from nlijob.gpu.fast.packing import PackShape, rounded, view
+from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
+from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.training import Course, PlainTrainer, Trainer
+
+CPU = torch.device("cpu")
+CONFIG = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, schedule="cosine")
+
+NewModel = Callable[..., LoadedModel]
+
+
+def tuned(loaded: LoadedModel) -> LoadedModel:
+    """With an adapter that does something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return loaded
+
+
+@torch.no_grad()
+def plain_logits(loaded: LoadedModel, head: Head, rows: list[Encoded]) -> torch.Tensor:
+    loaded.model.eval()
+    return head.logits(loaded.model, head.collate(rows, CPU))
+
+
+def trainers(
+    new_model: NewModel, head: Head, rows: list[Encoded], config: TrainConfig = CONFIG
+) -> tuple[tuple[PlainTrainer, LoadedModel], tuple[GraphTrainer, LoadedModel]]:
+    plain, other = new_model(), new_model()
+    course = Course(config, rows)
+    fast = GraphTrainer(other, FastModel(other, head, True), course, config.micro_batch_size)
+    return (PlainTrainer(plain, head, course), plain), (fast, other)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_logits_of_packed_rows_are_the_plain_ones(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
+) -> None:
+    loaded = tuned(new_model())
+    expected = plain_logits(loaded, head, rows[:6])
+    fast = FastModel(loaded, head, dense)
+    torch.testing.assert_close(fast.score_rows(rows[:6]), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_with_the_adapter_switched_off_the_base_model_is_scored(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    base = plain_logits(new_model(), head, rows[:4])
+    loaded = tuned(new_model())
+    fast = FastModel(loaded, head, True)
+    with loaded.model.disable_adapter():
+        torch.testing.assert_close(fast.score_rows(rows[:4]), base, rtol=1e-3, atol=1e-3)
+
+
+def test_closed_it_leaves_the_model_as_it_was(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    loaded = tuned(new_model())
+    before = plain_logits(loaded, head, rows[:4])
+    classes = [type(module) for module in loaded.model.modules()]
+    FastModel(loaded, head, True).close()
+    assert [type(module) for module in loaded.model.modules()] == classes
+    assert torch.equal(plain_logits(loaded, head, rows[:4]), before)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_gradients_are_those_of_peft(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
+) -> None:
+    plain, other = tuned(new_model()), tuned(new_model())
+    batch = head.collate(rows[:5], CPU)
+    functional.cross_entropy(head.logits(plain.model, batch), head.targets(batch)).backward()  # type: ignore[no-untyped-call]
+    fast = FastModel(other, head, dense)
+    longest = max(row.length for row in rows[:5])
+    shape = PackShape(rounded(sum(row.length for row in rows[:5])), 5, longest)
+    packed = view(fast.to_device(rows[:5], shape, 5), shape)
+    fast.adapter.add_gradient(
+        functional.cross_entropy(fast.logits(packed, longest), packed.targets.long())
+    )
+    got = dict(other.model.named_parameters())
+    compared = 0
+    for name, parameter in plain.model.named_parameters():
+        if parameter.requires_grad:
+            difference = (got[name].grad - parameter.grad).norm() / parameter.grad.norm()
+            assert difference < 1e-4, name
+            compared += 1
+    assert compared == len(fast.adapter.parameters)
+
+
+@pytest.mark.parametrize("micro", [None, 3])
+def test_training_goes_the_way_of_the_plain_loop(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], micro: int | None
+) -> None:
+    config = dataclasses.replace(CONFIG, micro_batch_size=micro)
+    (plain, plain_model), (fast, fast_model) = trainers(new_model, head, rows, config)
+    for epoch in (1, 2):
+        for expected, got in zip(plain.epoch(epoch), fast.epoch(epoch), strict=True):
+            assert got.loss == pytest.approx(expected.loss, rel=1e-3)
+            assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-2)
+            assert (got.step, got.examples) == (expected.step, expected.examples)
+            assert got.learning_rate == expected.learning_rate
+    weights = checkpoints.adapter_weights(fast_model.model)
+    for name, weight in checkpoints.adapter_weights(plain_model.model).items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=5e-4)
+
+
+def test_a_saved_adapter_scores_the_same_with_peft_alone(
+    demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], tmp_path: Path
+) -> None:
+    _, (fast, model) = trainers(new_model, head, rows)
+    list(fast.epoch(1))
+    checkpoints.save_adapter(model.model, tmp_path, demo.model)
+    other = new_model()
+    checkpoints.load_adapter(other.model, tmp_path)
+    fast._fast.adapter.refresh()
+    model.model.eval()
+    torch.testing.assert_close(
+        fast._fast.score_rows(rows[:6]), plain_logits(other, head, rows[:6]), rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("resumes", ["plain", "fast"])
+@pytest.mark.parametrize("begins", ["plain", "fast"])
+def test_either_trainer_goes_on_from_the_others_state(
+    demo: JobConfig,
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    tmp_path: Path,
+    begins: str,
+    resumes: str,
+) -> None:
+    def pick(kind: str) -> tuple[Trainer, LoadedModel]:
+        plain, fast = trainers(new_model, head, rows)
+        return plain if kind == "plain" else fast
+
+    first, model = pick(begins)
+    list(first.epoch(1))
+    checkpoints.save_adapter(model.model, tmp_path, demo.model)
+    checkpoints.save_state(first.state(), tmp_path / "state.pt")
+    expected = list(first.epoch(2))
+    second, other = pick(resumes)
+    checkpoints.load_adapter(other.model, tmp_path)
+    second.restore(checkpoints.load_state(tmp_path / "state.pt", CPU))
+    for a, b in zip(second.epoch(2), expected, strict=True):
+        assert (
+            (a.loss == b.loss) if begins == resumes else a.loss == pytest.approx(b.loss, rel=1e-3)
+        )
+        assert (a.step, a.learning_rate) == (b.step, b.learning_rate)
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_its_step(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    _, (fast, _model) = trainers(new_model, head, rows)
+    steps = fast.epoch(1)
+    next(steps)
+    with torch.no_grad():
+        fast._fast.adapter.master.fill_(float("nan"))
+        fast._fast.adapter.refresh()
+    with pytest.raises(DivergedError, match="epoch 1, step 2: loss nan"):
+        list(steps)
+
+
+def test_the_classification_head_is_trained_too(
+    demo: JobConfig, tokenizer: Any, new_model: NewModel, rows: list[Encoded]
+) -> None:
+    model = dataclasses.replace(demo.model, head="sequence-classification")
+    prompt = dataclasses.replace(demo.prompt, verbalizers=())
+    config = dataclasses.replace(demo, model=model, prompt=prompt)
+    head = ClassificationHead(tokenizer, prompt, 128)
+    pairs = head.encode("train", [row.example for row in rows])
+    (plain, _), (fast, _) = trainers(lambda: new_model(config), head, pairs)
+    for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
+        assert got.loss == pytest.approx(expected.loss, rel=1e-3)
+
+
+def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
+    new_model: NewModel, head: CausalHead
+) -> None:
+    loaded = new_model()
+    layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    used = [layer(torch.eye(layer.in_features)) for layer in layers]
+    FastModel(loaded, head, True)
+    for layer, values in zip(layers, used, strict=True):
+        if hasattr(layer, "fast_weight"):
+            with torch.no_grad():
+                got = torch.nn.functional.linear(
+                    torch.eye(layer.in_features), layer.fast_weight, layer.bias
+                )
+            assert torch.equal(got, values)
+
+
+def test_an_architecture_with_fewer_keys_than_queries_is_served(
+    demo: JobConfig, tokenizer: Any, head: CausalHead, rows: list[Encoded]
+) -> None:
+    def new() -> LoadedModel:
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=4096,
+                hidden_size=64,
+                intermediate_size=96,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+            )
+        )
+        lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
+        adapted = add_adapter(dataclasses.replace(demo, lora=lora), model, ())
+        return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
+
+    (plain, _), (fast, _) = trainers(new, head, rows)
+    for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
+        assert got.loss == pytest.approx(expected.loss, rel=1e-4)
+        assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-3)
+
+
+def test_what_it_does_not_serve_is_refused(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    loaded = new_model()
+    half = dataclasses.replace(loaded, compute_dtype=torch.float16)
+    with pytest.raises(NotServed, match="loss scaled"):
+        FastModel(half, head, True)
+    with pytest.raises(NotServed, match="token_type_ids"):
+        check_features([dataclasses.replace(rows[0], features={"token_type_ids": [0]})])
+    loaded.model.get_base_model().model.layers[0].self_attn.is_causal = False
+    with pytest.raises(NotServed, match="not causal"):
+        FastModel(loaded, head, False).score_rows(rows[:2])
+
+
+def test_logits_that_differ_are_found_at_the_start(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    loaded = new_model()
+    expected = plain_logits(loaded, head, rows[:4])
+    fast = FastModel(loaded, head, True)
+    assert fast.check(rows[:4], expected) < 1e-4
+    with pytest.raises(NotServed, match="differ"):
+        fast.check(rows[:4], expected * 1.1)

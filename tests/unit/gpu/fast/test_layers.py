@@ -1,0 +1,38 @@
+"""The one autograd function of the fast way, checked against numbers rather than other code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nlijob.gpu.fast.layers import AdaptedLinear
+
+X, A, B = (torch.randn(size, dtype=torch.float64) for size in ((6, 5), (2, 5), (4, 2)))
+WEIGHT, BIAS = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+
+
+def adapted(x: Tensor, a: Tensor, b: Tensor, dropout: float = 0.0) -> Any:
+    torch.manual_seed(7)  # the same values are dropped every time
+    return AdaptedLinear.apply(x, a, b, WEIGHT, None, BIAS, dropout)  # type: ignore[no-untyped-call]
+
+
+def test_the_output_is_the_layers_plus_the_adapters() -> None:
+    expected = X @ WEIGHT.t() + BIAS + X @ A.t() @ B.t()
+    torch.testing.assert_close(adapted(X, A, B), expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_gradients_are_the_differences(dropout: float) -> None:
+    inputs = [tensor.clone().requires_grad_() for tensor in (X, A, B)]
+    assert torch.autograd.gradcheck(lambda x, a, b: adapted(x, a, b, dropout), inputs)
+
+
+def test_dropout_takes_the_share_asked_for_from_the_adapters_input_alone() -> None:
+    x = torch.ones(4000, 5, dtype=torch.float64)
+    adapter = adapted(x, A, B, 0.4) - (x @ WEIGHT.t() + BIAS)
+    assert len(adapter.unique(dim=0)) > 10
+    expected = x[:1] @ A.t() @ B.t()
+    torch.testing.assert_close(adapter.mean(0, keepdim=True), expected, rtol=0.2, atol=0.2)

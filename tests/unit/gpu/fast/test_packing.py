@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nlijob.gpu.fast.packing import PackShape, pack, token_counts, view
+
+ROWS = [[11, 12, 13], [21, 22], [31, 32, 33, 34]]
+SHAPE = PackShape(tokens=16, rows=4, longest=4)
+
+
+def test_rows_lie_end_to_end_each_with_positions_from_zero() -> None:
+    packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
+    assert packed.ids.tolist()[:9] == [11, 12, 13, 21, 22, 31, 32, 33, 34]
+    assert packed.positions.tolist()[:9] == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    assert packed.last.tolist()[:3] == [2, 4, 8]
+    assert packed.targets.tolist()[:3] == [5, 6, 7]
+    assert packed.of.tolist() == [3]
+
+
+def test_filling_is_cut_into_segments_no_longer_than_the_longest_row() -> None:
+    bounds = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE).bounds.tolist()
+    assert bounds == [0, 3, 5, 9, 13, 16, 16, 16, 16]
+
+
+def test_missing_rows_count_for_nothing() -> None:
+    packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
+    assert packed.real.tolist() == [1, 1, 1, 0]
+
+
+def test_a_pack_is_as_large_as_its_shape_whatever_is_in_it() -> None:
+    sizes = {len(pack(rows, [0] * len(rows), SHAPE, 1)) for rows in (ROWS, ROWS[:1], [[1] * 4] * 4)}
+    assert sizes == {sum(SHAPE.sizes)}
+
+
+@pytest.mark.parametrize("rows", [[[1] * 5], [[1]] * 5, [[1] * 4] * 5])
+def test_rows_that_do_not_fit_are_refused(rows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        pack(rows, [0] * len(rows), SHAPE, 1)
+
+
+def test_every_batch_finds_a_pack_that_holds_it() -> None:
+    counts = token_counts([352, 460, 461, 57])
+    assert max(counts) == 464
+    assert all(count % 16 == 0 for count in counts)
+
+
+def test_a_size_is_captured_where_its_use_repays_it() -> None:
+    assert token_counts([64] + [480] * 100, graph_cost_tokens=1000) == (480,)
+    assert token_counts([64] * 10 + [480] * 100, graph_cost_tokens=1000) == (64, 480)
