@@ -45,9 +45,11 @@ class RotatedProjections(torch.autograd.Function):
         """Query, key, value: views of one buffer."""
         out = functional.linear(x, weight, bias)
         if dropout:
-            # each layer drops values of its own, as three layers would
-            dropped, kept = torch.native_dropout(x.expand(3, *x.shape), dropout, True)
-            inner = torch.bmm(dropped, a.transpose(1, 2))
+            # each layer drops values of its own, as three layers would; what is left is scaled up
+            # where it is small, behind the product with A
+            kept = x.new_empty(3, *x.shape).bernoulli_(1 - dropout)
+            dropped = x * kept
+            inner = torch.bmm(dropped, a.transpose(1, 2)).mul_(1 / (1 - dropout))
         else:
             dropped, kept = x, None
             inner = (x @ a.flatten(0, 1).t()).view(len(x), 3, -1).transpose(0, 1)
@@ -75,11 +77,11 @@ class RotatedProjections(torch.autograd.Function):
             if grad_x is not None:
                 grad_x.addmm_(beside, a.flatten(0, 1))
         else:
+            grad_inner.mul_(1 / (1 - ctx.dropout))
             grad_a = torch.bmm(grad_inner.transpose(1, 2), dropped)
             if grad_x is not None:
-                scale = 1 / (1 - ctx.dropout)
-                back = torch.ops.aten.native_dropout_backward(torch.bmm(grad_inner, a), kept, scale)
-                grad_x.add_(back.sum(0))
+                for back, mask in zip(torch.bmm(grad_inner, a), kept, strict=True):
+                    grad_x.addcmul_(back, mask)
         return grad_x, grad_a, grad_b, None, None, None, None, None, None
 
 
