@@ -11,13 +11,14 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from nlijob import __version__
+from nlijob import __version__, stopping
 from nlijob.config import (
     Device,
     JobConfig,
@@ -27,7 +28,9 @@ from nlijob.config import (
     recipe_name,
     recipe_names,
 )
-from nlijob.errors import ConfigurationError, ExitCode, HardwareError, JobError, NotAvailableError
+from nlijob.ending import end_of
+from nlijob.errors import ConfigurationError, ExitCode, HardwareError, NotAvailableError
+from nlijob.stopping import Stopped
 
 if TYPE_CHECKING:
     from nlijob.console import Console
@@ -53,6 +56,11 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
+    "gate-on": (
+        "report.gate_on",
+        click.Choice(["value", "lower"]),
+        "Judge by the figure, or by the lower bound of its interval.",
+    ),
     "price-per-hour": ("report.price_per_hour", float, "What an hour of the machine costs."),
 }
 """Option -> configuration key, type, help."""
@@ -83,8 +91,6 @@ class JobGroup(click.Group):
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    from nlijob.stopping import Stopped
-
     try:
         return int(cli.main(standalone_mode=False) or ExitCode.DONE)
     except click.exceptions.Exit as exit_:
@@ -92,19 +98,12 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return ExitCode.CONFIGURATION
-    except JobError as error:
-        _say_error(error.message, error.hint)
-        return error.exit_code
-    except (Stopped, KeyboardInterrupt, click.Abort) as stop:
-        _say_error(
-            f"stopped ({stop})" if str(stop) else "stopped",
-            "the same command goes on from what is complete",
-        )
-        return ExitCode.STOPPED
-    except Exception:
-        traceback.print_exc()
-        _say_error("this is a fault of nlijob itself", "please report it with the lines above")
-        return ExitCode.INTERNAL
+    except (Exception, Stopped, KeyboardInterrupt) as error:
+        end = end_of(error)
+        if end.exit_code == ExitCode.INTERNAL:
+            traceback.print_exc()
+        _say_error(end.message, end.hint)
+        return end.exit_code
 
 
 @click.group(cls=JobGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -163,38 +162,70 @@ def recipe_options(command: F) -> F:
     help="Name of the run; the same name goes on with it. Default: the recipe's name, with a "
     "short hash where options change what is computed.",
 )
+@click.option(
+    "--upload",
+    envvar="NLIJOB_UPLOAD",
+    metavar="URL",
+    help="Keep a copy of the run at URL/RUN_ID while it runs: s3://, gs:// or file://.",
+)
+@click.option(
+    "--resume-from",
+    envvar="NLIJOB_RESUME_FROM",
+    metavar="URL",
+    help="Fetch the run from URL/RUN_ID first, where it got further there.",
+)
+@click.option(
+    "--notify-url",
+    envvar="NLIJOB_NOTIFY_URL",
+    metavar="URL",
+    help="Post a short JSON document there when the job ends, however it ends.",
+)
 def run(
     recipe: str,
     offline: bool,
     assignments: tuple[str, ...],
     runs_dir: Path,
     run_id: str | None,
+    upload: str | None,
+    resume_from: str | None,
+    notify_url: str | None,
     **options: Any,
 ) -> int:
     """Run the whole job and write report.html."""
-    from nlijob import stopping
     from nlijob.console import Console
     from nlijob.hub import Hub
+    from nlijob.notify import Notice
     from nlijob.pipeline import Job, check_gates
     from nlijob.records import RunRecord
     from nlijob.rundir import RunDir, now
+    from nlijob.storage.mirror import Mirror
+    from nlijob.storage.place import Place
+    from nlijob.storage.resume import resume
 
     stopping.raise_on_signals()
-    config = _configuration(recipe, assignments, options)
-    run_dir = RunDir(runs_dir / _checked_run_id(run_id or _default_run_id(recipe, config)))
     console = Console()
-    config = _with_device(config, recipe, console, run_dir)
-    record = RunRecord(
-        run_id=run_dir.root.name,
-        recipe=recipe,
-        config=config,
-        command=tuple(sys.argv[1:]),
-        created_at=now(),
-        nlijob_version=__version__,
-    )
-    with run_dir.lock():
-        results = Job(run_dir, record, Hub(offline, console.line), console).work()
-    check_gates(results)
+    with Notice(notify_url, recipe, console.line) as notice:
+        config = _configuration(recipe, assignments, options)
+        run_id = _checked_run_id(run_id or _default_run_id(recipe, config))
+        run_dir = notice.run = RunDir(runs_dir / run_id)
+        source = Place("--resume-from", resume_from, run_id) if resume_from else None
+        target = Place("--upload", upload, run_id) if upload else None
+        config = _with_device(config, recipe, console, run_dir)
+        record = RunRecord(
+            run_id=run_id,
+            recipe=recipe,
+            config=config,
+            command=_recorded(sys.argv[1:]),
+            created_at=now(),
+            nlijob_version=__version__,
+        )
+        with run_dir.lock():
+            if source:
+                resume(run_dir, source, console.line)
+            with Mirror(run_dir, target, console.line) if target else nullcontext() as mirror:
+                notice.mirror = mirror
+                notice.results = Job(run_dir, record, Hub(offline, console.line), console).work()
+        check_gates(notice.results)
     return ExitCode.DONE
 
 
@@ -213,6 +244,48 @@ def report(run_dir: Path) -> int:
         )
     with run_.lock():
         click.echo(f"Report: {render(run_)}")
+    return ExitCode.DONE
+
+
+@cli.command()
+@click.argument("run_dirs", nargs=-1, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("compare.html"),
+    show_default=True,
+    help="The page; the JSON goes beside it.",
+)
+def compare(run_dirs: tuple[Path, ...], output: Path) -> int:
+    """Compare finished runs, row by row, with the first.
+
+    Writes one HTML page and, beside it, the same as JSON: compare.html and compare.json in the
+    current folder. Pages that an earlier comparison wrote are replaced, other files never.
+    """
+    from nlijob.report.pages import write_comparison
+
+    page, document = write_comparison(run_dirs, output)
+    click.echo(f"Comparison: {page} ({document})")
+    return ExitCode.DONE
+
+
+@cli.command()
+@click.argument("runs_dir", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page; the JSON goes beside it.  [default: RUNS_DIR/index.html]",
+)
+def index(runs_dir: Path, output: Path | None) -> int:
+    """List the runs of a schedule, with the trend of accuracy.
+
+    Writes one HTML page that links to the runs' reports and, beside it, the same as JSON. Pages
+    that this command wrote earlier are replaced, other files never.
+    """
+    from nlijob.report.pages import write_index
+
+    page, document = write_index(runs_dir, output or runs_dir / "index.html")
+    click.echo(f"Index: {page} ({document})")
     return ExitCode.DONE
 
 
@@ -251,6 +324,15 @@ def recipes() -> int:
             f"{', '.join(lora.target_modules)}; {config.train.epochs} epochs, "
             f"batch {config.train.batch_size}, learning rate {config.train.learning_rate:g}"
         )
+    return ExitCode.DONE
+
+
+@cli.command()
+def schema() -> int:
+    """Print the JSON Schema of results.json."""
+    from nlijob.schema import results_schema
+
+    click.echo(json.dumps(results_schema(), indent=2))
     return ExitCode.DONE
 
 
@@ -301,6 +383,11 @@ def _checked_run_id(run_id: str) -> str:
     if run_id in ("", ".", "..") or "/" in run_id:
         raise ConfigurationError(f"--run-id {run_id!r}: give a plain folder name")
     return run_id
+
+
+def _recorded(command: Sequence[str]) -> tuple[str, ...]:
+    """The command as the report shows it: URLs are cut short, as they may hold secrets."""
+    return tuple(re.sub(r"(\w+://).*", r"\1...", argument) for argument in command)
 
 
 def _with_device(config: JobConfig, recipe: str, console: Console, run_dir: Any) -> JobConfig:

@@ -112,3 +112,9 @@ def error_for(exit_code: int, message: str, hint: str) -> JobError:
     )
     kind = next((kind for kind in kinds if kind.exit_code == exit_code), JobError)
     return kind(message, hint)
+
+
+def first_line(error: BaseException) -> str:
+    """An error of a library in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

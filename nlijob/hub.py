@@ -8,17 +8,19 @@ prepared last when the hub does not answer.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
-from nlijob.errors import NotAvailableError
+from nlijob.errors import NotAvailableError, first_line
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -64,7 +66,7 @@ class Hub:
             rows: Sequence[Any] = datasets.load_dataset(str(folder), config_name, split=split)
         except Exception as error:
             raise NotAvailableError(
-                f"data set {dataset}, split {split}, cannot be read: {_first_line(error)}",
+                f"data set {dataset}, split {split}, cannot be read: {first_line(error)}",
                 "check data.config_name and the names of the splits (data.train_split, ...)",
             ) from error
         return rows
@@ -96,13 +98,13 @@ class Hub:
                 if attempt == ATTEMPTS or self._offline or _is_final(error):
                     raise self._not_available(what, error) from error
                 wait_s = FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                self._tell(f"      {what}: {_first_line(error)}; again in {wait_s:.0f} s")
+                self._tell(f"      {what}: {first_line(error)}; again in {wait_s:.0f} s")
                 time.sleep(wait_s)
         raise AssertionError("the last attempt returns or raises")
 
     def _not_available(self, what: str, error: Exception) -> NotAvailableError:
         return NotAvailableError(
-            f"{what} cannot be had: {_first_line(error)}",
+            f"{what} cannot be had: {first_line(error)}",
             "it is not in the cache; run `prefetch` with the same options while online"
             if self._offline
             else "check its name and revision, the network, and access rights (HF_TOKEN)",
@@ -125,14 +127,22 @@ def local_folder(name: str, kind: str, key: str) -> Path | None:
     return None
 
 
-def folder_stamp(folder: Path) -> str:
-    """Names, sizes and times of the files of a folder, to tell whether it changed."""
-    parts = []
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            state = path.stat()
-            parts.append(f"{path.name}:{state.st_size}:{state.st_mtime_ns}")
-    return "|".join(parts)
+def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
+    """Names and contents of a folder's files that match: the same on every machine.
+
+    Every byte counts: a model merged with another adapter may keep sizes, beginning and end. That
+    costs a second a gigabyte and core, of files that are about to be read anyway.
+    """
+    files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
+    in_order = sorted(files)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(_sha256, in_order))
+    return "|".join(f"{file.name}:{hash_}" for file, hash_ in zip(in_order, hashes, strict=True))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _check_model_folder(name: str, folder: Path) -> None:
@@ -162,8 +172,3 @@ def _is_final(error: Exception) -> bool:
         if status is not None:
             return 400 <= status < 500 and status not in (408, 429)
     return False
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

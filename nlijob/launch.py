@@ -28,8 +28,9 @@ from nlijob.rundir import RunDir
 
 PROJECT_ROOT = Path(__file__).parent.parent
 POLL_S = 0.1
-STOP_GRACE_S = 25.0
-"""Time the GPU side has to end; below the 30 s that container schedulers commonly give a job."""
+STOP_GRACE_S = 20.0
+"""Time the GPU side has to end. Upload and notice may take 2 s each after it, so that the job ends
+in 25 s, below the 30 s that container schedulers commonly give it."""
 LOG_TAIL_LINES = 15
 
 

@@ -23,7 +23,7 @@ from nlijob.config import JobConfig
 from nlijob.console import Console, duration_text
 from nlijob.errors import GateError
 from nlijob.hardware import Sampler
-from nlijob.hub import Hub, folder_stamp
+from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.records import Manifest, Progress, Results, RunRecord, Timing, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 
@@ -170,7 +170,7 @@ class Job:
         started = time.monotonic()
         with self._timed("report"):
             render(self.run)
-        self._mark_complete("report", [self.run.results, self.run.report])
+        self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
         self._say("report", duration_text(time.monotonic() - started))
 
     # ------------------------------------------------------------ markers
@@ -275,7 +275,7 @@ def drop_torn_line(path: Path) -> None:
 def _model_stamp(model_dir: Path) -> str:
     """A pinned hub snapshot is told by its commit, a local folder by its files."""
     in_hub_cache = model_dir.parent.name == "snapshots"
-    return model_dir.name if in_hub_cache else folder_stamp(model_dir)
+    return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
 
 
 def _rows_text(manifest: Manifest) -> str:

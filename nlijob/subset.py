@@ -74,9 +74,9 @@ def rule_text(wanted: SplitSize) -> str:
 
 
 def source_stamp(data: DataConfig) -> str:
-    """What tells whether a local source changed: names, sizes and times of its files."""
+    """What tells whether a local source changed: names and contents of its files."""
     directory = _directory(data)
-    return folder_stamp(directory) if directory else ""
+    return folder_stamp(directory, [f"*{suffix}" for suffix in FORMATS]) if directory else ""
 
 
 def _take_split(data: DataConfig, split: Split, hub: Hub) -> tuple[SplitManifest, list[Example]]:

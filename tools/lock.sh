@@ -15,5 +15,5 @@ compile() {
 compile --all-extras --output-file requirements/constraints.txt
 torch_only=$(grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' requirements/constraints.txt |
     grep -v '^nvidia-ml-py$' | sort -u)
-compile --generate-hashes $(printf -- '--no-emit-package %s ' $torch_only) \
+compile --extra s3 --extra gs --generate-hashes $(printf -- '--no-emit-package %s ' $torch_only) \
     --output-file requirements/image.lock

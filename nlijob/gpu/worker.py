@@ -247,6 +247,8 @@ class Worker:
             complete += 1
         while complete and not self._can_go_on_from(complete):
             complete -= 1
+        for epoch in range(complete + 1, self.config.train.epochs + 1):
+            self.run.unmark(f"train-epoch-{epoch}")
         if complete == 0:
             shutil.rmtree(self.run.train_log.parent, ignore_errors=True)
             return []

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -24,7 +25,7 @@ from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from nlijob.storage import mirror
 from tests import jobs
-from tests.buckets import FaultyFileSystem, complete
+from tests.faulty_place import FaultyFileSystem, complete
 
 TORCH_STACK = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets"}
 HELP_LIMIT_S = 0.4
@@ -45,7 +46,12 @@ class Caller:
         self._monkeypatch = monkeypatch
         self._capsys = capsys
         self.started: list[Job] = []
-        self.outcome: Any = type("Results", (), {"gates": Gates(True, ())})()
+        self.outcome: Any = SimpleNamespace(
+            gates=Gates(True, ()),
+            base=SimpleNamespace(accuracy=0.3),
+            tuned=SimpleNamespace(accuracy=0.6, rows=10),
+            selection=SimpleNamespace(epoch=1),
+        )
         """What the job gives, or raises."""
 
     def __call__(self, *arguments: str | Path, **environment: str) -> Shown:
@@ -300,14 +306,14 @@ def test_the_record_says_the_command(call: Caller) -> None:
     assert record.command == ("run", "--recipe", "demo", "--seed", "3")
 
 
-def test_the_record_keeps_no_secret_of_a_url(call: Caller) -> None:
+def test_the_record_keeps_no_secret_of_a_url(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "ATTEMPTS", 1)
     command = call.job(
         *("run", "--recipe", "demo", "--notify-url=http://127.0.0.1:9/T0KEN?t=T0KEN"),
         *("--upload", f"file://me:T0KEN@{Path.cwd()}/bucket"),
     ).record.command
-    assert command == (
-        *("run", "--recipe", "demo", "--notify-url=http://...", "--upload", "file://...")
-    )
+    url, upload = "--notify-url=http://...", "file://..."
+    assert command == ("run", "--recipe", "demo", url, "--upload", upload)
 
 
 # ---------------------------------------------------------------- places and notices
@@ -326,8 +332,9 @@ def test_a_job_is_uploaded_and_gone_on_with_from_there(call: Caller, tmp_path: P
 
 
 def test_where_a_run_is_kept_or_told_is_no_part_of_what_it_computes(
-    call: Caller, tmp_path: Path
+    call: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(notify, "ATTEMPTS", 1)
     plain = call.job("run", "--recipe", "demo", "--seed", "3")
     url = f"file://{tmp_path}/bucket"
     kept = call.job(
@@ -349,7 +356,7 @@ def test_a_url_that_is_no_place_ends_with_2(call: Caller, option: str) -> None:
 
 def test_a_place_that_cannot_be_read_ends_with_4(call: Caller) -> None:
     FaultyFileSystem.reset()
-    FaultyFileSystem.before = staticmethod(lambda operation, path: open("/nowhere/at/all"))
+    FaultyFileSystem.before = staticmethod(lambda operation, path: os.stat("/nowhere/at/all"))
     shown = call("run", "--recipe", "demo", "--resume-from", "faulty://bucket/x")
     assert shown.code == 4
     assert "error: --resume-from faulty://bucket/x/demo cannot be read" in shown.err

@@ -323,13 +323,19 @@ def test_a_folder_named_like_a_hub_id_wins(tmp_path: Path, monkeypatch: pytest.M
     assert local_folder("owner/phi", "model", "model.name") == tmp_path / "owner" / "phi"
 
 
-def test_the_stamp_of_a_folder_changes_with_size_time_and_names(folder: Path) -> None:
-    stamps = [folder_stamp(folder)]
-    os.utime(folder / "config.json", ns=(1, 1))
-    stamps.append(folder_stamp(folder))
-    (folder / "config.json").write_text("{ }", encoding="utf-8")
-    os.utime(folder / "config.json", ns=(1, 1))
-    stamps.append(folder_stamp(folder))
+def test_the_stamp_of_a_folder_changes_with_content_and_names(folder: Path) -> None:
+    stamps = [folder_stamp(folder, ["*.json"])]
+    content = (folder / "config.json").read_bytes()
+    (folder / "config.json").write_bytes(content[:-1] + b" ")
+    stamps.append(folder_stamp(folder, ["*.json"]))
     (folder / "config.json").rename(folder / "other.json")
-    stamps.append(folder_stamp(folder))
+    stamps.append(folder_stamp(folder, ["*.json"]))
     assert len(set(stamps)) == len(stamps)
+
+
+def test_the_stamp_of_a_folder_is_that_of_its_copy_elsewhere(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
+    os.utime(copy / "config.json", ns=(1, 1))
+    (copy / "notes.md").write_text("read by nobody", encoding="utf-8")
+    patterns = ["*.json", "*.safetensors"]
+    assert folder_stamp(copy, patterns) == folder_stamp(folder, patterns)

@@ -99,7 +99,7 @@ def test_changed_rows_undo_all(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     config = load_config("demo", {"data.dataset": str(data)})
     before = stage_fingerprints(config, MODEL_DIR)
-    os.utime(data / "test.jsonl", ns=(1, 1))
+    change_one_byte(data / "test.jsonl")
     after = stage_fingerprints(config, MODEL_DIR)
     assert {stage for stage in before if before[stage] != after[stage]} == ALL
 
@@ -107,9 +107,31 @@ def test_changed_rows_undo_all(tmp_path: Path) -> None:
 def test_a_changed_local_model_undoes_all_but_the_subset(tmp_path: Path) -> None:
     model = shutil.copytree(MODEL_DIR, tmp_path / "model")
     before = stage_fingerprints(CONFIG, model)
-    os.utime(model / "model.safetensors", ns=(1, 1))
+    change_one_byte(model / "model.safetensors")
     after = stage_fingerprints(CONFIG, model)
     assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
+
+
+def test_copies_on_another_machine_undo_nothing(tmp_path: Path) -> None:
+    def fingerprints(machine: str) -> dict[str, str]:
+        for source, name in ((MODEL_DIR, "model"), (DATA_DIR, "data")):
+            shutil.copytree(source, tmp_path / machine / name, copy_function=shutil.copyfile)
+        link = tmp_path / "data"  # the recipe names the same path on both
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / machine / "data")
+        config = load_config("demo", {"data.dataset": str(link)})
+        return stage_fingerprints(config, tmp_path / machine / "model")
+
+    assert fingerprints("one") == fingerprints("two")
+
+
+def change_one_byte(file: Path) -> None:
+    """In the middle of the file, leaving its size and times as they are."""
+    state = file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 def test_a_hub_model_is_told_by_its_commit_wherever_the_cache_lies(tmp_path: Path) -> None:

@@ -230,8 +230,16 @@ def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_the_source_stamp_changes_with_a_file(source: Path) -> None:
     before = source_stamp(config(source))
-    os.utime(source / "test.jsonl", ns=(1, 1))
+    with (source / "test.jsonl").open("a", encoding="utf-8") as handle:
+        handle.write("\n")
     assert source_stamp(config(source)) != before
+
+
+def test_the_source_stamp_is_the_same_whatever_else_lies_there(source: Path) -> None:
+    before = source_stamp(config(source))
+    os.utime(source / "test.jsonl", ns=(1, 1))
+    (source / "README.md").write_text("rows", encoding="utf-8")
+    assert source_stamp(config(source)) == before
 
 
 def test_a_hub_data_set_has_no_stamp() -> None:

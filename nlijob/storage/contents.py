@@ -1,0 +1,88 @@
+"""What of a run's folder is copied, and what its completion markers vouch for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from nlijob import records
+
+MARKERS = "markers/"
+OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
+"""What the two sides of an attempt tell each other; of no use to another attempt."""
+
+
+class Stamp(NamedTuple):
+    """What tells whether a file changed."""
+
+    size: int
+    changed_ns: int
+
+
+def is_copied(name: str) -> bool:
+    """Whether a file of a run is of use elsewhere; locks and unfinished files are not.
+
+    Nor is a name that would lead out of the run's folder; a bucket can hold any.
+    """
+    plain = all(part and not part.startswith(".") for part in name.split("/"))
+    return plain and not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
+
+
+def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
+    """Name -> stamp of the files that are copied, of all or of one folder of the run's."""
+    found = {}
+    for folder, _, files in os.walk(root / under):
+        for path in (Path(folder, file) for file in files):
+            name = path.relative_to(root).as_posix()
+            if is_copied(name) and (stamp := stamp_of(path)):
+                found[name] = stamp
+    return found
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The file's stamp, or None where it has gone."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return Stamp(state.st_size, state.st_mtime_ns)
+
+
+def markers(root: Path) -> dict[str, bytes]:
+    """Name -> content of the markers in a run's folder, of epochs in their order."""
+    files = sorted((root / MARKERS).glob("*.json"), key=lambda file: (len(file.name), file.name))
+    contents = {MARKERS + file.name: content_of(file) for file in files}
+    return {name: content for name, content in contents.items() if content}
+
+
+def content_of(path: Path) -> bytes | None:
+    """The file's content, or None where it has gone."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def vouched(marker: bytes) -> dict[str, int]:
+    """Name -> bytes of the files that a marker vouches for. Raises ValueError where it is none."""
+    return records.from_json(records.Marker, json.loads(marker)).sizes
+
+
+def is_kept(marker: bytes, sizes: Mapping[str, int]) -> bool:
+    """Whether all that a marker vouches for is there, name -> bytes in `sizes`."""
+    try:
+        claimed = vouched(marker)
+    except ValueError:
+        return False
+    return all(sizes.get(name) == size for name, size in claimed.items())
+
+
+def training_state_of(marker: str) -> str:
+    """Name of the training state that goes with an epoch's marker (of other markers, of no file).
+
+    It is sent before the marker, but no marker lists it: it goes away with the next epoch.
+    """
+    return f"train/state-{marker.removeprefix(MARKERS + 'train-epoch-').removesuffix('.json')}.pt"

@@ -1,0 +1,155 @@
+"""The whole job with a bucket behind it: a real S3 server on loopback."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from nlijob import records
+from nlijob.records import EpochResult
+from nlijob.rundir import RunDir
+from nlijob.storage import contents
+from nlijob.storage.place import Place
+from tests import jobs
+from tests.s3_server import S3Server, client_environment
+
+LIMIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A bucket of the test's own, which this process reads too."""
+    for name, value in client_environment(server.url).items():
+        monkeypatch.setenv(name, value)
+    bucket = tmp_path.name.replace("_", "-").lower()
+    server.make_bucket(bucket)
+    return f"s3://{bucket}/prefix"
+
+
+@pytest.fixture
+def place(url: str) -> Place:
+    return Place("--upload", url, "job")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """The run that nobody stopped, with no bucket."""
+    job, _ = jobs.run_job(tmp_path_factory.mktemp("runs"), *jobs.SMALL_DEMO)
+    return job
+
+
+def start(runs_dir: Path, *options: str) -> subprocess.Popen[str]:
+    where = ("--runs-dir", str(runs_dir), "--run-id", "job")
+    command = jobs.command("run", *where, *jobs.SMALL_DEMO, *options)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=jobs.environment())
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert process.poll() is None, "the job ended before it could be disturbed"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def figures(job: RunDir) -> list[object]:
+    epochs = [records.read(EpochResult, job.epoch_result(epoch)) for epoch in (1, 2)]
+    outcome = jobs.results(job)
+    return [
+        *((e.train_loss, e.validation.correct, e.validation.loss) for e in epochs),
+        (outcome.base.correct, outcome.base.loss, outcome.tuned.correct, outcome.tuned.loss),
+        outcome.selection.epoch,
+    ]
+
+
+def local_sizes(job: RunDir) -> dict[str, int]:
+    return {name: stamp.size for name, stamp in contents.stamps(job.root).items()}
+
+
+def test_a_run_whose_machine_is_gone_goes_on_on_another(
+    tmp_path: Path, url: str, place: Place, undisturbed: RunDir
+) -> None:
+    both = ("--upload", url, "--resume-from", url)
+    process = start(tmp_path / "one", *both)
+    first = RunDir(tmp_path / "one" / "job")
+    wait_until(first.marker("train-epoch-1").exists, process)
+    process.send_signal(signal.SIGTERM)
+    stopped_at = time.monotonic()
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 75, shown
+    assert time.monotonic() - stopped_at < 15
+    assert "Nothing complete at" in shown
+    assert f"Uploaded: {place.url}" in shown
+    assert "markers/train-epoch-1.json" in place.sizes()
+    assert "markers/train.json" not in place.sizes()
+    shutil.rmtree(tmp_path / "one")
+
+    second, done = jobs.run_job(tmp_path / "two", *jobs.SMALL_DEMO, *both)
+    assert f"Going on from {place.url}: 3 complete" in done.stderr
+    assert "baseline  complete, skipped" in done.stderr
+    assert "epochs 1 to 1 complete" in done.stderr
+    assert figures(second) == figures(undisturbed)
+    assert done.stderr.splitlines()[-1] == f"Uploaded: {place.url}"
+    assert place.sizes() == local_sizes(second)
+    assert {"report.html", "results.json", "markers/report.json"} <= place.sizes().keys()
+
+    # on a third machine a changed option renders the report again, and does nothing else
+    changed = ("--set", "report.title='Nightly'")
+    third, done = jobs.run_job(tmp_path / "three", *jobs.SMALL_DEMO, *both, *changed)
+    assert done.stderr.count("complete, skipped") == 5
+    assert place.sizes() == local_sizes(third)
+    assert b"Nightly" in place.read("report.html")
+
+
+def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(
+    tmp_path: Path, url: str, place: Place, server: S3Server, undisturbed: RunDir
+) -> None:
+    process = start(tmp_path, "--upload", url)
+    wait_until(lambda: "markers/baseline.json" in place.sizes(), process)
+    server.away = True
+    try:
+        _, shown = process.communicate(timeout=LIMIT_S)
+    finally:
+        server.away = False
+    assert process.returncode == 0, shown
+    assert f"Not uploaded to {place.url}: " in shown.splitlines()[-1]
+    assert "the same command sends what is missing" in shown.splitlines()[-1]
+    assert "markers/report.json" not in place.sizes()
+    job = RunDir(tmp_path / "job")
+    assert figures(job) == figures(undisturbed)
+
+    _, done = jobs.run_job(tmp_path, *jobs.SMALL_DEMO, "--upload", url)
+    assert done.stderr.count("complete, skipped") == 6
+    assert place.sizes() == local_sizes(job)
+
+
+def test_a_stop_with_a_bucket_and_a_receiver_that_hang_takes_seconds(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *jobs.SMALL_DEMO)
+        process = subprocess.Popen(
+            jobs.command(*arguments, "--upload", "s3://bucket/x", "--notify-url", host),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=jobs.environment(**client_environment(host)),
+        )
+        wait_until(RunDir(tmp_path / "job").marker("baseline").exists, process)
+        process.send_signal(signal.SIGTERM)
+        stopped_at = time.monotonic()
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 75, shown
+    assert time.monotonic() - stopped_at < 12
+    assert f"Note: the notice to {host} was not taken: no answer within 2 s" in shown

@@ -1,0 +1,105 @@
+"""A place to copy runs to whose faults a test chooses, and small runs to copy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+from nlijob.rundir import RunDir, write_text
+
+URL = "faulty://bucket/prefix"
+
+
+class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
+    """A file system in memory that asks `before(operation, path)` first; that may raise or wait."""
+
+    protocol = "faulty"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    cachable = False
+    before: ClassVar[Callable[[str, str], object]]
+    calls: ClassVar[list[tuple[str, str]]]
+
+    @classmethod
+    def reset(cls) -> None:
+        """Empty, without faults."""
+        cls.store.clear()
+        cls.pseudo_dirs[:] = [""]
+        cls.calls = []
+        cls.reset_faults()
+
+    @classmethod
+    def reset_faults(cls) -> None:
+        """As it was, and without faults from here on."""
+        cls.before = staticmethod(lambda operation, path: None)
+
+    @classmethod
+    def files(cls) -> dict[str, str]:
+        """Name below the run "job" -> content of what is there."""
+        root = "/bucket/prefix/job/"
+        return {p.removeprefix(root): f.getvalue().decode() for p, f in cls.store.items()}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        stripped: str = MemoryFileSystem._strip_protocol(path.replace("faulty://", "memory://", 1))
+        return stripped
+
+    def _ask(self, operation: str, path: str) -> None:
+        type(self).before(operation, path)
+        type(self).calls.append((operation, path.rpartition("/job/")[2]))
+
+    def find(self, path: str, **options: Any) -> Any:
+        self._ask("list", path)
+        return super().find(path, **options)
+
+    def cat_file(self, path: str, **options: Any) -> Any:
+        self._ask("read", path)
+        return super().cat_file(path, **options)
+
+    def get_file(self, rpath: str, lpath: str, **options: Any) -> None:
+        self._ask("fetch", rpath)
+        super().get_file(rpath, lpath, **options)
+
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        options["callback"].relative_update(1)  # a fault may come after bytes have moved
+        self._ask("put", rpath)
+        super().put_file(lpath, rpath, **options)
+
+    def pipe_file(self, path: str, value: bytes, **options: Any) -> None:
+        self._ask("put", path)
+        super().pipe_file(path, value, **options)
+
+    def rm_file(self, path: str) -> None:
+        self._ask("remove", path)
+        super().rm_file(path)
+
+
+fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+
+
+def complete(run: RunDir, stage: str, fingerprint: str, *names: str) -> None:
+    """Do a stage: unmark it, write these files, mark it. The files say whose they are."""
+    run.unmark(stage)
+    for name in names:
+        write_text(run.root / name, f"{name} of {fingerprint}")
+    run.mark_complete(stage, fingerprint, [run.root / name for name in names])
+
+
+def complete_epoch(run: RunDir, epoch: int, fingerprint: str) -> None:
+    """Do an epoch as the GPU side does, with a training state that replaces the one before."""
+    run.unmark(f"train-epoch-{epoch}")
+    write_text(run.training_state(epoch), f"state {epoch} of {fingerprint}")
+    complete(run, f"train-epoch-{epoch}", fingerprint, f"train/epoch-{epoch}/adapter")
+    run.training_state(epoch - 1).unlink(missing_ok=True)
+
+
+def complete_run(run: RunDir, fingerprint: str, epochs: int = 2) -> None:
+    """A small run; runs of fingerprints of one length have files of the same names and sizes."""
+    write_text(run.config, f"config of {fingerprint}")
+    complete(run, "subset", fingerprint, "subset/test.jsonl")
+    for epoch in range(1, epochs + 1):
+        complete_epoch(run, epoch, fingerprint)
+    complete(run, "report", fingerprint, "report.html")

@@ -1,0 +1,416 @@
+"""A run is sent while its job works, so that no copy cut off anywhere is taken for complete."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlijob.errors import HardwareError, StoppedError
+from nlijob.rundir import RunDir, write_text
+from nlijob.stopping import Stopped
+from nlijob.storage import contents, mirror
+from nlijob.storage.mirror import Mirror
+from nlijob.storage.place import Place
+from tests.faulty_place import FaultyFileSystem, complete_epoch, complete_run
+
+LIMIT_S = 20.0
+
+
+def sent_now(run: RunDir, place: Place) -> list[str]:
+    """What a mirror tells that is entered and left again."""
+    told: list[str] = []
+    with Mirror(run, place, told.append):
+        pass
+    return told
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def puts() -> list[str]:
+    return [name for operation, name in FaultyFileSystem.calls if operation == "put"]
+
+
+def copied(run: RunDir) -> dict[str, str]:
+    return {name: (run.root / name).read_text("utf-8") for name in contents.stamps(run.root)}
+
+
+# ---------------------------------------------------------------- what is sent, and when
+
+
+def test_the_place_holds_all_of_the_run_in_the_end(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
+    assert FaultyFileSystem.files() == copied(run)
+
+
+def test_what_is_complete_is_there_while_the_job_goes_on(run: RunDir, place: Place) -> None:
+    with Mirror(run, place, print):
+        for epoch in (1, 2):
+            complete_epoch(run, epoch, "a")
+            wait_until(lambda: FaultyFileSystem.files() == copied(run))
+
+
+def test_nothing_is_sent_before_something_is_complete(run: RunDir, place: Place) -> None:
+    FaultyFileSystem.store.clear()
+    place.write("markers/subset.json", b"another run's")
+    write_text(run.config, "{}")
+    sent_now(run, place)
+    assert set(FaultyFileSystem.files()) == {"markers/subset.json"}
+
+
+def test_a_stage_that_becomes_complete_at_the_very_end_is_sent(run: RunDir, place: Place) -> None:
+    with Mirror(run, place, print):
+        complete_run(run, "a")
+    assert FaultyFileSystem.files() == copied(run)
+
+
+def test_markers_are_sent_after_all_that_they_vouch_for(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    sent_now(run, place)
+    order = puts()
+    for name, content in contents.markers(run.root).items():
+        for file in contents.vouched(content):
+            assert order.index(file) < order.index(name)
+    state, marker = "train/state-2.pt", "markers/train-epoch-2.json"
+    assert order.index(state) < order.index(marker)
+
+
+def test_only_what_changed_is_sent(run: RunDir, place: Place) -> None:
+    complete_run(run, "a", epochs=1)
+    with Mirror(run, place, print):
+        wait_until(lambda: "markers/report.json" in FaultyFileSystem.files())
+        FaultyFileSystem.calls.clear()
+        complete_epoch(run, 2, "a")
+    assert puts() == [*("train/state-2.pt", "train/epoch-2/adapter", "markers/train-epoch-2.json")]
+
+
+def test_another_attempt_sends_no_stage_again(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    sent_now(run, place)
+    FaultyFileSystem.calls.clear()
+    sent_now(run, place)
+    assert puts() == ["config.json"]  # which no marker vouches for
+
+
+def test_a_training_state_goes_away_once_the_next_is_complete(run: RunDir, place: Place) -> None:
+    with Mirror(run, place, print):
+        complete_epoch(run, 1, "a")
+        wait_until(lambda: "markers/train-epoch-1.json" in FaultyFileSystem.files())
+        complete_epoch(run, 2, "a")
+    assert "train/state-1.pt" not in FaultyFileSystem.files()
+    assert FaultyFileSystem.calls[-1] == ("remove", "train/state-1.pt")
+
+
+def test_a_place_that_lets_nothing_be_removed_only_keeps_more(run: RunDir, place: Place) -> None:
+    def refuse(operation: str, _: str) -> None:
+        if operation == "remove":
+            raise PermissionError("not allowed")
+
+    told: list[str] = []
+    with Mirror(run, place, told.append):
+        complete_epoch(run, 1, "a")
+        wait_until(lambda: "markers/train-epoch-1.json" in FaultyFileSystem.files())
+        FaultyFileSystem.before = staticmethod(refuse)
+        complete_epoch(run, 2, "a")
+    assert copied(run).items() <= FaultyFileSystem.files().items()
+    assert told == ["Uploaded: faulty://bucket/prefix/job"]
+
+
+def test_a_file_that_goes_away_meanwhile_is_no_fault(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+
+    def go_away(operation: str, path: str) -> None:
+        if operation == "put" and path.endswith("state-2.pt"):
+            run.training_state(2).unlink()
+
+    FaultyFileSystem.before = staticmethod(go_away)
+    assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
+
+
+# ---------------------------------------------------------------- other runs, stages done anew
+
+
+def test_a_stage_that_is_being_done_anew_is_vouched_for_no_longer(
+    run: RunDir, place: Place
+) -> None:
+    complete_run(run, "a")
+    sent_now(run, place)
+    FaultyFileSystem.calls.clear()
+    run.unmark("report")
+    write_text(run.report, "half of it")
+    sent_now(run, place)
+    changes = [call for call in FaultyFileSystem.calls if call[0] in ("put", "remove")]
+    assert changes.index(("remove", "markers/report.json")) < changes.index(("put", "report.html"))
+    assert "markers/report.json" not in FaultyFileSystem.files()
+
+
+def test_a_marker_is_not_sent_if_its_stage_is_begun_anew_meanwhile(
+    run: RunDir, place: Place
+) -> None:
+    complete_run(run, "a")
+
+    def begin_anew(operation: str, path: str) -> None:
+        if operation == "put" and path.endswith("report.html"):
+            run.unmark("report")
+
+    FaultyFileSystem.before = staticmethod(begin_anew)
+    sent_now(run, place)
+    assert "markers/report.json" not in puts()
+    assert "markers/subset.json" in puts()
+
+
+def test_a_marker_that_does_not_hold_here_is_not_sent(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    write_text(run.report, "of another size")
+    sent_now(run, place)
+    assert "markers/report.json" not in FaultyFileSystem.files()
+
+
+def test_what_another_run_left_is_replaced(run: RunDir, place: Place, tmp_path: Path) -> None:
+    complete_run(other := RunDir(tmp_path / "other"), "b", epochs=3)
+    sent_now(other, place)
+    place.write("notes.txt", b"of a person")
+    complete_run(run, "a", epochs=2)
+    sent_now(run, place)
+    assert FaultyFileSystem.files() == {**copied(run), "notes.txt": "of a person"}
+
+
+def stop_after(operations: int) -> Callable[[str, str], None]:
+    """The place does so many operations and then none."""
+    left = [operations]
+
+    def count(operation: str, path: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("gone")
+
+    return count
+
+
+def runs_vouched_for() -> dict[str, set[str]]:
+    """Marker at the place that holds -> the runs that wrote it and the files it vouches for."""
+    files = FaultyFileSystem.files()
+    sizes = {name: len(content) for name, content in files.items()}
+    return {
+        name: {
+            json.loads(content)["fingerprint"],
+            *(files[file].split()[-1] for file in contents.vouched(content.encode())),
+        }
+        for name, content in files.items()
+        if name.startswith("markers/") and contents.is_kept(content.encode(), sizes)
+    }
+
+
+@pytest.mark.parametrize("epochs_there", [1, 3])
+@pytest.mark.parametrize("operations", range(40))
+def test_wherever_it_is_cut_off_no_marker_vouches_for_files_of_another_run(
+    run: RunDir,
+    place: Place,
+    tmp_path: Path,
+    operations: int,
+    epochs_there: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mirror, "ATTEMPTS", 1)
+    other = RunDir(tmp_path / "other")
+    complete_run(other, "b", epochs=epochs_there)  # names and sizes are alike
+    sent_now(other, place)
+    complete_run(run, "a", epochs=2)
+    FaultyFileSystem.before = staticmethod(stop_after(operations))
+    sent_now(run, place)
+    vouched_for = runs_vouched_for()
+    assert all(runs in ({"a"}, {"b"}) for runs in vouched_for.values()), vouched_for
+    for epoch in (1, 2):  # an epoch without its own training state cannot be gone on from
+        state = FaultyFileSystem.files().get(f"train/state-{epoch}.pt", "")
+        if vouched_for.get(f"markers/train-epoch-{epoch}.json") == {"a"}:
+            assert not state.endswith("b")
+    if operations == 39:
+        assert FaultyFileSystem.files() == copied(run)  # so that no later cut is left out
+
+
+# ---------------------------------------------------------------- faults
+
+
+def test_faults_that_pass_are_not_told(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    faults = iter(range(3))
+
+    def fail_at_first(operation: str, _: str) -> None:
+        if operation == "put" and next(faults, None) is not None:
+            raise OSError("slow down")
+
+    FaultyFileSystem.before = staticmethod(fail_at_first)
+    assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
+    assert FaultyFileSystem.files() == copied(run)
+
+
+def away(_: str, __: str) -> None:
+    raise OSError("no route\nto the host")
+
+
+def test_a_place_that_is_away_is_told_first_and_last_and_changes_nothing(
+    run: RunDir, place: Place
+) -> None:
+    FaultyFileSystem.before = staticmethod(away)
+    told: list[str] = []
+    with Mirror(run, place, told.append):
+        complete_run(run, "a")
+    assert told == [
+        "Note: no answer from faulty://bucket/prefix/job (OSError: no route); "
+        "it is tried again while the job goes on",
+        "Not uploaded to faulty://bucket/prefix/job: 10 files (OSError: no route); "
+        "the same command sends what is missing",
+    ]
+
+
+def test_another_attempt_sends_what_is_missing(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    FaultyFileSystem.before = staticmethod(stop_after(5))
+    (told,) = sent_now(run, place)
+    assert told.startswith("Not uploaded")
+    FaultyFileSystem.reset_faults()
+    assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
+    assert FaultyFileSystem.files() == copied(run)
+
+
+def test_a_place_that_comes_back_is_sent_to_while_the_job_goes_on(
+    run: RunDir, place: Place
+) -> None:
+    FaultyFileSystem.before = staticmethod(away)
+    with Mirror(run, place, print):
+        complete_run(run, "a")
+        time.sleep(0.1)
+        FaultyFileSystem.reset_faults()
+        wait_until(lambda: FaultyFileSystem.files() == copied(run))
+
+
+def test_pauses_between_attempts_grow_and_vary(run: RunDir, place: Place) -> None:
+    away_for_long = Mirror(run, place, print)
+    pauses = []
+    for faults in (1, 2, 3, 30):
+        away_for_long._faults_in_a_row = faults
+        pauses.append({away_for_long._pause_s() for _ in range(50)})
+    assert all(len(set_) > 1 for set_ in pauses)
+    assert max(pauses[0]) < 2 * mirror.FIRST_WAIT_S < 1.01 * max(pauses[2])
+    assert max(pauses[3]) <= 1.5 * mirror.LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize("error", [HardwareError("no memory"), Stopped("SIGTERM")])
+def test_the_jobs_own_error_goes_through(run: RunDir, place: Place, error: BaseException) -> None:
+    FaultyFileSystem.before = staticmethod(away)
+    with pytest.raises(type(error)), Mirror(run, place, print):
+        raise error
+
+
+# ---------------------------------------------------------------- waiting
+
+
+@pytest.fixture
+def never() -> Any:
+    """Makes the place hang, until the test is over."""
+    released = threading.Event()
+
+    def wait(_: str, __: str) -> None:
+        released.wait(LIMIT_S)
+
+    yield wait
+    released.set()
+
+
+def test_a_place_that_hangs_holds_the_job_up_for_its_first_answer_only(
+    run: RunDir, place: Place, never: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "FIRST_ANSWER_S", 0.2)
+    monkeypatch.setattr(mirror, "PATIENCE_S", 0.1)
+    FaultyFileSystem.before = staticmethod(never)
+    told: list[str] = []
+    started = time.monotonic()
+    with Mirror(run, place, told.append):
+        assert 0.2 <= time.monotonic() - started < 2
+    assert told[0].startswith("Note: no answer from")
+
+
+@pytest.mark.parametrize("stop", [Stopped("SIGTERM"), StoppedError("stopped (SIGTERM)")])
+def test_after_a_stop_a_place_that_hangs_is_waited_for_briefly(
+    run: RunDir, place: Place, never: Any, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    monkeypatch.setattr(mirror, "STOP_WAIT_S", 0.2)
+    told: list[str] = []
+    upload = Mirror(run, place, told.append).__enter__()
+    complete_run(run, "a")
+    FaultyFileSystem.before = staticmethod(never)
+    stopped = time.monotonic()
+    upload.__exit__(type(stop), stop, None)
+    assert 0.2 <= time.monotonic() - stopped < 2
+    assert "the same command sends what is missing" in told[0]
+
+
+def test_what_was_complete_before_a_stop_is_not_told_as_missing(run: RunDir, place: Place) -> None:
+    told: list[str] = []
+    upload = Mirror(run, place, told.append).__enter__()
+    complete_run(run, "a")
+    wait_until(lambda: not upload.missing)
+    write_text(run.hardware, "a line more")
+    FaultyFileSystem.before = staticmethod(away)
+    upload.__exit__(Stopped, Stopped("SIGTERM"), None)
+    assert told[0].startswith("Uploaded: faulty://bucket/prefix/job, but for the last lines")
+
+
+def test_at_the_end_a_slow_place_is_waited_for_while_bytes_move(
+    run: RunDir, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "PATIENCE_S", 0.5)
+    complete_run(run, "a")
+    (run.root / "large").write_bytes(bytes(10))
+    send = place.send
+
+    def send_slowly(name: str, file: Path, moved: Callable[[], None]) -> None:
+        if name == "large":
+            for _ in range(10):
+                time.sleep(0.1)
+                moved()
+        send(name, file, moved)
+
+    monkeypatch.setattr(place, "send", send_slowly)
+    assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
+
+
+def test_at_the_end_a_place_where_nothing_moves_is_given_up(
+    run: RunDir, place: Place, never: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "PATIENCE_S", 0.2)
+    told: list[str] = []
+    with Mirror(run, place, told.append):
+        FaultyFileSystem.before = staticmethod(never)
+        complete_run(run, "a")
+        left = time.monotonic()
+    assert 0.2 <= time.monotonic() - left < 2
+    assert told[-1].startswith("Not uploaded")
+
+
+def test_a_signal_while_waiting_at_the_end_ends_the_wait_and_is_told(
+    run: RunDir, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete_run(run, "a")
+    told: list[str] = []
+    FaultyFileSystem.before = staticmethod(lambda operation, path: time.sleep(0.05))
+
+    def stop() -> None:
+        raise Stopped("SIGTERM")
+
+    upload = Mirror(run, place, told.append)
+    monkeypatch.setattr(upload, "_wait_while_bytes_move", stop)
+    with pytest.raises(Stopped), upload:
+        pass
+    assert told[-1].startswith("Not uploaded")

@@ -1,0 +1,199 @@
+"""A run is fetched whole or not at all, and never mixed with what another left here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from nlijob.errors import NotAvailableError
+from nlijob.rundir import RunDir, write_text
+from nlijob.storage import contents, resume
+from nlijob.storage.mirror import Mirror
+from nlijob.storage.place import Place
+from tests.faulty_place import FaultyFileSystem, complete, complete_epoch, complete_run
+
+STAGES = ("subset", "train-epoch-1", "train-epoch-2", "report")
+
+
+@pytest.fixture
+def sent(run: RunDir, place: Place) -> RunDir:
+    """A run that the place holds, of fingerprint "a"."""
+    complete_run(run, "a")
+    with Mirror(run, place, lambda _: None):
+        pass
+    FaultyFileSystem.calls.clear()
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> RunDir:
+    """The run's folder on another machine."""
+    return RunDir(tmp_path / "elsewhere" / "job")
+
+
+def told_by_resume(run: RunDir, place: Place) -> str:
+    told: list[str] = []
+    resume.resume(run, place, told.append)
+    return "\n".join(told)
+
+
+def content(run: RunDir) -> dict[str, str]:
+    return {name: (run.root / name).read_text("utf-8") for name in contents.stamps(run.root)}
+
+
+def fetches() -> list[str]:
+    return [name for operation, name in FaultyFileSystem.calls if operation == "fetch"]
+
+
+# ---------------------------------------------------------------- what is fetched
+
+
+def test_a_new_machine_has_all_that_was_complete(sent: RunDir, place: Place, here: RunDir) -> None:
+    told = told_by_resume(here, place)
+    assert told == (
+        "Going on from faulty://bucket/prefix/job: 4 complete stages and epochs fetched"
+    )
+    assert content(here) == content(sent)
+    assert all(here.is_complete(stage, "a") for stage in STAGES)
+
+
+def test_where_nothing_is_the_folder_stays_and_it_is_told(place: Place, here: RunDir) -> None:
+    complete(here, "subset", "a", "subset/test.jsonl")
+    before = content(here)
+    told = told_by_resume(here, place)
+    assert told == "Nothing complete at faulty://bucket/prefix/job to go on from"
+    assert content(here) == before
+
+
+def test_what_is_incomplete_at_the_place_counts_as_nothing(
+    sent: RunDir, place: Place, here: RunDir
+) -> None:
+    place.remove("report.html")
+    for epoch in (1, 2):
+        place.write(f"train/epoch-{epoch}/adapter", b"of another size")
+    told_by_resume(here, place)
+    assert [stage for stage in STAGES if here.is_complete(stage, "a")] == ["subset"]
+
+
+def test_a_folder_that_is_as_far_is_left_alone(sent: RunDir, place: Place) -> None:
+    write_text(sent.hardware, "this machine's own")
+    before = content(sent)
+    assert told_by_resume(sent, place) == ""
+    assert fetches() == []
+    assert content(sent) == before
+
+
+def test_a_folder_that_is_further_is_left_alone(sent: RunDir, place: Place) -> None:
+    complete_epoch(sent, 3, "a")
+    before = content(sent)
+    assert "is left as it is" in told_by_resume(sent, place)
+    assert content(sent) == before
+
+
+def test_a_folder_with_another_run_is_left_alone(sent: RunDir, place: Place, here: RunDir) -> None:
+    complete(here, "subset", "b", "subset/test.jsonl")
+    before = content(here)
+    assert "is left as it is" in told_by_resume(here, place)
+    assert content(here) == before
+
+
+def test_an_earlier_state_of_the_run_is_replaced_whole(
+    sent: RunDir, place: Place, here: RunDir
+) -> None:
+    sent_marker = sent.marker("subset").read_text("utf-8")
+    complete(here, "subset", "a", "subset/test.jsonl")
+    write_text(here.marker("subset"), sent_marker)
+    write_text(here.config, "older")
+    write_text(here.training_state(1), "of an epoch that was cut off here")
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+
+
+def test_a_folder_with_nothing_complete_is_replaced_whole(
+    sent: RunDir, place: Place, here: RunDir
+) -> None:
+    complete_run(here, "b")
+    here.report.unlink()
+    for stage in ("subset", "train-epoch-1", "train-epoch-2"):
+        here.unmark(stage)
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+
+
+def test_what_lies_outside_a_run_is_not_written(sent: RunDir, place: Place, here: RunDir) -> None:
+    FaultyFileSystem.store["/bucket/prefix/job//escaped"] = FaultyFileSystem.store[
+        "/bucket/prefix/job/config.json"
+    ]
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+
+
+# ---------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("fetched", range(6))
+def test_a_fetch_cut_off_anywhere_leaves_nothing_complete_and_is_done_anew(
+    sent: RunDir, place: Place, here: RunDir, fetched: int
+) -> None:
+    def cut_off(operation: str, _: str) -> None:
+        if operation == "fetch" and len(fetches()) == fetched:
+            raise OSError("gone")
+
+    FaultyFileSystem.before = staticmethod(cut_off)
+    with pytest.raises(NotAvailableError):
+        told_by_resume(here, place)
+    assert contents.markers(here.root) == {}
+
+    FaultyFileSystem.reset_faults()
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+
+
+def test_faults_that_pass_are_borne(sent: RunDir, place: Place, here: RunDir) -> None:
+    failed = set()
+
+    def fail_once(operation: str, path: str) -> None:
+        if (operation, path) not in failed:
+            failed.add((operation, path))
+            raise OSError("slow down")
+
+    FaultyFileSystem.before = staticmethod(fail_once)
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+    assert failed
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"), [(OSError("away"), 3), (PermissionError("no"), 1), (KeyError("x"), 3)]
+)
+def test_a_place_that_cannot_be_read_ends_with_4(
+    place: Place, here: RunDir, error: Exception, attempts: int
+) -> None:
+    asked = []
+
+    def fail(operation: str, path: str) -> None:
+        asked.append(operation)
+        raise error
+
+    FaultyFileSystem.before = staticmethod(fail)
+    with pytest.raises(NotAvailableError) as caught:
+        told_by_resume(here, place)
+    assert caught.value.exit_code == 4
+    assert caught.value.message.startswith("--upload faulty://bucket/prefix/job cannot be read: ")
+    assert len(asked) == attempts
+
+
+def test_a_place_that_hangs_ends_with_4_in_bounded_time(
+    place: Place, here: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "ANSWER_S", 0.2)
+    released = threading.Event()
+    FaultyFileSystem.before = staticmethod(lambda operation, path: released.wait(20))
+    started = time.monotonic()
+    with pytest.raises(NotAvailableError, match="no answer within"):
+        told_by_resume(here, place)
+    assert time.monotonic() - started < 2
+    released.set()

@@ -1,0 +1,224 @@
+"""One document at the end, whatever the end was; no fault of the receiver reaches the job."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nlijob import notify
+from nlijob.errors import (
+    ConfigurationError,
+    DivergedError,
+    ExitCode,
+    GateError,
+    JobError,
+    StoppedError,
+)
+from nlijob.notify import Notice
+from nlijob.rundir import RunDir
+from nlijob.stopping import Stopped
+
+SECRET = "T0KEN"
+
+
+class Receiver:
+    """A web server that keeps what is posted and answers as told, then with 200."""
+
+    def __init__(self) -> None:
+        self.posted: list[dict[str, Any]] = []
+        self.paths: list[str] = []
+        self.answers: list[int] = []
+        self.silent = threading.Event()
+        self.released = threading.Event()
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                if receiver.silent.is_set():
+                    receiver.released.wait(20)
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.paths.append(self.path)
+                receiver.posted.append(json.loads(body))
+                self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
+                self.send_header("Location", "/elsewhere")
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                receiver.posted.append({"followed a redirect": True})
+                self.send_error(404)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"{self.host}/hooks/{SECRET}?token={SECRET}"
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    monkeypatch.setattr(notify, "FIRST_WAIT_S", 0.001)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    receiver = Receiver()
+    threading.Thread(target=receiver.server.serve_forever, daemon=True).start()
+    yield receiver
+    receiver.released.set()
+    receiver.server.shutdown()
+    receiver.server.server_close()
+
+
+def told_at(url: str | None, error: BaseException | None = None) -> str:
+    """What is told where a job ends with this error."""
+    told: list[str] = []
+    expected = pytest.raises(type(error)) if error else nullcontext()
+    with expected, Notice(url, "demo", told.append):
+        if error:
+            raise error
+    return "\n".join(told)
+
+
+@pytest.mark.parametrize(
+    ("error", "end", "exit_code", "message"),
+    [
+        (None, "done", 0, None),
+        (GateError("accuracy 0.4 is below 0.5"), "gate failed", 3, "accuracy 0.4 is below 0.5"),
+        (ConfigurationError("2 faults:\n  - a\n  - b"), "failed", 2, "2 faults:"),
+        (DivergedError("loss is nan"), "failed", 6, "loss is nan"),
+        (JobError("the GPU side ended\n  | its log"), "failed", 70, "the GPU side ended"),
+        (RuntimeError("unforeseen"), "failed", 70, "this is a fault of nlijob itself"),
+        (Stopped("SIGTERM"), "stopped", 75, "stopped (SIGTERM)"),
+        (StoppedError("stopped (SIGTERM)"), "stopped", 75, "stopped (SIGTERM)"),
+    ],
+)
+def test_every_end_is_posted_once_in_one_line_and_goes_on(
+    receiver: Receiver, error: BaseException | None, end: str, exit_code: int, message: str | None
+) -> None:
+    assert told_at(receiver.url, error) == ""
+    (posted,) = receiver.posted
+    assert posted["recipe"] == "demo"
+    assert (posted["end"], posted["exit_code"], posted["message"]) == (end, exit_code, message)
+    assert receiver.paths == [f"/hooks/{SECRET}?token={SECRET}"]
+
+
+def test_a_job_that_got_nowhere_has_no_run_outcome_report_or_upload(receiver: Receiver) -> None:
+    told_at(receiver.url, ConfigurationError("x"))
+    (posted,) = receiver.posted
+    assert [posted[key] for key in ("run_id", "outcome", "report", "upload")] == [None] * 4
+
+
+def test_a_finished_job_tells_its_outcome(receiver: Receiver, tmp_path: Path) -> None:
+    results: Any = SimpleNamespace(
+        base=SimpleNamespace(accuracy=0.25),
+        tuned=SimpleNamespace(accuracy=0.75, rows=40),
+        selection=SimpleNamespace(epoch=3),
+    )
+    upload: Any = SimpleNamespace(url="s3://b/x/job", missing=["a", "b"])
+    with Notice(receiver.url, "demo", print) as notice:
+        notice.run, notice.results, notice.mirror = RunDir(tmp_path / "job"), results, upload
+    (posted,) = receiver.posted
+    assert 0 <= posted.pop("duration_s") < 10
+    assert posted == {
+        "run_id": "job",
+        "recipe": "demo",
+        "end": "done",
+        "exit_code": 0,
+        "message": None,
+        "outcome": {
+            "accuracy_before": 0.25,
+            "accuracy_after": 0.75,
+            "test_rows": 40,
+            "selected_epoch": 3,
+        },
+        "report": str(tmp_path / "job" / "report.html"),
+        "upload": {"url": "s3://b/x/job", "files_missing": 2},
+    }
+
+
+def test_without_a_url_nobody_is_told() -> None:
+    assert told_at(None, DivergedError("x")) == ""
+
+
+# ---------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_a_fault_that_may_pass_is_tried_again(receiver: Receiver, status: int) -> None:
+    receiver.answers = [status, status]
+    assert told_at(receiver.url) == ""
+    assert len(receiver.posted) == 3
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 301, 302, 307])
+def test_a_fault_that_stays_is_told_at_once(receiver: Receiver, status: int) -> None:
+    receiver.answers = [status]
+    told = told_at(receiver.url)
+    assert told == f"Note: the notice to {receiver.host} was not taken: HTTP status {status}"
+    assert len(receiver.posted) == 1
+
+
+@pytest.mark.parametrize("error", [None, GateError("x"), Stopped("SIGTERM")])
+def test_a_receiver_that_is_away_changes_no_end(
+    receiver: Receiver, error: BaseException | None
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        host = f"http://127.0.0.1:{free.getsockname()[1]}"
+    told = told_at(f"{host}/hooks/{SECRET}", error)
+    assert told.startswith(f"Note: the notice to {host} was not taken: ")
+    assert SECRET not in told
+
+
+def test_a_receiver_that_hangs_is_given_up(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.1)
+    receiver.silent.set()
+    told = told_at(receiver.url)
+    assert "was not taken" in told
+    assert SECRET not in told
+
+
+@pytest.mark.parametrize("stop", [Stopped("SIGTERM"), StoppedError("stopped")])
+def test_after_a_stop_a_receiver_that_hangs_is_waited_for_briefly(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    monkeypatch.setattr(notify, "STOP_LIMIT_S", 0.2)
+    receiver.silent.set()
+    started = time.monotonic()
+    assert "no answer within" in told_at(receiver.url, stop)
+    assert 0.2 <= time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"ftp://host/{SECRET}",
+        f"host/{SECRET}",
+        f"https:///{SECRET}",
+        f"http://me:{SECRET}@host/",
+        f"http://[{SECRET}",
+    ],
+)
+def test_what_nothing_can_be_posted_to_is_refused_and_stays_unsaid(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Notice(url, "demo", print)
+    assert caught.value.exit_code == ExitCode.CONFIGURATION
+    assert SECRET not in caught.value.message + caught.value.hint
+
+
+def test_a_url_that_cannot_be_sent_stays_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notify, "FIRST_WAIT_S", 0.001)
+    told = told_at(f"http://127.0.0.1:9/a b\n{SECRET}")
+    assert "was not taken" in told
+    assert SECRET not in told
