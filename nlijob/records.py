@@ -807,6 +807,7 @@ class Results:
     environment: Environment
     manifest: Manifest
     prompt: PromptRecord
+    plan: Plan
     parameters: ParameterCounts
     base: Metrics
     tuned: Metrics

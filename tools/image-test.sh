@@ -106,6 +106,8 @@ check "labels say what it is" "nlijob test test" "$(podman image inspect --forma
     '{{index .Labels "org.opencontainers.image.title"}} {{index .Labels "org.opencontainers.image.version"}} {{index .Labels "org.opencontainers.image.revision"}}' "$image")"
 check "GPUtil works, with no GPU to list" "[]" \
     "$(inside /opt/nlijob/bin/python -c 'import GPUtil; print(GPUtil.getGPUs())' 2>&1)"
+check "the clients of both buckets are in it" "s3fs gcsfs" \
+    "$(inside /opt/nlijob/bin/python -c 'import gcsfs, s3fs; print(s3fs.__name__, gcsfs.__name__)' 2>&1)"
 check "no compiler in it" absent "$(inside sh -c 'command -v cc gcc clang >/dev/null && echo present || echo absent')"
 check "nothing of the machine's pip settings in it" absent \
     "$(inside sh -c 'test -e /etc/pip.conf && test -s /etc/pip.conf && echo present || echo absent')"
@@ -133,12 +135,15 @@ code=0 && wait "$runner" || code=$?
 check "SIGTERM ends it in good order" 75 "$code"
 check "no report yet" absent "$([ -f "$work/runs/job/report.html" ] && echo present || echo absent)"
 
-code=0 && "${run[@]}" "$image" "${small[@]}" --run-id job >"$work/out" 2>&1 || code=$?
+code=0 && "${run[@]}" --env NLIJOB_UPLOAD=file:///runs/bucket "$image" "${small[@]}" --run-id job \
+    >"$work/out" 2>&1 || code=$?
 [ "$code" = 0 ] || tail -20 "$work/out"
 check "the same command goes on to the end" 0 "$code"
 check "from the last complete epoch" 1 "$(grep -c 'complete, going on from there' "$work/out")"
 check "the report is there" 1 "$(grep -c '</html>' "$work/runs/job/report.html")"
 check "written by the user it ran as" 54321 "$(stat -c %u "$work/runs/job/report.html")"
+check "and in the bucket" same "$(cmp -s "$work/runs/job/report.html" \
+    "$work/runs/bucket/job/report.html" && echo same || echo other)"
 check "with the adapter" adapter_model.safetensors "$(ls "$work/runs/job/adapter" | grep safetensors)"
 
 step "done"

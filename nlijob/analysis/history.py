@@ -32,6 +32,7 @@ NO_MATTER = (
     "train.seed",
     "train.micro_batch_size",
     "train.gradient_checkpointing",
+    "train.speed",
 )
 """Settings, or beginnings of them, in which the runs of a series may differ: they change neither
 what is learned nor what is asked, beyond chance."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
-from nlijob.records import Results, StageTime, TrainStep
+from nlijob.records import Plan, Results, StageTime, TrainStep
 from nlijob.report.view.parts import Fact, Row, Table, columns
+from nlijob.report.view.text import visible
 
 STAGE_NAMES = {
     "fetch": "model files fetched or found",
@@ -28,6 +29,8 @@ class Time:
     """Where the time went."""
 
     facts: tuple[Fact, ...]
+    refused: tuple[str, ...]
+    """Faster ways to compute that did not serve, each with its reason."""
     stages: Table
     epochs: Table
     note: str
@@ -41,7 +44,9 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
             Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
             Fact("optimizer steps", count(sum(epoch.steps for epoch in results.epochs))),
             Fact("mean step", _mean_step(steps), "one optimizer step"),
+            *_plan_facts(results.plan),
         ),
+        refused=tuple(visible(text) for text in results.plan.refused),
         stages=Table(
             "Each stage, over all attempts",
             columns("stage", "time", "share of the job", "examples/s"),
@@ -65,6 +70,21 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
             "Examples/s counts optimizer steps only. Work that an interrupted attempt lost is in "
             "the time of the whole job and in no stage's."
         ),
+    )
+
+
+def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
+    if plan.way == "plain":
+        return (Fact("way of computing", "plain loop", visible(plan.reason)),)
+    weights = {"dequantized": "4-bit values kept dequantised too", "as loaded": "weights as loaded"}
+    return (
+        Fact("way of computing", "CUDA graphs on packed rows", weights[plan.base_weights]),
+        Fact(
+            "checked against the plain loop",
+            percent(plan.logits_difference or 0.0, 2),
+            "difference of the logits on some rows, as a share of their norm",
+        ),
+        Fact("warm-up", duration(plan.warm_up_s), "preparing and capturing, in no epoch's time"),
     )
 
 

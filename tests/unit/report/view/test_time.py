@@ -1,0 +1,33 @@
+"""Where the time went, and how the job computed."""
+
+from __future__ import annotations
+
+from nlijob.report.view.time import time_section
+from tests.synthetic import Spec
+from tests.unit.report.view.outcomes import outcome
+
+
+def facts(spec: Spec) -> dict[str, tuple[str, str]]:
+    return {fact.name: (fact.value, fact.note) for fact in time_section(outcome(spec), ()).facts}
+
+
+def test_the_fast_way_shows_how_it_was_checked_and_what_was_refused() -> None:
+    shown = facts(Spec())
+    assert shown["way of computing"] == ("CUDA graphs on packed rows", "weights as loaded")
+    assert shown["checked against the plain loop"][0] == "0.21 %"
+    assert shown["warm-up"][0] == "6.4 s"
+    (refused,) = time_section(outcome(Spec()), ()).refused
+    assert "4.1 GiB are free" in refused
+
+
+def test_the_plain_way_says_why() -> None:
+    shown = facts(Spec(gpu=False))
+    assert shown["way of computing"] == ("plain loop", "CUDA graphs need an NVIDIA GPU")
+    assert "warm-up" not in shown
+    assert time_section(outcome(Spec(gpu=False)), ()).refused == ()
+
+
+def test_stages_and_what_lies_between_them_add_up_to_the_job() -> None:
+    results = outcome(Spec(resumed=True))
+    rows = time_section(results, ()).stages.rows
+    assert abs(sum(row.bar for row in rows if row.bar is not None) - 1) < 1e-6
