@@ -12,7 +12,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow test-gpu lint image image-cpu image-test run shell lock clean
+.PHONY: help report test test-slow test-gpu bench lint image image-cpu image-test run shell lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-slow: .venv/.ready ## run the tests that take minutes
 
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)
+
+bench: .venv/.ready ## measure training and scoring in each way: benchmarks/results/ (a GPU, better)
+	$(python) -m benchmarks.bench $(ARGS)
 
 lint: .venv/.ready ## ruff and mypy, strict; hadolint
 	$(python) -m ruff check .

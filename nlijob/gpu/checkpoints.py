@@ -40,6 +40,19 @@ def load_adapter(model: Any, folder: Path) -> None:
     set_peft_model_state_dict(model, weights)
 
 
+def on_host(state: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a training state in the host's memory, which training no longer changes."""
+    return {name: _on_host(value) for name, value in state.items()}
+
+
+def _on_host(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _on_host(part) for name, part in value.items()}
+    return value
+
+
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write the training state whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

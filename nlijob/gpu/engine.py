@@ -91,8 +91,8 @@ class Engine:
         self._loaded.model.eval()
         if self._fast:
             self._fast.adapter.refresh()
-            return self._fast.score_rows
-        return functools.partial(self._plain_logits, head or self._head)
+            return halving(self._fast.score_rows)
+        return halving(functools.partial(self._plain_logits, head or self._head))
 
     def trainer(self) -> Trainer:
         """A trainer of the adapter, ready for its first step."""
@@ -179,3 +179,19 @@ class Engine:
     def _plain_logits(self, head: Head, rows: Sequence[Encoded]) -> Tensor:
         self._loaded.model.eval()
         return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
+
+
+def halving(forward: Forward) -> Forward:
+    """The same, which takes a batch in halves where it does not fit into memory."""
+
+    def fitting(rows: Sequence[Encoded]) -> Tensor:
+        try:
+            return forward(rows)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+        torch.cuda.empty_cache()
+        middle = len(rows) // 2
+        return torch.cat([fitting(rows[:middle]), fitting(rows[middle:])])
+
+    return fitting

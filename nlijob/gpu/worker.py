@@ -39,6 +39,7 @@ from nlijob.gpu.model import (
 from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.training import Trainer
+from nlijob.gpu.writer import Writer
 from nlijob.prompts import few_shot_prefix, prompt_text, with_prefix
 from nlijob.records import (
     EpochResult,
@@ -72,6 +73,7 @@ class Worker:
             "start", "", self.task.launched_at_s, time.time() - self.task.launched_at_s, None
         )
         self.device = job_device(self.config)
+        self.writer = Writer()
 
     def work(self) -> None:
         """Do what is not complete, in order."""
@@ -116,6 +118,7 @@ class Worker:
         write_record(self.run.plan, self.engine.plan())
         for epoch in range(len(epochs) + 1, self.config.train.epochs + 1):
             epochs.append(self._train_epoch(trainer, epoch))
+        self.writer.wait()
         parameters = count_parameters(self.loaded.model, self.config.lora.target_modules)
         write_record(self.run.train_result, TrainResult(parameters, tuple(epochs)))
         self.run.training_state(self.config.train.epochs).unlink(missing_ok=True)
@@ -312,10 +315,17 @@ class Worker:
     def _keep(
         self, trainer: Trainer, result: EpochResult, predictions: Sequence[Prediction]
     ) -> None:
-        """Write the epoch's checkpoint; its marker, last, makes it one to go on from."""
+        """Write the epoch's checkpoint while the next epoch begins."""
+        state = checkpoints.on_host(trainer.state())
+        checkpoints.save_adapter(self.loaded.model, self.run.epoch(result.epoch), self.config.model)
+        self.writer.do(lambda: self._seal(state, result, predictions))
+
+    def _seal(
+        self, state: dict[str, Any], result: EpochResult, predictions: Sequence[Prediction]
+    ) -> None:
+        """Complete a checkpoint; its marker, last, makes it one to go on from."""
         epoch = result.epoch
-        checkpoints.save_state(trainer.state(), self.run.training_state(epoch))
-        checkpoints.save_adapter(self.loaded.model, self.run.epoch(epoch), self.config.model)
+        checkpoints.save_state(state, self.run.training_state(epoch))
         write_records(self.run.epoch_predictions(epoch), predictions)
         write_record(self.run.epoch_result(epoch), result)
         self.run.mark_complete(

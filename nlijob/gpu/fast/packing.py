@@ -17,7 +17,7 @@ from torch import Tensor
 
 TOKEN_STEP = 16
 """Packs hold a multiple of this many tokens."""
-GRAPH_COST_TOKENS = 10_000
+GRAPH_COST_TOKENS = 4_000
 """Tokens that a GPU could have computed while one more graph is captured."""
 FILLER_TOKEN = 0
 

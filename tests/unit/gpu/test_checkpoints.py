@@ -56,3 +56,10 @@ def test_the_exported_adapter_holds_the_adapter_alone(tmp_path: Path) -> None:
     checkpoints.copy_adapter(source, tmp_path / "adapter")
     names = sorted(p.name for p in (tmp_path / "adapter").iterdir())
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_a_state_on_the_host_is_no_longer_changed_by_training() -> None:
+    state = {"optimizer": {0: {"step": torch.ones(())}}, "step": 3}
+    kept = checkpoints.on_host(state)
+    state["optimizer"][0]["step"].add_(1)  # type: ignore[index]
+    assert kept == {"optimizer": {0: {"step": torch.ones(())}}, "step": 3}

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from nlijob.gpu.writer import Writer
+
+
+def test_the_caller_goes_on_while_something_is_written() -> None:
+    writer, may_end, done = Writer(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        assert may_end.wait(10)
+        done.set()
+
+    writer.do(write)
+    assert not done.is_set()
+    may_end.set()
+    writer.wait()
+    assert done.is_set()
+
+
+def test_things_are_written_in_order() -> None:
+    writer, written = Writer(), list[int]()
+    for i in range(5):
+        writer.do(lambda i=i: written.append(i))  # type: ignore[misc]
+    writer.wait()
+    assert written == [0, 1, 2, 3, 4]
+
+
+def test_a_fault_while_writing_comes_out_where_it_is_waited_for() -> None:
+    writer = Writer()
+
+    def full() -> None:
+        raise OSError("no space left")
+
+    writer.do(full)
+    with pytest.raises(OSError, match="no space"):
+        writer.wait()
+    writer.wait()  # told once
