@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import axe_core_python
+import axe_playwright_python
 import websocket
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -176,7 +176,7 @@ def _is_complaint(event: dict[str, Any]) -> bool:
 
 def serious_faults(tab: Tab) -> list[dict[str, str]]:
     """What axe-core calls serious or critical, with everything that can be opened open."""
-    axe = Path(axe_core_python.__file__).with_name("axe.min.js")
+    axe = Path(axe_playwright_python.__file__).with_name("axe.min.js")
     tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
     found: list[dict[str, str]] = tab.evaluate(
         """(async () => {
