@@ -18,7 +18,7 @@ pytestmark = [
 ON_GPU = (*jobs.SMALL_DEMO, "--device", "cuda", "--set", "report.sample_interval_s=0.5")
 CLASSIFICATION = (
     *("--set", "model.head='sequence-classification'", "--set", "prompt.verbalizers=[]"),
-    *("--learning-rate", "1e-3"),
+    *("--learning-rate", "1e-3", "--set", "eval.few_shot=0"),
 )
 
 
