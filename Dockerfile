@@ -14,11 +14,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # What changes seldom comes first, so that a change of code rebuilds in seconds.
-COPY tools/install-torch.sh requirements/image.lock /tmp/setup/
+COPY tools/install-torch.sh /tmp/setup/tools/
+COPY requirements/image.lock requirements/torch.lock /tmp/setup/requirements/
 RUN python3 -m venv /opt/nlijob \
-    && bash /tmp/setup/install-torch.sh /opt/nlijob/bin/python "$TORCH_BACKEND" \
+    && bash /tmp/setup/tools/install-torch.sh /opt/nlijob/bin/python "$TORCH_BACKEND" \
     && /opt/nlijob/bin/pip install --no-cache-dir --no-deps --require-hashes \
-        --requirement /tmp/setup/image.lock \
+        --requirement /tmp/setup/requirements/image.lock \
     && rm -rf /tmp/setup
 
 COPY entrypoint.py /app/

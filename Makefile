@@ -17,7 +17,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-.venv/.ready: pyproject.toml requirements/constraints.txt tools/setup-venv.sh tools/install-torch.sh
+.venv/.ready: pyproject.toml requirements/constraints.txt requirements/torch.lock tools/setup-venv.sh tools/install-torch.sh
 	@PYTHON=$(PYTHON) tools/setup-venv.sh
 
 report: .venv/.ready ## run the job: RECIPE=demo (default), phi2, ...; RUN=runs/<id> renders again; ARGS="--epochs 3"

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # install-torch.sh PYTHON BACKEND: the locked version of torch for PYTHON's environment.
-# BACKEND: pypi (PyPI's build, on Linux with CUDA 13's libraries), cpu, or another build by the name
-# that uv knows it by, such as cu126 for Pascal, Volta and older drivers.
+# BACKEND: pypi (PyPI's build for Linux with CUDA 13's libraries, checked by hash), cpu, or another
+# build by the name that uv knows it by, such as cu126 for Pascal, Volta and older drivers.
 set -euo pipefail
 
 python=$1 backend=$2
-torch=torch==2.13.0
+lock=$(dirname "$0")/../requirements/torch.lock
+torch=$(grep -oE '^torch==[0-9.]+' "$lock")
 pip() { "$python" -m pip -qq --no-cache-dir --disable-pip-version-check "$@"; }
 
 if [ "$backend" = pypi ]; then
-    pip install "$torch"
+    pip install --no-deps --require-hashes --requirement "$lock"
     exit
 fi
 # The configured package index first: it may carry the build under its local version.

@@ -3,6 +3,7 @@
 #   requirements/constraints.txt  versions for make
 #   requirements/image.lock       versions and hashes for the image. Torch is not in it, nor what only
 #                                 torch needs: its build depends on the GPU (tools/install-torch.sh).
+#   requirements/torch.lock       versions and hashes of those, of PyPI's build for Linux with CUDA
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,3 +18,9 @@ torch_only=$(grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' requir
     grep -v '^nvidia-ml-py$' | sort -u)
 compile --extra s3 --extra gs --generate-hashes $(printf -- '--no-emit-package %s ' $torch_only) \
     --output-file requirements/image.lock
+others=$(grep -oE '^[a-zA-Z0-9._-]+' requirements/image.lock | sort -u)
+grep -E '^torch==' requirements/constraints.txt |
+    .venv/bin/uv pip compile --quiet --no-header --no-annotate --generate-hashes \
+        --python-platform x86_64-unknown-linux-gnu --python-version 3.12 \
+        --constraint requirements/constraints.txt $(printf -- '--no-emit-package %s ' $others) \
+        --output-file requirements/torch.lock -

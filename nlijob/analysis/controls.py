@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nlijob.analysis.statistics import paired_difference, wilson_interval
 from nlijob.analysis.wording import interval, p_value, percent, plural, points
-from nlijob.records import Control, ControlKind, Prediction
+from nlijob.records import SIGNIFICANT, Control, ControlKind, Prediction
 
 
 def build_controls(
@@ -28,19 +28,27 @@ def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[str]:
     """What the controls say against the figures, in sentences."""
     for control in controls:
         over = control.tuned_over_it
-        told_apart = over.difference > 0 and over.mcnemar_p < 0.05
-        if control.kind == "few-shot" and not told_apart:
+        clear = over.mcnemar_p < SIGNIFICANT
+        if clear and over.difference > 0:
+            continue
+        figures = f"{points(over.difference)}, McNemar {p_value(over.mcnemar_p)}"
+        if control.kind == "few-shot":
+            outcome = "is worse than that" if clear else "cannot be told to be better than that"
             yield (
                 f"With {plural(shots, 'example')} in its prompt the base model alone is right for "
-                f"{percent(control.accuracy)} of the test rows; the tuned model "
-                f"({points(over.difference)}, McNemar {p_value(over.mcnemar_p)}) cannot be told to "
-                "be better than that."
+                f"{percent(control.accuracy)} of the test rows; the tuned model ({figures}) "
+                f"{outcome}."
             )
-        if control.kind == "blank premise" and not told_apart:
+        if control.kind == "blank premise":
+            outcome = (
+                "more often than with it"
+                if clear
+                else "that it reads the premise at all does not show on these rows"
+            )
             yield (
                 f"With the premise left blank the tuned model is right for "
-                f"{percent(control.accuracy)} of the test rows; that it reads the premise at all "
-                f"does not show on these rows (McNemar {p_value(over.mcnemar_p)})."
+                f"{percent(control.accuracy)} of the test rows; {outcome} (with the premise "
+                f"{figures})."
             )
 
 

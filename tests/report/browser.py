@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import axe_core_python
 import websocket
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -171,3 +172,19 @@ def _is_complaint(event: dict[str, Any]) -> bool:
         "Runtime.consoleAPICalled",
         "Log.entryAdded",
     )
+
+
+def serious_faults(tab: Tab) -> list[dict[str, str]]:
+    """What axe-core calls serious or critical, with everything that can be opened open."""
+    axe = Path(axe_core_python.__file__).with_name("axe.min.js")
+    tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
+    found: list[dict[str, str]] = tab.evaluate(
+        """(async () => {
+            for (const one of document.querySelectorAll("details")) one.open = true;
+            const { violations } = await axe.run();
+            return violations
+                .filter((fault) => ["serious", "critical"].includes(fault.impact))
+                .map((fault) => ({ rule: fault.id, where: fault.nodes[0].html }));
+        })()"""
+    )
+    return found

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import axe_core_python
 import pytest
 
 from nlijob.report.render import render
-from tests.report.browser import Tab, find_chromium, open_tab
+from tests.report.browser import Tab, serious_faults
 from tests.synthetic import Spec, build_run
 
 pytestmark = pytest.mark.browser
@@ -19,15 +17,6 @@ SPECS = {
     "classification": Spec(head="sequence-classification"),
     "hostile": Spec(hostile=True),
 }
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Tab]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium on this machine; name one with CHROMIUM=/path/to/it")
-    with open_tab(program) as tab:
-        yield tab
 
 
 @pytest.fixture(scope="module")
@@ -209,22 +198,6 @@ def test_axe_finds_what_is_wrong_with_a_page(tab: Tab, tmp_path: Path) -> None:
     bad.write_text("<title>x</title><p style='color: #ccc'>pale</p><img src='data:,'>")
     tab.open(bad.as_uri())
     assert {"color-contrast", "image-alt"} <= {fault["rule"] for fault in serious_faults(tab)}
-
-
-def serious_faults(tab: Tab) -> list[dict[str, str]]:
-    """What axe-core calls serious or critical, with everything that can be opened open."""
-    axe = Path(axe_core_python.__file__).with_name("axe.min.js")
-    tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
-    found: list[dict[str, str]] = tab.evaluate(
-        """(async () => {
-            for (const one of document.querySelectorAll("details")) one.open = true;
-            const { violations } = await axe.run();
-            return violations
-                .filter((fault) => ["serious", "critical"].includes(fault.impact))
-                .map((fault) => ({ rule: fault.id, where: fault.nodes[0].html }));
-        })()"""
-    )
-    return found
 
 
 def test_page_says_everything_with_scripts_off(tab: Tab, urls: dict[str, str]) -> None:

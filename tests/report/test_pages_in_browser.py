@@ -12,22 +12,12 @@ import pytest
 
 from nlijob.report.pages import write_comparison, write_index
 from nlijob.report.render import render
-from tests.report.browser import Tab, find_chromium, open_tab
-from tests.report.test_browser import serious_faults
+from tests.report.browser import Tab, serious_faults
 from tests.synthetic import Spec, build_run
 
 pytestmark = pytest.mark.browser
 ODD = "W" * 120 + " <b>#1?%41\u202eabc"
 PAGES = ("two", "many", "hostile", "index")
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Tab]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium on this machine; name one with CHROMIUM=/path/to/it")
-    with open_tab(program) as tab:
-        yield tab
 
 
 @pytest.fixture(scope="module")

@@ -67,3 +67,10 @@ def test_the_premise_finding_claims_only_what_the_interval_bears() -> None:
     assert "not distinguishably more" in premise_finding(build_controls(RIGHT, [], ALL_ONE))
     half = rows(GOLD, [*GOLD[:45], *[0] * 16])
     assert "comes from the hypothesis alone" in premise_finding(build_controls(RIGHT, [], half))
+
+
+def test_a_control_that_is_clearly_better_is_told_as_such() -> None:
+    worse = rows(GOLD, [*GOLD[:30], *[(label + 1) % 3 for label in GOLD[30:]]])
+    few_shot, blank = control_warnings(build_controls(worse, RIGHT, RIGHT), 3)
+    assert "is worse than that" in few_shot
+    assert "more often than with it" in blank

