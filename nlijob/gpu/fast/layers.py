@@ -19,7 +19,6 @@ from torch.nn import functional
 from transformers.activations import NewGELUActivation
 
 from nlijob.gpu.fast.errors import NotServed
-from nlijob.gpu.fast.streams import Beside
 
 ADAPTER = "default"
 
@@ -54,12 +53,9 @@ class AdaptedLinear(torch.autograd.Function):
         dropout: float,
     ) -> Tensor:
         """[tokens, out]"""
-        beside = Beside(x)
-        with beside:
-            dropped, kept = torch.native_dropout(x, dropout, True) if dropout else (x, None)
-            inner = dropped @ a.t()
+        dropped, kept = torch.native_dropout(x, dropout, True) if dropout else (x, None)
+        inner = dropped @ a.t()
         out = functional.linear(x, dequantized(weight, state), bias)
-        beside.join()
         out.addmm_(inner, b.t())
         ctx.save_for_backward(dropped, kept, inner, a, b, weight)
         ctx.state, ctx.dropout = state, dropout
@@ -69,22 +65,17 @@ class AdaptedLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, A and B."""
         dropped, kept, inner, a, b, weight = ctx.saved_tensors
-        beside = Beside(grad)
-        with beside:
-            grad_inner = grad @ b
-            grad_a, grad_b = grad_inner.t() @ dropped, grad.t() @ inner
-            back = None if kept is None else _undropped(grad_inner @ a, kept, ctx.dropout)
-        grad_x = grad @ dequantized(weight, ctx.state) if ctx.needs_input_grad[0] else None
-        beside.join()
-        if grad_x is not None:
-            grad_x = grad_x.addmm_(grad_inner, a) if back is None else grad_x.add_(back)
+        grad_inner = grad @ b
+        grad_a, grad_b = grad_inner.t() @ dropped, grad.t() @ inner
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = grad @ dequantized(weight, ctx.state)
+            if kept is None:
+                grad_x.addmm_(grad_inner, a)
+            else:
+                scale = 1 / (1 - ctx.dropout)
+                grad_x.add_(torch.ops.aten.native_dropout_backward(grad_inner @ a, kept, scale))
         return grad_x, grad_a, grad_b, None, None, None, None
-
-
-def _undropped(grad: Tensor, kept: Tensor, dropout: float) -> Tensor:
-    """The gradient before dropout of one behind it."""
-    before: Tensor = torch.ops.aten.native_dropout_backward(grad, kept, 1 / (1 - dropout))
-    return before
 
 
 class FastAdapted(nn.Module):

@@ -16,7 +16,6 @@ from transformers.models.phi.modeling_phi import PhiAttention
 
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.layers import Installed, is_adapted
-from nlijob.gpu.fast.streams import Beside
 
 Group = tuple[Sequence[Any], Tensor, Tensor]
 
@@ -44,19 +43,16 @@ class RotatedProjections(torch.autograd.Function):
         dropout: float,
     ) -> tuple[Tensor, ...]:
         """Query, key, value: views of one buffer."""
-        beside = Beside(x)
-        with beside:
-            if dropout:
-                # Each layer drops values of its own, as three layers would. What is left is scaled
-                # up where it is small, behind the product with A.
-                kept = x.new_empty(3, *x.shape).bernoulli_(1 - dropout)
-                dropped = x * kept
-                inner = torch.bmm(dropped, a.transpose(1, 2)).mul_(1 / (1 - dropout))
-            else:
-                dropped, kept = x, None
-                inner = (x @ a.flatten(0, 1).t()).view(len(x), 3, -1).transpose(0, 1)
         out = functional.linear(x, weight, bias)
-        beside.join()
+        if dropout:
+            # each layer drops values of its own, as three layers would; what is left is scaled up
+            # where it is small, behind the product with A
+            kept = x.new_empty(3, *x.shape).bernoulli_(1 - dropout)
+            dropped = x * kept
+            inner = torch.bmm(dropped, a.transpose(1, 2)).mul_(1 / (1 - dropout))
+        else:
+            dropped, kept = x, None
+            inner = (x @ a.flatten(0, 1).t()).view(len(x), 3, -1).transpose(0, 1)
         out.view(len(x), 3, -1).transpose(0, 1).baddbmm_(inner, b.transpose(1, 2))
         parts = out.view(len(x), 3, heads, -1)
         _rotate(parts[:, :2], cosine, sine)
@@ -72,21 +68,20 @@ class RotatedProjections(torch.autograd.Function):
         _rotate(grad[:, :2], cosine, -sine)
         grad = grad.flatten(1)  # [tokens, 3 out]
         each = grad.view(len(grad), 3, -1).transpose(0, 1)  # [3, tokens, out]
-        beside = Beside(grad)
-        with beside:
-            grad_inner = torch.bmm(each, b)  # [3, tokens, r]
-            grad_b = torch.bmm(each.transpose(1, 2), inner)
-            if kept is None:
-                flat = grad_inner.transpose(0, 1).flatten(1)  # [tokens, 3 r]
-                grad_a = (flat.t() @ dropped).view_as(a)
-            else:
-                grad_inner.mul_(1 / (1 - ctx.dropout))
-                grad_a = torch.bmm(grad_inner.transpose(1, 2), dropped)
-                back = torch.bmm(grad_inner, a).mul_(kept).sum(0)
+        grad_inner = torch.bmm(each, b)  # [3, tokens, r]
+        grad_b = torch.bmm(each.transpose(1, 2), inner)
         grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        beside.join()
-        if grad_x is not None:
-            grad_x = grad_x.addmm_(flat, a.flatten(0, 1)) if kept is None else grad_x.add_(back)
+        if kept is None:
+            beside = grad_inner.transpose(0, 1).flatten(1)  # [tokens, 3 r]
+            grad_a = (beside.t() @ dropped).view_as(a)
+            if grad_x is not None:
+                grad_x.addmm_(beside, a.flatten(0, 1))
+        else:
+            grad_inner.mul_(1 / (1 - ctx.dropout))
+            grad_a = torch.bmm(grad_inner.transpose(1, 2), dropped)
+            if grad_x is not None:
+                for back, mask in zip(torch.bmm(grad_inner, a), kept, strict=True):
+                    grad_x.addcmul_(back, mask)
         return grad_x, grad_a, grad_b, None, None, None, None, None, None
 
 
