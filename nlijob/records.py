@@ -144,6 +144,11 @@ class Prediction:
     """Length of the model input."""
 
 
+def of_split(predictions: Iterable[Prediction], split: Split) -> list[Prediction]:
+    """The predictions on one split's rows, in their order."""
+    return [prediction for prediction in predictions if prediction.split == split]
+
+
 @dataclass(frozen=True)
 class SplitScore:
     """One model on one split."""

@@ -15,6 +15,7 @@ from nlijob.records import (
     Generation,
     Occlusion,
     Prediction,
+    of_split,
 )
 
 
@@ -217,7 +218,7 @@ def _row(pair: Pair, example: Example) -> CaseRow:
 
 
 def _test_rows(predictions: Iterable[Prediction]) -> dict[int, Prediction]:
-    rows = [prediction for prediction in predictions if prediction.split == "test"]
+    rows = of_split(predictions, "test")
     by_index = {prediction.index: prediction for prediction in rows}
     if len(by_index) != len(rows):
         raise ValueError("a test row was labelled twice by one model")

@@ -11,7 +11,7 @@ from typing import Any
 
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.statistics import holm, paired_difference
-from nlijob.records import Example, PairedDifference, Prediction, Results
+from nlijob.records import SIGNIFICANT, Example, PairedDifference, Prediction, Results
 
 KIND = "nlijob compare"
 
@@ -112,7 +112,7 @@ class Against:
     @property
     def told_apart(self) -> bool:
         """Whether one of the two tuned models is right on more rows than chance explains."""
-        return self.p < 0.05
+        return self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)

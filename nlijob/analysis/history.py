@@ -19,7 +19,7 @@ from typing import Any, Literal
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_outcome, wrong_rows
 from nlijob.analysis.statistics import holm, paired_difference
-from nlijob.records import PairedDifference, Results, RunRecord, read
+from nlijob.records import SIGNIFICANT, PairedDifference, Results, RunRecord, read
 from nlijob.rundir import RunDir
 
 KIND = "nlijob index"
@@ -79,7 +79,7 @@ class Check:
     @property
     def is_below(self) -> bool:
         """Whether the newest is right on fewer rows, and on more fewer than chance explains."""
-        return self.p < 0.05 and self.difference.difference < 0
+        return self.p < SIGNIFICANT and self.difference.difference < 0
 
 
 @dataclass(frozen=True)

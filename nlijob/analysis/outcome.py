@@ -16,7 +16,7 @@ from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.resources import resource_use
 from nlijob.analysis.slices import measure_slices
-from nlijob.analysis.statistics import mcnemar_p, narrower, paired_difference_interval
+from nlijob.analysis.statistics import narrower, paired_difference
 from nlijob.analysis.times import attempt_numbers, stage_times, total_seconds
 from nlijob.analysis.warnings import (
     comparison_warnings,
@@ -47,6 +47,7 @@ from nlijob.records import (
     SplitManifest,
     Timing,
     TrainResult,
+    of_split,
     read,
     read_lines,
 )
@@ -71,8 +72,8 @@ def build_results(run: RunDir) -> Results:
     selection = read(Selection, run.selection)
     timings = _lines(Timing, run.timings)
 
-    base_rows = _test_rows(run.baseline_predictions)
-    tuned_rows = _test_rows(run.evaluate_predictions)
+    base_rows = of_split(read_lines(Prediction, run.baseline_predictions), "test")
+    tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     base = measure(base_rows, manifest.label_names)
     tuned = measure(tuned_rows, manifest.label_names)
     examples = _lines(Example, run.subset("test"))
@@ -85,9 +86,7 @@ def build_results(run: RunDir) -> Results:
         manifest.label_names,
         config.eval.cases,
     )
-    gain = (tuned.correct - base.correct) / tuned.rows
-    gain_interval = paired_difference_interval(cases.corrected, cases.newly_broken, tuned.rows)
-    p = mcnemar_p(cases.corrected, cases.newly_broken)
+    change = paired_difference(cases.corrected, cases.newly_broken, tuned.rows)
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
     comparisons = _compare_epochs(run, training.epochs, selection)
     total_s = total_seconds(timings)
@@ -106,9 +105,9 @@ def build_results(run: RunDir) -> Results:
         parameters=training.parameters,
         base=base,
         tuned=tuned,
-        gain=gain,
-        gain_interval=gain_interval,
-        mcnemar_p=p,
+        gain=change.difference,
+        gain_interval=change.interval,
+        mcnemar_p=change.mcnemar_p,
         bootstrap=bootstrap_intervals(base_rows, tuned_rows, len(manifest.label_names)),
         on_all_rows=_on_all_rows(manifest.splits["test"], tuned, cases),
         label_bias=label_bias(base, tuned),
@@ -129,9 +128,9 @@ def build_results(run: RunDir) -> Results:
             _memories(baseline, training.epochs, evaluation),
         ),
         cost=job_cost(config.report, environment, total_s),
-        gates=check_gates(config.report, tuned, gain, gain_interval),
+        gates=check_gates(config.report, tuned, change.difference, change.interval),
         warnings=(
-            *comparison_warnings(base, tuned, gain, p),
+            *comparison_warnings(base, tuned, change.difference, change.mcnemar_p),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
             *training_warnings(training.epochs, selection, comparisons),
@@ -140,20 +139,14 @@ def build_results(run: RunDir) -> Results:
     )
 
 
-def _test_rows(path: Path) -> list[Prediction]:
-    return [row for row in read_lines(Prediction, path) if row.split == "test"]
-
-
 def _compare_epochs(
     run: RunDir, epochs: Iterable[EpochResult], selection: Selection
 ) -> tuple[EpochComparison, ...]:
     """The selected epoch against each other one, row by row on validation."""
     rows = {
-        epoch.epoch: [
-            row
-            for row in read_lines(Prediction, run.epoch_predictions(epoch.epoch))
-            if row.split == "validation"
-        ]
+        epoch.epoch: of_split(
+            read_lines(Prediction, run.epoch_predictions(epoch.epoch)), "validation"
+        )
         for epoch in epochs
     }
     return compare_epochs(rows.pop(selection.epoch), rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from nlijob.analysis.wording import count, plural
-from nlijob.records import Interval, Narrowing
+from nlijob.records import SIGNIFICANT, Interval, Narrowing
 
 SPECK = 1e-9
 """What floating point may add to a whole number of points."""
@@ -23,7 +23,7 @@ def plain_gain(rows: int, bounds: Interval, p: float) -> str:
     if rows <= 0:
         raise ValueError("no rows")
     low, high = bounds.low, bounds.high
-    if p >= 0.05:
+    if p >= SIGNIFICANT:
         low, high = min(low, 0.0), max(high, 0.0)
     start = f"With {plural(rows, 'test row')}"
     end = "(95 % interval)."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +14,7 @@ from nlijob.records import (
     Results,
     WorkerOutcome,
     from_json,
+    of_split,
     read,
     read_lines,
 )
@@ -83,8 +83,8 @@ def read_test_rows(
     """
     try:
         examples = list(read_lines(Example, run.subset("test")))
-        base = _of_test(read_lines(Prediction, run.baseline_predictions))
-        tuned = _of_test(read_lines(Prediction, run.evaluate_predictions))
+        base = of_split(read_lines(Prediction, run.baseline_predictions), "test")
+        tuned = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     except OSError as error:
         reason = f"{_name(run, error.filename)} cannot be read: {error.strerror}"
         raise NoOutcomeError("damaged", reason) from error
@@ -104,10 +104,6 @@ def read_test_rows(
 
 
 # ---------------------------------------------------------------- detail
-
-
-def _of_test(predictions: Iterable[Prediction]) -> list[Prediction]:
-    return [row for row in predictions if row.split == "test"]
 
 
 def _check(results: Results) -> None:

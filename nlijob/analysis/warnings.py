@@ -18,6 +18,7 @@ from nlijob.analysis.wording import (
     points,
 )
 from nlijob.records import (
+    SIGNIFICANT,
     ClassMetrics,
     EpochComparison,
     EpochResult,
@@ -68,7 +69,7 @@ def data_warnings(manifest: Manifest) -> Iterable[str]:
 
 
 def _unclear_gain(rows: int, gain: float, p: float) -> Iterable[str]:
-    if p >= 0.05:
+    if p >= SIGNIFICANT:
         yield (
             f"The change of {points(gain)} on {plural(rows, 'test row')} cannot be told from no "
             f"change (McNemar {p_value(p)}; below 0.05 would count as a difference)."

@@ -49,6 +49,11 @@ def signed(value: float, decimals: int) -> str:
     return f"{sign}{abs(value):.{decimals}f}"
 
 
+def points_interval(low: float, high: float) -> str:
+    """An interval of a difference of two shares in points, such as "+21.0 to +44.9"."""
+    return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
+
+
 def probability(value: float) -> str:
     """A probability with two decimals; only a true 0 or 1 reads as one."""
     if value < 1 and round(value, 2) >= 1:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -366,7 +366,7 @@ class Worker:
         _, after = self._score_rows("evaluate", f"{part}, tuned", "test", self.head, rows)
         with self.loaded.model.disable_adapter():
             _, before = self._score_rows("evaluate", f"{part}, base", "test", self.head, rows)
-        tuned_answers = {prediction.index: prediction for prediction in _of_test(tuned)}
+        tuned_answers = {row.index: row for row in records.of_split(tuned, "test")}
         whole = {row.index: (row, tuned_answers[row.index]) for row in self._base_on_test()}
         return evidence.word_importance(shown, altered, whole, zip(before, after, strict=True))
 
@@ -392,7 +392,8 @@ class Worker:
         return [example for example in self.examples["test"] if example.index in indices]
 
     def _base_on_test(self) -> list[Prediction]:
-        return _of_test(records.read_lines(Prediction, self.run.baseline_predictions))
+        predictions = records.read_lines(Prediction, self.run.baseline_predictions)
+        return records.of_split(predictions, "test")
 
     def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
         first = rows["test"][0]
@@ -448,10 +449,6 @@ def _outcome(run: RunDir) -> WorkerOutcome:
             f"the whole log is {run.worker_log}",
         )
     return WorkerOutcome(ExitCode.DONE, "", "")
-
-
-def _of_test(predictions: Iterable[Prediction]) -> list[Prediction]:
-    return [prediction for prediction in predictions if prediction.split == "test"]
 
 
 def _scores_text(scores: dict[str, SplitScore]) -> str:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from nlijob.analysis.label_bias import label_bias_sentences
 from nlijob.analysis.precision import narrower_sentence
-from nlijob.analysis.wording import count, decimal, interval, percent, plural, points, signed
+from nlijob.analysis.wording import (
+    count,
+    decimal,
+    interval,
+    percent,
+    plural,
+    points,
+    points_interval,
+)
 from nlijob.records import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, columns
 from nlijob.report.view.text import percent_or, unbroken, visible
@@ -123,7 +131,7 @@ def _with(share: float, bounds: Interval | None) -> str:
 def _change(change: float, bounds: Interval | None) -> str:
     if bounds is None:
         return points(change)
-    return f"{points(change)}\n{signed(100 * bounds.low, 1)} to {signed(100 * bounds.high, 1)}"
+    return f"{points(change)}\n{points_interval(bounds.low, bounds.high)}"
 
 
 def _share_row(name: str, before: float, after: float) -> Row:

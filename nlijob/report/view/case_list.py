@@ -7,7 +7,7 @@ and of data with very long rows only as many are listed as fit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -153,12 +153,8 @@ def _listed(kind: str, row: CaseRow, codes: Sequence[str]) -> ListedRow:
         before=codes[row.base_predicted],
         after=codes[row.tuned_predicted],
         margin=signed(row.margin, 2),
-        tags=" ".join(_codes(row.tags)),
+        tags=" ".join(TAG_CODES[tag] for tag in row.tags),
     )
-
-
-def _codes(tags: Iterable[str]) -> Iterator[str]:
-    return (TAG_CODES[tag] for tag in tags)
 
 
 def _wrong_answer(row: ListedRow) -> str:

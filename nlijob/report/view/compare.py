@@ -20,10 +20,10 @@ from nlijob.analysis.wording import (
     percent,
     plural,
     points,
+    points_interval,
     probability,
     rate,
     share_of,
-    signed,
 )
 from nlijob.records import PairedDifference
 from nlijob.report.view.configuration import setting_text
@@ -186,8 +186,9 @@ def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
     """A paired difference with its interval and test, in brackets where they belong."""
     bounds = difference.interval
     return (
-        f"{points(difference.difference)} (95 % interval {signed(100 * bounds.low, 1)} to "
-        f"{signed(100 * bounds.high, 1)}; exact McNemar test {p_value(difference.mcnemar_p)}"
+        f"{points(difference.difference)} (95 % interval "
+        f"{points_interval(bounds.low, bounds.high)}; exact McNemar test "
+        f"{p_value(difference.mcnemar_p)}"
         f"{adjusted})"
     )
 
@@ -424,8 +425,7 @@ def _share(value: float, bounds: Any) -> str:
 
 def _gain(one: Figures) -> str:
     bounds = one.gain_interval
-    low, high = signed(100 * bounds.low, 1), signed(100 * bounds.high, 1)
-    return f"{points(one.gain)} ({low} to {high})"
+    return f"{points(one.gain)} ({points_interval(bounds.low, bounds.high)})"
 
 
 def _time(one: Figures) -> str:

@@ -12,7 +12,7 @@ from nlijob.analysis.wording import (
     percent,
     plural,
     points,
-    signed,
+    points_interval,
 )
 from nlijob.records import Control, Results
 from nlijob.report.view.parts import Row, Table, text_columns
@@ -74,7 +74,7 @@ def _row(control: Control, shots: int) -> Row:
             f"{percent(control.accuracy)} ({count(control.correct)} rows)",
             interval(bounds.low, bounds.high),
             points(over.difference),
-            f"{signed(100 * over.interval.low, 1)} to {signed(100 * over.interval.high, 1)}",
+            points_interval(over.interval.low, over.interval.high),
             unbroken(p_value(over.mcnemar_p)),
         )
     )

@@ -20,6 +20,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
+from nlijob.records import SIGNIFICANT
 from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Fact
@@ -319,7 +320,7 @@ def _dates(runs: Sequence[Entry]) -> str:
 
 def _check_sentence(series: Series, check: Check) -> str:
     difference = check.difference.difference
-    if check.p >= 0.05:
+    if check.p >= SIGNIFICANT:
         outcome = "cannot be told apart"
         if not check.difference.gained and not check.difference.lost:
             outcome = "right on exactly the same rows"

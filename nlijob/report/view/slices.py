@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nlijob.analysis.slices import slices_sentence, too_few_sentence
-from nlijob.analysis.wording import count, interval, p_value, percent, points, signed
+from nlijob.analysis.wording import count, interval, p_value, percent, points, points_interval
 from nlijob.records import Results, Slice
 from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken, visible
@@ -37,7 +37,6 @@ def slices_section(results: Results) -> Slices:
 
 
 def _row(one: Slice) -> Row:
-    low, high = one.change_interval.low, one.change_interval.high
     return Row(
         (
             visible(one.name),
@@ -45,7 +44,7 @@ def _row(one: Slice) -> Row:
             _accuracy(one.base_correct, one.rows, one.base_interval.low, one.base_interval.high),
             _accuracy(one.tuned_correct, one.rows, one.tuned_interval.low, one.tuned_interval.high),
             points(one.change),
-            f"{signed(100 * low, 1)} to {signed(100 * high, 1)}",
+            points_interval(one.change_interval.low, one.change_interval.high),
             "" if one.adjusted_p is None else unbroken(p_value(one.adjusted_p)),
         ),
         mark=("helped" if one.change > 0 else "hurt") if one.told_apart else "",

@@ -20,7 +20,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
-from nlijob.records import Metrics, Results
+from nlijob.records import SIGNIFICANT, Metrics, Results
 from nlijob.report.view.parts import Fact
 from nlijob.report.view.resources import total_energy_j
 from nlijob.report.view.text import unbroken, visible
@@ -79,7 +79,7 @@ def summary_section(results: Results) -> Summary:
 def _verdict(results: Results) -> tuple[str, str]:
     """The outcome in one sentence, and its tone."""
     before, after = percent(results.base.accuracy), percent(results.tuned.accuracy)
-    told_apart = results.mcnemar_p < 0.05
+    told_apart = results.mcnemar_p < SIGNIFICANT
     if told_apart and (habit := habitual_label(results.tuned)):
         return (
             f"Test accuracy went from {before} to {after}, but the tuned model answers "

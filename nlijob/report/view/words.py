@@ -61,10 +61,16 @@ def word_importance(case: Case, label_names: Sequence[str]) -> tuple[Importance,
         return ()
     return (
         _importance(
-            "base model", label_names[case.base_predicted], case, [w.base for w in _words(case)]
+            "base model",
+            label_names[case.base_predicted],
+            case,
+            [word.base for word in case.word_importance],
         ),
         _importance(
-            "tuned model", label_names[case.tuned_predicted], case, [w.tuned for w in _words(case)]
+            "tuned model",
+            label_names[case.tuned_predicted],
+            case,
+            [word.tuned for word in case.word_importance],
         ),
     )
 
@@ -75,16 +81,12 @@ def not_tried(case: Case) -> str:
     return f"{plural(passed, 'word')} beyond the first of each text not tried." if passed else ""
 
 
-def _words(case: Case) -> tuple[OccludedWord, ...]:
-    return case.word_importance
-
-
 def _stretches(segments: Iterable[Segment]) -> tuple[Stretch, ...]:
     return tuple(Stretch(visible(s.text), s.kind == "only here") for s in segments)
 
 
 def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -> Importance:
-    weighted = list(zip(_words(case), weights, strict=True))
+    weighted = list(zip(case.word_importance, weights, strict=True))
     texts = {"premise": case.premise, "hypothesis": case.hypothesis}
     ranked = sorted(weighted, key=lambda pair: -abs(pair[1]))[:TOP_WORDS]
     top = [
