@@ -8,7 +8,7 @@ adapters as ever.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import bitsandbytes as bnb
@@ -187,15 +187,17 @@ def serve(
     model: nn.Module,
     adapters: Sequence[tuple[Any, Tensor, Tensor]],
     dense: bool,
+    there: Mapping[int, Tensor],
 ) -> None:
     """Put the fast classes on a model's layers.
 
     `adapters` has each LoRA layer with its A and (scaled) B in the compute dtype. `dense`: keep
     every 4-bit weight dequantised, beside the 4-bit one; else that is done each time it is used.
+    `there` has weights that are dequantised already, by their linear layer's id.
     """
     adapted = {id(layer.get_base_layer()) for layer, _, _ in adapters}
     for layer, a, b in adapters:
-        weight, state, bias = _parts(layer.get_base_layer(), dense, a.dtype)
+        weight, state, bias = _parts(layer.get_base_layer(), dense, a.dtype, there)
         installed.put(
             layer,
             FastAdapted,
@@ -204,13 +206,13 @@ def serve(
             fast_bias=bias,
             fast_a=a,
             fast_b=b,
-            fast_dropout=float(getattr(layer.lora_dropout[ADAPTER], "p", 0.0)),
+            fast_dropout=dropout_of(layer),
         )
     for module in list(model.modules()):
         if isinstance(module, NewGELUActivation):
             installed.put(module, FastGelu)
         elif dense and isinstance(module, bnb.nn.Linear4bit) and id(module) not in adapted:
-            weight, _, bias = _parts(module, dense, module.compute_dtype)
+            weight, _, bias = _parts(module, dense, module.compute_dtype, there)
             installed.put(module, FastDense, fast_weight=weight, fast_bias=bias)
 
 
@@ -220,15 +222,32 @@ def dense_bytes(model: nn.Module, dtype: torch.dtype) -> int:
     return sum(layer.in_features * layer.out_features * dtype.itemsize for layer in layers)
 
 
-def _parts(layer: nn.Linear, dense: bool, dtype: torch.dtype) -> tuple[Tensor, Any, Tensor | None]:
+def dropout_of(layer: Any) -> float:
+    """The share of values that a LoRA layer drops."""
+    return float(getattr(layer.lora_dropout[ADAPTER], "p", 0.0))
+
+
+def base_weight(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
+    """[out, in]: the values of a linear layer's weight, quantised or not, in the compute dtype.
+
+    Raises NotServed where a 4-bit weight was quantised from another.
+    """
+    state = getattr(layer.weight, "quant_state", None)
+    if state is not None and state.dtype != dtype:
+        raise NotServed(f"weights quantised from {state.dtype}, computed in {dtype}")
+    return dequantized(layer.weight.detach(), state).to(dtype)
+
+
+def _parts(
+    layer: nn.Linear, dense: bool, dtype: torch.dtype, there: Mapping[int, Tensor]
+) -> tuple[Tensor, Any, Tensor | None]:
     """Weight, its quantisation state or None, and bias, in the compute dtype."""
     state = getattr(layer.weight, "quant_state", None)
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
-    weight = layer.weight.detach()
-    if state is None:
-        return weight.to(dtype), None, bias
+    if id(layer) in there:
+        return there[id(layer)], None, bias
+    if dense or state is None:
+        return base_weight(layer, dtype).contiguous(), None, bias
     if state.dtype != dtype:
         raise NotServed(f"weights quantised from {state.dtype}, computed in {dtype}")
-    if dense:
-        return dequantized(layer.weight.data, state).contiguous(), None, bias
     return layer.weight.data, state, bias

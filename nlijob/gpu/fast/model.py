@@ -37,14 +37,19 @@ class FastModel:
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
-        triples = phi.triples(loaded.model) if dense else []
-        together = {id(layer) for triple in triples for layer in triple}
-        groups = [*triples, *((layer,) for layer in layers if id(layer) not in together)]
+        together = phi.groups(loaded.model) if dense else []
+        done = {id(layer) for group in together for layer in group}
+        groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
         self._installed = Installed()
+        there: dict[int, Tensor] = {}
         try:
-            serve(self._installed, loaded.model, _single(self.adapter), dense)
-            phi.serve(self._installed, loaded.model, self.adapter.adapters[: len(triples)])
+            if together:
+                adapters = self.adapter.adapters[: len(together)]
+                decoder = phi.Decoder(loaded.model, adapters, loaded.compute_dtype)
+                decoder.install(self._installed)
+                there = decoder.dense
+            serve(self._installed, loaded.model, _single(self.adapter), dense, there)
         except BaseException:
             self.close()
             raise

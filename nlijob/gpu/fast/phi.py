@@ -1,7 +1,7 @@
-"""Phi's attention with query, key and value as one product, rotated where they lie.
+"""Phi computed by `parallel`: what of it is served, and how it is put into the library's model.
 
-The library's own layer computes the same by some forty kernels more. It serves everything that
-this does not: other architectures, adapters on some of the three, generation with its cache.
+The library's own layers serve everything else: other architectures, adapters on other layers,
+generation with its cache.
 """
 
 from __future__ import annotations
@@ -11,170 +11,170 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers.models.phi.modeling_phi import PhiAttention
+from transformers.activations import NewGELUActivation
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.phi.modeling_phi import PhiModel
 
-from nlijob.gpu.fast.attention import attend
-from nlijob.gpu.fast.layers import Installed, is_adapted
+from nlijob.gpu.fast import kernels, parallel
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.layers import ADAPTER, Installed, base_weight, dropout_of, is_adapted
+from nlijob.gpu.fast.parallel import Pack, Room, Sizes, Weights
 
 Group = tuple[Sequence[Any], Tensor, Tensor]
+"""LoRA layers, their As [layers, r, in] and scaled Bs [layers, out, r]."""
 
 
-class RotatedProjections(torch.autograd.Function):
-    """Three adapted linear layers on one input, and the rotary embedding of two of them.
+def groups(model: nn.Module) -> list[list[Any]]:
+    """The LoRA layers that `Decoder` serves: queries, keys and values, then outputs where adapted.
 
-    x [tokens, in], As [3, r, in], scaled Bs [3, out, r], W [3 out, in], bias [3 out], cosine and
-    sine [tokens, 1, 1, half] -> query, key and value, each [tokens, heads, width]. The first
-    2 * half of the width are rotated (Su et al., 2021, RoFormer), as pairs half apart. Gradients
-    go to x, As and Bs.
+    Empty where it does not serve the model, its options or its adapter.
     """
+    models = [module for module in model.modules() if isinstance(module, PhiModel)]
+    if len(models) != 1 or not _is_plain(models[0]):
+        return []
+    attentions = [layer.self_attn for layer in models[0].layers]
+    heads = [layer for a in attentions for layer in (a.q_proj, a.k_proj, a.v_proj)]
+    outputs = [a.dense for a in attentions]
+    others = [linear for layer in models[0].layers for linear in (layer.mlp.fc1, layer.mlp.fc2)]
+    if any(map(is_adapted, others)) or not all(map(is_adapted, heads)):
+        return []
+    if any(map(is_adapted, outputs)) and not all(map(is_adapted, outputs)):
+        return []
+    adapted = [*heads, *outputs] if is_adapted(outputs[0]) else heads
+    ranks = {layer.r[ADAPTER] for layer in adapted}
+    if len(ranks) > 1 or ranks.pop() % kernels.EIGHT or len(set(map(dropout_of, adapted))) > 1:
+        return []
+    return [heads, outputs] if is_adapted(outputs[0]) else [heads]
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether sizes and options are those that `parallel` computes with."""
+    config, attention = model.config, model.layers[0].self_attn
+    sizes = (config.hidden_size, config.intermediate_size, attention.head_dim)
+    return (
+        len(model.layers) > 1
+        and not attention.qk_layernorm
+        and attention.num_key_value_groups == 1
+        and not (config.attention_dropout or config.resid_pdrop or config.embd_pdrop)
+        and isinstance(model.layers[0].mlp.activation_fn, NewGELUActivation)
+        and not any(size % kernels.EIGHT for size in (*sizes, attention.rotary_ndims // 2))
+        and max(sizes) <= kernels.MOST_WIDTH
+    )
+
+
+class FastPhiModel(nn.Module):
+    """Phi on a pack; without a pack's bounds, the library's own."""
+
+    fast_decoder: Decoder
+
+    def forward(self, input_ids: Tensor | None = None, **options: Any) -> Any:
+        """[1, tokens] -> last hidden state [1, tokens, width], as the library's own."""
+        model: Any = self
+        if options.get("cu_seq_lens_q") is None:
+            return super().forward(input_ids=input_ids, **options)
+        x = model.embed_tokens(input_ids)
+        angles = model.rotary_emb(x, position_ids=options["position_ids"])
+        half = angles[0].shape[-1] // 2
+        cosine, sine = (part[0, :, :half].contiguous() for part in angles)
+        scaling = model.layers[0].self_attn.scaling
+        pack = Pack(cosine, sine, options["cu_seq_lens_q"], options["max_length_q"], scaling)
+        hidden = self.fast_decoder(x[0], pack, self.training)
+        return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
+
+
+class Decoder:
+    """All decoder layers of a Phi model, with dequantised weights of its own."""
+
+    def __init__(self, model: nn.Module, adapters: Sequence[Group], dtype: torch.dtype) -> None:
+        """`adapters`: those of `groups`. Raises NotServed, torch.OutOfMemoryError."""
+        self._model = next(module for module in model.modules() if isinstance(module, PhiModel))
+        device = self._model.embed_tokens.weight.device
+        kernels.compile_for(device, dtype)
+        self._switch = adapters[0][0][0]
+        self._dropout = dropout_of(self._switch)
+        self._leaves = [leaf for _, a, b in adapters for leaf in (a, b)]
+        layers: Any = self._model.layers
+        rank = self._switch.r[ADAPTER]
+        sizes = Sizes(
+            layers=len(layers),
+            width=self._model.config.hidden_size,
+            wide=self._model.config.intermediate_size,
+            head=layers[0].self_attn.head_dim,
+            rank=rank,
+            out_rank=rank if len(adapters) > 1 else 0,
+        )
+        self._norms = [layer.input_layernorm for layer in layers]
+        if any(norm.weight.dtype != dtype for norm in self._norms):
+            raise NotServed(f"layer norms in {self._norms[0].weight.dtype}, computed in {dtype}")
+        self._weights = Weights(sizes, device, dtype)
+        self.dense: dict[int, Tensor] = {}
+        """A linear layer's id -> its weight [out, in], where that lies now."""
+        for number, layer in enumerate(layers):
+            self._take(number, layer, dtype)
+
+    def install(self, installed: Installed) -> None:
+        """Have the model compute by this."""
+        installed.put(self._model, FastPhiModel, fast_decoder=self)
+
+    def __call__(self, x: Tensor, pack: Pack, training: bool) -> Tensor:
+        """[tokens, width] -> the same, behind the last layer and before the final norm."""
+        adapted = not self._switch.disable_adapters
+        dropout = self._dropout if training and adapted else 0.0
+        if adapted and torch.is_grad_enabled():
+            hidden: Tensor = _Decoding.apply(self, x, pack, dropout, *self._leaves)  # type: ignore[no-untyped-call]
+            return hidden
+        return self.forward(x, pack, Room(self._weights.sizes, x, False, dropout), adapted)
+
+    def forward(self, x: Tensor, pack: Pack, room: Room, adapted: bool) -> Tensor:
+        """What `parallel.forward` computes with the adapter as it is now."""
+        if adapted:
+            self._weights.place([leaf.detach() for leaf in self._leaves])
+        return parallel.forward(self._weights, self._norms, x, pack, room, adapted)
+
+    def room(self, x: Tensor, dropout: float) -> Room:
+        """Room for a forward pass that is followed by its backward pass."""
+        return Room(self._weights.sizes, x, True, dropout)
+
+    def backward(self, grad: Tensor, pack: Pack, room: Room) -> list[Tensor]:
+        """The gradients of the leaves."""
+        return parallel.backward(self._weights, self._norms, grad, pack, room)
+
+    def _take(self, number: int, layer: Any, dtype: torch.dtype) -> None:
+        """Lay a layer's weights where they are computed with."""
+        s, w = self._weights.sizes, self._weights
+        attention, mlp = layer.self_attn, layer.mlp
+        heads = zip(
+            (attention.q_proj, attention.k_proj, attention.v_proj),
+            w.first[number, s.heads, : s.width].chunk(3),
+            w.heads_bias[number].chunk(3),
+            strict=True,
+        )
+        parts = [
+            *heads,
+            (mlp.fc1, w.first[number, s.up, : s.width], w.up_bias[number]),
+            (attention.dense, w.out[number, : s.width], w.residual_bias[number]),
+            (mlp.fc2, w.down[number, :, : s.wide], w.residual_bias[number]),
+        ]
+        for module, weight, bias in parts:
+            base = module.get_base_layer() if is_adapted(module) else module
+            weight.copy_(base_weight(base, dtype))
+            bias.add_(base.bias.detach())
+            self.dense[id(base)] = weight
+
+
+class _Decoding(torch.autograd.Function):
+    """The layers as one step of autograd; gradients go to the adapter's leaves alone."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        a: Tensor,
-        b: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        cosine: Tensor,
-        sine: Tensor,
-        heads: int,
-        dropout: float,
-    ) -> tuple[Tensor, ...]:
-        """Query, key, value: views of one buffer."""
-        out = functional.linear(x, weight, bias)
-        if dropout:
-            # each layer drops values of its own, as three layers would; what is left is scaled up
-            # where it is small, behind the product with A
-            kept = x.new_empty(3, *x.shape).bernoulli_(1 - dropout)
-            dropped = x * kept
-            inner = torch.bmm(dropped, a.transpose(1, 2)).mul_(1 / (1 - dropout))
-        else:
-            dropped, kept = x, None
-            inner = (x @ a.flatten(0, 1).t()).view(len(x), 3, -1).transpose(0, 1)
-        out.view(len(x), 3, -1).transpose(0, 1).baddbmm_(inner, b.transpose(1, 2))
-        parts = out.view(len(x), 3, heads, -1)
-        _rotate(parts[:, :2], cosine, sine)
-        ctx.save_for_backward(dropped, kept, inner, a, b, weight, cosine, sine)
-        ctx.dropout = dropout
-        return parts.unbind(1)
+        ctx: Any, decoder: Decoder, x: Tensor, pack: Pack, dropout: float, *_: Tensor
+    ) -> Tensor:
+        ctx.decoder, ctx.pack = decoder, pack
+        ctx.room = decoder.room(x, dropout)
+        return decoder.forward(x, pack, ctx.room, True)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, As and Bs."""
-        dropped, kept, inner, a, b, weight, cosine, sine = ctx.saved_tensors
-        grad = torch.stack(grads, 1)
-        _rotate(grad[:, :2], cosine, -sine)
-        grad = grad.flatten(1)  # [tokens, 3 out]
-        each = grad.view(len(grad), 3, -1).transpose(0, 1)  # [3, tokens, out]
-        grad_inner = torch.bmm(each, b)  # [3, tokens, r]
-        grad_b = torch.bmm(each.transpose(1, 2), inner)
-        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
-        if kept is None:
-            beside = grad_inner.transpose(0, 1).flatten(1)  # [tokens, 3 r]
-            grad_a = (beside.t() @ dropped).view_as(a)
-            if grad_x is not None:
-                grad_x.addmm_(beside, a.flatten(0, 1))
-        else:
-            grad_inner.mul_(1 / (1 - ctx.dropout))
-            grad_a = torch.bmm(grad_inner.transpose(1, 2), dropped)
-            if grad_x is not None:
-                for back, mask in zip(torch.bmm(grad_inner, a), kept, strict=True):
-                    grad_x.addcmul_(back, mask)
-        return grad_x, grad_a, grad_b, None, None, None, None, None, None
-
-
-class FastPhiAttention(nn.Module):
-    """Phi's attention on a pack; without a pack's bounds, the library's own."""
-
-    fast_weight: Tensor
-    fast_bias: Tensor
-    fast_a: Tensor
-    fast_b: Tensor
-    fast_dropout: float
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        position_embeddings: tuple[Tensor, Tensor],
-        *arguments: Any,
-        **options: Any,
-    ) -> Any:
-        """[1, tokens, width] -> the same and None, as the library's own."""
-        layer: Any = self
-        bounds = options.get("cu_seq_lens_q")
-        if bounds is None or options.get("past_key_values") is not None:
-            return super().forward(hidden_states, position_embeddings, *arguments, **options)
-        x = hidden_states[0]
-        half = layer.rotary_ndims // 2
-        cosine, sine = (part[0, :, None, None, :half] for part in position_embeddings)
-        heads = layer.config.num_attention_heads
-        if layer.q_proj.disable_adapters:
-            parts = functional.linear(x, self.fast_weight, self.fast_bias).view(
-                len(x), 3, heads, -1
-            )
-            _rotate(parts[:, :2], cosine, sine)
-            query, key, value = parts.unbind(1)
-        else:
-            query, key, value = RotatedProjections.apply(
-                x,
-                self.fast_a,
-                self.fast_b,
-                self.fast_weight,
-                self.fast_bias,
-                cosine,
-                sine,
-                heads,
-                self.fast_dropout if self.training else 0.0,
-            )  # type: ignore[no-untyped-call]
-        out = attend(query, key, value, bounds, options["max_length_q"], layer.scaling)
-        return layer.dense(out.flatten(1).unsqueeze(0)), None
-
-
-def triples(model: nn.Module) -> list[tuple[Any, ...]]:
-    """Query, key and value of each attention that can be computed as one product."""
-    return [
-        (layer.q_proj, layer.k_proj, layer.v_proj)
-        for layer in _attentions(model)
-        if not layer.qk_layernorm
-        and layer.num_key_value_groups == 1
-        and not layer.attention_dropout
-        and all(map(is_adapted, (layer.q_proj, layer.k_proj, layer.v_proj)))
-    ]
-
-
-def serve(installed: Installed, model: nn.Module, groups: Sequence[Group]) -> None:
-    """Put the fast class on each attention whose three layers are a group.
-
-    The layers have their fast class and their dense weights by now; these become views of one.
-    """
-    of_layer = {id(group[0][0]): group for group in groups}
-    for attention in _attentions(model):
-        if id(attention.q_proj) in of_layer:
-            layers, a, b = of_layer[id(attention.q_proj)]
-            weight = torch.cat([layer.fast_weight for layer in layers])
-            for layer, part in zip(layers, weight.chunk(3), strict=True):
-                layer.fast_weight = part
-            installed.put(
-                attention,
-                FastPhiAttention,
-                fast_weight=weight,
-                fast_bias=torch.cat([layer.fast_bias for layer in layers]),
-                fast_a=a,
-                fast_b=b,
-                fast_dropout=layers[0].fast_dropout,
-            )
-
-
-def _attentions(model: nn.Module) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, PhiAttention)]
-
-
-def _rotate(parts: Tensor, cosine: Tensor, sine: Tensor) -> None:
-    """Rotate [tokens, n, heads, width] in place by angles of [tokens, 1, 1, half]."""
-    half = cosine.shape[-1]
-    first, second = parts[..., :half], parts[..., half : 2 * half]
-    turned = first * sine
-    first.mul_(cosine).addcmul_(second, sine, value=-1)
-    second.mul_(cosine).add_(turned)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.decoder.backward(grad, ctx.pack, ctx.room)
+        ctx.room = None
+        return None, None, None, None, *gradients

@@ -1,0 +1,247 @@
+// The elementwise parts of a decoder layer, each in one pass over memory.
+//
+// Compiled for one element type, FLOAT32, BFLOAT16 or FLOAT16; arithmetic is in float32. Eight
+// neighbouring values are read and written at once: widths and strides are multiples of eight.
+// Strides count elements. A block has one token, a thread one or more eights of its row.
+
+#if defined(FLOAT32)
+typedef float T;
+__device__ float up(T value) { return value; }
+__device__ T down(float value) { return value; }
+#elif defined(BFLOAT16)
+typedef unsigned short T;
+__device__ float up(T value) { return __uint_as_float((unsigned)value << 16); }
+__device__ T down(float value) {
+    T bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#else
+typedef unsigned short T;
+__device__ float up(T value) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value));
+    return wide;
+}
+__device__ T down(float value) {
+    T bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+#endif
+
+#define EACH for (int i = 0; i < 8; ++i)
+#define MOST_EIGHTS 4  // of a row in a thread's registers, with 1,024 threads 32,768 values
+
+struct __align__(16) Eight {
+    T of[8];
+};
+
+__device__ Eight& at(T* base, long place) { return *reinterpret_cast<Eight*>(base + place); }
+__device__ const Eight& at(const T* base, long place) {
+    return *reinterpret_cast<const Eight*>(base + place);
+}
+
+// The sum over the block, known to every thread.
+__device__ float block_sum(float value) {
+    __shared__ float of_warp[32];
+    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.f;
+    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+    return value;
+}
+
+// sum = x + z + bias (or x alone where z is null); normed = its layer norm; stats = mean, 1 / std.
+extern "C" __global__ void residual_norm(const T* x, const T* z, long z_stride, const T* bias,
+                                         const T* weight, const T* shift, float epsilon, T* sum,
+                                         T* normed, float* stats, int width) {
+    long row = blockIdx.x;
+    float value[MOST_EIGHTS][8];
+    float total = 0.f;
+    int n = 0;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
+        Eight a = at(x, row * width + c);
+        EACH value[n][i] = up(a.of[i]);
+        if (z) {
+            Eight b = at(z, row * z_stride + c), d = at(bias, c);
+            EACH a.of[i] = down(value[n][i] + up(b.of[i]) + up(d.of[i]));
+            EACH value[n][i] = up(a.of[i]);
+            at(sum, row * width + c) = a;
+        }
+        EACH total += value[n][i];
+    }
+    float mean = block_sum(total) / width;
+    float squares = 0.f;
+    n = 0;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n)
+        EACH squares += (value[n][i] - mean) * (value[n][i] - mean);
+    float scale = rsqrtf(block_sum(squares) / width + epsilon);
+    n = 0;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
+        Eight w = at(weight, c), s = at(shift, c), out;
+        EACH out.of[i] = down((value[n][i] - mean) * scale * up(w.of[i]) + up(s.of[i]));
+        at(normed, row * width + c) = out;
+    }
+    if (threadIdx.x == 0) {
+        stats[2 * row] = mean;
+        stats[2 * row + 1] = scale;
+    }
+}
+
+// out = residual + the gradient of x through residual_norm's layer norm, of d_normed.
+extern "C" __global__ void norm_backward(const T* x, const float* stats, const T* weight,
+                                         const T* d_normed, long d_stride, const T* residual,
+                                         long residual_stride, T* out, long out_stride, int width) {
+    long row = blockIdx.x;
+    float mean = stats[2 * row], scale = stats[2 * row + 1];
+    float grad[MOST_EIGHTS][8], normal[MOST_EIGHTS][8];
+    float grads = 0.f, products = 0.f;
+    int n = 0;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
+        Eight a = at(x, row * width + c), w = at(weight, c), d = at(d_normed, row * d_stride + c);
+        EACH {
+            grad[n][i] = up(d.of[i]) * up(w.of[i]);
+            normal[n][i] = (up(a.of[i]) - mean) * scale;
+            grads += grad[n][i];
+            products += grad[n][i] * normal[n][i];
+        }
+    }
+    grads = block_sum(grads) / width;
+    products = block_sum(products) / width;
+    n = 0;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
+        Eight r = at(residual, row * residual_stride + c), o;
+        EACH o.of[i] = down(up(r.of[i]) + scale * (grad[n][i] - grads - normal[n][i] * products));
+        at(out, row * out_stride + c) = o;
+    }
+}
+
+// Query, key and value of a token, side by side: bias on all, the rotary embedding on the first
+// 2 * half values of each head of query and key, as pairs half apart.
+extern "C" __global__ void bias_rotate(T* y, long stride, const T* bias, const T* cosine,
+                                       const T* sine, int width, int head, int half) {
+    long row = blockIdx.x;
+    for (int c = threadIdx.x * 8; c < 3 * width; c += blockDim.x * 8) {
+        int place = c % head;
+        T* here = y + row * stride;
+        bool rotates = c < 2 * width && place < 2 * half;
+        if (rotates && place >= half) continue;  // done with its partner
+        Eight a = at(here, c), p = at(bias, c);
+        if (!rotates) {
+            EACH a.of[i] = down(up(a.of[i]) + up(p.of[i]));
+            at(here, c) = a;
+            continue;
+        }
+        Eight b = at(here, c + half), q = at(bias, c + half);
+        Eight cos = at(cosine, row * half + place), sin = at(sine, row * half + place);
+        EACH {
+            float first = up(a.of[i]) + up(p.of[i]), second = up(b.of[i]) + up(q.of[i]);
+            a.of[i] = down(first * up(cos.of[i]) - second * up(sin.of[i]));
+            b.of[i] = down(second * up(cos.of[i]) + first * up(sin.of[i]));
+        }
+        at(here, c) = a;
+        at(here, c + half) = b;
+    }
+}
+
+// The gradients of query, key and value, each by itself, rotated back and laid side by side.
+extern "C" __global__ void rotate_back(const T* query, const T* key, const T* value,
+                                       const T* cosine, const T* sine, T* out, long stride,
+                                       int width, int head, int half) {
+    long row = blockIdx.x;
+    for (int c = threadIdx.x * 8; c < 3 * width; c += blockDim.x * 8) {
+        int part = c / width, inside = c % width, place = c % head;
+        const T* from = (part == 0 ? query : part == 1 ? key : value) + row * width + inside;
+        T* to = out + row * stride + c;
+        bool rotates = part < 2 && place < 2 * half;
+        if (rotates && place >= half) continue;
+        Eight a = at(from, 0);
+        if (rotates) {
+            Eight b = at(from, half);
+            Eight cos = at(cosine, row * half + place), sin = at(sine, row * half + place);
+            EACH {
+                float first = up(a.of[i]), second = up(b.of[i]);
+                a.of[i] = down(first * up(cos.of[i]) + second * up(sin.of[i]));
+                b.of[i] = down(second * up(cos.of[i]) - first * up(sin.of[i]));
+            }
+            at(to, half) = b;
+        }
+        at(to, 0) = a;
+    }
+}
+
+// GELU by its tanh approximation is v * sigmoid(2 * inner(v)).
+__device__ float inner(float v) { return 0.7978845608028654f * (v + 0.044715f * v * v * v); }
+__device__ float sigmoid(float v) { return 1.f / (1.f + __expf(-v)); }
+
+// out = gelu(u + bias), and `more` values of `beside` behind it.
+extern "C" __global__ void bias_gelu(const T* u, long u_stride, const T* bias, const T* beside,
+                                     long beside_stride, int more, T* out, long out_stride,
+                                     int width) {
+    long row = blockIdx.y;
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+    if (c < width) {
+        Eight a = at(u, row * u_stride + c), b = at(bias, c);
+        EACH {
+            float v = up(a.of[i]) + up(b.of[i]);
+            a.of[i] = down(v * sigmoid(2.f * inner(v)));
+        }
+        at(out, row * out_stride + c) = a;
+    } else if (c < width + more) {
+        at(out, row * out_stride + c) = at(beside, row * beside_stride + c - width);
+    }
+}
+
+// u = the gradient of u through bias_gelu, of d_out; beside = what lies behind d_out.
+extern "C" __global__ void gelu_backward(T* u, long u_stride, const T* bias, const T* d_out,
+                                         long d_stride, T* beside, long beside_stride, int more,
+                                         int width) {
+    long row = blockIdx.y;
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+    if (c < width) {
+        Eight a = at(u, row * u_stride + c), b = at(bias, c), d = at(d_out, row * d_stride + c);
+        EACH {
+            float v = up(a.of[i]) + up(b.of[i]);
+            float s = sigmoid(2.f * inner(v));
+            float slope = 1.5957691216057308f * (1.f + 0.134145f * v * v);
+            a.of[i] = down(up(d.of[i]) * (s + v * s * (1.f - s) * slope));
+        }
+        at(u, row * u_stride + c) = a;
+    } else if (c < width + more) {
+        at(beside, row * beside_stride + c - width) = at(d_out, row * d_stride + c);
+    }
+}
+
+// out[n] = x * kept[n] * scale, for each of n masks.
+extern "C" __global__ void drop(const T* x, const unsigned char* kept, float scale, T* out,
+                                long size, int n) {
+    long place = ((long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
+    if (place >= size) return;
+    Eight a = at(x, place);
+    for (int j = 0; j < n; ++j) {
+        Eight o;
+        EACH o.of[i] = kept[j * size + place + i] ? down(up(a.of[i]) * scale) : down(0.f);
+        at(out, j * size + place) = o;
+    }
+}
+
+// into += the sum over n of parts[n] * kept[n] * scale.
+extern "C" __global__ void add_kept(T* into, long stride, const T* parts, const unsigned char* kept,
+                                    float scale, int n, long rows, int width) {
+    long row = blockIdx.x;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8) {
+        Eight a = at(into, row * stride + c);
+        float total[8];
+        EACH total[i] = up(a.of[i]);
+        for (int j = 0; j < n; ++j) {
+            long place = (j * rows + row) * width + c;
+            Eight p = at(parts, place);
+            EACH total[i] += kept[place + i] ? up(p.of[i]) * scale : 0.f;
+        }
+        EACH a.of[i] = down(total[i]);
+        at(into, row * stride + c) = a;
+    }
+}

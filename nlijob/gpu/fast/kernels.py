@@ -1,0 +1,238 @@
+"""The elementwise parts of a decoder layer: on a GPU a CUDA kernel each, elsewhere torch's own.
+
+The kernels are compiled when they are first needed, by the compiler that comes with torch's CUDA
+libraries (NVRTC); no other compiler is asked for. Tensors are 2-D, [tokens, width], unless said
+otherwise, with rows any multiple of eight values apart; widths are multiples of `EIGHT`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nlijob.gpu.fast.errors import NotServed
+
+EIGHT = 8
+"""Values that a thread reads at once."""
+MOST_WIDTH = 32_768
+THREADS = 256
+DTYPES = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
+SOURCE = Path(__file__).with_suffix(".cu")
+KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+PARAMETERS = {
+    "residual_norm": "pplpppfpppi",
+    "norm_backward": "ppppl" + "plpli",
+    "bias_rotate": "plpppiii",
+    "rotate_back": "pppppp" + "liii",
+    "bias_gelu": "plp" + "pli" + "pli",
+    "gelu_backward": "plp" + "pl" + "pli" + "i",
+    "drop": "ppfpli",
+    "add_kept": "plppfili",
+}
+"""Each kernel's parameters in order: pointers, long and short integers, floats."""
+
+
+def compile_for(device: torch.device, dtype: torch.dtype) -> None:
+    """Have the kernels ready. Raises NotServed where they cannot be had."""
+    if device.type == "cuda":
+        _kernels(torch.cuda.current_device() if device.index is None else device.index, dtype)
+
+
+# ---------------------------------------------------------------- layer norm
+
+
+def residual_norm(
+    x: Tensor,
+    z: Tensor | None,
+    bias: Tensor,
+    weight: Tensor,
+    shift: Tensor,
+    epsilon: float,
+    total: Tensor,
+    normed: Tensor,
+    stats: Tensor,
+) -> None:
+    """Write `x + z + bias` to `total`, its layer norm to `normed`, mean and 1 / deviation to
+    `stats` [tokens, 2] in float32. Without z `total` is x itself, and stays."""
+    if x.is_cuda:
+        stride = z.stride(0) if z is not None else 0
+        part = z if z is not None else 0
+        given = (x, part, stride, bias, weight, shift, epsilon, total, normed, stats, x.shape[1])
+        _launch("residual_norm", x, _by_row(x), *given)
+        return
+    if z is not None:
+        total.copy_(x + z + bias)
+    wide = total.float()
+    variance, mean = torch.var_mean(wide, -1, correction=0)
+    stats.copy_(torch.stack([mean, torch.rsqrt(variance + epsilon)], -1))
+    normed.copy_(functional.layer_norm(total, total.shape[1:], weight, shift, epsilon))
+
+
+def norm_backward(
+    x: Tensor, stats: Tensor, weight: Tensor, d_normed: Tensor, residual: Tensor, out: Tensor
+) -> None:
+    """Write to `out`: `residual` plus the gradient of x, of what `residual_norm` made of it."""
+    if x.is_cuda:
+        strided = (d_normed, d_normed.stride(0), residual, residual.stride(0), out, out.stride(0))
+        _launch("norm_backward", x, _by_row(x), x, stats, weight, *strided, x.shape[1])
+        return
+    mean, scale = stats[:, :1], stats[:, 1:]
+    grad, normal = d_normed.float() * weight, (x.float() - mean) * scale
+    along = (grad * normal).mean(-1, keepdim=True)
+    out.copy_(residual + scale * (grad - grad.mean(-1, keepdim=True) - normal * along))
+
+
+# ---------------------------------------------------------------- attention
+
+
+def bias_rotate(y: Tensor, bias: Tensor, cosine: Tensor, sine: Tensor, head: int) -> None:
+    """Add the bias to query, key and value, side by side in y [tokens, 3 width], and rotate the
+    first values of each head (of `head` values) of query and key, as pairs half apart.
+
+    cosine, sine: [tokens, half]. Rotary embedding as in Su et al., 2021, RoFormer.
+    """
+    width, half = y.shape[1] // 3, cosine.shape[1]
+    if y.is_cuda:
+        parts = (y, y.stride(0), bias, cosine, sine)
+        _launch("bias_rotate", y, _by_row(y), *parts, width, head, half)
+        return
+    y.add_(bias)
+    _rotate(y[:, : 2 * width].view(len(y), -1, head), cosine, sine)
+
+
+def rotate_back(
+    grads: Sequence[Tensor], cosine: Tensor, sine: Tensor, out: Tensor, head: int
+) -> None:
+    """The gradients of query, key and value, [tokens, heads, head] each, of what `bias_rotate`
+    made, as gradients of what it was given: side by side in out [tokens, 3 width]."""
+    width, half = out.shape[1] // 3, cosine.shape[1]
+    query, key, value = (grad.contiguous() for grad in grads)
+    if out.is_cuda:
+        parts = (query, key, value, cosine, sine, out, out.stride(0))
+        _launch("rotate_back", out, _by_row(out), *parts, width, head, half)
+        return
+    out.copy_(torch.stack([query, key, value], 1).flatten(1))
+    _rotate(out[:, : 2 * width].view(len(out), -1, head), cosine, -sine)
+
+
+def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> None:
+    half = cosine.shape[1]
+    first, second = heads[..., :half].clone(), heads[..., half : 2 * half].clone()
+    cosine, sine = cosine[:, None], sine[:, None]
+    heads[..., :half] = first * cosine - second * sine
+    heads[..., half : 2 * half] = second * cosine + first * sine
+
+
+# ---------------------------------------------------------------- activation
+
+
+def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
+    """Write gelu(u + bias) to `out`, by the tanh approximation, and `beside` behind it."""
+    width, more = u.shape[1], beside.shape[1]
+    if u.is_cuda:
+        parts = (u, u.stride(0), bias, beside, beside.stride(0), more, out, out.stride(0), width)
+        _launch("bias_gelu", u, _by_eight(u, width + more), *parts)
+        return
+    out[:, :width] = functional.gelu(u + bias, approximate="tanh")
+    out[:, width:] = beside
+
+
+def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> None:
+    """The gradients of what `bias_gelu` was given, of d_out: u's in place, the other's to
+    `beside`."""
+    width, more = u.shape[1], beside.shape[1]
+    if u.is_cuda:
+        parts = (u, u.stride(0), bias, d_out, d_out.stride(0), beside, beside.stride(0))
+        _launch("gelu_backward", u, _by_eight(u, width + more), *parts, more, width)
+        return
+    grad = d_out[:, :width]
+    u.copy_(torch.ops.aten.gelu_backward(grad, u + bias, approximate="tanh"))
+    beside.copy_(d_out[:, width:])
+
+
+# ---------------------------------------------------------------- dropout
+
+
+def drop(x: Tensor, kept: Tensor, scale: float, out: Tensor) -> None:
+    """Write to out [n, tokens, width]: x times each of n masks of 0 and 1 (bytes), scaled."""
+    if x.is_cuda:
+        size = x.numel()
+        blocks = (-(-size // (THREADS * EIGHT)), 1)
+        parts = (x, kept, scale, out, size, len(kept))
+        _launch("drop", x, (blocks, THREADS), *parts)
+        return
+    torch.mul(x * scale, kept, out=out)
+
+
+def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
+    """Add to `into`: parts [n, tokens, width], each times its mask, scaled."""
+    if into.is_cuda:
+        n, rows, width = parts.shape
+        given = (into, into.stride(0), parts, kept, scale, n, rows, width)
+        _launch("add_kept", into, _by_row(into), *given)
+        return
+    into.add_((parts * kept).sum(0), alpha=scale)
+
+
+# ---------------------------------------------------------------- launching
+
+
+def _by_row(x: Tensor) -> tuple[tuple[int, int], int]:
+    """Blocks and threads for a block a row."""
+    eights = x.shape[1] // EIGHT
+    return (len(x), 1), min(1024, -(-eights // 32) * 32)
+
+
+def _by_eight(x: Tensor, width: int) -> tuple[tuple[int, int], int]:
+    """Blocks and threads for a thread to each eight values of rows of a width."""
+    return (-(-width // (THREADS * EIGHT)), len(x)), THREADS
+
+
+def _launch(name: str, on: Tensor, shape: tuple[tuple[int, int], int], *given: Any) -> None:
+    """Run a kernel on the current stream: tensors as pointers; strides and sizes as its
+    parameters have them."""
+    from cuda.bindings import driver
+
+    (x, y), threads = shape
+    values = tuple(v.data_ptr() if isinstance(v, Tensor) else v for v in given)
+    kinds = tuple(KINDS[letter] for letter in PARAMETERS[name])
+    kernel = _kernels(on.device.index, on.dtype)[name]
+    stream = torch.cuda.current_stream(on.device).cuda_stream
+    (status,) = driver.cuLaunchKernel(kernel, x, y, 1, threads, 1, 1, 0, stream, (values, kinds), 0)
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise RuntimeError(f"kernel {name}: {status.name}")
+
+
+@functools.cache
+def _kernels(device: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Name -> kernel, compiled for a GPU and an element type. Raises NotServed."""
+    try:
+        from cuda.bindings import driver, nvrtc
+    except ImportError as error:
+        raise NotServed(f"no compiler for CUDA kernels: {error}") from error
+    major, minor = torch.cuda.get_device_capability(device)
+    options = [f"--gpu-architecture=sm_{major}{minor}".encode(), f"-D{DTYPES[dtype]}".encode()]
+    with torch.cuda.device(device):
+        torch.cuda.current_stream()  # so that there is a context
+        program = _done(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), b"kernels.cu", 0, [], []))
+        _done(nvrtc.nvrtcCompileProgram(program, len(options), options))
+        binary = bytes(_done(nvrtc.nvrtcGetCUBINSize(program)))
+        _done(nvrtc.nvrtcGetCUBIN(program, binary))
+        module = _done(driver.cuModuleLoadData(binary))
+        return {
+            name: _done(driver.cuModuleGetFunction(module, name.encode())) for name in PARAMETERS
+        }
+
+
+def _done(answer: tuple[Any, ...]) -> Any:
+    status, *values = answer
+    if int(status) != 0:
+        raise NotServed(f"CUDA kernels could not be compiled: {status.name}")
+    return values[0] if values else None

@@ -1,0 +1,114 @@
+"""The CUDA kernels against torch's own operations on a CPU, for each element type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from nlijob.gpu.fast import kernels
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+TOKENS, WIDTH, HEAD, HALF = 5, 2400, 24, 8
+ROUNDING = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+@pytest.fixture(params=list(ROUNDING), ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    chosen: torch.dtype = request.param
+    return chosen
+
+
+def compare(dtype: torch.dtype, work: Callable[..., None], *given: Any) -> None:
+    """All tensors after the work, the kernel's and those that torch makes in float32."""
+    moved = [_on(value, GPU, dtype) for value in given]
+    wide = [_on(value, CPU, torch.float32) for value in given]
+    before = [value.clone() for value in wide if isinstance(value, Tensor)]
+    work(*moved)
+    work(*wide)
+    after = [value for value in wide if isinstance(value, Tensor)]
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    for got, expected in zip(moved, wide, strict=True):
+        if isinstance(got, Tensor):
+            rounding = ROUNDING[dtype]
+            torch.testing.assert_close(
+                got.cpu().float(), expected.float(), rtol=rounding, atol=rounding
+            )
+
+
+def _on(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """A copy there, with the same strides; what is in float64 stays in float32."""
+    if not isinstance(value, Tensor):
+        return value
+    kept = {torch.uint8: torch.uint8, torch.float64: torch.float32}
+    whole = value if value._base is None else value._base
+    moved = whole.to(device=device, dtype=kept.get(value.dtype, dtype), copy=True)
+    return moved.as_strided(value.shape, value.stride(), value.storage_offset())
+
+
+@pytest.fixture
+def values(dtype: torch.dtype) -> Callable[..., Tensor]:
+    """Random values that the element type can hold; a matrix is part of a wider one."""
+
+    def new(*shape: int) -> Tensor:
+        more = shape if len(shape) != 2 else (shape[0], shape[1] + 16)
+        return torch.randn(more).to(dtype).float()[..., : shape[-1]]
+
+    return new
+
+
+Values = Callable[..., Tensor]
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("width", [8, 264, WIDTH, 10240])
+def test_residual_norm_and_its_gradient(
+    dtype: torch.dtype, values: Values, width: int, adds: bool
+) -> None:
+    x = values(TOKENS, width).contiguous()
+    total, normed = torch.empty_like(x).copy_(x), torch.zeros_like(x)
+    stats = torch.zeros(TOKENS, 2, dtype=torch.float64)
+    z = values(TOKENS, width) if adds else None
+    vectors = [values(width) for _ in range(3)]
+    compare(dtype, kernels.residual_norm, x, z, *vectors, 1e-5, total, normed, stats)
+    mean, scale = x.mean(1), torch.rsqrt(x.var(1, correction=0) + 1e-5)
+    stats = torch.stack([mean, scale], 1).double()
+    others = [values(TOKENS, width) for _ in range(3)]
+    compare(dtype, kernels.norm_backward, x, stats, vectors[1], *others)
+
+
+def test_bias_and_rotation_and_the_way_back(dtype: torch.dtype, values: Values) -> None:
+    angle = torch.randn(TOKENS, HALF)
+    cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
+    y, bias = values(TOKENS, 3 * WIDTH), values(3 * WIDTH)
+    compare(dtype, kernels.bias_rotate, y, bias, cosine, sine, HEAD)
+    grads = [values(TOKENS, WIDTH).contiguous() for _ in range(3)]
+
+    def back(a: Tensor, b: Tensor, c: Tensor, *others: Any) -> None:
+        parts = [part.view(TOKENS, WIDTH // HEAD, HEAD) for part in (a, b, c)]
+        kernels.rotate_back(parts, *others)
+
+    compare(dtype, back, *grads, cosine, sine, values(TOKENS, 3 * WIDTH), HEAD)
+
+
+@pytest.mark.parametrize("more", [0, 16])
+def test_gelu_and_its_gradient(dtype: torch.dtype, values: Values, more: int) -> None:
+    u, bias, beside = values(TOKENS, WIDTH) * 3, values(WIDTH), values(TOKENS, more)
+    u = u.to(dtype).float()
+    compare(dtype, kernels.bias_gelu, u, bias, beside, values(TOKENS, WIDTH + more))
+    compare(dtype, kernels.gelu_backward, u, bias, values(TOKENS, WIDTH + more), beside)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_dropout_there_and_back(dtype: torch.dtype, values: Values, n: int) -> None:
+    kept = torch.empty(n, TOKENS, WIDTH, dtype=torch.uint8).bernoulli_(0.7)
+    x, out = values(TOKENS, WIDTH).contiguous(), torch.zeros(n, TOKENS, WIDTH)
+    compare(dtype, kernels.drop, x, kept, 1.25, out)
+    compare(dtype, kernels.add_kept, values(TOKENS, WIDTH), values(n, TOKENS, WIDTH), kept, 1.25)
