@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast import heads, kernels
+from nlijob.gpu.fast.heads import Pack
 
 pytestmark = [
     pytest.mark.gpu,
@@ -112,3 +114,30 @@ def test_dropout_there_and_back(dtype: torch.dtype, values: Values, n: int) -> N
     x, out = values(TOKENS, WIDTH).contiguous(), torch.zeros(n, TOKENS, WIDTH)
     compare(dtype, kernels.drop, x, kept, 1.25, out)
     compare(dtype, kernels.add_kept, values(TOKENS, WIDTH), values(n, TOKENS, WIDTH), kept, 1.25)
+
+
+@pytest.mark.parametrize("lengths", [(3, 16, 0, 57, 1), (128, 17, 100), (130, 20)])
+@pytest.mark.parametrize(("head", "half"), [(80, 16), (32, 8), (64, 32), (128, 16)])
+def test_attention_and_its_gradient(
+    dtype: torch.dtype, values: Values, head: int, half: int, lengths: tuple[int, ...]
+) -> None:
+    tokens, width = sum(lengths), 3 * head
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    angle = torch.randn(tokens, half)
+    cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
+    pack = Pack(cosine, sine, bounds, max(lengths), head, head**-0.5)
+    y, bias, grad = values(tokens, 3 * width), values(3 * width), values(tokens, width).contiguous()
+    results = []
+    for device, kind in ((GPU, dtype), (CPU, torch.float32)):
+        there = [_on(tensor, device, kind) for tensor in (y, bias, grad, cosine, sine)]
+        moved = dataclasses.replace(pack, cosine=there[3], sine=there[4], bounds=bounds.to(device))
+        with torch.no_grad():
+            attended = heads.forward(there[0], there[1], moved, True)
+            own = attended.logs is not None
+            heads.backward(attended, there[2], there[0], there[1], moved)
+        assert own == (device == GPU and kind != torch.float32 and max(lengths) <= 128)
+        results.append((attended.out.cpu().float(), there[0].cpu().float()))
+    for got, expected in zip(*results, strict=True):
+        difference = (got - expected).norm() / expected.norm()
+        assert difference < ROUNDING[dtype] / 2
+        torch.testing.assert_close(got, expected, rtol=0.1, atol=ROUNDING[dtype] * 4)

@@ -1,46 +1,9 @@
 // The elementwise parts of a decoder layer, each in one pass over memory.
 //
-// Compiled for one element type, FLOAT32, BFLOAT16 or FLOAT16; arithmetic is in float32. Eight
-// neighbouring values are read and written at once: widths and strides are multiples of eight.
-// Strides count elements. A block has one token, a thread one or more eights of its row.
+// Eight neighbouring values are read and written at once: widths and strides are multiples of
+// eight. Strides count elements. A block has one token, a thread one or more eights of its row.
 
-#if defined(FLOAT32)
-typedef float T;
-__device__ float up(T value) { return value; }
-__device__ T down(float value) { return value; }
-#elif defined(BFLOAT16)
-typedef unsigned short T;
-__device__ float up(T value) { return __uint_as_float((unsigned)value << 16); }
-__device__ T down(float value) {
-    T bits;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-#else
-typedef unsigned short T;
-__device__ float up(T value) {
-    float wide;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value));
-    return wide;
-}
-__device__ T down(float value) {
-    T bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-#endif
-
-#define EACH for (int i = 0; i < 8; ++i)
 #define MOST_EIGHTS 4  // of a row in a thread's registers, with 1,024 threads 32,768 values
-
-struct __align__(16) Eight {
-    T of[8];
-};
-
-__device__ Eight& at(T* base, long place) { return *reinterpret_cast<Eight*>(base + place); }
-__device__ const Eight& at(const T* base, long place) {
-    return *reinterpret_cast<const Eight*>(base + place);
-}
 
 // The sum over the block, known to every thread.
 __device__ float block_sum(float value) {

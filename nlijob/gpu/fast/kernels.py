@@ -1,48 +1,36 @@
 """The elementwise parts of a decoder layer: on a GPU a CUDA kernel each, elsewhere torch's own.
 
-The kernels are compiled when they are first needed, by the compiler that comes with torch's CUDA
-libraries (NVRTC); no other compiler is asked for. Tensors are 2-D, [tokens, width], unless said
-otherwise, with rows any multiple of eight values apart; widths are multiples of `EIGHT`.
+Tensors are 2-D, [tokens, width], unless said otherwise, with rows any multiple of eight values
+apart; widths are multiples of `EIGHT`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.cuda import Source
 
 EIGHT = 8
 """Values that a thread reads at once."""
 MOST_WIDTH = 32_768
 THREADS = 256
-DTYPES = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
-SOURCE = Path(__file__).with_suffix(".cu")
-KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
-PARAMETERS = {
-    "residual_norm": "pplpppfpppi",
-    "norm_backward": "ppppl" + "plpli",
-    "bias_rotate": "plpppiii",
-    "rotate_back": "pppppp" + "liii",
-    "bias_gelu": "plp" + "pli" + "pli",
-    "gelu_backward": "plp" + "pl" + "pli" + "i",
-    "drop": "ppfpli",
-    "add_kept": "plppfili",
-}
-"""Each kernel's parameters in order: pointers, long and short integers, floats."""
-
-
-def compile_for(device: torch.device, dtype: torch.dtype) -> None:
-    """Have the kernels ready. Raises NotServed where they cannot be had."""
-    if device.type == "cuda":
-        _kernels(torch.cuda.current_device() if device.index is None else device.index, dtype)
+SOURCE = Source(
+    "kernels.cu",
+    {
+        "residual_norm": "pplpppfpppi",
+        "norm_backward": "ppppl" + "plpli",
+        "bias_rotate": "plpppiii",
+        "rotate_back": "pppppp" + "liii",
+        "bias_gelu": "plp" + "pli" + "pli",
+        "gelu_backward": "plp" + "pl" + "pli" + "i",
+        "drop": "ppfpli",
+        "add_kept": "plppfili",
+    },
+)
 
 
 # ---------------------------------------------------------------- layer norm
@@ -62,10 +50,9 @@ def residual_norm(
     """Write `x + z + bias` to `total`, its layer norm to `normed`, mean and 1 / deviation to
     `stats` [tokens, 2] in float32. Without z `total` is x itself, and stays."""
     if x.is_cuda:
-        stride = z.stride(0) if z is not None else 0
-        part = z if z is not None else 0
-        given = (x, part, stride, bias, weight, shift, epsilon, total, normed, stats, x.shape[1])
-        _launch("residual_norm", x, _by_row(x), *given)
+        stride = 0 if z is None else z.stride(0)
+        given = (x, z, stride, bias, weight, shift, epsilon, total, normed, stats, x.shape[1])
+        SOURCE.launch("residual_norm", *_by_row(x), *given)
         return
     if z is not None:
         total.copy_(x + z + bias)
@@ -81,7 +68,7 @@ def norm_backward(
     """Write to `out`: `residual` plus the gradient of x, of what `residual_norm` made of it."""
     if x.is_cuda:
         strided = (d_normed, d_normed.stride(0), residual, residual.stride(0), out, out.stride(0))
-        _launch("norm_backward", x, _by_row(x), x, stats, weight, *strided, x.shape[1])
+        SOURCE.launch("norm_backward", *_by_row(x), x, stats, weight, *strided, x.shape[1])
         return
     mean, scale = stats[:, :1], stats[:, 1:]
     grad, normal = d_normed.float() * weight, (x.float() - mean) * scale
@@ -101,7 +88,7 @@ def bias_rotate(y: Tensor, bias: Tensor, cosine: Tensor, sine: Tensor, head: int
     width, half = y.shape[1] // 3, cosine.shape[1]
     if y.is_cuda:
         parts = (y, y.stride(0), bias, cosine, sine)
-        _launch("bias_rotate", y, _by_row(y), *parts, width, head, half)
+        SOURCE.launch("bias_rotate", *_by_row(y), *parts, width, head, half)
         return
     y.add_(bias)
     _rotate(y[:, : 2 * width].view(len(y), -1, head), cosine, sine)
@@ -116,7 +103,7 @@ def rotate_back(
     query, key, value = (grad.contiguous() for grad in grads)
     if out.is_cuda:
         parts = (query, key, value, cosine, sine, out, out.stride(0))
-        _launch("rotate_back", out, _by_row(out), *parts, width, head, half)
+        SOURCE.launch("rotate_back", *_by_row(out), *parts, width, head, half)
         return
     out.copy_(torch.stack([query, key, value], 1).flatten(1))
     _rotate(out[:, : 2 * width].view(len(out), -1, head), cosine, -sine)
@@ -138,7 +125,7 @@ def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, beside, beside.stride(0), more, out, out.stride(0), width)
-        _launch("bias_gelu", u, _by_eight(u, width + more), *parts)
+        SOURCE.launch("bias_gelu", *_by_eight(u, width + more), *parts)
         return
     out[:, :width] = functional.gelu(u + bias, approximate="tanh")
     out[:, width:] = beside
@@ -150,7 +137,7 @@ def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> Non
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, d_out, d_out.stride(0), beside, beside.stride(0))
-        _launch("gelu_backward", u, _by_eight(u, width + more), *parts, more, width)
+        SOURCE.launch("gelu_backward", *_by_eight(u, width + more), *parts, more, width)
         return
     grad = d_out[:, :width]
     u.copy_(torch.ops.aten.gelu_backward(grad, u + bias, approximate="tanh"))
@@ -166,7 +153,7 @@ def drop(x: Tensor, kept: Tensor, scale: float, out: Tensor) -> None:
         size = x.numel()
         blocks = (-(-size // (THREADS * EIGHT)), 1)
         parts = (x, kept, scale, out, size, len(kept))
-        _launch("drop", x, (blocks, THREADS), *parts)
+        SOURCE.launch("drop", blocks, THREADS, *parts)
         return
     torch.mul(x * scale, kept, out=out)
 
@@ -176,7 +163,7 @@ def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
     if into.is_cuda:
         n, rows, width = parts.shape
         given = (into, into.stride(0), parts, kept, scale, n, rows, width)
-        _launch("add_kept", into, _by_row(into), *given)
+        SOURCE.launch("add_kept", *_by_row(into), *given)
         return
     into.add_((parts * kept).sum(0), alpha=scale)
 
@@ -193,46 +180,3 @@ def _by_row(x: Tensor) -> tuple[tuple[int, int], int]:
 def _by_eight(x: Tensor, width: int) -> tuple[tuple[int, int], int]:
     """Blocks and threads for a thread to each eight values of rows of a width."""
     return (-(-width // (THREADS * EIGHT)), len(x)), THREADS
-
-
-def _launch(name: str, on: Tensor, shape: tuple[tuple[int, int], int], *given: Any) -> None:
-    """Run a kernel on the current stream: tensors as pointers; strides and sizes as its
-    parameters have them."""
-    from cuda.bindings import driver
-
-    (x, y), threads = shape
-    values = tuple(v.data_ptr() if isinstance(v, Tensor) else v for v in given)
-    kinds = tuple(KINDS[letter] for letter in PARAMETERS[name])
-    kernel = _kernels(on.device.index, on.dtype)[name]
-    stream = torch.cuda.current_stream(on.device).cuda_stream
-    (status,) = driver.cuLaunchKernel(kernel, x, y, 1, threads, 1, 1, 0, stream, (values, kinds), 0)
-    if status != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"kernel {name}: {status.name}")
-
-
-@functools.cache
-def _kernels(device: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Name -> kernel, compiled for a GPU and an element type. Raises NotServed."""
-    try:
-        from cuda.bindings import driver, nvrtc
-    except ImportError as error:
-        raise NotServed(f"no compiler for CUDA kernels: {error}") from error
-    major, minor = torch.cuda.get_device_capability(device)
-    options = [f"--gpu-architecture=sm_{major}{minor}".encode(), f"-D{DTYPES[dtype]}".encode()]
-    with torch.cuda.device(device):
-        torch.cuda.current_stream()  # so that there is a context
-        program = _done(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), b"kernels.cu", 0, [], []))
-        _done(nvrtc.nvrtcCompileProgram(program, len(options), options))
-        binary = bytes(_done(nvrtc.nvrtcGetCUBINSize(program)))
-        _done(nvrtc.nvrtcGetCUBIN(program, binary))
-        module = _done(driver.cuModuleLoadData(binary))
-        return {
-            name: _done(driver.cuModuleGetFunction(module, name.encode())) for name in PARAMETERS
-        }
-
-
-def _done(answer: tuple[Any, ...]) -> Any:
-    status, *values = answer
-    if int(status) != 0:
-        raise NotServed(f"CUDA kernels could not be compiled: {status.name}")
-    return values[0] if values else None

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nlijob.gpu.fast import kernels
-from nlijob.gpu.fast.attention import attend
+from nlijob.gpu.fast import heads, kernels
+from nlijob.gpu.fast.heads import Pack
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,6 @@ class Sizes:
     width: int
     wide: int
     """Of the MLP's inside."""
-    head: int
-    """Width of an attention head."""
     rank: int
     out_rank: int
     """`rank`, or 0 where the attention's output has no adapter."""
@@ -99,19 +97,6 @@ class Weights:
             self.down[:, :, s.wide :].copy_(leaves[3])
 
 
-@dataclass(frozen=True)
-class Pack:
-    """What the layers need to know of a pack."""
-
-    cosine: Tensor
-    """[tokens, half]: of the angles that half of a head's rotated values are turned by."""
-    sine: Tensor
-    bounds: Tensor
-    """[segments + 1]"""
-    longest: int
-    scaling: float
-
-
 class Room:
     """Where the layers' values go: each layer's own where they are needed again, else one place."""
 
@@ -123,8 +108,8 @@ class Room:
         self.stats = x.new_empty(n, tokens, 2, dtype=torch.float32)
         self.y = x.new_empty(n, tokens, s.of_y)
         self.wide = x.new_empty(n, tokens, s.wide + s.out_rank)
-        self.attention: list[tuple[Tensor, Sequence[Tensor]]] = []
-        """Each layer's output [tokens, heads, head], and its query, key and value."""
+        self.attended: list[heads.Attended] = []
+        """Of each layer, where it is needed again."""
         if dropout:
             inputs = 4 if s.out_rank else 3  # of query, key, value and output, each its own mask
             masks = x.new_empty(s.layers, inputs, tokens, s.width, dtype=torch.uint8)
@@ -162,30 +147,18 @@ def forward(
                 torch.bmm(dropped, a.transpose(1, 2), out=inner)
             each = y[:, s.heads].view(tokens, 3, s.width).transpose(0, 1)
             each.baddbmm_(inner, w.b[number].transpose(1, 2))
-        kernels.bias_rotate(y[:, s.heads], w.heads_bias[number], pack.cosine, pack.sine, s.head)
-        attended = _attend(y[:, s.heads], pack, room, s.head)
-        torch.mm(attended, w.out[number, : s.width + out_rank].t(), out=both)
+        attended = heads.forward(y[:, s.heads], w.heads_bias[number], pack, room.keep)
+        if room.keep:
+            room.attended.append(attended)
+        torch.mm(attended.out, w.out[number, : s.width + out_rank].t(), out=both)
         if room.dropout and out_rank:
             dropped = room.dropped[at, 3:]
-            kernels.drop(attended, room.masks[number, 3:], room.scale, dropped)
+            kernels.drop(attended.out, room.masks[number, 3:], room.scale, dropped)
             torch.mm(dropped[0], w.out[number, s.width :].t(), out=both[:, s.width :])
         kernels.bias_gelu(y[:, s.up], w.up_bias[number], both[:, s.width :], wide)
         z = both[:, : s.width]
         z.addmm_(wide, w.down[number, :, : s.wide + out_rank].t())
     return room.x[-1] + both[:, : s.width] + w.residual_bias[-1]
-
-
-def _attend(heads: Tensor, pack: Pack, room: Room, head: int) -> Tensor:
-    """[tokens, 3 width] -> [tokens, width]"""
-    # .data: what backward later writes over these values in place must not look like a fault
-    query, key, value = heads.data.view(len(heads), 3, -1, head).unbind(1)
-    if not room.keep:
-        return attend(query, key, value, pack.bounds, pack.longest, pack.scaling).flatten(1)
-    parts = [part.requires_grad_() for part in (query, key, value)]
-    with torch.enable_grad():
-        out = attend(query, key, value, pack.bounds, pack.longest, pack.scaling)
-    room.attention.append((out, parts))
-    return out.detach().flatten(1)
 
 
 def backward(
@@ -214,9 +187,8 @@ def backward(
             kernels.add_kept(d_attended, through, room.masks[number, 3:], room.scale)
         else:
             d_attended = residuals[number] @ out
-        attended, parts = room.attention[number]
-        of_parts = torch.autograd.grad(attended, parts, d_attended.view_as(attended))
-        kernels.rotate_back(of_parts, pack.cosine, pack.sine, y[:, s.heads], s.head)
+        attended, bias = room.attended[number], w.heads_bias[number]
+        heads.backward(attended, d_attended, y[:, s.heads], bias, pack)
         d_normed, d_inner = inputs[number, :, : s.width], inputs[number, :, s.width :]
         if number == 0:  # nothing is trained before the first layer
             torch.mm(y[:, s.heads], first[s.heads, s.width :], out=d_inner)
@@ -247,7 +219,7 @@ def _leaf_gradients(s: Sizes, room: Room, residuals: Tensor, inputs: Tensor) -> 
         torch.bmm(room.y[:, :, columns].transpose(1, 2), inner[:, :, ranks], out=d_b[:, part])
     gradients = [d_a.flatten(0, 1), d_b.flatten(0, 1)]
     if s.out_rank:
-        attended = torch.stack([out.detach().flatten(1) for out, _ in room.attention])
+        attended = torch.stack([attended.out for attended in room.attended])
         given = room.dropped[:, 3] if room.dropout else attended
         gradients.append(torch.bmm(residuals[:, :, s.width :].transpose(1, 2), given))
         d_out = residuals[:, :, : s.width].transpose(1, 2)

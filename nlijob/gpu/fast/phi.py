@@ -17,8 +17,9 @@ from transformers.models.phi.modeling_phi import PhiModel
 
 from nlijob.gpu.fast import kernels, parallel
 from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.heads import Pack
 from nlijob.gpu.fast.layers import ADAPTER, Installed, base_weight, dropout_of, is_adapted
-from nlijob.gpu.fast.parallel import Pack, Room, Sizes, Weights
+from nlijob.gpu.fast.parallel import Room, Sizes, Weights
 
 Group = tuple[Sequence[Any], Tensor, Tensor]
 """LoRA layers, their As [layers, r, in] and scaled Bs [layers, out, r]."""
@@ -76,8 +77,9 @@ class FastPhiModel(nn.Module):
         angles = model.rotary_emb(x, position_ids=options["position_ids"])
         half = angles[0].shape[-1] // 2
         cosine, sine = (part[0, :, :half].contiguous() for part in angles)
-        scaling = model.layers[0].self_attn.scaling
-        pack = Pack(cosine, sine, options["cu_seq_lens_q"], options["max_length_q"], scaling)
+        attention = model.layers[0].self_attn
+        bounds, longest = options["cu_seq_lens_q"], options["max_length_q"]
+        pack = Pack(cosine, sine, bounds, longest, attention.head_dim, attention.scaling)
         hidden = self.fast_decoder(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
 
@@ -89,7 +91,8 @@ class Decoder:
         """`adapters`: those of `groups`. Raises NotServed, torch.OutOfMemoryError."""
         self._model = next(module for module in model.modules() if isinstance(module, PhiModel))
         device = self._model.embed_tokens.weight.device
-        kernels.compile_for(device, dtype)
+        if device.type == "cuda":
+            kernels.SOURCE.compile(device, dtype)
         self._switch = adapters[0][0][0]
         self._dropout = dropout_of(self._switch)
         self._leaves = [leaf for _, a, b in adapters for leaf in (a, b)]
@@ -99,7 +102,6 @@ class Decoder:
             layers=len(layers),
             width=self._model.config.hidden_size,
             wide=self._model.config.intermediate_size,
-            head=layers[0].self_attn.head_dim,
             rank=rank,
             out_rank=rank if len(adapters) > 1 else 0,
         )
