@@ -125,7 +125,7 @@ def test_attention_and_its_gradient(
     bounds = torch.tensor([0, *lengths]).cumsum(0).int()
     angle = torch.randn(tokens, half)
     cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
-    pack = Pack(cosine, sine, bounds, max(lengths), head, head**-0.5)
+    pack = Pack(cosine, sine, bounds, max(lengths), head, head**-0.5, bounds[1:] - 1)
     y, bias, grad = values(tokens, 3 * width), values(3 * width), values(tokens, width).contiguous()
     results = []
     for device, kind in ((GPU, dtype), (CPU, torch.float32)):

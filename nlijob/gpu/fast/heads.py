@@ -39,6 +39,8 @@ class Pack:
     head: int
     """Width of an attention head."""
     scaling: float
+    last: Tensor
+    """[rows], int64: the tokens whose values are asked for."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class FastModel:
         done = {id(layer) for group in together for layer in group}
         groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
+        self._keeps_rows = bool(together)
         self._installed = Installed()
         there: dict[int, Tensor] = {}
         try:
@@ -71,6 +72,8 @@ class FastModel:
             "use_cache": False,
         }
         last = packed.last.long()
+        if self._keeps_rows:  # then no other token leaves the last layer
+            inputs["rows_to_keep"], last = last, torch.arange(len(last), device=last.device)
         with packed_attention(base.config):
             if self._head.label_tokens:
                 logits: Tensor = base(**inputs, logits_to_keep=last).logits[0]

@@ -110,11 +110,24 @@ class Room:
         self.wide = x.new_empty(n, tokens, s.wide + s.out_rank)
         self.attended: list[heads.Attended] = []
         """Of each layer, where it is needed again."""
+        self.last: Last | None = None
         if dropout:
             inputs = 4 if s.out_rank else 3  # of query, key, value and output, each its own mask
             masks = x.new_empty(s.layers, inputs, tokens, s.width, dtype=torch.uint8)
             self.masks = masks.bernoulli_(1 - dropout)
             self.dropped = x.new_empty(n, inputs, tokens, s.width)
+
+
+@dataclass(frozen=True)
+class Last:
+    """What the last layer computes of the rows' last tokens alone, behind its attention."""
+
+    up: Tensor
+    """[rows, wide]"""
+    wide: Tensor
+    """[rows, wide + out_rank]"""
+    given: Tensor
+    """[rows, width]: what A_o was given."""
 
 
 def forward(
@@ -125,76 +138,112 @@ def forward(
     room: Room,
     adapted: bool,
 ) -> Tensor:
-    """[tokens, width] -> the same, through all layers. `adapted`: with the adapter."""
+    """[tokens, width] through all layers, at pack.last -> [rows, width].
+
+    `adapted`: with the adapter.
+    """
     s, w, tokens = weights.sizes, weights, len(x)
-    out_rank = s.out_rank if adapted else 0
-    both = x.new_empty(tokens, s.width + out_rank)
-    z: Tensor | None = None
+    columns = s.width + (s.out_rank if adapted else 0)
+    both = x.new_empty(tokens, columns)
     room.x[0].copy_(x)
     for number in range(s.layers):
         at, before = (number, max(number - 1, 0)) if room.keep else (0, 0)
-        normed, y, wide = room.normed[at], room.y[at], room.wide[at, :, : s.wide + out_rank]
+        normed, y, first = room.normed[at], room.y[at], w.first[number]
+        z = both[:, : s.width] if number else None
         norm, bias = norms[number], w.residual_bias[max(number - 1, 0)]
         to = (room.x[at], normed, room.stats[at])
         kernels.residual_norm(room.x[before], z, bias, norm.weight, norm.bias, norm.eps, *to)
-        torch.mm(normed, w.first[number, :, : s.width].t(), out=y)
+        is_last = number == s.layers - 1
+        needed = slice(s.up.start) if is_last else slice(s.of_y)
+        torch.mm(normed, first[needed, : s.width].t(), out=y[:, needed])
         if adapted:
-            inner = y[:, s.inner].view(tokens, 3, s.rank).transpose(0, 1)
-            if room.dropout:
-                dropped = room.dropped[at, :3]
-                kernels.drop(normed, room.masks[number, :3], room.scale, dropped)
-                a = w.a[number].view(3, s.rank, s.width)
-                torch.bmm(dropped, a.transpose(1, 2), out=inner)
-            each = y[:, s.heads].view(tokens, 3, s.width).transpose(0, 1)
-            each.baddbmm_(inner, w.b[number].transpose(1, 2))
+            _adapt_heads(w, number, normed, y, room, at)
         attended = heads.forward(y[:, s.heads], w.heads_bias[number], pack, room.keep)
         if room.keep:
             room.attended.append(attended)
-        torch.mm(attended.out, w.out[number, : s.width + out_rank].t(), out=both)
-        if room.dropout and out_rank:
-            dropped = room.dropped[at, 3:]
-            kernels.drop(attended.out, room.masks[number, 3:], room.scale, dropped)
-            torch.mm(dropped[0], w.out[number, s.width :].t(), out=both[:, s.width :])
-        kernels.bias_gelu(y[:, s.up], w.up_bias[number], both[:, s.width :], wide)
-        z = both[:, : s.width]
-        z.addmm_(wide, w.down[number, :, : s.wide + out_rank].t())
-    return room.x[-1] + both[:, : s.width] + w.residual_bias[-1]
+        given = attended.out
+        if room.dropout and s.out_rank:
+            kernels.drop(given, room.masks[number, 3:], room.scale, room.dropped[at, 3:])
+            given = room.dropped[at, 3]
+        if not is_last:
+            wide = room.wide[at, :, : s.wide + columns - s.width]
+            _leave(w, number, attended.out, given, y[:, s.up], wide, both)
+    rows = pack.last
+    up = normed[rows] @ first[s.up, : s.width].t()
+    wide, both = up.new_empty(len(rows), s.wide + columns - s.width), both[: len(rows)]
+    at_rows = attended.out[rows]
+    room.last = Last(up, wide, at_rows if given is attended.out else given[rows])
+    _leave(w, number, at_rows, room.last.given, up, wide, both)
+    return room.x[-1][rows] + both[:, : s.width] + w.residual_bias[-1]
+
+
+def _adapt_heads(w: Weights, number: int, normed: Tensor, y: Tensor, room: Room, at: int) -> None:
+    """Add to y's query, key and value what the adapter makes of the layer's input."""
+    s, tokens = w.sizes, len(y)
+    inner = y[:, s.inner].view(tokens, 3, s.rank).transpose(0, 1)
+    if room.dropout:
+        dropped = room.dropped[at, :3]
+        kernels.drop(normed, room.masks[number, :3], room.scale, dropped)
+        a = w.a[number].view(3, s.rank, s.width)
+        torch.bmm(dropped, a.transpose(1, 2), out=inner)
+    each = y[:, s.heads].view(tokens, 3, s.width).transpose(0, 1)
+    each.baddbmm_(inner, w.b[number].transpose(1, 2))
+
+
+def _leave(
+    w: Weights, number: int, attended: Tensor, given: Tensor, up: Tensor, wide: Tensor, both: Tensor
+) -> None:
+    """Write to `both` [rows, width + rank of A_o] what the layer adds to its input; A_o is given
+    `given`, and has rank 0 where the adapter is left out."""
+    s, rank = w.sizes, both.shape[1] - w.sizes.width
+    torch.mm(attended, w.out[number, : s.width + rank].t(), out=both)
+    if rank and given is not attended:
+        torch.mm(given, w.out[number, s.width :].t(), out=both[:, s.width :])
+    kernels.bias_gelu(up, w.up_bias[number], both[:, s.width :], wide)
+    both[:, : s.width].addmm_(wide, w.down[number, :, : s.wide + rank].t())
 
 
 def backward(
     weights: Weights, norms: Sequence[nn.LayerNorm], grad: Tensor, pack: Pack, room: Room
 ) -> list[Tensor]:
-    """The gradients of an adapter's A and B, A_o and B_o, from the output's [tokens, width].
+    """The gradients of an adapter's A and B, A_o and B_o, from those of the output [rows, width].
 
     What forward kept in `room` is used up.
     """
-    s, w, tokens = weights.sizes, weights, len(grad)
-    residuals = grad.new_empty(s.layers, tokens, s.width + s.out_rank)  # and of attended A_o'
+    s, w, tokens, last = weights.sizes, weights, len(room.x[0]), room.last
+    assert last
+    residuals = grad.new_empty(s.layers - 1, tokens, s.width + s.out_rank)  # and of attended A_o'
+    at_last = grad.new_empty(len(grad), s.width + s.out_rank)
+    at_last[:, : s.width].copy_(grad)
     inputs = grad.new_empty(s.layers, tokens, s.width + 3 * s.rank)  # of normed, and of inner
     d_wide = grad.new_empty(tokens, s.wide + s.out_rank)
-    residuals[-1, :, : s.width].copy_(grad)
+
+    def spread(of_rows: Tensor) -> Tensor:
+        return of_rows.new_zeros(tokens, s.width).index_add_(0, pack.last, of_rows)
+
     for number in reversed(range(s.layers)):
-        g, d_inner_out = residuals[number, :, : s.width], residuals[number, :, s.width :]
-        y, out, first = room.y[number], w.out[number], w.first[number]
+        y, first, is_last = room.y[number], w.first[number], number == s.layers - 1
+        both, up = (at_last, last.up) if is_last else (residuals[number], y[:, s.up])
+        g, d_inner_out = both[:, : s.width], both[:, s.width :]
         if number:
-            torch.mm(g, w.down[number], out=d_wide)
-            kernels.gelu_backward(y[:, s.up], w.up_bias[number], d_wide, d_inner_out)
-        elif s.out_rank:
+            torch.mm(g, w.down[number], out=d_wide[: len(g)])
+            kernels.gelu_backward(up, w.up_bias[number], d_wide[: len(g)], d_inner_out)
+        else:  # nothing is trained before the first layer
             torch.mm(g, w.down[number, :, s.wide :], out=d_inner_out)
-        if room.dropout and s.out_rank:
-            d_attended = g @ out[: s.width]
-            through = (d_inner_out @ out[s.width :]).unsqueeze(0)
-            kernels.add_kept(d_attended, through, room.masks[number, 3:], room.scale)
-        else:
-            d_attended = residuals[number] @ out
-        attended, bias = room.attended[number], w.heads_bias[number]
-        heads.backward(attended, d_attended, y[:, s.heads], bias, pack)
+        d_attended = _through_out(w.out[number], both, room, number, pack.last if is_last else None)
+        if is_last:
+            g, d_attended = spread(g), spread(d_attended)
+        bias = w.heads_bias[number]
+        heads.backward(room.attended[number], d_attended, y[:, s.heads], bias, pack)
         d_normed, d_inner = inputs[number, :, : s.width], inputs[number, :, s.width :]
-        if number == 0:  # nothing is trained before the first layer
+        if number == 0:
             torch.mm(y[:, s.heads], first[s.heads, s.width :], out=d_inner)
             break
         torch.mm(y[:, s.heads], first[s.heads], out=inputs[number])
-        d_normed.addmm_(y[:, s.up], first[s.up, : s.width])
+        if is_last:
+            d_normed.index_add_(0, pack.last, up @ first[s.up, : s.width])
+        else:
+            d_normed.addmm_(up, first[s.up, : s.width])
         if room.dropout:
             each = d_inner.view(tokens, 3, s.rank).transpose(0, 1)
             through = torch.bmm(each, w.a[number].view(3, s.rank, s.width))
@@ -203,11 +252,23 @@ def backward(
             d_normed.addmm_(d_inner, w.a[number])
         x, stats, into = room.x[number], room.stats[number], residuals[number - 1, :, : s.width]
         kernels.norm_backward(x, stats, norms[number].weight, d_normed, g, into)
-    return _leaf_gradients(s, room, residuals, inputs)
+    return [*_head_gradients(s, room, inputs), *_out_gradients(s, room, residuals, at_last)]
 
 
-def _leaf_gradients(s: Sizes, room: Room, residuals: Tensor, inputs: Tensor) -> list[Tensor]:
-    """Of all layers at once, as a layer's own are small products."""
+def _through_out(out: Tensor, both: Tensor, room: Room, number: int, rows: Tensor | None) -> Tensor:
+    """The gradient of attended values (of some rows), from `both`: of z and of attended A_o'."""
+    width = out.shape[1]
+    if not room.dropout or both.shape[1] == width:
+        return both @ out
+    mask = room.masks[number, 3:] if rows is None else room.masks[number, 3:, rows]
+    grad = both[:, :width] @ out[:width]
+    through = both[:, width:] @ out[width:]
+    kernels.add_kept(grad, through.unsqueeze(0), mask, room.scale)
+    return grad
+
+
+def _head_gradients(s: Sizes, room: Room, inputs: Tensor) -> list[Tensor]:
+    """Those of A and B, of all layers at once, as a layer's own are small products."""
     d_a = inputs.new_empty(s.layers, 3, s.rank, s.width)
     d_b = inputs.new_empty(s.layers, 3, s.width, s.rank)
     inner, d_inner = room.y[:, :, s.inner], inputs[:, :, s.width :]
@@ -217,11 +278,23 @@ def _leaf_gradients(s: Sizes, room: Room, residuals: Tensor, inputs: Tensor) -> 
         given = room.dropped[:, part] if room.dropout else room.normed
         torch.bmm(d_inner[:, :, ranks].transpose(1, 2), given, out=d_a[:, part])
         torch.bmm(room.y[:, :, columns].transpose(1, 2), inner[:, :, ranks], out=d_b[:, part])
-    gradients = [d_a.flatten(0, 1), d_b.flatten(0, 1)]
-    if s.out_rank:
-        attended = torch.stack([attended.out for attended in room.attended])
-        given = room.dropped[:, 3] if room.dropout else attended
-        gradients.append(torch.bmm(residuals[:, :, s.width :].transpose(1, 2), given))
-        d_out = residuals[:, :, : s.width].transpose(1, 2)
-        gradients.append(torch.bmm(d_out, room.wide[:, :, s.wide :]))
-    return gradients
+    return [d_a.flatten(0, 1), d_b.flatten(0, 1)]
+
+
+def _out_gradients(s: Sizes, room: Room, residuals: Tensor, at_last: Tensor) -> list[Tensor]:
+    """Those of A_o and B_o, where they are."""
+    if not s.out_rank:
+        return []
+    assert room.last
+    d_a = residuals.new_empty(s.layers, s.rank, s.width)
+    d_b = residuals.new_empty(s.layers, s.width, s.rank)
+    if room.dropout:
+        given = room.dropped[:-1, 3]
+    else:
+        given = torch.stack([attended.out for attended in room.attended[:-1]])
+    d_z, d_inner = residuals[:, :, : s.width], residuals[:, :, s.width :]
+    torch.bmm(d_inner.transpose(1, 2), given, out=d_a[:-1])
+    torch.bmm(d_z.transpose(1, 2), room.wide[:-1, :, s.wide :], out=d_b[:-1])
+    torch.mm(at_last[:, s.width :].t(), room.last.given, out=d_a[-1])
+    torch.mm(at_last[:, : s.width].t(), room.last.wide[:, s.wide :], out=d_b[-1])
+    return [d_a, d_b]

@@ -69,7 +69,7 @@ class FastPhiModel(nn.Module):
     fast_decoder: Decoder
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Any:
-        """[1, tokens] -> last hidden state [1, tokens, width], as the library's own."""
+        """[1, tokens] -> last hidden state [1, rows, width], at the tokens `rows_to_keep`."""
         model: Any = self
         if options.get("cu_seq_lens_q") is None:
             return super().forward(input_ids=input_ids, **options)
@@ -79,7 +79,8 @@ class FastPhiModel(nn.Module):
         cosine, sine = (part[0, :, :half].contiguous() for part in angles)
         attention = model.layers[0].self_attn
         bounds, longest = options["cu_seq_lens_q"], options["max_length_q"]
-        pack = Pack(cosine, sine, bounds, longest, attention.head_dim, attention.scaling)
+        head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
+        pack = Pack(cosine, sine, bounds, longest, head, scaling, last)
         hidden = self.fast_decoder(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
 
@@ -119,7 +120,7 @@ class Decoder:
         installed.put(self._model, FastPhiModel, fast_decoder=self)
 
     def __call__(self, x: Tensor, pack: Pack, training: bool) -> Tensor:
-        """[tokens, width] -> the same, behind the last layer and before the final norm."""
+        """[tokens, width] -> [rows, width], behind the last layer and before the final norm."""
         adapted = not self._switch.disable_adapters
         dropout = self._dropout if training and adapted else 0.0
         if adapted and torch.is_grad_enabled():

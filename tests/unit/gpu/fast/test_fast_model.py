@@ -110,6 +110,38 @@ def test_gradients_are_those_of_peft(
     assert compared == len(fast.adapter.parameters)
 
 
+@pytest.mark.parametrize("dense", [True, False])
+def test_gradients_with_dropout_are_the_differences_of_the_loss(
+    demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
+) -> None:
+    lora = dataclasses.replace(demo.lora, dropout=0.3)
+    loaded = tuned(new_model(dataclasses.replace(demo, lora=lora)))
+    loaded.model.train()
+    fast = FastModel(loaded, head, dense)
+    longest = max(row.length for row in rows[:5])
+    shape = PackShape(rounded(sum(row.length for row in rows[:5])), 5, longest)
+    packed = view(fast.to_device(rows[:5], shape, 5), shape)
+    adapter = fast.adapter
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(3)  # the same values are dropped every time
+        adapter.refresh()
+        return functional.cross_entropy(fast.logits(packed, longest), packed.targets.long())
+
+    adapter.add_gradient(loss())
+    start = adapter.master.clone()
+    torch.manual_seed(4)
+    for part in (adapter.parameters[0], adapter.parameters[-1], adapter.master):
+        step = 2e-3 * torch.randn_like(part)
+        with torch.no_grad():
+            ahead = (part.add_(step), loss())[1]
+            behind = (part.sub_(2 * step), loss())[1]
+            grad = adapter.gradient if part is adapter.master else part.grad
+            assert grad is not None
+            adapter.master.copy_(start)
+        assert ahead - behind == pytest.approx(2 * float((grad * step).sum()), rel=3e-2, abs=1e-5)
+
+
 @pytest.mark.parametrize("micro", [None, 3])
 def test_training_goes_the_way_of_the_plain_loop(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], micro: int | None
