@@ -118,25 +118,28 @@ def test_dropout_there_and_back(dtype: torch.dtype, values: Values, n: int) -> N
 
 @pytest.mark.parametrize("lengths", [(3, 16, 0, 57, 1), (128, 17, 100), (130, 20)])
 @pytest.mark.parametrize(("head", "half"), [(80, 16), (32, 8), (64, 32), (128, 16)])
+@pytest.mark.parametrize("rank", [0, 16, 32])
 def test_attention_and_its_gradient(
-    dtype: torch.dtype, values: Values, head: int, half: int, lengths: tuple[int, ...]
+    dtype: torch.dtype, values: Values, head: int, half: int, rank: int, lengths: tuple[int, ...]
 ) -> None:
     tokens, width = sum(lengths), 3 * head
     bounds = torch.tensor([0, *lengths]).cumsum(0).int()
     angle = torch.randn(tokens, half)
     cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
     pack = Pack(cosine, sine, bounds, max(lengths), head, head**-0.5, bounds[1:] - 1)
-    y, bias, grad = values(tokens, 3 * width), values(3 * width), values(tokens, width).contiguous()
+    y, b = values(tokens, 3 * (width + rank)), values(3, width, rank) / 8
+    bias, grad = values(3 * width), values(tokens, width).contiguous()
     results = []
     for device, kind in ((GPU, dtype), (CPU, torch.float32)):
-        there = [_on(tensor, device, kind) for tensor in (y, bias, grad, cosine, sine)]
+        there = [_on(tensor, device, kind) for tensor in (y, bias, grad, cosine, sine, b)]
         moved = dataclasses.replace(pack, cosine=there[3], sine=there[4], bounds=bounds.to(device))
+        adapter = there[5] if rank else None
         with torch.no_grad():
-            attended = heads.forward(there[0], there[1], moved, True)
+            attended = heads.forward(there[0], adapter, there[1], moved, True)
             own = attended.logs is not None
-            heads.backward(attended, there[2], there[0], there[1], moved)
+            heads.backward(attended, there[2], there[0], moved)
         assert own == (device == GPU and kind != torch.float32 and max(lengths) <= 128)
-        results.append((attended.out.cpu().float(), there[0].cpu().float()))
+        results.append((attended.out.cpu().float(), there[0][:, : 3 * width].cpu().float()))
     for got, expected in zip(*results, strict=True):
         difference = (got - expected).norm() / expected.norm()
         assert difference < ROUNDING[dtype] / 2

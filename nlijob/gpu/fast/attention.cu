@@ -1,12 +1,12 @@
 // Causal attention within each segment of a pack, in one kernel each way, for short segments: a
 // block has one head of one segment, and all of it in shared memory. Compiled for a head's width
-// HEAD, of which 2 * HALF values are rotated. Products are of 16-bit values, sums in float32.
+// HEAD, of which 2 * HALF values are rotated, and an adapter's RANK. Products are of 16-bit values, sums in float32.
 //
-// y has query, key and value of each token side by side, without their bias and not rotated yet.
-// A warp has 16 queries and, backward, 16 keys; `lane / 4` is a row of its tile and `lane % 4` a
-// pair of columns, as the tensor cores' instruction lays them out.
+// A warp has 16 queries at a time and, backward, 16 keys; `lane / 4` is a row of its tile and
+// `lane % 4` a pair of columns, as the tensor cores' instruction lays them out.
 
 #define LINE (HEAD + 8)  // of shared memory: rows then lie in different banks
+#define B_LINE (RANK + 8)
 #define STEPS (HEAD / 16)
 #define COLUMNS (HEAD / 8)
 #define LOG2_E 1.4426950408889634f
@@ -26,10 +26,10 @@ __device__ void multiply(float (&sum)[4], const Two (&a)[4], const Two (&b)[2]) 
 #else
 #define KINDS "f32.f16.f16.f32"
 #endif
-    asm volatile("mma.sync.aligned.m16n8k16.row.col." KINDS
-                 " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-                 : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm("mma.sync.aligned.m16n8k16.row.col." KINDS
+        " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 // 16 rows of a matrix in shared memory, to be multiplied from the left.
@@ -77,57 +77,85 @@ __device__ void onto(float (&sum)[COLUMNS][4], const float (&p)[2][4], const T* 
     }
 }
 
-// A segment's rows of one head of query (part 0), key or value, with bias and rotated, for all
-// to see; rows up to a multiple of 16 are zero.
-__device__ void load(T* into, int part, const T* y, long stride, const T* bias, const T* cosine,
-                     const T* sine, int begin, int length, int padded, int width) {
-    int column = part * width + blockIdx.y * HEAD;
+// 16 bytes from global to shared memory, on their way when this returns.
+__device__ void fetch(T* to, const T* from) {
+    unsigned place = __cvta_generic_to_shared(to);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(place), "l"(from) : "memory");
+}
+__device__ void fetched() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+    __syncthreads();
+}
+
+// Fetch a segment's rows of a head; rows up to a multiple of 16 are zero.
+__device__ void fetch_rows(T* into, const T* from, long stride, int length, int padded) {
     for (int i = threadIdx.x; i < padded * COLUMNS; i += blockDim.x) {
         int row = i / COLUMNS, c = i % COLUMNS * 8;
-        T* to = into + row * LINE + c;
-        bool rotates = part < 2 && c < 2 * HALF;
-        if (rotates && c >= HALF) continue;  // done with its partner
-        Eight a = {}, b = {};
-        if (row < length) {
-            const T* from = y + (begin + row) * stride + column + c;
-            Eight p = at(bias, column + c);
-            a = at(from, 0);
-            EACH a.of[i] = down(up(a.of[i]) + up(p.of[i]));
-            if (rotates) {
-                long angle = (long)(begin + row) * HALF + c;
-                Eight q = at(bias, column + c + HALF), cos = at(cosine, angle),
-                      sin = at(sine, angle);
-                b = at(from, HALF);
-                EACH {
-                    float first = up(a.of[i]), second = up(b.of[i]) + up(q.of[i]);
-                    a.of[i] = down(first * up(cos.of[i]) - second * up(sin.of[i]));
-                    b.of[i] = down(second * up(cos.of[i]) + first * up(sin.of[i]));
-                }
-            }
-        }
-        at(to, 0) = a;
-        if (rotates) at(to, HALF) = b;
+        if (row < length)
+            fetch(into + row * LINE + c, from + row * stride + c);
+        else
+            at(into, row * LINE + c) = Eight{};
     }
 }
 
-// The same of values that are as they should be.
-__device__ void load(T* into, const T* from, int begin, int length, int padded, int width) {
-    for (int i = threadIdx.x; i < padded * COLUMNS; i += blockDim.x) {
-        int row = i / COLUMNS, c = i % COLUMNS * 8;
-        Eight a = {};
-        if (row < length) a = at(from, (long)(begin + row) * width + blockIdx.y * HEAD + c);
-        at(into, row * LINE + c) = a;
+// Complete 16 rows of queries (part 0), keys or values in shared memory: add inner b' and the bias,
+// rotate. `inner`, `cosine` and `sine` begin with the segment, `bias` with the head.
+__device__ void complete(T* tile, int first, int part, const T* inner, long stride, const T* b,
+                         const T* bias, const T* cosine, const T* sine, int length) {
+    int row = first + lane() / 4, pair = lane() % 4 * 2;
+    float sum[COLUMNS][4] = {};
+#pragma unroll
+    for (int step = 0; step < RANK / 16; ++step) {
+        Two a[4] = {};
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (row + i % 2 * 8 < length)
+                a[i] = two(inner + (row + i % 2 * 8) * stride + step * 16 + i / 2 * 8 + pair);
+        const T* from = b + lane() / 4 * B_LINE + step * 16 + pair;
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n) {
+            Two of[2] = {two(from + 8 * n * B_LINE), two(from + 8 * n * B_LINE + 8)};
+            multiply(sum[n], a, of);
+        }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half, row += 8) {
+        if (row >= length) continue;
+        T* place = tile + (lane() / 4 + 8 * half) * LINE + pair;
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n) {
+            Two y = two(place + 8 * n), add = two(bias + 8 * n + pair);
+            sum[n][2 * half] += up((T)y) + up((T)add);
+            sum[n][2 * half + 1] += up((T)(y >> 16)) + up((T)(add >> 16));
+        }
+        if (part < 2) {
+#pragma unroll
+            for (int n = 0; n < HALF / 8; ++n) {
+                long angle = (long)row * HALF + 8 * n + pair;
+                Two cos = two(cosine + angle), sin = two(sine + angle);
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    float &x = sum[n][2 * half + i], &z = sum[n + HALF / 8][2 * half + i];
+                    float c = up((T)(cos >> 16 * i)), s = up((T)(sin >> 16 * i)), turned = x * s;
+                    x = x * c - z * s;
+                    z = z * c + turned;
+                }
+            }
+        }
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n)
+            *reinterpret_cast<Two*>(place + 8 * n) = two(sum[n][2 * half], sum[n][2 * half + 1]);
     }
 }
 
 // A warp's 16 rows to memory, those that are within the segment.
-__device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long stride, int begin,
+__device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long stride, int first,
                       int length) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-        int row = threadIdx.x / 32 * 16 + lane() / 4 + 8 * half;
+        int row = first + lane() / 4 + 8 * half;
         if (row >= length) continue;
-        T* place = to + (begin + row) * stride + lane() % 4 * 2;
+        T* place = to + row * stride + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n)
             *reinterpret_cast<Two*>(place + 8 * n) =
@@ -136,19 +164,23 @@ __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long str
 }
 
 // Gradients of rotated values as gradients of what was rotated.
-__device__ void rotate_back(float (&d)[COLUMNS][4], const T* cosine, const T* sine, int begin,
+__device__ void rotate_back(float (&d)[COLUMNS][4], const T* cosine, const T* sine, int first,
                             int length) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        int row = threadIdx.x / 32 * 16 + lane() / 4 + i / 2 * 8;
+    for (int half = 0; half < 2; ++half) {
+        int row = first + lane() / 4 + 8 * half;
         if (row >= length) continue;
-        long angle = (long)(begin + row) * HALF + lane() % 4 * 2 + i % 2;
 #pragma unroll
         for (int n = 0; n < HALF / 8; ++n) {
-            float first = d[n][i], second = d[n + HALF / 8][i];
-            float cos = up(cosine[angle + 8 * n]), sin = up(sine[angle + 8 * n]);
-            d[n][i] = first * cos + second * sin;
-            d[n + HALF / 8][i] = second * cos - first * sin;
+            long angle = (long)row * HALF + 8 * n + lane() % 4 * 2;
+            Two cos = two(cosine + angle), sin = two(sine + angle);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                float &x = d[n][2 * half + i], &z = d[n + HALF / 8][2 * half + i];
+                float c = up((T)(cos >> 16 * i)), s = up((T)(sin >> 16 * i)), turned = x * s;
+                x = x * c + z * s;
+                z = z * c - turned;
+            }
         }
     }
 }
@@ -163,130 +195,159 @@ __device__ float row_max(float value) {
     return fmaxf(value, __shfl_xor_sync(~0u, value, 2));
 }
 
-// out = the attention's; logs [heads, tokens] = the logarithm of each query's sum of exponentials.
-extern "C" __global__ void attend(const T* y, long stride, const T* bias, const T* cosine,
-                                  const T* sine, const int* bounds, float scaling, T* out,
-                                  float* logs, int width, long tokens) {
+// y's queries, keys and values completed (where `keep`, else only what is made of them); out = the
+// attention's; logs [heads, tokens] = the logarithm of each query's sum of exponentials.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attend(T* y, long stride, const T* b, long b_part, long b_stride, const T* bias,
+           const T* cosine, const T* sine, const int* bounds, float scaling, T* out, float* logs,
+           int width, long tokens, int keep) {
     extern __shared__ __align__(16) T memory[];
     int begin = bounds[blockIdx.x], length = bounds[blockIdx.x + 1] - begin;
     int padded = (length + 15) / 16 * 16;
-    T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE;
-    load(q, 0, y, stride, bias, cosine, sine, begin, length, padded, width);
-    load(k, 1, y, stride, bias, cosine, sine, begin, length, padded, width);
-    load(v, 2, y, stride, bias, cosine, sine, begin, length, padded, width);
+    T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE, *beside = v + padded * LINE;
+    T* mine = y + begin * stride + blockIdx.y * HEAD;
+    bias += blockIdx.y * HEAD;
+    cosine += (long)begin * HALF;
+    sine += (long)begin * HALF;
+    for (int part = 0; part < 3; ++part)
+        fetch_rows(q + part * padded * LINE, mine + part * width, stride, length, padded);
+    for (int i = threadIdx.x * 8; i < 3 * HEAD * RANK; i += THREADS * 8) {
+        int row = i / (RANK + !RANK), c = i % (RANK + !RANK), part = row / HEAD;
+        long column = blockIdx.y * HEAD + row % HEAD;
+        fetch(beside + row * B_LINE + c, b + part * b_part + column * b_stride + c);
+    }
+    fetched();
+    const T* inner = y + begin * stride + 3 * width;
+    for (int i = threadIdx.x / 32; i < 3 * (padded / 16); i += THREADS / 32) {
+        int part = i % 3, first = i / 3 * 16;
+        T* tile = q + (part * padded + first) * LINE;
+        complete(tile, first, part, inner + part * RANK, stride, beside + part * HEAD * B_LINE,
+                 bias + part * width, cosine, sine, length);
+    }
     __syncthreads();
-    int warp = threadIdx.x / 32, first = warp * 16;
-    if (first >= length) return;
+    if (keep)
+        for (int i = threadIdx.x; i < 3 * length * COLUMNS; i += THREADS) {
+            int part = i / (length * COLUMNS), row = i / COLUMNS % length, c = i % COLUMNS * 8;
+            at(mine, row * stride + part * width + c) = at(q, (part * padded + row) * LINE + c);
+        }
 
-    Rows queries(q + first * LINE);
-    float most[2] = {-1e30f, -1e30f}, sum[2] = {0.f, 0.f}, of[COLUMNS][4] = {};
-    float s[2][4];
-    for (int tile = 0; tile <= warp; ++tile) {
-        against(s, queries, k + tile * 16 * LINE);
+    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+        Rows queries(q + first * LINE);
+        float most[2] = {-1e30f, -1e30f}, sum[2] = {0.f, 0.f}, of[COLUMNS][4] = {};
+        float s[2][4];
+        for (int tile = 0; tile <= first; tile += 16) {
+            against(s, queries, k + tile * LINE);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            int key = tile * 16 + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-            int query = first + lane() / 4 + i % 4 / 2 * 8;
-            if (key <= query) most[i % 4 / 2] = fmaxf(most[i % 4 / 2], s[i / 4][i % 4]);
+            for (int i = 0; i < 8; ++i) {
+                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
+                int query = first + lane() / 4 + i % 4 / 2 * 8;
+                if (key <= query) most[i % 4 / 2] = fmaxf(most[i % 4 / 2], s[i / 4][i % 4]);
+            }
         }
-    }
-    most[0] = row_max(most[0]);
-    most[1] = row_max(most[1]);
-    for (int tile = 0; tile <= warp; ++tile) {
-        against(s, queries, k + tile * 16 * LINE);
+        most[0] = row_max(most[0]);
+        most[1] = row_max(most[1]);
+        for (int tile = 0; tile <= first; tile += 16) {
+            against(s, queries, k + tile * LINE);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            int key = tile * 16 + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-            int query = first + lane() / 4 + i % 4 / 2 * 8;
-            float& p = s[i / 4][i % 4];
-            p = key <= query ? exp2f((p - most[i % 4 / 2]) * (scaling * LOG2_E)) : 0.f;
-            sum[i % 4 / 2] += p;
+            for (int i = 0; i < 8; ++i) {
+                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
+                int query = first + lane() / 4 + i % 4 / 2 * 8;
+                float& p = s[i / 4][i % 4];
+                p = key <= query ? exp2f((p - most[i % 4 / 2]) * (scaling * LOG2_E)) : 0.f;
+                sum[i % 4 / 2] += p;
+            }
+            onto(of, s, v + tile * LINE);
         }
-        onto(of, s, v + tile * 16 * LINE);
-    }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        sum[half] = row_sum(sum[half]);
-        int row = first + lane() / 4 + 8 * half;
-        if (row < length && lane() % 4 == 0)
-            logs[blockIdx.y * tokens + begin + row] = most[half] * scaling + logf(sum[half]);
+        for (int half = 0; half < 2; ++half) {
+            sum[half] = row_sum(sum[half]);
+            int row = first + lane() / 4 + 8 * half;
+            if (row < length && lane() % 4 == 0)
+                logs[blockIdx.y * tokens + begin + row] = most[half] * scaling + logf(sum[half]);
+            float share = 1.f / sum[half];
 #pragma unroll
-        for (int n = 0; n < COLUMNS; ++n) {
-            of[n][2 * half] /= sum[half];
-            of[n][2 * half + 1] /= sum[half];
+            for (int n = 0; n < COLUMNS; ++n) {
+                of[n][2 * half] *= share;
+                of[n][2 * half + 1] *= share;
+            }
         }
+        store(of, 1.f, out + (long)begin * width + blockIdx.y * HEAD, width, first, length);
     }
-    store(of, 1.f, out + blockIdx.y * HEAD, width, begin, length);
 }
 
-// y = its gradient, of d_out; out and logs are those of `attend`.
-extern "C" __global__ void attend_backward(T* y, long stride, const T* bias, const T* cosine,
-                                           const T* sine, const int* bounds, float scaling,
-                                           const T* out, const float* logs, const T* d_out,
-                                           int width, long tokens) {
+// y's queries, keys and values = their gradients before they were completed, of d_out; y, out and
+// logs are as `attend` left them.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
+                    float scaling, const T* out, const float* logs, const T* d_out, int width,
+                    long tokens) {
     extern __shared__ __align__(16) T memory[];
     int begin = bounds[blockIdx.x], length = bounds[blockIdx.x + 1] - begin;
     int padded = (length + 15) / 16 * 16;
     T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE, *g = v + padded * LINE;
     float* log = reinterpret_cast<float*>(g + padded * LINE);
     float* delta = log + padded;  // what a query's outputs and their gradients come to
-    load(q, 0, y, stride, bias, cosine, sine, begin, length, padded, width);
-    load(k, 1, y, stride, bias, cosine, sine, begin, length, padded, width);
-    load(v, 2, y, stride, bias, cosine, sine, begin, length, padded, width);
-    load(g, d_out, begin, length, padded, width);
-    for (int row = threadIdx.x; row < padded; row += blockDim.x) {
+    T* mine = y + begin * stride + blockIdx.y * HEAD;
+    long place = (long)begin * width + blockIdx.y * HEAD;
+    cosine += (long)begin * HALF;
+    sine += (long)begin * HALF;
+    for (int part = 0; part < 3; ++part)
+        fetch_rows(q + part * padded * LINE, mine + part * width, stride, length, padded);
+    fetch_rows(g, d_out + place, width, length, padded);
+    for (int row = threadIdx.x; row < padded; row += THREADS) {
         float total = 0.f;
         if (row < length) {
-            long place = (long)(begin + row) * width + blockIdx.y * HEAD;
+#pragma unroll
             for (int c = 0; c < HEAD; c += 8) {
-                Eight a = at(out, place + c), b = at(d_out, place + c);
+                Eight a = at(out, place + (long)row * width + c);
+                Eight b = at(d_out, place + (long)row * width + c);
                 EACH total += up(a.of[i]) * up(b.of[i]);
             }
         }
         delta[row] = total;
         log[row] = row < length ? logs[blockIdx.y * tokens + begin + row] : 0.f;
     }
-    __syncthreads();
-    int warp = threadIdx.x / 32, first = warp * 16;
-    if (first >= length) return;
-    T* mine = y + blockIdx.y * HEAD;
+    fetched();
+
     float s[2][4], d[2][4];
-    {
+    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
         Rows queries(q + first * LINE), grads(g + first * LINE);
         float d_query[COLUMNS][4] = {};
-        for (int tile = 0; tile <= warp; ++tile) {
-            against(s, queries, k + tile * 16 * LINE);
-            against(d, grads, v + tile * 16 * LINE);
+        for (int tile = 0; tile <= first; tile += 16) {
+            against(s, queries, k + tile * LINE);
+            against(d, grads, v + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                int key = tile * 16 + i / 4 * 8 + lane() % 4 * 2 + i % 2;
+                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
                 int query = first + lane() / 4 + i % 4 / 2 * 8;
                 float& value = s[i / 4][i % 4];
                 float p = exp2f((value * scaling - log[query]) * LOG2_E);
                 value = key <= query ? p * (d[i / 4][i % 4] - delta[query]) : 0.f;
             }
-            onto(d_query, s, k + tile * 16 * LINE);
+            onto(d_query, s, k + tile * LINE);
         }
-        rotate_back(d_query, cosine, sine, begin, length);
-        store(d_query, scaling, mine, stride, begin, length);
+        rotate_back(d_query, cosine, sine, first, length);
+        store(d_query, scaling, mine, stride, first, length);
     }
-    Rows keys(k + first * LINE), values(v + first * LINE);
-    float d_key[COLUMNS][4] = {}, d_value[COLUMNS][4] = {};
-    for (int tile = warp; tile * 16 < length; ++tile) {
-        against(s, keys, q + tile * 16 * LINE);
-        against(d, values, g + tile * 16 * LINE);
+    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+        Rows keys(k + first * LINE), values(v + first * LINE);
+        float d_key[COLUMNS][4] = {}, d_value[COLUMNS][4] = {};
+        for (int tile = first; tile < length; tile += 16) {
+            against(s, keys, q + tile * LINE);
+            against(d, values, g + tile * LINE);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            int query = tile * 16 + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-            int key = first + lane() / 4 + i % 4 / 2 * 8;
-            float& p = s[i / 4][i % 4];
-            p = key <= query ? exp2f((p * scaling - log[query]) * LOG2_E) : 0.f;
-            d[i / 4][i % 4] = p * (d[i / 4][i % 4] - delta[query]);
+            for (int i = 0; i < 8; ++i) {
+                int query = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
+                int key = first + lane() / 4 + i % 4 / 2 * 8;
+                float& p = s[i / 4][i % 4];
+                p = key <= query ? exp2f((p * scaling - log[query]) * LOG2_E) : 0.f;
+                d[i / 4][i % 4] = p * (d[i / 4][i % 4] - delta[query]);
+            }
+            onto(d_value, s, g + tile * LINE);
+            onto(d_key, d, q + tile * LINE);
         }
-        onto(d_value, s, g + tile * 16 * LINE);
-        onto(d_key, d, q + tile * 16 * LINE);
+        rotate_back(d_key, cosine, sine, first, length);
+        store(d_key, scaling, mine + width, stride, first, length);
+        store(d_value, 1.f, mine + 2 * width, stride, first, length);
     }
-    rotate_back(d_key, cosine, sine, begin, length);
-    store(d_key, scaling, mine + width, stride, begin, length);
-    store(d_value, 1.f, mine + 2 * width, stride, begin, length);
 }

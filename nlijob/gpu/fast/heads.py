@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,11 +19,15 @@ from nlijob.gpu.fast.cuda import Source
 
 MOST_TOKENS = 128
 MOST_HEAD = 128
+THREADS = 128
 TILE = 16
 """Rows of a warp's matrices."""
 SOURCE = Source(
     "attention.cu",
-    {"attend": "plpppp" + "f" + "pp" + "il", "attend_backward": "plpppp" + "f" + "ppp" + "il"},
+    {
+        "attend": "pl" + "pll" + "pppp" + "f" + "ppili",
+        "attend_backward": "pl" + "ppp" + "f" + "pppil",
+    },
 )
 
 
@@ -51,25 +56,37 @@ class Attended:
     """[tokens, width]"""
     logs: Tensor | None = None
     """[heads, tokens]: of each query's sum of exponentials, where our own kernel computed."""
+    rank: int = 0
+    """Of the adapter that it was compiled for."""
     graph: tuple[Tensor, Sequence[Tensor]] | None = None
     """Else torch's output, and the query, key and value that its gradient is taken of."""
 
 
-def forward(y: Tensor, bias: Tensor, pack: Pack, keep: bool) -> Attended:
-    """Attention of y [tokens, 3 width]: query, key and value, side by side.
+def forward(y: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool) -> Attended:
+    """Attention of what y [tokens, 3 width + 3 rank or more] has first: query, key and value, side
+    by side, without bias and not rotated yet, then what an adapter's As made of the input.
 
-    Where our own kernel does not serve, y gets its bias and is rotated in place. `keep`: the way
-    back follows, with y as this leaves it.
+    `b`: the adapter's Bs [3, width, rank], or None for none. `keep`: the way back follows, for
+    which query, key and value are completed in place.
     """
-    if _own_kernel_serves(y, pack):
-        tokens, width = len(y), y.shape[1] // 3
-        out = y.new_empty(tokens, width)
-        logs = y.new_empty(width // pack.head, tokens, dtype=torch.float32)
-        _launch("attend", 3, y, bias, pack, out, logs)
-        return Attended(out, logs)
-    kernels.bias_rotate(y, bias, pack.cosine, pack.sine, pack.head)
+    width = len(bias) // 3
+    if _own_kernel_serves(y, b, pack):
+        out = y.new_empty(len(y), width)
+        logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
+        rank = 0 if b is None else b.shape[2]
+        adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
+        given = (*adapter, bias, *_angles(pack), out, logs, width, len(y), int(keep))
+        _launch("attend", y, pack, width, rank, given, 3, 3 * pack.head * (rank + 8))
+        return Attended(out, logs, rank)
+    heads = y[:, : 3 * width]
+    if b is not None:
+        rank = b.shape[2]
+        inner = y[:, 3 * width : 3 * (width + rank)].view(len(y), 3, rank).transpose(0, 1)
+        each = heads.view(len(y), 3, width).transpose(0, 1)
+        each.baddbmm_(inner, b.transpose(1, 2))
+    kernels.bias_rotate(heads, bias, pack.cosine, pack.sine, pack.head)
     # .data: what the way back later writes over these values must not look like a fault
-    parts = y.data.view(len(y), 3, -1, pack.head).unbind(1)
+    parts = heads.data.view(len(y), 3, -1, pack.head).unbind(1)
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in parts)
         query, key, value = parts
@@ -77,42 +94,50 @@ def forward(y: Tensor, bias: Tensor, pack: Pack, keep: bool) -> Attended:
     return Attended(out.detach().flatten(1), graph=(out, parts) if keep else None)
 
 
-def backward(attended: Attended, grad: Tensor, y: Tensor, bias: Tensor, pack: Pack) -> None:
-    """Turn y into its gradient, of the gradient of what `forward` gave [tokens, width]."""
+def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
+    """Turn y's query, key and value, as `forward` left them, into the gradients of what it was
+    given, of the gradient of what it gave [tokens, width]."""
+    width = grad.shape[1]
     if attended.logs is not None:
-        _launch("attend_backward", 4, y, bias, pack, attended.out, attended.logs, grad)
+        given = (*_angles(pack), attended.out, attended.logs, grad, width, len(y))
+        _launch("attend_backward", y, pack, width, attended.rank, given, 4, 0)
         return
     assert attended.graph
     out, parts = attended.graph
     of_parts = torch.autograd.grad(out, parts, grad.view_as(out))
-    kernels.rotate_back(of_parts, pack.cosine, pack.sine, y, pack.head)
+    kernels.rotate_back(of_parts, pack.cosine, pack.sine, y[:, : 3 * width], pack.head)
 
 
-def _own_kernel_serves(y: Tensor, pack: Pack) -> bool:
+def _own_kernel_serves(y: Tensor, b: Tensor | None, pack: Pack) -> bool:
     return (
         y.is_cuda
         and y.dtype in (torch.bfloat16, torch.float16)
         and pack.longest <= MOST_TOKENS
         and pack.head <= MOST_HEAD
         and pack.head % TILE == 0
+        and (b is None or b.shape[2] % TILE == 0)
         and torch.cuda.get_device_capability(y.device) >= (8, 0)
     )
 
 
-def _launch(name: str, matrices: int, y: Tensor, bias: Tensor, pack: Pack, *values: Tensor) -> None:
-    """`matrices`: those of a segment that are in shared memory, beside two numbers a row."""
-    width = y.shape[1] // 3
-    tiles = -(-pack.longest // TILE)
-    given = (y, y.stride(0), bias, pack.cosine, pack.sine, pack.bounds, pack.scaling)
-    SOURCE.launch(
-        name,
-        (len(pack.bounds) - 1, width // pack.head),
-        32 * tiles,
-        *given,
-        *values,
-        width,
-        len(y),
-        shared_bytes=tiles * TILE * (matrices * (pack.head + 8) * y.element_size() + 8),
-        HEAD=pack.head,
-        HALF=pack.cosine.shape[1],
-    )
+def _angles(pack: Pack) -> tuple[Any, ...]:
+    return pack.cosine, pack.sine, pack.bounds, pack.scaling
+
+
+def _launch(
+    name: str,
+    y: Tensor,
+    pack: Pack,
+    width: int,
+    rank: int,
+    given: tuple[Any, ...],
+    matrices: int,
+    more: int,
+) -> None:
+    """A block for each head of each segment, with these in shared memory: matrices of a row for
+    each token, two numbers for each, and `more` values."""
+    tokens = -(-pack.longest // TILE) * TILE
+    size = (tokens * matrices * (pack.head + 8) + more) * y.element_size() + tokens * 8
+    blocks = (len(pack.bounds) - 1, width // pack.head)
+    defined = {"HEAD": pack.head, "HALF": pack.cosine.shape[1], "RANK": rank, "THREADS": THREADS}
+    SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)

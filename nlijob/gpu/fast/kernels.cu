@@ -4,6 +4,12 @@
 // eight. Strides count elements. A block has one token, a thread one or more eights of its row.
 
 #define MOST_EIGHTS 4  // of a row in a thread's registers, with 1,024 threads 32,768 values
+#define OF_ROW                                \
+    _Pragma("unroll") for (int n = 0, c = threadIdx.x * 8; n < MOST_EIGHTS; \
+                           ++n, c += blockDim.x * 8) if (c < width)
+#define ROWS 4  // of a thread, where it has the same columns of several
+#define OF_ROWS \
+    _Pragma("unroll") for (int r = 0; r < ROWS; ++r) if (first + r < rows)
 
 // The sum over the block, known to every thread.
 __device__ float block_sum(float value) {
@@ -18,34 +24,28 @@ __device__ float block_sum(float value) {
 }
 
 // sum = x + z + bias (or x alone where z is null); normed = its layer norm; stats = mean, 1 / std.
-extern "C" __global__ void residual_norm(const T* x, const T* z, long z_stride, const T* bias,
-                                         const T* weight, const T* shift, float epsilon, T* sum,
-                                         T* normed, float* stats, int width) {
+extern "C" __global__ void __launch_bounds__(1024)
+    residual_norm(const T* x, const T* z, long z_stride, const T* bias, const T* weight,
+                  const T* shift, float epsilon, T* sum, T* normed, float* stats, int width) {
     long row = blockIdx.x;
-    float value[MOST_EIGHTS][8];
-    float total = 0.f;
-    int n = 0;
-    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
+    Eight value[MOST_EIGHTS];
+    float total = 0.f, squares = 0.f;
+    OF_ROW {
         Eight a = at(x, row * width + c);
-        EACH value[n][i] = up(a.of[i]);
         if (z) {
             Eight b = at(z, row * z_stride + c), d = at(bias, c);
-            EACH a.of[i] = down(value[n][i] + up(b.of[i]) + up(d.of[i]));
-            EACH value[n][i] = up(a.of[i]);
+            EACH a.of[i] = down(up(a.of[i]) + up(b.of[i]) + up(d.of[i]));
             at(sum, row * width + c) = a;
         }
-        EACH total += value[n][i];
+        EACH total += up(a.of[i]);
+        value[n] = a;
     }
     float mean = block_sum(total) / width;
-    float squares = 0.f;
-    n = 0;
-    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n)
-        EACH squares += (value[n][i] - mean) * (value[n][i] - mean);
+    OF_ROW EACH squares += (up(value[n].of[i]) - mean) * (up(value[n].of[i]) - mean);
     float scale = rsqrtf(block_sum(squares) / width + epsilon);
-    n = 0;
-    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
+    OF_ROW {
         Eight w = at(weight, c), s = at(shift, c), out;
-        EACH out.of[i] = down((value[n][i] - mean) * scale * up(w.of[i]) + up(s.of[i]));
+        EACH out.of[i] = down((up(value[n].of[i]) - mean) * scale * up(w.of[i]) + up(s.of[i]));
         at(normed, row * width + c) = out;
     }
     if (threadIdx.x == 0) {
@@ -55,29 +55,32 @@ extern "C" __global__ void residual_norm(const T* x, const T* z, long z_stride, 
 }
 
 // out = residual + the gradient of x through residual_norm's layer norm, of d_normed.
-extern "C" __global__ void norm_backward(const T* x, const float* stats, const T* weight,
-                                         const T* d_normed, long d_stride, const T* residual,
-                                         long residual_stride, T* out, long out_stride, int width) {
+extern "C" __global__ void __launch_bounds__(1024)
+    norm_backward(const T* x, const float* stats, const T* weight, const T* d_normed, long d_stride,
+                  const T* residual, long residual_stride, T* out, long out_stride, int width) {
     long row = blockIdx.x;
     float mean = stats[2 * row], scale = stats[2 * row + 1];
-    float grad[MOST_EIGHTS][8], normal[MOST_EIGHTS][8];
+    Eight value[MOST_EIGHTS], grad[MOST_EIGHTS];
     float grads = 0.f, products = 0.f;
-    int n = 0;
-    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
-        Eight a = at(x, row * width + c), w = at(weight, c), d = at(d_normed, row * d_stride + c);
+    OF_ROW {
+        value[n] = at(x, row * width + c);
+        grad[n] = at(d_normed, row * d_stride + c);
+        Eight w = at(weight, c);
         EACH {
-            grad[n][i] = up(d.of[i]) * up(w.of[i]);
-            normal[n][i] = (up(a.of[i]) - mean) * scale;
-            grads += grad[n][i];
-            products += grad[n][i] * normal[n][i];
+            float g = up(grad[n].of[i]) * up(w.of[i]);
+            grads += g;
+            products += g * (up(value[n].of[i]) - mean) * scale;
         }
     }
     grads = block_sum(grads) / width;
     products = block_sum(products) / width;
-    n = 0;
-    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8, ++n) {
-        Eight r = at(residual, row * residual_stride + c), o;
-        EACH o.of[i] = down(up(r.of[i]) + scale * (grad[n][i] - grads - normal[n][i] * products));
+    OF_ROW {
+        Eight r = at(residual, row * residual_stride + c), w = at(weight, c), o;
+        EACH {
+            float g = up(grad[n].of[i]) * up(w.of[i]);
+            float normal = (up(value[n].of[i]) - mean) * scale;
+            o.of[i] = down(up(r.of[i]) + scale * (g - grads - normal * products));
+        }
         at(out, row * out_stride + c) = o;
     }
 }
@@ -138,44 +141,50 @@ extern "C" __global__ void rotate_back(const T* query, const T* key, const T* va
 
 // GELU by its tanh approximation is v * sigmoid(2 * inner(v)).
 __device__ float inner(float v) { return 0.7978845608028654f * (v + 0.044715f * v * v * v); }
-__device__ float sigmoid(float v) { return 1.f / (1.f + __expf(-v)); }
+__device__ float sigmoid(float v) { return __fdividef(1.f, 1.f + __expf(-v)); }
 
 // out = gelu(u + bias), and `more` values of `beside` behind it.
 extern "C" __global__ void bias_gelu(const T* u, long u_stride, const T* bias, const T* beside,
                                      long beside_stride, int more, T* out, long out_stride,
-                                     int width) {
-    long row = blockIdx.y;
+                                     int width, int rows) {
+    long first = blockIdx.y * ROWS;
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+    Eight a[ROWS], b;
     if (c < width) {
-        Eight a = at(u, row * u_stride + c), b = at(bias, c);
-        EACH {
-            float v = up(a.of[i]) + up(b.of[i]);
-            a.of[i] = down(v * sigmoid(2.f * inner(v)));
+        b = at(bias, c);
+        OF_ROWS a[r] = at(u, (first + r) * u_stride + c);
+        OF_ROWS EACH {
+            float v = up(a[r].of[i]) + up(b.of[i]);
+            a[r].of[i] = down(v * sigmoid(2.f * inner(v)));
         }
-        at(out, row * out_stride + c) = a;
     } else if (c < width + more) {
-        at(out, row * out_stride + c) = at(beside, row * beside_stride + c - width);
+        OF_ROWS a[r] = at(beside, (first + r) * beside_stride + c - width);
     }
+    if (c < width + more) OF_ROWS at(out, (first + r) * out_stride + c) = a[r];
 }
 
 // u = the gradient of u through bias_gelu, of d_out; beside = what lies behind d_out.
 extern "C" __global__ void gelu_backward(T* u, long u_stride, const T* bias, const T* d_out,
                                          long d_stride, T* beside, long beside_stride, int more,
-                                         int width) {
-    long row = blockIdx.y;
+                                         int width, int rows) {
+    long first = blockIdx.y * ROWS;
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
-    if (c < width) {
-        Eight a = at(u, row * u_stride + c), b = at(bias, c), d = at(d_out, row * d_stride + c);
-        EACH {
-            float v = up(a.of[i]) + up(b.of[i]);
-            float s = sigmoid(2.f * inner(v));
-            float slope = 1.5957691216057308f * (1.f + 0.134145f * v * v);
-            a.of[i] = down(up(d.of[i]) * (s + v * s * (1.f - s) * slope));
-        }
-        at(u, row * u_stride + c) = a;
-    } else if (c < width + more) {
-        at(beside, row * beside_stride + c - width) = at(d_out, row * d_stride + c);
+    Eight a[ROWS], b, d[ROWS];
+    if (c >= width + more) return;
+    OF_ROWS d[r] = at(d_out, (first + r) * d_stride + c);
+    if (c >= width) {
+        OF_ROWS at(beside, (first + r) * beside_stride + c - width) = d[r];
+        return;
     }
+    b = at(bias, c);
+    OF_ROWS a[r] = at(u, (first + r) * u_stride + c);
+    OF_ROWS EACH {
+        float v = up(a[r].of[i]) + up(b.of[i]);
+        float s = sigmoid(2.f * inner(v));
+        float slope = 1.5957691216057308f * (1.f + 0.134145f * v * v);
+        a[r].of[i] = down(up(d[r].of[i]) * (s + v * s * (1.f - s) * slope));
+    }
+    OF_ROWS at(u, (first + r) * u_stride + c) = a[r];
 }
 
 // out[n] = x * kept[n] * scale, for each of n masks.

@@ -18,6 +18,7 @@ EIGHT = 8
 """Values that a thread reads at once."""
 MOST_WIDTH = 32_768
 THREADS = 256
+ROWS = 4
 SOURCE = Source(
     "kernels.cu",
     {
@@ -25,8 +26,8 @@ SOURCE = Source(
         "norm_backward": "ppppl" + "plpli",
         "bias_rotate": "plpppiii",
         "rotate_back": "pppppp" + "liii",
-        "bias_gelu": "plp" + "pli" + "pli",
-        "gelu_backward": "plp" + "pl" + "pli" + "i",
+        "bias_gelu": "plp" + "pli" + "pl" + "ii",
+        "gelu_backward": "plp" + "pl" + "pli" + "ii",
         "drop": "ppfpli",
         "add_kept": "plppfili",
     },
@@ -124,8 +125,8 @@ def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
     """Write gelu(u + bias) to `out`, by the tanh approximation, and `beside` behind it."""
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
-        parts = (u, u.stride(0), bias, beside, beside.stride(0), more, out, out.stride(0), width)
-        SOURCE.launch("bias_gelu", *_by_eight(u, width + more), *parts)
+        parts = (u, u.stride(0), bias, beside, beside.stride(0), more, out, out.stride(0))
+        SOURCE.launch("bias_gelu", *_by_eight(u, width + more), *parts, width, len(u))
         return
     out[:, :width] = functional.gelu(u + bias, approximate="tanh")
     out[:, width:] = beside
@@ -137,7 +138,7 @@ def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> Non
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, d_out, d_out.stride(0), beside, beside.stride(0))
-        SOURCE.launch("gelu_backward", *_by_eight(u, width + more), *parts, more, width)
+        SOURCE.launch("gelu_backward", *_by_eight(u, width + more), *parts, more, width, len(u))
         return
     grad = d_out[:, :width]
     u.copy_(torch.ops.aten.gelu_backward(grad, u + bias, approximate="tanh"))
@@ -178,5 +179,5 @@ def _by_row(x: Tensor) -> tuple[tuple[int, int], int]:
 
 
 def _by_eight(x: Tensor, width: int) -> tuple[tuple[int, int], int]:
-    """Blocks and threads for a thread to each eight values of rows of a width."""
-    return (-(-width // (THREADS * EIGHT)), len(x)), THREADS
+    """Blocks and threads for a thread to each eight columns of a width, of ROWS rows."""
+    return (-(-width // (THREADS * EIGHT)), -(-len(x) // ROWS)), THREADS

@@ -156,9 +156,10 @@ def forward(
         is_last = number == s.layers - 1
         needed = slice(s.up.start) if is_last else slice(s.of_y)
         torch.mm(normed, first[needed, : s.width].t(), out=y[:, needed])
-        if adapted:
-            _adapt_heads(w, number, normed, y, room, at)
-        attended = heads.forward(y[:, s.heads], w.heads_bias[number], pack, room.keep)
+        if room.dropout:
+            _drop_input(w, number, normed, y, room, at)
+        b = w.b[number] if adapted else None
+        attended = heads.forward(y, b, w.heads_bias[number], pack, room.keep)
         if room.keep:
             room.attended.append(attended)
         given = attended.out
@@ -177,17 +178,13 @@ def forward(
     return room.x[-1][rows] + both[:, : s.width] + w.residual_bias[-1]
 
 
-def _adapt_heads(w: Weights, number: int, normed: Tensor, y: Tensor, room: Room, at: int) -> None:
-    """Add to y's query, key and value what the adapter makes of the layer's input."""
-    s, tokens = w.sizes, len(y)
-    inner = y[:, s.inner].view(tokens, 3, s.rank).transpose(0, 1)
-    if room.dropout:
-        dropped = room.dropped[at, :3]
-        kernels.drop(normed, room.masks[number, :3], room.scale, dropped)
-        a = w.a[number].view(3, s.rank, s.width)
-        torch.bmm(dropped, a.transpose(1, 2), out=inner)
-    each = y[:, s.heads].view(tokens, 3, s.width).transpose(0, 1)
-    each.baddbmm_(inner, w.b[number].transpose(1, 2))
+def _drop_input(w: Weights, number: int, normed: Tensor, y: Tensor, room: Room, at: int) -> None:
+    """Have each A on query, key and value see a part of the layer's input, each another."""
+    s = w.sizes
+    kernels.drop(normed, room.masks[number, :3], room.scale, room.dropped[at, :3])
+    inner = y[:, s.inner].view(len(y), 3, s.rank).transpose(0, 1)
+    a = w.a[number].view(3, s.rank, s.width)
+    torch.bmm(room.dropped[at, :3], a.transpose(1, 2), out=inner)
 
 
 def _leave(
@@ -233,8 +230,7 @@ def backward(
         d_attended = _through_out(w.out[number], both, room, number, pack.last if is_last else None)
         if is_last:
             g, d_attended = spread(g), spread(d_attended)
-        bias = w.heads_bias[number]
-        heads.backward(room.attended[number], d_attended, y[:, s.heads], bias, pack)
+        heads.backward(room.attended[number], d_attended, y, pack)
         d_normed, d_inner = inputs[number, :, : s.width], inputs[number, :, s.width :]
         if number == 0:
             torch.mm(y[:, s.heads], first[s.heads, s.width :], out=d_inner)
