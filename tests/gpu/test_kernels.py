@@ -70,7 +70,7 @@ Values = Callable[..., Tensor]
 
 
 @pytest.mark.parametrize("adds", [True, False])
-@pytest.mark.parametrize("width", [8, 264, WIDTH, 10240])
+@pytest.mark.parametrize("width", [8, 264, WIDTH, 8192])
 def test_residual_norm_and_its_gradient(
     dtype: torch.dtype, values: Values, width: int, adds: bool
 ) -> None:
@@ -117,8 +117,8 @@ def test_dropout_there_and_back(dtype: torch.dtype, values: Values, n: int) -> N
 
 
 @pytest.mark.parametrize("lengths", [(3, 16, 0, 57, 1), (128, 17, 100), (130, 20)])
-@pytest.mark.parametrize(("head", "half"), [(80, 16), (32, 8), (64, 32), (128, 16)])
-@pytest.mark.parametrize("rank", [0, 16, 32])
+@pytest.mark.parametrize(("head", "half"), [(80, 16), (64, 32)])
+@pytest.mark.parametrize("rank", [0, 32])
 def test_attention_and_its_gradient(
     dtype: torch.dtype, values: Values, head: int, half: int, rank: int, lengths: tuple[int, ...]
 ) -> None:

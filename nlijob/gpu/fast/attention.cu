@@ -98,30 +98,39 @@ __device__ void fetch_rows(T* into, const T* from, long stride, int length, int 
     }
 }
 
-// Complete 16 rows of queries (part 0), keys or values in shared memory: add inner b' and the bias,
-// rotate. `inner`, `cosine` and `sine` begin with the segment, `bias` with the head.
-__device__ void complete(T* tile, int first, int part, const T* inner, long stride, const T* b,
-                         const T* bias, const T* cosine, const T* sine, int length) {
-    int row = first + lane() / 4, pair = lane() % 4 * 2;
+// What an adapter's As made of 16 rows' input, for query, key and value.
+struct Inner {
+    Two of[3][RANK / 16 + !RANK][4] = {};
+    __device__ Inner(const T* inner, long stride, int first, int length) {
+        int row = first + lane() / 4;
+        const T* place = inner + row * stride + lane() % 4 * 2;
+#pragma unroll
+        for (int i = 0; i < 3 * (RANK / 16) * 4; ++i)
+            if (row + i % 2 * 8 < length)
+                of[i / 4 / (RANK / 16 + !RANK)][i / 4 % (RANK / 16 + !RANK)][i % 4] =
+                    two(place + i % 2 * 8 * stride + i / 4 * 16 + i % 4 / 2 * 8);
+    }
+};
+
+// Complete 16 rows of queries (part 0), keys or values: add inner b' and the bias, rotate. All is in
+// shared memory, `cosine` and `sine` from the rows' first on.
+__device__ void complete(T* tile, int part, const Inner& inner, const T* b, const T* bias,
+                         const T* cosine, const T* sine) {
+    int pair = lane() % 4 * 2;
     float sum[COLUMNS][4] = {};
 #pragma unroll
     for (int step = 0; step < RANK / 16; ++step) {
-        Two a[4] = {};
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-            if (row + i % 2 * 8 < length)
-                a[i] = two(inner + (row + i % 2 * 8) * stride + step * 16 + i / 2 * 8 + pair);
         const T* from = b + lane() / 4 * B_LINE + step * 16 + pair;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n) {
             Two of[2] = {two(from + 8 * n * B_LINE), two(from + 8 * n * B_LINE + 8)};
-            multiply(sum[n], a, of);
+            multiply(sum[n], inner.of[part][step], of);
         }
     }
 #pragma unroll
-    for (int half = 0; half < 2; ++half, row += 8) {
-        if (row >= length) continue;
-        T* place = tile + (lane() / 4 + 8 * half) * LINE + pair;
+    for (int half = 0; half < 2; ++half) {
+        int row = lane() / 4 + 8 * half;
+        T* place = tile + row * LINE + pair;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n) {
             Two y = two(place + 8 * n), add = two(bias + 8 * n + pair);
@@ -131,8 +140,8 @@ __device__ void complete(T* tile, int first, int part, const T* inner, long stri
         if (part < 2) {
 #pragma unroll
             for (int n = 0; n < HALF / 8; ++n) {
-                long angle = (long)row * HALF + 8 * n + pair;
-                Two cos = two(cosine + angle), sin = two(sine + angle);
+                Two cos = two(cosine + row * HALF + 8 * n + pair);
+                Two sin = two(sine + row * HALF + 8 * n + pair);
 #pragma unroll
                 for (int i = 0; i < 2; ++i) {
                     float &x = sum[n][2 * half + i], &z = sum[n + HALF / 8][2 * half + i];
@@ -204,25 +213,32 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     extern __shared__ __align__(16) T memory[];
     int begin = bounds[blockIdx.x], length = bounds[blockIdx.x + 1] - begin;
     int padded = (length + 15) / 16 * 16;
-    T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE, *beside = v + padded * LINE;
+    T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE;
+    T *cosines = v + padded * LINE, *sines = cosines + padded * HALF;
+    T *biases = sines + padded * HALF, *beside = biases + 3 * HEAD;
     T* mine = y + begin * stride + blockIdx.y * HEAD;
-    bias += blockIdx.y * HEAD;
-    cosine += (long)begin * HALF;
-    sine += (long)begin * HALF;
     for (int part = 0; part < 3; ++part)
         fetch_rows(q + part * padded * LINE, mine + part * width, stride, length, padded);
+    for (int i = threadIdx.x * 8; i < length * HALF; i += THREADS * 8) {
+        fetch(cosines + i, cosine + (long)begin * HALF + i);
+        fetch(sines + i, sine + (long)begin * HALF + i);
+    }
+    for (int i = threadIdx.x * 8; i < 3 * HEAD; i += THREADS * 8)
+        fetch(biases + i, bias + i / HEAD * width + blockIdx.y * HEAD + i % HEAD);
     for (int i = threadIdx.x * 8; i < 3 * HEAD * RANK; i += THREADS * 8) {
         int row = i / (RANK + !RANK), c = i % (RANK + !RANK), part = row / HEAD;
         long column = blockIdx.y * HEAD + row % HEAD;
         fetch(beside + row * B_LINE + c, b + part * b_part + column * b_stride + c);
     }
+    const T* made = y + begin * stride + 3 * width;
+    Inner inner(made, stride, threadIdx.x / 32 * 16, length);  // on its way with the others
     fetched();
-    const T* inner = y + begin * stride + 3 * width;
-    for (int i = threadIdx.x / 32; i < 3 * (padded / 16); i += THREADS / 32) {
-        int part = i % 3, first = i / 3 * 16;
-        T* tile = q + (part * padded + first) * LINE;
-        complete(tile, first, part, inner + part * RANK, stride, beside + part * HEAD * B_LINE,
-                 bias + part * width, cosine, sine, length);
+    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+        if (first >= THREADS / 2) inner = Inner(made, stride, first, length);
+#pragma unroll
+        for (int part = 0; part < 3; ++part)
+            complete(q + (part * padded + first) * LINE, part, inner, beside + part * HEAD * B_LINE,
+                     biases + part * HEAD, cosines + first * HALF, sines + first * HALF);
     }
     __syncthreads();
     if (keep)

@@ -76,7 +76,8 @@ def forward(y: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool) -
         rank = 0 if b is None else b.shape[2]
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
         given = (*adapter, bias, *_angles(pack), out, logs, width, len(y), int(keep))
-        _launch("attend", y, pack, width, rank, given, 3, 3 * pack.head * (rank + 8))
+        for_token = 3 * (pack.head + 8) + 2 * pack.cosine.shape[1]
+        _launch("attend", y, pack, width, rank, given, for_token, 3 * pack.head * (rank + 9))
         return Attended(out, logs, rank)
     heads = y[:, : 3 * width]
     if b is not None:
@@ -100,7 +101,7 @@ def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
     width = grad.shape[1]
     if attended.logs is not None:
         given = (*_angles(pack), attended.out, attended.logs, grad, width, len(y))
-        _launch("attend_backward", y, pack, width, attended.rank, given, 4, 0)
+        _launch("attend_backward", y, pack, width, attended.rank, given, 4 * (pack.head + 8), 0)
         return
     assert attended.graph
     out, parts = attended.graph
@@ -131,13 +132,13 @@ def _launch(
     width: int,
     rank: int,
     given: tuple[Any, ...],
-    matrices: int,
+    for_token: int,
     more: int,
 ) -> None:
-    """A block for each head of each segment, with these in shared memory: matrices of a row for
-    each token, two numbers for each, and `more` values."""
+    """A block for each head of each segment, with this in shared memory: `for_token` values and two
+    numbers for each token, and `more` values."""
     tokens = -(-pack.longest // TILE) * TILE
-    size = (tokens * matrices * (pack.head + 8) + more) * y.element_size() + tokens * 8
+    size = (tokens * for_token + more) * y.element_size() + tokens * 8
     blocks = (len(pack.bounds) - 1, width // pack.head)
     defined = {"HEAD": pack.head, "HALF": pack.cosine.shape[1], "RANK": rank, "THREADS": THREADS}
     SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)

@@ -1,26 +1,28 @@
 // The elementwise parts of a decoder layer, each in one pass over memory.
 //
 // Eight neighbouring values are read and written at once: widths and strides are multiples of
-// eight. Strides count elements. A block has one token, a thread one or more eights of its row.
+// eight. Strides count elements. A block has one token unless it is said otherwise.
 
-#define MOST_EIGHTS 4  // of a row in a thread's registers, with 1,024 threads 32,768 values
-#define OF_ROW                                \
-    _Pragma("unroll") for (int n = 0, c = threadIdx.x * 8; n < MOST_EIGHTS; \
-                           ++n, c += blockDim.x * 8) if (c < width)
 #define ROWS 4  // of a thread, where it has the same columns of several
 #define OF_ROWS \
     _Pragma("unroll") for (int r = 0; r < ROWS; ++r) if (first + r < rows)
 
-// The sum over the block, known to every thread.
-__device__ float block_sum(float value) {
-    __shared__ float of_warp[32];
-    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
+// The sums over the block, known to every thread.
+__device__ float2 block_sums(float first, float second) {
+    __shared__ float2 of_warp[32];
+    for (int step = 16; step; step /= 2) {
+        first += __shfl_xor_sync(~0u, first, step);
+        second += __shfl_xor_sync(~0u, second, step);
+    }
     __syncthreads();
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = make_float2(first, second);
     __syncthreads();
-    value = threadIdx.x % 32 < blockDim.x / 32 ? of_warp[threadIdx.x % 32] : 0.f;
-    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(~0u, value, step);
-    return value;
+    float2 sums = make_float2(0.f, 0.f);
+    for (int warp = 0; warp < (blockDim.x + 31) / 32; ++warp) {
+        sums.x += of_warp[warp].x;
+        sums.y += of_warp[warp].y;
+    }
+    return sums;
 }
 
 // sum = x + z + bias (or x alone where z is null); normed = its layer norm; stats = mean, 1 / std.
@@ -28,25 +30,27 @@ extern "C" __global__ void __launch_bounds__(1024)
     residual_norm(const T* x, const T* z, long z_stride, const T* bias, const T* weight,
                   const T* shift, float epsilon, T* sum, T* normed, float* stats, int width) {
     long row = blockIdx.x;
-    Eight value[MOST_EIGHTS];
+    int c = threadIdx.x * 8;
+    bool within = c < width;
+    Eight a = {}, w, s;
     float total = 0.f, squares = 0.f;
-    OF_ROW {
-        Eight a = at(x, row * width + c);
+    if (within) {
+        a = at(x, row * width + c);
+        w = at(weight, c);
+        s = at(shift, c);
         if (z) {
             Eight b = at(z, row * z_stride + c), d = at(bias, c);
             EACH a.of[i] = down(up(a.of[i]) + up(b.of[i]) + up(d.of[i]));
             at(sum, row * width + c) = a;
         }
         EACH total += up(a.of[i]);
-        value[n] = a;
     }
-    float mean = block_sum(total) / width;
-    OF_ROW EACH squares += (up(value[n].of[i]) - mean) * (up(value[n].of[i]) - mean);
-    float scale = rsqrtf(block_sum(squares) / width + epsilon);
-    OF_ROW {
-        Eight w = at(weight, c), s = at(shift, c), out;
-        EACH out.of[i] = down((up(value[n].of[i]) - mean) * scale * up(w.of[i]) + up(s.of[i]));
-        at(normed, row * width + c) = out;
+    float mean = block_sums(total, 0.f).x / width;
+    if (within) EACH squares += (up(a.of[i]) - mean) * (up(a.of[i]) - mean);
+    float scale = rsqrtf(block_sums(squares, 0.f).x / width + epsilon);
+    if (within) {
+        EACH a.of[i] = down((up(a.of[i]) - mean) * scale * up(w.of[i]) + up(s.of[i]));
+        at(normed, row * width + c) = a;
     }
     if (threadIdx.x == 0) {
         stats[2 * row] = mean;
@@ -59,29 +63,26 @@ extern "C" __global__ void __launch_bounds__(1024)
     norm_backward(const T* x, const float* stats, const T* weight, const T* d_normed, long d_stride,
                   const T* residual, long residual_stride, T* out, long out_stride, int width) {
     long row = blockIdx.x;
+    int c = threadIdx.x * 8;
+    bool within = c < width;
     float mean = stats[2 * row], scale = stats[2 * row + 1];
-    Eight value[MOST_EIGHTS], grad[MOST_EIGHTS];
-    float grads = 0.f, products = 0.f;
-    OF_ROW {
-        value[n] = at(x, row * width + c);
-        grad[n] = at(d_normed, row * d_stride + c);
-        Eight w = at(weight, c);
+    float grad[8], normal[8], grads = 0.f, products = 0.f;
+    Eight r;
+    if (within) {
+        Eight a = at(x, row * width + c), w = at(weight, c), d = at(d_normed, row * d_stride + c);
+        r = at(residual, row * residual_stride + c);
         EACH {
-            float g = up(grad[n].of[i]) * up(w.of[i]);
-            grads += g;
-            products += g * (up(value[n].of[i]) - mean) * scale;
+            grad[i] = up(d.of[i]) * up(w.of[i]);
+            normal[i] = (up(a.of[i]) - mean) * scale;
+            grads += grad[i];
+            products += grad[i] * normal[i];
         }
     }
-    grads = block_sum(grads) / width;
-    products = block_sum(products) / width;
-    OF_ROW {
-        Eight r = at(residual, row * residual_stride + c), w = at(weight, c), o;
-        EACH {
-            float g = up(grad[n].of[i]) * up(w.of[i]);
-            float normal = (up(value[n].of[i]) - mean) * scale;
-            o.of[i] = down(up(r.of[i]) + scale * (g - grads - normal * products));
-        }
-        at(out, row * out_stride + c) = o;
+    float2 sums = block_sums(grads, products);
+    if (within) {
+        EACH r.of[i] = down(up(r.of[i]) +
+                            scale * (grad[i] - sums.x / width - normal[i] * (sums.y / width)));
+        at(out, row * out_stride + c) = r;
     }
 }
 

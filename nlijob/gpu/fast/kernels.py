@@ -16,7 +16,8 @@ from nlijob.gpu.fast.cuda import Source
 
 EIGHT = 8
 """Values that a thread reads at once."""
-MOST_WIDTH = 32_768
+MOST_WIDTH = 8_192
+"""Of a layer norm: eight values for each thread that a block may have."""
 THREADS = 256
 ROWS = 4
 SOURCE = Source(

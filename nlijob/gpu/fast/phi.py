@@ -59,7 +59,7 @@ def _is_plain(model: Any) -> bool:
         and not (config.attention_dropout or config.resid_pdrop or config.embd_pdrop)
         and isinstance(model.layers[0].mlp.activation_fn, NewGELUActivation)
         and not any(size % kernels.EIGHT for size in (*sizes, attention.rotary_ndims // 2))
-        and max(sizes) <= kernels.MOST_WIDTH
+        and config.hidden_size <= kernels.MOST_WIDTH
     )
 
 
