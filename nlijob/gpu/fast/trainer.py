@@ -6,6 +6,7 @@ there, a few steps late; a step that went wrong is named all the same, and ends 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.packing import PackShape, rounded, token_counts, view
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Course, check_step
+from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step, loss_scaler
 from nlijob.records import TrainStep
 
 MOST_UNKNOWN = 32
@@ -53,7 +54,7 @@ class _Launched:
     rate: float
     examples: int
     figures: Tensor
-    """[2] in the host's memory: loss and gradient norm, once `done` has come."""
+    """[3] in the host's memory: loss, gradient norm and loss scale, once `done` has come."""
     began: Any
     done: Any
 
@@ -73,7 +74,8 @@ class GraphTrainer:
         device = loaded.device
         self._rate = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
-        self._figures = torch.zeros(2, device=device)
+        self._figures = torch.zeros(3, device=device)
+        self._one = torch.ones((), device=device)
         # in the model's order, as the plain loop has them: each can go on from the other's state
         self._parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
@@ -83,6 +85,8 @@ class GraphTrainer:
             fused=True,
             capturable=device.type == "cuda",
         )
+        # captured with the rest: its scale lies on the device and is read nowhere else
+        self._scaler = loss_scaler(loaded)
         self._step = 0
         self.token_counts = self._token_counts()
         self._capture()
@@ -91,7 +95,7 @@ class GraphTrainer:
         """See `nlijob.gpu.training.Trainer`."""
         self._loaded.model.train()
         self._adapter.refresh()
-        torch.manual_seed(self._course.seed(epoch))  # dropout
+        self._fast.seed(self._course.seed(epoch))
         under_way: deque[_Launched] = deque()
         mark = self._mark()
         for rows in self._course.batches(epoch):
@@ -106,7 +110,7 @@ class GraphTrainer:
         """See `nlijob.gpu.training.Trainer`."""
         return {
             "optimizer": self._optimizer.state_dict()["state"],
-            "scaler": {},
+            "scaler": self._scaler.state_dict(),
             "step": self._step,
         }
 
@@ -116,6 +120,8 @@ class GraphTrainer:
         for number, parameter in enumerate(self._parameters):
             for name in STATE:
                 self._optimizer.state[parameter][name].copy_(state["optimizer"][number][name])
+        if state["scaler"]:  # none where the run began on a GPU that needed no scaling
+            self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
 
     # ------------------------------------------------------------ capture
@@ -132,28 +138,28 @@ class GraphTrainer:
         )
 
     def _capture(self) -> None:
-        """Capture every step; what capturing computed is undone."""
+        """Capture every step.
+
+        Captured work has run, and none of it stays: at a rate of 0 and without a gradient an update
+        changes no weight. So no copies are needed to undo it.
+        """
         self._loaded.model.train()
+        self._fast.seed(self._course.config.seed)  # layers computed again draw in step from here
+        self._scaler.scale(self._one)  # makes the scaler's state
+        before = self._scaler.state_dict()
         self._update()  # makes the optimizer's state
-        for state in self._optimizer.state.values():
-            state["step"].zero_()
-        changed = [self._adapter.master, *self._state_tensors()]
-        before = [tensor.clone() for tensor in changed]
-        graphs = Graphs(self._loaded.device)
+        graphs = Graphs(self._loaded.device, self._fast.generators)
         # the largest first: the others then fit into the memory that it took
         self._accumulate = {
             tokens: self._capture_accumulate(graphs, tokens)
             for tokens in reversed(self.token_counts)
         }
+        self._adapter.gradient.zero_()
+        self._loss.zero_()
         self._replay_update = graphs.capture(self._update)
-        with torch.no_grad():
-            for tensor, value in zip(changed, before, strict=True):
-                tensor.copy_(value)
-            self._adapter.gradient.zero_()
-            self._loss.zero_()
-
-    def _state_tensors(self) -> list[Tensor]:
-        return [state[name] for state in self._optimizer.state.values() for name in STATE]
+        for state in self._optimizer.state.values():
+            state["step"].zero_()
+        self._scaler.load_state_dict(before)
 
     def _capture_accumulate(
         self, graphs: Graphs, tokens: int
@@ -172,16 +178,19 @@ class GraphTrainer:
         logits = self._fast.logits(packed, shape.longest)
         losses = functional.cross_entropy(logits, packed.targets.long(), reduction="none")
         loss = (losses * packed.real).sum() / packed.of[0]
-        self._adapter.add_gradient(loss)
+        self._adapter.add_gradient(self._scaler.scale(loss))
         self._loss.add_(loss.detach())
 
     def _update(self) -> None:
         """The optimizer's step on what was added, and a clean slate for the next."""
+        self._scaler.unscale_(self._optimizer)
         norm = self._adapter.clip(self._course.config.max_grad_norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._adapter.refresh()
         self._figures[0].copy_(self._loss)
         self._figures[1].copy_(norm)
+        self._figures[2].copy_(self._scaler.scale(self._one))
         self._adapter.gradient.zero_()
         self._loss.zero_()
 
@@ -198,7 +207,7 @@ class GraphTrainer:
         self._rate.fill_(rate)
         self._replay_update()
         self._step += 1
-        figures = torch.empty(2, pin_memory=self._loaded.device.type == "cuda")
+        figures = torch.empty(3, pin_memory=self._loaded.device.type == "cuda")
         figures.copy_(self._figures, non_blocking=True)
         return _Launched(self._step, rate, len(rows), figures, began, self._mark())
 
@@ -215,11 +224,12 @@ class GraphTrainer:
 
     def _known(self, epoch: int, launched: _Launched) -> TrainStep:
         launched.done.synchronize()
-        loss, norm = launched.figures.tolist()
-        check_step(epoch, launched.step, loss, norm)
+        loss, norm, scale = launched.figures.tolist()
+        check_step(epoch, launched.step, loss, norm, skipped=scale > SMALLEST_LOSS_SCALE)
+        grad_norm = norm if math.isfinite(norm) else None
         duration_s = launched.began.elapsed_time(launched.done) / 1000
         return TrainStep(
-            epoch, launched.step, loss, norm, launched.rate, launched.examples, duration_s
+            epoch, launched.step, loss, grad_norm, launched.rate, launched.examples, duration_s
         )
 
 
