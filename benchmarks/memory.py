@@ -3,7 +3,8 @@
     python -m benchmarks.memory --model DIR --rows DIR 16 8 4 3
 
 Each limit (GiB that torch may take; "lean" for train.gradient_checkpointing=true without a limit)
-is measured in a process of its own: loading, planning, an epoch to warm up, one to measure, scoring.
+is measured in a process of its own: loading, planning, an epoch to warm up, one to measure, and
+scoring.
 Prints a line of JSON for each.
 """
 
