@@ -40,7 +40,6 @@ class FlatAdapter:
         self.master = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
         self.gradient = torch.zeros_like(self.master)
         self._computed = self.master.new_empty(self._lora, dtype=dtype)
-        self._new_gradient = torch.empty_like(self._computed)
         for parameter, part, gradient in zip(
             self.parameters,
             torch.split(self.master, sizes),
@@ -71,10 +70,11 @@ class FlatAdapter:
         """Add the gradient of a loss to `gradient`."""
         gradients = torch.autograd.grad(loss, [*self._leaves, *self._others])
         lora = len(self._leaves)
-        torch.cat([g.reshape(-1) for g in gradients[:lora]], out=self._new_gradient)
+        # no buffer of its own: by now the memory that activations took is free
+        new = torch.cat([g.reshape(-1) for g in gradients[:lora]])
         firsts, end = self._firsts, self._lora
-        self.gradient[:firsts].add_(self._new_gradient[:firsts])
-        self.gradient[firsts:end].add_(self._new_gradient[firsts:], alpha=self._scaling)
+        self.gradient[:firsts].add_(new[:firsts])
+        self.gradient[firsts:end].add_(new[firsts:], alpha=self._scaling)
         if self._others:
             self.gradient[end:].add_(torch.cat([g.reshape(-1) for g in gradients[lora:]]))
 
