@@ -10,6 +10,7 @@ start and on (seed, epoch), so a resumed training goes the way an unbroken one w
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -244,6 +245,7 @@ class PlainTrainer:
             except torch.OutOfMemoryError as error:
                 self._footprint.shrink(error)
             # not before the error is gone, and with it the memory it holds
+            gc.collect()
             if self._loaded.device.type == "cuda":
                 torch.cuda.empty_cache()
             _set_random_state(self._loaded.device, drawn)

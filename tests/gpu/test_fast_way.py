@@ -24,6 +24,7 @@ from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import Course, PlainTrainer
 from nlijob.records import Example, TrainStep
@@ -308,6 +309,28 @@ def test_a_layer_computed_again_drops_the_same_values(
     for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() / b.norm() < 1e-4
     assert (got[0] - got[1]).norm() / got[0].norm() > 0.1
+
+
+def test_memory_that_runs_out_within_a_layer_computed_again_leaves_the_model_whole(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    job = config(train__gradient_checkpointing=True, lora__dropout=0.1)
+    loaded = new_model(job)
+    calls = iter(range(1000))
+
+    def full_after(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if loaded.model.training and next(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    layers = repeated_layers(loaded.model)
+    hook = layers[1].mlp.register_forward_pre_hook(full_after)
+    engine = Engine(loaded, head, job, rows)
+    got = steps(engine, 1)
+    hook.remove()
+    plan = engine.plan()
+    assert (plan.way, plan.micro_batch_size, len(plan.refused)) == ("graph", 4, 1)
+    expected = steps(Engine(new_model(job), head, job, rows), 1)
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=0.2)
 
 
 def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:

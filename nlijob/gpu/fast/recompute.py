@@ -26,7 +26,7 @@ class Recomputed:
     """
 
     def __init__(self, model: nn.Module, device: torch.device, around: Around) -> None:
-        """`around`: what a layer is computed within, the second time as the first.
+        """`around`: what a layer is computed within the second time; the first, it is already.
 
         Raises NotServed where the model has no such layers.
         """
@@ -66,7 +66,7 @@ class Recomputed:
             if not self._pairs:
                 return contextlib.nullcontext(), self._around()
             first, again = self._pairs[number]
-            return self._within(first), self._within(again)
+            return _drawn_from(first, self._device), self._within(again)
 
         def run(layer: Callable[..., Any], *inputs: Any) -> Any:
             # to its end the second time too, or the two generators would part

@@ -13,6 +13,7 @@ from nlijob.errors import ConfigurationError, DivergedError, ExitCode, HardwareE
 from nlijob.gpu import checkpoints
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import Course, Footprint, PlainTrainer
 from nlijob.records import TrainStep
 
@@ -131,6 +132,23 @@ def test_rows_are_halved_until_they_fit_and_the_outcome_is_the_same(
     assert footprint.rows == rows_at_once
     assert losses(got) == pytest.approx(losses(expected), rel=1e-3)
     assert [s.grad_norm for s in got] == pytest.approx([s.grad_norm for s in expected], rel=1e-2)
+
+
+def test_memory_that_runs_out_within_a_layer_leaves_no_trace(
+    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+) -> None:
+    def few(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    course = Course(CONFIG, rows)
+    whole, parts = new_model(), new_model()
+    repeated_layers(parts.model)[1].mlp.register_forward_pre_hook(few)
+    footprint = Footprint(parts.model, CONFIG)
+    expected = losses(list(PlainTrainer(whole, head, course).epoch(1)))
+    got = losses(list(PlainTrainer(parts, head, course, footprint).epoch(1)))
+    assert (footprint.recomputes, footprint.rows) == (True, 4)
+    assert got == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_single_row_that_does_not_fit_is_a_lack_of_hardware(
