@@ -333,6 +333,25 @@ def test_memory_that_runs_out_within_a_layer_computed_again_leaves_the_model_who
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=0.2)
 
 
+def test_ways_that_were_refused_leave_no_memory_behind(
+    new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[int] = []
+    capture = Graphs.capture
+
+    def full(self: Graphs, work: Callable[[], None]) -> None:
+        before.append(torch.cuda.memory_allocated())
+        capture(self, work)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Graphs, "capture", full)
+    engine = Engine(new_model(), head, config(train__speed="auto"), rows)
+    assert isinstance(engine.trainer(), PlainTrainer)
+    assert len(before) == 6
+    # the first takes what libraries need once
+    assert max(before[2:]) - before[1] < 2**20
+
+
 def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:
     options = (*jobs.SMALL_DEMO, "--device", "cuda")
     fast, _ = jobs.run_job(tmp_path, *options, run_id="fast")
