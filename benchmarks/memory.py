@@ -26,6 +26,7 @@ from nlijob.gpu.engine import Engine
 from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import GIB, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import score
+from nlijob.gpu.training import reason
 from nlijob.records import Example
 from nlijob.subset import read_rows
 
@@ -93,8 +94,8 @@ def _measured(options: argparse.Namespace, limit: str) -> dict[str, Any]:
         figures["scoring_examples_per_s"] = round(scored.examples_per_s, 1)
         peak("score")
         figures["plan"] = engine.plan().__dict__
-    except JobError as error:
-        figures["error"] = error.message
+    except (JobError, torch.OutOfMemoryError) as error:
+        figures["error"] = reason(error)
     return figures
 
 

@@ -149,7 +149,8 @@ class Engine:
         if self._ways:
             plain = halving(functools.partial(self._plain_logits, self._head))(checked)
         while self._ways and not self._fast:
-            self._release()
+            if self._refused:
+                self._release()
             self._way = self._ways.pop(0)
             try:
                 self._take(plain)
@@ -157,6 +158,7 @@ class Engine:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
+            self._release()
             self._reason = self._unserved("no faster way serves")
 
     def _take(self, plain: Tensor) -> None:
@@ -177,8 +179,8 @@ class Engine:
     def _refuse(self, error: Exception) -> None:
         """Give the way in use up, and remember why."""
         self._refused.append(f"{self._way.name}: {reason(error)}")
-        if not ran_out(error):  # fewer rows would meet the same
-            self._ways = [way for way in self._ways if way.rows == self._way.rows]
+        if self._way.recomputes and not ran_out(error):
+            self._ways.clear()  # the same with fewer rows would meet the same
         if self._fast:
             self._fast.close()
         self._fast, self._difference = None, None

@@ -1,7 +1,7 @@
 """Layers that keep nothing but what enters them, and are computed again for their gradient.
 
 Gradient checkpointing (Chen et al., 2016, Training Deep Nets with Sublinear Memory Cost): the
-outcome is the same, dropout included, for a third more time.
+outcome is the same, dropout included, for the time of one more forward pass.
 """
 
 from __future__ import annotations

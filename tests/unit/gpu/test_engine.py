@@ -8,6 +8,7 @@ import torch
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.engine import Engine, bounded, halving, ran_out
+from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
@@ -85,6 +86,22 @@ def test_without_memory_to_capture_a_leaner_way_serves_with_the_same_outcome(
     assert [step.loss for step in trainer.epoch(1)] == pytest.approx(
         [step.loss for step in plain.epoch(1)], rel=1e-3
     )
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(self: Engine) -> None:
+        raise NotServed("the weights take 4.7 GiB, and 1.2 GiB are free")
+
+    monkeypatch.setattr(Engine, "_check_memory", too_large)
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(Graphs, "capture", failing(2, full))
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    engine.trainer()
+    assert [text.partition(": ")[0] for text in engine.plan().refused] == [DENSE, FOUR_BIT, lean(8)]
+    assert engine.plan().micro_batch_size == 4
 
 
 @pytest.mark.usefixtures("graphs_on_a_cpu")
