@@ -127,6 +127,8 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
+    """Take the least memory: of each layer keep only what enters it and compute the layer again for
+    its gradient, keep weights 4-bit, score few rows at once. Slower; the outcome is the same."""
     speed: Literal["auto", "graph", "plain"] = "auto"
     """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
     operation after the other; auto: graphs where they serve. The outcome is the same."""

@@ -281,7 +281,8 @@ class Plan:
     micro_batch_size: int
     """Rows held in memory at once while training."""
     refused: tuple[str, ...]
-    """Faster ways that were tried first, each with why it did not serve."""
+    """Faster ways that were tried before, each with why it did not serve; the plain loop may step
+    down in the middle of training."""
     logits_difference: float | None
     """Norm of the difference to the plain way's logits over their norm, on some rows at the
     start; None for the plain way."""
@@ -289,6 +290,9 @@ class Plan:
     """Sizes of pack in tokens that training was captured for; empty for the plain way."""
     warm_up_s: float
     """Time it took to prepare, scoring and training together; no part of any epoch."""
+    activations: Literal["kept", "recomputed"] = "kept"
+    """recomputed: of each layer only what enters it is kept while training, and the layer is
+    computed again for its gradient, which takes less memory and more time."""
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,27 @@
 """Decides how the job computes: the fastest way that serves the model, the machine and its memory.
 
-    packed rows and CUDA graphs, weights dequantised once  ->  the same on 4-bit weights  ->  plain
+    packed rows and CUDA graphs, weights dequantised once  ->  the same on 4-bit weights
+    ->  and each layer computed again for its gradient  ->  and fewer rows at once  ->  plain
 
 Each is tried where nothing known speaks against it, and checked against the plain way's logits
-before it is used. Where one fails, the next serves, with the same effective batch.
+before it is used. Where one fails, the next serves, with the same effective batch. The plain way
+takes less memory by the same two steps, in the middle of training (`Footprint`).
+train.gradient_checkpointing asks for the leanest at once.
 """
 
 from __future__ import annotations
 
 import functools
+import gc
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.layers import dense_bytes
@@ -24,13 +29,15 @@ from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import GIB, LoadedModel
-from nlijob.gpu.training import Course, PlainTrainer, Trainer
+from nlijob.gpu.training import Course, Footprint, PlainTrainer, Trainer, reason
 from nlijob.records import Plan
 
 CHECKED_ROWS = 8
 SERVES = "the fastest way that serves this model, this GPU and its free memory"
 SPARE_BYTES = 2 * GIB
 """Left free for activations and graphs when memory for dequantised weights is counted."""
+LEAN_SCORED_TOKENS = 2048
+"""Tokens scored at once where little memory is to be taken; a GPU is busy with fewer."""
 
 Forward = Callable[[Sequence[Encoded]], Tensor]
 """Rows -> their logits [rows, classes] in float32 on the device; keeps no gradient."""
@@ -40,13 +47,19 @@ Forward = Callable[[Sequence[Encoded]], Tensor]
 class Way:
     """One way to compute."""
 
-    dense: bool
+    rows: int
+    """Rows that a graph takes at once."""
+    dense: bool = False
     """Keep the base weights dequantised."""
+    recomputes: bool = False
+    """Compute each layer again for its gradient."""
 
     @property
     def name(self) -> str:
         """For the record."""
-        return "graphs, weights dequantised" if self.dense else "graphs, weights as loaded"
+        weights = "weights dequantised" if self.dense else "weights as loaded"
+        again = ", layers computed again" if self.recomputes else ""
+        return f"graphs, {weights}{again}, {self.rows} at once"
 
 
 class Engine:
@@ -68,31 +81,35 @@ class Engine:
         self._difference: float | None = None
         self._token_counts: tuple[int, ...] = ()
         self._fast: FastModel | None = None
+        self._footprint = Footprint(loaded.model, config.train)
         self._reason = self._against_graphs()
-        self._ways = [] if self._reason else [Way(dense=True), Way(dense=False)]
+        self._ways = [] if self._reason else list(ways(config.train, len(rows)))
         self._next_way()
 
     def plan(self) -> Plan:
         """What was chosen, and why."""
-        train = self._config.train
+        held = self._held
         return Plan(
             way="graph" if self._fast else "plain",
             reason=self._reason or SERVES,
             base_weights="dequantized" if self._fast and self._way.dense else "as loaded",
-            micro_batch_size=min(train.micro_batch_size or train.batch_size, len(self._rows)),
-            refused=tuple(self._refused),
+            micro_batch_size=min(held.rows, len(self._rows)),
+            refused=(*self._refused, *self._footprint.refused),
             logits_difference=self._difference,
             token_counts=self._token_counts,
             warm_up_s=self._warm_up_s,
+            activations="recomputed" if held.recomputes else "kept",
         )
 
     def forward(self, head: Head | None = None) -> Forward:
         """The model as it is now, for scoring; `head`: for rows of another than the job's own."""
         self._loaded.model.eval()
+        forward: Forward = functools.partial(self._plain_logits, head or self._head)
         if self._fast:
             self._fast.adapter.refresh()
-            return halving(self._fast.score_rows)
-        return halving(functools.partial(self._plain_logits, head or self._head))
+            forward = self._fast.score_rows
+        lean = self._held.recomputes
+        return halving(bounded(forward, LEAN_SCORED_TOKENS) if lean else forward)
 
     def trainer(self) -> Trainer:
         """A trainer of the adapter, ready for its first step."""
@@ -100,16 +117,19 @@ class Engine:
         started = time.monotonic()
         while self._fast:
             try:
-                trainer = GraphTrainer(
-                    self._loaded, self._fast, course, self._config.train.micro_batch_size
-                )
+                trainer = GraphTrainer(self._loaded, self._fast, course, self._way.rows)
                 self._token_counts = trainer.token_counts
                 self._warm_up_s += time.monotonic() - started
                 return trainer
             except (NotServed, RuntimeError) as error:  # out of memory is a RuntimeError
                 self._refuse(error)
             self._next_way()  # not before the error is gone, and with it the memory it holds
-        return PlainTrainer(self._loaded, self._head, course)
+        return PlainTrainer(self._loaded, self._head, course, self._footprint)
+
+    @property
+    def _held(self) -> Way | Footprint:
+        """What training holds in memory at once."""
+        return self._way if self._fast else self._footprint
 
     # ------------------------------------------------------------ choice
 
@@ -119,19 +139,18 @@ class Engine:
             return "train.speed asks for it"
         if self._loaded.device.type != "cuda":
             return self._unserved("CUDA graphs need an NVIDIA GPU")
-        if self._loaded.compute_dtype is torch.float16:
-            return self._unserved("float16 needs loss scaling, which finds its scale on the host")
-        if self._config.train.gradient_checkpointing:
-            return self._unserved("train.gradient_checkpointing asks for less memory")
         return ""
 
     def _next_way(self) -> None:
         """Take the first way left that serves; none takes the plain one."""
         started = time.monotonic()
         plain = torch.empty(0)
+        checked = self._rows[:CHECKED_ROWS]
         if self._ways:
-            plain = self._plain_logits(self._head, self._rows[:CHECKED_ROWS])
+            plain = halving(functools.partial(self._plain_logits, self._head))(checked)
         while self._ways and not self._fast:
+            if self._refused:
+                self._release()
             self._way = self._ways.pop(0)
             try:
                 self._take(plain)
@@ -139,13 +158,14 @@ class Engine:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
+            self._release()
             self._reason = self._unserved("no faster way serves")
 
     def _take(self, plain: Tensor) -> None:
         check_features(self._rows)
         if self._way.dense:
             self._check_memory()
-        self._fast = FastModel(self._loaded, self._head, self._way.dense)
+        self._fast = FastModel(self._loaded, self._head, self._way.dense, self._way.recomputes)
         self._difference = self._fast.check(self._rows[:CHECKED_ROWS], plain)
 
     def _check_memory(self) -> None:
@@ -158,11 +178,16 @@ class Engine:
 
     def _refuse(self, error: Exception) -> None:
         """Give the way in use up, and remember why."""
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        self._refused.append(f"{self._way.name}: {text}")
+        self._refused.append(f"{self._way.name}: {reason(error)}")
+        if self._way.recomputes and not ran_out(error):
+            self._ways.clear()  # the same with fewer rows would meet the same
         if self._fast:
             self._fast.close()
         self._fast, self._difference = None, None
+
+    def _release(self) -> None:
+        """Give back what a refused way held."""
+        gc.collect()
         if self._loaded.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -179,6 +204,38 @@ class Engine:
     def _plain_logits(self, head: Head, rows: Sequence[Encoded]) -> Tensor:
         self._loaded.model.eval()
         return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
+
+
+def ways(train: TrainConfig, rows: int) -> Iterator[Way]:
+    """The ways in graphs, the fastest first and the leanest last; `rows`: those there are."""
+    size = min(train.micro_batch_size or train.batch_size, rows)
+    if not train.gradient_checkpointing:
+        yield Way(size, dense=True)
+        yield Way(size)
+    yield Way(size, recomputes=True)
+    while size > 1:
+        size = math.ceil(size / 2)
+        yield Way(size, recomputes=True)
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether memory was short; what ends a capture may cover the error that broke it off."""
+    while error:
+        if isinstance(error, torch.OutOfMemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def bounded(forward: Forward, tokens: int) -> Forward:
+    """The same, which takes a batch in parts of no more tokens; a longer row goes alone."""
+
+    def in_parts(rows: Sequence[Encoded]) -> Tensor:
+        size = max(1, tokens // max(row.length for row in rows))
+        parts = [forward(rows[i : i + size]) for i in range(0, len(rows), size)]
+        return torch.cat(parts)
+
+    return in_parts
 
 
 def halving(forward: Forward) -> Forward:

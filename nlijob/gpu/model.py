@@ -113,8 +113,6 @@ def load(config: JobConfig, model_dir: Path, tokenizer: Any, device: torch.devic
     model = _read_weights(config, model_dir, plan, dtype, device)
     _keep_cpu_weights_trainable(model)
     model.config.use_cache = False
-    if config.train.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(config.train.seed)  # the adapter is drawn from here, on resumption too
     adapted = add_adapter(config, model, plan.head_modules)
     return LoadedModel(

@@ -10,18 +10,21 @@ start and on (seed, epoch), so a resumed training goes the way an unbroken one w
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nlijob.config import TrainConfig
-from nlijob.errors import DivergedError, JobError
+from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobError
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.recompute import recompute, repeated_layers
 from nlijob.records import TrainStep
 
 SMALLEST_LOSS_SCALE = 1.0
@@ -105,24 +108,84 @@ def check_step(epoch: int, step: int, loss: float, norm: float, skipped: bool = 
         raise JobError("no gradient reaches the adapter", "gradient checkpointing may cut it")
 
 
+def loss_scaler(loaded: LoadedModel) -> torch.amp.GradScaler:
+    """What keeps float16 gradients from underflowing: the loss is scaled up, and steps that
+    overflow are passed over. For other dtypes it does nothing."""
+    return torch.amp.GradScaler(loaded.device.type, enabled=loaded.compute_dtype is torch.float16)
+
+
+class Footprint:
+    """What the plain loop holds in memory at once; `shrink` makes it less, and never changes what
+    a step does."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        """Raises ConfigurationError where train.gradient_checkpointing cannot be had."""
+        self.rows = config.micro_batch_size or config.batch_size
+        self.recomputes = config.gradient_checkpointing
+        self.refused: list[str] = []
+        """What was too large, each with the error it met."""
+        self._layers = repeated_layers(model)
+        if self.recomputes and not self._layers:
+            raise ConfigurationError(
+                "train.gradient_checkpointing: the model has no layers that can be computed again",
+                "train.micro_batch_size=1 takes less memory too",
+            )
+
+    def begin(self) -> None:
+        """Bring the model's layers to it."""
+        if self.recomputes:
+            for layer in self._layers:
+                recompute(layer)
+
+    def shrink(self, error: Exception) -> None:
+        """Hold less: first each layer is computed again for its gradient, then rows are halved.
+
+        Raises HardwareError where nothing is left to be done.
+        """
+        self.refused.append(f"{self._name}: {reason(error)}")
+        if self._layers and not self.recomputes:
+            self.recomputes = True
+            self.begin()
+        elif self.rows > 1:
+            self.rows = math.ceil(self.rows / 2)
+        else:
+            raise HardwareError(
+                f"out of memory with one row at a time: {reason(error)}",
+                "end what else uses the GPU, or take shorter prompts, a smaller model or a larger "
+                "GPU",
+            )
+
+    @property
+    def _name(self) -> str:
+        return f"plain{', layers computed again' if self.recomputes else ''}, {self.rows} at once"
+
+
+def reason(error: Exception) -> str:
+    """An error in a line; of torch's on memory, what is not about that moment alone."""
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ". ".join(line.split(". ")[:2]) if isinstance(error, torch.OutOfMemoryError) else line
+
+
 class PlainTrainer:
     """One operation after the other, by the libraries' own layers."""
 
-    def __init__(self, loaded: LoadedModel, head: Head, course: Course) -> None:
+    def __init__(
+        self, loaded: LoadedModel, head: Head, course: Course, footprint: Footprint | None = None
+    ) -> None:
+        """`footprint`: what to hold in memory at once; by default, what the configuration says."""
         self._loaded = loaded
         self._head = head
         self._course = course
         self._config = course.config
+        self._footprint = footprint or Footprint(loaded.model, course.config)
+        self._footprint.begin()
         self._parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters,
             weight_decay=self._config.weight_decay,
             fused=loaded.device.type == "cuda",
         )
-        # float16 gradients underflow unless the loss is scaled up; elsewhere this does nothing.
-        self._scaler = torch.amp.GradScaler(
-            loaded.device.type, enabled=loaded.compute_dtype is torch.float16
-        )
+        self._scaler = loss_scaler(loaded)
         self._step = 0
 
     def epoch(self, epoch: int) -> Iterator[TrainStep]:
@@ -152,24 +215,40 @@ class PlainTrainer:
         """See `Trainer`."""
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # none where the run began on a GPU that needed no scaling
+            self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
 
     # ------------------------------------------------------------ detail
 
     def _optimize(self, rows: Sequence[Encoded], rate: float) -> tuple[float, float]:
         """One optimizer step; returns mean loss of the rows and gradient norm before clipping."""
-        self._optimizer.zero_grad(set_to_none=True)
         self._optimizer.param_groups[0]["lr"] = rate
-        loss = sum(
-            self._backward(part, len(rows))
-            for part in self._course.micro_batches(rows, self._config.micro_batch_size)
-        )
+        loss = self._gradient(rows)
         self._scaler.unscale_(self._optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._config.max_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        return float(loss), float(norm)
+        return loss, float(norm)
+
+    def _gradient(self, rows: Sequence[Encoded]) -> float:
+        """Take the gradient of the rows' mean loss, and return that.
+
+        Where memory runs out, that is begun again with less held at once.
+        """
+        drawn = _random_state(self._loaded.device)
+        while True:
+            self._optimizer.zero_grad(set_to_none=True)
+            try:
+                parts = self._course.micro_batches(rows, self._footprint.rows)
+                return sum(self._backward(part, len(rows)) for part in parts)
+            except torch.OutOfMemoryError as error:
+                self._footprint.shrink(error)
+            # not before the error is gone, and with it the memory it holds
+            gc.collect()
+            if self._loaded.device.type == "cuda":
+                torch.cuda.empty_cache()
+            _set_random_state(self._loaded.device, drawn)
 
     def _backward(self, rows: Sequence[Encoded], of: int) -> float:
         """Add the gradient of a micro-batch; returns its share of the batch's mean loss."""
@@ -178,3 +257,15 @@ class PlainTrainer:
         loss = functional.cross_entropy(logits, self._head.targets(batch), reduction="sum") / of
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Where the generator of a device is, as dropout draws from it."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_random_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -17,13 +17,14 @@ from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast import recompute
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.layers import dequantized
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import Course, PlainTrainer
 from nlijob.records import Example, TrainStep
@@ -195,7 +196,12 @@ def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batc
     trainer = engine.trainer()
     assert isinstance(trainer, PlainTrainer)
     assert engine.plan().way == "plain"
-    assert len(engine.plan().refused) == 2
+    refused = engine.plan().refused
+    assert [text.partition(": ")[0] for text in refused] == [
+        "graphs, weights dequantised, 8 at once",
+        "graphs, weights as loaded, 8 at once",
+        *(f"graphs, weights as loaded, layers computed again, {n} at once" for n in (8, 4, 2, 1)),
+    ]
     reference = config(train__speed="plain")
     expected = steps(Engine(new_model(), head, reference, rows), 1)
     got = list(trainer.epoch(1))
@@ -218,10 +224,132 @@ def test_the_classification_head_trains_in_graphs(
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=3e-2, abs=1e-2)
 
 
-def test_float16_is_left_to_the_plain_loop(new_model: NewModel, head: Head) -> None:
-    loaded = dataclasses.replace(new_model(), compute_dtype=torch.float16)
-    with pytest.raises(NotServed):
-        FastModel(loaded, head, True)
+def test_float16_losses_follow_the_plain_loops(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    plain = config(train__speed="plain", model__compute_dtype="float16")
+    fast = config(train__speed="graph", model__compute_dtype="float16")
+    expected, got = (steps(Engine(new_model(job), head, job, rows), 4) for job in (plain, fast))
+    assert [s.grad_norm is None for s in got] == [s.grad_norm is None for s in expected]
+    losses = [torch.tensor([step.loss for step in of_way]) for of_way in (expected, got)]
+    assert ((losses[1] - losses[0]).abs() / losses[0]).mean() < 1e-2
+
+
+def test_an_overflow_in_float16_is_skipped_and_the_scale_backs_off(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    for speed in ("plain", "graph"):
+        job = config(train__speed=speed, model__compute_dtype="float16")
+        loaded = new_model(job)
+        trainer = Engine(loaded, head, job, rows).trainer()
+        state = trainer.state()
+        first = trainer.epoch(1)
+        next(first)
+        state = checkpoints.on_host(trainer.state())
+        state["scaler"]["scale"] = 2.0**40
+        trainer.restore(state)
+        before = {n: p.clone() for n, p in loaded.model.named_parameters() if p.requires_grad}
+        step = next(trainer.epoch(2))
+        assert step.grad_norm is None
+        assert trainer.state()["scaler"]["scale"] < 2.0**40
+        if speed == "plain":  # one step at a time; graphs are some steps ahead by now
+            for name, parameter in loaded.model.named_parameters():
+                if name in before:
+                    assert torch.equal(parameter, before[name])
+
+
+def test_layers_computed_again_have_the_losses_of_layers_kept(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    kept = new_model()
+    course = Course(config().train, rows)
+    expected = GraphTrainer(kept, FastModel(kept, head, False), course, None).epoch(1)
+    job = config(train__speed="graph", train__gradient_checkpointing=True)
+    engine = Engine(new_model(job), head, job, rows)
+    got = steps(engine, 1)
+    plan = engine.plan()
+    assert (plan.way, plan.base_weights, plan.activations) == ("graph", "as loaded", "recomputed")
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-2)
+
+
+def test_a_layer_computed_again_drops_the_same_values(
+    new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = config(model__compute_dtype="float32", lora__dropout=0.5, model__residual_dropout=0.5)
+    loaded = new_model(job)
+    for name, parameter in loaded.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    fast = FastModel(loaded, head, False, recomputes=True)
+    trainer = GraphTrainer(loaded, fast, Course(job.train, rows[:8]), None)
+    (shape, vector, replay), *_ = trainer._accumulate.values()
+    vector.copy_(fast.to_device(rows[:8], shape, 8))
+    loaded.model.train()
+    gradient = fast.adapter.gradient
+
+    def gradients(add: Callable[[], None]) -> list[torch.Tensor]:
+        """Of two passes; each draws anew."""
+        fast.seed(7)
+        out = []
+        for _ in range(2):
+            gradient.zero_()
+            add()
+            out.append(gradient.clone())
+        return out
+
+    got = gradients(replay)
+
+    # what a layer computes the first time, kept, with the gradient of just that
+    def kept(layer: Any, *inputs: Any, context_fn: Any, **_: Any) -> Any:
+        with context_fn()[0]:
+            return layer(*inputs)
+
+    monkeypatch.setattr(recompute, "checkpoint", kept)
+    expected = gradients(lambda: trainer._add(vector, shape))
+    for a, b in zip(got, expected, strict=True):
+        assert (a - b).norm() / b.norm() < 1e-4
+    assert (got[0] - got[1]).norm() / got[0].norm() > 0.1
+
+
+def test_memory_that_runs_out_within_a_layer_computed_again_leaves_the_model_whole(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    job = config(train__gradient_checkpointing=True, lora__dropout=0.1)
+    loaded = new_model(job)
+    calls = iter(range(1000))
+
+    def full_after(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if loaded.model.training and next(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    layers = repeated_layers(loaded.model)
+    hook = layers[1].mlp.register_forward_pre_hook(full_after)
+    engine = Engine(loaded, head, job, rows)
+    got = steps(engine, 1)
+    hook.remove()
+    plan = engine.plan()
+    assert (plan.way, plan.micro_batch_size, len(plan.refused)) == ("graph", 4, 1)
+    expected = steps(Engine(new_model(job), head, job, rows), 1)
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=0.2)
+
+
+def test_ways_that_were_refused_leave_no_memory_behind(
+    new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[int] = []
+    capture = Graphs.capture
+
+    def full(self: Graphs, work: Callable[[], None]) -> None:
+        before.append(torch.cuda.memory_allocated())
+        capture(self, work)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Graphs, "capture", full)
+    engine = Engine(new_model(), head, config(train__speed="auto"), rows)
+    assert isinstance(engine.trainer(), PlainTrainer)
+    assert len(before) == 6
+    # the first takes what libraries need once
+    assert max(before[2:]) - before[1] < 2**20
 
 
 def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:

@@ -135,7 +135,9 @@ def test_attention_and_its_gradient(
         moved = dataclasses.replace(pack, cosine=there[3], sine=there[4], bounds=bounds.to(device))
         adapter = there[5] if rank else None
         with torch.no_grad():
-            attended = heads.forward(there[0], adapter, there[1], moved, True)
+            attended = heads.forward(
+                there[0], adapter, there[1], moved, True, torch.empty_like(there[2])
+            )
             own = attended.logs is not None
             heads.backward(attended, there[2], there[0], moved)
         assert own == (device == GPU and kind != torch.float32 and max(lengths) <= 128)

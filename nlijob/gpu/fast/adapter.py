@@ -33,22 +33,20 @@ class FlatAdapter:
         seconds = [layer.lora_B[ADAPTER].weight for layer in layers]
         self._scaling = float(layers[0].scaling[ADAPTER])
         self.parameters: list[nn.Parameter] = [*firsts, *seconds, *others]
-        sizes = [parameter.numel() for parameter in self.parameters]
+        sizes = self._sizes = [parameter.numel() for parameter in self.parameters]
         self._firsts = sum(sizes[: len(firsts)])
         self._lora = self._firsts + sum(sizes[len(firsts) : 2 * len(firsts)])
         self._others = list(others)
         self.master = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
         self.gradient = torch.zeros_like(self.master)
         self._computed = self.master.new_empty(self._lora, dtype=dtype)
-        self._new_gradient = torch.empty_like(self._computed)
+        self.flat = nn.Parameter(self.master)
+        """The master weights as one parameter, which an optimizer changes in one kernel."""
+        self.flat.grad = self.gradient
         for parameter, part, gradient in zip(
-            self.parameters,
-            torch.split(self.master, sizes),
-            torch.split(self.gradient, sizes),
-            strict=True,
+            self.parameters, self.parts(self.master), self.parts(self.gradient), strict=True
         ):
-            parameter.data = part.view_as(parameter)
-            parameter.grad = gradient.view_as(parameter)
+            parameter.data, parameter.grad = part, gradient
         first_leaves = _leaves(self._computed[: self._firsts], groups, firsts)
         second_leaves = _leaves(self._computed[self._firsts :], groups, seconds)
         self._leaves = [*first_leaves, *second_leaves]
@@ -56,6 +54,11 @@ class FlatAdapter:
         """Each group with its As [layers, r, in] and scaled Bs [layers, out, r], computed with;
         a group of one has no first dimension."""
         self.refresh()
+
+    def parts(self, flat: Tensor) -> list[Tensor]:
+        """Of values that lie as the master weights do: those of each of `parameters`."""
+        parts = torch.split(flat, self._sizes)
+        return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -71,10 +74,11 @@ class FlatAdapter:
         """Add the gradient of a loss to `gradient`."""
         gradients = torch.autograd.grad(loss, [*self._leaves, *self._others])
         lora = len(self._leaves)
-        torch.cat([g.reshape(-1) for g in gradients[:lora]], out=self._new_gradient)
         firsts, end = self._firsts, self._lora
-        self.gradient[:firsts].add_(self._new_gradient[:firsts])
-        self.gradient[firsts:end].add_(self._new_gradient[firsts:], alpha=self._scaling)
+        # no buffer of its own: by now the memory that activations took is free
+        new = torch.cat([g.reshape(-1) for g in gradients[:lora]])
+        self.gradient[:firsts].add_(new[:firsts])
+        self.gradient[firsts:end].add_(new[firsts:], alpha=self._scaling)
         if self._others:
             self.gradient[end:].add_(torch.cat([g.reshape(-1) for g in gradients[lora:]]))
 

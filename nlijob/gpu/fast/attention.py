@@ -90,7 +90,7 @@ def _has_flash(query: Tensor) -> bool:
     """Whether torch's flash attention serves these values."""
     return (
         query.is_cuda
-        and query.dtype in (torch.bfloat16, torch.float16)
+        and query.dtype is torch.bfloat16
         and query.shape[-1] <= 256
         and query.shape[-1] % 8 == 0
         and torch.cuda.get_device_capability(query.device) >= (8, 0)
@@ -103,6 +103,8 @@ def _masked(
     place = torch.arange(len(query), device=query.device, dtype=bounds.dtype)
     row = torch.searchsorted(bounds, place, right=True)
     mask = (row[:, None] == row[None, :]) & (place[:, None] >= place[None, :])
-    q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
+    # float16 is too narrow for phi-2's scores: in float32, as the plain way computes them
+    wide = torch.float32 if query.dtype is torch.float16 else query.dtype
+    q, k, v = (part.transpose(0, 1).unsqueeze(0).to(wide) for part in (query, key, value))
     out = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
-    return out[0].transpose(0, 1)
+    return out[0].transpose(0, 1).to(query.dtype)

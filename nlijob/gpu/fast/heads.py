@@ -62,16 +62,17 @@ class Attended:
     """Else torch's output, and the query, key and value that its gradient is taken of."""
 
 
-def forward(y: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool) -> Attended:
+def forward(
+    y: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool, out: Tensor
+) -> Attended:
     """Attention of what y [tokens, 3 width + 3 rank or more] has first: query, key and value, side
     by side, without bias and not rotated yet, then what an adapter's As made of the input.
 
     `b`: the adapter's Bs [3, width, rank], or None for none. `keep`: the way back follows, for
-    which query, key and value are completed in place.
+    which query, key and value are completed in place. `out` [tokens, width] is where it goes.
     """
     width = len(bias) // 3
     if _own_kernel_serves(y, b, pack):
-        out = y.new_empty(len(y), width)
         logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
         rank = 0 if b is None else b.shape[2]
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
@@ -91,8 +92,9 @@ def forward(y: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool) -
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in parts)
         query, key, value = parts
-        out = attend(query, key, value, pack.bounds, pack.longest, pack.scaling)
-    return Attended(out.detach().flatten(1), graph=(out, parts) if keep else None)
+        result = attend(query, key, value, pack.bounds, pack.longest, pack.scaling)
+    out.copy_(result.detach().flatten(1))
+    return Attended(out, graph=(result, parts) if keep else None)
 
 
 def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
@@ -141,4 +143,5 @@ def _launch(
     size = (tokens * for_token + more) * y.element_size() + tokens * 8
     blocks = (len(pack.bounds) - 1, width // pack.head)
     defined = {"HEAD": pack.head, "HALF": pack.cosine.shape[1], "RANK": rank, "THREADS": THREADS}
-    SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)
+    threads = THREADS if name == "attend" else 2 * THREADS
+    SOURCE.launch(name, blocks, threads, y, y.stride(0), *given, shared_bytes=size, **defined)

@@ -14,35 +14,38 @@ from nlijob.gpu.fast.attention import packed_attention
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.layers import Installed, adapted_layers, serve
 from nlijob.gpu.fast.packing import PackShape, PackView, pack, rounded, view
+from nlijob.gpu.fast.recompute import Recomputed
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 
 SERVED_FEATURES = {"input_ids", "attention_mask"}
-MOST_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float32: 1e-3}
+MOST_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3}
 """Norm of the difference to the plain way's logits over their norm; rounding stays far below."""
 
 
 class FastModel:
     """Gives the logits of packed rows; `close` brings the model back to what it was."""
 
-    def __init__(self, loaded: LoadedModel, head: Head, dense: bool) -> None:
+    def __init__(
+        self, loaded: LoadedModel, head: Head, dense: bool, recomputes: bool = False
+    ) -> None:
         """`dense`: keep the 4-bit weights dequantised as well.
 
+        `recomputes`: in training, compute each layer again for its gradient, which keeps less.
         Raises NotServed, or torch.OutOfMemoryError; the model is then as before.
         """
-        if loaded.compute_dtype not in MOST_DIFFERENCE:
-            raise NotServed(f"{loaded.compute_dtype} needs its loss scaled, which a graph does not")
         self._loaded = loaded
         self._head = head
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
-        together = phi.groups(loaded.model) if dense else []
+        together = phi.groups(loaded.model) if dense and not recomputes else []
         done = {id(layer) for group in together for layer in group}
         groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
         self._keeps_rows = bool(together)
         self._installed = Installed()
+        self._recomputed: Recomputed | None = None
         there: dict[int, Tensor] = {}
         try:
             if together:
@@ -51,6 +54,11 @@ class FastModel:
                 decoder.install(self._installed)
                 there = decoder.dense
             serve(self._installed, loaded.model, _single(self.adapter), dense, there)
+            if recomputes:
+                base: Any = loaded.model.get_base_model()
+                self._recomputed = Recomputed(
+                    base, loaded.device, lambda: packed_attention(base.config)
+                )
         except BaseException:
             self.close()
             raise
@@ -58,6 +66,19 @@ class FastModel:
     def close(self) -> None:
         """Have the model compute as its libraries do. The adapter's weights stay as they are."""
         self._installed.undo()
+        if self._recomputed:
+            self._recomputed.undo()
+
+    def seed(self, seed: int) -> None:
+        """Have dropout drawn anew from a seed."""
+        torch.manual_seed(seed)
+        if self._recomputed:
+            self._recomputed.seed()
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """What training draws from beside the default generator."""
+        return self._recomputed.generators if self._recomputed else []
 
     def logits(self, packed: PackView, longest: int) -> Tensor:
         """[rows, classes] in float32, of a pack on the device; no row longer than `longest`."""

@@ -105,6 +105,8 @@ class Room:
         self.keep, self.dropout, self.scale = keep, dropout, 1 / (1 - dropout)
         self.x = x.new_empty(n, tokens, s.width)
         self.normed = torch.empty_like(self.x)
+        self.out = torch.empty_like(self.x)
+        """Of attention."""
         self.stats = x.new_empty(n, tokens, 2, dtype=torch.float32)
         self.y = x.new_empty(n, tokens, s.of_y)
         self.wide = x.new_empty(n, tokens, s.wide + s.out_rank)
@@ -159,7 +161,8 @@ def forward(
         if room.dropout:
             _drop_input(w, number, normed, y, room, at)
         b = w.b[number] if adapted else None
-        attended = heads.forward(y, b, w.heads_bias[number], pack, room.keep)
+        bias, out = w.heads_bias[number], room.out[at]
+        attended = heads.forward(y, b, bias, pack, room.keep, out)
         if room.keep:
             room.attended.append(attended)
         given = attended.out
@@ -284,10 +287,7 @@ def _out_gradients(s: Sizes, room: Room, residuals: Tensor, at_last: Tensor) -> 
     assert room.last
     d_a = residuals.new_empty(s.layers, s.rank, s.width)
     d_b = residuals.new_empty(s.layers, s.width, s.rank)
-    if room.dropout:
-        given = room.dropped[:-1, 3]
-    else:
-        given = torch.stack([attended.out for attended in room.attended[:-1]])
+    given = room.dropped[:-1, 3] if room.dropout else room.out[:-1]
     d_z, d_inner = residuals[:, :, : s.width], residuals[:, :, s.width :]
     torch.bmm(d_inner.transpose(1, 2), given, out=d_a[:-1])
     torch.bmm(d_z.transpose(1, 2), room.wide[:-1, :, s.wide :], out=d_b[:-1])

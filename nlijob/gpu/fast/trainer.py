@@ -6,6 +6,7 @@ there, a few steps late; a step that went wrong is named all the same, and ends 
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,12 +22,12 @@ from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.packing import PackShape, rounded, token_counts, view
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Course, check_step
+from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step, loss_scaler
 from nlijob.records import TrainStep
 
 MOST_UNKNOWN = 32
 """Steps that may be under way before the first of them is waited for."""
-STATE = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class _Launched:
     rate: float
     examples: int
     figures: Tensor
-    """[2] in the host's memory: loss and gradient norm, once `done` has come."""
+    """[3] in the host's memory: loss, gradient norm and loss scale, once `done` has come."""
     began: Any
     done: Any
 
@@ -73,16 +74,17 @@ class GraphTrainer:
         device = loaded.device
         self._rate = torch.zeros((), device=device)
         self._loss = torch.zeros((), device=device)
-        self._figures = torch.zeros(2, device=device)
-        # in the model's order, as the plain loop has them: each can go on from the other's state
-        self._parameters = [p for p in loaded.model.parameters() if p.requires_grad]
+        self._figures = torch.zeros(3, device=device)
+        self._one = torch.ones((), device=device)
         self._optimizer = torch.optim.AdamW(
-            self._parameters,
+            [self._adapter.flat],
             lr=self._rate,
             weight_decay=course.config.weight_decay,
             fused=True,
             capturable=device.type == "cuda",
         )
+        # captured with the rest: its scale lies on the device and is read nowhere else
+        self._scaler = loss_scaler(loaded)
         self._step = 0
         self.token_counts = self._token_counts()
         self._capture()
@@ -91,7 +93,7 @@ class GraphTrainer:
         """See `nlijob.gpu.training.Trainer`."""
         self._loaded.model.train()
         self._adapter.refresh()
-        torch.manual_seed(self._course.seed(epoch))  # dropout
+        self._fast.seed(self._course.seed(epoch))
         under_way: deque[_Launched] = deque()
         mark = self._mark()
         for rows in self._course.batches(epoch):
@@ -104,19 +106,33 @@ class GraphTrainer:
 
     def state(self) -> dict[str, Any]:
         """See `nlijob.gpu.training.Trainer`."""
-        return {
-            "optimizer": self._optimizer.state_dict()["state"],
-            "scaler": {},
-            "step": self._step,
-        }
+        step = self._optimizer.state[self._adapter.flat]["step"]
+        moments = {n: {**of, "step": step.clone()} for n, of in self._moments().items()}
+        return {"optimizer": moments, "scaler": self._scaler.state_dict(), "step": self._step}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """See `nlijob.gpu.training.Trainer`. In place: graphs know tensors by where they are."""
-        for number, parameter in enumerate(self._parameters):
-            for name in STATE:
-                self._optimizer.state[parameter][name].copy_(state["optimizer"][number][name])
+        for number, moments in self._moments().items():
+            for name, values in moments.items():
+                values.copy_(state["optimizer"][number][name])
+        step = self._optimizer.state[self._adapter.flat]["step"]
+        step.copy_(state["optimizer"][0]["step"])
+        if state["scaler"]:  # none where the run began on a GPU that needed no scaling
+            self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
+
+    def _moments(self) -> dict[int, dict[str, Tensor]]:
+        """The optimizer's moments by the parameter's number in the model, as the plain loop has
+        them: each can go on from the other's."""
+        flat = self._optimizer.state[self._adapter.flat]
+        parts = {name: self._adapter.parts(flat[name]) for name in MOMENTS}
+        place = {id(parameter): i for i, parameter in enumerate(self._adapter.parameters)}
+        trained = [p for p in self._loaded.model.parameters() if p.requires_grad]
+        return {
+            number: {name: parts[name][place[id(parameter)]] for name in MOMENTS}
+            for number, parameter in enumerate(trained)
+        }
 
     # ------------------------------------------------------------ capture
 
@@ -132,28 +148,28 @@ class GraphTrainer:
         )
 
     def _capture(self) -> None:
-        """Capture every step; what capturing computed is undone."""
+        """Capture every step.
+
+        Captured work has run, and none of it stays: at a rate of 0 and without a gradient an update
+        changes no weight. So no copies are needed to undo it.
+        """
         self._loaded.model.train()
+        self._fast.seed(self._course.config.seed)  # layers computed again draw in step from here
+        self._scaler.scale(self._one)  # makes the scaler's state
+        before = self._scaler.state_dict()
         self._update()  # makes the optimizer's state
-        for state in self._optimizer.state.values():
-            state["step"].zero_()
-        changed = [self._adapter.master, *self._state_tensors()]
-        before = [tensor.clone() for tensor in changed]
-        graphs = Graphs(self._loaded.device)
+        graphs = Graphs(self._loaded.device, self._fast.generators)
         # the largest first: the others then fit into the memory that it took
         self._accumulate = {
             tokens: self._capture_accumulate(graphs, tokens)
             for tokens in reversed(self.token_counts)
         }
+        self._adapter.gradient.zero_()
+        self._loss.zero_()
         self._replay_update = graphs.capture(self._update)
-        with torch.no_grad():
-            for tensor, value in zip(changed, before, strict=True):
-                tensor.copy_(value)
-            self._adapter.gradient.zero_()
-            self._loss.zero_()
-
-    def _state_tensors(self) -> list[Tensor]:
-        return [state[name] for state in self._optimizer.state.values() for name in STATE]
+        for state in self._optimizer.state.values():
+            state["step"].zero_()
+        self._scaler.load_state_dict(before)
 
     def _capture_accumulate(
         self, graphs: Graphs, tokens: int
@@ -172,16 +188,19 @@ class GraphTrainer:
         logits = self._fast.logits(packed, shape.longest)
         losses = functional.cross_entropy(logits, packed.targets.long(), reduction="none")
         loss = (losses * packed.real).sum() / packed.of[0]
-        self._adapter.add_gradient(loss)
+        self._adapter.add_gradient(self._scaler.scale(loss))
         self._loss.add_(loss.detach())
 
     def _update(self) -> None:
         """The optimizer's step on what was added, and a clean slate for the next."""
+        self._scaler.unscale_(self._optimizer)
         norm = self._adapter.clip(self._course.config.max_grad_norm)
-        self._optimizer.step()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
         self._adapter.refresh()
         self._figures[0].copy_(self._loss)
         self._figures[1].copy_(norm)
+        self._figures[2].copy_(self._scaler.scale(self._one))
         self._adapter.gradient.zero_()
         self._loss.zero_()
 
@@ -198,7 +217,7 @@ class GraphTrainer:
         self._rate.fill_(rate)
         self._replay_update()
         self._step += 1
-        figures = torch.empty(2, pin_memory=self._loaded.device.type == "cuda")
+        figures = torch.empty(3, pin_memory=self._loaded.device.type == "cuda")
         figures.copy_(self._figures, non_blocking=True)
         return _Launched(self._step, rate, len(rows), figures, began, self._mark())
 
@@ -215,11 +234,12 @@ class GraphTrainer:
 
     def _known(self, epoch: int, launched: _Launched) -> TrainStep:
         launched.done.synchronize()
-        loss, norm = launched.figures.tolist()
-        check_step(epoch, launched.step, loss, norm)
+        loss, norm, scale = launched.figures.tolist()
+        check_step(epoch, launched.step, loss, norm, skipped=scale > SMALLEST_LOSS_SCALE)
+        grad_norm = norm if math.isfinite(norm) else None
         duration_s = launched.began.elapsed_time(launched.done) / 1000
         return TrainStep(
-            epoch, launched.step, loss, norm, launched.rate, launched.examples, duration_s
+            epoch, launched.step, loss, grad_norm, launched.rate, launched.examples, duration_s
         )
 
 

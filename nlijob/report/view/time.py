@@ -74,11 +74,12 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
 
 
 def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
+    again = ", layers computed again for their gradient" if plan.activations != "kept" else ""
     if plan.way == "plain":
-        return (Fact("way of computing", "plain loop", visible(plan.reason)),)
+        return (Fact("way of computing", "plain loop", visible(plan.reason) + again),)
     weights = {"dequantized": "4-bit values kept dequantised too", "as loaded": "weights as loaded"}
     return (
-        Fact("way of computing", "CUDA graphs on packed rows", weights[plan.base_weights]),
+        Fact("way of computing", "CUDA graphs on packed rows", weights[plan.base_weights] + again),
         Fact(
             "checked against the plain loop",
             percent(plan.logits_difference or 0.0, 2),

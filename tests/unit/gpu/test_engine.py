@@ -7,30 +7,152 @@ import torch
 
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
-from nlijob.gpu.engine import Engine, halving
+from nlijob.gpu.engine import Engine, bounded, halving, ran_out
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.graphs import Graphs
+from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer
 
 NewModel = Callable[..., LoadedModel]
+DENSE = "graphs, weights dequantised, 8 at once"
+FOUR_BIT = "graphs, weights as loaded, 8 at once"
 
 
-def asks_for(speed: str) -> JobConfig:
-    return load_config("demo", {"model.device": "cpu", "train.speed": speed})
+def lean(rows: int) -> str:
+    return f"graphs, weights as loaded, layers computed again, {rows} at once"
 
 
+def asks_for(speed: str, **train: object) -> JobConfig:
+    changes = {f"train.{key}": value for key, value in train.items()}
+    without_dropout = {"lora.dropout": 0.0, "model.residual_dropout": 0.0}
+    return load_config(
+        "demo", {"model.device": "cpu", "train.speed": speed, **without_dropout, **changes}
+    )
+
+
+@pytest.fixture
+def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine take the ways in graphs, which compute on a CPU with nothing captured."""
+    monkeypatch.setattr(Engine, "_against_graphs", lambda self: "")
+    monkeypatch.setattr(Engine, "_check_memory", lambda self: None)
+
+
+def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
+    """A capture that fails so often."""
+    left = iter(range(times))
+
+    def capture(self: Graphs, work: Callable[[], None]) -> Callable[[], None]:
+        if next(left, None) is not None:
+            raise error
+        return work
+
+    return capture
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
 @pytest.mark.parametrize(
-    ("speed", "reason"), [("auto", "need an NVIDIA GPU"), ("plain", "train.speed asks for it")]
+    ("times", "refused", "weights", "activations", "at_once"),
+    [
+        (0, [], "dequantized", "kept", 8),
+        (1, [DENSE], "as loaded", "kept", 8),
+        (2, [DENSE, FOUR_BIT], "as loaded", "recomputed", 8),
+        (4, [DENSE, FOUR_BIT, lean(8), lean(4)], "as loaded", "recomputed", 2),
+    ],
 )
-def test_on_a_cpu_the_plain_way_serves_and_says_why(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], speed: str, reason: str
+def test_without_memory_to_capture_a_leaner_way_serves_with_the_same_outcome(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    times: int,
+    refused: list[str],
+    weights: str,
+    activations: str,
+    at_once: int,
 ) -> None:
-    engine = Engine(new_model(), head, asks_for(speed), rows)
-    assert isinstance(engine.trainer(), PlainTrainer)
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 1 GiB.")
+    monkeypatch.setattr(Graphs, "capture", failing(times, full))
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    trainer = engine.trainer()
+    assert isinstance(trainer, GraphTrainer)
     plan = engine.plan()
-    assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("plain", "as loaded", 8)
-    assert reason in plan.reason
-    assert plan.logits_difference is None
+    why = "CUDA out of memory. Tried to allocate 2 GiB"
+    assert plan.refused == tuple(f"{way}: {why}" for way in refused)
+    assert (plan.base_weights, plan.activations) == (weights, activations)
+    assert (plan.way, plan.micro_batch_size) == ("graph", at_once)
+    plain = Engine(new_model(), head, asks_for("plain"), rows).trainer()
+    assert [step.loss for step in trainer.epoch(1)] == pytest.approx(
+        [step.loss for step in plain.epoch(1)], rel=1e-3
+    )
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(self: Engine) -> None:
+        raise NotServed("the weights take 4.7 GiB, and 1.2 GiB are free")
+
+    monkeypatch.setattr(Engine, "_check_memory", too_large)
+    full = torch.OutOfMemoryError("CUDA out of memory")
+    monkeypatch.setattr(Graphs, "capture", failing(2, full))
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    engine.trainer()
+    assert [text.partition(": ")[0] for text in engine.plan().refused] == [DENSE, FOUR_BIT, lean(8)]
+    assert engine.plan().micro_batch_size == 4
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_what_is_no_lack_of_memory_is_not_tried_with_fewer_rows(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Graphs, "capture", failing(9, RuntimeError("not permitted")))
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    assert isinstance(engine.trainer(), PlainTrainer)
+    refused = [f"{way}: not permitted" for way in (DENSE, FOUR_BIT, lean(8))]
+    assert engine.plan().refused == tuple(refused)
+
+
+@pytest.mark.usefixtures("graphs_on_a_cpu")
+def test_gradient_checkpointing_asks_for_the_leanest_way_at_once(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    config = asks_for("graph", gradient_checkpointing=True)
+    engine = Engine(new_model(config), head, config, rows)
+    plan = engine.plan()
+    assert (plan.base_weights, plan.activations, plan.refused) == ("as loaded", "recomputed", ())
+
+
+def test_a_plain_loop_that_steps_down_in_training_is_in_the_plan(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(new_model(), head, asks_for("plain"), rows)
+    trainer = engine.trainer()
+    assert engine.plan().activations == "kept"
+    whole = head.collate
+
+    def collate(some: Sequence[Encoded], device: torch.device) -> object:
+        if len(some) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(some, device)
+
+    monkeypatch.setattr(head, "collate", collate)
+    next(trainer.epoch(1))
+    plan = engine.plan()
+    assert plan.refused == (
+        "plain, 8 at once: CUDA out of memory",
+        "plain, layers computed again, 8 at once: CUDA out of memory",
+    )
+    assert (plan.way, plan.activations, plan.micro_batch_size) == ("plain", "recomputed", 4)
+
+
+def test_a_lack_of_memory_is_seen_behind_the_error_that_covers_it() -> None:
+    covering = RuntimeError("capture was broken off")
+    assert not ran_out(covering)
+    covering.__context__ = torch.OutOfMemoryError("CUDA out of memory")
+    assert ran_out(covering)
 
 
 def test_graphs_that_are_asked_for_and_cannot_be_had_are_an_error(
@@ -52,6 +174,23 @@ def test_a_scoring_batch_too_large_for_memory_is_taken_in_parts(rows: list[Encod
     logits = halving(forward)(rows)
     assert logits[:, 0].tolist() == [row.example.index for row in rows]
     assert sizes == [3] * 8
+
+
+def test_where_memory_is_to_be_spared_a_batch_is_scored_in_parts_of_few_tokens(
+    rows: list[Encoded],
+) -> None:
+    sizes: list[int] = []
+
+    def forward(some: Sequence[Encoded]) -> torch.Tensor:
+        sizes.append(len(some))
+        return torch.tensor([[row.example.index] for row in some])
+
+    longest = max(row.length for row in rows)
+    logits = bounded(forward, 10 * longest)(rows)
+    assert logits[:, 0].tolist() == [row.example.index for row in rows]
+    assert sizes == [10, 10, 4]
+    bounded(forward, longest - 1)(rows[:2])
+    assert sizes[3:] == [1, 1]
 
 
 def test_a_row_too_large_for_memory_is_told(rows: list[Encoded]) -> None:

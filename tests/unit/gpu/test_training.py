@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, TrainConfig
-from nlijob.errors import DivergedError
+from nlijob.errors import ConfigurationError, DivergedError, ExitCode, HardwareError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Course, PlainTrainer
+from nlijob.gpu.recompute import repeated_layers
+from nlijob.gpu.training import Course, Footprint, PlainTrainer
 from nlijob.records import TrainStep
 
 CPU = torch.device("cpu")
@@ -63,13 +64,101 @@ def test_the_micro_batch_changes_nothing_but_memory(new_trainer: NewTrainer) -> 
         torch.testing.assert_close(a, b, rtol=1e-2, atol=2e-4)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_gradient_checkpointing_leaves_the_loss_as_it_is(
-    demo: JobConfig, new_trainer: NewTrainer
+    demo: JobConfig, new_trainer: NewTrainer, dropout: float
 ) -> None:
-    plain, _ = new_trainer()
-    train = dataclasses.replace(demo.train, gradient_checkpointing=True)
-    saving, _ = new_trainer(job=dataclasses.replace(demo, train=train))
-    assert losses(list(plain.epoch(1))) == pytest.approx(losses(list(saving.epoch(1))), rel=1e-3)
+    job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=dropout))
+    plain, _ = new_trainer(job=job)
+    saving, _ = new_trainer(dataclasses.replace(CONFIG, gradient_checkpointing=True), job)
+    assert losses(list(plain.epoch(1))) == pytest.approx(losses(list(saving.epoch(1))), rel=1e-4)
+
+
+def test_gradient_checkpointing_that_a_model_does_not_have_is_refused() -> None:
+    config = dataclasses.replace(CONFIG, gradient_checkpointing=True)
+    with pytest.raises(ConfigurationError, match="the model has no layers"):
+        Footprint(torch.nn.Linear(1, 1), config)
+
+
+class SmallMemory:
+    """A head whose logits do not fit for more than some rows, nor for any the first few times."""
+
+    def __init__(self, head: CausalHead, rows: int = 8, times: int = 0) -> None:
+        self._head, self._rows, self._left = head, rows, times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._head, name)
+
+    def logits(self, model: Any, batch: Any) -> torch.Tensor:
+        logits = self._head.logits(model, batch)  # dropout is drawn by now
+        self._left -= 1
+        if len(batch.labels) > self._rows or self._left >= 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
+        return logits
+
+
+def test_without_memory_in_the_middle_of_an_epoch_the_step_is_begun_again(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+) -> None:
+    job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=0.3))
+    course = Course(CONFIG, rows)
+    expected = losses(list(PlainTrainer(new_model(job), head, course).epoch(1)))
+    loaded = new_model(job)
+    footprint = Footprint(loaded.model, CONFIG)
+    small: Any = SmallMemory(head)
+    steps = PlainTrainer(loaded, small, course, footprint).epoch(1)
+    got = [next(steps).loss]
+    small._left = 1
+    got += losses(list(steps))
+    assert footprint.refused == ["plain, 8 at once: CUDA out of memory. Tried to allocate 1 GiB"]
+    assert (footprint.recomputes, footprint.rows) == (True, 8)
+    assert got == pytest.approx(expected, rel=1e-4)  # the same dropout too
+
+
+@pytest.mark.parametrize(("fits", "rows_at_once"), [(5, 4), (1, 1)])
+def test_rows_are_halved_until_they_fit_and_the_outcome_is_the_same(
+    new_model: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    fits: int,
+    rows_at_once: int,
+) -> None:
+    course = Course(CONFIG, rows)
+    whole, parts = new_model(), new_model()
+    footprint = Footprint(parts.model, CONFIG)
+    small: Any = SmallMemory(head, fits)
+    expected = list(PlainTrainer(whole, head, course).epoch(1))
+    got = list(PlainTrainer(parts, small, course, footprint).epoch(1))
+    assert footprint.rows == rows_at_once
+    assert losses(got) == pytest.approx(losses(expected), rel=1e-3)
+    assert [s.grad_norm for s in got] == pytest.approx([s.grad_norm for s in expected], rel=1e-2)
+
+
+def test_memory_that_runs_out_within_a_layer_leaves_no_trace(
+    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+) -> None:
+    def few(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    course = Course(CONFIG, rows)
+    whole, parts = new_model(), new_model()
+    repeated_layers(parts.model)[1].mlp.register_forward_pre_hook(few)
+    footprint = Footprint(parts.model, CONFIG)
+    expected = losses(list(PlainTrainer(whole, head, course).epoch(1)))
+    got = losses(list(PlainTrainer(parts, head, course, footprint).epoch(1)))
+    assert (footprint.recomputes, footprint.rows) == (True, 4)
+    assert got == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_single_row_that_does_not_fit_is_a_lack_of_hardware(
+    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+) -> None:
+    small: Any = SmallMemory(head, rows=0)
+    trainer = PlainTrainer(new_model(), small, Course(CONFIG, rows))
+    with pytest.raises(HardwareError, match="one row at a time: CUDA out of memory") as error:
+        next(trainer.epoch(1))
+    assert error.value.exit_code == ExitCode.HARDWARE
 
 
 def test_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
+from nlijob.gpu import training as plain_trainer
+from nlijob.gpu.fast import trainer as fast_trainer
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.packing import PackShape, rounded, view
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import Course, PlainTrainer, Trainer
 
 CPU = torch.device("cpu")
@@ -40,6 +44,10 @@ def tuned(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
+def losses(trainer: Trainer) -> list[float]:
+    return [step.loss for epoch in (1, 2) for step in trainer.epoch(epoch)]
+
+
 @torch.no_grad()
 def plain_logits(loaded: LoadedModel, head: Head, rows: list[Encoded]) -> torch.Tensor:
     loaded.model.eval()
@@ -47,11 +55,17 @@ def plain_logits(loaded: LoadedModel, head: Head, rows: list[Encoded]) -> torch.
 
 
 def trainers(
-    new_model: NewModel, head: Head, rows: list[Encoded], config: TrainConfig = CONFIG
+    new_model: NewModel,
+    head: Head,
+    rows: list[Encoded],
+    config: TrainConfig = CONFIG,
+    dense: bool = True,
+    recomputes: bool = False,
 ) -> tuple[tuple[PlainTrainer, LoadedModel], tuple[GraphTrainer, LoadedModel]]:
     plain, other = new_model(), new_model()
     course = Course(config, rows)
-    fast = GraphTrainer(other, FastModel(other, head, True), course, config.micro_batch_size)
+    model = FastModel(other, head, dense, recomputes)
+    fast = GraphTrainer(other, model, course, config.micro_batch_size)
     return (PlainTrainer(plain, head, course), plain), (fast, other)
 
 
@@ -86,14 +100,15 @@ def test_closed_it_leaves_the_model_as_it_was(
     assert torch.equal(plain_logits(loaded, head, rows[:4]), before)
 
 
-@pytest.mark.parametrize("dense", [True, False])
+@pytest.mark.parametrize(("dense", "recomputes"), [(True, False), (False, False), (False, True)])
 def test_gradients_are_those_of_peft(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool, recomputes: bool
 ) -> None:
     plain, other = tuned(new_model()), tuned(new_model())
     batch = head.collate(rows[:5], CPU)
     functional.cross_entropy(head.logits(plain.model, batch), head.targets(batch)).backward()  # type: ignore[no-untyped-call]
-    fast = FastModel(other, head, dense)
+    fast = FastModel(other, head, dense, recomputes)
+    other.model.train(recomputes)  # what is not trained is not computed again
     longest = max(row.length for row in rows[:5])
     shape = PackShape(rounded(sum(row.length for row in rows[:5])), 5, longest)
     packed = view(fast.to_device(rows[:5], shape, 5), shape)
@@ -159,6 +174,53 @@ def test_training_goes_the_way_of_the_plain_loop(
         torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=5e-4)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_layers_computed_again_train_as_layers_kept(
+    demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], dropout: float
+) -> None:
+    lora = dataclasses.replace(demo.lora, dropout=dropout)
+    model = dataclasses.replace(demo.model, residual_dropout=dropout)
+    job = dataclasses.replace(demo, lora=lora, model=model)
+    (_, (kept, _)), (_, (again, _)) = (
+        trainers(lambda: new_model(job), head, rows, dense=False, recomputes=recomputes)
+        for recomputes in (False, True)
+    )
+    assert losses(again) == losses(kept)
+
+
+def test_layers_computed_again_keep_less(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    def kept(recomputes: bool) -> int:
+        """Bytes that the backward pass of some rows holds on to."""
+        loaded = tuned(new_model())
+        fast = FastModel(loaded, head, False, recomputes)
+        loaded.model.train()
+        longest = max(row.length for row in rows)
+        shape = PackShape(rounded(sum(row.length for row in rows)), len(rows), longest)
+        packed = view(fast.to_device(rows, shape, len(rows)), shape)
+        held: dict[int, int] = {}
+
+        def hold(tensor: torch.Tensor) -> torch.Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+            logits = fast.logits(packed, longest)
+        assert logits.requires_grad
+        return sum(held.values())
+
+    assert kept(True) < kept(False) / 2
+
+
+def test_closed_no_layer_is_computed_again(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    loaded = new_model()
+    FastModel(loaded, head, False, recomputes=True).close()
+    assert not any(layer.gradient_checkpointing for layer in repeated_layers(loaded.model))
+
+
 def test_a_saved_adapter_scores_the_same_with_peft_alone(
     demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], tmp_path: Path
 ) -> None:
@@ -215,6 +277,46 @@ def test_a_loss_that_is_no_number_stops_training_and_names_its_step(
         fast._fast.adapter.refresh()
     with pytest.raises(DivergedError, match="epoch 1, step 2: loss nan"):
         list(steps)
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss scaling as in float16, which no CPU trains in; it overflows at its first scale."""
+    scaler = functools.partial(
+        torch.amp.GradScaler, "cpu", init_scale=2.0**127, backoff_factor=2.0**-10, growth_interval=3
+    )
+    for module in (fast_trainer, plain_trainer):
+        monkeypatch.setattr(module, "loss_scaler", lambda loaded: scaler())
+
+
+def test_an_overflow_is_skipped_as_the_plain_loop_skips_it(
+    scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    (plain, plain_model), (fast, fast_model) = trainers(new_model, head, rows)
+    expected, got = ([s for e in (1, 2) for s in t.epoch(e)] for t in (plain, fast))
+    assert [step.grad_norm is None for step in got] == [s.grad_norm is None for s in expected]
+    assert got[0].grad_norm is None
+    assert got[-1].grad_norm is not None
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-3)
+    assert fast.state()["scaler"] == plain.state()["scaler"]
+    weights = checkpoints.adapter_weights(fast_model.model)
+    for name, weight in checkpoints.adapter_weights(plain_model.model).items():
+        torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=5e-4)
+
+
+@pytest.mark.parametrize("resumes", ["plain", "fast"])
+def test_the_loss_scale_goes_on_from_either_trainers_state(
+    scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded], resumes: str
+) -> None:
+    plain, fast = (trainer for trainer, _ in trainers(new_model, head, rows))
+    first, second = (fast, plain) if resumes == "plain" else (plain, fast)
+    list(first.epoch(1))
+    list(second.epoch(1))
+    state = first.state()
+    assert state["scaler"]["scale"] < 2.0**127
+    first.restore(state)
+    second.restore(state)
+    assert second.state()["scaler"] == state["scaler"]
 
 
 def test_the_classification_head_is_trained_too(
@@ -276,7 +378,7 @@ def test_what_it_does_not_serve_is_refused(
 ) -> None:
     loaded = new_model()
     half = dataclasses.replace(loaded, compute_dtype=torch.float16)
-    with pytest.raises(NotServed, match="loss scaled"):
+    with pytest.raises(NotServed, match="quantised from"):
         FastModel(half, head, True)
     with pytest.raises(NotServed, match="token_type_ids"):
         check_features([dataclasses.replace(rows[0], features={"token_type_ids": [0]})])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from nlijob.report.view.time import time_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -25,6 +27,15 @@ def test_the_plain_way_says_why() -> None:
     assert shown["way of computing"] == ("plain loop", "CUDA graphs need an NVIDIA GPU")
     assert "warm-up" not in shown
     assert time_section(outcome(Spec(gpu=False)), ()).refused == ()
+
+
+def test_that_layers_were_computed_again_is_said() -> None:
+    for gpu in (True, False):
+        results = outcome(Spec(gpu=gpu))
+        plan = dataclasses.replace(results.plan, activations="recomputed")
+        facts = time_section(dataclasses.replace(results, plan=plan), ()).facts
+        (way,) = (fact for fact in facts if fact.name == "way of computing")
+        assert way.note.endswith(", layers computed again for their gradient")
 
 
 def test_stages_and_what_lies_between_them_add_up_to_the_job() -> None:
