@@ -292,8 +292,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // y's queries, keys and values = their gradients before they were completed, of d_out; y, out and
-// logs are as `attend` left them. Half of the warps have queries, half have keys.
-extern "C" __global__ void __launch_bounds__(2 * THREADS, 2)
+// logs are as `attend` left them.
+extern "C" __global__ void __launch_bounds__(THREADS)
     attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
                     float scaling, const T* out, const float* logs, const T* d_out, int width,
                     long tokens) {
@@ -310,7 +310,7 @@ extern "C" __global__ void __launch_bounds__(2 * THREADS, 2)
     for (int part = 0; part < 3; ++part)
         fetch_rows(q + part * padded * LINE, mine + part * width, stride, length, padded);
     fetch_rows(g, d_out + place, width, length, padded);
-    for (int row = threadIdx.x; row < padded; row += 2 * THREADS) {
+    for (int row = threadIdx.x; row < padded; row += THREADS) {
         float total = 0.f;
         if (row < length) {
 #pragma unroll
@@ -325,35 +325,32 @@ extern "C" __global__ void __launch_bounds__(2 * THREADS, 2)
     }
     fetched();
 
-    int warp = threadIdx.x / 32;
     float s[2][4], d[2][4];
-    if (warp < THREADS / 32) {
-        for (int first = warp * 16; first < length; first += THREADS / 2) {
-            Rows queries(q + first * LINE), grads(g + first * LINE);
-            float d_query[COLUMNS][4] = {};
-            for (int tile = 0; tile <= first; tile += 16) {
-                against(s, queries, k + tile * LINE);
-                against(d, grads, v + tile * LINE);
+    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+        Rows queries(q + first * LINE), grads(g + first * LINE);
+        float d_query[COLUMNS][4] = {};
+        for (int tile = 0; tile <= first; tile += 16) {
+            against(s, queries, k + tile * LINE);
+            against(d, grads, v + tile * LINE);
 #pragma unroll
-                for (int i = 0; i < 8; ++i) {
-                    int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-                    int query = first + lane() / 4 + i % 4 / 2 * 8;
-                    float& value = s[i / 4][i % 4];
-                    float p = exp2f((value * scaling - log[query]) * LOG2_E);
-                    value = key <= query ? p * (d[i / 4][i % 4] - delta[query]) : 0.f;
-                }
-                onto(d_query, s, k + tile * LINE);
+            for (int i = 0; i < 8; ++i) {
+                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
+                int query = first + lane() / 4 + i % 4 / 2 * 8;
+                float& value = s[i / 4][i % 4];
+                float p = exp2f((value * scaling - log[query]) * LOG2_E);
+                value = key <= query ? p * (d[i / 4][i % 4] - delta[query]) : 0.f;
             }
-            rotate_back(d_query, cosine, sine, first, length);
-            store(d_query, scaling, mine, stride, first, length);
+            onto(d_query, s, k + tile * LINE);
         }
-        return;
+        rotate_back(d_query, cosine, sine, first, length);
+        store(d_query, scaling, mine, stride, first, length);
     }
-    for (int first = (warp - THREADS / 32) * 16; first < length; first += THREADS / 2) {
+    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+        Rows keys(k + first * LINE), values(v + first * LINE);
         float d_key[COLUMNS][4] = {}, d_value[COLUMNS][4] = {};
         for (int tile = first; tile < length; tile += 16) {
-            against(s, Rows(k + first * LINE), q + tile * LINE);
-            against(d, Rows(v + first * LINE), g + tile * LINE);
+            against(s, keys, q + tile * LINE);
+            against(d, values, g + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 int query = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;

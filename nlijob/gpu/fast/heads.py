@@ -143,5 +143,4 @@ def _launch(
     size = (tokens * for_token + more) * y.element_size() + tokens * 8
     blocks = (len(pack.bounds) - 1, width // pack.head)
     defined = {"HEAD": pack.head, "HALF": pack.cosine.shape[1], "RANK": rank, "THREADS": THREADS}
-    threads = THREADS if name == "attend" else 2 * THREADS
-    SOURCE.launch(name, blocks, threads, y, y.stride(0), *given, shared_bytes=size, **defined)
+    SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)

@@ -33,7 +33,7 @@ class PackShape:
 
     @property
     def segments(self) -> int:
-        """Stretches that attend to themselves alone: each row, and the filling in pieces."""
+        """Stretches that attend to themselves alone: each row, and filling that none has room for."""
         return self.rows + math.ceil(self.tokens / self.longest)
 
     @property
@@ -73,10 +73,13 @@ def pack(
     if used > shape.tokens or len(rows) > shape.rows or max(map(len, rows)) > shape.longest:
         raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
     filling = shape.tokens - used
-    lengths = [len(row) for row in rows]
-    segments = lengths + [shape.longest] * (filling // shape.longest)
-    if filling % shape.longest:
-        segments.append(filling % shape.longest)
+    segments = [len(row) for row in rows]
+    # behind the last row, which does not look there: a segment more would be work of its own
+    segments[-1] += min(filling, shape.longest - segments[-1])
+    left = shape.tokens - sum(segments)
+    segments += [shape.longest] * (left // shape.longest)
+    if left % shape.longest:
+        segments.append(left % shape.longest)
     missing = [0] * (shape.rows - len(rows))
     bounds = [0]
     for length in segments:
@@ -87,7 +90,7 @@ def pack(
         *(position for length in segments for position in range(length)),
         *bounds,
         *[shape.tokens] * (shape.segments - len(segments)),
-        *(end - 1 for end in bounds[1 : len(rows) + 1]),
+        *(start + len(row) - 1 for start, row in zip(bounds, rows, strict=False)),
         *missing,
         *targets,
         *missing,

@@ -23,6 +23,14 @@ def test_filling_is_cut_into_segments_no_longer_than_the_longest_row() -> None:
     assert bounds == [0, 3, 5, 9, 13, 16, 16, 16, 16]
 
 
+def test_filling_lies_behind_the_last_row_as_far_as_that_may_reach() -> None:
+    shape = PackShape(tokens=16, rows=3, longest=8)
+    packed = view(torch.tensor(pack(ROWS, [5, 6, 7], shape, 3)), shape)
+    assert packed.bounds.tolist() == [0, 3, 5, 13, 16, 16]
+    assert packed.last.tolist() == [2, 4, 8]
+    assert packed.positions.tolist() == [0, 1, 2, 0, 1, *range(8), 0, 1, 2]
+
+
 def test_missing_rows_count_for_nothing() -> None:
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
     assert packed.real.tolist() == [1, 1, 1, 0]
