@@ -33,7 +33,7 @@ class PackShape:
 
     @property
     def segments(self) -> int:
-        """Stretches that attend to themselves alone: each row, and filling that none has room for."""
+        """Stretches that attend to themselves alone: rows, and filling that none has room for."""
         return self.rows + math.ceil(self.tokens / self.longest)
 
     @property
