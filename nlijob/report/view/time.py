@@ -69,8 +69,8 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
         ),
         note=(
             "Examples/s counts optimizer steps only. Work that an interrupted attempt lost is in "
-            "the time of the whole job and in no stage's. The GPU side starts beside what comes before "
-            "its work; its stage counts the wait that was left then."
+            "the time of the whole job and in no stage's. The GPU side starts while files are "
+            "read and rows are chosen; its row counts the wait that is left then."
         ),
     )
 
