@@ -19,6 +19,8 @@ from nlijob.errors import ExitCode
 from nlijob.records import WorkerOutcome
 from nlijob.rundir import RunDir, write_record
 
+NO_COMPILER = "TORCHDYNAMO_DISABLE"
+
 
 def main() -> None:
     """Do the work; does not return."""
@@ -50,15 +52,19 @@ def _outcome(run: RunDir, told: threading.Event) -> WorkerOutcome:
 def _lean_imports() -> Iterator[None]:
     """Import without what takes a fourth of the time and brings nothing.
 
-    That is to search for garbage, of which imports leave next to none, and torch's compiler, which
-    bitsandbytes loads for functions that are never called where it has kernels of its own.
+    That is to search for garbage, of which imports leave next to none, and to load torch's
+    compiler for what bitsandbytes would compile where it had no kernels. What is compiled
+    afterwards is compiled as ever.
     """
     gc.disable()
-    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    before = os.environ.get(NO_COMPILER)
+    os.environ[NO_COMPILER] = "1"
     try:
         yield
     finally:
-        del os.environ["TORCHDYNAMO_DISABLE"]
+        del os.environ[NO_COMPILER]
+        if before is not None:
+            os.environ[NO_COMPILER] = before
         gc.freeze()
         gc.enable()
 
