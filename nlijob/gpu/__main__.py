@@ -10,7 +10,6 @@ import contextlib
 import gc
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,10 +23,9 @@ NO_COMPILER = "TORCHDYNAMO_DISABLE"
 
 def main() -> None:
     """Do the work; does not return."""
-    stopping.raise_on_signals()
-    told = stopping.stop_when_closed(sys.stdin.fileno())
     run = RunDir(Path(sys.argv[1]))
-    outcome = _outcome(run, told)
+    stopping.raise_on_signals()
+    outcome = _outcome(run)
     write_record(run.worker_outcome, outcome)
     # All is on disk. To take the interpreter, its threads and the GPU's memory down piece by piece
     # would take a second more.
@@ -36,8 +34,9 @@ def main() -> None:
     os._exit(outcome.exit_code)
 
 
-def _outcome(run: RunDir, told: threading.Event) -> WorkerOutcome:
+def _outcome(run: RunDir) -> WorkerOutcome:
     try:
+        told = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
             from nlijob.gpu import worker
         told.wait()

@@ -122,7 +122,6 @@ class Worker:
         self.writer.wait()
         parameters = count_parameters(self.loaded.model, self.config.lora.target_modules)
         write_record(self.run.train_result, TrainResult(parameters, tuple(epochs)))
-        self.run.training_state(self.config.train.epochs).unlink(missing_ok=True)
         return [self.run.train_result, self.run.train_log, self.run.plan]
 
     def select(self) -> list[Path]:
@@ -320,17 +319,19 @@ class Worker:
     def _keep(
         self, trainer: Trainer, result: EpochResult, predictions: Sequence[Prediction]
     ) -> None:
-        """Write the epoch's checkpoint while the next epoch begins."""
-        state = checkpoints.on_host(trainer.state())
+        """Write the epoch's checkpoint while the next epoch begins; none goes on from the last."""
+        last = result.epoch == self.config.train.epochs
+        state = None if last else checkpoints.on_host(trainer.state())
         checkpoints.save_adapter(self.loaded.model, self.run.epoch(result.epoch), self.config.model)
         self.writer.do(lambda: self._seal(state, result, predictions))
 
     def _seal(
-        self, state: dict[str, Any], result: EpochResult, predictions: Sequence[Prediction]
+        self, state: dict[str, Any] | None, result: EpochResult, predictions: Sequence[Prediction]
     ) -> None:
         """Complete a checkpoint; its marker, last, makes it one to go on from."""
         epoch = result.epoch
-        checkpoints.save_state(state, self.run.training_state(epoch))
+        if state is not None:
+            checkpoints.save_state(state, self.run.training_state(epoch))
         write_records(self.run.epoch_predictions(epoch), predictions)
         write_record(self.run.epoch_result(epoch), result)
         self.run.mark_complete(
