@@ -27,8 +27,8 @@ def main() -> None:
     stopping.raise_on_signals()
     outcome = _outcome(run)
     write_record(run.worker_outcome, outcome)
-    # All is on disk. To take the interpreter, its threads and the GPU's memory down piece by piece
-    # would take a second more.
+    # All is on disk, so the interpreter, its threads and the GPU's memory need not be taken down
+    # piece by piece.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(outcome.exit_code)
