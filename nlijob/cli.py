@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -192,6 +193,7 @@ def run(
     **options: Any,
 ) -> int:
     """Run the whole job and write report.html."""
+    started_at, started = time.time(), time.monotonic()
     from nlijob.console import Console
     from nlijob.hub import Hub
     from nlijob.notify import Notice
@@ -224,7 +226,9 @@ def run(
                 resume(run_dir, source, console.line)
             with Mirror(run_dir, target, console.line) if target else nullcontext() as mirror:
                 notice.mirror = mirror
-                notice.results = Job(run_dir, record, Hub(offline, console.line), console).work()
+                hub = Hub(offline, console.line)
+                job = Job(run_dir, record, hub, console, started_at, started)
+                notice.results = job.work()
         check_gates(notice.results)
     return ExitCode.DONE
 

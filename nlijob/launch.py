@@ -1,9 +1,8 @@
 """Starts the GPU side with `accelerate launch` and follows it to its end.
 
 `accelerate launch` neither passes signals on nor keeps its child's exit code. So the GPU side
-runs in a process group of its own, holds the other end of a pipe (its standard input) and stops
-when that closes, and leaves an outcome record. Whatever happens, nothing of the group is left
-running when `run_gpu_side` returns.
+runs in a process group of its own, holds the other end of a pipe (its standard input), begins
+when a byte comes through that and stops when it closes, and leaves an outcome record.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ import psutil
 
 from nlijob import records
 from nlijob.errors import ExitCode, JobError, error_for
-from nlijob.records import Progress, WorkerOutcome
-from nlijob.rundir import RunDir
+from nlijob.records import Progress, WorkerOutcome, WorkerTask
+from nlijob.rundir import RunDir, write_record
 
 PROJECT_ROOT = Path(__file__).parent.parent
 POLL_S = 0.1
@@ -42,32 +41,67 @@ def launch_command(run: RunDir, device: str) -> list[str]:
     command += ["--num_cpu_threads_per_process", str(len(os.sched_getaffinity(0)))]
     if device == "cpu":
         command.append("--cpu")
-    return [*command, "-m", "nlijob.gpu.worker", str(run.root)]
+    return [*command, "-m", "nlijob.gpu", str(run.root)]
 
 
-def run_gpu_side(run: RunDir, device: str, on_progress: Callable[[Progress], None]) -> None:
-    """Run the GPU side to its end, passing its progress on as it comes.
+class GpuSide:
+    """The GPU side's process group; use as a context manager that leaves nothing of it running.
 
-    Raises the JobError that the GPU side reported, or one with the end of its log where it died
-    without a word. Stopped goes through once the process group is gone.
+    To start takes seconds of imports, so it may be started before it is known what to do.
     """
-    run.worker_log.parent.mkdir(parents=True, exist_ok=True)
-    for stale in (run.worker_outcome, run.progress):
-        stale.unlink(missing_ok=True)
-    with run.worker_log.open("wb") as log:
-        process = subprocess.Popen(
-            launch_command(run, device),
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=_environment(),
-            start_new_session=True,
-        )
-        try:
-            _follow(process, run, on_progress)
-        finally:
-            _end_group(process)
-    _raise_outcome(run, process.returncode)
+
+    def __init__(self, run: RunDir, device: str) -> None:
+        self._run = run
+        self._device = device
+        self._process: subprocess.Popen[bytes] | None = None
+        self._grace_s = 0.0
+        self.launched_at_s = 0.0
+
+    def __enter__(self) -> GpuSide:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            _end_group(self._process, self._grace_s)
+
+    def start(self) -> None:
+        """Start the processes, where that is not done; they wait for their task."""
+        if self._process is not None:
+            return
+        run = self._run
+        run.worker_log.parent.mkdir(parents=True, exist_ok=True)
+        for stale in (run.worker_task, run.worker_outcome, run.progress):
+            stale.unlink(missing_ok=True)
+        self.launched_at_s = time.time()
+        with run.worker_log.open("wb") as log:
+            self._process = subprocess.Popen(
+                launch_command(run, self._device),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
+                start_new_session=True,
+                bufsize=0,
+            )
+
+    def give(self, task: WorkerTask) -> None:
+        """Have the processes begin; all that the task needs is there."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        write_record(self._run.worker_task, task)
+        self._grace_s = STOP_GRACE_S  # until now there was nothing that it could lose
+        with contextlib.suppress(BrokenPipeError):  # it died; what it left says why
+            self._process.stdin.write(b"\n")
+
+    def follow(self, on_progress: Callable[[Progress], None]) -> None:
+        """Pass progress on as it comes, until the outcome is there; the processes may still end.
+
+        Raises the JobError that the GPU side reported, or one with the end of its log where it
+        died without a word.
+        """
+        assert self._process is not None
+        _follow(self._process, self._run, on_progress)
+        _raise_outcome(self._run, self._process.returncode)
 
 
 def _follow(
@@ -76,18 +110,18 @@ def _follow(
     with _Tail(run.progress) as tail:
         running = True
         while running:
-            running = process.poll() is None
+            running = process.poll() is None and not run.worker_outcome.exists()
             for line in tail.lines():
                 on_progress(records.from_json(Progress, line))
             if running:
                 time.sleep(POLL_S)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
     """Close the lifeline, wait for every process of the group, kill what outstays its grace."""
     if process.stdin:
         process.stdin.close()
-    deadline = time.monotonic() + STOP_GRACE_S
+    deadline = time.monotonic() + grace_s
     while _group_is_alive(process):
         if time.monotonic() > deadline:
             with contextlib.suppress(ProcessLookupError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import importlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,12 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from nlijob import launch, records, subset
+from nlijob import records, subset
 from nlijob.config import JobConfig
 from nlijob.console import Console, duration_text
 from nlijob.errors import GateError
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
+from nlijob.launch import GpuSide
 from nlijob.records import Manifest, Progress, Results, RunRecord, Timing, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 
@@ -58,6 +60,7 @@ STAGES = (
     Stage("evaluate", "gpu", ("eval",), ("baseline", "select")),
     Stage("report", "parent", ("report", "description"), ("evaluate",)),
 )
+GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
 
 
 @dataclass
@@ -85,28 +88,35 @@ class Job:
         Raises JobError where a stage cannot be done, GateError where the outcome is below what
         the configuration asks for; the report is there in that case.
         """
-        self._find_model()
-        if all(self._is_complete(stage.name) for stage in STAGES):
-            self._skip(stage.name for stage in STAGES)
-        else:
-            self._work()
+        with GpuSide(self.run, self.config.model.device) as gpu_side:
+            if self._needs_gpu_side():  # to start takes longer than all that comes before its work
+                gpu_side.start()
+            self._find_model()
+            if all(self._is_complete(stage.name) for stage in STAGES):
+                self._skip(stage.name for stage in STAGES)
+            else:
+                self._work(gpu_side)
         results = records.read(Results, self.run.results)
         self._say_outcome(results)
         return results
 
-    def _work(self) -> None:
+    def _work(self, gpu_side: GpuSide) -> None:
         self._begin()
         self._add_timing("fetch", self.started_at, self.started)
         interval_s = self.config.report.sample_interval_s
         try:
             with Sampler(self.run.hardware, self.attempt, interval_s, self.run.root) as sampler:
                 self._build_subset(sampler)
-                self._run_gpu_stages(sampler)
+                self._run_gpu_stages(gpu_side, sampler)
             self._render()
         finally:
             self._add_timing("job", self.started_at, self.started)
 
     # ------------------------------------------------------------ stages
+
+    def _needs_gpu_side(self) -> bool:
+        """Whether a stage of it is not complete whatever its inputs, which are not read yet."""
+        return not all(self.run.marker(name).exists() for name in GPU_STAGES)
 
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
@@ -141,15 +151,10 @@ class Job:
             self._mark_complete("subset", [self.run.manifest.parent])
         self._say("subset", f"{_rows_text(manifest)}; {duration_text(time.monotonic() - started)}")
 
-    def _run_gpu_stages(self, sampler: Sampler) -> None:
-        stages = [stage.name for stage in STAGES if stage.side == "gpu"]
-        if all(self._is_complete(name) for name in stages):
-            self._skip(stages)
+    def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
+        if all(self._is_complete(name) for name in GPU_STAGES):
+            self._skip(GPU_STAGES)
             return
-        write_record(
-            self.run.worker_task,
-            WorkerTask(self.attempt, time.time(), str(self.model_dir), self.fingerprints),
-        )
 
         def show(progress: Progress) -> None:
             sampler.stage = progress.stage
@@ -160,7 +165,18 @@ class Job:
 
         sampler.stage = "start"
         self.console.line("      starting the GPU side (accelerate launch)")
-        launch.run_gpu_side(self.run, self.config.model.device, show)
+        gpu_side.start()
+        gpu_side.give(
+            WorkerTask(
+                attempt=self.attempt,
+                launched_at_s=gpu_side.launched_at_s,
+                given_at_s=time.time(),
+                model_dir=str(self.model_dir),
+                fingerprints=self.fingerprints,
+            )
+        )
+        importlib.import_module("nlijob.report.render")  # needed later; there is time now
+        gpu_side.follow(show)
 
     def _render(self) -> None:
         from nlijob.report.render import render

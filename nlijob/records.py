@@ -421,7 +421,9 @@ class WorkerTask:
 
     attempt: int
     launched_at_s: float
-    """Seconds since 1970."""
+    """When its processes were started, in seconds since 1970."""
+    given_at_s: float
+    """When all was there that it needs; the processes may have been ready before, or not yet."""
     model_dir: str
     fingerprints: dict[str, str]
     """Stage -> fingerprint of what it reads; a stage complete under it is not done again."""

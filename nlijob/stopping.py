@@ -24,18 +24,20 @@ def raise_on_signals() -> None:
         signal.signal(number, _raise_stopped)
 
 
-def stop_when_closed(descriptor: int) -> None:
-    """Stop this process when `descriptor` reads end of file.
+def stop_when_closed(descriptor: int) -> threading.Event:
+    """Stop this process when `descriptor` reads end of file; what it reads first sets the event.
 
     The parent holds the other end, so however it ends, even killed, no orphan stays behind.
     """
+    told = threading.Event()
 
     def wait() -> None:
         while os.read(descriptor, 1):
-            pass
+            told.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
+    return told
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ STAGE_ORDER = (
     "fetch",
     "subset",
     "start",
+    "encode",
     "load",
     "plan",
     "baseline",

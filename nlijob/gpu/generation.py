@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nlijob.gpu.model import LoadedModel
+
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""All but cuDNN's, which is planned anew for each length, that is for each token written."""
 
 
 @torch.no_grad()
@@ -17,8 +21,10 @@ def generate(
     """The text that follows each prompt, at most `max_new_tokens` long, special tokens left out."""
     loaded.model.eval()
     texts: list[str] = []
-    for start in range(0, len(prompts), batch_size):
-        texts += _generate_batch(loaded, list(prompts[start : start + batch_size]), max_new_tokens)
+    with sdpa_kernel(ATTENTION):
+        for start in range(0, len(prompts), batch_size):
+            batch = list(prompts[start : start + batch_size])
+            texts += _generate_batch(loaded, batch, max_new_tokens)
     return texts
 
 

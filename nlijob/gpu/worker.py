@@ -1,13 +1,11 @@
-"""The GPU side's main: load the model once, then baseline -> train -> select -> evaluate.
+"""The GPU side's work: load the model once, then baseline -> train -> select -> evaluate.
 
-Started by `accelerate launch` as `-m nlijob.gpu.worker RUN_DIR`. It reads the records of the
-parent, writes its own, and leaves an outcome record however it ends.
+It reads the records of the parent and writes its own.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from typing import Any
 
 import torch
 
-from nlijob import records, stopping
+from nlijob import records
 from nlijob.analysis.cases import shown_indices
 from nlijob.analysis.selection import select
 from nlijob.config import JobConfig
@@ -69,14 +67,17 @@ class Worker:
         self.task = records.read(WorkerTask, run.worker_task)
         self.config: JobConfig = records.read(RunRecord, run.config).config
         self.reporter = Reporter(run, self.task.attempt)
-        self.reporter.add(
-            "start", "", self.task.launched_at_s, time.time() - self.task.launched_at_s, None
-        )
+        self._add_start("", self.task.given_at_s)
+        self._add_start("start, from its launch on", self.task.launched_at_s)
         self.device = job_device(self.config)
         self.writer = Writer()
 
     def work(self) -> None:
         """Do what is not complete, in order."""
+        with self.writer:
+            self._work()
+
+    def _work(self) -> None:
         for stage in (self.baseline, self.train, self.select, self.evaluate):
             name = stage.__name__
             fingerprint = self.task.fingerprints[name]
@@ -122,7 +123,6 @@ class Worker:
         self.writer.wait()
         parameters = count_parameters(self.loaded.model, self.config.lora.target_modules)
         write_record(self.run.train_result, TrainResult(parameters, tuple(epochs)))
-        self.run.training_state(self.config.train.epochs).unlink(missing_ok=True)
         return [self.run.train_result, self.run.train_log, self.run.plan]
 
     def select(self) -> list[Path]:
@@ -210,7 +210,8 @@ class Worker:
     @cached_property
     def rows(self) -> dict[Split, list[Encoded]]:
         """Every row as model input."""
-        rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
+        with self.reporter.timed("encode"):
+            rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
         write_record(self.run.prompt, self._prompt_record(rows))
         return rows
 
@@ -219,6 +220,9 @@ class Worker:
         return Path(self.task.model_dir)
 
     # ------------------------------------------------------------ detail
+
+    def _add_start(self, part: str, since_s: float) -> None:
+        self.reporter.add("start", part, since_s, time.time() - since_s, None)
 
     def _score(
         self, stage: str, splits: Sequence[Split], part: str = ""
@@ -316,17 +320,19 @@ class Worker:
     def _keep(
         self, trainer: Trainer, result: EpochResult, predictions: Sequence[Prediction]
     ) -> None:
-        """Write the epoch's checkpoint while the next epoch begins."""
-        state = checkpoints.on_host(trainer.state())
+        """Write the epoch's checkpoint while the next epoch begins; none goes on from the last."""
+        last = result.epoch == self.config.train.epochs
+        state = None if last else checkpoints.on_host(trainer.state())
         checkpoints.save_adapter(self.loaded.model, self.run.epoch(result.epoch), self.config.model)
         self.writer.do(lambda: self._seal(state, result, predictions))
 
     def _seal(
-        self, state: dict[str, Any], result: EpochResult, predictions: Sequence[Prediction]
+        self, state: dict[str, Any] | None, result: EpochResult, predictions: Sequence[Prediction]
     ) -> None:
         """Complete a checkpoint; its marker, last, makes it one to go on from."""
         epoch = result.epoch
-        checkpoints.save_state(state, self.run.training_state(epoch))
+        if state is not None:
+            checkpoints.save_state(state, self.run.training_state(epoch))
         write_records(self.run.epoch_predictions(epoch), predictions)
         write_record(self.run.epoch_result(epoch), result)
         self.run.mark_complete(
@@ -414,24 +420,11 @@ class Worker:
         )
 
 
-def main() -> int:
-    """Do the work and leave an outcome record; returns the exit code."""
-    stopping.raise_on_signals()
-    stopping.stop_when_closed(sys.stdin.fileno())
+def work(run: RunDir) -> WorkerOutcome:
+    """Do the task in the run's folder; everything is written when this returns. Stopped passes."""
     quiet_libraries()
-    run = RunDir(Path(sys.argv[1]))
-    outcome = _outcome(run)
-    write_record(run.worker_outcome, outcome)
-    return outcome.exit_code
-
-
-def _outcome(run: RunDir) -> WorkerOutcome:
     try:
         Worker(run).work()
-    except stopping.Stopped as stop:
-        return WorkerOutcome(
-            ExitCode.STOPPED, f"stopped ({stop})", "the same command goes on from what is complete"
-        )
     except JobError as error:
         return WorkerOutcome(error.exit_code, error.message, error.hint)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -454,7 +447,3 @@ def _outcome(run: RunDir) -> WorkerOutcome:
 
 def _scores_text(scores: dict[str, SplitScore]) -> str:
     return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -217,19 +217,39 @@ def test_a_stopped_job_leaves_no_process_and_goes_on_from_the_last_complete_epoc
         assert figures(resumed, epoch) == figures(job, epoch)
 
 
-def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
-    arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *jobs.SMALL_DEMO)
-    killed = RunDir(tmp_path / "job")
-    process = subprocess.Popen(
-        jobs.command(*arguments), stderr=subprocess.DEVNULL, env=jobs.environment()
-    )
-    wait_for(killed.baseline_result, process)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_can_be_stopped_while_the_gpu_side_starts(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process, stopped = started_job(tmp_path)
+    wait_for(stopped.worker_log, process)
+    sent = time.monotonic()
+    process.send_signal(number)
+    process.wait(timeout=60)
+
+    assert process.returncode == 75
+    assert time.monotonic() - sent < 3  # there is nothing to save
+    assert jobs.processes_of(stopped) == []
+
+
+@pytest.mark.parametrize("moment", ["worker_log", "worker_task", "baseline_result"])
+def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path, moment: str) -> None:
+    process, killed = started_job(tmp_path)
+    wait_for(getattr(killed, moment), process)
     process.kill()
     process.wait()
     deadline = time.monotonic() + 20
     while jobs.processes_of(killed) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert jobs.processes_of(killed) == []
+
+
+def started_job(runs_dir: Path) -> tuple[subprocess.Popen[bytes], RunDir]:
+    arguments = ("run", "--runs-dir", runs_dir, "--run-id", "job", *jobs.SMALL_DEMO)
+    process = subprocess.Popen(
+        jobs.command(*arguments), stderr=subprocess.DEVNULL, env=jobs.environment()
+    )
+    return process, RunDir(runs_dir / "job")
 
 
 def wait_for(path: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from nlijob import hub
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
@@ -331,6 +332,23 @@ def test_the_stamp_of_a_folder_changes_with_content_and_names(folder: Path) -> N
     (folder / "config.json").rename(folder / "other.json")
     stamps.append(folder_stamp(folder, ["*.json"]))
     assert len(set(stamps)) == len(stamps)
+
+
+def test_every_byte_of_a_large_file_is_in_its_stamp(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "PIECE_BYTES", 10)
+    monkeypatch.setattr(hub, "READ_BYTES", 4)
+    stamps = set()
+    for size in (0, 9, 10, 11, 20, 25):
+        (folder / "model.safetensors").write_bytes(bytes(size))
+        stamps.add(folder_stamp(folder, ["*.safetensors"]))
+        for place in range(size):
+            content = bytearray(size)
+            content[place] = 1
+            (folder / "model.safetensors").write_bytes(content)
+            stamps.add(folder_stamp(folder, ["*.safetensors"]))
+    assert len(stamps) == 6 + 9 + 10 + 11 + 20 + 25
 
 
 def test_the_stamp_of_a_folder_is_that_of_its_copy_elsewhere(folder: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from nlijob import errors, launch, records
 from nlijob.errors import ExitCode, JobError
-from nlijob.launch import launch_command, run_gpu_side
-from nlijob.records import Progress, WorkerOutcome
+from nlijob.launch import GpuSide, launch_command
+from nlijob.records import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
 
@@ -42,6 +42,7 @@ def line(done, note=""):
 (root / "group").write_text(str(os.getpid()))
 """
 FOLLOW_LIFELINE = "sys.stdin.buffer.read()\n"
+TASK = WorkerTask(1, 0.0, 0.0, "model", {})
 DEAF = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -72,7 +73,10 @@ def start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Start:
             seen.append(progress)
             on_progress(progress)
 
-        run_gpu_side(run, "cpu", show)
+        with GpuSide(run, "cpu") as gpu_side:
+            gpu_side.start()
+            gpu_side.give(TASK)
+            gpu_side.follow(show)
         return seen
 
     return start
@@ -80,6 +84,13 @@ def start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Start:
 
 def stop(_: Progress) -> None:
     raise Stopped("SIGTERM")
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def group_is_gone(run: RunDir) -> bool:
@@ -161,6 +172,33 @@ def test_records_of_an_earlier_attempt_are_not_taken_for_this_ones(
     assert seen == []
 
 
+def test_the_outcome_is_raised_before_the_worker_is_gone(run: RunDir, start: Start) -> None:
+    started = time.monotonic()
+    with pytest.raises(errors.HardwareError):
+        start("leave(5)\n" + FOLLOW_LIFELINE)
+    assert time.monotonic() - started < launch.STOP_GRACE_S / 2
+    assert group_is_gone(run)
+
+
+def test_a_worker_that_died_before_its_task_shows_its_log(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [sys.executable, "-c", "import os, sys; os.close(0); sys.exit('no torch')"]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    with GpuSide(run, "cpu") as gpu_side:
+        gpu_side.start()
+        assert gpu_side._process
+        gpu_side._process.wait(10)
+        gpu_side.give(TASK)
+        with pytest.raises(JobError, match="no torch"):
+            gpu_side.follow(lambda _: None)
+
+
+def test_a_worker_waits_for_its_task(start: Start, run: RunDir) -> None:
+    start("sys.stdin.buffer.read(1); leave((root / 'worker' / 'task.json').exists() - 1)")
+    assert records.read(WorkerTask, run.worker_task) == TASK
+
+
 # ---------------------------------------------------------------- progress
 
 
@@ -226,6 +264,19 @@ def test_a_fault_while_showing_progress_ends_the_group(start: Start, run: RunDir
     assert group_is_gone(run)
 
 
+def test_a_worker_without_a_task_gets_no_grace(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [sys.executable, "-c", PRELUDE + DEAF, str(run.root)]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    with GpuSide(run, "cpu") as gpu_side:
+        gpu_side.start()
+        wait_for(run.progress)
+        started = time.monotonic()
+    assert time.monotonic() - started < launch.STOP_GRACE_S / 2
+    assert group_is_gone(run)
+
+
 def test_the_grace_is_below_what_schedulers_give() -> None:
     assert launch.STOP_GRACE_S < 30
 
@@ -243,6 +294,7 @@ import signal, sys
 from pathlib import Path
 from nlijob import launch
 from nlijob.errors import JobError
+from nlijob.records import WorkerTask
 from nlijob.rundir import RunDir
 
 signal.alarm(10)
@@ -250,7 +302,10 @@ launch.STOP_GRACE_S = 0.2
 worker = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'pass'])"
 launch.launch_command = lambda *_: [sys.executable, "-c", worker]
 try:
-    launch.run_gpu_side(RunDir(Path(sys.argv[1])), "cpu", print)
+    with launch.GpuSide(RunDir(Path(sys.argv[1])), "cpu") as gpu_side:
+        gpu_side.start()
+        gpu_side.give(WorkerTask(1, 0.0, 0.0, "model", {}))
+        gpu_side.follow(print)
 except JobError:
     sys.exit(0)
 """
@@ -268,7 +323,7 @@ def test_the_worker_is_started_by_accelerate_as_one_process(
 ) -> None:
     command = launch_command(run, device)
     assert command[:3] == [sys.executable, "-m", "accelerate.commands.launch"]
-    assert command[-3:] == ["-m", "nlijob.gpu.worker", str(run.root)]
+    assert command[-3:] == ["-m", "nlijob.gpu", str(run.root)]
     assert command[command.index("--num_processes") + 1] == "1"
     assert ("--cpu" in command) == on_cpu
 

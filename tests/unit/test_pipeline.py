@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nlijob import launch, pipeline, records
@@ -17,7 +21,9 @@ from nlijob.console import Console
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import GateError, HardwareError, NotAvailableError
 from nlijob.hub import Hub
+from nlijob.launch import GpuSide
 from nlijob.pipeline import (
+    GPU_STAGES,
     STAGES,
     Job,
     continued,
@@ -222,11 +228,25 @@ def job(run: RunDir, out: io.StringIO, **overrides: Any) -> Job:
     return Job(run, replace(RECORD, config=config), Hub(True, console.line), console)
 
 
-def no_gpu_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise HardwareError("no memory")
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was complete whenever a GPU side was started; none really is."""
+    markers: list[str] = []
 
-    monkeypatch.setattr(launch, "run_gpu_side", fail)
+    class NoGpuSide(GpuSide):
+        def start(self) -> None:
+            markers.append(",".join(sorted(p.stem for p in self._run.root.glob("markers/*"))))
+
+        def give(self, task: WorkerTask) -> None:
+            write_record(self._run.worker_task, task)
+
+        def follow(self, on_progress: Callable[[Progress], None]) -> None:
+            on_progress(Progress("train", "", 0, 0, "", "epoch 1: loss 0.7"))
+            on_progress(Progress("load", "", 0, 0, "", "2.1 GB in memory"))
+            raise HardwareError("no memory")
+
+    monkeypatch.setattr(pipeline, "GpuSide", NoGpuSide)
+    return markers
 
 
 def work(run: RunDir, out: io.StringIO, **overrides: Any) -> None:
@@ -234,10 +254,10 @@ def work(run: RunDir, out: io.StringIO, **overrides: Any) -> None:
         job(run, out, **overrides).work()
 
 
+@pytest.mark.usefixtures("started")
 def test_the_subset_is_built_and_marked_before_the_gpu_side_starts(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    run: RunDir, out: io.StringIO
 ) -> None:
-    no_gpu_side(monkeypatch)
     work(run, out)
     manifest = records.read(Manifest, run.manifest)
     assert f"{manifest.splits['train'].rows:,} train" in out.getvalue()
@@ -246,10 +266,8 @@ def test_the_subset_is_built_and_marked_before_the_gpu_side_starts(
     assert Path(task.model_dir) == MODEL_DIR
 
 
-def test_a_complete_subset_is_not_built_again(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_gpu_side(monkeypatch)
+@pytest.mark.usefixtures("started")
+def test_a_complete_subset_is_not_built_again(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     before = run.manifest.stat().st_mtime_ns
     work(run, out, train__epochs=3)
@@ -257,19 +275,17 @@ def test_a_complete_subset_is_not_built_again(
     assert run.manifest.stat().st_mtime_ns == before
 
 
-def test_a_subset_of_other_rows_is_built_again(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_gpu_side(monkeypatch)
+@pytest.mark.usefixtures("started")
+def test_a_subset_of_other_rows_is_built_again(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     work(run, out, data__train_size=9)
     assert records.read(Manifest, run.manifest).splits["train"].rows == 9
 
 
+@pytest.mark.usefixtures("started")
 def test_a_subset_that_cannot_be_built_anew_is_no_longer_complete(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: RunDir, out: io.StringIO, tmp_path: Path
 ) -> None:
-    no_gpu_side(monkeypatch)
     work(run, out)
     data = tmp_path / "data"
     data.mkdir()
@@ -278,46 +294,86 @@ def test_a_subset_that_cannot_be_built_anew_is_no_longer_complete(
     assert not run.marker("subset").exists()
 
 
-def test_attempts_at_the_same_run_keep_their_timings(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_gpu_side(monkeypatch)
+@pytest.mark.usefixtures("started")
+def test_attempts_at_the_same_run_keep_their_timings(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     work(run, out)
     timings = list(records.read_lines(Timing, run.timings))
     assert [t.attempt for t in timings if t.stage == "job"] == [1, 2]
 
 
-def test_timings_of_other_inputs_are_dropped(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_gpu_side(monkeypatch)
+@pytest.mark.usefixtures("started")
+def test_timings_of_other_inputs_are_dropped(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     work(run, out, data__train_size=9)
     assert {t.attempt for t in records.read_lines(Timing, run.timings)} == {1}
 
 
-def test_what_the_gpu_side_says_is_shown_by_stage(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def gpu_side(run: RunDir, device: str, show: Any) -> None:
-        show(Progress("train", "", 0, 0, "", "epoch 1: loss 0.7"))
-        show(Progress("load", "", 0, 0, "", "2.1 GB in memory"))
-        raise HardwareError("no memory")
-
-    monkeypatch.setattr(launch, "run_gpu_side", gpu_side)
+@pytest.mark.usefixtures("started")
+def test_what_the_gpu_side_says_is_shown_by_stage(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     assert "[3/6] train     epoch 1: loss 0.7\n" in out.getvalue()
     assert "      2.1 GB in memory\n" in out.getvalue()
 
 
-def test_a_fault_is_timed_too(
-    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    no_gpu_side(monkeypatch)
+@pytest.mark.usefixtures("started")
+def test_a_fault_is_timed_too(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     stages = [t.stage for t in records.read_lines(Timing, run.timings)]
     assert stages == ["fetch", "subset", "job"]
+
+
+def test_the_gpu_side_starts_before_anything_is_read(
+    run: RunDir, out: io.StringIO, started: list[str]
+) -> None:
+    work(run, out)
+    assert started[0] == ""
+
+
+def test_a_stage_of_the_gpu_side_without_a_marker_starts_it_at_once(
+    run: RunDir, out: io.StringIO, started: list[str]
+) -> None:
+    for stage in GPU_STAGES[:-1]:
+        run.mark_complete(stage, "of other inputs", [])
+    work(run, out)
+    assert "subset" not in started[0]
+
+
+def test_where_all_its_stages_are_marked_the_inputs_are_looked_at_first(
+    run: RunDir, out: io.StringIO, started: list[str]
+) -> None:
+    for stage in GPU_STAGES:
+        run.mark_complete(stage, "of other inputs", [])
+    work(run, out)
+    assert "subset" in started[0]
+
+
+def test_no_gpu_side_starts_for_the_report_alone(
+    run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_inputs = stage_fingerprints(CONFIG, MODEL_DIR)
+    for stage in GPU_STAGES:
+        run.mark_complete(stage, of_inputs[stage], [])
+
+    def rendered(_: RunDir) -> None:
+        raise GateError("rendered")
+
+    monkeypatch.setattr("nlijob.report.render.render", rendered)
+    with pytest.raises(GateError, match="rendered"):
+        job(run, out).work()
+    assert started == []
+
+
+def test_a_fault_found_while_the_gpu_side_starts_ends_it_at_once(
+    run: RunDir, out: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    before = time.monotonic()
+    with pytest.raises(NotAvailableError):
+        job(run, out, model__name=str(tmp_path / "nowhere")).work()
+    assert time.monotonic() - before < 5
+    assert [p for p in psutil.Process().children() if p.cmdline() == argv] == []
 
 
 def test_a_missed_gate_raises() -> None:

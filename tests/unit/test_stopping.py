@@ -81,5 +81,15 @@ def test_the_end_of_the_lifeline_stops_the_process() -> None:
         assert last_words(process) == "stopped by SIGTERM\n"
 
 
+def test_what_comes_through_the_lifeline_is_told() -> None:
+    start = "told = stopping.stop_when_closed(0); print('ready', flush=True); told.wait()"
+    with started(start) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("go")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ready\n"  # the second one
+
+
 def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:
     assert not issubclass(Stopped, Exception)

@@ -11,9 +11,10 @@ from nlijob.report.view.parts import Fact, Row, Table, columns
 from nlijob.report.view.text import visible
 
 STAGE_NAMES = {
-    "fetch": "model files fetched or found",
+    "fetch": "settings read, files fetched or found",
     "subset": "rows chosen",
-    "start": "GPU side started",
+    "start": "GPU side waited for",
+    "encode": "rows made input of the model",
     "load": "model loaded and quantised",
     "plan": "way to compute chosen and checked",
     "baseline": "base model scored",
@@ -68,7 +69,8 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
         ),
         note=(
             "Examples/s counts optimizer steps only. Work that an interrupted attempt lost is in "
-            "the time of the whole job and in no stage's."
+            "the time of the whole job and in no stage's. The GPU side starts while files are "
+            "read and rows are chosen; its row counts the wait that is left then."
         ),
     )
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 
 import pytest
 
@@ -39,3 +41,16 @@ def test_a_fault_while_writing_comes_out_where_it_is_waited_for() -> None:
     with pytest.raises(OSError, match="no space"):
         writer.wait()
     writer.wait()  # told once
+
+
+def test_what_is_being_written_is_finished_whatever_happens() -> None:
+    written = list[str]()
+
+    def write() -> None:
+        time.sleep(0.1)
+        written.append("whole")
+
+    with contextlib.suppress(KeyError), Writer() as writer:
+        writer.do(write)
+        raise KeyError
+    assert written == ["whole"]

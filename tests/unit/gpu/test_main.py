@@ -1,0 +1,59 @@
+"""The GPU side's process: what it imports, and how it stops before it has a task."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nlijob import records
+from nlijob.errors import ExitCode
+from nlijob.gpu.__main__ import NO_COMPILER, _lean_imports
+from nlijob.records import WorkerOutcome
+from nlijob.rundir import RunDir
+from tests.jobs import ROOT
+
+IMPORTED = """
+import json, sys
+from nlijob.gpu.__main__ import _lean_imports
+with _lean_imports():
+    import nlijob.gpu.worker
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_imports_leave_torchs_compiler_out() -> None:
+    argv = [sys.executable, "-c", IMPORTED]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    imported = json.loads(done.stdout)
+    assert "bitsandbytes" in imported
+    assert "torch._inductor.compile_fx" not in imported
+
+
+@pytest.mark.parametrize("of_the_user", [None, "0"])
+def test_what_holds_for_imports_ends_with_them(
+    monkeypatch: pytest.MonkeyPatch, of_the_user: str | None
+) -> None:
+    if of_the_user is None:
+        monkeypatch.delenv(NO_COMPILER, raising=False)
+    else:
+        monkeypatch.setenv(NO_COMPILER, of_the_user)
+    with _lean_imports():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert os.environ.get(NO_COMPILER) == of_the_user
+
+
+def test_without_a_task_the_end_of_the_lifeline_ends_it(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    argv = [sys.executable, "-m", "nlijob.gpu", str(run.root)]
+    done = subprocess.run(
+        argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == ExitCode.STOPPED
+    assert records.read(WorkerOutcome, run.worker_outcome).exit_code == ExitCode.STOPPED
