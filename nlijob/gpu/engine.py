@@ -27,6 +27,7 @@ from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.layers import dense_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.halves import in_halves
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import GIB, LoadedModel
 from nlijob.gpu.training import Course, Footprint, PlainTrainer, Trainer, reason
@@ -240,15 +241,4 @@ def bounded(forward: Forward, tokens: int) -> Forward:
 
 def halving(forward: Forward) -> Forward:
     """The same, which takes a batch in halves where it does not fit into memory."""
-
-    def fitting(rows: Sequence[Encoded]) -> Tensor:
-        try:
-            return forward(rows)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
-                raise
-        torch.cuda.empty_cache()
-        middle = len(rows) // 2
-        return torch.cat([fitting(rows[:middle]), fitting(rows[middle:])])
-
-    return fitting
+    return lambda rows: torch.cat(in_halves(forward, rows))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nlijob.gpu.halves import in_halves
 from nlijob.gpu.model import LoadedModel
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -18,21 +20,23 @@ ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 def generate(
     loaded: LoadedModel, prompts: Sequence[str], max_new_tokens: int, batch_size: int
 ) -> list[str]:
-    """The text that follows each prompt, at most `max_new_tokens` long, special tokens left out."""
+    """The text that follows each prompt, at most `max_new_tokens` long, special tokens left out.
+
+    Of up to `batch_size` prompts at once, or of as many as fit into memory.
+    """
     loaded.model.eval()
-    texts: list[str] = []
+    batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
+    write = functools.partial(_generate_batch, loaded, max_new_tokens)
     with sdpa_kernel(ATTENTION):
-        for start in range(0, len(prompts), batch_size):
-            batch = list(prompts[start : start + batch_size])
-            texts += _generate_batch(loaded, batch, max_new_tokens)
-    return texts
+        parts = [texts for batch in batches for texts in in_halves(write, batch)]
+    return [text for texts in parts for text in texts]
 
 
-def _generate_batch(loaded: LoadedModel, prompts: list[str], max_new_tokens: int) -> list[str]:
+def _generate_batch(loaded: LoadedModel, max_new_tokens: int, prompts: Sequence[str]) -> list[str]:
     tokenizer: Any = loaded.tokenizer
     # Padded on the left, so that every prompt ends where the new text begins.
     inputs = tokenizer.pad(
-        tokenizer(prompts), padding=True, padding_side="left", return_tensors="pt"
+        tokenizer(list(prompts)), padding=True, padding_side="left", return_tensors="pt"
     )
     inputs = {name: tensor.to(loaded.device) for name, tensor in inputs.items()}
     length = inputs["input_ids"].shape[1]

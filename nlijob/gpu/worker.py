@@ -432,8 +432,8 @@ def work(run: RunDir) -> WorkerOutcome:
         return WorkerOutcome(
             ExitCode.HARDWARE,
             f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",
-            "set train.micro_batch_size below train.batch_size (the result stays the same), then "
-            "train.gradient_checkpointing=true, then a smaller eval.batch_size",
+            "rows were tried one at a time: end what else uses the memory, or take a smaller model "
+            "or a larger machine",
         )
     except Exception as error:
         traceback.print_exc()

@@ -3,8 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from nlijob.config import JobConfig
+from nlijob.gpu import generation
 from nlijob.gpu.generation import generate
 from nlijob.gpu.model import LoadedModel
 from nlijob.prompts import prompt_text
@@ -32,3 +34,24 @@ def test_output_follows_the_prompt_without_it(
     assert text
     assert not text.startswith(prompt)
     assert len(loaded.tokenizer(text)["input_ids"]) <= 8
+
+
+def test_prompts_that_do_not_fit_into_memory_at_once_are_continued_in_parts(
+    demo: JobConfig,
+    loaded: LoadedModel,
+    examples: list[Example],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompts = [prompt_text(demo.prompt, example) for example in examples[:5]]
+    expected = generate(loaded, prompts, 4, 5)
+    whole, sizes = generation._generate_batch, []
+
+    def small(model: LoadedModel, count: int, batch: list[str]) -> list[str]:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(len(batch))
+        return whole(model, count, batch)
+
+    monkeypatch.setattr(generation, "_generate_batch", small)
+    assert generate(loaded, prompts, 4, 5) == expected
+    assert sizes == [2, 1, 2]
