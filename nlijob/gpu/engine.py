@@ -167,6 +167,8 @@ class Engine:
         if self._way.dense:
             self._check_memory()
         self._fast = FastModel(self._loaded, self._head, self._way.dense, self._way.recomputes)
+        if self._fast.refused:
+            self._refused.append(f"{self._way.name}, layers as one: {self._fast.refused}")
         self._difference = self._fast.check(self._rows[:CHECKED_ROWS], plain)
 
     def _check_memory(self) -> None:

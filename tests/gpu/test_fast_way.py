@@ -17,7 +17,7 @@ from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
-from nlijob.gpu.fast import recompute
+from nlijob.gpu.fast import kernels, recompute
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.layers import dequantized
 from nlijob.gpu.fast.model import FastModel
@@ -206,6 +206,22 @@ def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batc
     expected = steps(Engine(new_model(), head, reference, rows), 1)
     got = list(trainer.epoch(1))
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-3)
+
+
+def test_without_a_compiler_for_kernels_the_librarys_layers_are_captured(
+    new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object, **__: object) -> None:
+        raise NotServed("no compiler")
+
+    job = config(train__speed="graph")
+    expected = steps(Engine(new_model(), head, job, rows), 1)
+    monkeypatch.setattr(kernels.SOURCE, "compile", missing)
+    engine = Engine(new_model(), head, job, rows)
+    got = steps(engine, 1)
+    assert (engine.plan().way, engine.plan().base_weights) == ("graph", "dequantized")
+    assert "no compiler" in engine.plan().refused[0]
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=2e-2)
 
 
 def test_the_classification_head_trains_in_graphs(

@@ -39,7 +39,14 @@ class FastModel:
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
-        together = phi.groups(loaded.model) if dense and not recomputes else []
+        together: list[list[Any]] = []
+        self.refused = ""
+        """Why layers that could be computed together are not, where that is so."""
+        if dense and not recomputes:
+            try:
+                together = phi.groups(loaded.model, loaded.device, loaded.compute_dtype)
+            except NotServed as error:
+                self.refused = str(error)
         done = {id(layer) for group in together for layer in group}
         groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)

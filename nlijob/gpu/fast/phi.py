@@ -16,7 +16,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.phi.modeling_phi import PhiModel
 
 from nlijob.gpu.fast import kernels, parallel
-from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.heads import Pack
 from nlijob.gpu.fast.layers import ADAPTER, Installed, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.parallel import Room, Sizes, Weights
@@ -25,13 +24,14 @@ Group = tuple[Sequence[Any], Tensor, Tensor]
 """LoRA layers, their As [layers, r, in] and scaled Bs [layers, out, r]."""
 
 
-def groups(model: nn.Module) -> list[list[Any]]:
+def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
     """The LoRA layers that `Decoder` serves: queries, keys and values, then outputs where adapted.
 
-    Empty where it does not serve the model, its options or its adapter.
+    Empty where it does not serve the model, its options or its adapter. Raises NotServed where
+    it would, and its kernels cannot be had.
     """
     models = [module for module in model.modules() if isinstance(module, PhiModel)]
-    if len(models) != 1 or not _is_plain(models[0]):
+    if len(models) != 1 or not _is_plain(models[0], dtype):
         return []
     attentions = [layer.self_attn for layer in models[0].layers]
     heads = [layer for a in attentions for layer in (a.q_proj, a.k_proj, a.v_proj)]
@@ -45,15 +45,18 @@ def groups(model: nn.Module) -> list[list[Any]]:
     ranks = {layer.r[ADAPTER] for layer in adapted}
     if len(ranks) > 1 or ranks.pop() % kernels.EIGHT or len(set(map(dropout_of, adapted))) > 1:
         return []
+    if device.type == "cuda":
+        kernels.SOURCE.compile(device, dtype)
     return [heads, outputs] if is_adapted(outputs[0]) else [heads]
 
 
-def _is_plain(model: Any) -> bool:
+def _is_plain(model: Any, dtype: torch.dtype) -> bool:
     """Whether sizes and options are those that `parallel` computes with."""
     config, attention = model.config, model.layers[0].self_attn
     sizes = (config.hidden_size, config.intermediate_size, attention.head_dim)
     return (
         len(model.layers) > 1
+        and all(layer.input_layernorm.weight.dtype == dtype for layer in model.layers)
         and not attention.qk_layernorm
         and attention.num_key_value_groups == 1
         and not (config.attention_dropout or config.resid_pdrop or config.embd_pdrop)
@@ -89,11 +92,9 @@ class Decoder:
     """All decoder layers of a Phi model, with dequantised weights of its own."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[Group], dtype: torch.dtype) -> None:
-        """`adapters`: those of `groups`. Raises NotServed, torch.OutOfMemoryError."""
+        """`adapters`: those of `groups`. Raises torch.OutOfMemoryError."""
         self._model = next(module for module in model.modules() if isinstance(module, PhiModel))
         device = self._model.embed_tokens.weight.device
-        if device.type == "cuda":
-            kernels.SOURCE.compile(device, dtype)
         self._switch = adapters[0][0][0]
         self._dropout = dropout_of(self._switch)
         self._leaves = [leaf for _, a, b in adapters for leaf in (a, b)]
@@ -107,8 +108,6 @@ class Decoder:
             out_rank=rank if len(adapters) > 1 else 0,
         )
         self._norms = [layer.input_layernorm for layer in layers]
-        if any(norm.weight.dtype != dtype for norm in self._norms):
-            raise NotServed(f"layer norms in {self._norms[0].weight.dtype}, computed in {dtype}")
         self._weights = Weights(sizes, device, dtype)
         self.dense: dict[int, Tensor] = {}
         """A linear layer's id -> its weight [out, in], where that lies now."""
