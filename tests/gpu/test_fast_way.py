@@ -18,6 +18,7 @@ from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.fast import kernels, recompute
+from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.layers import dequantized
 from nlijob.gpu.fast.model import FastModel
