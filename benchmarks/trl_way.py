@@ -30,6 +30,7 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
     "TRL, best settings": {"gradient_checkpointing": False, "dataloader_num_workers": 2},
 }
 """Name -> settings beside those that the job gives."""
+WARM_UP_STEPS = 10
 IGNORED = -100
 """The label of a token that does not count."""
 
@@ -51,14 +52,13 @@ def trial(
     head: CausalHead,
     course: Course,
     settings: Mapping[str, Any],
-    warm_up_steps: int,
     steps: int,
 ) -> Trial:
-    """Train `warm_up_steps` and then, timed, `steps`."""
+    """Train a few steps to warm up and then, timed, `steps`."""
     started = time.monotonic()
     datasets.disable_progress_bars()
     logging.getLogger("trl").setLevel(logging.ERROR)
-    stopwatch = _Stopwatch(warm_up_steps, steps)
+    stopwatch = _Stopwatch(steps)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
             course,
@@ -140,15 +140,14 @@ class _Stopwatch(transformers.TrainerCallback):  # type: ignore[misc]
     warm_at: float
     ended_at: float
 
-    def __init__(self, warm_up_steps: int, steps: int) -> None:
-        self._warm_up_steps = warm_up_steps
+    def __init__(self, steps: int) -> None:
         self._steps = steps
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """See transformers."""
-        if state.global_step == self._warm_up_steps:
+        if state.global_step == WARM_UP_STEPS:
             self.warm_at = _now()
-        elif state.global_step == self._warm_up_steps + self._steps:
+        elif state.global_step == WARM_UP_STEPS + self._steps:
             self.ended_at = _now()
             control.should_training_stop = True
 
