@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.phi.modeling_phi import PhiAttention
 
+from nlijob.gpu.fast import dropout as masks
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.layers import Installed, is_adapted
 
@@ -47,7 +48,7 @@ class RotatedProjections(torch.autograd.Function):
         if dropout:
             # each layer drops values of its own, as three layers would; what is left is scaled up
             # where it is small, behind the product with A
-            kept = x.new_empty(3, *x.shape).bernoulli_(1 - dropout)
+            kept = masks.mask(x, dropout, 3)
             dropped = x * kept
             inner = torch.bmm(dropped, a.transpose(1, 2)).mul_(1 / (1 - dropout))
         else:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
-from nlijob.gpu.fast.packing import PackShape, rounded, token_counts, view
+from nlijob.gpu.fast.packing import GRAPH_COST_TOKENS, PackShape, rounded, token_counts, view
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import Course, check_step
@@ -128,7 +128,8 @@ class GraphTrainer:
                 for epoch in range(1, self._course.config.epochs + 1)
                 for rows in self._course.batches(epoch)
                 for part in self._course.micro_batches(rows, self._size)
-            ]
+            ],
+            GRAPH_COST_TOKENS if self._loaded.device.type == "cuda" else 0,
         )
 
     def _capture(self) -> None:
