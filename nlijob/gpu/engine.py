@@ -2,7 +2,7 @@
 
     packed rows and CUDA graphs, weights dequantised once  ->  the same on 4-bit weights  ->  plain
 
-Each is tried where nothing known speaks against it, and checked against the plain way's logits
+On a CPU the same without graphs, and the plain way with weights dequantised where they fit. Each is tried where nothing known speaks against it, and checked against the plain way's logits
 before it is used. Where one fails, the next serves, with the same effective batch.
 """
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nlijob.config import JobConfig
 from nlijob.errors import ConfigurationError
+from nlijob.gpu.fast.dense import free_bytes, keep_dense
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.layers import dense_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
@@ -28,7 +29,7 @@ from nlijob.gpu.training import Course, PlainTrainer, Trainer
 from nlijob.records import Plan
 
 CHECKED_ROWS = 8
-SERVES = "the fastest way that serves this model, this GPU and its free memory"
+SERVES = "the fastest way that serves this model, this machine and its free memory"
 SPARE_BYTES = 2 * GIB
 """Left free for activations and graphs when memory for dequantised weights is counted."""
 
@@ -40,13 +41,16 @@ Forward = Callable[[Sequence[Encoded]], Tensor]
 class Way:
     """One way to compute."""
 
+    graphs: bool
+    """Steps as CUDA graphs; else launched one operation after the other."""
     dense: bool
     """Keep the base weights dequantised."""
 
     @property
     def name(self) -> str:
         """For the record."""
-        return "graphs, weights dequantised" if self.dense else "graphs, weights as loaded"
+        steps = "graphs" if self.graphs else "packed rows"
+        return f"{steps}, weights {'dequantised' if self.dense else 'as loaded'}"
 
 
 class Engine:
@@ -68,17 +72,20 @@ class Engine:
         self._difference: float | None = None
         self._token_counts: tuple[int, ...] = ()
         self._fast: FastModel | None = None
-        self._reason = self._against_graphs()
-        self._ways = [] if self._reason else [Way(dense=True), Way(dense=False)]
+        self._plain_is_dense = False
+        self._reason = self._against_speed()
+        graphs = loaded.device.type == "cuda"
+        self._ways = [] if self._reason else [Way(graphs, dense=True), Way(graphs, dense=False)]
         self._next_way()
 
     def plan(self) -> Plan:
         """What was chosen, and why."""
         train = self._config.train
+        dense = self._way.dense if self._fast else self._plain_is_dense
         return Plan(
-            way="graph" if self._fast else "plain",
+            way="plain" if not self._fast else "graph" if self._way.graphs else "packed",
             reason=self._reason or SERVES,
-            base_weights="dequantized" if self._fast and self._way.dense else "as loaded",
+            base_weights="dequantized" if dense else "as loaded",
             micro_batch_size=min(train.micro_batch_size or train.batch_size, len(self._rows)),
             refused=tuple(self._refused),
             logits_difference=self._difference,
@@ -113,11 +120,11 @@ class Engine:
 
     # ------------------------------------------------------------ choice
 
-    def _against_graphs(self) -> str:
-        """What is known to keep graphs from serving, or ""."""
+    def _against_speed(self) -> str:
+        """What is known to keep faster ways from serving, or ""."""
         if self._config.train.speed == "plain":
             return "train.speed asks for it"
-        if self._loaded.device.type != "cuda":
+        if self._loaded.device.type != "cuda" and self._config.train.speed == "graph":
             return self._unserved("CUDA graphs need an NVIDIA GPU")
         if self._loaded.compute_dtype is torch.float16:
             return self._unserved("float16 needs loss scaling, which finds its scale on the host")
@@ -140,6 +147,7 @@ class Engine:
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
             self._reason = self._unserved("no faster way serves")
+            self._keep_dense()
 
     def _take(self, plain: Tensor) -> None:
         check_features(self._rows)
@@ -148,9 +156,19 @@ class Engine:
         self._fast = FastModel(self._loaded, self._head, self._way.dense)
         self._difference = self._fast.check(self._rows[:CHECKED_ROWS], plain)
 
+    def _keep_dense(self) -> None:
+        """On a CPU, where dequantising takes the longest, the plain way does it once too."""
+        try:
+            if self._loaded.device.type == "cpu":
+                self._check_memory()
+                keep_dense(self._loaded.model)
+                self._plain_is_dense = True
+        except NotServed as error:
+            self._refused.append(f"plain, weights dequantised: {error}")
+
     def _check_memory(self) -> None:
         needed = dense_bytes(self._loaded.model, self._loaded.compute_dtype)
-        free, _ = torch.cuda.mem_get_info(self._loaded.device)
+        free = free_bytes(self._loaded.device)
         if needed + SPARE_BYTES > free:
             raise NotServed(
                 f"the weights take {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
