@@ -129,7 +129,8 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     speed: Literal["auto", "graph", "plain"] = "auto"
     """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
-    operation after the other; auto: graphs where they serve. The outcome is the same."""
+    operation after the other; auto: graphs where they serve, on a CPU packed rows without them.
+    The outcome is the same."""
     seed: int = 42
 
 

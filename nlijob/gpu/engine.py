@@ -2,7 +2,9 @@
 
     packed rows and CUDA graphs, weights dequantised once  ->  the same on 4-bit weights  ->  plain
 
-On a CPU the same without graphs, and the plain way with weights dequantised where they fit. Each is tried where nothing known speaks against it, and checked against the plain way's logits
+On a CPU the same without graphs, and the plain way with its weights dequantised where they fit.
+
+Each is tried where nothing known speaks against it, and checked against the plain way's logits
 before it is used. Where one fails, the next serves, with the same effective batch.
 """
 

@@ -125,9 +125,11 @@ def _padded(
     place = (offsets < lengths[:, None]).flatten().nonzero().flatten()
     # an embedding is a choice of rows whose backward pass is fast
     q, k, v = (
-        functional.embedding(token, part.flatten(1)).unflatten(-1, part.shape[1:]).transpose(1, 2)
+        functional.embedding(token, part.flatten(1))
+        .view(*token.shape, *part.shape[1:])
+        .transpose(1, 2)
         for part in (query, key, value)
     )
     out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
     rows = out.transpose(1, 2).flatten(2).flatten(0, 1)  # [segments * longest, heads * width]
-    return functional.embedding(place, rows).unflatten(-1, query.shape[1:])
+    return functional.embedding(place, rows).view_as(query)

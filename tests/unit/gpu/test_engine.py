@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,9 @@ import torch
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.engine import Engine, halving
+from nlijob.gpu.fast.dense import free_bytes
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer
@@ -19,18 +23,77 @@ def asks_for(speed: str) -> JobConfig:
     return load_config("demo", {"model.device": "cpu", "train.speed": speed})
 
 
-@pytest.mark.parametrize(
-    ("speed", "reason"), [("auto", "need an NVIDIA GPU"), ("plain", "train.speed asks for it")]
-)
-def test_on_a_cpu_the_plain_way_serves_and_says_why(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], speed: str, reason: str
+def test_on_a_cpu_packed_rows_serve(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    engine = Engine(new_model(), head, asks_for(speed), rows)
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    trainer = engine.trainer()
+    assert isinstance(trainer, GraphTrainer)
+    plan = engine.plan()
+    assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("packed", "dequantized", 8)
+    assert plan.token_counts == trainer.token_counts
+    assert plan.logits_difference is not None
+    assert plan.logits_difference < 1e-4
+    assert plan.refused == ()
+
+
+def test_the_plain_way_that_is_asked_for_is_the_libraries_own(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    engine = Engine(new_model(), head, asks_for("plain"), rows)
     assert isinstance(engine.trainer(), PlainTrainer)
     plan = engine.plan()
     assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("plain", "as loaded", 8)
-    assert reason in plan.reason
+    assert "train.speed asks for it" in plan.reason
     assert plan.logits_difference is None
+
+
+def test_without_memory_for_them_weights_stay_in_4_bits(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: 1)
+    plan = Engine(new_model(), head, asks_for("auto"), rows).plan()
+    assert (plan.way, plan.base_weights) == ("packed", "as loaded")
+    assert "0.0 GiB are free" in plan.refused[0]
+
+
+@pytest.mark.parametrize("free", [1 << 60, 1])
+def test_a_model_that_rows_are_not_packed_for_trains_on_weights_dequantised_once(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+) -> None:
+    def unserved(*_: object) -> None:
+        raise NotServed("not causal")
+
+    monkeypatch.setattr("nlijob.gpu.engine.FastModel", unserved)
+    monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: free)
+    expected = list(Engine(new_model(), head, asks_for("plain"), rows).trainer().epoch(1))
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    got = list(engine.trainer().epoch(1))
+    plan = engine.plan()
+    fits = free > 1
+    assert (plan.way, plan.base_weights) == ("plain", "dequantized" if fits else "as loaded")
+    assert plan.refused[-1].startswith("packed rows, weights as loaded" if fits else "plain")
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-5)
+
+
+def test_a_containers_limit_is_the_memory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("nlijob.gpu.fast.dense.MEMORY_LIMIT", limit)
+    cpu = torch.device("cpu")
+    without = free_bytes(cpu)
+    limit.write_text("max\n")
+    assert free_bytes(cpu) == pytest.approx(without, rel=0.2)
+    limit.write_text("1000\n")
+    assert free_bytes(cpu) < 0
 
 
 def test_graphs_that_are_asked_for_and_cannot_be_had_are_an_error(
