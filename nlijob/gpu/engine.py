@@ -20,8 +20,8 @@ from torch import Tensor
 
 from nlijob.config import JobConfig
 from nlijob.errors import ConfigurationError
-from nlijob.gpu.fast.dense import free_bytes, keep_dense
 from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.host import ease, free_bytes
 from nlijob.gpu.fast.layers import dense_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import GraphTrainer
@@ -149,7 +149,8 @@ class Engine:
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
             self._reason = self._unserved("no faster way serves")
-            self._keep_dense()
+            if self._loaded.device.type == "cpu":
+                self._ease_plain()
 
     def _take(self, plain: Tensor) -> None:
         check_features(self._rows)
@@ -158,15 +159,14 @@ class Engine:
         self._fast = FastModel(self._loaded, self._head, self._way.dense)
         self._difference = self._fast.check(self._rows[:CHECKED_ROWS], plain)
 
-    def _keep_dense(self) -> None:
-        """On a CPU, where dequantising takes the longest, the plain way does it once too."""
+    def _ease_plain(self) -> None:
+        """Have the plain way do without what takes a CPU longest."""
         try:
-            if self._loaded.device.type == "cpu":
-                self._check_memory()
-                keep_dense(self._loaded.model)
-                self._plain_is_dense = True
+            self._check_memory()
+            self._plain_is_dense = True
         except NotServed as error:
             self._refused.append(f"plain, weights dequantised: {error}")
+        ease(self._loaded.model, self._plain_is_dense)
 
     def _check_memory(self) -> None:
         needed = dense_bytes(self._loaded.model, self._loaded.compute_dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LEVELS = 1 << 16
 SMALLEST = -(1 << 63)
@@ -30,3 +30,13 @@ def dropped(values: Tensor, share: float) -> tuple[Tensor, Tensor]:
         return torch.native_dropout(values, share, True)
     kept = mask(values, share)
     return (values * kept).mul_(1 / (1 - share)), kept
+
+
+class HostDropout(nn.Module):
+    """What `nn.Dropout` computes, on a CPU."""
+
+    p: float
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Elementwise."""
+        return dropped(values, self.p)[0] if self.training and self.p else values

@@ -9,8 +9,9 @@ import torch
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.engine import Engine, halving
-from nlijob.gpu.fast.dense import free_bytes
 from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.host import free_bytes
+from nlijob.gpu.fast.layers import FastDense
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
@@ -61,7 +62,7 @@ def test_without_memory_for_them_weights_stay_in_4_bits(
 
 
 @pytest.mark.parametrize("free", [1 << 60, 1])
-def test_a_model_that_rows_are_not_packed_for_trains_on_weights_dequantised_once(
+def test_where_rows_are_not_packed_the_plain_way_is_eased(
     new_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
@@ -73,21 +74,25 @@ def test_a_model_that_rows_are_not_packed_for_trains_on_weights_dequantised_once
 
     monkeypatch.setattr("nlijob.gpu.engine.FastModel", unserved)
     monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: free)
+    loaded = new_model()
     expected = list(Engine(new_model(), head, asks_for("plain"), rows).trainer().epoch(1))
-    engine = Engine(new_model(), head, asks_for("auto"), rows)
-    got = list(engine.trainer().epoch(1))
+    engine = Engine(loaded, head, asks_for("auto"), rows)
     plan = engine.plan()
     fits = free > 1
     assert (plan.way, plan.base_weights) == ("plain", "dequantized" if fits else "as loaded")
-    assert plan.refused[-1].startswith("packed rows, weights as loaded" if fits else "plain")
-    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-5)
+    assert len(plan.refused) == (2 if fits else 3)
+    dense = [module for module in loaded.model.modules() if isinstance(module, FastDense)]
+    assert bool(dense) == fits
+    assert [s.loss for s in engine.trainer().epoch(1)] == pytest.approx(
+        [s.loss for s in expected], rel=1e-5
+    )
 
 
 def test_a_containers_limit_is_the_memory_there_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr("nlijob.gpu.fast.dense.MEMORY_LIMIT", limit)
+    monkeypatch.setattr("nlijob.gpu.fast.host.MEMORY_LIMIT", limit)
     cpu = torch.device("cpu")
     without = free_bytes(cpu)
     limit.write_text("max\n")

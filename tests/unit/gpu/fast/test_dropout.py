@@ -33,3 +33,14 @@ def test_what_is_kept_is_scaled_up() -> None:
     torch.manual_seed(0)
     out, kept = dropout.dropped(torch.full((50, 50), 3.0), 0.25)
     torch.testing.assert_close(out, kept * 4.0)
+
+
+def test_a_layer_drops_values_and_their_gradients_while_training_only() -> None:
+    layer = dropout.HostDropout()
+    layer.p = 0.25
+    values = torch.full((50, 50), 3.0, requires_grad=True)
+    out = layer(values)
+    (gradient,) = torch.autograd.grad(out.sum(), values)
+    torch.testing.assert_close(out, 3 * gradient)
+    assert sorted(set(out.flatten().tolist())) == [0.0, 4.0]
+    assert layer.eval()(values) is values

@@ -1,4 +1,4 @@
-"""4-bit weights kept dequantised: the layers of any model, and the memory that this takes."""
+"""What a CPU needs beside packed rows: easier layers where rows are not packed, and its memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ import psutil
 import torch
 from torch import nn
 
+from nlijob.gpu.fast.dropout import HostDropout
 from nlijob.gpu.fast.layers import FastDense, Installed, dequantized
 
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """A container's own, in bytes or "max"."""
 
 
-def keep_dense(model: nn.Module) -> None:
-    """Have the 4-bit layers of a model multiply with their values, dequantised once.
+def ease(model: nn.Module, dense: bool) -> None:
+    """Spare the libraries' own layers what takes a CPU longest; a model's outcome stays as it is.
 
-    They are those that the layers would make each time they are used, so outcomes stay as they are.
+    Dropout draws as `dropout.mask` does. `dense`: 4-bit weights are dequantised once, for good, to
+    the values that their layers would make each time they are used.
     """
     installed = Installed()
     for layer in list(model.modules()):
-        if isinstance(layer, bnb.nn.Linear4bit):
+        if dense and isinstance(layer, bnb.nn.Linear4bit):
             weight = dequantized(layer.weight.data, layer.weight.quant_state)
             bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
             installed.put(layer, FastDense, fast_weight=weight, fast_bias=bias)
+        elif type(layer) is nn.Dropout:
+            installed.put(layer, HostDropout)
 
 
 def free_bytes(device: torch.device) -> int:
