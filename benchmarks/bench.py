@@ -363,16 +363,15 @@ def _device_name(device: torch.device) -> str:
 def _plot(report: dict[str, Any], path: Path) -> None:
     figure, (speeds, curves) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     slowest_first = sorted(report["ways"].items(), key=lambda item: _speed(item[1]))
-    for name, way in slowest_first:
+    for width, (name, way) in zip(range(len(slowest_first), 0, -1), slowest_first, strict=True):
         (bar,) = speeds.barh(name, _speed(way))
         share = way["share_of_matrix_rate_training"]
         beside = f" {_speed(way):.0f}" + (f" ({share:.0%})" if share else "")
         speeds.annotate(beside, (_speed(way), bar.get_y() + bar.get_height() / 2), va="center")
         if "dropout" not in name:  # its steps are others
             losses = way["losses"]
-            curves.plot(
-                range(1, len(losses) + 1), losses, lw=1, label=name, color=bar.get_facecolor()
-            )
+            style = {"lw": width, "color": bar.get_facecolor(), "label": name}
+            curves.plot(range(1, len(losses) + 1), losses, **style)
     speeds.margins(x=0.3)
     speeds.set(xlabel="training, examples/s" + (" (of the matrix rate)" if share else ""))
     curves.set(xlabel="optimizer step", ylabel="training loss", ylim=(0, None))

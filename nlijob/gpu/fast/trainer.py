@@ -2,6 +2,7 @@
 
 Nothing in a step waits for the device. Loss and gradient norm of a step come back when they are
 there, a few steps late; a step that went wrong is named all the same, and ends the training.
+On a CPU nothing is captured: steps are done as they come, each on a pack of its own size.
 """
 
 from __future__ import annotations
