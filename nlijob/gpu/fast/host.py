@@ -28,7 +28,7 @@ def ease(model: nn.Module, dense: bool) -> None:
             weight = dequantized(layer.weight.data, layer.weight.quant_state)
             bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
             installed.put(layer, FastDense, fast_weight=weight, fast_bias=bias)
-        elif type(layer) is nn.Dropout:
+        elif type(layer) is nn.Dropout and layer.p < 1:
             installed.put(layer, HostDropout)
 
 

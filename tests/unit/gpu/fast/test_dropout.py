@@ -29,9 +29,11 @@ def test_masks_come_from_the_seed() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-def test_what_is_kept_is_scaled_up() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_kept_is_scaled_up(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    out, kept = dropout.dropped(torch.full((50, 50), 3.0), 0.25)
+    out, kept = dropout.dropped(torch.full((50, 50), 3.0, dtype=dtype), 0.25)
+    assert out.dtype == dtype
     torch.testing.assert_close(out, kept * 4.0)
 
 
