@@ -36,7 +36,7 @@ test-slow: .venv/.ready ## run the tests that take minutes
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)
 
-bench: .venv/.ready ## measure training and scoring in each way: benchmarks/results/ (a GPU, better)
+bench: .venv/.ready ## measure training and scoring in each way, and TRL: benchmarks/results/ (a GPU, better)
 	$(python) -m benchmarks.bench $(ARGS)
 
 lint: .venv/.ready ## ruff and mypy, strict; hadolint

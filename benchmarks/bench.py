@@ -1,8 +1,9 @@
-"""Training and scoring in each of the job's ways, side by side: `make bench`.
+"""Training and scoring in each of the job's ways and by TRL, side by side: `make bench`.
 
 On a GPU, phi-2's geometry with random weights, made in a temporary folder; without one, the demo's
-model and the plain way alone. Rows are the demo's, or `--rows`. Prints a table; writes the figures
-as JSON, and the loss curves of the plain way and the fastest one over each other.
+model. Rows are the demo's, or `--rows`. Dropout is off, so that the ways do the same steps; one
+line has the recipe's. Prints a table; writes the figures as JSON, and as a chart with each way's
+loss curve.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import functools
 import gc
 import importlib.metadata
+import importlib.util
 import json
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +67,8 @@ class Bench:
     head: CausalHead
     rows: list[Encoded]
     device: torch.device
+    recipe_dropout: float
+    """What the recipe has; `config` has none."""
 
     def load(self) -> LoadedModel:
         """The model afresh, with the adapter that the seed gives."""
@@ -73,6 +79,33 @@ class Bench:
         changed = dataclasses.replace(self.config.train, **train)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, train=changed))
 
+    def with_dropout(self) -> Bench:
+        """The same with the recipe's dropout."""
+        changed = dataclasses.replace(self.config.lora, dropout=self.recipe_dropout)
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, lora=changed))
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What one way took; None where it was not measured."""
+
+    warm_up_s: float
+    """Before the first step that is timed."""
+    training_examples_per_s: float
+    """Once warm."""
+    training_examples_per_s_with_warm_up: float | None
+    """Of all the recipe's epochs and the warm-up before them."""
+    training_peak_bytes: int | None
+    losses: list[float]
+    """Of the first steps, or the first epoch."""
+    scoring_examples_per_s: float | None = None
+    scoring_peak_bytes: int | None = None
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """TRL's, beside its defaults."""
+
+
+Way = Callable[[], Figures]
+
 
 def main() -> None:
     """Measure, print, write."""
@@ -81,7 +114,7 @@ def main() -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         bench = _bench(options, device, Path(folder))
-        report = _measure(bench, options.plain_steps)
+        report = _measure(bench, dict(_ways(bench, options)))
     options.out.mkdir(parents=True, exist_ok=True)
     stem = f"{report['date']}-{report['device'].lower().replace(' ', '-')}-ways"
     (options.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -95,14 +128,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=Path, default=DATA_DIR, help="folder with train.jsonl")
     parser.add_argument("--train-size", type=int, default=1001)
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
+    parser.add_argument("--trl-steps", type=int, default=40, help="steps of TRL that are timed")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
 def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> Bench:
     on_gpu = device.type == "cuda"
-    recipe = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": device.type}
-    config = load_config("phi2" if on_gpu else "demo", recipe)
+    recipe = "phi2" if on_gpu else "demo"
+    exact = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": device.type}
+    config = load_config(recipe, exact)
     model_dir = options.model or (_random_phi_2(folder, device) if on_gpu else MODEL_DIR)
     tokenizer = read_tokenizer(config, model_dir)
     rows = [row for row in read_rows(options.rows / "train.jsonl") if row["label"] >= 0]
@@ -112,7 +147,9 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
         Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"]) for i in chosen
     ]
     head = CausalHead(tokenizer, config.prompt, 2048, examples)
-    return Bench(model_dir, config, tokenizer, head, head.encode("train", examples), device)
+    encoded = head.encode("train", examples)
+    dropout = load_config(recipe).lora.dropout
+    return Bench(model_dir, config, tokenizer, head, encoded, device, dropout)
 
 
 def _random_phi_2(folder: Path, device: torch.device) -> Path:
@@ -128,18 +165,22 @@ def _random_phi_2(folder: Path, device: torch.device) -> Path:
 # ---------------------------------------------------------------- measuring
 
 
-def _measure(bench: Bench, plain_steps: int) -> dict[str, Any]:
+def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
     weights = _linear_weights(bench)
     tokens = sum(row.length for row in bench.rows) / len(bench.rows)
     rate = _matrix_rate(bench.device)
-    ways = {}
-    for name, way in _ways(bench):
-        ways[name] = way(plain_steps if name == "plain" else None)
-        if rate:
-            flops = weights * tokens * ways[name]["training_examples_per_s"] * TRAINED_FLOPS
-            ways[name]["share_of_matrix_rate_training"] = flops / rate
-            flops = weights * tokens * ways[name]["scoring_examples_per_s"] * SCORED_FLOPS
-            ways[name]["share_of_matrix_rate_scoring"] = flops / rate
+    measured = {}
+    for name, way in ways.items():
+        figures = way()
+        measured[name] = {
+            **dataclasses.asdict(figures),
+            "share_of_matrix_rate_training": _share(
+                figures.training_examples_per_s, weights * tokens * TRAINED_FLOPS, rate
+            ),
+            "share_of_matrix_rate_scoring": _share(
+                figures.scoring_examples_per_s, weights * tokens * SCORED_FLOPS, rate
+            ),
+        }
         gc.collect()
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -148,7 +189,8 @@ def _measure(bench: Bench, plain_steps: int) -> dict[str, Any]:
         "device": _device_name(bench.device),
         "versions": {
             name: importlib.metadata.version(name)
-            for name in ("torch", "transformers", "peft", "bitsandbytes")
+            for name in ("torch", "transformers", "peft", "bitsandbytes", "trl")
+            if importlib.util.find_spec(name)
         },
         "cuda": torch.version.cuda,
         "rows": len(bench.rows),
@@ -156,20 +198,34 @@ def _measure(bench: Bench, plain_steps: int) -> dict[str, Any]:
         "batch_size": bench.config.train.batch_size,
         "scoring_batch_size": bench.config.eval.batch_size,
         "lora": dataclasses.asdict(bench.config.lora),
+        "recipe_dropout": bench.recipe_dropout,
         "weights_multiplied_a_token": weights,
         "matrix_rate_flops": rate,
-        "ways": ways,
+        "ways": measured,
     }
 
 
-def _ways(bench: Bench) -> Iterator[tuple[str, Any]]:
-    yield "plain", lambda steps: _chosen_way(bench.with_options(speed="plain"), steps)
+def _share(examples_per_s: float | None, flops: float, rate: float | None) -> float | None:
+    """Of the machine's matrix rate; None where either was not measured."""
+    return examples_per_s * flops / rate if examples_per_s and rate else None
+
+
+def _ways(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Way]]:
+    """TRL comes last: it sets up libraries that the others use in its own manner."""
+    fast = "graphs" if bench.device.type == "cuda" else "packed rows"
+    plain = bench.with_options(speed="plain")
+    yield "plain loop", lambda: _chosen_way(plain, options.plain_steps)
     if bench.device.type == "cuda":
-        yield "graphs, 4-bit weights", lambda steps: _four_bit_way(bench, steps)
-        yield "graphs", lambda steps: _chosen_way(bench.with_options(speed="graph"), steps)
+        yield f"{fast}, 4-bit weights", lambda: _four_bit_way(bench)
+    yield fast, lambda: _chosen_way(bench)
+    yield f"{fast}, with dropout", lambda: _chosen_way(bench.with_dropout())
+    if importlib.util.find_spec("trl"):
+        yield from _trl_ways(bench, options.trl_steps)
+    else:
+        print("TRL is not installed, so not measured: pip install '.[bench]'", file=sys.stderr)
 
 
-def _chosen_way(bench: Bench, steps: int | None) -> dict[str, Any]:
+def _chosen_way(bench: Bench, steps: int | None = None) -> Figures:
     loaded = _fresh(bench)
     started = time.monotonic()
     engine = Engine(loaded, bench.head, bench.config, bench.rows)
@@ -178,7 +234,7 @@ def _chosen_way(bench: Bench, steps: int | None) -> dict[str, Any]:
     return _figures(bench, trainer, engine.forward, warm_up_s, steps)
 
 
-def _four_bit_way(bench: Bench, steps: int | None) -> dict[str, Any]:
+def _four_bit_way(bench: Bench) -> Figures:
     loaded = _fresh(bench)
     started = time.monotonic()
     fast = FastModel(loaded, bench.head, dense=False)
@@ -190,7 +246,26 @@ def _four_bit_way(bench: Bench, steps: int | None) -> dict[str, Any]:
         fast.adapter.refresh()
         return fast.score_rows
 
-    return _figures(bench, trainer, forward, warm_up_s, steps)
+    return _figures(bench, trainer, forward, warm_up_s, None)
+
+
+def _trl_ways(bench: Bench, steps: int) -> Iterator[tuple[str, Way]]:
+    from benchmarks import trl_way
+
+    def measured(settings: Mapping[str, Any]) -> Figures:
+        course = Course(bench.config.train, bench.rows)
+        trial = trl_way.trial(_fresh(bench), bench.head, course, settings, steps)
+        return Figures(
+            warm_up_s=trial.warm_up_s,
+            training_examples_per_s=trial.examples_per_s,
+            training_examples_per_s_with_warm_up=None,
+            training_peak_bytes=_peak(bench.device),
+            losses=trial.losses,
+            settings=settings,
+        )
+
+    for name, settings in trl_way.WAYS.items():
+        yield name, functools.partial(measured, settings)
 
 
 def _fresh(bench: Bench) -> LoadedModel:
@@ -201,30 +276,40 @@ def _fresh(bench: Bench) -> LoadedModel:
 
 
 def _figures(
-    bench: Bench, trainer: Trainer, forward: Any, warm_up_s: float, steps: int | None
-) -> dict[str, Any]:
+    bench: Bench,
+    trainer: Trainer,
+    forward: Callable[[], Forward],
+    warm_up_s: float,
+    steps: int | None,
+) -> Figures:
     """A first epoch (its first `steps` steps) with its losses, a second for the warm speed."""
     losses, first_speed, first_s = _epoch(trainer, 1, steps)
     speed, epoch_s = first_speed, first_s
     if steps is None:
         _, speed, epoch_s = _epoch(trainer, EPOCH_OF_WARM_SPEED, None)
+    training_peak = _peak(bench.device)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     size = bench.config.eval.batch_size
     for _ in range(2):  # the first loads what the second is measured with
         scored, _ = score(forward(), bench.head, "train", bench.rows, size, lambda done: None)
     epochs = bench.config.train.epochs
-    return {
-        "warm_up_s": warm_up_s,
-        "training_examples_per_s": speed,
-        "training_examples_per_s_with_warm_up": None
-        if steps is not None
-        else epochs * len(bench.rows) / (warm_up_s + first_s + (epochs - 1) * epoch_s),
-        "epoch_s": len(bench.rows) / speed,
-        "scoring_examples_per_s": scored.examples_per_s,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated()
-        if bench.device.type == "cuda"
+    whole_s = warm_up_s + first_s + (epochs - 1) * epoch_s
+    return Figures(
+        warm_up_s=warm_up_s,
+        training_examples_per_s=speed,
+        training_examples_per_s_with_warm_up=epochs * len(bench.rows) / whole_s
+        if steps is None
         else None,
-        "losses": losses,
-    }
+        training_peak_bytes=training_peak,
+        losses=losses,
+        scoring_examples_per_s=scored.examples_per_s,
+        scoring_peak_bytes=_peak(bench.device),
+    )
+
+
+def _peak(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
 
 
 def _epoch(trainer: Trainer, epoch: int, steps: int | None) -> tuple[list[float], float, float]:
@@ -276,25 +361,47 @@ def _device_name(device: torch.device) -> str:
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    styles: Sequence[dict[str, Any]] = ({"lw": 3, "alpha": 0.4}, {"lw": 1}, {"lw": 1, "ls": ":"})
-    for (name, way), style in zip(report["ways"].items(), styles, strict=False):
-        axes.plot(range(1, len(way["losses"]) + 1), way["losses"], label=name, **style)
-    axes.set(xlabel="optimizer step", ylabel="training loss", ylim=(0, None))
-    axes.set_title(f"{report['device']}, {report['date']}: the same steps in each way")
-    axes.legend()
+    figure, (speeds, curves) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    slowest_first = sorted(report["ways"].items(), key=lambda item: _speed(item[1]))
+    for width, (name, way) in zip(range(len(slowest_first), 0, -1), slowest_first, strict=True):
+        (bar,) = speeds.barh(name, _speed(way))
+        share = way["share_of_matrix_rate_training"]
+        beside = f" {_speed(way):.0f}" + (f" ({share:.0%})" if share else "")
+        speeds.annotate(beside, (_speed(way), bar.get_y() + bar.get_height() / 2), va="center")
+        if "dropout" not in name:  # its steps are others
+            losses = way["losses"]
+            style = {"lw": width, "color": bar.get_facecolor(), "label": name}
+            curves.plot(range(1, len(losses) + 1), losses, **style)
+    speeds.margins(x=0.3)
+    speeds.set(xlabel="training, examples/s" + (" (of the matrix rate)" if share else ""))
+    curves.set(xlabel="optimizer step", ylabel="training loss", ylim=(0, None))
+    curves.legend(fontsize="small")
+    figure.suptitle(f"{report['device']}, {report['date']}: the same steps in each way")
     figure.savefig(path, dpi=120)
 
 
 def _print(report: dict[str, Any]) -> None:
-    print(f"{'way':24} {'train ex/s':>10} {'warm-up s':>9} {'score ex/s':>10} {'GiB':>6}")
-    for name, way in report["ways"].items():
-        memory = way["peak_memory_bytes"]
-        print(
-            f"{name:24} {way['training_examples_per_s']:10.1f} {way['warm_up_s']:9.2f} "
-            f"{way['scoring_examples_per_s']:10.1f} "
-            f"{'n/a' if memory is None else format(memory / 2**30, '.2f'):>6}"
+    columns = {
+        "train ex/s": ("training_examples_per_s", 1, ".1f"),
+        "with warm-up": ("training_examples_per_s_with_warm_up", 1, ".1f"),
+        "of rate": ("share_of_matrix_rate_training", 1, ".1%"),
+        "GiB": ("training_peak_bytes", 2**30, ".2f"),
+        "warm-up s": ("warm_up_s", 1, ".2f"),
+        "score ex/s": ("scoring_examples_per_s", 1, ".1f"),
+        "GiB, scoring": ("scoring_peak_bytes", 2**30, ".2f"),
+    }
+    print(f"{'way':24}", *(f"{heading:>12}" for heading in columns))
+    for name, way in sorted(report["ways"].items(), key=lambda item: _speed(item[1])):
+        cells = (
+            "" if way[key] is None else format(way[key] / unit, form)
+            for key, unit, form in columns.values()
         )
+        print(f"{name:24}", *(f"{cell:>12}" for cell in cells))
+
+
+def _speed(way: dict[str, Any]) -> float:
+    speed: float = way["training_examples_per_s"]
+    return speed
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ class TrainConfig:
     its gradient, keep weights 4-bit, score few rows at once. Slower; the outcome is the same."""
     speed: Literal["auto", "graph", "plain"] = "auto"
     """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
-    operation after the other; auto: graphs where they serve. The outcome is the same."""
+    operation after the other; auto: graphs where they serve, on a CPU packed rows without them.
+    The outcome is the same."""
     seed: int = 42
 
 

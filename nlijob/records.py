@@ -271,9 +271,9 @@ class ParameterCounts:
 class Plan:
     """train/plan.json: how the GPU side computed, and why so."""
 
-    way: Literal["graph", "plain"]
-    """graph: rows packed end to end, a training step captured as CUDA graphs; plain: the
-    libraries' own layers, one operation after the other."""
+    way: Literal["graph", "packed", "plain"]
+    """graph: rows packed end to end, a training step captured as CUDA graphs; packed: the same
+    without graphs, on a CPU; plain: the libraries' own layers, one operation after the other."""
     reason: str
     """Why this way, in words."""
     base_weights: Literal["dequantized", "as loaded"]
@@ -287,7 +287,7 @@ class Plan:
     """Norm of the difference to the plain way's logits over their norm, on some rows at the
     start; None for the plain way."""
     token_counts: tuple[int, ...]
-    """Sizes of pack in tokens that training was captured for; empty for the plain way."""
+    """Sizes of pack in tokens that training was prepared for; empty for the plain way."""
     warm_up_s: float
     """Time it took to prepare, scoring and training together; no part of any epoch."""
     activations: Literal["kept", "recomputed"] = "kept"

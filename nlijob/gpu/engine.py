@@ -3,6 +3,8 @@
     packed rows and CUDA graphs, weights dequantised once  ->  the same on 4-bit weights
     ->  and each layer computed again for its gradient  ->  and fewer rows at once  ->  plain
 
+On a CPU the same without graphs, and the plain way with its weights dequantised where they fit.
+
 Each is tried where nothing known speaks against it, and checked against the plain way's logits
 before it is used. Where one fails, the next serves, with the same effective batch. The plain way
 takes less memory by the same two steps, in the middle of training (`Footprint`).
@@ -24,6 +26,7 @@ from torch import Tensor
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.host import ease, free_bytes
 from nlijob.gpu.fast.layers import dense_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import GraphTrainer
@@ -34,7 +37,7 @@ from nlijob.gpu.training import Course, Footprint, PlainTrainer, Trainer, reason
 from nlijob.records import Plan
 
 CHECKED_ROWS = 8
-SERVES = "the fastest way that serves this model, this GPU and its free memory"
+SERVES = "the fastest way that serves this model, this machine and its free memory"
 SPARE_BYTES = 2 * GIB
 """Left free for activations and graphs when memory for dequantised weights is counted."""
 LEAN_SCORED_TOKENS = 2048
@@ -48,8 +51,10 @@ Forward = Callable[[Sequence[Encoded]], Tensor]
 class Way:
     """One way to compute."""
 
+    graphs: bool
+    """Steps as CUDA graphs; else launched one operation after the other."""
     rows: int
-    """Rows that a graph takes at once."""
+    """Rows in a pack."""
     dense: bool = False
     """Keep the base weights dequantised."""
     recomputes: bool = False
@@ -58,9 +63,10 @@ class Way:
     @property
     def name(self) -> str:
         """For the record."""
+        steps = "graphs" if self.graphs else "packed rows"
         weights = "weights dequantised" if self.dense else "weights as loaded"
         again = ", layers computed again" if self.recomputes else ""
-        return f"graphs, {weights}{again}, {self.rows} at once"
+        return f"{steps}, {weights}{again}, {self.rows} at once"
 
 
 class Engine:
@@ -82,18 +88,21 @@ class Engine:
         self._difference: float | None = None
         self._token_counts: tuple[int, ...] = ()
         self._fast: FastModel | None = None
+        self._plain_is_dense = False
         self._footprint = Footprint(loaded.model, config.train)
-        self._reason = self._against_graphs()
-        self._ways = [] if self._reason else list(ways(config.train, len(rows)))
+        self._reason = self._against_speed()
+        graphs = loaded.device.type == "cuda"
+        self._ways = [] if self._reason else list(ways(config.train, len(rows), graphs))
         self._next_way()
 
     def plan(self) -> Plan:
         """What was chosen, and why."""
         held = self._held
+        dense = self._way.dense if self._fast else self._plain_is_dense
         return Plan(
-            way="graph" if self._fast else "plain",
+            way="plain" if not self._fast else "graph" if self._way.graphs else "packed",
             reason=self._reason or SERVES,
-            base_weights="dequantized" if self._fast and self._way.dense else "as loaded",
+            base_weights="dequantized" if dense else "as loaded",
             micro_batch_size=min(held.rows, len(self._rows)),
             refused=(*self._refused, *self._footprint.refused),
             logits_difference=self._difference,
@@ -134,11 +143,11 @@ class Engine:
 
     # ------------------------------------------------------------ choice
 
-    def _against_graphs(self) -> str:
-        """What is known to keep graphs from serving, or ""."""
+    def _against_speed(self) -> str:
+        """What is known to keep faster ways from serving, or ""."""
         if self._config.train.speed == "plain":
             return "train.speed asks for it"
-        if self._loaded.device.type != "cuda":
+        if self._loaded.device.type != "cuda" and self._config.train.speed == "graph":
             return self._unserved("CUDA graphs need an NVIDIA GPU")
         return ""
 
@@ -161,6 +170,8 @@ class Engine:
         if not self._fast and not self._reason:
             self._release()
             self._reason = self._unserved("no faster way serves")
+            if self._loaded.device.type == "cpu":
+                self._ease_plain()
 
     def _take(self, plain: Tensor) -> None:
         check_features(self._rows)
@@ -171,9 +182,18 @@ class Engine:
             self._refused.append(f"{self._way.name}, layers as one: {self._fast.refused}")
         self._difference = self._fast.check(self._rows[:CHECKED_ROWS], plain)
 
+    def _ease_plain(self) -> None:
+        """Have the plain way do without what takes a CPU longest."""
+        try:
+            self._check_memory()
+            self._plain_is_dense = True
+        except NotServed as error:
+            self._refused.append(f"plain, weights dequantised: {error}")
+        ease(self._loaded.model, self._plain_is_dense)
+
     def _check_memory(self) -> None:
         needed = dense_bytes(self._loaded.model, self._loaded.compute_dtype)
-        free, _ = torch.cuda.mem_get_info(self._loaded.device)
+        free = free_bytes(self._loaded.device)
         if needed + SPARE_BYTES > free:
             raise NotServed(
                 f"the weights take {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
@@ -209,16 +229,16 @@ class Engine:
         return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
 
 
-def ways(train: TrainConfig, rows: int) -> Iterator[Way]:
-    """The ways in graphs, the fastest first and the leanest last; `rows`: those there are."""
+def ways(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Way]:
+    """Those on packed rows, the fastest first and the leanest last; `rows`: those there are."""
     size = min(train.micro_batch_size or train.batch_size, rows)
     if not train.gradient_checkpointing:
-        yield Way(size, dense=True)
-        yield Way(size)
-    yield Way(size, recomputes=True)
+        yield Way(graphs, size, dense=True)
+        yield Way(graphs, size)
+    yield Way(graphs, size, recomputes=True)
     while size > 1:
         size = math.ceil(size / 2)
-        yield Way(size, recomputes=True)
+        yield Way(graphs, size, recomputes=True)
 
 
 def ran_out(error: BaseException | None) -> bool:

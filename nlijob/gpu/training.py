@@ -1,7 +1,7 @@
 """Training: AdamW on the adapter, cross-entropy at the label position only.
 
-`PlainTrainer` is the loop as one would write it down: the reference for every faster way, and the
-way on a CPU. `nlijob.gpu.fast.trainer` does the same steps as CUDA graphs.
+`PlainTrainer` is the loop as one would write it down: the reference for every faster way.
+`nlijob.gpu.fast.trainer` does the same steps on packed rows, on a GPU as CUDA graphs.
 
 What a step does never depends on how much of the batch is held in memory at once: the loss is the
 mean over the effective batch, whatever the micro-batch. An epoch depends only on the state at its

@@ -1,28 +1,72 @@
-"""The bench runs where there is no GPU: the plain way alone, on the demo's model."""
+"""The bench runs where there is no GPU, on the demo's model."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests import jobs
 
+OURS = {"plain loop", "packed rows", "packed rows, with dropout"}
+TRL = {"TRL, as it comes", "TRL, best settings"}
+HAS_TRL = importlib.util.find_spec("trl") is not None
 
-def test_the_bench_writes_figures_and_curves(tmp_path: Path) -> None:
-    options = ("--train-size", "24", "--plain-steps", "2", "--out", str(tmp_path))
-    subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench", *options],
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The figures' file, and what the terminal showed."""
+    folder = tmp_path_factory.mktemp("bench")
+    size = ("--train-size", "96", "--plain-steps", "3", "--trl-steps", "2")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", *size, "--out", str(folder)],
         cwd=jobs.ROOT,
         env=jobs.environment(CUDA_VISIBLE_DEVICES=""),
         capture_output=True,
         check=True,
+        text=True,
         timeout=300,
     )
-    (figures,) = tmp_path.glob("*-cpu-ways.json")
-    plain = json.loads(figures.read_text())["ways"]["plain"]
-    assert plain["training_examples_per_s"] > 0
-    assert plain["scoring_examples_per_s"] > 0
-    assert len(plain["losses"]) == 2
-    assert figures.with_suffix(".png").is_file()
+    (figures,) = folder.glob("*-cpu-ways.json")
+    return figures, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def ways(bench: tuple[Path, str]) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads(bench[0].read_text(encoding="utf-8"))["ways"]
+    return measured
+
+
+def test_every_way_is_measured_and_shown(bench: tuple[Path, str], ways: dict[str, Any]) -> None:
+    assert set(ways) == OURS | (TRL if HAS_TRL else set())
+    assert all(way["training_examples_per_s"] > 0 for way in ways.values())
+    assert all(ways[name]["scoring_examples_per_s"] > 0 for name in OURS)
+    assert all(f"\n{name}  " in bench[1] for name in ways)
+    assert bench[0].with_suffix(".png").is_file()
+
+
+def test_warm_up_is_counted_where_whole_epochs_are_trained(ways: dict[str, Any]) -> None:
+    packed, plain = ways["packed rows"], ways["plain loop"]
+    assert packed["warm_up_s"] > 0
+    assert packed["training_examples_per_s_with_warm_up"] > 0
+    assert plain["training_examples_per_s_with_warm_up"] is None
+    assert len(plain["losses"]) == 3
+
+
+@pytest.mark.skipif(HAS_TRL, reason="TRL is installed")
+def test_without_trl_it_says_so_and_goes_on(bench: tuple[Path, str]) -> None:
+    assert "TRL is not installed" in bench[1]
+
+
+@pytest.mark.parametrize("name", ["packed rows", *sorted(TRL)])
+def test_each_way_takes_the_plain_loops_steps(ways: dict[str, Any], name: str) -> None:
+    if name not in ways:
+        pytest.skip("TRL is not installed")
+    expected = ways["plain loop"]["losses"]
+    # TRL holds the adapters in bfloat16
+    assert ways[name]["losses"][: len(expected)] == pytest.approx(expected, rel=1e-3)

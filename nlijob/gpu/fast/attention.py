@@ -64,6 +64,8 @@ def attend(
     each = query.shape[1] // key.shape[1]
     if each > 1:
         key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
+    if query.device.type == "cpu":
+        return _padded(query, key, value, bounds, scaling)
     if not _has_flash(query):
         return _masked(query, key, value, bounds, scaling)
     out = varlen_attn(
@@ -108,3 +110,28 @@ def _masked(
     q, k, v = (part.transpose(0, 1).unsqueeze(0).to(wide) for part in (query, key, value))
     out = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
     return out[0].transpose(0, 1).to(query.dtype)
+
+
+def _padded(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None
+) -> Tensor:
+    """Each segment as a row of its own, padded on the right, where a causal row does not look.
+
+    Its sizes depend on what is in the pack, which would make a device wait.
+    """
+    lengths = bounds.diff()
+    lengths = lengths[lengths > 0]
+    starts = lengths.cumsum(0) - lengths
+    offsets = torch.arange(int(lengths.max()))
+    token = (starts[:, None] + offsets).clamp(max=len(query) - 1)
+    place = (offsets < lengths[:, None]).flatten().nonzero().flatten()
+    # an embedding is a choice of rows whose backward pass is fast
+    q, k, v = (
+        functional.embedding(token, part.flatten(1))
+        .view(*token.shape, *part.shape[1:])
+        .transpose(1, 2)
+        for part in (query, key, value)
+    )
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+    rows = out.transpose(1, 2).flatten(2).flatten(0, 1)  # [segments * longest, heads * width]
+    return functional.embedding(place, rows).view_as(query)

@@ -14,8 +14,7 @@ WARM_UP = 2
 class Graphs:
     """Captures pieces of work that run one after the other, never side by side.
 
-    They share one pool of memory. On a CPU nothing is captured and the work itself is given back,
-    so that all but the capture can be tested there.
+    They share one pool of memory. On a CPU nothing is captured: the work itself is given back.
     """
 
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.activations import NewGELUActivation
 
+from nlijob.gpu.fast import dropout as masks
 from nlijob.gpu.fast.errors import NotServed
 
 ADAPTER = "default"
@@ -53,7 +54,7 @@ class AdaptedLinear(torch.autograd.Function):
         dropout: float,
     ) -> Tensor:
         """[tokens, out]"""
-        dropped, kept = torch.native_dropout(x, dropout, True) if dropout else (x, None)
+        dropped, kept = masks.dropped(x, dropout) if dropout else (x, None)
         inner = dropped @ a.t()
         out = functional.linear(x, dequantized(weight, state), bias)
         out.addmm_(inner, b.t())

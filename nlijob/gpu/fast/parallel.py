@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nlijob.gpu.fast import heads, kernels
+from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.heads import Pack
 
 
@@ -115,8 +116,7 @@ class Room:
         self.last: Last | None = None
         if dropout:
             inputs = 4 if s.out_rank else 3  # of query, key, value and output, each its own mask
-            masks = x.new_empty(s.layers, inputs, tokens, s.width, dtype=torch.uint8)
-            self.masks = masks.bernoulli_(1 - dropout)
+            self.masks = mask(x, dropout, s.layers, inputs, dtype=torch.uint8)
             self.dropped = x.new_empty(n, inputs, tokens, s.width)
 
 

@@ -2,6 +2,7 @@
 
 Nothing in a step waits for the device. Loss and gradient norm of a step come back when they are
 there, a few steps late; a step that went wrong is named all the same, and ends the training.
+On a CPU nothing is captured: steps are done as they come, each on a pack of its own size.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch.nn import functional
 
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
-from nlijob.gpu.fast.packing import PackShape, rounded, token_counts, view
+from nlijob.gpu.fast.packing import GRAPH_COST_TOKENS, PackShape, rounded, token_counts, view
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step, loss_scaler
@@ -144,7 +145,8 @@ class GraphTrainer:
                 for epoch in range(1, self._course.config.epochs + 1)
                 for rows in self._course.batches(epoch)
                 for part in self._course.micro_batches(rows, self._size)
-            ]
+            ],
+            GRAPH_COST_TOKENS if self._loaded.device.type == "cuda" else 0,
         )
 
     def _capture(self) -> None:

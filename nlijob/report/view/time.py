@@ -76,18 +76,22 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
 
 
 def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
+    weights = {"dequantized": "4-bit values kept dequantised too", "as loaded": "weights as loaded"}
     again = ", layers computed again for their gradient" if plan.activations != "kept" else ""
     if plan.way == "plain":
-        return (Fact("way of computing", "plain loop", visible(plan.reason) + again),)
-    weights = {"dequantized": "4-bit values kept dequantised too", "as loaded": "weights as loaded"}
+        reason = visible(plan.reason)
+        if plan.base_weights == "dequantized":
+            reason = f"{reason}; {weights[plan.base_weights]}"
+        return (Fact("way of computing", "plain loop", reason + again),)
+    ways = {"graph": "CUDA graphs on packed rows", "packed": "packed rows"}
     return (
-        Fact("way of computing", "CUDA graphs on packed rows", weights[plan.base_weights] + again),
+        Fact("way of computing", ways[plan.way], weights[plan.base_weights] + again),
         Fact(
             "checked against the plain loop",
             percent(plan.logits_difference or 0.0, 2),
             "difference of the logits on some rows, as a share of their norm",
         ),
-        Fact("warm-up", duration(plan.warm_up_s), "preparing and capturing, in no epoch's time"),
+        Fact("warm-up", duration(plan.warm_up_s), "preparing, in no epoch's time"),
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,18 +11,20 @@ from nlijob.errors import ConfigurationError
 from nlijob.gpu.engine import Engine, bounded, halving, ran_out
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
+from nlijob.gpu.fast.host import free_bytes
+from nlijob.gpu.fast.layers import FastDense
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer
 
 NewModel = Callable[..., LoadedModel]
-DENSE = "graphs, weights dequantised, 8 at once"
-FOUR_BIT = "graphs, weights as loaded, 8 at once"
+DENSE = "packed rows, weights dequantised, 8 at once"
+FOUR_BIT = "packed rows, weights as loaded, 8 at once"
 
 
 def lean(rows: int) -> str:
-    return f"graphs, weights as loaded, layers computed again, {rows} at once"
+    return f"packed rows, weights as loaded, layers computed again, {rows} at once"
 
 
 def asks_for(speed: str, **train: object) -> JobConfig:
@@ -30,13 +33,6 @@ def asks_for(speed: str, **train: object) -> JobConfig:
     return load_config(
         "demo", {"model.device": "cpu", "train.speed": speed, **without_dropout, **changes}
     )
-
-
-@pytest.fixture
-def graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the engine take the ways in graphs, which compute on a CPU with nothing captured."""
-    monkeypatch.setattr(Engine, "_against_graphs", lambda self: "")
-    monkeypatch.setattr(Engine, "_check_memory", lambda self: None)
 
 
 def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
@@ -51,7 +47,6 @@ def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
     return capture
 
 
-@pytest.mark.usefixtures("graphs_on_a_cpu")
 @pytest.mark.parametrize(
     ("times", "refused", "weights", "activations", "at_once"),
     [
@@ -81,14 +76,13 @@ def test_without_memory_to_capture_a_leaner_way_serves_with_the_same_outcome(
     why = "CUDA out of memory. Tried to allocate 2 GiB"
     assert plan.refused == tuple(f"{way}: {why}" for way in refused)
     assert (plan.base_weights, plan.activations) == (weights, activations)
-    assert (plan.way, plan.micro_batch_size) == ("graph", at_once)
+    assert (plan.way, plan.micro_batch_size) == ("packed", at_once)
     plain = Engine(new_model(), head, asks_for("plain"), rows).trainer()
     assert [step.loss for step in trainer.epoch(1)] == pytest.approx(
         [step.loss for step in plain.epoch(1)], rel=1e-3
     )
 
 
-@pytest.mark.usefixtures("graphs_on_a_cpu")
 def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +98,6 @@ def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
     assert engine.plan().micro_batch_size == 4
 
 
-@pytest.mark.usefixtures("graphs_on_a_cpu")
 def test_what_is_no_lack_of_memory_is_not_tried_with_fewer_rows(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,11 +108,10 @@ def test_what_is_no_lack_of_memory_is_not_tried_with_fewer_rows(
     assert engine.plan().refused == tuple(refused)
 
 
-@pytest.mark.usefixtures("graphs_on_a_cpu")
 def test_gradient_checkpointing_asks_for_the_leanest_way_at_once(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    config = asks_for("graph", gradient_checkpointing=True)
+    config = asks_for("auto", gradient_checkpointing=True)
     engine = Engine(new_model(config), head, config, rows)
     plan = engine.plan()
     assert (plan.base_weights, plan.activations, plan.refused) == ("as loaded", "recomputed", ())
@@ -153,6 +145,83 @@ def test_a_lack_of_memory_is_seen_behind_the_error_that_covers_it() -> None:
     assert not ran_out(covering)
     covering.__context__ = torch.OutOfMemoryError("CUDA out of memory")
     assert ran_out(covering)
+
+
+def test_on_a_cpu_packed_rows_serve(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    trainer = engine.trainer()
+    assert isinstance(trainer, GraphTrainer)
+    plan = engine.plan()
+    assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("packed", "dequantized", 8)
+    assert plan.token_counts == trainer.token_counts
+    assert plan.logits_difference is not None
+    assert plan.logits_difference < 1e-4
+    assert plan.refused == ()
+
+
+def test_the_plain_way_that_is_asked_for_is_the_libraries_own(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    engine = Engine(new_model(), head, asks_for("plain"), rows)
+    assert isinstance(engine.trainer(), PlainTrainer)
+    plan = engine.plan()
+    assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("plain", "as loaded", 8)
+    assert "train.speed asks for it" in plan.reason
+    assert plan.logits_difference is None
+
+
+def test_without_memory_for_them_weights_stay_in_4_bits(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: 1)
+    plan = Engine(new_model(), head, asks_for("auto"), rows).plan()
+    assert (plan.way, plan.base_weights) == ("packed", "as loaded")
+    assert "0.0 GiB are free" in plan.refused[0]
+
+
+@pytest.mark.parametrize("free", [1 << 60, 1])
+def test_where_rows_are_not_packed_the_plain_way_is_eased(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+) -> None:
+    def unserved(*_: object) -> None:
+        raise NotServed("not causal")
+
+    monkeypatch.setattr("nlijob.gpu.engine.FastModel", unserved)
+    monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: free)
+    loaded = new_model()
+    expected = list(Engine(new_model(), head, asks_for("plain"), rows).trainer().epoch(1))
+    engine = Engine(loaded, head, asks_for("auto"), rows)
+    plan = engine.plan()
+    fits = free > 1
+    assert (plan.way, plan.base_weights) == ("plain", "dequantized" if fits else "as loaded")
+    assert len(plan.refused) == (3 if fits else 4)
+    dense = [module for module in loaded.model.modules() if isinstance(module, FastDense)]
+    assert bool(dense) == fits
+    assert [s.loss for s in engine.trainer().epoch(1)] == pytest.approx(
+        [s.loss for s in expected], rel=1e-5
+    )
+
+
+def test_a_containers_limit_is_the_memory_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("nlijob.gpu.fast.host.MEMORY_LIMIT", limit)
+    cpu = torch.device("cpu")
+    without = free_bytes(cpu)
+    limit.write_text("max\n")
+    assert free_bytes(cpu) == pytest.approx(without, rel=0.2)
+    limit.write_text("1000\n")
+    assert free_bytes(cpu) < 0
 
 
 def test_graphs_that_are_asked_for_and_cannot_be_had_are_an_error(

@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, TrainConfig
+from nlijob.demo import DATA_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu import training as plain_trainer
@@ -27,6 +28,8 @@ from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, add_adapter
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import Course, PlainTrainer, Trainer
+from nlijob.records import Example
+from nlijob.subset import read_rows
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, schedule="cosine")
@@ -219,6 +222,18 @@ def test_closed_no_layer_is_computed_again(
     loaded = new_model()
     FastModel(loaded, head, False, recomputes=True).close()
     assert not any(layer.gradient_checkpointing for layer in repeated_layers(loaded.model))
+
+
+def test_losses_stay_the_plain_loops_over_100_steps(new_model: NewModel, head: CausalHead) -> None:
+    labelled = [
+        (i, r) for i, r in enumerate(read_rows(DATA_DIR / "train.jsonl")) if r["label"] >= 0
+    ]
+    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:800]]
+    config = dataclasses.replace(CONFIG, batch_size=8)
+    (plain, _), (fast, _) = trainers(new_model, head, head.encode("train", some), config)
+    losses = [torch.tensor([step.loss for step in way.epoch(1)]) for way in (plain, fast)]
+    assert len(losses[0]) == 100
+    assert ((losses[1] - losses[0]).abs() / losses[0]).max() < 1e-3
 
 
 def test_a_saved_adapter_scores_the_same_with_peft_alone(
