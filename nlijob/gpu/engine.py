@@ -30,9 +30,9 @@ from nlijob.gpu.fast.host import ease, free_bytes
 from nlijob.gpu.fast.layers import dense_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import GraphTrainer
-from nlijob.gpu.halves import in_halves
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import GIB, LoadedModel
+from nlijob.gpu.shortage import in_halves, ran_out
 from nlijob.gpu.training import Course, Footprint, PlainTrainer, Trainer, reason
 from nlijob.records import Plan
 
@@ -239,15 +239,6 @@ def ways(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Way]:
     while size > 1:
         size = math.ceil(size / 2)
         yield Way(graphs, size, recomputes=True)
-
-
-def ran_out(error: BaseException | None) -> bool:
-    """Whether memory was short; what ends a capture may cover the error that broke it off."""
-    while error:
-        if isinstance(error, torch.OutOfMemoryError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def bounded(forward: Forward, tokens: int) -> Forward:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nlijob.gpu.halves import in_halves
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.shortage import in_halves
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """All but cuDNN's, which is planned anew for each length, that is for each token written."""

@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nlijob import records
 from nlijob.analysis.cases import shown_indices
 from nlijob.analysis.selection import select
@@ -36,6 +34,7 @@ from nlijob.gpu.model import (
 )
 from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Reporter
+from nlijob.gpu.shortage import ran_out
 from nlijob.gpu.training import Trainer
 from nlijob.gpu.writer import Writer
 from nlijob.prompts import few_shot_prefix, prompt_text, with_prefix
@@ -427,16 +426,15 @@ def work(run: RunDir) -> WorkerOutcome:
         Worker(run).work()
     except JobError as error:
         return WorkerOutcome(error.exit_code, error.message, error.hint)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        traceback.print_exc()
-        return WorkerOutcome(
-            ExitCode.HARDWARE,
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",
-            "rows were tried one at a time: end what else uses the memory, or take a smaller model "
-            "or a larger machine",
-        )
     except Exception as error:
         traceback.print_exc()
+        if ran_out(error):
+            return WorkerOutcome(
+                ExitCode.HARDWARE,
+                f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",
+                "rows were tried one at a time: end what else uses the memory, or take a smaller "
+                "model or a larger machine",
+            )
         return WorkerOutcome(
             ExitCode.INTERNAL,
             f"the GPU side failed: {type(error).__name__}: {error}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,17 +81,31 @@ def test_micro_batches_leave_the_first_loss_as_it_is(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
 
 
-def test_a_full_gpu_ends_with_the_hardware_exit_code_and_advice(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def only_free(size: int) -> Iterator[None]:
+    """Leave so many bytes of the GPU's memory to others."""
     free, _ = torch.cuda.mem_get_info()
-    taken = torch.empty(free - 2 * 1024**3, dtype=torch.uint8, device="cuda")
+    taken = torch.empty(free - size, dtype=torch.uint8, device="cuda")
     try:
-        done = jobs.run(
-            *("run", "--runs-dir", tmp_path, *ON_GPU),
-            *("--train-size", "0", "--batch-size", "2048"),
-        )
+        yield
     finally:
         del taken
         torch.cuda.empty_cache()
+
+
+def test_on_a_nearly_full_gpu_training_takes_less_at_once(tmp_path: Path) -> None:
+    with only_free(2 * 1024**3):
+        job, _ = jobs.run_job(
+            tmp_path, *ON_GPU, "--train-size", "0", "--batch-size", "2048", "--epochs", "1"
+        )
+    plan = records.read(records.Plan, job.plan)
+    assert "out of memory" in plan.refused[0]
+    assert plan.micro_batch_size < 1965 or plan.activations == "recomputed"
+
+
+def test_a_full_gpu_ends_with_the_hardware_exit_code_and_advice(tmp_path: Path) -> None:
+    with only_free(32 * 1024**2):
+        done = jobs.run("run", "--runs-dir", tmp_path, *ON_GPU)
     assert done.returncode == 5, done.stderr
     assert "memory" in done.stderr
     assert "hint:" in done.stderr

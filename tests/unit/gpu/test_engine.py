@@ -8,7 +8,7 @@ import torch
 
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
-from nlijob.gpu.engine import Engine, bounded, halving, ran_out
+from nlijob.gpu.engine import Engine, bounded, halving
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.host import free_bytes
@@ -16,6 +16,7 @@ from nlijob.gpu.fast.layers import FastDense
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.shortage import ran_out
 from nlijob.gpu.training import PlainTrainer
 
 NewModel = Callable[..., LoadedModel]
@@ -145,6 +146,7 @@ def test_a_lack_of_memory_is_seen_behind_the_error_that_covers_it() -> None:
     assert not ran_out(covering)
     covering.__context__ = torch.OutOfMemoryError("CUDA out of memory")
     assert ran_out(covering)
+    assert ran_out(RuntimeError("CUDA error: out of memory"))
 
 
 def test_on_a_cpu_packed_rows_serve(

@@ -23,6 +23,7 @@ from nlijob.gpu.fast import trainer as fast_trainer
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.packing import PackShape, rounded, view
+from nlijob.gpu.fast.phi import FastPhiModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, add_adapter
@@ -35,6 +36,19 @@ CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, schedule="cosine")
 
 NewModel = Callable[..., LoadedModel]
+ATTENTION = ("q_proj", "k_proj", "v_proj", "dense")
+"""Where adapters lie on these alone, the layers of a Phi model are computed together."""
+
+
+@pytest.fixture(params=["layer by layer", "layers together"])
+def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureRequest) -> NewModel:
+    together = request.param == "layers together"
+
+    def new(config: JobConfig = demo) -> LoadedModel:
+        lora = dataclasses.replace(config.lora, target_modules=ATTENTION)
+        return new_model(dataclasses.replace(config, lora=lora) if together else config)
+
+    return new
 
 
 def tuned(loaded: LoadedModel) -> LoadedModel:
@@ -80,6 +94,17 @@ def test_logits_of_packed_rows_are_the_plain_ones(
     expected = plain_logits(loaded, head, rows[:6])
     fast = FastModel(loaded, head, dense)
     torch.testing.assert_close(fast.score_rows(rows[:6]), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_layers_are_computed_together_where_that_serves(
+    demo: JobConfig, new_model: NewModel, head: CausalHead
+) -> None:
+    loaded = new_model()
+    targets = loaded.model.peft_config["default"].target_modules
+    FastModel(loaded, head, True)
+    assert isinstance(loaded.model.get_base_model().model, FastPhiModel) == (
+        set(targets) == set(ATTENTION)
+    )
 
 
 def test_with_the_adapter_switched_off_the_base_model_is_scored(

@@ -1,4 +1,4 @@
-"""Work in halves where it does not fit into memory at once."""
+"""What to do where memory is short: tell it from other faults, and do work in halves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import torch
 
 R = TypeVar("R")
 T = TypeVar("T")
+IN_WORDS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How CUDA's libraries say so, where torch has no error of its own for it."""
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether memory was short; what ends a capture may cover the error that broke it off."""
+    while error:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in IN_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def in_halves(work: Callable[[Sequence[R]], T], rows: Sequence[R]) -> list[T]:
