@@ -112,4 +112,4 @@ def test_a_classification_head_on_a_trained_bert_learns_real_rows(
     )
     outcome = jobs.results(job)
     assert outcome.base.accuracy < 0.45
-    assert outcome.tuned.accuracy >= 0.60
+    assert outcome.tuned.accuracy >= 0.55  # 60.6 % and 66.3 % with two draws of dropout
