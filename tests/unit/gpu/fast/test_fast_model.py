@@ -45,8 +45,11 @@ def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureReque
     together = request.param == "layers together"
 
     def new(config: JobConfig = demo) -> LoadedModel:
+        chosen = config.lora.target_modules != demo.lora.target_modules
         lora = dataclasses.replace(config.lora, target_modules=ATTENTION)
-        return new_model(dataclasses.replace(config, lora=lora) if together else config)
+        return new_model(
+            dataclasses.replace(config, lora=lora) if together and not chosen else config
+        )
 
     return new
 
