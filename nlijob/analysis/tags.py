@@ -7,11 +7,15 @@ English; on other languages the tags that need them do not apply, and the others
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+
+REMEMBERED = 1 << 15
+"""Pairs of texts that stay compared: slices, cases and explanations ask for the same ones."""
 
 
 def _word_set(words: str) -> frozenset[str]:
@@ -139,6 +143,7 @@ def text_tags(premise: str, hypothesis: str) -> tuple[str, ...]:
     return compare_words(premise, hypothesis).tags
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def compare_words(premise: str, hypothesis: str) -> Words:
     """The words of two texts, compared without regard to case."""
     premise_words, hypothesis_words = words(premise), words(hypothesis)
