@@ -20,7 +20,7 @@ from typing import IO
 
 import psutil
 
-from nlijob import records
+from nlijob import records, stopping
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.records import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record
@@ -73,7 +73,8 @@ class GpuSide:
         for stale in (run.worker_task, run.worker_outcome, run.progress):
             stale.unlink(missing_ok=True)
         self.launched_at_s = time.time()
-        with run.worker_log.open("wb") as log:
+        # else a stop just now would leave processes that nobody knows
+        with run.worker_log.open("wb") as log, stopping.held_back():
             self._process = subprocess.Popen(
                 launch_command(run, self._device),
                 stdin=subprocess.PIPE,

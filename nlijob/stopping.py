@@ -6,9 +6,11 @@ written whole or not at all, and a stage without its marker is not complete.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -22,6 +24,26 @@ def raise_on_signals() -> None:
     """From now on a stop signal raises Stopped in the main thread."""
     for number in STOP_SIGNALS:
         signal.signal(number, _raise_stopped)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Have a stop signal wait for the end of a short piece of work that must be done whole."""
+    if threading.current_thread() is not threading.main_thread():  # it is not interrupted anyway
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in STOP_SIGNALS
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def stop_when_closed(descriptor: int) -> threading.Event:

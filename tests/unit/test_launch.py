@@ -19,6 +19,7 @@ from nlijob.launch import GpuSide, launch_command
 from nlijob.records import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
+from tests.jobs import ROOT
 
 # What the made-up workers have at hand: `root`, the run's folder, and ways to leave records.
 PRELUDE = """
@@ -275,6 +276,40 @@ def test_a_worker_without_a_task_gets_no_grace(
         started = time.monotonic()
     assert time.monotonic() - started < launch.STOP_GRACE_S / 2
     assert group_is_gone(run)
+
+
+STOPPED_AT_ONCE = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from nlijob import launch, stopping
+from nlijob.rundir import RunDir
+
+def popen(command, **options):
+    process = started([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+    os.kill(os.getpid(), signal.SIGTERM)  # before anybody can know of the process
+    return process
+
+started, subprocess.Popen = subprocess.Popen, popen
+stopping.raise_on_signals()
+gpu_side = launch.GpuSide(RunDir(Path(sys.argv[1])), "cpu")
+try:
+    with gpu_side:
+        gpu_side.start()
+except stopping.Stopped:
+    print(gpu_side._process.returncode)
+"""
+
+
+def test_a_stop_in_the_moment_of_the_start_leaves_no_process_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_AT_ONCE, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.split() == ["-9"], done.stderr
 
 
 def test_the_grace_is_below_what_schedulers_give() -> None:

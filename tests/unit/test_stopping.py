@@ -93,3 +93,20 @@ def test_what_comes_through_the_lifeline_is_told() -> None:
 
 def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:
     assert not issubclass(Stopped, Exception)
+
+
+def test_a_stop_waits_for_work_that_must_be_done_whole() -> None:
+    begin = """with stopping.held_back():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        print("whole", flush=True)"""
+    done = subprocess.run(
+        [sys.executable, "-c", BODY.format(start=begin, stopped="pass")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["whole", "stopped by SIGINT"]
