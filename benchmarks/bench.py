@@ -28,6 +28,7 @@ import torch
 import transformers
 from torch import nn
 
+from benchmarks import step_profile
 from nlijob.config import JobConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
@@ -114,9 +115,12 @@ def main() -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         bench = _bench(options, device, Path(folder))
+        options.out.mkdir(parents=True, exist_ok=True)
+        if options.profile:
+            _profile(bench, options.out)
+            return
         report = _measure(bench, dict(_ways(bench, options)))
-    options.out.mkdir(parents=True, exist_ok=True)
-    stem = f"{report['date']}-{report['device'].lower().replace(' ', '-')}-ways"
+    stem = f"{_stem(device)}-ways"
     (options.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _plot(report, options.out / f"{stem}.png")
     _print(report)
@@ -129,6 +133,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--train-size", type=int, default=1001)
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
     parser.add_argument("--trl-steps", type=int, default=40, help="steps of TRL that are timed")
+    parser.add_argument("--profile", action="store_true", help="a step's kernels, nothing else")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -185,7 +190,7 @@ def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": _today(),
         "device": _device_name(bench.device),
         "versions": {
             name: importlib.metadata.version(name)
@@ -351,6 +356,24 @@ def _matrix_rate(device: torch.device) -> float | None:
         seconds.append(begin.elapsed_time(end) / 1000)
     median: float = sorted(seconds)[len(seconds) // 2]
     return 2 * MATRIX**3 / median
+
+
+def _profile(bench: Bench, out: Path) -> None:
+    """What the steps of the fastest way take, in the second epoch."""
+    engine = Engine(_fresh(bench), bench.head, bench.config, bench.rows)
+    trainer = engine.trainer()
+    list(trainer.epoch(1))
+    text = step_profile.table(trainer, EPOCH_OF_WARM_SPEED, bench.device)
+    print(text)
+    (out / f"{_stem(bench.device)}-step-profile.txt").write_text(text, encoding="utf-8")
+
+
+def _stem(device: torch.device) -> str:
+    return f"{_today()}-{_device_name(device).lower().replace(' ', '-')}"
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def _device_name(device: torch.device) -> str:

@@ -58,6 +58,28 @@ def test_warm_up_is_counted_where_whole_epochs_are_trained(ways: dict[str, Any])
     assert len(plain["losses"]) == 3
 
 
+def test_a_steps_profile_adds_up(tmp_path: Path) -> None:
+    command = ("-m", "benchmarks.bench", "--profile", "--train-size", "40", "--out", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=jobs.ROOT,
+        env=jobs.environment(CUDA_VISIBLE_DEVICES=""),
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=300,
+    )
+    (profile,) = tmp_path.iterdir()
+    text = profile.read_text(encoding="utf-8")
+    assert text in done.stdout
+    head, groups, _ = text.split("\n\n", 2)
+    assert head.endswith("ms a step, mean of 5")
+    assert sum(float(line.split()[0]) for line in groups.splitlines()) == pytest.approx(
+        float(head.split()[0]), abs=0.01
+    )
+    assert "matrix products" in groups
+
+
 @pytest.mark.skipif(HAS_TRL, reason="TRL is installed")
 def test_without_trl_it_says_so_and_goes_on(bench: tuple[Path, str]) -> None:
     assert "TRL is not installed" in bench[1]
