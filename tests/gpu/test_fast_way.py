@@ -166,7 +166,7 @@ def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
     loaded = new_model(job)
     for name, parameter in loaded.model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+            torch.nn.init.normal_(parameter, std=0.2)
     one = [rows[0]] * 16  # the same row every step: only dropout can make losses differ
     trainer = Engine(loaded, head, job, one).trainer()
     first, again = (torch.tensor([step.loss for step in trainer.epoch(1)]) for _ in range(2))
