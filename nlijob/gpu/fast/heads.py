@@ -19,6 +19,8 @@ from nlijob.gpu.fast.cuda import Source
 
 MOST_TOKENS = 128
 MOST_HEAD = 128
+MOST_SHARED_BYTES = 99 * 1024
+"""Shared memory that a block may have on any GPU since Ampere."""
 THREADS = 128
 TILE = 16
 """Rows of a warp's matrices."""
@@ -77,8 +79,7 @@ def forward(
         rank = 0 if b is None else b.shape[2]
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
         given = (*adapter, bias, *_angles(pack), out, logs, width, len(y), int(keep))
-        for_token = 3 * (pack.head + 8) + 2 * pack.cosine.shape[1]
-        _launch("attend", y, pack, width, rank, given, for_token, 3 * pack.head * (rank + 9))
+        _launch("attend", y, pack, width, rank, given, _shared_values(pack, rank))
         return Attended(out, logs, rank)
     heads = y[:, : 3 * width]
     if b is not None:
@@ -103,7 +104,7 @@ def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
     width = grad.shape[1]
     if attended.logs is not None:
         given = (*_angles(pack), attended.out, attended.logs, grad, width, len(y))
-        _launch("attend_backward", y, pack, width, attended.rank, given, 4 * (pack.head + 8), 0)
+        _launch("attend_backward", y, pack, width, attended.rank, given, _shared_values_back(pack))
         return
     assert attended.graph
     out, parts = attended.graph
@@ -119,6 +120,9 @@ def _own_kernel_serves(y: Tensor, b: Tensor | None, pack: Pack) -> bool:
         and pack.head <= MOST_HEAD
         and pack.head % TILE == 0
         and (b is None or b.shape[2] % TILE == 0)
+        and _shared_bytes(pack, _shared_values(pack, 0 if b is None else b.shape[2]))
+        <= MOST_SHARED_BYTES
+        and _shared_bytes(pack, _shared_values_back(pack)) <= MOST_SHARED_BYTES
         and torch.cuda.get_device_capability(y.device) >= (8, 0)
     )
 
@@ -127,20 +131,32 @@ def _angles(pack: Pack) -> tuple[Any, ...]:
     return pack.cosine, pack.sine, pack.bounds, pack.scaling
 
 
+def _shared_values(pack: Pack, rank: int) -> int:
+    """Query, key and value, their angles and biases, and the adapter's part of one head."""
+    for_token = 3 * (pack.head + 8) + 2 * pack.cosine.shape[1]
+    return _tokens(pack) * for_token + 3 * pack.head * (rank + 9)
+
+
+def _shared_values_back(pack: Pack) -> int:
+    """Query, key and value, and the output's gradient."""
+    return _tokens(pack) * 4 * (pack.head + 8)
+
+
+def _shared_bytes(pack: Pack, values: int) -> int:
+    """Of 16-bit values, and two numbers for each token."""
+    return 2 * values + 8 * _tokens(pack)
+
+
+def _tokens(pack: Pack) -> int:
+    """Of the longest segment, in whole tiles."""
+    return -(-pack.longest // TILE) * TILE
+
+
 def _launch(
-    name: str,
-    y: Tensor,
-    pack: Pack,
-    width: int,
-    rank: int,
-    given: tuple[Any, ...],
-    for_token: int,
-    more: int,
+    name: str, y: Tensor, pack: Pack, width: int, rank: int, given: tuple[Any, ...], shared: int
 ) -> None:
-    """A block for each head of each segment, with this in shared memory: `for_token` values and two
-    numbers for each token, and `more` values."""
-    tokens = -(-pack.longest // TILE) * TILE
-    size = (tokens * for_token + more) * y.element_size() + tokens * 8
+    """A block for each head of each segment, with so many values in shared memory."""
     blocks = (len(pack.bounds) - 1, width // pack.head)
     defined = {"HEAD": pack.head, "HALF": pack.cosine.shape[1], "RANK": rank, "THREADS": THREADS}
+    size = _shared_bytes(pack, shared)
     SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)

@@ -1,0 +1,29 @@
+"""What attention's own kernels are asked to take."""
+
+from __future__ import annotations
+
+import torch
+
+from nlijob.gpu.fast import heads
+from nlijob.gpu.fast.heads import Pack
+
+
+def pack(head: int, half: int, longest: int) -> Pack:
+    none = torch.empty(0)
+    return Pack(torch.empty(0, half), none, none, longest, head, 1.0, none)
+
+
+def test_phi_2s_rows_of_128_tokens_fit_into_the_shared_memory_of_any_gpu() -> None:
+    phi_2 = pack(80, 16, 128)
+    forward = heads._shared_bytes(phi_2, heads._shared_values(phi_2, 32))
+    back = heads._shared_bytes(phi_2, heads._shared_values_back(phi_2))
+    assert (forward, back) == (96_480, 91_136)
+    assert max(forward, back) <= heads.MOST_SHARED_BYTES
+
+
+def test_wider_heads_take_shorter_rows() -> None:
+    needed = [
+        heads._shared_bytes(wide, heads._shared_values_back(wide))
+        for wide in (pack(128, 16, 80), pack(128, 16, 128))
+    ]
+    assert needed[0] < heads.MOST_SHARED_BYTES < needed[1]
