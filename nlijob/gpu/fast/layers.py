@@ -233,22 +233,25 @@ def base_weight(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
 
     Raises NotServed where a 4-bit weight was quantised from another.
     """
+    return dequantized(layer.weight.detach(), _quant_state(layer, dtype)).to(dtype)
+
+
+def _quant_state(layer: nn.Linear, dtype: torch.dtype) -> Any:
+    """How a weight is quantised, or None; raises NotServed as `base_weight` does."""
     state = getattr(layer.weight, "quant_state", None)
     if state is not None and state.dtype != dtype:
         raise NotServed(f"weights quantised from {state.dtype}, computed in {dtype}")
-    return dequantized(layer.weight.detach(), state).to(dtype)
+    return state
 
 
 def _parts(
     layer: nn.Linear, dense: bool, dtype: torch.dtype, there: Mapping[int, Tensor]
 ) -> tuple[Tensor, Any, Tensor | None]:
     """Weight, its quantisation state or None, and bias, in the compute dtype."""
-    state = getattr(layer.weight, "quant_state", None)
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
     if id(layer) in there:
         return there[id(layer)], None, bias
+    state = _quant_state(layer, dtype)
     if dense or state is None:
         return base_weight(layer, dtype).contiguous(), None, bias
-    if state.dtype != dtype:
-        raise NotServed(f"weights quantised from {state.dtype}, computed in {dtype}")
     return layer.weight.data, state, bias
