@@ -73,17 +73,15 @@ def forward(
     `b`: the adapter's Bs [3, width, rank], or None for none. `keep`: the way back follows, for
     which query, key and value are completed in place. `out` [tokens, width] is where it goes.
     """
-    width = len(bias) // 3
-    if _own_kernel_serves(y, b, pack):
+    width, rank = len(bias) // 3, 0 if b is None else b.shape[2]
+    if _own_kernel_serves(y, pack, rank):
         logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
-        rank = 0 if b is None else b.shape[2]
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
         given = (*adapter, bias, *_angles(pack), out, logs, width, len(y), int(keep))
         _launch("attend", y, pack, width, rank, given, _shared_values(pack, rank))
         return Attended(out, logs, rank)
     heads = y[:, : 3 * width]
     if b is not None:
-        rank = b.shape[2]
         inner = y[:, 3 * width : 3 * (width + rank)].view(len(y), 3, rank).transpose(0, 1)
         each = heads.view(len(y), 3, width).transpose(0, 1)
         each.baddbmm_(inner, b.transpose(1, 2))
@@ -112,17 +110,16 @@ def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
     kernels.rotate_back(of_parts, pack.cosine, pack.sine, y[:, : 3 * width], pack.head)
 
 
-def _own_kernel_serves(y: Tensor, b: Tensor | None, pack: Pack) -> bool:
+def _own_kernel_serves(y: Tensor, pack: Pack, rank: int) -> bool:
+    values = max(_shared_values(pack, rank), _shared_values_back(pack))
     return (
         y.is_cuda
         and y.dtype in (torch.bfloat16, torch.float16)
         and pack.longest <= MOST_TOKENS
         and pack.head <= MOST_HEAD
         and pack.head % TILE == 0
-        and (b is None or b.shape[2] % TILE == 0)
-        and _shared_bytes(pack, _shared_values(pack, 0 if b is None else b.shape[2]))
-        <= MOST_SHARED_BYTES
-        and _shared_bytes(pack, _shared_values_back(pack)) <= MOST_SHARED_BYTES
+        and rank % TILE == 0
+        and _shared_bytes(pack, values) <= MOST_SHARED_BYTES
         and torch.cuda.get_device_capability(y.device) >= (8, 0)
     )
 
