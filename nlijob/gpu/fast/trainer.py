@@ -107,7 +107,7 @@ class GraphTrainer:
 
     def state(self) -> dict[str, Any]:
         """See `nlijob.gpu.training.Trainer`."""
-        step = self._optimizer.state[self._adapter.flat]["step"]
+        step = self._state["step"]
         moments = {n: {**of, "step": step.clone()} for n, of in self._moments().items()}
         return {"optimizer": moments, "scaler": self._scaler.state_dict(), "step": self._step}
 
@@ -117,17 +117,21 @@ class GraphTrainer:
         for number, moments in self._moments().items():
             for name, values in moments.items():
                 values.copy_(state["optimizer"][number][name])
-        step = self._optimizer.state[self._adapter.flat]["step"]
-        step.copy_(state["optimizer"][0]["step"])
+        self._state["step"].copy_(state["optimizer"][0]["step"])
         if state["scaler"]:  # none where the run began on a GPU that needed no scaling
             self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
 
+    @property
+    def _state(self) -> dict[str, Tensor]:
+        """The optimizer's, of all weights as one."""
+        state: dict[str, Tensor] = self._optimizer.state[self._adapter.flat]
+        return state
+
     def _moments(self) -> dict[int, dict[str, Tensor]]:
         """The optimizer's moments by the parameter's number in the model, as the plain loop has
         them: each can go on from the other's."""
-        flat = self._optimizer.state[self._adapter.flat]
-        parts = {name: self._adapter.parts(flat[name]) for name in MOMENTS}
+        parts = {name: self._adapter.parts(self._state[name]) for name in MOMENTS}
         place = {id(parameter): i for i, parameter in enumerate(self._adapter.parameters)}
         trained = [p for p in self._loaded.model.parameters() if p.requires_grad]
         return {
@@ -169,8 +173,7 @@ class GraphTrainer:
         self._adapter.gradient.zero_()
         self._loss.zero_()
         self._replay_update = graphs.capture(self._update)
-        for state in self._optimizer.state.values():
-            state["step"].zero_()
+        self._state["step"].zero_()
         self._scaler.load_state_dict(before)
 
     def _capture_accumulate(
