@@ -18,13 +18,9 @@ TRL = {"TRL, as it comes", "TRL, best settings"}
 HAS_TRL = importlib.util.find_spec("trl") is not None
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The figures' file, and what the terminal showed."""
-    folder = tmp_path_factory.mktemp("bench")
-    size = ("--train-size", "96", "--plain-steps", "3", "--trl-steps", "2")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bench", *size, "--out", str(folder)],
+def run_bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", *options, "--out", str(folder)],
         cwd=jobs.ROOT,
         env=jobs.environment(CUDA_VISIBLE_DEVICES=""),
         capture_output=True,
@@ -32,6 +28,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         text=True,
         timeout=300,
     )
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The figures' file, and what the terminal showed."""
+    folder = tmp_path_factory.mktemp("bench")
+    size = ("--train-size", "96", "--plain-steps", "3", "--trl-steps", "2")
+    done = run_bench(folder, *size)
     (figures,) = folder.glob("*-cpu-ways.json")
     return figures, done.stdout + done.stderr
 
@@ -59,16 +63,7 @@ def test_warm_up_is_counted_where_whole_epochs_are_trained(ways: dict[str, Any])
 
 
 def test_a_steps_profile_adds_up(tmp_path: Path) -> None:
-    command = ("-m", "benchmarks.bench", "--profile", "--train-size", "40", "--out", str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=jobs.ROOT,
-        env=jobs.environment(CUDA_VISIBLE_DEVICES=""),
-        capture_output=True,
-        check=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_bench(tmp_path, "--profile", "--train-size", "40")
     (profile,) = tmp_path.iterdir()
     text = profile.read_text(encoding="utf-8")
     assert text in done.stdout
