@@ -238,9 +238,9 @@ def test_without_a_compiler_for_kernels_the_librarys_layers_are_captured(
         raise NotServed("no compiler")
 
     job = config(train__speed="graph", **TOGETHER)
-    expected = steps(Engine(new_model(), head, job, rows), 1)
+    expected = steps(Engine(new_model(job), head, job, rows), 1)
     monkeypatch.setattr(kernels.SOURCE, "compile", missing)
-    engine = Engine(new_model(), head, job, rows)
+    engine = Engine(new_model(job), head, job, rows)
     got = steps(engine, 1)
     assert (engine.plan().way, engine.plan().base_weights) == ("graph", "dequantized")
     assert "no compiler" in engine.plan().refused[0]

@@ -99,7 +99,7 @@ def test_on_a_nearly_full_gpu_training_takes_less_at_once(tmp_path: Path) -> Non
             tmp_path, *ON_GPU, "--train-size", "0", "--batch-size", "2048", "--epochs", "1"
         )
     plan = records.read(records.Plan, job.plan)
-    assert "out of memory" in plan.refused[0]
+    assert any("out of memory" in way for way in plan.refused), plan.refused
     assert plan.micro_batch_size < 1965 or plan.activations == "recomputed"
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nlijob.gpu.fast import heads, kernels
 from nlijob.gpu.fast.heads import Pack
+from nlijob.gpu.fast.prefix import Prefix
 
 pytestmark = [
     pytest.mark.gpu,
@@ -116,23 +117,34 @@ def test_dropout_there_and_back(dtype: torch.dtype, values: Values, n: int) -> N
     compare(dtype, kernels.add_kept, values(TOKENS, WIDTH), values(n, TOKENS, WIDTH), kept, 1.25)
 
 
-@pytest.mark.parametrize("lengths", [(3, 16, 0, 57, 1), (128, 17, 100), (130, 20)])
+@pytest.mark.parametrize("prefix", [0, 16, 28])
+@pytest.mark.parametrize("lengths", [(3, 16, 0, 57, 1), (128, 17, 100), (100, 4), (130, 20)])
 @pytest.mark.parametrize(("head", "half"), [(80, 16), (64, 32)])
 @pytest.mark.parametrize("rank", [0, 32])
 def test_attention_and_its_gradient(
-    dtype: torch.dtype, values: Values, head: int, half: int, rank: int, lengths: tuple[int, ...]
+    dtype: torch.dtype,
+    values: Values,
+    head: int,
+    half: int,
+    rank: int,
+    lengths: tuple[int, ...],
+    prefix: int,
 ) -> None:
+    lengths, longest = (prefix, *lengths) if prefix else lengths, prefix + max(lengths)
     tokens, width = sum(lengths), 3 * head
     bounds = torch.tensor([0, *lengths]).cumsum(0).int()
     angle = torch.randn(tokens, half)
     cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
-    pack = Pack(cosine, sine, bounds, max(lengths), head, head**-0.5, bounds[1:] - 1)
+    pack = Pack(cosine, sine, bounds, longest, head, head**-0.5, bounds[1:] - 1)
     y, b = values(tokens, 3 * (width + rank)), values(3, width, rank) / 8
     bias, grad = values(3 * width), values(tokens, width).contiguous()
     results = []
     for device, kind in ((GPU, dtype), (CPU, torch.float32)):
         there = [_on(tensor, device, kind) for tensor in (y, bias, grad, cosine, sine, b)]
-        moved = dataclasses.replace(pack, cosine=there[3], sine=there[4], bounds=bounds.to(device))
+        begins = Prefix(prefix, bounds.to(device), tokens) if prefix else None
+        moved = dataclasses.replace(
+            pack, cosine=there[3], sine=there[4], bounds=bounds.to(device), prefix=begins
+        )
         adapter = there[5] if rank else None
         with torch.no_grad():
             attended = heads.forward(
@@ -140,7 +152,7 @@ def test_attention_and_its_gradient(
             )
             own = attended.logs is not None
             heads.backward(attended, there[2], there[0], moved)
-        assert own == (device == GPU and kind != torch.float32 and max(lengths) <= 128)
+        assert own == (device == GPU and kind != torch.float32 and longest <= 128)
         results.append((attended.out.cpu().float(), there[0][:, : 3 * width].cpu().float()))
     for got, expected in zip(*results, strict=True):
         difference = (got - expected).norm() / expected.norm()

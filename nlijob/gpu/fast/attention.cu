@@ -1,6 +1,11 @@
 // Causal attention within each segment of a pack, in one kernel each way, for short segments: a
 // block has one head of one segment, and all of it in shared memory. Compiled for a head's width
-// HEAD, of which 2 * HALF values are rotated, and an adapter's RANK. Products are of 16-bit values, sums in float32.
+// HEAD, of which 2 * HALF values are rotated, and an adapter's RANK. Products are of 16-bit values,
+// sums in float32.
+//
+// Where the first segment is a prefix that all others attend to as well, a block has the prefix's
+// rows before its own, and completes their keys and values again: that takes less than to wait for
+// another block. What it asks of the prefix it leaves to `prefix_gradients` to sum.
 //
 // A warp has 16 queries at a time and, backward, 16 keys; `lane / 4` is a row of its tile and
 // `lane % 4` a pair of columns, as the tensor cores' instruction lays them out.
@@ -87,12 +92,39 @@ __device__ void fetched() {
     __syncthreads();
 }
 
-// Fetch a segment's rows of a head; rows up to a multiple of 16 are zero.
-__device__ void fetch_rows(T* into, const T* from, long stride, int length, int padded) {
-    for (int i = threadIdx.x; i < padded * COLUMNS; i += blockDim.x) {
-        int row = i / COLUMNS, c = i % COLUMNS * 8;
-        if (row < length)
-            fetch(into + row * LINE + c, from + row * stride + c);
+// The rows that a block has: the prefix's, `shared` of them, then those of its own segment.
+struct Segment {
+    int begin, shared, length, tile;  // `tile`: the first with rows of its own
+    __device__ Segment(const int* bounds, int prefix) {
+        begin = bounds[blockIdx.x];
+        int own = bounds[blockIdx.x + 1] - begin;
+        shared = blockIdx.x && own ? prefix : 0;
+        length = shared + own;
+        tile = shared / 16 * 16;
+    }
+    __device__ int token(int row) const { return row < shared ? row : begin + row - shared; }
+    __device__ bool owns(int row) const { return row >= shared && row < length; }
+    __device__ int padded() const { return (length + 15) / 16 * 16; }
+};
+
+// Values of the prefix's tokens, completed, and of all others.
+struct Completed {
+    const T *begun, *y;
+    int prefix, width;
+    long stride;
+    __device__ const T* operator()(int token) const {
+        return token < prefix ? begun + (long)token * 3 * width : y + token * stride;
+    }
+};
+
+// Fetch a segment's rows of a head from a row on; rows up to a multiple of 16 are zero. `from` gives
+// a token's values.
+template <class From>
+__device__ void fetch_rows(T* into, const From& from, const Segment& rows, int first) {
+    for (int i = threadIdx.x; i < (rows.padded() - first) * COLUMNS; i += THREADS) {
+        int row = first + i / COLUMNS, c = i % COLUMNS * 8;
+        if (row < rows.length)
+            fetch(into + row * LINE + c, from(rows.token(row)) + c);
         else
             at(into, row * LINE + c) = Eight{};
     }
@@ -101,14 +133,15 @@ __device__ void fetch_rows(T* into, const T* from, long stride, int length, int 
 // What an adapter's As made of 16 rows' input, for query, key and value.
 struct Inner {
     Two of[3][RANK / 16 + !RANK][4] = {};
-    __device__ Inner(const T* inner, long stride, int first, int length) {
+    __device__ Inner(const T* inner, long stride, int first, const Segment& rows) {
         int row = first + lane() / 4;
-        const T* place = inner + row * stride + lane() % 4 * 2;
+        const T* place[2] = {inner + rows.token(row) * stride + lane() % 4 * 2,
+                             inner + rows.token(row + 8) * stride + lane() % 4 * 2};
 #pragma unroll
         for (int i = 0; i < 3 * (RANK / 16) * 4; ++i)
-            if (row + i % 2 * 8 < length)
+            if (row + i % 2 * 8 < rows.length)
                 of[i / 4 / (RANK / 16 + !RANK)][i / 4 % (RANK / 16 + !RANK)][i % 4] =
-                    two(place + i % 2 * 8 * stride + i / 4 * 16 + i % 4 / 2 * 8);
+                    two(place[i % 2] + i / 4 * 16 + i % 4 / 2 * 8);
     }
 };
 
@@ -157,14 +190,14 @@ __device__ void complete(T* tile, int part, const Inner& inner, const T* b, cons
     }
 }
 
-// A warp's 16 rows to memory, those that are within the segment.
+// A warp's 16 rows to memory, those that are the segment's own. `to`: of token 0.
 __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long stride, int first,
-                      int length) {
+                      const Segment& rows) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         int row = first + lane() / 4 + 8 * half;
-        if (row >= length) continue;
-        T* place = to + row * stride + lane() % 4 * 2;
+        if (!rows.owns(row)) continue;
+        T* place = to + rows.token(row) * stride + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n)
             *reinterpret_cast<Two*>(place + 8 * n) =
@@ -172,16 +205,31 @@ __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long str
     }
 }
 
-// Gradients of rotated values as gradients of what was rotated.
-__device__ void rotate_back(float (&d)[COLUMNS][4], const T* cosine, const T* sine, int first,
-                            int length) {
+// Of a warp's 16 rows, those that are the prefix's, to `asked` [prefix, 2 width].
+__device__ void ask(const float (&d)[COLUMNS][4], float scale, float* asked, int width, int first,
+                    int prefix, const Segment& rows) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         int row = first + lane() / 4 + 8 * half;
-        if (row >= length) continue;
+        if (row >= rows.length || rows.token(row) >= prefix) continue;
+        float* place = asked + (long)row * 2 * width + lane() % 4 * 2;
+#pragma unroll
+        for (int n = 0; n < COLUMNS; ++n)
+            *reinterpret_cast<float2*>(place + 8 * n) =
+                make_float2(d[n][2 * half] * scale, d[n][2 * half + 1] * scale);
+    }
+}
+
+// Gradients of rotated values as gradients of what was rotated.
+__device__ void rotate_back(float (&d)[COLUMNS][4], const T* cosine, const T* sine, int first,
+                            const Segment& rows) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        int row = first + lane() / 4 + 8 * half;
+        if (row >= rows.length) continue;
 #pragma unroll
         for (int n = 0; n < HALF / 8; ++n) {
-            long angle = (long)row * HALF + 8 * n + lane() % 4 * 2;
+            long angle = (long)rows.token(row) * HALF + 8 * n + lane() % 4 * 2;
             Two cos = two(cosine + angle), sin = two(sine + angle);
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
@@ -204,50 +252,57 @@ __device__ float row_max(float value) {
     return fmaxf(value, __shfl_xor_sync(~0u, value, 2));
 }
 
-// y's queries, keys and values completed (where `keep`, else only what is made of them); out = the
-// attention's; logs [heads, tokens] = the logarithm of each query's sum of exponentials.
+// y's queries, keys and values completed (where `keep`, else only what is made of them), the prefix's
+// in `begun` [prefix, 3 width]; out = the attention's; logs [heads, tokens] = the logarithm of each
+// query's sum of exponentials.
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend(T* y, long stride, const T* b, long b_part, long b_stride, const T* bias,
-           const T* cosine, const T* sine, const int* bounds, float scaling, T* out, float* logs,
-           int width, long tokens, int keep) {
+           const T* cosine, const T* sine, const int* bounds, int prefix, float scaling, T* out,
+           float* logs, T* begun, int width, long tokens, int keep) {
     extern __shared__ __align__(16) T memory[];
-    int begin = bounds[blockIdx.x], length = bounds[blockIdx.x + 1] - begin;
-    int padded = (length + 15) / 16 * 16;
+    Segment rows(bounds, prefix);
+    int padded = rows.padded(), column = blockIdx.y * HEAD;
     T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE;
     T *cosines = v + padded * LINE, *sines = cosines + padded * HALF;
     T *biases = sines + padded * HALF, *beside = biases + 3 * HEAD;
-    T* mine = y + begin * stride + blockIdx.y * HEAD;
-    for (int part = 0; part < 3; ++part)
-        fetch_rows(q + part * padded * LINE, mine + part * width, stride, length, padded);
-    for (int i = threadIdx.x * 8; i < length * HALF; i += THREADS * 8) {
-        fetch(cosines + i, cosine + (long)begin * HALF + i);
-        fetch(sines + i, sine + (long)begin * HALF + i);
+    for (int part = 0; part < 3; ++part) {
+        auto from = [=](int token) { return y + token * stride + part * width + column; };
+        fetch_rows(q + part * padded * LINE, from, rows, part ? 0 : rows.tile);
+    }
+    for (int i = threadIdx.x * 8; i < rows.length * HALF; i += THREADS * 8) {
+        long angle = (long)rows.token(i / HALF) * HALF + i % HALF;
+        fetch(cosines + i, cosine + angle);
+        fetch(sines + i, sine + angle);
     }
     for (int i = threadIdx.x * 8; i < 3 * HEAD; i += THREADS * 8)
-        fetch(biases + i, bias + i / HEAD * width + blockIdx.y * HEAD + i % HEAD);
+        fetch(biases + i, bias + i / HEAD * width + column + i % HEAD);
     for (int i = threadIdx.x * 8; i < 3 * HEAD * RANK; i += THREADS * 8) {
         int row = i / (RANK + !RANK), c = i % (RANK + !RANK), part = row / HEAD;
-        long column = blockIdx.y * HEAD + row % HEAD;
-        fetch(beside + row * B_LINE + c, b + part * b_part + column * b_stride + c);
+        fetch(beside + row * B_LINE + c, b + part * b_part + (column + row % HEAD) * b_stride + c);
     }
-    const T* made = y + begin * stride + 3 * width;
-    Inner inner(made, stride, threadIdx.x / 32 * 16, length);  // on its way with the others
+    Inner inner(y + 3 * width, stride, threadIdx.x / 32 * 16, rows);  // on its way with the others
     fetched();
-    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
-        if (first >= THREADS / 2) inner = Inner(made, stride, first, length);
+    for (int first = threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
+        if (first >= THREADS / 2) inner = Inner(y + 3 * width, stride, first, rows);
 #pragma unroll
         for (int part = 0; part < 3; ++part)
-            complete(q + (part * padded + first) * LINE, part, inner, beside + part * HEAD * B_LINE,
-                     biases + part * HEAD, cosines + first * HALF, sines + first * HALF);
+            if (part || first >= rows.tile)
+                complete(q + (part * padded + first) * LINE, part, inner,
+                         beside + part * HEAD * B_LINE, biases + part * HEAD,
+                         cosines + first * HALF, sines + first * HALF);
     }
     __syncthreads();
-    if (keep)
-        for (int i = threadIdx.x; i < 3 * length * COLUMNS; i += THREADS) {
-            int part = i / (length * COLUMNS), row = i / COLUMNS % length, c = i % COLUMNS * 8;
-            at(mine, row * stride + part * width + c) = at(q, (part * padded + row) * LINE + c);
+    if (keep) {
+        int own = rows.length - rows.shared;
+        for (int i = threadIdx.x; i < 3 * own * COLUMNS; i += THREADS) {
+            int part = i / (own * COLUMNS), row = rows.shared + i / COLUMNS % own;
+            int token = rows.token(row), c = i % COLUMNS * 8;
+            T* to = token < prefix ? begun + (long)token * 3 * width : y + token * stride;
+            at(to, part * width + column + c) = at(q, (part * padded + row) * LINE + c);
         }
+    }
 
-    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+    for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
         Rows queries(q + first * LINE);
         float most[2] = {-1e30f, -1e30f}, sum[2] = {0.f, 0.f}, of[COLUMNS][4] = {};
         float s[2][4];
@@ -278,8 +333,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int half = 0; half < 2; ++half) {
             sum[half] = row_sum(sum[half]);
             int row = first + lane() / 4 + 8 * half;
-            if (row < length && lane() % 4 == 0)
-                logs[blockIdx.y * tokens + begin + row] = most[half] * scaling + logf(sum[half]);
+            if (rows.owns(row) && lane() % 4 == 0)
+                logs[blockIdx.y * tokens + rows.token(row)] = most[half] * scaling + logf(sum[half]);
             float share = 1.f / sum[half];
 #pragma unroll
             for (int n = 0; n < COLUMNS; ++n) {
@@ -287,46 +342,49 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 of[n][2 * half + 1] *= share;
             }
         }
-        store(of, 1.f, out + (long)begin * width + blockIdx.y * HEAD, width, first, length);
+        store(of, 1.f, out + column, width, first, rows);
     }
 }
 
-// y's queries, keys and values = their gradients before they were completed, of d_out; y, out and
-// logs are as `attend` left them.
+// y's queries, keys and values = their gradients before they were completed, of d_out; y, out, logs
+// and begun are as `attend` left them. Not so the prefix's keys and values: what each segment asks
+// of them goes to `asked` [segments, prefix, 2 width].
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
-                    float scaling, const T* out, const float* logs, const T* d_out, int width,
-                    long tokens) {
+                    int prefix, float scaling, const T* out, const float* logs, const T* begun,
+                    const T* d_out, float* asked, int width, long tokens) {
     extern __shared__ __align__(16) T memory[];
-    int begin = bounds[blockIdx.x], length = bounds[blockIdx.x + 1] - begin;
-    int padded = (length + 15) / 16 * 16;
+    Segment rows(bounds, prefix);
+    int padded = rows.padded(), column = blockIdx.y * HEAD;
     T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE, *g = v + padded * LINE;
     float* log = reinterpret_cast<float*>(g + padded * LINE);
     float* delta = log + padded;  // what a query's outputs and their gradients come to
-    T* mine = y + begin * stride + blockIdx.y * HEAD;
-    long place = (long)begin * width + blockIdx.y * HEAD;
-    cosine += (long)begin * HALF;
-    sine += (long)begin * HALF;
-    for (int part = 0; part < 3; ++part)
-        fetch_rows(q + part * padded * LINE, mine + part * width, stride, length, padded);
-    fetch_rows(g, d_out + place, width, length, padded);
-    for (int row = threadIdx.x; row < padded; row += THREADS) {
+    y += column;
+    d_out += column;
+    asked += (long)blockIdx.x * prefix * 2 * width + column;
+    for (int part = 0; part < 3; ++part) {
+        Completed from{begun + part * width + column, y + part * width, prefix, width, stride};
+        fetch_rows(q + part * padded * LINE, from, rows, part ? 0 : rows.tile);
+    }
+    auto of_out = [=](int token) { return d_out + (long)token * width; };
+    fetch_rows(g, of_out, rows, rows.tile);
+    for (int row = rows.tile + threadIdx.x; row < padded; row += THREADS) {
         float total = 0.f;
-        if (row < length) {
+        long token = rows.token(row);
+        if (row < rows.length) {
 #pragma unroll
             for (int c = 0; c < HEAD; c += 8) {
-                Eight a = at(out, place + (long)row * width + c);
-                Eight b = at(d_out, place + (long)row * width + c);
+                Eight a = at(out, token * width + column + c), b = at(d_out, token * width + c);
                 EACH total += up(a.of[i]) * up(b.of[i]);
             }
         }
         delta[row] = total;
-        log[row] = row < length ? logs[blockIdx.y * tokens + begin + row] : 0.f;
+        log[row] = row < rows.length ? logs[blockIdx.y * tokens + token] : 0.f;
     }
     fetched();
 
     float s[2][4], d[2][4];
-    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+    for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
         Rows queries(q + first * LINE), grads(g + first * LINE);
         float d_query[COLUMNS][4] = {};
         for (int tile = 0; tile <= first; tile += 16) {
@@ -342,28 +400,56 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             }
             onto(d_query, s, k + tile * LINE);
         }
-        rotate_back(d_query, cosine, sine, first, length);
-        store(d_query, scaling, mine, stride, first, length);
+        rotate_back(d_query, cosine, sine, first, rows);
+        store(d_query, scaling, y, stride, first, rows);
     }
-    for (int first = threadIdx.x / 32 * 16; first < length; first += THREADS / 2) {
+    for (int first = threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
         Rows keys(k + first * LINE), values(v + first * LINE);
         float d_key[COLUMNS][4] = {}, d_value[COLUMNS][4] = {};
-        for (int tile = first; tile < length; tile += 16) {
+        for (int tile = max(first, rows.tile); tile < rows.length; tile += 16) {
             against(s, keys, q + tile * LINE);
             against(d, values, g + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 int query = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
                 int key = first + lane() / 4 + i % 4 / 2 * 8;
+                bool looks = key <= query && query >= rows.shared;
                 float& p = s[i / 4][i % 4];
-                p = key <= query ? exp2f((p * scaling - log[query]) * LOG2_E) : 0.f;
+                p = looks ? exp2f((p * scaling - log[query]) * LOG2_E) : 0.f;
                 d[i / 4][i % 4] = p * (d[i / 4][i % 4] - delta[query]);
             }
             onto(d_value, s, g + tile * LINE);
             onto(d_key, d, q + tile * LINE);
         }
-        rotate_back(d_key, cosine, sine, first, length);
-        store(d_key, scaling, mine + width, stride, first, length);
-        store(d_value, 1.f, mine + 2 * width, stride, first, length);
+        rotate_back(d_key, cosine, sine, first, rows);
+        if (first < rows.shared || rows.begin < prefix) {
+            ask(d_key, scaling, asked, width, first, prefix, rows);
+            ask(d_value, 1.f, asked + width, width, first, prefix, rows);
+        }
+        if (rows.begin >= prefix) {
+            store(d_key, scaling, y + width, stride, first, rows);
+            store(d_value, 1.f, y + 2 * width, stride, first, rows);
+        }
     }
+}
+
+// y's keys and values of the prefix = the sum of what all segments asked of them.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    prefix_gradients(T* y, long stride, const float* asked, const int* bounds, int segments,
+                     int prefix, int width) {
+    long row = blockIdx.x;
+    int c = (blockIdx.y * THREADS + threadIdx.x) * 8;
+    if (c >= 2 * width) return;
+    float sum[8] = {};
+    for (int segment = 0; segment < segments; ++segment) {
+        if (bounds[segment] == bounds[segment + 1]) continue;
+        const float4* from =
+            reinterpret_cast<const float4*>(asked + (segment * prefix + row) * 2 * width + c);
+        float4 a = from[0], b = from[1];
+        float more[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        EACH sum[i] += more[i];
+    }
+    Eight total;
+    EACH total.of[i] = down(sum[i]);
+    at(y, row * stride + width + c) = total;
 }

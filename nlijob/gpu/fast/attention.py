@@ -13,6 +13,7 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.prefix import Prefix
 
 NAME = "packed"
 CAUSAL = (-1, 0)
@@ -47,29 +48,42 @@ def _packed_attention(
     """What transformers calls: [1, heads, tokens, width] each -> [1, tokens, heads, width].
 
     `cu_seq_lens_q` (the pack's bounds) and `max_length_q` come in the way transformers hands them
-    to its own packed attention. Raises NotServed where the model asks for more than this does.
+    to its own packed attention, `shared_prefix` beside them where there is one. Raises NotServed
+    where the model asks for more than this does.
     """
     bounds, longest = options.pop("cu_seq_lens_q", None), options.pop("max_length_q", None)
     _check(module, dropout, longest, options)
     if bounds is None or longest is None:
         raise NotServed("the model does not pass a pack's bounds to its attention")
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
-    return attend(q, k, v, bounds, longest, scaling).unsqueeze(0), None
+    prefix = options.get("shared_prefix")
+    return attend(q, k, v, bounds, longest, scaling, prefix).unsqueeze(0), None
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, longest: int, scaling: float | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: Tensor,
+    longest: int,
+    scaling: float | None,
+    prefix: Prefix | None = None,
 ) -> Tensor:
-    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack."""
+    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack, and
+    to what all of them share. `longest`: no segment is longer, with the prefix before it."""
     each = query.shape[1] // key.shape[1]
     if each > 1:
         key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
     if query.device.type == "cpu":
-        return _padded(query, key, value, bounds, scaling)
+        return _padded(query, key, value, bounds, scaling, prefix.tokens if prefix else 0)
     if not _has_flash(query):
-        return _masked(query, key, value, bounds, scaling)
+        return _masked(query, key, value, bounds, scaling, prefix.tokens if prefix else 0)
+    of_keys = bounds
+    if prefix:
+        key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds
+    # a segment's last query is at its last key, whatever the prefix before them
     out = varlen_attn(
-        query, key, value, bounds, bounds, longest, longest, scale=scaling, window_size=CAUSAL
+        query, key, value, bounds, of_keys, longest, longest, scale=scaling, window_size=CAUSAL
     )
     assert isinstance(out, Tensor)  # it is a pair only where more is asked for
     return out
@@ -100,11 +114,12 @@ def _has_flash(query: Tensor) -> bool:
 
 
 def _masked(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, prefix: int
 ) -> Tensor:
     place = torch.arange(len(query), device=query.device, dtype=bounds.dtype)
     row = torch.searchsorted(bounds, place, right=True)
-    mask = (row[:, None] == row[None, :]) & (place[:, None] >= place[None, :])
+    seen = (row[:, None] == row[None, :]) | (place[None, :] < prefix)
+    mask = seen & (place[:, None] >= place[None, :])
     # float16 is too narrow for phi-2's scores: in float32, as the plain way computes them
     wide = torch.float32 if query.dtype is torch.float16 else query.dtype
     q, k, v = (part.transpose(0, 1).unsqueeze(0).to(wide) for part in (query, key, value))
@@ -113,18 +128,22 @@ def _masked(
 
 
 def _padded(
-    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, prefix: int
 ) -> Tensor:
-    """Each segment as a row of its own, padded on the right, where a causal row does not look.
+    """Each segment as a row of its own behind the prefix, padded on the right, where a causal row
+    does not look.
 
     Its sizes depend on what is in the pack, which would make a device wait.
     """
     lengths = bounds.diff()
     lengths = lengths[lengths > 0]
     starts = lengths.cumsum(0) - lengths
-    offsets = torch.arange(int(lengths.max()))
-    token = (starts[:, None] + offsets).clamp(max=len(query) - 1)
-    place = (offsets < lengths[:, None]).flatten().nonzero().flatten()
+    before = torch.full((len(lengths), 1), prefix)
+    before[0] = 0  # that is the prefix itself, where there is one
+    offsets = torch.arange(int((lengths[:, None] + before).max()))
+    own = offsets - before
+    token = torch.where(own < 0, offsets, starts[:, None] + own).clamp(max=len(query) - 1)
+    place = ((own >= 0) & (own < lengths[:, None])).flatten().nonzero().flatten()
     # an embedding is a choice of rows whose backward pass is fast
     q, k, v = (
         functional.embedding(token, part.flatten(1))

@@ -16,6 +16,7 @@ from torch import Tensor
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.cuda import Source
+from nlijob.gpu.fast.prefix import Prefix
 
 MOST_TOKENS = 128
 MOST_HEAD = 128
@@ -27,8 +28,9 @@ TILE = 16
 SOURCE = Source(
     "attention.cu",
     {
-        "attend": "pl" + "pll" + "pppp" + "f" + "ppili",
-        "attend_backward": "pl" + "ppp" + "f" + "pppil",
+        "attend": "pl" + "pll" + "pppp" + "if" + "pppili",
+        "attend_backward": "pl" + "ppp" + "if" + "ppppp" + "il",
+        "prefix_gradients": "pl" + "pp" + "iii",
     },
 )
 
@@ -48,6 +50,13 @@ class Pack:
     scaling: float
     last: Tensor
     """[rows], int64: the tokens whose values are asked for."""
+    prefix: Prefix | None = None
+    """The first segment, where all others attend to it as well."""
+
+    @property
+    def shared(self) -> int:
+        """Tokens of the prefix."""
+        return self.prefix.tokens if self.prefix else 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,9 @@ class Attended:
     """[heads, tokens]: of each query's sum of exponentials, where our own kernel computed."""
     rank: int = 0
     """Of the adapter that it was compiled for."""
+    begun: Tensor | None = None
+    """[prefix, 3 width]: the prefix's completed query, key and value; y has them as they were, for
+    other rows to read."""
     graph: tuple[Tensor, Sequence[Tensor]] | None = None
     """Else torch's output, and the query, key and value that its gradient is taken of."""
 
@@ -76,10 +88,11 @@ def forward(
     width, rank = len(bias) // 3, 0 if b is None else b.shape[2]
     if _own_kernel_serves(y, pack, rank):
         logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
+        begun = y.new_empty(pack.shared, 3 * width) if keep else None
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
-        given = (*adapter, bias, *_angles(pack), out, logs, width, len(y), int(keep))
+        given = (*adapter, bias, *_angles(pack), out, logs, begun, width, len(y), int(keep))
         _launch("attend", y, pack, width, rank, given, _shared_values(pack, rank))
-        return Attended(out, logs, rank)
+        return Attended(out, logs, rank, begun)
     heads = y[:, : 3 * width]
     if b is not None:
         inner = y[:, 3 * width : 3 * (width + rank)].view(len(y), 3, rank).transpose(0, 1)
@@ -91,7 +104,8 @@ def forward(
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in parts)
         query, key, value = parts
-        result = attend(query, key, value, pack.bounds, pack.longest, pack.scaling)
+        to = (pack.bounds, pack.longest, pack.scaling, pack.prefix)
+        result = attend(query, key, value, *to)
     out.copy_(result.detach().flatten(1))
     return Attended(out, graph=(result, parts) if keep else None)
 
@@ -101,8 +115,16 @@ def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
     given, of the gradient of what it gave [tokens, width]."""
     width = grad.shape[1]
     if attended.logs is not None:
-        given = (*_angles(pack), attended.out, attended.logs, grad, width, len(y))
+        shared, segments = pack.shared, len(pack.bounds) - 1
+        asked = grad.new_empty(segments if shared else 0, shared, 2 * width, dtype=torch.float32)
+        had = (attended.out, attended.logs, attended.begun)
+        given = (*_angles(pack), *had, grad, asked, width, len(y))
         _launch("attend_backward", y, pack, width, attended.rank, given, _shared_values_back(pack))
+        if shared:
+            blocks = (shared, -(-2 * width // (THREADS * kernels.EIGHT)))
+            defined = _defined(pack, attended.rank)
+            sums = (asked, pack.bounds, segments, shared, width)
+            SOURCE.launch("prefix_gradients", blocks, THREADS, y, y.stride(0), *sums, **defined)
         return
     assert attended.graph
     out, parts = attended.graph
@@ -125,7 +147,7 @@ def _own_kernel_serves(y: Tensor, pack: Pack, rank: int) -> bool:
 
 
 def _angles(pack: Pack) -> tuple[Any, ...]:
-    return pack.cosine, pack.sine, pack.bounds, pack.scaling
+    return pack.cosine, pack.sine, pack.bounds, pack.shared, pack.scaling
 
 
 def _shared_values(pack: Pack, rank: int) -> int:
@@ -145,7 +167,7 @@ def _shared_bytes(pack: Pack, values: int) -> int:
 
 
 def _tokens(pack: Pack) -> int:
-    """Of the longest segment, in whole tiles."""
+    """Of the longest segment with the prefix, in whole tiles."""
     return -(-pack.longest // TILE) * TILE
 
 
@@ -154,6 +176,11 @@ def _launch(
 ) -> None:
     """A block for each head of each segment, with so many values in shared memory."""
     blocks = (len(pack.bounds) - 1, width // pack.head)
-    defined = {"HEAD": pack.head, "HALF": pack.cosine.shape[1], "RANK": rank, "THREADS": THREADS}
-    size = _shared_bytes(pack, shared)
+    size, defined = _shared_bytes(pack, shared), _defined(pack, rank)
     SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)
+
+
+def _defined(pack: Pack, rank: int) -> dict[str, int]:
+    """What the kernels are compiled for."""
+    half = pack.cosine.shape[1]
+    return {"HEAD": pack.head, "HALF": half, "RANK": rank, "THREADS": THREADS}

@@ -13,7 +13,16 @@ from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.layers import Installed, adapted_layers, serve
-from nlijob.gpu.fast.packing import PackShape, PackView, pack, rounded, view
+from nlijob.gpu.fast.packing import (
+    PackShape,
+    PackView,
+    pack,
+    packed_tokens,
+    rounded,
+    shared_prefix,
+    view,
+)
+from nlijob.gpu.fast.prefix import Prefix
 from nlijob.gpu.fast.recompute import Recomputed
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
@@ -87,18 +96,20 @@ class FastModel:
         """What training draws from beside the default generator."""
         return self._recomputed.generators if self._recomputed else []
 
-    def logits(self, packed: PackView, longest: int) -> Tensor:
-        """[rows, classes] in float32, of a pack on the device; no row longer than `longest`."""
+    def logits(self, packed: PackView, shape: PackShape) -> Tensor:
+        """[rows, classes] in float32, of a pack on the device."""
         base: Any = self._loaded.model.get_base_model()
         inputs = {
             "input_ids": packed.ids.unsqueeze(0),
             "position_ids": packed.positions.unsqueeze(0),
             "cu_seq_lens_q": packed.bounds,
             "cu_seq_lens_k": packed.bounds,
-            "max_length_q": longest,
-            "max_length_k": longest,
+            "max_length_q": shape.longest,
+            "max_length_k": shape.longest,
             "use_cache": False,
         }
+        if shape.prefix:
+            inputs["shared_prefix"] = Prefix(shape.prefix, packed.bounds, shape.tokens)
         last = packed.last.long()
         if self._keeps_rows:  # then no other token leaves the last layer
             inputs["rows_to_keep"], last = last, torch.arange(len(last), device=last.device)
@@ -112,14 +123,13 @@ class FastModel:
 
     def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
         """[rows, classes] of rows, no gradient kept."""
-        longest = max(row.length for row in rows)
-        shape = PackShape(rounded(sum(row.length for row in rows)), len(rows), longest)
+        shape = shape_of(rows)
         with torch.no_grad():
-            return self.logits(view(self.to_device(rows, shape, len(rows)), shape), longest)
+            return self.logits(view(self.to_device(rows, shape, len(rows)), shape), shape)
 
     def to_device(self, rows: Sequence[Encoded], shape: PackShape, of: int) -> Tensor:
         """The rows' pack on the device; on its way there when this returns."""
-        ids = [row.features["input_ids"] for row in rows]
+        ids = [ids_of(row) for row in rows]
         targets = [self._head.target_class(row.example.label) for row in rows]
         vector = torch.tensor(pack(ids, targets, shape, of), dtype=torch.int32)
         if self._loaded.device.type != "cuda":
@@ -136,6 +146,20 @@ class FastModel:
         if not difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
             raise NotServed(f"logits differ from the plain way's by {difference:.1%}")
         return difference
+
+
+def shape_of(rows: Sequence[Encoded]) -> PackShape:
+    """The pack that holds these rows."""
+    lengths = [row.length for row in rows]
+    prefix = shared_prefix([ids_of(row) for row in rows], len(rows))
+    tokens = rounded(packed_tokens(lengths, prefix))
+    return PackShape(tokens, len(rows), max(lengths), prefix)
+
+
+def ids_of(row: Encoded) -> Sequence[int]:
+    """The row's tokens."""
+    ids: Sequence[int] = row.features["input_ids"]
+    return ids
 
 
 def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Rows laid end to end, so that no padding is computed between them.
+"""Rows laid end to end, so that no padding is computed between them, nor twice what all begin with.
 
 A pack is one vector of integers: one copy brings a whole batch to the device, and a CUDA graph
 reads it at fixed places. Its size is that of its shape, whatever rows are in it: tokens behind the
@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ TOKEN_STEP = 16
 """Packs hold a multiple of this many tokens."""
 GRAPH_COST_TOKENS = 4_000
 """Tokens that a GPU could have computed while one more graph is captured."""
+LEAST_SAVED = 1 / 8
+"""Share of their tokens that rows must have in common for a pack to hold it once."""
 FILLER_TOKEN = 0
 
 
@@ -29,12 +32,20 @@ class PackShape:
     tokens: int
     rows: int
     longest: int
-    """No row is longer, nor is a segment of filling."""
+    """No row is longer."""
+    prefix: int = 0
+    """Tokens that every row begins with: they lie in the pack once, before the rest of each row."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that a segment behind the prefix may have."""
+        return self.longest - self.prefix
 
     @property
     def segments(self) -> int:
-        """Stretches that attend to themselves alone: rows, and filling that none has room for."""
-        return self.rows + math.ceil(self.tokens / self.longest)
+        """Stretches that attend to themselves and to the prefix: the prefix itself, the rows' own
+        tokens, and filling that no row has room for."""
+        return bool(self.prefix) + self.rows + math.ceil(self.tokens / self.room)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -69,28 +80,35 @@ def pack(
 
     Raises ValueError where they do not fit the shape.
     """
-    used = sum(map(len, rows))
-    if used > shape.tokens or len(rows) > shape.rows or max(map(len, rows)) > shape.longest:
+    prefix = list(rows[0][: shape.prefix])
+    if any(list(row[: shape.prefix]) != prefix or len(row) == shape.prefix for row in rows):
+        raise ValueError(f"not all rows go on behind {shape.prefix} tokens that they share")
+    own = [row[shape.prefix :] for row in rows]
+    used = shape.prefix + sum(map(len, own))
+    if used > shape.tokens or len(rows) > shape.rows or max(map(len, own)) > shape.room:
         raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
     filling = shape.tokens - used
-    segments = [len(row) for row in rows]
+    segments = [len(row) for row in own]
     # behind the last row, which does not look there: a segment more would be work of its own
-    segments[-1] += min(filling, shape.longest - segments[-1])
-    left = shape.tokens - sum(segments)
-    segments += [shape.longest] * (left // shape.longest)
-    if left % shape.longest:
-        segments.append(left % shape.longest)
+    segments[-1] += min(filling, shape.room - segments[-1])
+    left = shape.tokens - shape.prefix - sum(segments)
+    segments += [shape.room] * (left // shape.room)
+    if left % shape.room:
+        segments.append(left % shape.room)
     missing = [0] * (shape.rows - len(rows))
-    bounds = [0]
+    bounds = [shape.prefix]
     for length in segments:
         bounds.append(bounds[-1] + length)
     return [
-        *(token for row in rows for token in row),
+        *prefix,
+        *(token for row in own for token in row),
         *[FILLER_TOKEN] * filling,
-        *(position for length in segments for position in range(length)),
+        *range(shape.prefix),
+        *(shape.prefix + position for length in segments for position in range(length)),
+        *([0] if prefix else []),
         *bounds,
-        *[shape.tokens] * (shape.segments - len(segments)),
-        *(start + len(row) - 1 for start, row in zip(bounds, rows, strict=False)),
+        *[shape.tokens] * (shape.segments - len(segments) - bool(prefix)),
+        *(start + len(row) - 1 for start, row in zip(bounds, own, strict=False)),
         *missing,
         *targets,
         *missing,
@@ -100,9 +118,25 @@ def pack(
     ]
 
 
+def shared_prefix(rows: Sequence[Sequence[int]], together: int) -> int:
+    """Tokens that all rows begin with, each going on behind them; 0 where holding them once in a
+    pack of so many rows saves too little to be worth what attention then has to do."""
+    lists = [list(row) for row in rows]
+    first, last = min(lists), max(lists)  # what these begin with alike, all between them do
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    prefix = min(sum(1 for _ in same), min(map(len, rows)) - 1)
+    mean = sum(map(len, rows)) / len(rows)
+    return prefix if prefix * (together - 1) >= LEAST_SAVED * together * mean else 0
+
+
 def view(vector: Tensor, shape: PackShape) -> PackView:
     """The parts of a pack, as views of its vector."""
     return PackView(*torch.split(vector, list(shape.sizes)))
+
+
+def packed_tokens(lengths: Sequence[int], prefix: int) -> int:
+    """What rows of these lengths take in a pack that holds a prefix of theirs once."""
+    return prefix + sum(length - prefix for length in lengths)
 
 
 def rounded(tokens: int) -> int:

@@ -19,8 +19,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlijob.gpu.fast.graphs import Graphs
-from nlijob.gpu.fast.model import FastModel
-from nlijob.gpu.fast.packing import GRAPH_COST_TOKENS, PackShape, rounded, token_counts, view
+from nlijob.gpu.fast.model import FastModel, ids_of
+from nlijob.gpu.fast.packing import (
+    GRAPH_COST_TOKENS,
+    PackShape,
+    packed_tokens,
+    rounded,
+    shared_prefix,
+    token_counts,
+    view,
+)
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step, loss_scaler
@@ -87,6 +95,10 @@ class GraphTrainer:
         # captured with the rest: its scale lies on the device and is read nowhere else
         self._scaler = loss_scaler(loaded)
         self._step = 0
+        self._most_rows = micro_batch_size or course.config.batch_size
+        self._longest = max(row.length for row in course.rows)
+        self.prefix = shared_prefix([ids_of(row) for row in course.rows], self._most_rows)
+        """Tokens that all rows share and a pack holds once."""
         self.token_counts = self._token_counts()
         self._capture()
 
@@ -145,13 +157,16 @@ class GraphTrainer:
         """The sizes of pack that the whole training is served with."""
         return token_counts(
             [
-                sum(row.length for row in part)
+                self._tokens(part)
                 for epoch in range(1, self._course.config.epochs + 1)
                 for rows in self._course.batches(epoch)
                 for part in self._course.micro_batches(rows, self._size)
             ],
             GRAPH_COST_TOKENS if self._loaded.device.type == "cuda" else 0,
         )
+
+    def _tokens(self, rows: Sequence[Encoded]) -> int:
+        return packed_tokens([row.length for row in rows], self.prefix)
 
     def _capture(self) -> None:
         """Capture every step.
@@ -179,9 +194,7 @@ class GraphTrainer:
     def _capture_accumulate(
         self, graphs: Graphs, tokens: int
     ) -> tuple[PackShape, Tensor, Callable[[], None]]:
-        rows = self._size or self._course.config.batch_size
-        longest = max(row.length for row in self._course.rows)
-        shape = PackShape(tokens, rows, longest)
+        shape = PackShape(tokens, self._most_rows, self._longest, self.prefix)
         some = self._fast.to_device([_shortest(self._course.rows)], shape, 1)
         return shape, some, graphs.capture(lambda: self._add(some, shape))
 
@@ -190,7 +203,7 @@ class GraphTrainer:
     def _add(self, vector: Tensor, shape: PackShape) -> None:
         """Add loss and gradient of a micro-batch."""
         packed = view(vector, shape)
-        logits = self._fast.logits(packed, shape.longest)
+        logits = self._fast.logits(packed, shape)
         losses = functional.cross_entropy(logits, packed.targets.long(), reduction="none")
         loss = (losses * packed.real).sum() / packed.of[0]
         self._adapter.add_gradient(self._scaler.scale(loss))
@@ -213,8 +226,8 @@ class GraphTrainer:
 
     def _launch(self, rows: Sequence[Encoded], began: Any) -> _Launched:
         for part in self._course.micro_batches(rows, self._size):
-            tokens = sum(row.length for row in part)
-            size = next(count for count in self.token_counts if count >= rounded(tokens))
+            tokens = rounded(self._tokens(part))
+            size = next(count for count in self.token_counts if count >= tokens)
             shape, static, replay = self._accumulate[size]
             static.copy_(self._fast.to_device(part, shape, len(rows)), non_blocking=True)
             replay()

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlijob.gpu.fast import attention
+from nlijob.gpu.fast.prefix import Prefix
 
 LENGTHS = (5, 1, 7, 3)
-Way = Callable[[Tensor, Tensor, Tensor, Tensor, float | None], Tensor]
+Way = Callable[[Tensor, Tensor, Tensor, Tensor, float | None, int], Tensor]
 
 
 def one_by_one(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -35,7 +36,54 @@ def test_each_segment_attends_to_itself_alone(way: Way, scaling: float | None) -
     bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two are empty
     query, key, value = inputs.unbind(1)
     expected = one_by_one(query, key, value, scaling)
-    got = way(query, key, value, bounds, scaling)
+    got = way(query, key, value, bounds, scaling, 0)
+    torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(out, inputs, upstream)[0] for out in (expected, got)]
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+PREFIX = 4
+
+
+def behind_the_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Each row whole, with the prefix before it, of which the first gives its own."""
+    parts: list[Tensor] = []
+    begin = PREFIX
+    for length in LENGTHS:
+        row = [*range(PREFIX), *range(begin, begin + length)]
+        q, k, v = (x[row].transpose(0, 1) for x in (query, key, value))
+        whole = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(0, 1)
+        parts.append(whole[PREFIX:] if parts else whole)
+        begin += length
+    return torch.cat(parts)
+
+
+def spread(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, tokens: int
+) -> Tensor:
+    """As flash attention does it: a row's last query is at its last key."""
+    prefix = Prefix(tokens, bounds, len(query))
+    key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds
+    parts = []
+    for i in range(len(bounds) - 1):
+        q = query[bounds[i] : bounds[i + 1]].transpose(0, 1)
+        k, v = (x[of_keys[i] : of_keys[i + 1]].transpose(0, 1) for x in (key, value))
+        mask = torch.ones(q.shape[1], k.shape[1]).tril(k.shape[1] - q.shape[1]).bool()
+        alone = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
+        parts.append(alone.transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("way", [attention._padded, attention._masked, spread])
+def test_each_segment_attends_to_the_prefix_and_itself(way: Way) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(PREFIX + sum(LENGTHS), 3, 2, 8, requires_grad=True)
+    upstream = torch.randn(len(inputs), 2, 8)
+    ends = [PREFIX + end for end in itertools.accumulate(LENGTHS)]
+    bounds = torch.tensor([0, PREFIX, *ends, ends[-1], ends[-1]], dtype=torch.int32)
+    query, key, value = inputs.unbind(1)
+    expected = behind_the_prefix(query, key, value)
+    got = way(query, key, value, bounds, None, PREFIX)
     torch.testing.assert_close(got, expected)
     gradients = [torch.autograd.grad(out, inputs, upstream)[0] for out in (expected, got)]
     torch.testing.assert_close(gradients[1], gradients[0])

@@ -21,8 +21,8 @@ from nlijob.gpu import checkpoints
 from nlijob.gpu import training as plain_trainer
 from nlijob.gpu.fast import trainer as fast_trainer
 from nlijob.gpu.fast.errors import NotServed
-from nlijob.gpu.fast.model import FastModel, check_features
-from nlijob.gpu.fast.packing import PackShape, rounded, view
+from nlijob.gpu.fast.model import FastModel, check_features, shape_of
+from nlijob.gpu.fast.packing import view
 from nlijob.gpu.fast.phi import FastPhiModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
@@ -52,6 +52,22 @@ def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureReque
         )
 
     return new
+
+
+@pytest.fixture(scope="module")
+def alike(demo: JobConfig, tokenizer: Any, rows: list[Encoded]) -> list[Encoded]:
+    """Rows that begin with the same tokens, which a pack then holds once."""
+    task = "A text is given and a claim is made. Say whether the text shows the claim to be true."
+    prompt = dataclasses.replace(demo.prompt, template=f"{task}{demo.prompt.template}")
+    examples = [row.example for row in rows]
+    return CausalHead(tokenizer, prompt, 128, examples).encode("validation", examples)
+
+
+@pytest.fixture(params=["rows", "alike"])
+def either(request: pytest.FixtureRequest) -> list[Encoded]:
+    """Rows with nothing in common that counts, and rows with a shared prefix."""
+    chosen: list[Encoded] = request.getfixturevalue(request.param)
+    return chosen
 
 
 def tuned(loaded: LoadedModel) -> LoadedModel:
@@ -89,14 +105,24 @@ def trainers(
     return (PlainTrainer(plain, head, course), plain), (fast, other)
 
 
+def test_what_all_rows_begin_with_is_computed_once(
+    new_model: NewModel, head: CausalHead, alike: list[Encoded]
+) -> None:
+    shape = shape_of(alike)
+    assert shape.prefix > 20
+    assert shape.tokens < sum(row.length for row in alike) - shape.prefix * (len(alike) - 2)
+    _, (fast, _) = trainers(new_model, head, alike)
+    assert fast.prefix == shape.prefix
+
+
 @pytest.mark.parametrize("dense", [True, False])
 def test_logits_of_packed_rows_are_the_plain_ones(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
+    new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
 ) -> None:
     loaded = tuned(new_model())
-    expected = plain_logits(loaded, head, rows[:6])
+    expected = plain_logits(loaded, head, either[:6])
     fast = FastModel(loaded, head, dense)
-    torch.testing.assert_close(fast.score_rows(rows[:6]), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(fast.score_rows(either[:6]), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_layers_are_computed_together_where_that_serves(
@@ -133,18 +159,17 @@ def test_closed_it_leaves_the_model_as_it_was(
 
 @pytest.mark.parametrize(("dense", "recomputes"), [(True, False), (False, False), (False, True)])
 def test_gradients_are_those_of_peft(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool, recomputes: bool
+    new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool, recomputes: bool
 ) -> None:
     plain, other = tuned(new_model()), tuned(new_model())
-    batch = head.collate(rows[:5], CPU)
+    batch = head.collate(either[:5], CPU)
     functional.cross_entropy(head.logits(plain.model, batch), head.targets(batch)).backward()  # type: ignore[no-untyped-call]
     fast = FastModel(other, head, dense, recomputes)
     other.model.train(recomputes)  # what is not trained is not computed again
-    longest = max(row.length for row in rows[:5])
-    shape = PackShape(rounded(sum(row.length for row in rows[:5])), 5, longest)
-    packed = view(fast.to_device(rows[:5], shape, 5), shape)
+    shape = shape_of(either[:5])
+    packed = view(fast.to_device(either[:5], shape, 5), shape)
     fast.adapter.add_gradient(
-        functional.cross_entropy(fast.logits(packed, longest), packed.targets.long())
+        functional.cross_entropy(fast.logits(packed, shape), packed.targets.long())
     )
     got = dict(other.model.named_parameters())
     compared = 0
@@ -158,21 +183,20 @@ def test_gradients_are_those_of_peft(
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_gradients_with_dropout_are_the_differences_of_the_loss(
-    demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], dense: bool
+    demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
 ) -> None:
     lora = dataclasses.replace(demo.lora, dropout=0.3)
     loaded = tuned(new_model(dataclasses.replace(demo, lora=lora)))
     loaded.model.train()
     fast = FastModel(loaded, head, dense)
-    longest = max(row.length for row in rows[:5])
-    shape = PackShape(rounded(sum(row.length for row in rows[:5])), 5, longest)
-    packed = view(fast.to_device(rows[:5], shape, 5), shape)
+    shape = shape_of(either[:5])
+    packed = view(fast.to_device(either[:5], shape, 5), shape)
     adapter = fast.adapter
 
     def loss() -> torch.Tensor:
         torch.manual_seed(3)  # the same values are dropped every time
         adapter.refresh()
-        return functional.cross_entropy(fast.logits(packed, longest), packed.targets.long())
+        return functional.cross_entropy(fast.logits(packed, shape), packed.targets.long())
 
     adapter.add_gradient(loss())
     start = adapter.master.clone()
@@ -190,10 +214,10 @@ def test_gradients_with_dropout_are_the_differences_of_the_loss(
 
 @pytest.mark.parametrize("micro", [None, 3])
 def test_training_goes_the_way_of_the_plain_loop(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], micro: int | None
+    new_model: NewModel, head: CausalHead, either: list[Encoded], micro: int | None
 ) -> None:
     config = dataclasses.replace(CONFIG, micro_batch_size=micro)
-    (plain, plain_model), (fast, fast_model) = trainers(new_model, head, rows, config)
+    (plain, plain_model), (fast, fast_model) = trainers(new_model, head, either, config)
     for epoch in (1, 2):
         for expected, got in zip(plain.epoch(epoch), fast.epoch(epoch), strict=True):
             assert got.loss == pytest.approx(expected.loss, rel=1e-3)
@@ -207,13 +231,13 @@ def test_training_goes_the_way_of_the_plain_loop(
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_layers_computed_again_train_as_layers_kept(
-    demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], dropout: float
+    demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dropout: float
 ) -> None:
     lora = dataclasses.replace(demo.lora, dropout=dropout)
     model = dataclasses.replace(demo.model, residual_dropout=dropout)
     job = dataclasses.replace(demo, lora=lora, model=model)
     (_, (kept, _)), (_, (again, _)) = (
-        trainers(lambda: new_model(job), head, rows, dense=False, recomputes=recomputes)
+        trainers(lambda: new_model(job), head, either, dense=False, recomputes=recomputes)
         for recomputes in (False, True)
     )
     assert losses(again) == losses(kept)
@@ -227,8 +251,7 @@ def test_layers_computed_again_keep_less(
         loaded = tuned(new_model())
         fast = FastModel(loaded, head, False, recomputes)
         loaded.model.train()
-        longest = max(row.length for row in rows)
-        shape = PackShape(rounded(sum(row.length for row in rows)), len(rows), longest)
+        shape = shape_of(rows)
         packed = view(fast.to_device(rows, shape, len(rows)), shape)
         held: dict[int, int] = {}
 
@@ -237,7 +260,7 @@ def test_layers_computed_again_keep_less(
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
-            logits = fast.logits(packed, longest)
+            logits = fast.logits(packed, shape)
         assert logits.requires_grad
         return sum(held.values())
 
@@ -392,7 +415,7 @@ def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
 
 
 def test_an_architecture_with_fewer_keys_than_queries_is_served(
-    demo: JobConfig, tokenizer: Any, head: CausalHead, rows: list[Encoded]
+    demo: JobConfig, tokenizer: Any, head: CausalHead, either: list[Encoded]
 ) -> None:
     def new() -> LoadedModel:
         torch.manual_seed(0)
@@ -410,7 +433,7 @@ def test_an_architecture_with_fewer_keys_than_queries_is_served(
         adapted = add_adapter(dataclasses.replace(demo, lora=lora), model, ())
         return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
 
-    (plain, _), (fast, _) = trainers(new, head, rows)
+    (plain, _), (fast, _) = trainers(new, head, either)
     for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
         assert got.loss == pytest.approx(expected.loss, rel=1e-4)
         assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-3)

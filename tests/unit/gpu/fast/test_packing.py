@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlijob.gpu.fast.packing import PackShape, pack, token_counts, view
+from nlijob.gpu.fast.packing import PackShape, pack, shared_prefix, token_counts, view
 
 ROWS = [[11, 12, 13], [21, 22], [31, 32, 33, 34]]
 SHAPE = PackShape(tokens=16, rows=4, longest=4)
@@ -39,6 +39,32 @@ def test_missing_rows_count_for_nothing() -> None:
 def test_a_pack_is_as_large_as_its_shape_whatever_is_in_it() -> None:
     sizes = {len(pack(rows, [0] * len(rows), SHAPE, 1)) for rows in (ROWS, ROWS[:1], [[1] * 4] * 4)}
     assert sizes == {sum(SHAPE.sizes)}
+
+
+def test_what_rows_begin_with_lies_before_them_once() -> None:
+    rows = [[1, 2, 11, 12, 13], [1, 2, 21], [1, 2, 31, 32]]
+    shape = PackShape(tokens=16, rows=4, longest=6, prefix=2)
+    packed = view(torch.tensor(pack(rows, [5, 6, 7], shape, 3)), shape)
+    assert packed.ids.tolist()[:8] == [1, 2, 11, 12, 13, 21, 31, 32]
+    assert packed.positions.tolist() == [0, 1, 2, 3, 4, 2, 2, 3, 4, 5, *range(2, 6), 2, 3]
+    assert packed.bounds.tolist() == [0, 2, 5, 6, 10, 14, 16, 16, 16, 16]
+    assert packed.last.tolist()[:3] == [4, 5, 7]
+    assert len(packed.bounds) == shape.segments + 1
+
+
+@pytest.mark.parametrize("rows", [[[1, 2, 3], [1, 4, 3]], [[1, 2], [1, 2, 3]]])
+def test_rows_that_do_not_go_on_behind_the_prefix_are_refused(rows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="2 tokens that they share"):
+        pack(rows, [0, 0], PackShape(tokens=16, rows=2, longest=4, prefix=2), 2)
+
+
+def test_a_prefix_is_shared_where_it_saves_enough() -> None:
+    rows = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 7, 8, 9]]
+    assert shared_prefix(rows, together=3) == 3
+    assert shared_prefix(rows, together=1) == 0
+    assert shared_prefix([*rows, [1, 2]], together=3) == 1  # that row goes on, too
+    assert shared_prefix([*rows, [4, 2, 3]], together=3) == 0
+    assert shared_prefix([[1, *range(10, 30)], [1, *range(40, 60)]], together=2) == 0
 
 
 @pytest.mark.parametrize("rows", [[[1] * 5], [[1]] * 5, [[1] * 4] * 5])
