@@ -130,7 +130,7 @@ def test_attention_and_its_gradient(
     lengths: tuple[int, ...],
     prefix: int,
 ) -> None:
-    lengths, longest = (prefix, *lengths) if prefix else lengths, prefix + max(lengths)
+    lengths, longest = (prefix + lengths[0], *lengths[1:]), prefix + max(lengths)
     tokens, width = sum(lengths), 3 * head
     bounds = torch.tensor([0, *lengths]).cumsum(0).int()
     angle = torch.randn(tokens, half)

@@ -3,8 +3,8 @@
 // HEAD, of which 2 * HALF values are rotated, and an adapter's RANK. Products are of 16-bit values,
 // sums in float32.
 //
-// Where the first segment is a prefix that all others attend to as well, a block has the prefix's
-// rows before its own, and completes their keys and values again: that takes less than to wait for
+// Where all segments go on behind a prefix, which the first alone has, a block has the prefix's rows
+// before its own, and completes their keys and values again: that takes less than to wait for
 // another block. What it asks of the prefix it leaves to `prefix_gradients` to sum.
 //
 // A warp has 16 queries at a time and, backward, 16 keys; `lane / 4` is a row of its tile and
@@ -92,7 +92,8 @@ __device__ void fetched() {
     __syncthreads();
 }
 
-// The rows that a block has: the prefix's, `shared` of them, then those of its own segment.
+// The rows that a block has: those of the prefix that are another's, `shared` of them, then those of
+// its own segment.
 struct Segment {
     int begin, shared, length, tile;  // `tile`: the first with rows of its own
     __device__ Segment(const int* bounds, int prefix) {
@@ -103,7 +104,6 @@ struct Segment {
         tile = shared / 16 * 16;
     }
     __device__ int token(int row) const { return row < shared ? row : begin + row - shared; }
-    __device__ bool owns(int row) const { return row >= shared && row < length; }
     __device__ int padded() const { return (length + 15) / 16 * 16; }
 };
 
@@ -190,13 +190,13 @@ __device__ void complete(T* tile, int part, const Inner& inner, const T* b, cons
     }
 }
 
-// A warp's 16 rows to memory, those that are the segment's own. `to`: of token 0.
+// A warp's 16 rows to memory, those from the row `least` on. `to`: of token 0.
 __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long stride, int first,
-                      const Segment& rows) {
+                      int least, const Segment& rows) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         int row = first + lane() / 4 + 8 * half;
-        if (!rows.owns(row)) continue;
+        if (row < least || row >= rows.length) continue;
         T* place = to + rows.token(row) * stride + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n)
@@ -207,11 +207,11 @@ __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long str
 
 // Of a warp's 16 rows, those that are the prefix's, to `asked` [prefix, 2 width].
 __device__ void ask(const float (&d)[COLUMNS][4], float scale, float* asked, int width, int first,
-                    int prefix, const Segment& rows) {
+                    int prefix) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         int row = first + lane() / 4 + 8 * half;
-        if (row >= rows.length || rows.token(row) >= prefix) continue;
+        if (row >= prefix) continue;
         float* place = asked + (long)row * 2 * width + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n)
@@ -333,7 +333,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         for (int half = 0; half < 2; ++half) {
             sum[half] = row_sum(sum[half]);
             int row = first + lane() / 4 + 8 * half;
-            if (rows.owns(row) && lane() % 4 == 0)
+            if (row >= rows.shared && row < rows.length && lane() % 4 == 0)
                 logs[blockIdx.y * tokens + rows.token(row)] = most[half] * scaling + logf(sum[half]);
             float share = 1.f / sum[half];
 #pragma unroll
@@ -342,7 +342,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 of[n][2 * half + 1] *= share;
             }
         }
-        store(of, 1.f, out + column, width, first, rows);
+        store(of, 1.f, out + column, width, first, rows.shared, rows);
     }
 }
 
@@ -401,7 +401,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             onto(d_query, s, k + tile * LINE);
         }
         rotate_back(d_query, cosine, sine, first, rows);
-        store(d_query, scaling, y, stride, first, rows);
+        store(d_query, scaling, y, stride, first, rows.shared, rows);
     }
     for (int first = threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
         Rows keys(k + first * LINE), values(v + first * LINE);
@@ -422,14 +422,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             onto(d_key, d, q + tile * LINE);
         }
         rotate_back(d_key, cosine, sine, first, rows);
-        if (first < rows.shared || rows.begin < prefix) {
-            ask(d_key, scaling, asked, width, first, prefix, rows);
-            ask(d_value, 1.f, asked + width, width, first, prefix, rows);
+        if (first < prefix) {
+            ask(d_key, scaling, asked, width, first, prefix);
+            ask(d_value, 1.f, asked + width, width, first, prefix);
         }
-        if (rows.begin >= prefix) {
-            store(d_key, scaling, y + width, stride, first, rows);
-            store(d_value, 1.f, y + 2 * width, stride, first, rows);
-        }
+        store(d_key, scaling, y + width, stride, first, prefix, rows);
+        store(d_value, 1.f, y + 2 * width, stride, first, prefix, rows);
     }
 }
 

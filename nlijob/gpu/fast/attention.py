@@ -69,8 +69,8 @@ def attend(
     scaling: float | None,
     prefix: Prefix | None = None,
 ) -> Tensor:
-    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack, and
-    to what all of them share. `longest`: no segment is longer, with the prefix before it."""
+    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack and
+    to the prefix before it. `longest`: no segment is longer, with the prefix."""
     each = query.shape[1] // key.shape[1]
     if each > 1:
         key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
@@ -139,7 +139,7 @@ def _padded(
     lengths = lengths[lengths > 0]
     starts = lengths.cumsum(0) - lengths
     before = torch.full((len(lengths), 1), prefix)
-    before[0] = 0  # that is the prefix itself, where there is one
+    before[0] = 0  # it has the prefix itself
     offsets = torch.arange(int((lengths[:, None] + before).max()))
     own = offsets - before
     token = torch.where(own < 0, offsets, starts[:, None] + own).clamp(max=len(query) - 1)

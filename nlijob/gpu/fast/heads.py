@@ -51,7 +51,7 @@ class Pack:
     last: Tensor
     """[rows], int64: the tokens whose values are asked for."""
     prefix: Prefix | None = None
-    """The first segment, where all others attend to it as well."""
+    """What all segments go on behind, where there is such a thing."""
 
     @property
     def shared(self) -> int:

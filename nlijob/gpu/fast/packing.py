@@ -34,18 +34,19 @@ class PackShape:
     longest: int
     """No row is longer."""
     prefix: int = 0
-    """Tokens that every row begins with: they lie in the pack once, before the rest of each row."""
+    """Tokens that every row begins with. Only the first row has them; of the others the pack holds
+    what is behind."""
 
     @property
     def room(self) -> int:
-        """Tokens that a segment behind the prefix may have."""
+        """Tokens that a segment behind the first may have."""
         return self.longest - self.prefix
 
     @property
     def segments(self) -> int:
-        """Stretches that attend to themselves and to the prefix: the prefix itself, the rows' own
-        tokens, and filling that no row has room for."""
-        return bool(self.prefix) + self.rows + math.ceil(self.tokens / self.room)
+        """Stretches that attend to themselves and to the prefix: rows, and filling that none has
+        room for."""
+        return self.rows + math.ceil(self.tokens / self.room)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -80,35 +81,35 @@ def pack(
 
     Raises ValueError where they do not fit the shape.
     """
-    prefix = list(rows[0][: shape.prefix])
-    if any(list(row[: shape.prefix]) != prefix or len(row) == shape.prefix for row in rows):
-        raise ValueError(f"not all rows go on behind {shape.prefix} tokens that they share")
-    own = [row[shape.prefix :] for row in rows]
-    used = shape.prefix + sum(map(len, own))
-    if used > shape.tokens or len(rows) > shape.rows or max(map(len, own)) > shape.room:
+    shared = shape.prefix
+    prefix = list(rows[0][:shared])
+    if any(list(row[:shared]) != prefix or len(row) == shared for row in rows):
+        raise ValueError(f"not all rows go on behind {shared} tokens that they share")
+    held = [rows[0], *(row[shared:] for row in rows[1:])]
+    used = sum(map(len, held))
+    if used > shape.tokens or len(rows) > shape.rows or max(map(len, rows)) > shape.longest:
         raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
     filling = shape.tokens - used
-    segments = [len(row) for row in own]
+    segments = [len(row) for row in held]
     # behind the last row, which does not look there: a segment more would be work of its own
-    segments[-1] += min(filling, shape.room - segments[-1])
-    left = shape.tokens - shape.prefix - sum(segments)
+    room = shape.room if len(rows) > 1 else shape.longest
+    segments[-1] += min(filling, room - segments[-1])
+    left = shape.tokens - sum(segments)
     segments += [shape.room] * (left // shape.room)
     if left % shape.room:
         segments.append(left % shape.room)
     missing = [0] * (shape.rows - len(rows))
-    bounds = [shape.prefix]
+    bounds = [0]
     for length in segments:
         bounds.append(bounds[-1] + length)
     return [
-        *prefix,
-        *(token for row in own for token in row),
+        *(token for row in held for token in row),
         *[FILLER_TOKEN] * filling,
-        *range(shape.prefix),
-        *(shape.prefix + position for length in segments for position in range(length)),
-        *([0] if prefix else []),
+        *range(segments[0]),
+        *(shared + position for length in segments[1:] for position in range(length)),
         *bounds,
-        *[shape.tokens] * (shape.segments - len(segments) - bool(prefix)),
-        *(start + len(row) - 1 for start, row in zip(bounds, own, strict=False)),
+        *[shape.tokens] * (shape.segments - len(segments)),
+        *(start + len(row) - 1 for start, row in zip(bounds, held, strict=False)),
         *missing,
         *targets,
         *missing,

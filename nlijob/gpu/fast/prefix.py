@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first segment of a pack, which every other one attends to as well.
+    """The first tokens of a pack's first segment, which all other segments go on behind.
 
     Causal attention never looks ahead, so what the prefix's tokens come to is the same in every
     row. Their gradient is the sum of what all rows ask of them.
@@ -20,13 +20,13 @@ class Prefix:
 
     tokens: int
     bounds: Tensor
-    """[segments + 1], int32: of the pack's segments, the prefix first."""
+    """[segments + 1], int32: of the pack's segments."""
     of: int
     """Tokens of the pack."""
 
     def spread(self, values: Tensor) -> Tensor:
         """[tokens, ...] -> [tokens + prefix * (segments - 1), ...]: the prefix before each segment
-        behind it. Where these then begin is `spread_bounds`."""
+        but the first, which has it. Where segments then begin is `spread_bounds`."""
         spread: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
         return spread
 
@@ -56,7 +56,7 @@ class Prefix:
 
     @cached_property
     def copies(self) -> Tensor:
-        """[segments - 1, prefix]: where the prefix lies before each segment behind it."""
+        """[segments - 1, prefix]: where the prefix lies before each segment but the first."""
         token = torch.arange(self.tokens, device=self.bounds.device)
         return self.spread_bounds[1:-1, None] + token
 

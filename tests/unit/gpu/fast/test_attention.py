@@ -46,7 +46,7 @@ PREFIX = 4
 
 
 def behind_the_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Each row whole, with the prefix before it, of which the first gives its own."""
+    """Each row whole, with the prefix before it, which the first gives back, too."""
     parts: list[Tensor] = []
     begin = PREFIX
     for length in LENGTHS:
@@ -80,7 +80,7 @@ def test_each_segment_attends_to_the_prefix_and_itself(way: Way) -> None:
     inputs = torch.randn(PREFIX + sum(LENGTHS), 3, 2, 8, requires_grad=True)
     upstream = torch.randn(len(inputs), 2, 8)
     ends = [PREFIX + end for end in itertools.accumulate(LENGTHS)]
-    bounds = torch.tensor([0, PREFIX, *ends, ends[-1], ends[-1]], dtype=torch.int32)
+    bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two are empty
     query, key, value = inputs.unbind(1)
     expected = behind_the_prefix(query, key, value)
     got = way(query, key, value, bounds, None, PREFIX)

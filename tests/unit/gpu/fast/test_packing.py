@@ -41,15 +41,22 @@ def test_a_pack_is_as_large_as_its_shape_whatever_is_in_it() -> None:
     assert sizes == {sum(SHAPE.sizes)}
 
 
-def test_what_rows_begin_with_lies_before_them_once() -> None:
+def test_what_rows_begin_with_lies_in_the_first_alone() -> None:
     rows = [[1, 2, 11, 12, 13], [1, 2, 21], [1, 2, 31, 32]]
     shape = PackShape(tokens=16, rows=4, longest=6, prefix=2)
     packed = view(torch.tensor(pack(rows, [5, 6, 7], shape, 3)), shape)
     assert packed.ids.tolist()[:8] == [1, 2, 11, 12, 13, 21, 31, 32]
     assert packed.positions.tolist() == [0, 1, 2, 3, 4, 2, 2, 3, 4, 5, *range(2, 6), 2, 3]
-    assert packed.bounds.tolist() == [0, 2, 5, 6, 10, 14, 16, 16, 16, 16]
+    assert packed.bounds.tolist() == [0, 5, 6, 10, 14, 16, 16, 16, 16]
     assert packed.last.tolist()[:3] == [4, 5, 7]
     assert len(packed.bounds) == shape.segments + 1
+
+
+def test_filling_behind_a_row_alone_goes_as_far_as_it_may_reach() -> None:
+    shape = PackShape(tokens=16, rows=2, longest=12, prefix=2)
+    packed = view(torch.tensor(pack([[1, 2, 3]], [5], shape, 1)), shape)
+    assert packed.bounds.tolist() == [0, 12, 16, 16, 16]
+    assert packed.positions.tolist() == [*range(12), *range(2, 6)]
 
 
 @pytest.mark.parametrize("rows", [[[1, 2, 3], [1, 4, 3]], [[1, 2], [1, 2, 3]]])
