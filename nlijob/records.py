@@ -290,6 +290,9 @@ class Plan:
     """Sizes of pack in tokens that training was prepared for; empty for the plain way."""
     warm_up_s: float
     """Time it took to prepare, scoring and training together; no part of any epoch."""
+    shared_prefix: int = 0
+    """Tokens that all rows begin with, computed once for all rows of a step; 0 where they begin
+    otherwise, or have too little in common."""
     activations: Literal["kept", "recomputed"] = "kept"
     """recomputed: of each layer only what enters it is kept while training, and the layer is
     computed again for its gradient, which takes less memory and more time."""

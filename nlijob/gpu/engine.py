@@ -86,7 +86,7 @@ class Engine:
         self._refused: list[str] = []
         self._warm_up_s = 0.0
         self._difference: float | None = None
-        self._token_counts: tuple[int, ...] = ()
+        self._graphs: GraphTrainer | None = None
         self._fast: FastModel | None = None
         self._plain_is_dense = False
         self._footprint = Footprint(loaded.model, config.train)
@@ -106,7 +106,8 @@ class Engine:
             micro_batch_size=min(held.rows, len(self._rows)),
             refused=(*self._refused, *self._footprint.refused),
             logits_difference=self._difference,
-            token_counts=self._token_counts,
+            token_counts=self._graphs.token_counts if self._graphs else (),
+            shared_prefix=self._graphs.prefix if self._graphs else 0,
             warm_up_s=self._warm_up_s,
             activations="recomputed" if held.recomputes else "kept",
         )
@@ -127,10 +128,9 @@ class Engine:
         started = time.monotonic()
         while self._fast:
             try:
-                trainer = GraphTrainer(self._loaded, self._fast, course, self._way.rows)
-                self._token_counts = trainer.token_counts
+                self._graphs = GraphTrainer(self._loaded, self._fast, course, self._way.rows)
                 self._warm_up_s += time.monotonic() - started
-                return trainer
+                return self._graphs
             except (NotServed, RuntimeError) as error:  # out of memory is a RuntimeError
                 self._refuse(error)
             self._next_way()  # not before the error is gone, and with it the memory it holds

@@ -28,6 +28,9 @@ from nlijob.gpu.recompute import recompute, repeated_layers
 from nlijob.records import TrainStep
 
 SMALLEST_LOSS_SCALE = 1.0
+FIRST_LOSS_SCALE = 2.0**12
+"""With torch's own, 2^16, an adapter's first gradients come close to float16's end or pass it, and
+the first steps of training are lost."""
 
 
 class Trainer(Protocol):
@@ -111,7 +114,11 @@ def check_step(epoch: int, step: int, loss: float, norm: float, skipped: bool = 
 def loss_scaler(loaded: LoadedModel) -> torch.amp.GradScaler:
     """What keeps float16 gradients from underflowing: the loss is scaled up, and steps that
     overflow are passed over. For other dtypes it does nothing."""
-    return torch.amp.GradScaler(loaded.device.type, enabled=loaded.compute_dtype is torch.float16)
+    return torch.amp.GradScaler(
+        loaded.device.type,
+        init_scale=FIRST_LOSS_SCALE,
+        enabled=loaded.compute_dtype is torch.float16,
+    )
 
 
 class Footprint:

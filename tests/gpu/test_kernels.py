@@ -145,15 +145,14 @@ def test_attention_and_its_gradient(
         moved = dataclasses.replace(
             pack, cosine=there[3], sine=there[4], bounds=bounds.to(device), prefix=begins
         )
-        adapter = there[5] if rank else None
+        adapter, out = there[5] if rank else None, torch.empty_like(there[2])
+        of_heads, inner = there[0][:, 3 * rank :], there[0][:, : 3 * rank]
         with torch.no_grad():
-            attended = heads.forward(
-                there[0], adapter, there[1], moved, True, torch.empty_like(there[2])
-            )
+            attended = heads.forward(of_heads, inner, adapter, there[1], moved, True, out)
             own = attended.logs is not None
-            heads.backward(attended, there[2], there[0], moved)
+            heads.backward(attended, there[2], of_heads, moved)
         assert own == (device == GPU and kind != torch.float32 and longest <= 128)
-        results.append((attended.out.cpu().float(), there[0][:, : 3 * width].cpu().float()))
+        results.append((attended.out.cpu().float(), of_heads.cpu().float()))
     for got, expected in zip(*results, strict=True):
         difference = (got - expected).norm() / expected.norm()
         assert difference < ROUNDING[dtype] / 2

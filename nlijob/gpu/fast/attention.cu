@@ -121,7 +121,7 @@ struct Completed {
 // a token's values.
 template <class From>
 __device__ void fetch_rows(T* into, const From& from, const Segment& rows, int first) {
-    for (int i = threadIdx.x; i < (rows.padded() - first) * COLUMNS; i += THREADS) {
+    for (int i = threadIdx.x; i < (rows.padded() - first) * COLUMNS; i += blockDim.x) {
         int row = first + i / COLUMNS, c = i % COLUMNS * 8;
         if (row < rows.length)
             fetch(into + row * LINE + c, from(rows.token(row)) + c);
@@ -252,11 +252,11 @@ __device__ float row_max(float value) {
     return fmaxf(value, __shfl_xor_sync(~0u, value, 2));
 }
 
-// y's queries, keys and values completed (where `keep`, else only what is made of them), the prefix's
-// in `begun` [prefix, 3 width]; out = the attention's; logs [heads, tokens] = the logarithm of each
-// query's sum of exponentials.
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attend(T* y, long stride, const T* b, long b_part, long b_stride, const T* bias,
+// y's queries, keys and values completed with what As `made` of their input (where `keep`, else only
+// what is made of them), the prefix's in `begun` [prefix, 3 width]; out = the attention's; logs
+// [heads, tokens] = the logarithm of each query's sum of exponentials.
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
+    attend(T* y, long stride, const T* made, const T* b, long b_part, long b_stride, const T* bias,
            const T* cosine, const T* sine, const int* bounds, int prefix, float scaling, T* out,
            float* logs, T* begun, int width, long tokens, int keep) {
     extern __shared__ __align__(16) T memory[];
@@ -269,21 +269,21 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         auto from = [=](int token) { return y + token * stride + part * width + column; };
         fetch_rows(q + part * padded * LINE, from, rows, part ? 0 : rows.tile);
     }
-    for (int i = threadIdx.x * 8; i < rows.length * HALF; i += THREADS * 8) {
+    for (int i = threadIdx.x * 8; i < rows.length * HALF; i += blockDim.x * 8) {
         long angle = (long)rows.token(i / HALF) * HALF + i % HALF;
         fetch(cosines + i, cosine + angle);
         fetch(sines + i, sine + angle);
     }
-    for (int i = threadIdx.x * 8; i < 3 * HEAD; i += THREADS * 8)
+    for (int i = threadIdx.x * 8; i < 3 * HEAD; i += blockDim.x * 8)
         fetch(biases + i, bias + i / HEAD * width + column + i % HEAD);
-    for (int i = threadIdx.x * 8; i < 3 * HEAD * RANK; i += THREADS * 8) {
+    for (int i = threadIdx.x * 8; i < 3 * HEAD * RANK; i += blockDim.x * 8) {
         int row = i / (RANK + !RANK), c = i % (RANK + !RANK), part = row / HEAD;
         fetch(beside + row * B_LINE + c, b + part * b_part + (column + row % HEAD) * b_stride + c);
     }
-    Inner inner(y + 3 * width, stride, threadIdx.x / 32 * 16, rows);  // on its way with the others
+    Inner inner(made, stride, threadIdx.x / 32 * 16, rows);  // on its way with the others
     fetched();
-    for (int first = threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
-        if (first >= THREADS / 2) inner = Inner(y + 3 * width, stride, first, rows);
+    for (int first = threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
+        if (first >= blockDim.x / 2) inner = Inner(made, stride, first, rows);
 #pragma unroll
         for (int part = 0; part < 3; ++part)
             if (part || first >= rows.tile)
@@ -294,7 +294,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __syncthreads();
     if (keep) {
         int own = rows.length - rows.shared;
-        for (int i = threadIdx.x; i < 3 * own * COLUMNS; i += THREADS) {
+        for (int i = threadIdx.x; i < 3 * own * COLUMNS; i += blockDim.x) {
             int part = i / (own * COLUMNS), row = rows.shared + i / COLUMNS % own;
             int token = rows.token(row), c = i % COLUMNS * 8;
             T* to = token < prefix ? begun + (long)token * 3 * width : y + token * stride;
@@ -302,7 +302,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
 
-    for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
+    for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
         Rows queries(q + first * LINE);
         float most[2] = {-1e30f, -1e30f}, sum[2] = {0.f, 0.f}, of[COLUMNS][4] = {};
         float s[2][4];
@@ -349,7 +349,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // y's queries, keys and values = their gradients before they were completed, of d_out; y, out, logs
 // and begun are as `attend` left them. Not so the prefix's keys and values: what each segment asks
 // of them goes to `asked` [segments, prefix, 2 width].
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
                     int prefix, float scaling, const T* out, const float* logs, const T* begun,
                     const T* d_out, float* asked, int width, long tokens) {
@@ -368,7 +368,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     auto of_out = [=](int token) { return d_out + (long)token * width; };
     fetch_rows(g, of_out, rows, rows.tile);
-    for (int row = rows.tile + threadIdx.x; row < padded; row += THREADS) {
+    for (int row = rows.tile + threadIdx.x; row < padded; row += blockDim.x) {
         float total = 0.f;
         long token = rows.token(row);
         if (row < rows.length) {
@@ -384,7 +384,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     fetched();
 
     float s[2][4], d[2][4];
-    for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
+    for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
         Rows queries(q + first * LINE), grads(g + first * LINE);
         float d_query[COLUMNS][4] = {};
         for (int tile = 0; tile <= first; tile += 16) {
@@ -403,7 +403,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         rotate_back(d_query, cosine, sine, first, rows);
         store(d_query, scaling, y, stride, first, rows.shared, rows);
     }
-    for (int first = threadIdx.x / 32 * 16; first < rows.length; first += THREADS / 2) {
+    for (int first = threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
         Rows keys(k + first * LINE), values(v + first * LINE);
         float d_key[COLUMNS][4] = {}, d_value[COLUMNS][4] = {};
         for (int tile = max(first, rows.tile); tile < rows.length; tile += 16) {
@@ -432,11 +432,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // y's keys and values of the prefix = the sum of what all segments asked of them.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     prefix_gradients(T* y, long stride, const float* asked, const int* bounds, int segments,
                      int prefix, int width) {
     long row = blockIdx.x;
-    int c = (blockIdx.y * THREADS + threadIdx.x) * 8;
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * 8;
     if (c >= 2 * width) return;
     float sum[8] = {};
     for (int segment = 0; segment < segments; ++segment) {

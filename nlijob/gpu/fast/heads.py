@@ -22,13 +22,15 @@ MOST_TOKENS = 128
 MOST_HEAD = 128
 MOST_SHARED_BYTES = 99 * 1024
 """Shared memory that a block may have on any GPU since Ampere."""
-THREADS = 128
 TILE = 16
 """Rows of a warp's matrices."""
+LEAST_WARPS, MOST_WARPS = 4, 6
+"""Of a block; more than these would have too few registers each."""
+WARP = 32
 SOURCE = Source(
     "attention.cu",
     {
-        "attend": "pl" + "pll" + "pppp" + "if" + "pppili",
+        "attend": "plp" + "pll" + "pppp" + "if" + "pppili",
         "attend_backward": "pl" + "ppp" + "if" + "ppppp" + "il",
         "prefix_gradients": "pl" + "pp" + "iii",
     },
@@ -77,10 +79,11 @@ class Attended:
 
 
 def forward(
-    y: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool, out: Tensor
+    y: Tensor, inner: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool, out: Tensor
 ) -> Attended:
-    """Attention of what y [tokens, 3 width + 3 rank or more] has first: query, key and value, side
-    by side, without bias and not rotated yet, then what an adapter's As made of the input.
+    """Attention of y [tokens, 3 width]: query, key and value, side by side, without bias and not
+    rotated yet, and of `inner` [tokens, 3 rank], as far apart: what an adapter's As made of the
+    same input.
 
     `b`: the adapter's Bs [3, width, rank], or None for none. `keep`: the way back follows, for
     which query, key and value are completed in place. `out` [tokens, width] is where it goes.
@@ -90,22 +93,21 @@ def forward(
         logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
         begun = y.new_empty(pack.shared, 3 * width) if keep else None
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
-        given = (*adapter, bias, *_angles(pack), out, logs, begun, width, len(y), int(keep))
+        to = (out, logs, begun, width, len(y), int(keep))
+        given = (inner, *adapter, bias, *_angles(pack), *to)
         _launch("attend", y, pack, width, rank, given, _shared_values(pack, rank))
         return Attended(out, logs, rank, begun)
-    heads = y[:, : 3 * width]
     if b is not None:
-        inner = y[:, 3 * width : 3 * (width + rank)].view(len(y), 3, rank).transpose(0, 1)
-        each = heads.view(len(y), 3, width).transpose(0, 1)
-        each.baddbmm_(inner, b.transpose(1, 2))
-    kernels.bias_rotate(heads, bias, pack.cosine, pack.sine, pack.head)
+        by_part = inner.view(len(y), 3, rank).transpose(0, 1)
+        y.view(len(y), 3, width).transpose(0, 1).baddbmm_(by_part, b.transpose(1, 2))
+    kernels.bias_rotate(y, bias, pack.cosine, pack.sine, pack.head)
     # .data: what the way back later writes over these values must not look like a fault
-    parts = heads.data.view(len(y), 3, -1, pack.head).unbind(1)
+    parts = y.data.view(len(y), 3, -1, pack.head).unbind(1)
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in parts)
         query, key, value = parts
-        to = (pack.bounds, pack.longest, pack.scaling, pack.prefix)
-        result = attend(query, key, value, *to)
+        of_pack: Any = (pack.bounds, pack.longest, pack.scaling, pack.prefix)
+        result = attend(query, key, value, *of_pack)
     out.copy_(result.detach().flatten(1))
     return Attended(out, graph=(result, parts) if keep else None)
 
@@ -121,15 +123,15 @@ def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
         given = (*_angles(pack), *had, grad, asked, width, len(y))
         _launch("attend_backward", y, pack, width, attended.rank, given, _shared_values_back(pack))
         if shared:
-            blocks = (shared, -(-2 * width // (THREADS * kernels.EIGHT)))
-            defined = _defined(pack, attended.rank)
+            threads, defined = LEAST_WARPS * WARP, _defined(pack, attended.rank)
+            blocks = (shared, -(-2 * width // (threads * kernels.EIGHT)))
             sums = (asked, pack.bounds, segments, shared, width)
-            SOURCE.launch("prefix_gradients", blocks, THREADS, y, y.stride(0), *sums, **defined)
+            SOURCE.launch("prefix_gradients", blocks, threads, y, y.stride(0), *sums, **defined)
         return
     assert attended.graph
     out, parts = attended.graph
     of_parts = torch.autograd.grad(out, parts, grad.view_as(out))
-    kernels.rotate_back(of_parts, pack.cosine, pack.sine, y[:, : 3 * width], pack.head)
+    kernels.rotate_back(of_parts, pack.cosine, pack.sine, y, pack.head)
 
 
 def _own_kernel_serves(y: Tensor, pack: Pack, rank: int) -> bool:
@@ -177,10 +179,18 @@ def _launch(
     """A block for each head of each segment, with so many values in shared memory."""
     blocks = (len(pack.bounds) - 1, width // pack.head)
     size, defined = _shared_bytes(pack, shared), _defined(pack, rank)
-    SOURCE.launch(name, blocks, THREADS, y, y.stride(0), *given, shared_bytes=size, **defined)
+    SOURCE.launch(
+        name, blocks, _threads(pack), y, y.stride(0), *given, shared_bytes=size, **defined
+    )
+
+
+def _threads(pack: Pack) -> int:
+    """A warp for each tile of queries that the longest row has of its own, where that may be."""
+    tiles = _tokens(pack) // TILE - pack.shared // TILE
+    return WARP * min(max(tiles, LEAST_WARPS), MOST_WARPS)
 
 
 def _defined(pack: Pack, rank: int) -> dict[str, int]:
     """What the kernels are compiled for."""
     half = pack.cosine.shape[1]
-    return {"HEAD": pack.head, "HALF": half, "RANK": rank, "THREADS": THREADS}
+    return {"HEAD": pack.head, "HALF": half, "RANK": rank, "MOST_THREADS": WARP * MOST_WARPS}

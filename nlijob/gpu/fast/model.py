@@ -59,16 +59,16 @@ class FastModel:
         done = {id(layer) for group in together for layer in group}
         groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
-        self._keeps_rows = bool(together)
+        self._decoder: phi.Decoder | None = None
         self._installed = Installed()
         self._recomputed: Recomputed | None = None
         there: dict[int, Tensor] = {}
         try:
             if together:
                 adapters = self.adapter.adapters[: len(together)]
-                decoder = phi.Decoder(loaded.model, adapters, loaded.compute_dtype)
-                decoder.install(self._installed)
-                there = decoder.dense
+                self._decoder = phi.Decoder(loaded.model, adapters, loaded.compute_dtype)
+                self._decoder.install(self._installed)
+                there = self._decoder.dense
             serve(self._installed, loaded.model, _single(self.adapter), dense, there)
             if recomputes:
                 base: Any = loaded.model.get_base_model()
@@ -111,7 +111,7 @@ class FastModel:
         if shape.prefix:
             inputs["shared_prefix"] = Prefix(shape.prefix, packed.bounds, shape.tokens)
         last = packed.last.long()
-        if self._keeps_rows:  # then no other token leaves the last layer
+        if self._decoder:  # then no other token leaves the last layer
             inputs["rows_to_keep"], last = last, torch.arange(len(last), device=last.device)
         with packed_attention(base.config):
             if self._head.label_tokens:
@@ -120,6 +120,10 @@ class FastModel:
                 hidden = base.base_model(**inputs).last_hidden_state
                 logits = classifier(base)(hidden[0, last])
         return logits.float()
+
+    def cost(self, tokens: int) -> float:
+        """What a pack of this size takes to compute, in no unit."""
+        return self._decoder.cost(tokens) if self._decoder else float(tokens)
 
     def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
         """[rows, classes] of rows, no gradient kept."""

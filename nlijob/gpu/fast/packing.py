@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -20,6 +20,10 @@ TOKEN_STEP = 16
 """Packs hold a multiple of this many tokens."""
 GRAPH_COST_TOKENS = 4_000
 """Tokens that a GPU could have computed while one more graph is captured."""
+MOST_BEYOND = 64
+"""Tokens more than needed that a pack may have where it takes less time."""
+LEAST_GAIN = 1.02
+"""A larger pack is taken where a smaller costs so many times as much: less may be chance."""
 LEAST_SAVED = 1 / 8
 """Share of their tokens that rows must have in common for a pack to hold it once."""
 FILLER_TOKEN = 0
@@ -146,31 +150,43 @@ def rounded(tokens: int) -> int:
 
 
 def token_counts(
-    totals: Sequence[int], graph_cost_tokens: int = GRAPH_COST_TOKENS
+    totals: Sequence[int],
+    graph_cost_tokens: int = GRAPH_COST_TOKENS,
+    cost: Callable[[int], float] = float,
 ) -> tuple[int, ...]:
     """The pack sizes, rising, that serve batches of these many tokens at the least cost.
 
-    Cost is every token computed, filling included, plus `graph_cost_tokens` for each size. A batch
-    takes the smallest size that holds it.
+    `cost`: of a pack of a size, in any unit. `graph_cost_tokens`: of each size, in tokens at the
+    rate of the best. A batch takes the smallest size that holds it.
     """
     uses = Counter(map(rounded, totals))
     sizes = sorted(uses)
+    tried = range(sizes[0], sizes[-1] + MOST_BEYOND + 1, TOKEN_STEP)
+    costs = {size: cost(size) for size in tried}
+    unit = min(costs[size] / size for size in tried)
+    serving = {}  # a size and the one to take for it
+    cheapest = tried[-1]
+    for size in reversed(tried):
+        if costs[size] < LEAST_GAIN * costs[cheapest]:
+            cheapest = size
+        serving[size] = cheapest
     # best[i]: least cost of serving the i smallest sizes, and where its largest pack begins.
-    best: list[tuple[int, int]] = [(0, 0)]
+    best: list[tuple[float, int]] = [(0, 0)]
     for end in range(1, len(sizes) + 1):
+        each = costs[serving[sizes[end - 1]]] / unit
         choices = (
             (
                 best[begin][0]
                 + graph_cost_tokens
-                + sizes[end - 1] * sum(uses[size] for size in sizes[begin:end]),
+                + each * sum(uses[size] for size in sizes[begin:end]),
                 begin,
             )
             for begin in range(end)
         )
         best.append(min(choices))
-    chosen: list[int] = []
+    chosen: set[int] = set()
     end = len(sizes)
     while end:
-        chosen.append(sizes[end - 1])
+        chosen.add(serving[sizes[end - 1]])
         end = best[end][1]
-    return tuple(reversed(chosen))
+    return tuple(sorted(chosen))

@@ -1,18 +1,19 @@
 """Decoder layers with attention and MLP side by side, as few large products and a kernel for all
 that lies between two of them.
 
-    y = norm(x) [W_q W_k W_v A W_1]'       A, B: LoRA on query, key and value (Hu et al., 2021)
+    y = norm(x) [A W_q W_k W_v W_1]'       A, B: LoRA on query, key and value (Hu et al., 2021)
     attended = attention(y's q, k, v + inner B')                            inner: y's part of A
     z = attended [W_o A_o]'                A_o, B_o: LoRA on the attention's output, where it is
     x = x + z + [gelu(y's part of W_1), z's part of A_o] [W_2 B_o]'
 
-The adapter's matrices lie beside the base's, so that one product gives both; backward, Bs lie
-beside their rows in the same way. Biases are added on the way. Everything is in the compute dtype;
-sums along a row are in float32.
+The adapter's matrices lie beside the base's, so that one product gives both; As lie behind them
+once more, as backward their gradient comes after the others'. Biases are added on the way.
+Everything is in the compute dtype; sums along a row are in float32.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ from torch import Tensor, nn
 from nlijob.gpu.fast import heads, kernels
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.heads import Pack
+
+TIMED_LAYERS = 4
+"""More than a GPU's cache holds the weights of."""
+TIMES = 3
 
 
 @dataclass(frozen=True)
@@ -37,24 +42,29 @@ class Sizes:
     """`rank`, or 0 where the attention's output has no adapter."""
 
     @property
-    def heads(self) -> slice:
-        """Query, key and value."""
-        return slice(3 * self.width)
-
-    @property
     def inner(self) -> slice:
         """What As make of the input."""
-        return slice(3 * self.width, 3 * (self.width + self.rank))
+        return slice(3 * self.rank)
+
+    @property
+    def heads(self) -> slice:
+        """Query, key and value."""
+        return slice(self.inner.stop, self.inner.stop + 3 * self.width)
 
     @property
     def up(self) -> slice:
         """The MLP's first product."""
-        return slice(3 * (self.width + self.rank), self.of_y)
+        return slice(self.heads.stop, self.heads.stop + self.wide)
+
+    @property
+    def asked(self) -> slice:
+        """The gradient of `inner`."""
+        return slice(self.up.stop, self.of_y)
 
     @property
     def of_y(self) -> int:
         """All of them."""
-        return 3 * (self.width + self.rank) + self.wide
+        return 6 * self.rank + 3 * self.width + self.wide
 
 
 class Weights:
@@ -67,8 +77,8 @@ class Weights:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(s.layers, *shape, device=device, dtype=dtype)
 
-        self.first = zeros(s.of_y, s.width + 3 * s.rank)
-        """Rows as the columns of `y`; columns: the input's, then B's, each beside its own rows."""
+        self.first = zeros(s.of_y, s.width)
+        """Rows as the columns of `y`: forward from its beginning, backward to its end."""
         self.out = zeros(s.width + s.out_rank, s.width)
         """Rows: W_o, A_o."""
         self.down = zeros(s.width, s.wide + s.out_rank)
@@ -77,22 +87,17 @@ class Weights:
         self.up_bias = zeros(s.wide)
         self.residual_bias = zeros(s.width)
         """That of W_o and of W_2."""
-        row = self.first.stride(1)
-        self.a = self.first[:, s.inner, : s.width]
+        self.a = self.first[:, s.inner]
         """[layers, 3 rank, width], within `first`."""
-        self.b = self.first.as_strided(
-            (s.layers, 3, s.width, s.rank),
-            (self.first.stride(0), s.width * row + s.rank, row, 1),
-            s.width,
-        )
-        """[layers, 3, width, rank], within `first`."""
+        self.b = zeros(3, s.width, s.rank)
 
     @torch.no_grad()
     def place(self, leaves: Sequence[Tensor]) -> None:
         """Lay an adapter beside the base weights: A, B [3 layers, ...], then A_o, B_o."""
         s = self.sizes
         self.a.copy_(leaves[0].view_as(self.a))
-        self.b.copy_(leaves[1].view_as(self.b))
+        self.first[:, s.asked].copy_(self.a)
+        self.b = leaves[1].view_as(self.b)
         if s.out_rank:
             self.out[:, s.width :].copy_(leaves[2])
             self.down[:, :, s.wide :].copy_(leaves[3])
@@ -156,13 +161,13 @@ def forward(
         to = (room.x[at], normed, room.stats[at])
         kernels.residual_norm(room.x[before], z, bias, norm.weight, norm.bias, norm.eps, *to)
         is_last = number == s.layers - 1
-        needed = slice(s.up.start) if is_last else slice(s.of_y)
-        torch.mm(normed, first[needed, : s.width].t(), out=y[:, needed])
+        needed = slice(s.heads.stop if is_last else s.up.stop)
+        torch.mm(normed, first[needed].t(), out=y[:, needed])
         if room.dropout:
             _drop_input(w, number, normed, y, room, at)
         b = w.b[number] if adapted else None
         bias, out = w.heads_bias[number], room.out[at]
-        attended = heads.forward(y, b, bias, pack, room.keep, out)
+        attended = heads.forward(y[:, s.heads], y[:, s.inner], b, bias, pack, room.keep, out)
         if room.keep:
             room.attended.append(attended)
         given = attended.out
@@ -173,7 +178,7 @@ def forward(
             wide = room.wide[at, :, : s.wide + columns - s.width]
             _leave(w, number, attended.out, given, y[:, s.up], wide, both)
     rows = pack.last
-    up = normed[rows] @ first[s.up, : s.width].t()
+    up = normed[rows] @ first[s.up].t()
     wide, both = up.new_empty(len(rows), s.wide + columns - s.width), both[: len(rows)]
     at_rows = attended.out[rows]
     room.last = Last(up, wide, at_rows if given is attended.out else given[rows])
@@ -215,14 +220,13 @@ def backward(
     residuals = grad.new_empty(s.layers - 1, tokens, s.width + s.out_rank)  # and of attended A_o'
     at_last = grad.new_empty(len(grad), s.width + s.out_rank)
     at_last[:, : s.width].copy_(grad)
-    inputs = grad.new_empty(s.layers, tokens, s.width + 3 * s.rank)  # of normed, and of inner
     d_wide = grad.new_empty(tokens, s.wide + s.out_rank)
 
     def spread(of_rows: Tensor) -> Tensor:
         return of_rows.new_zeros(tokens, s.width).index_add_(0, pack.last, of_rows)
 
     for number in reversed(range(s.layers)):
-        y, first, is_last = room.y[number], w.first[number], number == s.layers - 1
+        y, is_last = room.y[number], number == s.layers - 1
         both, up = (at_last, last.up) if is_last else (residuals[number], y[:, s.up])
         g, d_inner_out = both[:, : s.width], both[:, s.width :]
         if number:
@@ -233,25 +237,36 @@ def backward(
         d_attended = _through_out(w.out[number], both, room, number, pack.last if is_last else None)
         if is_last:
             g, d_attended = spread(g), spread(d_attended)
-        heads.backward(room.attended[number], d_attended, y, pack)
-        d_normed, d_inner = inputs[number, :, : s.width], inputs[number, :, s.width :]
+        of_heads, d_inner = y[:, s.heads], y[:, s.asked]
+        heads.backward(room.attended[number], d_attended, of_heads, pack)
+        each = of_heads.view(tokens, 3, s.width).transpose(0, 1)
+        torch.bmm(each, w.b[number], out=d_inner.view(tokens, 3, s.rank).transpose(0, 1))
         if number == 0:
-            torch.mm(y[:, s.heads], first[s.heads, s.width :], out=d_inner)
             break
-        torch.mm(y[:, s.heads], first[s.heads], out=inputs[number])
-        if is_last:
-            d_normed.index_add_(0, pack.last, up @ first[s.up, : s.width])
-        else:
-            d_normed.addmm_(up, first[s.up, : s.width])
-        if room.dropout:
-            each = d_inner.view(tokens, 3, s.rank).transpose(0, 1)
-            through = torch.bmm(each, w.a[number].view(3, s.rank, s.width))
-            kernels.add_kept(d_normed, through, room.masks[number, :3], room.scale)
-        else:
-            d_normed.addmm_(d_inner, w.a[number])
+        d_normed = _through_first(w, y, room, number, pack.last)
         x, stats, into = room.x[number], room.stats[number], residuals[number - 1, :, : s.width]
         kernels.norm_backward(x, stats, norms[number].weight, d_normed, g, into)
-    return [*_head_gradients(s, room, inputs), *_out_gradients(s, room, residuals, at_last)]
+    return [*_head_gradients(s, room), *_out_gradients(s, room, residuals, at_last)]
+
+
+def _through_first(w: Weights, y: Tensor, room: Room, number: int, rows: Tensor) -> Tensor:
+    """The gradient of the normed input, from those of `y`'s parts, which lie in y; the last layer
+    has that of the MLP's for some rows alone."""
+    s, first = w.sizes, w.first[number]
+    is_last = number == s.layers - 1
+    last_part = s.heads if is_last else s.up if room.dropout else s.asked
+    parts = slice(s.heads.start, last_part.stop)
+    d_normed = y[:, parts] @ first[parts]
+    if is_last:
+        assert room.last
+        d_normed.index_add_(0, rows, room.last.up @ first[s.up])
+    if room.dropout:
+        each = y[:, s.asked].view(len(y), 3, s.rank).transpose(0, 1)
+        through = torch.bmm(each, w.a[number].view(3, s.rank, s.width))
+        kernels.add_kept(d_normed, through, room.masks[number, :3], room.scale)
+    elif is_last:
+        d_normed.addmm_(y[:, s.asked], w.a[number])
+    return d_normed
 
 
 def _through_out(out: Tensor, both: Tensor, room: Room, number: int, rows: Tensor | None) -> Tensor:
@@ -266,17 +281,18 @@ def _through_out(out: Tensor, both: Tensor, room: Room, number: int, rows: Tenso
     return grad
 
 
-def _head_gradients(s: Sizes, room: Room, inputs: Tensor) -> list[Tensor]:
+def _head_gradients(s: Sizes, room: Room) -> list[Tensor]:
     """Those of A and B, of all layers at once, as a layer's own are small products."""
-    d_a = inputs.new_empty(s.layers, 3, s.rank, s.width)
-    d_b = inputs.new_empty(s.layers, 3, s.width, s.rank)
-    inner, d_inner = room.y[:, :, s.inner], inputs[:, :, s.width :]
+    y = room.y
+    d_a = y.new_empty(s.layers, 3, s.rank, s.width)
+    d_b = y.new_empty(s.layers, 3, s.width, s.rank)
+    of_heads, inner, d_inner = y[:, :, s.heads], y[:, :, s.inner], y[:, :, s.asked]
     for part in range(3):
         ranks = slice(part * s.rank, (part + 1) * s.rank)
         columns = slice(part * s.width, (part + 1) * s.width)
         given = room.dropped[:, part] if room.dropout else room.normed
         torch.bmm(d_inner[:, :, ranks].transpose(1, 2), given, out=d_a[:, part])
-        torch.bmm(room.y[:, :, columns].transpose(1, 2), inner[:, :, ranks], out=d_b[:, part])
+        torch.bmm(of_heads[:, :, columns].transpose(1, 2), inner[:, :, ranks], out=d_b[:, part])
     return [d_a.flatten(0, 1), d_b.flatten(0, 1)]
 
 
@@ -294,3 +310,31 @@ def _out_gradients(s: Sizes, room: Room, residuals: Tensor, at_last: Tensor) -> 
     torch.mm(at_last[:, s.width :].t(), room.last.given, out=d_a[-1])
     torch.mm(at_last[:, : s.width].t(), room.last.wide[:, s.wide :], out=d_b[-1])
     return [d_a, d_b]
+
+
+def product_seconds(weights: Weights, tokens: int) -> float:
+    """What the products of some layers, there and back, take on a GPU for a pack of this size."""
+    s, w = weights.sizes, weights
+    x = torch.linspace(-1, 1, tokens * s.width, device=w.out.device).view(tokens, s.width)
+    x = x.to(w.out.dtype)
+    y, wide = x.new_empty(tokens, s.of_y), x.new_zeros(tokens, s.wide + s.out_rank)
+    both, through = x.new_empty(tokens, s.width + s.out_rank), torch.empty_like(x)
+
+    def work() -> None:
+        for number in range(min(TIMED_LAYERS, s.layers)):
+            first, out, down = w.first[number], w.out[number], w.down[number]
+            torch.mm(x, first[: s.up.stop].t(), out=y[:, : s.up.stop])
+            torch.mm(x, out.t(), out=both)
+            both[:, : s.width].addmm_(wide, down.t())
+            torch.mm(x, down, out=wide)
+            torch.mm(both, out, out=through)
+            torch.mm(y[:, s.heads.start : s.up.stop], first[s.heads.start : s.up.stop], out=through)
+
+    work()
+    moments = [torch.cuda.Event(enable_timing=True) for _ in range(TIMES + 1)]  # type: ignore[no-untyped-call]
+    moments[0].record()
+    for moment in moments[1:]:
+        work()
+        moment.record()
+    moments[-1].synchronize()
+    return float(min(a.elapsed_time(b) for a, b in itertools.pairwise(moments))) / 1000

@@ -128,6 +128,13 @@ class Decoder:
             return hidden
         return self.forward(x, pack, Room(self._weights.sizes, x, False, dropout), adapted)
 
+    def cost(self, tokens: int) -> float:
+        """What a pack of this size takes, in no unit: as measured on a GPU, where more tokens may
+        take less time."""
+        if self._weights.out.is_cuda:
+            return parallel.product_seconds(self._weights, tokens)
+        return float(tokens)
+
     def forward(self, x: Tensor, pack: Pack, room: Room, adapted: bool) -> Tensor:
         """What `parallel.forward` computes with the adapter as it is now."""
         if adapted:

@@ -21,7 +21,6 @@ from torch.nn import functional
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import (
-    GRAPH_COST_TOKENS,
     PackShape,
     packed_tokens,
     rounded,
@@ -90,7 +89,7 @@ class GraphTrainer:
             lr=self._rate,
             weight_decay=course.config.weight_decay,
             fused=True,
-            capturable=device.type == "cuda",
+            capturable=self._captures,
         )
         # captured with the rest: its scale lies on the device and is read nowhere else
         self._scaler = loss_scaler(loaded)
@@ -121,15 +120,24 @@ class GraphTrainer:
         """See `nlijob.gpu.training.Trainer`."""
         step = self._state["step"]
         moments = {n: {**of, "step": step.clone()} for n, of in self._moments().items()}
-        return {"optimizer": moments, "scaler": self._scaler.state_dict(), "step": self._step}
+        return {
+            "optimizer": moments,
+            "scaler": self._scaler.state_dict(),
+            "step": self._step,
+            "token_counts": self.token_counts,
+        }
 
-    @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """See `nlijob.gpu.training.Trainer`. In place: graphs know tensors by where they are."""
-        for number, moments in self._moments().items():
-            for name, values in moments.items():
-                values.copy_(state["optimizer"][number][name])
-        self._state["step"].copy_(state["optimizer"][0]["step"])
+        counts = tuple(state.get("token_counts", ()))  # the plain loop has none
+        if self._captures and counts and counts != self.token_counts:
+            self.token_counts = counts  # measured anew they may be others, which round otherwise
+            self._capture()
+        with torch.no_grad():
+            for number, moments in self._moments().items():
+                for name, values in moments.items():
+                    values.copy_(state["optimizer"][number][name])
+            self._state["step"].copy_(state["optimizer"][0]["step"])
         if state["scaler"]:  # none where the run began on a GPU that needed no scaling
             self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
@@ -155,15 +163,19 @@ class GraphTrainer:
 
     def _token_counts(self) -> tuple[int, ...]:
         """The sizes of pack that the whole training is served with."""
-        return token_counts(
-            [
-                self._tokens(part)
-                for epoch in range(1, self._course.config.epochs + 1)
-                for rows in self._course.batches(epoch)
-                for part in self._course.micro_batches(rows, self._size)
-            ],
-            GRAPH_COST_TOKENS if self._loaded.device.type == "cuda" else 0,
-        )
+        totals = [
+            self._tokens(part)
+            for epoch in range(1, self._course.config.epochs + 1)
+            for rows in self._course.batches(epoch)
+            for part in self._course.micro_batches(rows, self._size)
+        ]
+        if not self._captures:
+            return token_counts(totals, graph_cost_tokens=0)
+        return token_counts(totals, cost=self._fast.cost)
+
+    @property
+    def _captures(self) -> bool:
+        return self._loaded.device.type == "cuda"
 
     def _tokens(self, rows: Sequence[Encoded]) -> int:
         return packed_tokens([row.length for row in rows], self.prefix)
@@ -235,13 +247,13 @@ class GraphTrainer:
         self._rate.fill_(rate)
         self._replay_update()
         self._step += 1
-        figures = torch.empty(3, pin_memory=self._loaded.device.type == "cuda")
+        figures = torch.empty(3, pin_memory=self._captures)
         figures.copy_(self._figures, non_blocking=True)
         return _Launched(self._step, rate, len(rows), figures, began, self._mark())
 
     def _mark(self) -> Any:
         """A moment of the device's time."""
-        if self._loaded.device.type != "cuda":
+        if not self._captures:
             return _HostMoment(time.monotonic())
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()

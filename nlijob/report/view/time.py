@@ -84,8 +84,13 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
             reason = f"{reason}; {weights[plan.base_weights]}"
         return (Fact("way of computing", "plain loop", reason + again),)
     ways = {"graph": "CUDA graphs on packed rows", "packed": "packed rows"}
+    shared = f"; the {plan.shared_prefix} tokens that all rows begin with are computed once a step"
     return (
-        Fact("way of computing", ways[plan.way], weights[plan.base_weights] + again),
+        Fact(
+            "way of computing",
+            ways[plan.way],
+            weights[plan.base_weights] + again + (shared if plan.shared_prefix else ""),
+        ),
         Fact(
             "checked against the plain loop",
             percent(plan.logits_difference or 0.0, 2),

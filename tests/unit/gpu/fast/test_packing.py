@@ -89,3 +89,18 @@ def test_every_batch_finds_a_pack_that_holds_it() -> None:
 def test_a_size_is_captured_where_its_use_repays_it() -> None:
     assert token_counts([64] + [480] * 100, graph_cost_tokens=1000) == (480,)
     assert token_counts([64] * 10 + [480] * 100, graph_cost_tokens=1000) == (64, 480)
+
+
+def test_a_larger_pack_is_taken_where_it_takes_less_time() -> None:
+    slow = {304: 9.9, 320: 10.7}
+
+    def cost(tokens: int) -> float:
+        return slow.get(tokens, 6 + tokens / 120)  # 336: 8.8
+
+    assert token_counts([300, 310, 330], 0, cost) == (336,)
+    assert token_counts([250, 310], 0, cost) == (256, 336)
+    assert token_counts([310], 0) == (320,)
+
+
+def test_a_difference_that_may_be_chance_takes_no_larger_pack() -> None:
+    assert token_counts([300], 0, {304: 1.01, 320: 1.0, 336: 1.1, 352: 1.2, 368: 1.3}.get) == (304,)  # type: ignore[arg-type]
