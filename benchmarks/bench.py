@@ -2,8 +2,8 @@
 
 On a GPU, phi-2's geometry with random weights, made in a temporary folder; without one, the demo's
 model. Rows are the demo's, or `--rows`. Dropout is off, so that the ways do the same steps; one
-line has the recipe's. Prints a table; writes the figures as JSON, and as a chart with each way's
-loss curve.
+line has the recipe's. Where rows begin alike, another has the prompt's task behind the row, so that
+they do not. Prints a table; writes the figures as JSON, and as a chart with each way's loss curve.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import gc
 import importlib.metadata
 import importlib.util
 import json
+import math
 import sys
 import tempfile
 import time
@@ -32,7 +33,7 @@ from benchmarks import step_profile
 from nlijob.config import JobConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
-from nlijob.gpu.fast.model import FastModel
+from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
@@ -52,7 +53,10 @@ PHI_2 = {
     "partial_rotary_factor": 0.4,
 }
 """microsoft/phi-2's configuration, as far as it sets sizes."""
+MAX_LENGTH = 2048
 EPOCH_OF_WARM_SPEED = 2
+OTHER_STEPS = ("with dropout", "no shared prefix")
+"""Ways whose losses are not the plain loop's."""
 MATRIX = 8192
 TRAINED_FLOPS, SCORED_FLOPS = 4, 2
 """Operations a weight and token: forward, and backward to the inputs alone (weights are frozen)."""
@@ -85,6 +89,30 @@ class Bench:
         changed = dataclasses.replace(self.config.lora, dropout=self.recipe_dropout)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, lora=changed))
 
+    def with_task_behind(self) -> Bench:
+        """The same with a prompt of the same lines, of which the row's own come first."""
+        lines = self.config.prompt.template.split("\n")
+        fields = [number for number, line in enumerate(lines) if "{" in line]
+        begin, end = fields[0], fields[-1] + 1
+        template = "\n".join([*lines[begin:end], *lines[:begin], *lines[end:]])
+        prompt = dataclasses.replace(self.config.prompt, template=template)
+        examples = [row.example for row in self.rows]
+        head = CausalHead(self.tokenizer, prompt, MAX_LENGTH, examples)
+        return dataclasses.replace(
+            self,
+            config=dataclasses.replace(self.config, prompt=prompt),
+            head=head,
+            rows=head.encode("train", examples),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """That a way computes for a row on average, padding apart."""
+
+    training: float
+    scoring: float
+
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
@@ -99,6 +127,7 @@ class Figures:
     training_peak_bytes: int | None
     losses: list[float]
     """Of the first steps, or the first epoch."""
+    tokens: Tokens
     scoring_examples_per_s: float | None = None
     scoring_peak_bytes: int | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -151,7 +180,7 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
     examples = [
         Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"]) for i in chosen
     ]
-    head = CausalHead(tokenizer, config.prompt, 2048, examples)
+    head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
     encoded = head.encode("train", examples)
     dropout = load_config(recipe).lora.dropout
     return Bench(model_dir, config, tokenizer, head, encoded, device, dropout)
@@ -172,18 +201,22 @@ def _random_phi_2(folder: Path, device: torch.device) -> Path:
 
 def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
     weights = _linear_weights(bench)
-    tokens = sum(row.length for row in bench.rows) / len(bench.rows)
     rate = _matrix_rate(bench.device)
     measured = {}
     for name, way in ways.items():
         figures = way()
         measured[name] = {
             **dataclasses.asdict(figures),
+            "takes_the_same_steps": not name.endswith(OTHER_STEPS),
             "share_of_matrix_rate_training": _share(
-                figures.training_examples_per_s, weights * tokens * TRAINED_FLOPS, rate
+                figures.training_examples_per_s,
+                weights * figures.tokens.training * TRAINED_FLOPS,
+                rate,
             ),
             "share_of_matrix_rate_scoring": _share(
-                figures.scoring_examples_per_s, weights * tokens * SCORED_FLOPS, rate
+                figures.scoring_examples_per_s,
+                weights * figures.tokens.scoring * SCORED_FLOPS,
+                rate,
             ),
         }
         gc.collect()
@@ -199,7 +232,7 @@ def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
         },
         "cuda": torch.version.cuda,
         "rows": len(bench.rows),
-        "mean_tokens": tokens,
+        "mean_tokens": _mean_tokens(bench),
         "batch_size": bench.config.train.batch_size,
         "scoring_batch_size": bench.config.eval.batch_size,
         "lora": dataclasses.asdict(bench.config.lora),
@@ -224,6 +257,8 @@ def _ways(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Way]
         yield f"{fast}, 4-bit weights", lambda: _four_bit_way(bench)
     yield fast, lambda: _chosen_way(bench)
     yield f"{fast}, with dropout", lambda: _chosen_way(bench.with_dropout())
+    if shape_of(bench.rows).prefix:
+        yield f"{fast}, no shared prefix", lambda: _chosen_way(bench.with_task_behind())
     if importlib.util.find_spec("trl"):
         yield from _trl_ways(bench, options.trl_steps)
     else:
@@ -266,6 +301,7 @@ def _trl_ways(bench: Bench, steps: int) -> Iterator[tuple[str, Way]]:
             training_examples_per_s_with_warm_up=None,
             training_peak_bytes=_peak(bench.device),
             losses=trial.losses,
+            tokens=Tokens(_mean_tokens(bench), _mean_tokens(bench)),
             settings=settings,
         )
 
@@ -308,9 +344,28 @@ def _figures(
         else None,
         training_peak_bytes=training_peak,
         losses=losses,
+        tokens=_tokens(bench, trainer),
         scoring_examples_per_s=scored.examples_per_s,
         scoring_peak_bytes=_peak(bench.device),
     )
+
+
+def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
+    whole = _mean_tokens(bench)
+    if not isinstance(trainer, GraphTrainer):
+        return Tokens(whole, whole)
+    count = len(bench.rows)
+    train, scored = bench.config.train.batch_size, bench.config.eval.batch_size
+    packs = math.ceil(count / train)
+    by_length = sorted(bench.rows, key=lambda row: row.length)
+    batches = [by_length[start : start + scored] for start in range(0, count, scored)]
+    saved = sum(shape_of(rows).prefix * (len(rows) - 1) for rows in batches)
+    return Tokens(whole - trainer.prefix * (count - packs) / count, whole - saved / count)
+
+
+def _mean_tokens(bench: Bench) -> float:
+    """Of a row."""
+    return sum(row.length for row in bench.rows) / len(bench.rows)
 
 
 def _peak(device: torch.device) -> int | None:
@@ -391,7 +446,7 @@ def _plot(report: dict[str, Any], path: Path) -> None:
         share = way["share_of_matrix_rate_training"]
         beside = f" {_speed(way):.0f}" + (f" ({share:.0%})" if share else "")
         speeds.annotate(beside, (_speed(way), bar.get_y() + bar.get_height() / 2), va="center")
-        if "dropout" not in name:  # its steps are others
+        if way["takes_the_same_steps"]:
             losses = way["losses"]
             style = {"lw": width, "color": bar.get_facecolor(), "label": name}
             curves.plot(range(1, len(losses) + 1), losses, **style)

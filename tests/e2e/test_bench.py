@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from benchmarks.bench import Bench
+from nlijob.config import load_config
+from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.gpu.fast.model import shape_of
+from nlijob.gpu.heads import CausalHead
+from nlijob.gpu.model import read_tokenizer
+from nlijob.records import Example
+from nlijob.subset import read_rows
 from tests import jobs
 
 OURS = {"plain loop", "packed rows", "packed rows, with dropout"}
@@ -87,3 +96,18 @@ def test_each_way_takes_the_plain_loops_steps(ways: dict[str, Any], name: str) -
     expected = ways["plain loop"]["losses"]
     # TRL holds the adapters in bfloat16
     assert ways[name]["losses"][: len(expected)] == pytest.approx(expected, rel=1e-3)
+
+
+def test_with_the_task_behind_the_row_rows_have_no_prefix() -> None:
+    config = load_config("phi2", {"model.device": "cpu"})
+    tokenizer = read_tokenizer(config, MODEL_DIR)
+    rows = read_rows(DATA_DIR / "validation.jsonl")[:9]
+    examples = [Example(i, r["premise"], r["hypothesis"], 0) for i, r in enumerate(rows)]
+    head = CausalHead(tokenizer, config.prompt, 512, examples)
+    encoded = head.encode("train", examples)
+    bench = Bench(MODEL_DIR, config, tokenizer, head, encoded, torch.device("cpu"), 0.0)
+    other = bench.with_task_behind()
+    assert shape_of(bench.rows).prefix > 20
+    assert shape_of(other.rows).prefix == 0
+    lengths = [sum(row.length for row in of.rows) for of in (bench, other)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.02)

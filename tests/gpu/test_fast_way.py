@@ -263,6 +263,51 @@ def test_the_classification_head_trains_in_graphs(
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=3e-2, abs=1e-2)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("times", "options"),
+    [(1, EACH), (1, TOGETHER), (6, TOGETHER), (1, {"train__gradient_checkpointing": True})],
+    ids=["each", "together", "long", "recomputed"],
+)
+def test_rows_that_begin_alike_train_as_in_the_plain_loop(
+    tokenizer: Any,
+    new_model: NewModel,
+    examples: list[Example],
+    dtype: str,
+    times: int,
+    options: dict[str, Any],
+) -> None:
+    task = " A text is given and a claim is made. Say whether the text shows the claim to be true."
+    template = times * task + config().prompt.template
+    ways = [
+        config(train__speed=speed, model__compute_dtype=dtype, prompt__template=template, **options)
+        for speed in ("plain", "graph")
+    ]
+    head = CausalHead(tokenizer, ways[0].prompt, 256, examples)
+    alike = head.encode("train", examples)
+    engines = [Engine(new_model(job), head, job, alike) for job in ways]
+    expected, got = (torch.tensor([s.loss for s in steps(engine, 2)]) for engine in engines)
+    assert engines[1].plan().way == "graph"
+    assert engines[1].plan().shared_prefix > 20 * times
+    difference = (got - expected).abs() / expected
+    assert difference.mean() < (1e-3 if dtype == "float32" else 2e-2), difference
+
+
+def test_a_resumed_run_keeps_the_sizes_of_packs(
+    new_model: NewModel, head: Head, rows: list[Encoded]
+) -> None:
+    job = config(train__speed="graph", **TOGETHER)
+    first = Engine(new_model(job), head, job, rows).trainer()
+    list(first.epoch(1))
+    state = checkpoints.on_host(first.state())
+    more = [count + 16 for count in state["token_counts"]]
+    loaded = new_model(job)
+    second = Engine(loaded, head, job, rows).trainer()
+    second.restore({**state, "token_counts": more})
+    assert second.state()["token_counts"] == tuple(more)
+    assert all(torch.isfinite(torch.tensor([s.loss for s in second.epoch(2)])))
+
+
 @layers
 def test_float16_losses_follow_the_plain_loops(
     new_model: NewModel, head: Head, rows: list[Encoded], targets: dict[str, Any]
