@@ -27,9 +27,7 @@ from nlijob.rundir import RunDir, write_record
 
 PROJECT_ROOT = Path(__file__).parent.parent
 POLL_S = 0.1
-STOP_GRACE_S = 20.0
-"""Time the GPU side has to end. Upload and notice may take 2 s each after it, so that the job ends
-in 25 s, below the 30 s that container schedulers commonly give it."""
+STOP_GRACE_S = stopping.GRACE_S
 LOG_TAIL_LINES = 15
 
 

@@ -10,10 +10,16 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
+from nlijob.errors import ExitCode
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+GRACE_S = 20.0
+"""Time the GPU side has to end. Upload and notice may take 2 s each after it, so that the job ends
+in 25 s, below the 30 s that container schedulers commonly give it."""
 
 
 class Stopped(BaseException):
@@ -46,17 +52,23 @@ def held_back() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def stop_when_closed(descriptor: int) -> threading.Event:
+def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Event:
     """Stop this process when `descriptor` reads end of file; what it reads first sets the event.
 
-    The parent holds the other end, so however it ends, even killed, no orphan stays behind.
+    The parent holds the other end, so however it ends, even killed, no orphan stays behind. Until
+    the event there is nothing to lose, and the process ends at once; then it has `grace_s`, as
+    Stopped may come to nothing: it is lost where it is raised in a callback of the interpreter's
+    own, as those of imports are.
     """
     told = threading.Event()
 
     def wait() -> None:
         while os.read(descriptor, 1):
             told.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        if told.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(grace_s)
+        os._exit(ExitCode.STOPPED)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
     return told

@@ -81,6 +81,31 @@ def test_the_end_of_the_lifeline_stops_the_process() -> None:
         assert last_words(process) == "stopped by SIGTERM\n"
 
 
+def test_before_it_is_told_anything_the_process_ends_at_once() -> None:
+    with started("stopping.stop_when_closed(0)") as process:
+        assert process.stdin
+        process.stdin.close()
+        process.stdin = None
+        assert last_words(process) == ""
+        assert process.returncode == 75
+
+
+def test_a_stop_that_is_lost_ends_the_process_all_the_same() -> None:
+    lost = """stopping.stop_when_closed(0, grace_s=0.3)
+    class Lost:
+        def __del__(self):
+            print("ready", flush=True)
+            time.sleep(30)
+    Lost()"""
+    with started(lost) as process:
+        assert process.stdin
+        process.stdin.write("go")
+        process.stdin.close()
+        process.stdin = None
+        assert last_words(process) == "ready\n"  # it went on behind what lost the stop
+        assert process.returncode == 75
+
+
 def test_what_comes_through_the_lifeline_is_told() -> None:
     start = "told = stopping.stop_when_closed(0); print('ready', flush=True); told.wait()"
     with started(start) as process:
