@@ -67,7 +67,7 @@ def attend(
     bounds: Tensor,
     longest: int,
     scaling: float | None,
-    prefix: Prefix | None = None,
+    prefix: Prefix | None,
 ) -> Tensor:
     """[tokens, heads, width] each -> the same: causal attention within each segment of a pack and
     to the prefix before it. `longest`: no segment is longer, with the prefix."""

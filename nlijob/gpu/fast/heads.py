@@ -106,8 +106,7 @@ def forward(
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in parts)
         query, key, value = parts
-        of_pack: Any = (pack.bounds, pack.longest, pack.scaling, pack.prefix)
-        result = attend(query, key, value, *of_pack)
+        result = attend(query, key, value, pack.bounds, pack.longest, pack.scaling, pack.prefix)
     out.copy_(result.detach().flatten(1))
     return Attended(out, graph=(result, parts) if keep else None)
 

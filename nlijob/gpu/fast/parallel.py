@@ -89,7 +89,8 @@ class Weights:
         """That of W_o and of W_2."""
         self.a = self.first[:, s.inner]
         """[layers, 3 rank, width], within `first`."""
-        self.b = zeros(3, s.width, s.rank)
+        self.b: Tensor
+        """[layers, 3, width, rank], where the adapter has it."""
 
     @torch.no_grad()
     def place(self, leaves: Sequence[Tensor]) -> None:
@@ -97,7 +98,7 @@ class Weights:
         s = self.sizes
         self.a.copy_(leaves[0].view_as(self.a))
         self.first[:, s.asked].copy_(self.a)
-        self.b = leaves[1].view_as(self.b)
+        self.b = leaves[1].view(s.layers, 3, s.width, s.rank)
         if s.out_rank:
             self.out[:, s.width :].copy_(leaves[2])
             self.down[:, :, s.wide :].copy_(leaves[3])
@@ -250,8 +251,8 @@ def backward(
 
 
 def _through_first(w: Weights, y: Tensor, room: Room, number: int, rows: Tensor) -> Tensor:
-    """The gradient of the normed input, from those of `y`'s parts, which lie in y; the last layer
-    has that of the MLP's for some rows alone."""
+    """The gradient of the normed input, from those of y's parts, which lie in y; the last layer has
+    the MLP's for some rows alone."""
     s, first = w.sizes, w.first[number]
     is_last = number == s.layers - 1
     last_part = s.heads if is_last else s.up if room.dropout else s.asked

@@ -15,7 +15,8 @@ class Prefix:
     """The first tokens of a pack's first segment, which all other segments go on behind.
 
     Causal attention never looks ahead, so what the prefix's tokens come to is the same in every
-    row. Their gradient is the sum of what all rows ask of them.
+    row. Their gradient is the sum of what all rows ask of them. Dropout draws for them once, where
+    each row by itself would draw anew.
     """
 
     tokens: int
