@@ -225,11 +225,7 @@ def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
     return {
         "date": _today(),
         "device": _device_name(bench.device),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("torch", "transformers", "peft", "bitsandbytes", "trl")
-            if importlib.util.find_spec(name)
-        },
+        "versions": _versions(),
         "cuda": torch.version.cuda,
         "rows": len(bench.rows),
         "mean_tokens": _mean_tokens(bench),
@@ -418,13 +414,23 @@ def _profile(bench: Bench, out: Path) -> None:
     engine = Engine(_fresh(bench), bench.head, bench.config, bench.rows)
     trainer = engine.trainer()
     list(trainer.epoch(1))
+    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
     text = step_profile.table(trainer, EPOCH_OF_WARM_SPEED, bench.device)
+    text += f"\n{_device_name(bench.device)}, {_today()}: {versions}\n"
     print(text)
     (out / f"{_stem(bench.device)}-step-profile.txt").write_text(text, encoding="utf-8")
 
 
 def _stem(device: torch.device) -> str:
     return f"{_today()}-{_device_name(device).lower().replace(' ', '-')}"
+
+
+def _versions() -> dict[str, str]:
+    return {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "transformers", "peft", "bitsandbytes", "trl")
+        if importlib.util.find_spec(name)
+    }
 
 
 def _today() -> str:
