@@ -119,7 +119,8 @@ class Worker:
         for epoch in range(len(epochs) + 1, self.config.train.epochs + 1):
             epochs.append(self._train_epoch(trainer, epoch))
         write_record(self.run.plan, self.engine.plan())  # it may have stepped down since
-        self.writer.wait()
+        with self.reporter.timed("train", "last checkpoint completed"):
+            self.writer.wait()
         parameters = count_parameters(self.loaded.model, self.config.lora.target_modules)
         write_record(self.run.train_result, TrainResult(parameters, tuple(epochs)))
         return [self.run.train_result, self.run.train_log, self.run.plan]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from nlijob.gpu.fast import heads
 from nlijob.gpu.fast.heads import Pack
+from nlijob.gpu.fast.prefix import Prefix
 
 
 def pack(head: int, half: int, longest: int) -> Pack:
@@ -27,3 +30,10 @@ def test_wider_heads_take_shorter_rows() -> None:
         for wide in (pack(128, 16, 80), pack(128, 16, 128))
     ]
     assert needed[0] < heads.MOST_SHARED_BYTES < needed[1]
+
+
+def test_a_block_has_a_warp_for_each_tile_of_the_longest_rows_own_queries() -> None:
+    warps = [heads._threads(pack(80, 16, longest)) // heads.WARP for longest in (20, 64, 65, 128)]
+    assert warps == [4, 4, 5, 6]
+    behind = dataclasses.replace(pack(80, 16, 90), prefix=Prefix(28, torch.empty(0), 0))
+    assert heads._threads(behind) // heads.WARP == 5  # of six tiles the first is another row's
