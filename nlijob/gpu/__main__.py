@@ -1,7 +1,7 @@
 """The GPU side's process, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR`.
 
-It can be stopped from its first moment on, imports what is heavy, waits for its task, and leaves
-an outcome record however it ends.
+It can be stopped from its first moment on, imports what is heavy, and waits for its task. Once it
+has one it leaves an outcome record however it ends.
 """
 
 from __future__ import annotations
