@@ -123,7 +123,7 @@ class Job:
         self.fingerprints = stage_fingerprints(self.config, self.model_dir)
 
     def _begin(self) -> None:
-        for log in (self.run.timings, self.run.hardware):
+        for log in (self.run.timings, self.run.hardware, self.run.machines):
             if self._computes_anew():  # what another configuration took is no cost of this one
                 log.unlink(missing_ok=True)
             drop_torn_line(log)

@@ -76,6 +76,15 @@ class Environment:
     """Attention implementation in use."""
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A line of machines.jsonl: what an attempt computed on, which may be another each time."""
+
+    attempt: int
+    gpus: tuple[GpuInfo, ...]
+    """Empty on a CPU."""
+
+
 # ---------------------------------------------------------------- subset
 
 
@@ -779,6 +788,8 @@ class GpuUse:
     energy_j: float | None
     mean_power_w: float | None
     max_temperature_c: float | None
+    attempts: tuple[int, ...] = ()
+    """Those that computed on it, as far as they were sampled; empty for all."""
 
 
 @dataclass(frozen=True)
@@ -801,6 +812,7 @@ class Cost:
     amount: float
     currency: str
     price_per_hour: float
+    """On average, where attempts ran on machines of other prices."""
     source: str
     """Where the price is from, in words."""
 

@@ -26,6 +26,7 @@ class RunDir:
         self.root = root
         self.config = root / "config.json"
         self.environment = root / "environment.json"
+        self.machines = root / "machines.jsonl"
         self.manifest = root / "subset" / "manifest.json"
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from nlijob.analysis.resources import GpusInUse
 from nlijob.config import ReportConfig
-from nlijob.records import Cost, Environment
+from nlijob.records import Cost
 
 SECONDS_AN_HOUR = 3600
 
 
-def job_cost(asked: ReportConfig, environment: Environment, total_s: float) -> Cost | None:
-    """The price of `total_s` seconds of this machine; None where no price is known.
+def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float]) -> Cost | None:
+    """The price of the seconds of each attempt; None where no price is known.
 
     `price_per_hour` is the machine's and wins over the table of GPU prices, which are added up
-    over the GPUs in use. Only the job's own time counts, not the machine's start or idle time.
+    over the GPUs that an attempt computed on. Only the job's own time counts, not the machine's
+    start or idle time.
     """
-    price, source = asked.price_per_hour, "the price given for the machine"
-    if price is None:
-        names = [gpu.name for gpu in environment.gpus]
-        price, source = _price_of(names, asked.gpu_prices_per_hour), "the recipe's table of GPUs"
-    if price is None:
+    hours = {attempt: of / SECONDS_AN_HOUR for attempt, of in seconds.items()}
+    source = "the price given for the machine"
+    prices = dict.fromkeys(hours, asked.price_per_hour)
+    if asked.price_per_hour is None:
+        source, table = "the recipe's table of GPUs", asked.gpu_prices_per_hour
+        prices = {
+            attempt: _price_of([gpu.name for gpu in in_use.at(attempt)], table) for attempt in hours
+        }
+    known = {attempt: price for attempt, price in prices.items() if price is not None}
+    if not known or len(known) < len(hours):
         return None
-    amount = price * total_s / SECONDS_AN_HOUR
-    return Cost(amount, asked.currency, price, source)
+    amount = sum(price * hours[attempt] for attempt, price in known.items())
+    different = {*known.values()}
+    price_per_hour = amount / sum(hours.values()) if len(different) > 1 else different.pop()
+    return Cost(amount, asked.currency, price_per_hour, source)
 
 
 def _price_of(gpu_names: list[str], table: Mapping[str, float]) -> float | None:

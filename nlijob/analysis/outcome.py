@@ -14,10 +14,10 @@ from nlijob.analysis.epoch_comparison import compare_epochs
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.metrics import measure
-from nlijob.analysis.resources import resource_use
+from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower, paired_difference
-from nlijob.analysis.times import attempt_numbers, stage_times, total_seconds
+from nlijob.analysis.times import attempt_seconds, stage_times
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -32,6 +32,7 @@ from nlijob.records import (
     Example,
     Generation,
     HardwareSample,
+    Machine,
     Manifest,
     Memory,
     Metrics,
@@ -89,7 +90,8 @@ def build_results(run: RunDir) -> Results:
     change = paired_difference(cases.corrected, cases.newly_broken, tuned.rows)
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
     comparisons = _compare_epochs(run, training.epochs, selection)
-    total_s = total_seconds(timings)
+    seconds = attempt_seconds(timings)
+    in_use = GpusInUse(environment, _lines(Machine, run.machines))
     controls = build_controls(
         tuned_rows,
         _lines(Prediction, run.few_shot_predictions),
@@ -118,16 +120,16 @@ def build_results(run: RunDir) -> Results:
         selection=selection,
         epoch_comparisons=comparisons,
         cases=cases,
-        total_s=total_s,
-        attempts=len(attempt_numbers(timings)),
+        total_s=sum(seconds.values()),
+        attempts=len(seconds),
         stages=stage_times(timings),
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
-            environment,
+            in_use,
             _lines(HardwareSample, run.hardware),
             _memories(baseline, training.epochs, evaluation),
         ),
-        cost=job_cost(config.report, environment, total_s),
+        cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
         warnings=(
             *comparison_warnings(base, tuned, change.difference, change.mcnemar_p),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from nlijob.records import (
@@ -11,6 +11,7 @@ from nlijob.records import (
     GpuSample,
     GpuUse,
     HardwareSample,
+    Machine,
     Memory,
     ResourceUse,
 )
@@ -18,18 +19,41 @@ from nlijob.records import (
 Number = TypeVar("Number", int, float)
 
 
+class GpusInUse:
+    """The GPUs that each attempt computed on."""
+
+    def __init__(self, environment: Environment, machines: Sequence[Machine]) -> None:
+        """`environment`: of the last attempt, and of every other that left no machine."""
+        self.last = environment.gpus
+        self._of: Mapping[int, tuple[GpuInfo, ...]] = {m.attempt: m.gpus for m in machines}
+
+    def at(self, attempt: int) -> tuple[GpuInfo, ...]:
+        """Those of an attempt."""
+        return self._of.get(attempt, self.last)
+
+    def all(self) -> list[GpuInfo]:
+        """Each once, the last attempt's first."""
+        each: dict[tuple[str, str | None], GpuInfo] = {}
+        for gpus in (self.last, *self._of.values()):
+            for gpu in gpus:
+                each.setdefault(_identity(gpu), gpu)
+        return list(each.values())
+
+
 def resource_use(
-    environment: Environment,
-    samples: Sequence[HardwareSample],
-    memories: Sequence[Memory],
+    in_use: GpusInUse, samples: Sequence[HardwareSample], memories: Sequence[Memory]
 ) -> ResourceUse:
     """Means and peaks over all attempts; None for whatever was not measured.
 
-    `memories` are torch's peaks of every stage on the GPU.
+    `memories` are torch's peaks of every stage on the GPU. A GPU of an earlier attempt that was
+    left before its second sample is passed over.
     """
+    of_gpus = [(gpu, _own_samples(gpu, samples, in_use)) for gpu in in_use.all()]
     return ResourceUse(
         samples=len(samples),
-        gpus=tuple(_gpu_use(gpu, samples, environment) for gpu in environment.gpus),
+        gpus=tuple(
+            _gpu_use(gpu, own) for gpu, own in of_gpus if len(own) > 1 or gpu in in_use.last
+        ),
         peak_allocated_bytes=_maximum(memory.peak_allocated_bytes for memory in memories),
         peak_reserved_bytes=_maximum(memory.peak_reserved_bytes for memory in memories),
         mean_cpu_load=_mean(sample.cpu_load for sample in samples),
@@ -38,12 +62,14 @@ def resource_use(
     )
 
 
-def gpu_sample(gpu: GpuInfo, sample: HardwareSample, environment: Environment) -> GpuSample | None:
-    """This GPU's part of a sample: the same uuid, or the only GPU where torch gave no uuid."""
-    if gpu.uuid is None:
-        alone = len(sample.gpus) == 1 and len(environment.gpus) == 1
-        return sample.gpus[0] if alone else None
-    return next((one for one in sample.gpus if _plain(one.uuid) == _plain(gpu.uuid)), None)
+def gpu_sample(uuid: str | None, sample: HardwareSample, in_use: int) -> GpuSample | None:
+    """A GPU's part of a sample: the same uuid, or the only GPU where torch gave no uuid.
+
+    `in_use`: how many GPUs the sample's attempt computed on.
+    """
+    if uuid is None:
+        return sample.gpus[0] if len(sample.gpus) == in_use == 1 else None
+    return next((one for one in sample.gpus if _plain(one.uuid) == _plain(uuid)), None)
 
 
 def total_energy_j(gpus: Sequence[GpuUse]) -> float | None:
@@ -52,9 +78,19 @@ def total_energy_j(gpus: Sequence[GpuUse]) -> float | None:
     return sum(measured) if measured and len(measured) == len(gpus) else None
 
 
-def _gpu_use(gpu: GpuInfo, samples: Sequence[HardwareSample], environment: Environment) -> GpuUse:
-    found = [(sample, gpu_sample(gpu, sample, environment)) for sample in samples]
-    own = [(sample, one) for sample, one in found if one is not None]
+def _own_samples(
+    gpu: GpuInfo, samples: Sequence[HardwareSample], in_use: GpusInUse
+) -> list[tuple[HardwareSample, GpuSample]]:
+    """The samples of the attempts that computed on a GPU, each with the GPU's part."""
+    found = [
+        (sample, gpu_sample(gpu.uuid, sample, len(in_use.at(sample.attempt))))
+        for sample in samples
+        if _identity(gpu) in map(_identity, in_use.at(sample.attempt))
+    ]
+    return [(sample, one) for sample, one in found if one is not None]
+
+
+def _gpu_use(gpu: GpuInfo, own: Sequence[tuple[HardwareSample, GpuSample]]) -> GpuUse:
     return GpuUse(
         name=gpu.name,
         uuid=gpu.uuid,
@@ -67,6 +103,7 @@ def _gpu_use(gpu: GpuInfo, samples: Sequence[HardwareSample], environment: Envir
         energy_j=_energy_j([(sample.attempt, one) for sample, one in own]),
         mean_power_w=_mean(one.power_w for _, one in own),
         max_temperature_c=_maximum(one.temperature_c for _, one in own),
+        attempts=tuple(sorted({sample.attempt for sample, _ in own})),
     )
 
 
@@ -86,6 +123,11 @@ def _energy_j(samples: Sequence[tuple[int, GpuSample]]) -> float | None:
             return None
         used.append(totals[-1] - totals[0])
     return sum(used) if used else None
+
+
+def _identity(gpu: GpuInfo) -> tuple[str, str | None]:
+    """What tells GPUs apart: not the driver, which another machine's start may have changed."""
+    return gpu.name, None if gpu.uuid is None else _plain(gpu.uuid)
 
 
 def _plain(uuid: str) -> str:

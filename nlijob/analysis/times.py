@@ -29,16 +29,16 @@ def attempt_numbers(timings: Iterable[Timing]) -> tuple[int, ...]:
     return tuple(sorted({timing.attempt for timing in timings}))
 
 
-def total_seconds(timings: Sequence[Timing]) -> float:
-    """Seconds spent in all attempts; the pauses between attempts are not counted.
+def attempt_seconds(timings: Sequence[Timing]) -> dict[int, float]:
+    """Seconds spent in each attempt; the pauses between attempts are not counted.
 
     An attempt without a "job" record (killed, or still going on) counts from its first start to
     its last end.
     """
-    return sum(
-        _attempt_seconds([timing for timing in timings if timing.attempt == attempt])
+    return {
+        attempt: _attempt_seconds([timing for timing in timings if timing.attempt == attempt])
         for attempt in attempt_numbers(timings)
-    )
+    }
 
 
 def stage_times(timings: Sequence[Timing]) -> tuple[StageTime, ...]:

@@ -42,6 +42,7 @@ from nlijob.records import (
     EpochResult,
     Example,
     Generation,
+    Machine,
     Occlusion,
     Prediction,
     PromptRecord,
@@ -172,7 +173,9 @@ class Worker:
         """The one model of the job."""
         with self.reporter.timed("load"):
             loaded = load(self.config, self._model_dir, self.tokenizer, self.device)
-            write_record(self.run.environment, environment(loaded))
+            where = environment(loaded)
+            write_record(self.run.environment, where)
+            append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
         return loaded
 
     @cached_property

@@ -10,8 +10,8 @@ from nlijob.analysis.resources import gpu_sample
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import GIB, percent
 from nlijob.records import (
-    GpuInfo,
     GpuSample,
+    GpuUse,
     HardwareSample,
     Interval,
     Metrics,
@@ -254,14 +254,15 @@ def _steps(steps: Sequence[TrainStep]) -> Plot:
 
 
 def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
-    gpus = results.environment.gpus
+    gpus = results.resources.gpus
     spans = clock.spans()
     colours = (charts.AFTER, charts.BEFORE, charts.TEST, charts.ACCENT)
 
     def gpu_lines(figure: Callable[[GpuSample], float | None]) -> list[Line]:
-        def reader(gpu: GpuInfo) -> Callable[[HardwareSample], float | None]:
+        def reader(gpu: GpuUse) -> Callable[[HardwareSample], float | None]:
             def read(sample: HardwareSample) -> float | None:
-                own = gpu_sample(gpu, sample, results.environment)
+                there = [one for one in gpus if not one.attempts or sample.attempt in one.attempts]
+                own = gpu_sample(gpu.uuid, sample, len(there)) if gpu in there else None
                 return None if own is None else figure(own)
 
             return read

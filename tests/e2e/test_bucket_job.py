@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nlijob import records
-from nlijob.records import EpochResult
+from nlijob.records import EpochResult, Machine
 from nlijob.rundir import RunDir
 from nlijob.storage import contents
 from nlijob.storage.place import Place
@@ -102,6 +102,7 @@ def test_a_run_whose_machine_is_gone_goes_on_on_another(
     assert "baseline  complete, skipped" in done.stderr
     assert "epochs 1 to 1 complete" in done.stderr
     assert figures(second) == figures(undisturbed)
+    assert [m.attempt for m in records.read_lines(Machine, second.machines)] == [1, 2]
     assert done.stderr.splitlines()[-1] == f"Uploaded: {place.url}"
     assert place.sizes() == local_sizes(second)
     assert {"report.html", "results.json", "markers/report.json"} <= place.sizes().keys()

@@ -26,7 +26,7 @@ def resources_section(results: Results) -> Resources:
     use, environment = results.resources, results.environment
     return Resources(
         no_gpu="" if use.gpus else "No GPU: this job ran on the CPU.",
-        gpus=tuple((gpu.name, _gpu_facts(gpu)) for gpu in use.gpus),
+        gpus=tuple((gpu.name, _gpu_facts(gpu, results.attempts)) for gpu in use.gpus),
         facts=(
             *(_torch_facts(results) if use.gpus else ()),
             Fact(
@@ -50,7 +50,7 @@ def total_energy_j(results: Results) -> float | None:
     return resources.total_energy_j(results.resources.gpus)
 
 
-def _gpu_facts(gpu: GpuUse) -> tuple[Fact, ...]:
+def _gpu_facts(gpu: GpuUse, attempts: int) -> tuple[Fact, ...]:
     power = NOT_MEASURED if gpu.mean_power_w is None else f"{gpu.mean_power_w:.0f} W"
     heat = NOT_MEASURED if gpu.max_temperature_c is None else f"{gpu.max_temperature_c:.0f} °C"
     return (
@@ -67,6 +67,7 @@ def _gpu_facts(gpu: GpuUse) -> tuple[Fact, ...]:
         Fact("energy", energy(gpu.energy_j)),
         Fact("highest temperature", heat),
         Fact("uuid", gpu.uuid or NOT_MEASURED),
+        *([Fact("in attempts", ", ".join(map(str, gpu.attempts)))] if attempts > 1 else []),
     )
 
 

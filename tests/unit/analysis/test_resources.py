@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from nlijob.analysis.resources import resource_use
-from nlijob.records import Environment, GpuInfo, GpuSample, HardwareSample, Memory
+from nlijob.analysis.resources import GpusInUse, resource_use, total_energy_j
+from nlijob.records import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
 
 UUID = "AB12-cd34"
 GPU = GpuInfo("a GPU", UUID, "9.0", 100, "580.1")
@@ -26,17 +26,17 @@ def with_energy(joules: float | None, attempt: int = 1) -> HardwareSample:
 
 
 def energy(*samples: HardwareSample) -> float | None:
-    return resource_use(ENVIRONMENT, samples, []).gpus[0].energy_j
+    return resource_use(GpusInUse(ENVIRONMENT, []), samples, []).gpus[0].energy_j
 
 
 def test_gpu_is_matched_whatever_the_prefix_and_case_of_its_uuid() -> None:
-    (gpu,) = resource_use(ENVIRONMENT, [sample(GPU_SAMPLE)], []).gpus
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(GPU_SAMPLE)], []).gpus
     assert (gpu.mean_load, gpu.max_memory_used_bytes) == (0.5, 40)
 
 
 def test_other_gpus_of_the_machine_are_left_out() -> None:
     other = replace(GPU_SAMPLE, uuid="GPU-of-a-neighbour")
-    (gpu,) = resource_use(ENVIRONMENT, [sample(other)], []).gpus
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(other)], []).gpus
     assert (gpu.mean_load, gpu.energy_j, gpu.max_temperature_c) == (None, None, None)
 
 
@@ -44,30 +44,32 @@ def test_a_gpu_without_uuid_is_matched_only_where_it_is_alone() -> None:
     nameless = replace(ENVIRONMENT, gpus=(replace(GPU, uuid=None),))
     one = sample(GPU_SAMPLE)
     two = replace(one, gpus=(GPU_SAMPLE, GPU_SAMPLE))
-    assert resource_use(nameless, [one], []).gpus[0].mean_load == 0.5
-    assert resource_use(nameless, [two], []).gpus[0].mean_load is None
+    assert resource_use(GpusInUse(nameless, []), [one], []).gpus[0].mean_load == 0.5
+    assert resource_use(GpusInUse(nameless, []), [two], []).gpus[0].mean_load is None
 
 
 def test_a_run_on_the_cpu_has_no_gpus() -> None:
     on_cpu = replace(ENVIRONMENT, device="cpu", gpus=())
-    use = resource_use(on_cpu, [sample(GPU_SAMPLE)], [Memory(None, None)])
+    use = resource_use(GpusInUse(on_cpu, []), [sample(GPU_SAMPLE)], [Memory(None, None)])
     assert use.gpus == ()
     assert use.peak_allocated_bytes is None
 
 
 def test_no_samples_leave_everything_unmeasured() -> None:
-    use = resource_use(ENVIRONMENT, [], [])
+    use = resource_use(GpusInUse(ENVIRONMENT, []), [], [])
     assert (use.mean_cpu_load, use.max_ram_used_bytes, use.min_disk_free_bytes) == (None,) * 3
 
 
 def test_load_that_the_driver_does_not_tell_is_not_zero() -> None:
-    (gpu,) = resource_use(ENVIRONMENT, [sample(replace(GPU_SAMPLE, load=None))], []).gpus
+    (gpu,) = resource_use(
+        GpusInUse(ENVIRONMENT, []), [sample(replace(GPU_SAMPLE, load=None))], []
+    ).gpus
     assert gpu.mean_load is None
 
 
 def test_training_load_is_that_of_the_train_stage() -> None:
     idle = sample(replace(GPU_SAMPLE, load=0.0), stage="load")
-    (gpu,) = resource_use(ENVIRONMENT, [idle, sample(GPU_SAMPLE)], []).gpus
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [idle, sample(GPU_SAMPLE)], []).gpus
     assert (gpu.mean_load, gpu.mean_training_load) == (0.25, 0.5)
 
 
@@ -91,12 +93,52 @@ def test_energy_is_unknown_where_the_counter_was_reset() -> None:
 
 
 def test_peaks_are_the_highest_of_all_stages() -> None:
-    use = resource_use(ENVIRONMENT, [], [Memory(5, 6), Memory(9, 12), Memory(None, None)])
+    use = resource_use(
+        GpusInUse(ENVIRONMENT, []), [], [Memory(5, 6), Memory(9, 12), Memory(None, None)]
+    )
     assert (use.peak_allocated_bytes, use.peak_reserved_bytes) == (9, 12)
 
 
 def test_cpu_ram_and_disk_are_mean_peak_and_least() -> None:
     low, high = sample(None), replace(sample(None), cpu_load=0.75, ram_used_bytes=8)
-    use = resource_use(ENVIRONMENT, [low, replace(high, disk_free_bytes=3)], [])
+    use = resource_use(GpusInUse(ENVIRONMENT, []), [low, replace(high, disk_free_bytes=3)], [])
     assert use.mean_cpu_load == pytest.approx(0.5)
     assert (use.max_ram_used_bytes, use.min_disk_free_bytes) == (8, 3)
+
+
+OTHER = GpuInfo("another GPU", "ef56", "8.0", 50, "570.9")
+OTHER_SAMPLE = GpuSample("GPU-ef56", 1.0, 30, 70.0, 200.0, 5000.0)
+
+
+def on_other(joules: float, attempt: int = 1) -> HardwareSample:
+    return sample(replace(OTHER_SAMPLE, energy_j=joules), attempt)
+
+
+def test_each_attempts_gpu_is_counted() -> None:
+    in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
+    samples = [on_other(5000), on_other(5600), with_energy(1000, 2), with_energy(1100, 2)]
+    last, first = resource_use(in_use, samples, []).gpus
+    assert (last.name, last.energy_j, last.attempts) == ("a GPU", 100, (2,))
+    assert (first.name, first.energy_j, first.attempts) == ("another GPU", 600, (1,))
+    assert total_energy_j([last, first]) == 700
+
+
+def test_a_neighbour_is_left_out_whatever_another_attempt_ran_on() -> None:
+    in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
+    beside = replace(sample(GPU_SAMPLE, attempt=2), gpus=(GPU_SAMPLE, OTHER_SAMPLE))
+    (gpu,) = resource_use(in_use, [beside], []).gpus
+    assert (gpu.name, gpu.attempts) == ("a GPU", (2,))
+
+
+def test_a_gpu_left_before_its_second_sample_leaves_the_energy_known() -> None:
+    in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
+    samples = [on_other(5000), with_energy(1000, 2), with_energy(1100, 2)]
+    assert total_energy_j(resource_use(in_use, samples, []).gpus) == 100
+
+
+def test_the_same_gpu_with_a_newer_driver_is_one() -> None:
+    before = replace(GPU, driver_version="570.0", uuid="GPU-AB12-CD34")
+    in_use = GpusInUse(ENVIRONMENT, [Machine(1, (before,)), Machine(2, (GPU,))])
+    samples = [with_energy(e, a) for e, a in ((0, 1), (50, 1), (10, 2), (30, 2))]
+    (gpu,) = resource_use(in_use, samples, []).gpus
+    assert (gpu.energy_j, gpu.driver_version, gpu.attempts) == (70, "580.1", (1, 2))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from nlijob.analysis.times import stage_times, total_seconds
+from nlijob.analysis.times import attempt_seconds, stage_times
 from nlijob.records import Timing
 
 
 def test_total_is_the_sum_of_the_attempts_without_the_pause() -> None:
     timings = [Timing(1, "job", "", 0, 100), Timing(2, "job", "", 5000, 50)]
-    assert total_seconds(timings) == 150
+    assert sum(attempt_seconds(timings).values()) == 150
 
 
 def test_an_attempt_killed_hard_counts_from_first_start_to_last_end() -> None:
     timings = [Timing(1, "load", "", 10, 5), Timing(1, "train", "epoch 1", 20, 30)]
-    assert total_seconds(timings) == 40
+    assert sum(attempt_seconds(timings).values()) == 40
 
 
 def test_no_timings_make_no_time() -> None:
-    assert total_seconds([]) == 0
+    assert attempt_seconds([]) == {}
     assert stage_times([]) == ()
 
 
