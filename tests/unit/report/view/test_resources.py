@@ -29,3 +29,19 @@ def test_energy_of_all_gpus_is_their_sum() -> None:
     one = replace(results.resources.gpus[0], energy_j=3600.0)
     two = replace(results.resources, gpus=(one, replace(one, energy_j=1800.0)))
     assert total_energy_j(replace(results, resources=two)) == 5400.0
+
+
+def test_with_several_attempts_each_gpu_tells_which_ran_on_it() -> None:
+    results = outcome(Spec())
+    first = replace(results.resources.gpus[0], attempts=(1, 3))
+    last = replace(first, name="another GPU", uuid="ef56", attempts=(2,))
+    both = replace(results.resources, gpus=(last, first))
+    gpus = resources_section(replace(results, attempts=3, resources=both)).gpus
+    assert [
+        (name, {fact.name: fact.value for fact in facts}["in attempts"]) for name, facts in gpus
+    ] == [
+        ("another GPU", "2"),
+        (first.name, "1, 3"),
+    ]
+    ((_, facts),) = resources_section(replace(results, attempts=1)).gpus
+    assert "in attempts" not in {fact.name for fact in facts}
