@@ -37,7 +37,7 @@ from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
-from nlijob.gpu.scoring import score
+from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Course, Trainer
 from nlijob.records import Example
 from nlijob.subset import read_rows
@@ -351,11 +351,12 @@ def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
     if not isinstance(trainer, GraphTrainer):
         return Tokens(whole, whole)
     count = len(bench.rows)
-    train, scored = bench.config.train.batch_size, bench.config.eval.batch_size
-    packs = math.ceil(count / train)
-    by_length = sorted(bench.rows, key=lambda row: row.length)
-    batches = [by_length[start : start + scored] for start in range(0, count, scored)]
-    saved = sum(shape_of(rows).prefix * (len(rows) - 1) for rows in batches)
+    packs = math.ceil(count / bench.config.train.batch_size)
+    scored = [
+        [bench.rows[i] for i in chosen]
+        for chosen in batches(bench.rows, bench.config.eval.batch_size)
+    ]
+    saved = sum(shape_of(rows).prefix * (len(rows) - 1) for rows in scored)
     return Tokens(whole - trainer.prefix * (count - packs) / count, whole - saved / count)
 
 

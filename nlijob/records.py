@@ -789,7 +789,7 @@ class GpuUse:
     mean_power_w: float | None
     max_temperature_c: float | None
     attempts: tuple[int, ...] = ()
-    """Those that computed on it, as far as they were sampled; empty for all."""
+    """Those in which it was sampled."""
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nlijob.analysis.resources import GpusInUse
 from nlijob.config import ReportConfig
-from nlijob.records import Cost
+from nlijob.records import Cost, GpuInfo
 
 SECONDS_AN_HOUR = 3600
 
@@ -19,20 +19,22 @@ def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float
     start or idle time.
     """
     hours = {attempt: of / SECONDS_AN_HOUR for attempt, of in seconds.items()}
-    source = "the price given for the machine"
-    prices = dict.fromkeys(hours, asked.price_per_hour)
-    if asked.price_per_hour is None:
-        source, table = "the recipe's table of GPUs", asked.gpu_prices_per_hour
-        prices = {
-            attempt: _price_of([gpu.name for gpu in in_use.at(attempt)], table) for attempt in hours
-        }
+    prices = {attempt: _price_per_hour(asked, in_use.at(attempt)) for attempt in hours}
     known = {attempt: price for attempt, price in prices.items() if price is not None}
     if not known or len(known) < len(hours):
         return None
     amount = sum(price * hours[attempt] for attempt, price in known.items())
     different = {*known.values()}
     price_per_hour = amount / sum(hours.values()) if len(different) > 1 else different.pop()
+    by_table = asked.price_per_hour is None
+    source = "the recipe's table of GPUs" if by_table else "the price given for the machine"
     return Cost(amount, asked.currency, price_per_hour, source)
+
+
+def _price_per_hour(asked: ReportConfig, gpus: Sequence[GpuInfo]) -> float | None:
+    if asked.price_per_hour is not None:
+        return asked.price_per_hour
+    return _price_of([gpu.name for gpu in gpus], asked.gpu_prices_per_hour)
 
 
 def _price_of(gpu_names: list[str], table: Mapping[str, float]) -> float | None:

@@ -22,6 +22,12 @@ MOST_UNKNOWN = 2
 """Batches that may be under way on the device before the first of them is waited for."""
 
 
+def batches(rows: Sequence[Encoded], size: int) -> list[list[int]]:
+    """The numbers of the rows of each batch."""
+    order = sorted(range(len(rows)), key=lambda i: rows[i].length)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 @torch.no_grad()
 def score(
     forward: Forward,
@@ -35,7 +41,6 @@ def score(
 
     `forward` gives the logits of a batch. `on_batch` is told the number of rows done after each.
     """
-    order = sorted(range(len(rows)), key=lambda i: rows[i].length)
     predictions: dict[int, Prediction] = {}
     under_way: deque[tuple[list[int], Tensor]] = deque()
 
@@ -46,8 +51,7 @@ def score(
         on_batch(len(predictions))
 
     started = time.monotonic()
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches(rows, batch_size):
         under_way.append((chosen, _figures(forward, head, [rows[i] for i in chosen])))
         if len(under_way) > MOST_UNKNOWN:
             finish()

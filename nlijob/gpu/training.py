@@ -68,9 +68,8 @@ class Course:
         for start in range(0, len(order), self.config.batch_size):
             yield [self.rows[i] for i in order[start : start + self.config.batch_size]]
 
-    def micro_batches(self, rows: Sequence[Encoded], size: int | None) -> Iterator[list[Encoded]]:
-        """A step's rows, `size` at a time; None takes them at once."""
-        size = size or len(rows)
+    def micro_batches(self, rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
+        """A step's rows, `size` at a time."""
         for start in range(0, len(rows), size):
             yield list(rows[start : start + size])
 

@@ -261,7 +261,7 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
     def gpu_lines(figure: Callable[[GpuSample], float | None]) -> list[Line]:
         def reader(gpu: GpuUse) -> Callable[[HardwareSample], float | None]:
             def read(sample: HardwareSample) -> float | None:
-                there = [one for one in gpus if not one.attempts or sample.attempt in one.attempts]
+                there = [one for one in gpus if sample.attempt in one.attempts]
                 own = gpu_sample(gpu.uuid, sample, len(there)) if gpu in there else None
                 return None if own is None else figure(own)
 

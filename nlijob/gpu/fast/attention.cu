@@ -52,6 +52,11 @@ struct Rows {
     }
 };
 
+// Where value i of a lane's part of a tile [16, 16] lies: its row counted from `first`, its column
+// from `tile`. As functions they compile to other code than was measured.
+#define ROW(first, i) (first + lane() / 4 + i % 4 / 2 * 8)
+#define COLUMN(tile, i) (tile + i / 4 * 8 + lane() % 4 * 2 + i % 2)
+
 // d = x y', of 16 rows each.
 __device__ void against(float (&d)[2][4], const Rows& x, const T* y) {
 #pragma unroll
@@ -310,8 +315,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
             against(s, queries, k + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-                int query = first + lane() / 4 + i % 4 / 2 * 8;
+                int key = COLUMN(tile, i);
+                int query = ROW(first, i);
                 if (key <= query) most[i % 4 / 2] = fmaxf(most[i % 4 / 2], s[i / 4][i % 4]);
             }
         }
@@ -321,8 +326,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
             against(s, queries, k + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-                int query = first + lane() / 4 + i % 4 / 2 * 8;
+                int key = COLUMN(tile, i);
+                int query = ROW(first, i);
                 float& p = s[i / 4][i % 4];
                 p = key <= query ? exp2f((p - most[i % 4 / 2]) * (scaling * LOG2_E)) : 0.f;
                 sum[i % 4 / 2] += p;
@@ -392,8 +397,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
             against(d, grads, v + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                int key = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-                int query = first + lane() / 4 + i % 4 / 2 * 8;
+                int key = COLUMN(tile, i);
+                int query = ROW(first, i);
                 float& value = s[i / 4][i % 4];
                 float p = exp2f((value * scaling - log[query]) * LOG2_E);
                 value = key <= query ? p * (d[i / 4][i % 4] - delta[query]) : 0.f;
@@ -411,8 +416,8 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
             against(d, values, g + tile * LINE);
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
-                int query = tile + i / 4 * 8 + lane() % 4 * 2 + i % 2;
-                int key = first + lane() / 4 + i % 4 / 2 * 8;
+                int query = COLUMN(tile, i);
+                int key = ROW(first, i);
                 bool looks = key <= query && query >= rows.shared;
                 float& p = s[i / 4][i % 4];
                 p = looks ? exp2f((p * scaling - log[query]) * LOG2_E) : 0.f;

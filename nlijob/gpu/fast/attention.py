@@ -74,10 +74,11 @@ def attend(
     each = query.shape[1] // key.shape[1]
     if each > 1:
         key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
+    shared = prefix.tokens if prefix else 0
     if query.device.type == "cpu":
-        return _padded(query, key, value, bounds, scaling, prefix.tokens if prefix else 0)
+        return _padded(query, key, value, bounds, scaling, shared)
     if not _has_flash(query):
-        return _masked(query, key, value, bounds, scaling, prefix.tokens if prefix else 0)
+        return _masked(query, key, value, bounds, scaling, shared)
     of_keys = bounds
     if prefix:
         key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds

@@ -173,11 +173,11 @@ def _tokens(pack: Pack) -> int:
 
 
 def _launch(
-    name: str, y: Tensor, pack: Pack, width: int, rank: int, given: tuple[Any, ...], shared: int
+    name: str, y: Tensor, pack: Pack, width: int, rank: int, given: tuple[Any, ...], values: int
 ) -> None:
     """A block for each head of each segment, with so many values in shared memory."""
     blocks = (len(pack.bounds) - 1, width // pack.head)
-    size, defined = _shared_bytes(pack, shared), _defined(pack, rank)
+    size, defined = _shared_bytes(pack, values), _defined(pack, rank)
     SOURCE.launch(
         name, blocks, _threads(pack), y, y.stride(0), *given, shared_bytes=size, **defined
     )

@@ -122,7 +122,7 @@ class FastModel:
         return logits.float()
 
     def cost(self, tokens: int) -> float:
-        """What a pack of this size takes to compute, in no unit."""
+        """What a pack of this size takes on a GPU, in no unit."""
         return self._decoder.cost(tokens) if self._decoder else float(tokens)
 
     def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
@@ -160,10 +160,9 @@ def shape_of(rows: Sequence[Encoded]) -> PackShape:
     return PackShape(tokens, len(rows), max(lengths), prefix)
 
 
-def ids_of(row: Encoded) -> Sequence[int]:
+def ids_of(row: Encoded) -> list[int]:
     """The row's tokens."""
-    ids: Sequence[int] = row.features["input_ids"]
-    return ids
+    return row.features["input_ids"]
 
 
 def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:

@@ -78,16 +78,13 @@ class PackView:
     """[1]: rows of the effective batch that this is (a part of)."""
 
 
-def pack(
-    rows: Sequence[Sequence[int]], targets: Sequence[int], shape: PackShape, of: int
-) -> list[int]:
+def pack(rows: Sequence[list[int]], targets: Sequence[int], shape: PackShape, of: int) -> list[int]:
     """The rows' token ids and their label's classes as one vector of `sum(shape.sizes)` integers.
 
     Raises ValueError where they do not fit the shape.
     """
     shared = shape.prefix
-    prefix = list(rows[0][:shared])
-    if any(list(row[:shared]) != prefix or len(row) == shared for row in rows):
+    if any(row[:shared] != rows[0][:shared] or len(row) == shared for row in rows):
         raise ValueError(f"not all rows go on behind {shared} tokens that they share")
     held = [rows[0], *(row[shared:] for row in rows[1:])]
     used = sum(map(len, held))
@@ -123,11 +120,10 @@ def pack(
     ]
 
 
-def shared_prefix(rows: Sequence[Sequence[int]], together: int) -> int:
+def shared_prefix(rows: Sequence[list[int]], together: int) -> int:
     """Tokens that all rows begin with, each going on behind them; 0 where holding them once in a
     pack of so many rows saves too little to be worth what attention then has to do."""
-    lists = [list(row) for row in rows]
-    first, last = min(lists), max(lists)  # what these begin with alike, all between them do
+    first, last = min(rows), max(rows)  # what these begin with alike, all between them do
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     prefix = min(sum(1 for _ in same), min(map(len, rows)) - 1)
     mean = sum(map(len, rows)) / len(rows)

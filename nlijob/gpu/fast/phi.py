@@ -129,11 +129,8 @@ class Decoder:
         return self.forward(x, pack, Room(self._weights.sizes, x, False, dropout), adapted)
 
     def cost(self, tokens: int) -> float:
-        """What a pack of this size takes, in no unit: as measured on a GPU, where more tokens may
-        take less time."""
-        if self._weights.out.is_cuda:
-            return parallel.product_seconds(self._weights, tokens)
-        return float(tokens)
+        """What a pack of this size takes on a GPU, as measured: more tokens may take less time."""
+        return parallel.product_seconds(self._weights, tokens)
 
     def forward(self, x: Tensor, pack: Pack, room: Room, adapted: bool) -> Tensor:
         """What `parallel.forward` computes with the adapter as it is now."""
@@ -155,13 +152,13 @@ class Decoder:
         attention, mlp = layer.self_attn, layer.mlp
         heads = zip(
             (attention.q_proj, attention.k_proj, attention.v_proj),
-            w.first[number, s.heads, : s.width].chunk(3),
+            w.first[number, s.heads].chunk(3),
             w.heads_bias[number].chunk(3),
             strict=True,
         )
         parts = [
             *heads,
-            (mlp.fc1, w.first[number, s.up, : s.width], w.up_bias[number]),
+            (mlp.fc1, w.first[number, s.up], w.up_bias[number]),
             (attention.dense, w.out[number, : s.width], w.residual_bias[number]),
             (mlp.fc2, w.down[number, :, : s.wide], w.residual_bias[number]),
         ]

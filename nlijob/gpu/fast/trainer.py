@@ -77,7 +77,7 @@ class GraphTrainer:
         self._loaded = loaded
         self._fast = fast
         self._course = course
-        self._size = micro_batch_size
+        self._size = micro_batch_size or course.config.batch_size
         self._adapter = fast.adapter
         device = loaded.device
         self._rate = torch.zeros((), device=device)
@@ -94,9 +94,8 @@ class GraphTrainer:
         # captured with the rest: its scale lies on the device and is read nowhere else
         self._scaler = loss_scaler(loaded)
         self._step = 0
-        self._most_rows = micro_batch_size or course.config.batch_size
         self._longest = max(row.length for row in course.rows)
-        self.prefix = shared_prefix([ids_of(row) for row in course.rows], self._most_rows)
+        self.prefix = shared_prefix([ids_of(row) for row in course.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
         self.token_counts = self._token_counts()
         self._capture()
@@ -206,7 +205,7 @@ class GraphTrainer:
     def _capture_accumulate(
         self, graphs: Graphs, tokens: int
     ) -> tuple[PackShape, Tensor, Callable[[], None]]:
-        shape = PackShape(tokens, self._most_rows, self._longest, self.prefix)
+        shape = PackShape(tokens, self._size, self._longest, self.prefix)
         some = self._fast.to_device([_shortest(self._course.rows)], shape, 1)
         return shape, some, graphs.capture(lambda: self._add(some, shape))
 
