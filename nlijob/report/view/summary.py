@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from nlijob.analysis.precision import plain_gain
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
+    MINUTE,
     NOT_MEASURED,
     clock,
     count,
@@ -138,7 +139,9 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
 
 def _time_note(results: Results) -> str:
     training = sum(stage.duration_s for stage in results.stages if stage.stage == "train")
-    parts = [f"{results.total_s:,.0f} s", f"training {clock(training)}" if training else ""]
+    # a time below a minute stands above in seconds already
+    in_seconds = f"{results.total_s:,.0f} s" if results.total_s >= MINUTE else ""
+    parts = [in_seconds, f"training {clock(training)}" if training else ""]
     if results.attempts > 1:
         parts.append(f"{results.attempts} attempts")
     return "; ".join(part for part in parts if part)

@@ -70,3 +70,16 @@ def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_whole() -> None:
     two = replace(results.resources, gpus=(one, replace(one, energy_j=None)))
     tiles = {tile.name: tile for tile in summary_section(replace(results, resources=two)).tiles}
     assert tiles["GPU energy"].value == "not measured"
+
+
+def test_a_time_in_seconds_is_not_told_twice() -> None:
+    long = replace(outcome(Spec()), total_s=90.0)
+    short = replace(long, total_s=24.6)
+    times = [
+        next(tile for tile in summary_section(results).tiles if tile.name == "time")
+        for results in (long, short)
+    ]
+    assert times[0].value == "1 min 30 s"
+    assert times[0].note.startswith("90 s; training ")
+    assert times[1].value == "24.6 s"
+    assert times[1].note.startswith("training ")
