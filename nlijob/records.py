@@ -305,6 +305,8 @@ class Plan:
     activations: Literal["kept", "recomputed"] = "kept"
     """recomputed: of each layer only what enters it is kept while training, and the layer is
     computed again for its gradient, which takes less memory and more time."""
+    layers: Literal["compiled", "as loaded"] = "as loaded"
+    """compiled: while training, by torch's compiler; its time is in the warm-up."""
 
 
 @dataclass(frozen=True)

@@ -104,12 +104,13 @@ class Engine:
             reason=self._reason or SERVES,
             base_weights="dequantized" if dense else "as loaded",
             micro_batch_size=min(held.rows, len(self._rows)),
-            refused=(*self._refused, *self._footprint.refused),
+            refused=(*self._refused, *self._not_compiled(), *self._footprint.refused),
             logits_difference=self._difference,
             token_counts=self._graphs.token_counts if self._graphs else (),
             shared_prefix=self._graphs.prefix if self._graphs else 0,
             warm_up_s=self._warm_up_s,
             activations="recomputed" if held.recomputes else "kept",
+            layers="compiled" if self._graphs and self._graphs.is_compiled else "as loaded",
         )
 
     def forward(self, head: Head | None = None) -> Forward:
@@ -150,6 +151,11 @@ class Engine:
         if self._loaded.device.type != "cuda" and self._config.train.speed == "graph":
             return self._unserved("CUDA graphs need an NVIDIA GPU")
         return ""
+
+    def _not_compiled(self) -> list[str]:
+        """Why the way's layers are not compiled, where they could be."""
+        why = self._graphs.not_compiled if self._graphs else ""
+        return [f"{self._way.name}, layers compiled: {why}"] if why else []
 
     def _next_way(self) -> None:
         """Take the first way left that serves; none takes the plain one."""

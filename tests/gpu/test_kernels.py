@@ -12,7 +12,6 @@ from torch import Tensor
 
 from nlijob.gpu.fast import heads, kernels
 from nlijob.gpu.fast.heads import Pack
-from nlijob.gpu.fast.prefix import Prefix
 
 pytestmark = [
     pytest.mark.gpu,
@@ -141,9 +140,8 @@ def test_attention_and_its_gradient(
     results = []
     for device, kind in ((GPU, dtype), (CPU, torch.float32)):
         there = [_on(tensor, device, kind) for tensor in (y, bias, grad, cosine, sine, b)]
-        begins = Prefix(prefix, bounds.to(device), tokens) if prefix else None
         moved = dataclasses.replace(
-            pack, cosine=there[3], sine=there[4], bounds=bounds.to(device), prefix=begins
+            pack, cosine=there[3], sine=there[4], bounds=bounds.to(device), shared=prefix
         )
         adapter, out = there[5] if rank else None, torch.empty_like(there[2])
         of_heads, inner = there[0][:, 3 * rank :], there[0][:, : 3 * rank]

@@ -6,6 +6,7 @@ rotation and torch's attention.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from torch import Tensor
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.cuda import Source
-from nlijob.gpu.fast.prefix import Prefix
+from nlijob.gpu.fast.prefix import Prefix, prefix_of
 
 MOST_TOKENS = 128
 MOST_HEAD = 128
@@ -52,13 +53,13 @@ class Pack:
     scaling: float
     last: Tensor
     """[rows], int64: the tokens whose values are asked for."""
-    prefix: Prefix | None = None
-    """What all segments go on behind, where there is such a thing."""
+    shared: int = 0
+    """Tokens of the prefix that all segments go on behind."""
 
-    @property
-    def shared(self) -> int:
-        """Tokens of the prefix."""
-        return self.prefix.tokens if self.prefix else 0
+    @functools.cached_property
+    def prefix(self) -> Prefix | None:
+        """For attention that is not our own."""
+        return prefix_of(self.shared, self.bounds, len(self.cosine)) if self.shared else None
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,10 @@ class AdaptedLinear(torch.autograd.Function):
         dropped, kept = masks.dropped(x, dropout) if dropout else (x, None)
         inner = dropped @ a.t()
         out = functional.linear(x, dequantized(weight, state), bias)
-        out.addmm_(inner, b.t())
+        if torch.compiler.is_compiling():
+            out = out + inner @ b.t()  # torch 2.11 loses the gradient of what is changed in place
+        else:
+            out.addmm_(inner, b.t())
         ctx.save_for_backward(dropped, kept, inner, a, b, weight)
         ctx.state, ctx.dropout = state, dropout
         return out

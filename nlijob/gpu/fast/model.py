@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nlijob.gpu.fast import phi
 from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
+from nlijob.gpu.fast.compiled import CompiledLayers
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.layers import Installed, adapted_layers, serve
 from nlijob.gpu.fast.packing import (
@@ -22,7 +23,7 @@ from nlijob.gpu.fast.packing import (
     shared_prefix,
     view,
 )
-from nlijob.gpu.fast.prefix import Prefix
+from nlijob.gpu.fast.prefix import prefix_of
 from nlijob.gpu.fast.recompute import Recomputed
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
@@ -62,6 +63,8 @@ class FastModel:
         self._decoder: phi.Decoder | None = None
         self._installed = Installed()
         self._recomputed: Recomputed | None = None
+        self.compilable: CompiledLayers | None = None
+        """Layers that torch's compiler may make faster for training."""
         there: dict[int, Tensor] = {}
         try:
             if together:
@@ -75,6 +78,8 @@ class FastModel:
                 self._recomputed = Recomputed(
                     base, loaded.device, lambda: packed_attention(base.config)
                 )
+            elif dense and not together:  # 4-bit weights would be kept dequantised by the compiler
+                self.compilable = CompiledLayers(loaded.model)
         except BaseException:
             self.close()
             raise
@@ -84,6 +89,8 @@ class FastModel:
         self._installed.undo()
         if self._recomputed:
             self._recomputed.undo()
+        if self.compilable:
+            self.compilable.undo()
 
     def seed(self, seed: int) -> None:
         """Have dropout drawn anew from a seed."""
@@ -99,7 +106,7 @@ class FastModel:
     def logits(self, packed: PackView, shape: PackShape) -> Tensor:
         """[rows, classes] in float32, of a pack on the device."""
         base: Any = self._loaded.model.get_base_model()
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": packed.ids.unsqueeze(0),
             "position_ids": packed.positions.unsqueeze(0),
             "cu_seq_lens_q": packed.bounds,
@@ -108,11 +115,13 @@ class FastModel:
             "max_length_k": shape.longest,
             "use_cache": False,
         }
-        if shape.prefix:
-            inputs["shared_prefix"] = Prefix(shape.prefix, packed.bounds, shape.tokens)
         last = packed.last.long()
-        if self._decoder:  # then no other token leaves the last layer
+        if self._decoder:
+            inputs["shared_tokens"] = shape.prefix
+            # no other token leaves the last layer
             inputs["rows_to_keep"], last = last, torch.arange(len(last), device=last.device)
+        elif shape.prefix:
+            inputs["shared_prefix"] = prefix_of(shape.prefix, packed.bounds, shape.tokens)
         with packed_attention(base.config):
             if self._head.label_tokens:
                 logits: Tensor = base(**inputs, logits_to_keep=last).logits[0]

@@ -83,8 +83,8 @@ class FastPhiModel(nn.Module):
         attention = model.layers[0].self_attn
         bounds, longest = options["cu_seq_lens_q"], options["max_length_q"]
         head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
-        prefix = options.get("shared_prefix")
-        pack = Pack(cosine, sine, bounds, longest, head, scaling, last, prefix)
+        shared = options["shared_tokens"]
+        pack = Pack(cosine, sine, bounds, longest, head, scaling, last, shared)
         hidden = self.fast_decoder(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
 

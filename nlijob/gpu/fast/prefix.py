@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,68 +19,60 @@ class Prefix:
     """
 
     tokens: int
-    bounds: Tensor
-    """[segments + 1], int32: of the pack's segments."""
-    of: int
-    """Tokens of the pack."""
+    spread_bounds: Tensor
+    """[segments + 1], int32: where segments begin once values are spread."""
+    source: Tensor
+    """[tokens + prefix * (segments - 1)]: the pack's token that each spread value is one of."""
+    places: Tensor
+    """[tokens]: where each token of the pack lies among the spread values, in its own place."""
+    copies: Tensor
+    """[segments - 1, prefix]: where the prefix lies before each segment but the first."""
+    is_used: Tensor
+    """[segments - 1]: whether there is anything in the segment."""
 
     def spread(self, values: Tensor) -> Tensor:
         """[tokens, ...] -> [tokens + prefix * (segments - 1), ...]: the prefix before each segment
-        but the first, which has it. Where segments then begin is `spread_bounds`."""
-        spread: Tensor = _Spread.apply(values, self)  # type: ignore[no-untyped-call]
+        but the first, which has it."""
+        places = (self.source, self.places, self.copies, self.is_used)
+        spread: Tensor = _Spread.apply(values, *places)  # type: ignore[no-untyped-call]
         return spread
 
-    @cached_property
-    def spread_bounds(self) -> Tensor:
-        """[segments + 1], int32."""
-        before = torch.arange(-1, len(self.bounds) - 1, device=self.bounds.device).clamp(min=0)
-        return (self.bounds + self.tokens * before).int()
 
-    @cached_property
-    def source(self) -> Tensor:
-        """The pack's token that each spread value is one of."""
-        bounds = self.spread_bounds
-        size = self.of + self.tokens * (len(bounds) - 2)
-        place = torch.arange(size, device=bounds.device, dtype=bounds.dtype)
-        segment = torch.searchsorted(bounds, place, right=True) - 1
-        offset = place - bounds[segment]
-        own = (segment > 0) & (offset >= self.tokens)
-        return torch.where(own, self.bounds[segment] + offset - self.tokens, offset)
-
-    @cached_property
-    def places(self) -> Tensor:
-        """[tokens]: where each token of the pack lies among the spread values, in its own place."""
-        token = torch.arange(self.of, device=self.bounds.device, dtype=self.bounds.dtype)
-        segment = torch.searchsorted(self.bounds, token, right=True) - 1
-        return token + self.tokens * segment
-
-    @cached_property
-    def copies(self) -> Tensor:
-        """[segments - 1, prefix]: where the prefix lies before each segment but the first."""
-        token = torch.arange(self.tokens, device=self.bounds.device)
-        return self.spread_bounds[1:-1, None] + token
-
-    @cached_property
-    def is_used(self) -> Tensor:
-        """[segments - 1]: whether there is anything in the segment."""
-        return self.bounds[1:].diff() > 0
+def prefix_of(tokens: int, bounds: Tensor, of: int) -> Prefix:
+    """That of a pack of `of` tokens whose segments lie at `bounds` [segments + 1]."""
+    before = torch.arange(-1, len(bounds) - 1, device=bounds.device).clamp(min=0)
+    spread_bounds = (bounds + tokens * before).int()
+    size = of + tokens * (len(bounds) - 2)
+    place = torch.arange(size, device=bounds.device, dtype=bounds.dtype)
+    segment = torch.searchsorted(spread_bounds, place, right=True) - 1
+    offset = place - spread_bounds[segment]
+    own = (segment > 0) & (offset >= tokens)
+    token = torch.arange(of, device=bounds.device, dtype=bounds.dtype)
+    return Prefix(
+        tokens,
+        spread_bounds,
+        source=torch.where(own, bounds[segment] + offset - tokens, offset),
+        places=token + tokens * (torch.searchsorted(bounds, token, right=True) - 1),
+        copies=spread_bounds[1:-1, None] + torch.arange(tokens, device=bounds.device),
+        is_used=bounds[1:].diff() > 0,
+    )
 
 
 class _Spread(torch.autograd.Function):
     """Gradients are summed in an order of their own, the same every time, in float32."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, prefix: Prefix) -> Tensor:
-        ctx.prefix = prefix
-        return values[prefix.source]
+    def forward(
+        ctx: Any, values: Tensor, source: Tensor, places: Tensor, copies: Tensor, is_used: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(places, copies, is_used)
+        return values[source]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        prefix: Prefix = ctx.prefix
-        total = grad[prefix.places]
-        copies = grad[prefix.copies].float()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        places, copies, is_used = ctx.saved_tensors
+        total, asked = grad[places], grad[copies].float()
         # nothing looks at the prefix from an empty segment: there may be anything there
-        used = prefix.is_used.view(-1, *[1] * (copies.dim() - 1))
-        asked = torch.where(used, copies, 0.0).sum(0)
-        total[: prefix.tokens] = (total[: prefix.tokens] + asked).to(grad.dtype)
-        return total, None
+        asked = torch.where(is_used.view(-1, *[1] * (asked.dim() - 1)), asked, 0.0).sum(0)
+        prefix, others = total[: len(asked)], total[len(asked) :]
+        return torch.cat([(prefix + asked).to(grad.dtype), others]), None, None, None, None

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.gpu.fast.compiled import CompiledLayers
+from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import (
@@ -30,12 +32,17 @@ from nlijob.gpu.fast.packing import (
 )
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step, loss_scaler
+from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step, loss_scaler, reason
 from nlijob.records import TrainStep
 
 MOST_UNKNOWN = 32
 """Steps that may be under way before the first of them is waited for."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
+MOST_GRADIENT_DIFFERENCE = {torch.bfloat16: 0.2, torch.float16: 0.2, torch.float32: 1e-2}
+"""Norm of the difference of compiled layers' gradient over its norm; a layer's that is missing is
+more, rounding less."""
+_Captured = tuple[PackShape, Tensor, Callable[[], None]]
+"""A pack's shape, where it is read from, and the launch of loss and gradient."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,11 @@ class GraphTrainer:
         self.prefix = shared_prefix([ids_of(row) for row in course.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
         self.token_counts = self._token_counts()
-        self._capture()
+        self.is_compiled = False
+        """Whether layers are torch's compiler's."""
+        self.not_compiled = ""
+        """Why it did not, where it could have."""
+        self._capture(None)
 
     def epoch(self, epoch: int) -> Iterator[TrainStep]:
         """See `nlijob.gpu.training.Trainer`."""
@@ -124,14 +135,17 @@ class GraphTrainer:
             "scaler": self._scaler.state_dict(),
             "step": self._step,
             "token_counts": self.token_counts,
+            "is_compiled": self.is_compiled,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `nlijob.gpu.training.Trainer`. In place: graphs know tensors by where they are."""
         counts = tuple(state.get("token_counts", ()))  # the plain loop has none
-        if self._captures and counts and counts != self.token_counts:
+        compiles = bool(state.get("is_compiled"))
+        before = (self.token_counts, self.is_compiled)
+        if self._captures and counts and (counts, compiles) != before:
             self.token_counts = counts  # measured anew they may be others, which round otherwise
-            self._capture()
+            self._capture(compiles)
         with torch.no_grad():
             for number, moments in self._moments().items():
                 for name, values in moments.items():
@@ -168,6 +182,7 @@ class GraphTrainer:
             for rows in self._course.batches(epoch)
             for part in self._course.micro_batches(rows, self._size)
         ]
+        self._all_tokens = sum(totals)
         if not self._captures:
             return token_counts(totals, graph_cost_tokens=0)
         return token_counts(totals, cost=self._fast.cost)
@@ -179,8 +194,8 @@ class GraphTrainer:
     def _tokens(self, rows: Sequence[Encoded]) -> int:
         return packed_tokens([row.length for row in rows], self.prefix)
 
-    def _capture(self) -> None:
-        """Capture every step.
+    def _capture(self, compiles: bool | None) -> None:
+        """Capture every step; `compiles`: with compiled layers, or None for where that pays.
 
         Captured work has run, and none of it stays: at a rate of 0 and without a gradient an update
         changes no weight. So no copies are needed to undo it.
@@ -190,24 +205,86 @@ class GraphTrainer:
         self._scaler.scale(self._one)  # makes the scaler's state
         before = self._scaler.state_dict()
         self._update()  # makes the optimizer's state
-        graphs = Graphs(self._loaded.device, self._fast.generators)
+        if self._fast.compilable:
+            self._fast.compilable.undo()
+        self.is_compiled, self.not_compiled = False, ""
+        self._accumulate: dict[int, _Captured] = {}
+        graphs = self._graphs()
         # the largest first: the others then fit into the memory that it took
-        self._accumulate = {
-            tokens: self._capture_accumulate(graphs, tokens)
-            for tokens in reversed(self.token_counts)
-        }
+        largest, *others = reversed(self.token_counts)
+        self._accumulate[largest] = self._capture_accumulate(graphs, largest)
+        if self._captures and self._fast.compilable and compiles is not False:
+            graphs = self._compile(self._fast.compilable, graphs, largest, bool(compiles))
+        for tokens in others:
+            self._accumulate[tokens] = self._capture_accumulate(graphs, tokens)
         self._adapter.gradient.zero_()
         self._loss.zero_()
         self._replay_update = graphs.capture(self._update)
         self._state["step"].zero_()
         self._scaler.load_state_dict(before)
 
-    def _capture_accumulate(
-        self, graphs: Graphs, tokens: int
-    ) -> tuple[PackShape, Tensor, Callable[[], None]]:
+    def _graphs(self) -> Graphs:
+        return Graphs(self._loaded.device, self._fast.generators)
+
+    def _capture_accumulate(self, graphs: Graphs, tokens: int) -> _Captured:
         shape = PackShape(tokens, self._size, self._longest, self.prefix)
         some = self._fast.to_device([_shortest(self._course.rows)], shape, 1)
         return shape, some, graphs.capture(lambda: self._add(some, shape))
+
+    def _compile(
+        self, layers: CompiledLayers, graphs: Graphs, tokens: int, in_any_case: bool
+    ) -> Graphs:
+        """Capture the largest pack anew with compiled layers, where that pays and serves.
+
+        Returns what the other sizes are captured by.
+        """
+        expected, layers_own_s = self._gradient(tokens)
+        whole_s = layers_own_s * self._all_tokens / tokens
+        self.not_compiled = "" if in_any_case else layers.speaks_against(whole_s)
+        if self.not_compiled:
+            return graphs
+        try:
+            layers.install()
+            self._accumulate[tokens] = self._capture_accumulate(graphs, tokens)
+            self._check_compiled(expected, layers_own_s, *self._gradient(tokens))
+        except Exception as error:  # there is no end to the kinds of what a compiler fails of
+            self.not_compiled = reason(error)
+        else:
+            layers.remember()
+            self.is_compiled = True
+            return graphs
+        layers.undo()
+        del self._accumulate[tokens]
+        graphs = self._graphs()
+        self._accumulate[tokens] = self._capture_accumulate(graphs, tokens)
+        return graphs
+
+    def _check_compiled(
+        self, expected: Tensor, layers_own_s: float, got: Tensor, compiled_s: float
+    ) -> None:
+        """Raise NotServed where compiled layers are not what they should be."""
+        difference = float((got - expected).norm() / expected.norm())
+        if not difference <= MOST_GRADIENT_DIFFERENCE[self._loaded.compute_dtype]:
+            raise NotServed(f"gradients differ from the layers' own by {difference:.1%}")
+        if compiled_s > layers_own_s:
+            raise NotServed(
+                f"no faster: {compiled_s * 1000:.1f} ms for the {layers_own_s * 1000:.1f} ms before"
+            )
+
+    def _gradient(self, tokens: int) -> tuple[Tensor, float]:
+        """The first micro-batch's gradient, in a pack of this size, and the seconds it takes."""
+        shape, static, replay = self._accumulate[tokens]
+        rows = next(iter(self._course.batches(1)))
+        part = next(iter(self._course.micro_batches(rows, self._size)))
+        static.copy_(self._fast.to_device(part, shape, len(part)))
+        for _ in range(2):  # the first brings the graph to the device
+            self._fast.seed(self._course.config.seed)
+            self._adapter.gradient.zero_()
+            began = self._mark()
+            replay()
+            done = self._mark()
+            done.synchronize()
+        return self._adapter.gradient.clone(), began.elapsed_time(done) / 1000
 
     # ------------------------------------------------------------ what a graph does
 

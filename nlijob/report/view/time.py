@@ -78,6 +78,7 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
 def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
     weights = {"dequantized": "4-bit values kept dequantised too", "as loaded": "weights as loaded"}
     again = ", layers computed again for their gradient" if plan.activations != "kept" else ""
+    compiled = ", layers compiled for training" if plan.layers == "compiled" else ""
     if plan.way == "plain":
         reason = visible(plan.reason)
         if plan.base_weights == "dequantized":
@@ -89,7 +90,7 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
         Fact(
             "way of computing",
             ways[plan.way],
-            weights[plan.base_weights] + again + (shared if plan.shared_prefix else ""),
+            weights[plan.base_weights] + again + compiled + (shared if plan.shared_prefix else ""),
         ),
         Fact(
             "checked against the plain loop",

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlijob.gpu.fast import attention
-from nlijob.gpu.fast.prefix import Prefix
+from nlijob.gpu.fast.prefix import prefix_of
 
 LENGTHS = (5, 1, 7, 3)
 Way = Callable[[Tensor, Tensor, Tensor, Tensor, float | None, int], Tensor]
@@ -62,7 +62,7 @@ def spread(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, tokens: int
 ) -> Tensor:
     """As flash attention does it: a row's last query is at its last key."""
-    prefix = Prefix(tokens, bounds, len(query))
+    prefix = prefix_of(tokens, bounds, len(query))
     key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds
     parts = []
     for i in range(len(bounds) - 1):

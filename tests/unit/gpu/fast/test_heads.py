@@ -8,7 +8,6 @@ import torch
 
 from nlijob.gpu.fast import heads
 from nlijob.gpu.fast.heads import Pack
-from nlijob.gpu.fast.prefix import Prefix
 
 
 def pack(head: int, half: int, longest: int) -> Pack:
@@ -35,5 +34,5 @@ def test_wider_heads_take_shorter_rows() -> None:
 def test_a_block_has_a_warp_for_each_tile_of_the_longest_rows_own_queries() -> None:
     warps = [heads._threads(pack(80, 16, longest)) // heads.WARP for longest in (20, 64, 65, 128)]
     assert warps == [4, 4, 5, 6]
-    behind = dataclasses.replace(pack(80, 16, 90), prefix=Prefix(28, torch.empty(0), 0))
+    behind = dataclasses.replace(pack(80, 16, 90), shared=28)
     assert heads._threads(behind) // heads.WARP == 5  # of six tiles the first is another row's

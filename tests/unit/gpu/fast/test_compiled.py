@@ -1,0 +1,147 @@
+"""Layers that torch's compiler has traced, gradient and all; its kernels are tried on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nlijob.config import JobConfig
+from nlijob.gpu.fast import attention, compiled
+from nlijob.gpu.fast.compiled import CACHED_S, COMPILING_S, SAVED, CompiledLayers
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.model import FastModel, shape_of
+from nlijob.gpu.fast.packing import view
+from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.model import LoadedModel, add_adapter
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Traced for its gradient and run as it is; a CPU's own attention looks at values, which no
+    trace can follow."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    monkeypatch.setattr(attention, "_padded", attention._masked)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+
+
+@pytest.fixture
+def llama(demo: JobConfig, tokenizer: Any) -> LoadedModel:
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
+    adapted = add_adapter(dataclasses.replace(demo, lora=lora), LlamaForCausalLM(shape), ())
+    return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
+
+
+def loss_and_gradient(
+    loaded: LoadedModel, fast: FastModel, rows: list[Encoded]
+) -> tuple[float, torch.Tensor]:
+    loaded.model.train()
+    shape = shape_of(rows)
+    packed = view(fast.to_device(rows, shape, len(rows)), shape)
+    fast.adapter.gradient.zero_()
+    loss = functional.cross_entropy(fast.logits(packed, shape), packed.targets.long())
+    fast.adapter.add_gradient(loss)
+    return float(loss.detach()), fast.adapter.gradient.clone()
+
+
+def compilable(loaded: LoadedModel, head: CausalHead) -> tuple[FastModel, CompiledLayers]:
+    fast = FastModel(loaded, head, True)
+    with torch.no_grad():
+        fast.adapter.master.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    fast.adapter.refresh()
+    assert fast.compilable
+    return fast, fast.compilable
+
+
+@pytest.mark.parametrize("kind", ["llama", "demo"])
+def test_gradients_are_the_layers_own_from_one_compilation(
+    request: pytest.FixtureRequest,
+    new_model: Callable[[], LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    kind: str,
+) -> None:
+    loaded = request.getfixturevalue("llama") if kind == "llama" else new_model()
+    fast, layers = compilable(loaded, head)
+    # all rows have one longest, as in a training
+    some = [[rows[0], *rows[1:count]] for count in (5, 9, 7)]
+    longest = max((row for part in some for row in part), key=lambda row: row.length)
+    some = [[longest, *part] for part in some]
+    expected = [loss_and_gradient(loaded, fast, part) for part in some]
+    layers.install()
+    for part, (loss, gradient) in zip(some, expected, strict=True):
+        got = loss_and_gradient(loaded, fast, part)
+        assert got[0] == pytest.approx(loss)
+        torch.testing.assert_close(got[1], gradient)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_scoring_is_by_the_layers_own_and_undone_all_is(
+    llama: LoadedModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    fast, layers = compilable(llama, head)
+    classes = [type(module) for module in llama.model.modules()]
+    expected = fast.score_rows(rows[:4])
+    layers.install()
+    assert torch.equal(fast.score_rows(rows[:4]), expected)
+    assert not torch._dynamo.utils.counters["stats"]
+    layers.undo()
+    assert [type(module) for module in llama.model.modules()] == classes
+
+
+def test_compiling_must_pay_in_time_and_sooner_where_a_cache_is(
+    llama: LoadedModel, head: CausalHead
+) -> None:
+    _, layers = compilable(llama, head)
+    long, medium, short = COMPILING_S / SAVED + 1, CACHED_S / SAVED + 1, CACHED_S / SAVED - 1
+    assert layers.speaks_against(long) == ""
+    assert "takes some 20 s and would save 8.2 s" in layers.speaks_against(medium)
+    layers.remember()
+    assert layers.speaks_against(medium) == ""
+    assert "takes some 8 s and would save 7.8 s" in layers.speaks_against(short)
+
+
+def test_what_a_cache_has_is_known_by_the_layers(
+    llama: LoadedModel, new_model: Callable[[], LoadedModel], head: CausalHead
+) -> None:
+    _, layers = compilable(llama, head)
+    layers.remember()
+    layers.install()  # which gives layers another class for now
+    medium = CACHED_S / SAVED + 1
+    assert layers.speaks_against(medium) == ""
+    _, others = compilable(new_model(), head)
+    assert others.speaks_against(medium)
+
+
+def test_a_model_with_no_layers_to_repeat_is_refused() -> None:
+    with pytest.raises(NotServed, match="does not repeat"):
+        CompiledLayers(torch.nn.Linear(2, 2)).install()
+
+
+def test_layers_computed_together_or_again_or_in_4_bit_are_not_compiled(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead
+) -> None:
+    for dense, recomputes in ((False, False), (False, True)):
+        assert FastModel(new_model(), head, dense, recomputes).compilable is None
+    targets = ("q_proj", "k_proj", "v_proj", "dense")
+    job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, target_modules=targets))
+    assert FastModel(new_model(job), head, True).compilable is None
