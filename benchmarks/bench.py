@@ -1,9 +1,10 @@
 """Training and scoring in each of the job's ways and by TRL, side by side: `make bench`.
 
-On a GPU, phi-2's geometry with random weights, made in a temporary folder; without one, the demo's
-model. Rows are the demo's, or `--rows`. Dropout is off, so that the ways do the same steps; one
-line has the recipe's. Where rows begin alike, another has the prompt's task behind the row, so that
-they do not. Prints a table; writes the figures as JSON, and as a chart with each way's loss curve.
+On a GPU, phi-2's geometry with random weights, made in a temporary folder, or another `--shape`;
+without one, the demo's model. Rows are the demo's, or `--rows`. Dropout is off, so that the ways do
+the same steps; one line has the recipe's. Where rows begin alike, another has the prompt's task
+behind the row, so that they do not. Prints a table; writes the figures as JSON, and as a chart with
+each way's loss curve.
 """
 
 from __future__ import annotations
@@ -53,6 +54,23 @@ PHI_2 = {
     "partial_rotary_factor": 0.4,
 }
 """microsoft/phi-2's configuration, as far as it sets sizes."""
+LLAMA_3B = {
+    "vocab_size": 51200,
+    "hidden_size": 3072,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 24,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": True,
+}
+"""Llama 3.2 3B's, but for the vocabulary, which is phi-2's; no kernels of ours serve its layers."""
+SHAPES = {
+    "phi-2": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)),
+    "llama-3b": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_3B)),
+}
+OUTPUTS = {"phi": "dense", "llama": "o_proj"}
+"""Type of model -> what its attention's last linear layer is called."""
 MAX_LENGTH = 2048
 EPOCH_OF_WARM_SPEED = 2
 OTHER_STEPS = ("with dropout", "no shared prefix")
@@ -149,7 +167,7 @@ def main() -> None:
             _profile(bench, options.out)
             return
         report = _measure(bench, dict(_ways(bench, options)))
-    stem = f"{_stem(device)}-ways"
+    stem = f"{_stem(device)}-ways" + ("" if options.shape == "phi-2" else f"-{options.shape}")
     (options.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _plot(report, options.out / f"{stem}.png")
     _print(report)
@@ -157,11 +175,12 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", type=Path, help="folder with model and tokenizer")
+    parser.add_argument("--shape", choices=SHAPES, default="phi-2", help="of random weights")
+    parser.add_argument("--model", type=Path, help="folder with that model and a tokenizer")
     parser.add_argument("--rows", type=Path, default=DATA_DIR, help="folder with train.jsonl")
     parser.add_argument("--train-size", type=int, default=1001)
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
-    parser.add_argument("--trl-steps", type=int, default=40, help="steps of TRL that are timed")
+    parser.add_argument("--trl-steps", type=int, default=40, help="timed, of TRL; 0: no TRL")
     parser.add_argument("--profile", action="store_true", help="a step's kernels, nothing else")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
@@ -171,8 +190,12 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
     on_gpu = device.type == "cuda"
     recipe = "phi2" if on_gpu else "demo"
     exact = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": device.type}
-    config = load_config(recipe, exact)
-    model_dir = options.model or (_random_phi_2(folder, device) if on_gpu else MODEL_DIR)
+    model_dir = options.model or (
+        _random_model(options.shape, folder, device) if on_gpu else MODEL_DIR
+    )
+    output = OUTPUTS[transformers.AutoConfig.from_pretrained(model_dir).model_type]
+    targets = ("q_proj", "k_proj", "v_proj", output)
+    config = load_config(recipe, {**exact, "lora.target_modules": targets} if on_gpu else exact)
     tokenizer = read_tokenizer(config, model_dir)
     rows = [row for row in read_rows(options.rows / "train.jsonl") if row["label"] >= 0]
     size = min(options.train_size, len(rows))
@@ -186,11 +209,11 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
     return Bench(model_dir, config, tokenizer, head, encoded, device, dropout)
 
 
-def _random_phi_2(folder: Path, device: torch.device) -> Path:
-    """A model of phi-2's size with random weights, and the demo's tokenizer."""
+def _random_model(shape: str, folder: Path, device: torch.device) -> Path:
+    """A model with random weights, and the demo's tokenizer."""
     torch.manual_seed(0)
     with device:
-        model: Any = transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)).bfloat16()
+        model: Any = SHAPES[shape]().bfloat16()
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(MODEL_DIR).save_pretrained(folder)
     return folder
@@ -250,11 +273,15 @@ def _ways(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Way]
     plain = bench.with_options(speed="plain")
     yield "plain loop", lambda: _chosen_way(plain, options.plain_steps)
     if bench.device.type == "cuda":
-        yield f"{fast}, 4-bit weights", lambda: _four_bit_way(bench)
+        yield f"{fast}, 4-bit weights", lambda: _given_way(bench, dense=False)
     yield fast, lambda: _chosen_way(bench)
+    if bench.device.type == "cuda" and options.shape != "phi-2":
+        yield f"{fast}, compiled", lambda: _given_way(bench, dense=True)
     yield f"{fast}, with dropout", lambda: _chosen_way(bench.with_dropout())
     if shape_of(bench.rows).prefix:
         yield f"{fast}, no shared prefix", lambda: _chosen_way(bench.with_task_behind())
+    if not options.trl_steps:
+        return
     if importlib.util.find_spec("trl"):
         yield from _trl_ways(bench, options.trl_steps)
     else:
@@ -270,11 +297,15 @@ def _chosen_way(bench: Bench, steps: int | None = None) -> Figures:
     return _figures(bench, trainer, engine.forward, warm_up_s, steps)
 
 
-def _four_bit_way(bench: Bench) -> Figures:
+def _given_way(bench: Bench, dense: bool) -> Figures:
+    """Graphs on 4-bit or dequantised weights; with compiled layers where they can be."""
     loaded = _fresh(bench)
     started = time.monotonic()
-    fast = FastModel(loaded, bench.head, dense=False)
-    trainer = GraphTrainer(loaded, fast, Course(bench.config.train, bench.rows), None)
+    fast = FastModel(loaded, bench.head, dense)
+    course = Course(bench.config.train, bench.rows)
+    trainer = GraphTrainer(loaded, fast, course, None, compiles=True)
+    if dense and not trainer.is_compiled:
+        raise RuntimeError(f"layers were not compiled: {trainer.not_compiled}")
     warm_up_s = time.monotonic() - started
 
     def forward() -> Forward:

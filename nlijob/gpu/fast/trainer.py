@@ -78,9 +78,17 @@ class GraphTrainer:
     """Trains a fast model; everything is captured when it is made."""
 
     def __init__(
-        self, loaded: LoadedModel, fast: FastModel, course: Course, micro_batch_size: int | None
+        self,
+        loaded: LoadedModel,
+        fast: FastModel,
+        course: Course,
+        micro_batch_size: int | None,
+        compiles: bool | None = None,
     ) -> None:
-        """Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured."""
+        """`compiles`: have layers compiled where they can be, or None for where that pays.
+
+        Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured.
+        """
         self._loaded = loaded
         self._fast = fast
         self._course = course
@@ -109,7 +117,7 @@ class GraphTrainer:
         """Whether layers are torch's compiler's."""
         self.not_compiled = ""
         """Why it did not, where it could have."""
-        self._capture(None)
+        self._capture(compiles)
 
     def epoch(self, epoch: int) -> Iterator[TrainStep]:
         """See `nlijob.gpu.training.Trainer`."""
@@ -195,7 +203,7 @@ class GraphTrainer:
         return packed_tokens([row.length for row in rows], self.prefix)
 
     def _capture(self, compiles: bool | None) -> None:
-        """Capture every step; `compiles`: with compiled layers, or None for where that pays.
+        """Capture every step; `compiles` as in `__init__`.
 
         Captured work has run, and none of it stays: at a rate of 0 and without a gradient an update
         changes no weight. So no copies are needed to undo it.
