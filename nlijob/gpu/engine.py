@@ -38,6 +38,10 @@ from nlijob.records import Plan
 
 CHECKED_ROWS = 8
 SERVES = "the fastest way that serves this model, this machine and its free memory"
+MOST_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3}
+"""Norm of the difference to the plain way's logits over their norm that is taken for rounding."""
+MOST_ROUNDINGS = 2
+"""So many times as much as the plain way differs from itself may it be in any case."""
 SPARE_BYTES = 2 * GIB
 """Left free for activations and graphs when memory for dequantised weights is counted."""
 LEAN_SCORED_TOKENS = 2048
@@ -183,10 +187,31 @@ class Engine:
         check_features(self._rows)
         if self._way.dense:
             self._check_memory()
-        self._fast = FastModel(self._loaded, self._head, self._way.dense, self._way.recomputes)
+        self._fast = self._new_fast()
         if self._fast.refused:
             self._refused.append(f"{self._way.name}, layers as one: {self._fast.refused}")
-        self._difference = self._fast.check(self._rows[:CHECKED_ROWS], plain)
+        self._loaded.model.eval()
+        self._difference = relative(self._fast.score_rows(self._rows[:CHECKED_ROWS]), plain)
+        if not self._difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
+            self._fast.close()
+            self._check_rounding(self._difference, plain)
+            self._fast = self._new_fast()
+
+    def _new_fast(self) -> FastModel:
+        return FastModel(self._loaded, self._head, self._way.dense, self._way.recomputes)
+
+    def _check_rounding(self, difference: float, plain: Tensor) -> None:
+        """Raise NotServed where rounding does not explain a difference to the plain way's logits.
+
+        Deep models round more: as the plain way itself does, where each row is by itself.
+        """
+        alone = [self._plain_logits(self._head, [row]) for row in self._rows[: len(plain)]]
+        rounding = relative(torch.cat(alone), plain)
+        if not difference <= MOST_ROUNDINGS * rounding:
+            raise NotServed(
+                f"logits differ from the plain way's by {difference:.1%}, which by itself differs "
+                f"by {rounding:.1%} from rows one at a time"
+            )
 
     def _ease_plain(self) -> None:
         """Have the plain way do without what takes a CPU longest."""
@@ -233,6 +258,11 @@ class Engine:
     def _plain_logits(self, head: Head, rows: Sequence[Encoded]) -> Tensor:
         self._loaded.model.eval()
         return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
+
+
+def relative(values: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of what was expected."""
+    return float((values - expected).norm() / expected.norm())
 
 
 def ways(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Way]:

@@ -170,8 +170,10 @@ def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
     one = [rows[0]] * 16  # the same row every step: only dropout can make losses differ
     trainer = Engine(loaded, head, job, one).trainer()
     first, again = (torch.tensor([step.loss for step in trainer.epoch(1)]) for _ in range(2))
-    assert (first - again).abs().max() < 1e-2 * first.mean()  # rounding
-    assert (first[0] - first[1]).abs() > 2e-2 * first.mean()
+    rounding = (first - again).abs().max()
+    assert rounding < 1e-3 * first.mean()
+    # how far they part depends on the size of pack, which is chosen by measurement
+    assert (first[0] - first[1]).abs() > 3e-3 * first.mean() + 2 * rounding
 
 
 @layers

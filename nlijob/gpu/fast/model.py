@@ -29,8 +29,6 @@ from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 
 SERVED_FEATURES = {"input_ids", "attention_mask"}
-MOST_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3}
-"""Norm of the difference to the plain way's logits over their norm; rounding stays far below."""
 
 
 class FastModel:
@@ -148,17 +146,6 @@ class FastModel:
         if self._loaded.device.type != "cuda":
             return vector
         return vector.pin_memory().to(self._loaded.device, non_blocking=True)
-
-    def check(self, rows: Sequence[Encoded], plain: Tensor) -> float:
-        """The relative difference of some rows' logits to `plain`, those of the plain way.
-
-        Raises NotServed where it is more than rounding.
-        """
-        self._loaded.model.eval()
-        difference = float((self.score_rows(rows) - plain).norm() / plain.norm())
-        if not difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
-            raise NotServed(f"logits differ from the plain way's by {difference:.1%}")
-        return difference
 
 
 def shape_of(rows: Sequence[Encoded]) -> PackShape:

@@ -41,6 +41,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 MOST_GRADIENT_DIFFERENCE = {torch.bfloat16: 0.2, torch.float16: 0.2, torch.float32: 1e-2}
 """Norm of the difference of compiled layers' gradient over its norm; a layer's that is missing is
 more, rounding less."""
+TIMED = 5
+"""Times that a graph is launched to know what it takes."""
 _Captured = tuple[PackShape, Tensor, Callable[[], None]]
 """A pack's shape, where it is read from, and the launch of loss and gradient."""
 
@@ -256,7 +258,8 @@ class GraphTrainer:
             self._accumulate[tokens] = self._capture_accumulate(graphs, tokens)
             self._check_compiled(expected, layers_own_s, *self._gradient(tokens))
         except Exception as error:  # there is no end to the kinds of what a compiler fails of
-            self.not_compiled = reason(error)
+            # torch's compiler puts an error of its own around what it met
+            self.not_compiled = reason(getattr(error, "inner_exception", error))
         else:
             layers.remember()
             self.is_compiled = True
@@ -280,19 +283,22 @@ class GraphTrainer:
             )
 
     def _gradient(self, tokens: int) -> tuple[Tensor, float]:
-        """The first micro-batch's gradient, in a pack of this size, and the seconds it takes."""
+        """The first micro-batch's gradient, in a pack of this size, and the least seconds it takes
+        of a few times."""
         shape, static, replay = self._accumulate[tokens]
         rows = next(iter(self._course.batches(1)))
         part = next(iter(self._course.micro_batches(rows, self._size)))
         static.copy_(self._fast.to_device(part, shape, len(part)))
-        for _ in range(2):  # the first brings the graph to the device
+        seconds = []
+        for _ in range(TIMED):
             self._fast.seed(self._course.config.seed)
             self._adapter.gradient.zero_()
             began = self._mark()
             replay()
             done = self._mark()
             done.synchronize()
-        return self._adapter.gradient.clone(), began.elapsed_time(done) / 1000
+            seconds.append(began.elapsed_time(done) / 1000)
+        return self._adapter.gradient.clone(), min(seconds)
 
     # ------------------------------------------------------------ what a graph does
 

@@ -12,9 +12,10 @@ from nlijob.gpu.engine import Engine, bounded, halving
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.host import free_bytes
-from nlijob.gpu.fast.layers import FastDense
+from nlijob.gpu.fast.layers import FastAdapted, FastDense
+from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import GraphTrainer
-from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.heads import Batch, CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.shortage import ran_out
 from nlijob.gpu.training import PlainTrainer
@@ -161,6 +162,40 @@ def test_on_a_cpu_packed_rows_serve(
     assert plan.logits_difference is not None
     assert plan.logits_difference < 1e-4
     assert plan.refused == ()
+
+
+def noisy(share: float) -> Callable[[FastModel, Sequence[Encoded]], torch.Tensor]:
+    """Scoring that is off by a share."""
+    exact = FastModel.score_rows
+    return lambda model, some: exact(model, some) * (1 + share)
+
+
+def test_logits_that_differ_are_found_at_the_start(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FastModel, "score_rows", noisy(0.1))
+    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    plan = engine.plan()
+    assert plan.way == "plain"
+    assert "logits differ from the plain way's by 10.0%" in plan.refused[0]
+    assert isinstance(engine.trainer(), PlainTrainer)
+
+
+def test_what_the_plain_way_differs_from_itself_is_rounding(
+    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = head.logits
+
+    def rounded(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """Off by 8 % where a row is by itself; what the fast way computes is not asked this."""
+        assert not any(isinstance(module, FastDense | FastAdapted) for module in model.modules())
+        return exact(model, batch) * (1.08 if len(batch.labels) == 1 else 1.0)
+
+    monkeypatch.setattr(head, "logits", rounded)
+    monkeypatch.setattr(FastModel, "score_rows", noisy(0.1))
+    plan = Engine(new_model(), head, asks_for("auto"), rows).plan()
+    assert (plan.way, plan.refused) == ("packed", ())
+    assert plan.logits_difference == pytest.approx(0.1, rel=1e-2)
 
 
 def test_the_plain_way_that_is_asked_for_is_the_libraries_own(
