@@ -7,10 +7,14 @@ ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
 FROM ${BASE_IMAGE}
 ARG TORCH_BACKEND=pypi
 
-# The distribution's own, patched versions: pinned ones are gone from its mirrors in weeks.
+# The distribution's own, patched versions: pinned ones are gone from its mirrors in weeks. gcc is
+# for GPUs alone: torch's compiler has it make what launches its kernels.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv tini \
+    && if [ "$TORCH_BACKEND" != cpu ]; then \
+        apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev; \
+    fi \
     && rm -rf /var/lib/apt/lists/*
 
 # What changes seldom comes first, so that a change of code rebuilds in seconds.

@@ -6,6 +6,7 @@ compilation is for all layers and all sizes of pack. What is drawn for dropout s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ class CompiledLayers:
 
     def speaks_against(self, training_s: float) -> str:
         """Why compiling would not pay in a training that takes so long without, or ""."""
-        takes_s = CACHED_S if self._mark.is_file() else COMPILING_S
+        takes_s = CACHED_S if self._is_known() else COMPILING_S
         saves_s = SAVED * training_s
         if saves_s >= takes_s:
             return ""
@@ -80,15 +81,22 @@ class CompiledLayers:
             self._installed.put(layer, CompiledLayer, fast_compiled=compiled)
 
     def remember(self) -> None:
-        """Note beside torch's cache that it has these layers."""
-        self._mark.parent.mkdir(parents=True, exist_ok=True)
-        self._mark.touch()
+        """Note in torch's cache that it has these layers."""
+        with contextlib.suppress(OSError):  # then the next run compiles as if there were no cache
+            mark = self._mark()
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
 
     def undo(self) -> None:
         """Give the layers their own way to compute back."""
         self._installed.undo()
 
-    @property
+    def _is_known(self) -> bool:
+        try:
+            return self._mark().is_file()
+        except OSError:  # the folder can neither be found nor made
+            return False
+
     def _mark(self) -> Path:
         """In the cache's folder, named by what compiling depends on."""
         from torch._inductor.runtime.cache_dir_utils import cache_dir

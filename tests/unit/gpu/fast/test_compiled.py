@@ -132,6 +132,16 @@ def test_what_a_cache_has_is_known_by_the_layers(
     assert others.speaks_against(medium)
 
 
+def test_where_nothing_can_be_noted_every_training_counts_as_the_first(
+    llama: LoadedModel, head: CausalHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, layers = compilable(llama, head)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file"))
+    layers.remember()
+    assert "takes some 20 s" in layers.speaks_against(CACHED_S / SAVED + 1)
+
+
 def test_a_model_with_no_layers_to_repeat_is_refused() -> None:
     with pytest.raises(NotServed, match="does not repeat"):
         CompiledLayers(torch.nn.Linear(2, 2)).install()

@@ -42,6 +42,14 @@ def test_that_layers_were_computed_again_is_said() -> None:
         assert way.note.endswith(", layers computed again for their gradient")
 
 
+def test_that_layers_were_compiled_is_said() -> None:
+    results = outcome(Spec())
+    plan = dataclasses.replace(results.plan, layers="compiled")
+    facts = time_section(dataclasses.replace(results, plan=plan), ()).facts
+    (way,) = (fact for fact in facts if fact.name == "way of computing")
+    assert way.note == "weights as loaded, layers compiled for training"
+
+
 @pytest.mark.parametrize(
     ("weights", "note"),
     [
