@@ -12,14 +12,16 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu.fast import attention, compiled
 from nlijob.gpu.fast.compiled import CACHED_S, COMPILING_S, SAVED, CompiledLayers
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.packing import view
+from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.training import Course
 
 CPU = torch.device("cpu")
 
@@ -93,6 +95,56 @@ def test_gradients_are_the_layers_own_from_one_compilation(
         assert got[0] == pytest.approx(loss)
         torch.testing.assert_close(got[1], gradient)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def trainer(
+    loaded: LoadedModel, head: CausalHead, rows: list[Encoded], compiles: bool | None
+) -> GraphTrainer:
+    config = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3)
+    return GraphTrainer(loaded, FastModel(loaded, head, True), Course(config, rows), None, compiles)
+
+
+def losses(way: GraphTrainer) -> list[float]:
+    return [step.loss for epoch in (1, 2) for step in way.epoch(epoch)]
+
+
+def test_training_goes_the_way_of_the_layers_as_they_are(
+    new_model: Callable[[], LoadedModel], head: CausalHead, rows: list[Encoded]
+) -> None:
+    expected = trainer(new_model(), head, rows, compiles=None)  # which no CPU has
+    got = trainer(new_model(), head, rows, compiles=True)
+    assert (expected.is_compiled, got.is_compiled, got.not_compiled) == (False, True, "")
+    assert got.state()["is_compiled"]
+    assert losses(got) == pytest.approx(losses(expected), rel=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def stronger(module: Any, _: Any) -> Callable[..., Any]:
+    """A compiler whose layers give half as much again."""
+    return lambda *inputs: tuple(part * 1.5 for part in module(*inputs))
+
+
+def missing(module: Any, _: Any) -> Callable[..., Any]:
+    raise FileNotFoundError("no C compiler")
+
+
+@pytest.mark.parametrize(
+    ("backend", "why"), [(stronger, "gradients differ"), (missing, "no C compiler")]
+)
+def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
+    new_model: Callable[[], LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    backend: Any,
+    why: str,
+) -> None:
+    expected = losses(trainer(new_model(), head, rows, compiles=None))
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    got = trainer(new_model(), head, rows, compiles=True)
+    assert not got.is_compiled
+    assert why in got.not_compiled
+    assert losses(got) == expected
 
 
 def test_scoring_is_by_the_layers_own_and_undone_all_is(
