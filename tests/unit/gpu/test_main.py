@@ -21,16 +21,21 @@ import json, sys
 from nlijob.gpu.__main__ import _lean_imports
 with _lean_imports():
     import nlijob.gpu.worker
-print(json.dumps(sorted(sys.modules)))
+imported = sorted(sys.modules)
+import torch
+torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))
+graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+print(json.dumps({"imported": imported, "graphs": graphs}))
 """
 
 
-def test_imports_leave_torchs_compiler_out() -> None:
+def test_imports_leave_torchs_compiler_out_and_it_works_afterwards() -> None:
     argv = [sys.executable, "-c", IMPORTED]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
-    imported = json.loads(done.stdout)
-    assert "bitsandbytes" in imported
-    assert "torch._inductor.compile_fx" not in imported
+    told = json.loads(done.stdout)
+    assert "bitsandbytes" in told["imported"]
+    assert "torch._inductor.compile_fx" not in told["imported"]
+    assert told["graphs"] == 1
 
 
 @pytest.mark.parametrize("of_the_user", [None, "0"])
