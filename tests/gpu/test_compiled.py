@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,14 +68,26 @@ def new_model(tokenizer: Any) -> Callable[[JobConfig], LoadedModel]:
 NewModel = Callable[[JobConfig], LoadedModel]
 
 
+NewEngine = Callable[..., Engine]
+
+
 @pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compiling pays, however short the training."""
-    monkeypatch.setattr(compiled, "COMPILING_S", 0.0)
-    monkeypatch.setattr(compiled, "CACHED_S", 0.0)
+def new_engine(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[NewEngine]:
+    """An engine on a fresh model, whose training compiles layers or not, or where that pays."""
+
+    def new(job: JobConfig, compiles: bool | None) -> Engine:
+        chosen = functools.partial(GraphTrainer, compiles=compiles)
+        monkeypatch.setattr("nlijob.gpu.engine.GraphTrainer", chosen)
+        return Engine(new_model(job), head, job, rows)
+
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    yield
+    yield new
     torch._dynamo.reset()
 
 
@@ -88,72 +102,53 @@ def trained(engine: Engine, epochs: int) -> tuple[list[float], Plan]:
     ("dtype", "each", "mean"), [("float32", 1e-2, 1e-3), ("bfloat16", 0.1, 1e-2)]
 )
 def test_losses_are_those_of_the_layers_as_they_are_over_100_steps(
-    new_model: NewModel,
-    head: CausalHead,
-    rows: list[Encoded],
-    always: None,
-    dtype: str,
-    each: float,
-    mean: float,
-    dropout: float,
+    new_engine: NewEngine, dtype: str, each: float, mean: float, dropout: float
 ) -> None:
     job = config(model__compute_dtype=dtype, lora__dropout=dropout)
-    losses, plan = trained(Engine(new_model(job), head, job, rows), 4)
+    losses, plan = trained(new_engine(job, compiles=True), 4)
     assert (plan.layers, plan.refused) == ("compiled", ())
     assert plan.shared_prefix > 20
     assert len(plan.token_counts) > 1
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "COMPILING_S", 1e9)
-        patch.setattr(compiled, "CACHED_S", 1e9)
-        expected, plan = trained(Engine(new_model(job), head, job, rows), 4)
-    assert plan.layers == "as loaded"
-    assert len(losses) == 104
+    expected, plan = trained(new_engine(job, compiles=False), 4)
+    assert (plan.layers, len(losses)) == ("as loaded", 104)
     difference = (torch.tensor(losses) - torch.tensor(expected)).abs() / torch.tensor(expected)
     assert difference.max() < each
     assert difference.mean() < mean
 
 
-def test_a_short_training_is_not_compiled_for(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+def test_a_long_training_is_compiled_for_and_a_short_one_not(
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    job = config()
-    engine = Engine(new_model(job), head, job, rows)
-    engine.trainer()
-    plan = engine.plan()
-    assert plan.layers == "as loaded"
-    assert len(plan.refused) == 1
-    assert "layers compiled: compiling takes some" in plan.refused[0]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    short = new_engine(config(), compiles=None)
+    short.trainer()
+    assert short.plan().layers == "as loaded"
+    (refused,) = short.plan().refused
+    assert "layers compiled: compiling takes some 20 s" in refused
+    long = new_engine(config(train__epochs=4_000), compiles=None)
+    long.trainer()
+    assert (long.plan().layers, long.plan().refused) == ("compiled", ())
 
 
-def _stronger(module: Any, _: Any) -> Callable[..., Any]:
+def stronger(module: Any, _: Any) -> Callable[..., Any]:
     """A compiler whose layers give half as much again."""
     return lambda *inputs: tuple(part * 1.5 for part in module(*inputs))
 
 
-def _missing(module: Any, _: Any) -> Callable[..., Any]:
+def missing(module: Any, _: Any) -> Callable[..., Any]:
     raise FileNotFoundError("no C compiler")
 
 
 @pytest.mark.parametrize(
-    ("backend", "why"), [(_stronger, "gradients differ"), (_missing, "no C compiler")]
+    ("backend", "why"), [(stronger, "gradients differ"), (missing, "no C compiler")]
 )
 def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
-    new_model: NewModel,
-    head: CausalHead,
-    rows: list[Encoded],
-    always: None,
-    monkeypatch: pytest.MonkeyPatch,
-    backend: Any,
-    why: str,
+    new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch, backend: Any, why: str
 ) -> None:
-    job = config()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "COMPILING_S", 1e9)
-        patch.setattr(compiled, "CACHED_S", 1e9)
-        expected, _ = trained(Engine(new_model(job), head, job, rows), 1)
+    expected, _ = trained(new_engine(config(), compiles=False), 1)
     monkeypatch.setattr(compiled, "BACKEND", backend)
-    losses, plan = trained(Engine(new_model(job), head, job, rows), 1)
+    losses, plan = trained(new_engine(config(), compiles=True), 1)
     assert plan.layers == "as loaded"
     assert why in plan.refused[0]
     assert losses == pytest.approx(expected, rel=1e-3)
@@ -161,41 +156,27 @@ def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
 
 @pytest.mark.parametrize("begins_compiled", [True, False])
 def test_a_resumed_training_has_the_layers_that_it_began_with(
-    new_model: NewModel,
-    head: CausalHead,
-    rows: list[Encoded],
-    always: None,
-    monkeypatch: pytest.MonkeyPatch,
-    begins_compiled: bool,
+    new_engine: NewEngine, begins_compiled: bool
 ) -> None:
-    job = config()
-
-    def trainer(compiles: bool) -> tuple[Engine, Any]:
-        for name in ("COMPILING_S", "CACHED_S"):
-            monkeypatch.setattr(compiled, name, 0.0 if compiles else 1e9)
-        engine = Engine(new_model(job), head, job, rows)
-        return engine, engine.trainer()
-
-    first, begun = trainer(begins_compiled)
-    assert isinstance(begun, GraphTrainer)
+    first = new_engine(config(), compiles=begins_compiled)
+    begun = first.trainer()
     state = copy.deepcopy(begun.state())
     expected = [step.loss for step in begun.epoch(1)]
-    second, resumed = trainer(not begins_compiled)
+    second = new_engine(config(), compiles=not begins_compiled)
+    resumed = second.trainer()
     assert first.plan().layers != second.plan().layers
     resumed.restore(state)
     assert first.plan().layers == second.plan().layers
     assert [step.loss for step in resumed.epoch(1)] == expected
 
 
-def test_capturing_compiled_layers_leaves_no_trace_in_the_adapter(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], always: None
-) -> None:
-    job = config()
-    loaded = new_model(job)
-    before = {n: p.detach().clone() for n, p in loaded.model.named_parameters() if p.requires_grad}
-    trainer = Engine(loaded, head, job, rows).trainer()
-    after = dict(loaded.model.named_parameters())
+def test_capturing_compiled_layers_leaves_no_trace_in_the_adapter(new_engine: NewEngine) -> None:
+    engine = new_engine(config(), compiles=True)
+    model = engine._loaded.model
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    trainer = engine.trainer()
+    assert engine.plan().layers == "compiled"
+    after = dict(model.named_parameters())
     assert all(torch.equal(after[name], values) for name, values in before.items())
-    assert isinstance(trainer, GraphTrainer)
     assert not trainer.state()["step"]
     assert all(not m["exp_avg"].any() for m in trainer.state()["optimizer"].values())

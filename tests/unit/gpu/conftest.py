@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import CausalHead, Encoded
-from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.gpu.model import LoadedModel, add_adapter, load, read_tokenizer
 from nlijob.records import Example
 from nlijob.subset import read_rows
 
@@ -44,6 +45,28 @@ def new_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
 
     def new(config: JobConfig = demo) -> LoadedModel:
         return load(config, MODEL_DIR, tokenizer, CPU)
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def new_llama(demo: JobConfig, tokenizer: Any) -> Callable[[], LoadedModel]:
+    """Make a small Llama afresh, the same every time: fewer keys than queries, adapters on some
+    layers, not quantised."""
+
+    def new() -> LoadedModel:
+        torch.manual_seed(0)
+        shape = LlamaConfig(
+            vocab_size=4096,
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+        lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
+        adapted = add_adapter(dataclasses.replace(demo, lora=lora), LlamaForCausalLM(shape), ())
+        return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
 
     return new
 

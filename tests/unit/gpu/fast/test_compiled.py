@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu.fast import attention, compiled
@@ -20,10 +19,8 @@ from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.packing import view
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
-from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import Course
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +35,8 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def llama(demo: JobConfig, tokenizer: Any) -> LoadedModel:
-    torch.manual_seed(0)
-    shape = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
-    adapted = add_adapter(dataclasses.replace(demo, lora=lora), LlamaForCausalLM(shape), ())
-    return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
+def llama(new_llama: Callable[[], LoadedModel]) -> LoadedModel:
+    return new_llama()
 
 
 def loss_and_gradient(

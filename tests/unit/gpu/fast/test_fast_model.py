@@ -12,7 +12,6 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.demo import DATA_DIR
@@ -26,7 +25,7 @@ from nlijob.gpu.fast.packing import view
 from nlijob.gpu.fast.phi import FastPhiModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
-from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import Course, PlainTrainer, Trainer
 from nlijob.records import Example
@@ -415,25 +414,9 @@ def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
 
 
 def test_an_architecture_with_fewer_keys_than_queries_is_served(
-    demo: JobConfig, tokenizer: Any, head: CausalHead, either: list[Encoded]
+    new_llama: NewModel, head: CausalHead, either: list[Encoded]
 ) -> None:
-    def new() -> LoadedModel:
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=4096,
-                hidden_size=64,
-                intermediate_size=96,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-            )
-        )
-        lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
-        adapted = add_adapter(dataclasses.replace(demo, lora=lora), model, ())
-        return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
-
-    (plain, _), (fast, _) = trainers(new, head, either)
+    (plain, _), (fast, _) = trainers(new_llama, head, either)
     for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
         assert got.loss == pytest.approx(expected.loss, rel=1e-4)
         assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-3)
