@@ -304,8 +304,8 @@ def _given_way(bench: Bench, dense: bool) -> Figures:
     fast = FastModel(loaded, bench.head, dense)
     course = Course(bench.config.train, bench.rows)
     trainer = GraphTrainer(loaded, fast, course, None, compiles=True)
-    if dense and not trainer.is_compiled:
-        raise RuntimeError(f"layers were not compiled: {trainer.not_compiled}")
+    if dense and not trainer.steps.is_compiled:
+        raise RuntimeError(f"layers were not compiled: {trainer.steps.not_compiled}")
     warm_up_s = time.monotonic() - started
 
     def forward() -> Forward:

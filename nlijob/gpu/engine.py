@@ -114,7 +114,7 @@ class Engine:
             shared_prefix=self._graphs.prefix if self._graphs else 0,
             warm_up_s=self._warm_up_s,
             activations="recomputed" if held.recomputes else "kept",
-            layers="compiled" if self._graphs and self._graphs.is_compiled else "as loaded",
+            layers="compiled" if self._graphs and self._graphs.steps.is_compiled else "as loaded",
         )
 
     def forward(self, head: Head | None = None) -> Forward:
@@ -158,7 +158,7 @@ class Engine:
 
     def _not_compiled(self) -> list[str]:
         """Why the way's layers are not compiled, where they could be."""
-        why = self._graphs.not_compiled if self._graphs else ""
+        why = self._graphs.steps.not_compiled if self._graphs else ""
         return [f"{self._way.name}, layers compiled: {why}"] if why else []
 
     def _next_way(self) -> None:

@@ -369,7 +369,7 @@ def test_a_layer_computed_again_drops_the_same_values(
             torch.nn.init.normal_(parameter, std=0.05)
     fast = FastModel(loaded, head, False, recomputes=True)
     trainer = GraphTrainer(loaded, fast, Course(job.train, rows[:8]), None)
-    (shape, vector, replay), *_ = trainer._accumulate.values()
+    (shape, vector, replay), *_ = trainer.steps._packs.values()
     vector.copy_(fast.to_device(rows[:8], shape, 8))
     loaded.model.train()
     gradient = fast.adapter.gradient
@@ -392,7 +392,7 @@ def test_a_layer_computed_again_drops_the_same_values(
             return layer(*inputs)
 
     monkeypatch.setattr(recompute, "checkpoint", kept)
-    expected = gradients(lambda: trainer._add(vector, shape))
+    expected = gradients(lambda: trainer.steps._add(vector, shape))
     for a, b in zip(got, expected, strict=True):
         assert (a - b).norm() / b.norm() < 1e-4
     assert (got[0] - got[1]).norm() / got[0].norm() > 0.1

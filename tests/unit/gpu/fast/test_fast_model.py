@@ -18,7 +18,7 @@ from nlijob.demo import DATA_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu import training as plain_trainer
-from nlijob.gpu.fast import trainer as fast_trainer
+from nlijob.gpu.fast import steps as fast_steps
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.model import FastModel, check_features, shape_of
 from nlijob.gpu.fast.packing import view
@@ -350,7 +350,7 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     scaler = functools.partial(
         torch.amp.GradScaler, "cpu", init_scale=2.0**127, backoff_factor=2.0**-10, growth_interval=3
     )
-    for module in (fast_trainer, plain_trainer):
+    for module in (fast_steps, plain_trainer):
         monkeypatch.setattr(module, "loss_scaler", lambda loaded: scaler())
 
 
