@@ -25,6 +25,7 @@ from torch import Tensor
 
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError
+from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.host import ease, free_bytes
 from nlijob.gpu.fast.layers import dense_bytes
@@ -191,7 +192,8 @@ class Engine:
         if self._fast.refused:
             self._refused.append(f"{self._way.name}, layers as one: {self._fast.refused}")
         self._loaded.model.eval()
-        self._difference = relative(self._fast.score_rows(self._rows[:CHECKED_ROWS]), plain)
+        logits = self._fast.score_rows(self._rows[:CHECKED_ROWS])
+        self._difference = relative_difference(logits, plain)
         if not self._difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
             self._fast.close()
             self._check_rounding(self._difference, plain)
@@ -206,7 +208,7 @@ class Engine:
         Deep models round more: as the plain way itself does, where each row is by itself.
         """
         alone = [self._plain_logits(self._head, [row]) for row in self._rows[: len(plain)]]
-        rounding = relative(torch.cat(alone), plain)
+        rounding = relative_difference(torch.cat(alone), plain)
         if not difference <= MOST_ROUNDINGS * rounding:
             raise NotServed(
                 f"logits differ from the plain way's by {difference:.1%}, which by itself differs "
@@ -258,11 +260,6 @@ class Engine:
     def _plain_logits(self, head: Head, rows: Sequence[Encoded]) -> Tensor:
         self._loaded.model.eval()
         return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
-
-
-def relative(values: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected."""
-    return float((values - expected).norm() / expected.norm())
 
 
 def ways(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Way]:

@@ -13,14 +13,12 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, load_config
-from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine
-from nlijob.gpu.fast import compiled
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
-from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.gpu.model import LoadedModel
 from nlijob.records import Example, Plan
-from nlijob.subset import read_rows
+from tests import broken_compilers
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,14 +38,8 @@ def config(**changes: Any) -> JobConfig:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return read_tokenizer(config(), MODEL_DIR)
-
-
-@pytest.fixture(scope="module")
-def examples() -> list[Example]:
-    rows = [row for row in read_rows(DATA_DIR / "train.jsonl") if row["label"] >= 0]
-    return [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in enumerate(rows[:203])]
+def examples(labelled: list[Example]) -> list[Example]:
+    return labelled[:203]
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +47,7 @@ def head(tokenizer: Any, examples: list[Example]) -> CausalHead:
     return CausalHead(tokenizer, config().prompt, 256, examples)
 
 
-@pytest.fixture(scope="module")
-def rows(head: CausalHead, examples: list[Example]) -> list[Encoded]:
-    return head.encode("train", examples)
-
-
-@pytest.fixture(scope="module")
-def new_model(tokenizer: Any) -> Callable[[JobConfig], LoadedModel]:
-    return lambda job: load(job, MODEL_DIR, tokenizer, GPU)
-
-
 NewModel = Callable[[JobConfig], LoadedModel]
-
-
 NewEngine = Callable[..., Engine]
 
 
@@ -131,23 +111,12 @@ def test_a_long_training_is_compiled_for_and_a_short_one_not(
     assert (long.plan().layers, long.plan().refused) == ("compiled", ())
 
 
-def stronger(module: Any, _: Any) -> Callable[..., Any]:
-    """A compiler whose layers give half as much again."""
-    return lambda *inputs: tuple(part * 1.5 for part in module(*inputs))
-
-
-def missing(module: Any, _: Any) -> Callable[..., Any]:
-    raise FileNotFoundError("no C compiler")
-
-
-@pytest.mark.parametrize(
-    ("backend", "why"), [(stronger, "gradients differ"), (missing, "no C compiler")]
-)
+@broken_compilers.each
 def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
     new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch, backend: Any, why: str
 ) -> None:
     expected, _ = trained(new_engine(config(), compiles=False), 1)
-    monkeypatch.setattr(compiled, "BACKEND", backend)
+    broken_compilers.use(backend, monkeypatch)
     losses, plan = trained(new_engine(config(), compiles=True), 1)
     assert plan.layers == "as loaded"
     assert why in plan.refused[0]

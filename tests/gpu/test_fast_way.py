@@ -13,7 +13,6 @@ import torch
 
 from nlijob import records
 from nlijob.config import JobConfig, load_config
-from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
@@ -24,12 +23,11 @@ from nlijob.gpu.fast.layers import dequantized
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
-from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import Course, PlainTrainer
 from nlijob.records import Example, TrainStep
-from nlijob.subset import read_rows
 from tests import jobs
 
 pytestmark = [
@@ -50,15 +48,8 @@ def config(**changes: Any) -> JobConfig:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return read_tokenizer(config(), MODEL_DIR)
-
-
-@pytest.fixture(scope="module")
-def examples() -> list[Example]:
-    rows = read_rows(DATA_DIR / "train.jsonl")
-    labelled = [(i, row) for i, row in enumerate(rows) if row["label"] >= 0]
-    return [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:101]]
+def examples(labelled: list[Example]) -> list[Example]:
+    return labelled[:101]
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +57,7 @@ def head(tokenizer: Any, examples: list[Example]) -> CausalHead:
     return CausalHead(tokenizer, config().prompt, 256, examples)
 
 
-@pytest.fixture(scope="module")
-def rows(head: CausalHead, examples: list[Example]) -> list[Encoded]:
-    return head.encode("train", examples)
-
-
-@pytest.fixture(scope="module")
-def new_model(tokenizer: Any) -> Callable[..., LoadedModel]:
-    def new(job: JobConfig | None = None) -> LoadedModel:
-        return load(job or config(), MODEL_DIR, tokenizer, GPU)
-
-    return new
-
-
-NewModel = Callable[..., LoadedModel]
+NewModel = Callable[[JobConfig], LoadedModel]
 
 
 def steps(engine: Engine, epochs: int) -> list[TrainStep]:
@@ -88,7 +66,7 @@ def steps(engine: Engine, epochs: int) -> list[TrainStep]:
 
 
 def test_dequantised_weights_are_the_4_bit_layers_own(new_model: NewModel, head: Head) -> None:
-    loaded = new_model()
+    loaded = new_model(config())
     layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     # a product with the identity shows the values that the layer multiplies with
     eyes = [torch.eye(m.in_features, device=GPU, dtype=loaded.compute_dtype) for m in layers]
@@ -167,13 +145,11 @@ def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
     for name, parameter in loaded.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    one = [rows[0]] * 16  # the same row every step: only dropout can make losses differ
+    one = [rows[0]] * 64  # the same row every step: only dropout can make losses differ
     trainer = Engine(loaded, head, job, one).trainer()
     first, again = (torch.tensor([step.loss for step in trainer.epoch(1)]) for _ in range(2))
-    rounding = (first - again).abs().max()
-    assert rounding < 1e-3 * first.mean()
-    # how far they part depends on the size of pack, which is chosen by measurement
-    assert (first[0] - first[1]).abs() > 3e-3 * first.mean() + 2 * rounding
+    assert (first - again).abs().max() < 1e-2 * first.mean()  # rounding
+    assert first.max() - first.min() > 2e-2 * first.mean()  # of eight; two may be close by chance
 
 
 @layers
@@ -217,7 +193,7 @@ def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batc
 
     monkeypatch.setattr(Graphs, "capture", full)
     job = config()
-    engine = Engine(new_model(), head, job, rows)
+    engine = Engine(new_model(job), head, job, rows)
     trainer = engine.trainer()
     assert isinstance(trainer, PlainTrainer)
     assert engine.plan().way == "plain"
@@ -228,7 +204,7 @@ def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batc
         *(f"graphs, weights as loaded, layers computed again, {n} at once" for n in (8, 4, 2, 1)),
     ]
     reference = config(train__speed="plain")
-    expected = steps(Engine(new_model(), head, reference, rows), 1)
+    expected = steps(Engine(new_model(reference), head, reference, rows), 1)
     got = list(trainer.epoch(1))
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-3)
 
@@ -348,7 +324,7 @@ def test_an_overflow_in_float16_is_skipped_and_the_scale_backs_off(
 def test_layers_computed_again_have_the_losses_of_layers_kept(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
-    kept = new_model()
+    kept = new_model(config())
     course = Course(config().train, rows)
     expected = GraphTrainer(kept, FastModel(kept, head, False), course, None).epoch(1)
     job = config(train__speed="graph", train__gradient_checkpointing=True)
@@ -432,7 +408,7 @@ def test_ways_that_were_refused_leave_no_memory_behind(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Graphs, "capture", full)
-    engine = Engine(new_model(), head, config(train__speed="auto"), rows)
+    engine = Engine(new_model(config()), head, config(train__speed="auto"), rows)
     assert isinstance(engine.trainer(), PlainTrainer)
     assert len(before) == 6
     # the first takes what libraries need once
@@ -452,7 +428,7 @@ def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:
 def test_capturing_leaves_no_trace_in_the_adapter(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
-    loaded = new_model()
+    loaded = new_model(config())
     before = {name: p.clone() for name, p in loaded.model.named_parameters() if p.requires_grad}
     GraphTrainer(loaded, FastModel(loaded, head, True), Course(config().train, rows), None)
     for name, parameter in loaded.model.named_parameters():

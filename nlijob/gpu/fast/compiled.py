@@ -22,14 +22,14 @@ from nlijob.gpu.fast.layers import Installed
 from nlijob.gpu.recompute import repeated_layers
 
 BACKEND = "inductor"
-OPTIONS: dict[str, Any] = {"fallback_random": True, "reorder_for_peak_memory": False}
+OPTIONS: dict[str, Any] | None = {"fallback_random": True, "reorder_for_peak_memory": False}
 """Dropout draws what the layers as they are draw, in the same order; torch 2.13 keeps it by
 itself."""
 COMPILING_S, CACHED_S = 20.0, 8.0
 """What compiling takes on an H200's host, without and with a cache on disk from an earlier run."""
 SAVED = 0.2
-"""Share of the time of training that compiled layers save; measured 0.3 and more on an H200, and
-less where a GPU has more to do with products."""
+"""Share of the time of training that compiled layers save; a third on an H200, other GPUs were not
+measured."""
 
 
 class CompiledLayer(nn.Module):
@@ -76,7 +76,7 @@ class CompiledLayers:
             type(self._layers[0]).forward,
             fullgraph=True,
             backend=BACKEND,
-            options=OPTIONS if BACKEND == "inductor" else None,
+            options=OPTIONS,
         )
         # else each float of a layer is an input, and most of the work is done twice
         compiled = torch._dynamo.config.patch(specialize_float=True)(compiled)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.compiled import CompiledLayers
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.graphs import Graphs
@@ -227,7 +228,7 @@ class Steps:
 
     def _check_compiled(self, expected: Tensor, got: Tensor) -> None:
         """Raise NotServed where a gradient by compiled layers is not the layers' own."""
-        difference = float((got - expected).norm() / expected.norm())
+        difference = relative_difference(got, expected)
         if not difference <= MOST_GRADIENT_DIFFERENCE[self._loaded.compute_dtype]:
             raise NotServed(f"gradients differ from the layers' own by {difference:.1%}")
 

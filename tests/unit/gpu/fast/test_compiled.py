@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from nlijob.config import JobConfig, TrainConfig
-from nlijob.gpu.fast import attention, compiled
+from nlijob.gpu.fast import attention
 from nlijob.gpu.fast.compiled import CACHED_S, COMPILING_S, SAVED, CompiledLayers
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.model import FastModel, shape_of
@@ -21,13 +21,14 @@ from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import Course
+from tests import broken_compilers
 
 
 @pytest.fixture(autouse=True)
 def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Traced for its gradient and run as it is; a CPU's own attention looks at values, which no
     trace can follow."""
-    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    broken_compilers.use("aot_eager", monkeypatch)
     monkeypatch.setattr(attention, "_padded", attention._masked)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()
@@ -71,9 +72,8 @@ def test_gradients_are_the_layers_own_from_one_compilation(
     loaded = request.getfixturevalue("llama") if kind == "llama" else new_model()
     fast, layers = compilable(loaded, head)
     # all rows have one longest, as in a training
-    some = [[rows[0], *rows[1:count]] for count in (5, 9, 7)]
-    longest = max((row for part in some for row in part), key=lambda row: row.length)
-    some = [[longest, *part] for part in some]
+    longest = max(rows, key=lambda row: row.length)
+    some = [[longest, *rows[:count]] for count in (5, 9, 7)]
     expected = [loss_and_gradient(loaded, fast, part) for part in some]
     layers.install()
     for part, (loss, gradient) in zip(some, expected, strict=True):
@@ -106,18 +106,7 @@ def test_training_goes_the_way_of_the_layers_as_they_are(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-def stronger(module: Any, _: Any) -> Callable[..., Any]:
-    """A compiler whose layers give half as much again."""
-    return lambda *inputs: tuple(part * 1.5 for part in module(*inputs))
-
-
-def missing(module: Any, _: Any) -> Callable[..., Any]:
-    raise FileNotFoundError("no C compiler")
-
-
-@pytest.mark.parametrize(
-    ("backend", "why"), [(stronger, "gradients differ"), (missing, "no C compiler")]
-)
+@broken_compilers.each
 def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
     new_model: Callable[[], LoadedModel],
     head: CausalHead,
@@ -127,7 +116,7 @@ def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
     why: str,
 ) -> None:
     expected = losses(trainer(new_model(), head, rows, compiles=None))
-    monkeypatch.setattr(compiled, "BACKEND", backend)
+    broken_compilers.use(backend, monkeypatch)
     got = trainer(new_model(), head, rows, compiles=True)
     assert not got.steps.is_compiled
     assert why in got.steps.not_compiled

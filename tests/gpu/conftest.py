@@ -1,0 +1,44 @@
+"""The demo's model on a GPU, loaded as the job loads it, and rows of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from nlijob.config import JobConfig, load_config
+from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.model import LoadedModel, load, read_tokenizer
+from nlijob.records import Example
+from nlijob.subset import read_rows
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    return read_tokenizer(load_config("demo"), MODEL_DIR)
+
+
+@pytest.fixture(scope="session")
+def labelled() -> list[Example]:
+    """The demo's training rows."""
+    rows = read_rows(DATA_DIR / "train.jsonl")
+    return [
+        Example(i, row["premise"], row["hypothesis"], row["label"])
+        for i, row in enumerate(rows)
+        if row["label"] >= 0
+    ]
+
+
+@pytest.fixture(scope="module")
+def rows(head: Head, examples: list[Example]) -> list[Encoded]:
+    """A module's examples as its head reads them."""
+    return head.encode("train", examples)
+
+
+@pytest.fixture(scope="session")
+def new_model(tokenizer: Any) -> Callable[[JobConfig], LoadedModel]:
+    """Load the demo's model afresh, as a job says."""
+    return lambda job: load(job, MODEL_DIR, tokenizer, torch.device("cuda", 0))
