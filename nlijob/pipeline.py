@@ -75,6 +75,7 @@ class Job:
     started: float = field(default_factory=time.monotonic)
     attempt: int = field(init=False)
     model_dir: Path = field(init=False)
+    model_stamp: str = field(init=False)
     fingerprints: dict[str, str] = field(init=False)
 
     @property
@@ -120,7 +121,8 @@ class Job:
 
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
-        self.fingerprints = stage_fingerprints(self.config, self.model_dir)
+        self.model_stamp = model_stamp(self.model_dir)
+        self.fingerprints = stage_fingerprints(self.config, self.model_stamp)
 
     def _begin(self) -> None:
         for log in (self.run.timings, self.run.hardware, self.run.machines):
@@ -172,6 +174,7 @@ class Job:
                 launched_at_s=gpu_side.launched_at_s,
                 given_at_s=time.time(),
                 model_dir=str(self.model_dir),
+                model_stamp=self.model_stamp,
                 fingerprints=self.fingerprints,
             )
         )
@@ -240,12 +243,18 @@ def check_gates(results: Results) -> None:
         raise GateError("; ".join(results.gates.failures), "the report is complete all the same")
 
 
-def stage_fingerprints(config: JobConfig, model_dir: Path) -> dict[str, str]:
-    """Stage -> fingerprint, for this configuration and these local model and data files."""
+def model_stamp(model_dir: Path) -> str:
+    """What tells a model from others: a hub snapshot's commit, a local folder's files."""
+    in_hub_cache = model_dir.parent.name == "snapshots"
+    return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
+
+
+def stage_fingerprints(config: JobConfig, of_model: str) -> dict[str, str]:
+    """Stage -> fingerprint, for this configuration, a model of this stamp and local data files."""
     stamps = {
         "subset": subset.source_stamp(config.data),
-        "baseline": _model_stamp(model_dir),
-        "train": _model_stamp(model_dir),
+        "baseline": of_model,
+        "train": of_model,
     }
     fingerprints: dict[str, str] = {}
     for stage in STAGES:
@@ -286,12 +295,6 @@ def drop_torn_line(path: Path) -> None:
         if whole < len(text):
             with path.open("r+b") as handle:
                 handle.truncate(whole)
-
-
-def _model_stamp(model_dir: Path) -> str:
-    """A pinned hub snapshot is told by its commit, a local folder by its files."""
-    in_hub_cache = model_dir.parent.name == "snapshots"
-    return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
 
 
 def _rows_text(manifest: Manifest) -> str:

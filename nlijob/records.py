@@ -439,6 +439,8 @@ class WorkerTask:
     given_at_s: float
     """When all was there that it needs; the processes may have been ready before, or not yet."""
     model_dir: str
+    model_stamp: str
+    """What tells the model's files from others: a commit of the hub, or names and contents."""
     fingerprints: dict[str, str]
     """Stage -> fingerprint of what it reads; a stage complete under it is not done again."""
 

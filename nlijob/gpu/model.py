@@ -5,7 +5,9 @@ The base model is the same model with the adapter switched off (`model.disable_a
 
 from __future__ import annotations
 
+import functools
 import logging
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nlijob.config import JobConfig, ModelConfig
 from nlijob.errors import ConfigurationError, HardwareError, NotAvailableError
+from nlijob.gpu.quantized import QuantizedCopy
 
 GIB = 1024**3
 FLOAT32_ATTENTION = "sdpa_float32"
@@ -98,10 +101,17 @@ def read_tokenizer(config: JobConfig, model_dir: Path) -> Any:
     return tokenizer
 
 
-def load(config: JobConfig, model_dir: Path, tokenizer: Any, device: torch.device) -> LoadedModel:
+def load(
+    config: JobConfig,
+    model_dir: Path,
+    tokenizer: Any,
+    device: torch.device,
+    copy: QuantizedCopy | None = None,
+) -> LoadedModel:
     """Read, quantise and place the model, then put the adapter on it.
 
-    Raises ConfigurationError (targets, head), NotAvailableError (weights), HardwareError.
+    `copy`: read instead where it is there, written where it will pay. Raises ConfigurationError
+    (targets, head), NotAvailableError (weights), HardwareError.
     """
     model_config = read_model_config(config, model_dir, tokenizer)
     plan = skeleton(config, model_config)
@@ -110,7 +120,7 @@ def load(config: JobConfig, model_dir: Path, tokenizer: Any, device: torch.devic
         model_config._attn_implementation = _register_float32_attention()
     check_memory(plan, config.model, dtype, device)
     torch.manual_seed(config.train.seed)  # a new classification head is drawn from here
-    model = _read_weights(config, model_dir, plan, dtype, device)
+    model = _base_model(config, model_dir, plan, dtype, device, copy)
     _keep_cpu_weights_trainable(model)
     model.config.use_cache = False
     torch.manual_seed(config.train.seed)  # the adapter is drawn from here, on resumption too
@@ -225,18 +235,50 @@ def _auto_class(model: ModelConfig) -> Any:
     return transformers.AutoModelForSequenceClassification
 
 
+def _base_model(
+    config: JobConfig,
+    model_dir: Path,
+    plan: Skeleton,
+    dtype: torch.dtype,
+    device: torch.device,
+    copy: QuantizedCopy | None,
+) -> Any:
+    read = functools.partial(_read_weights, config, plan, dtype, device)
+    quantization = quantization_config(config.model, dtype, plan.head_modules)
+    make = functools.partial(read, model_dir, plan.config, quantization_config=quantization)
+    if copy is None or quantization is None:
+        return make()
+    quantized = deepcopy(plan.config)
+    quantized.quantization_config = quantization.to_dict()
+
+    def read_copy(folder: Path) -> Any:
+        model, told = read(folder, quantized, output_loading_info=True)
+        if told["missing_keys"]:  # the library would draw them
+            raise ValueError(f"{folder} is not whole")
+        return model
+
+    model = copy.read(read_copy)
+    return copy.made(make) if model is None else model
+
+
 def _read_weights(
-    config: JobConfig, model_dir: Path, plan: Skeleton, dtype: torch.dtype, device: torch.device
+    config: JobConfig,
+    plan: Skeleton,
+    dtype: torch.dtype,
+    device: torch.device,
+    model_dir: Path,
+    model_config: Any,
+    **options: Any,
 ) -> Any:
     place = "cpu" if device.type == "cpu" else device.index or 0
     try:
         return _auto_class(config.model).from_pretrained(
             model_dir,
-            config=plan.config,
+            config=model_config,
             dtype=dtype,
             device_map={"": place},
-            quantization_config=quantization_config(config.model, dtype, plan.head_modules),
             ignore_mismatched_sizes=config.model.head == "sequence-classification",
+            **options,
         )
     except torch.OutOfMemoryError as error:
         raise HardwareError(f"the model does not fit into the GPU's memory: {error}") from error

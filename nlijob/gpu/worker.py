@@ -5,6 +5,7 @@ It reads the records of the parent and writes its own.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import time
 import traceback
@@ -25,6 +26,7 @@ from nlijob.gpu.generation import generate
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import (
     LoadedModel,
+    compute_dtype,
     load,
     max_length,
     quiet_libraries,
@@ -33,6 +35,7 @@ from nlijob.gpu.model import (
     skeleton,
 )
 from nlijob.gpu.parameters import count_parameters
+from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.shortage import ran_out
 from nlijob.gpu.training import Trainer
@@ -71,6 +74,7 @@ class Worker:
         self._add_start("start, from its launch on", self.task.launched_at_s)
         self.device = job_device(self.config)
         self.writer = Writer()
+        self.copy_writer = Writer()
 
     def work(self) -> None:
         """Do what is not complete, in order."""
@@ -90,6 +94,7 @@ class Worker:
             with self.reporter.timed(name):
                 outputs = stage()
             self.run.mark_complete(name, fingerprint, outputs)
+        self.copy_writer.wait()
 
     # ------------------------------------------------------------ stages
 
@@ -171,11 +176,21 @@ class Worker:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The one model of the job."""
+        copy = QuantizedCopy(
+            self.config,
+            self.task.model_stamp,
+            compute_dtype(self.config.model, self.device),
+            self.device,
+            functools.partial(self.reporter.timed, "load"),
+        )
         with self.reporter.timed("load"):
-            loaded = load(self.config, self._model_dir, self.tokenizer, self.device)
+            loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+        if copy.is_written:
+            self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
+            self.copy_writer.do(copy.seal)  # not waited for by a job that is stopped
         return loaded
 
     @cached_property

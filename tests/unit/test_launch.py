@@ -43,7 +43,7 @@ def line(done, note=""):
 (root / "group").write_text(str(os.getpid()))
 """
 FOLLOW_LIFELINE = "sys.stdin.buffer.read()\n"
-TASK = WorkerTask(1, 0.0, 0.0, "model", {})
+TASK = WorkerTask(1, 0.0, 0.0, "model", "", {})
 DEAF = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -339,7 +339,7 @@ launch.launch_command = lambda *_: [sys.executable, "-c", worker]
 try:
     with launch.GpuSide(RunDir(Path(sys.argv[1])), "cpu") as gpu_side:
         gpu_side.start()
-        gpu_side.give(WorkerTask(1, 0.0, 0.0, "model", {}))
+        gpu_side.give(WorkerTask(1, 0.0, 0.0, "model", "", {}))
         gpu_side.follow(print)
 except JobError:
     sys.exit(0)

@@ -28,6 +28,7 @@ from nlijob.pipeline import (
     Job,
     continued,
     drop_torn_line,
+    model_stamp,
     next_attempt,
     stage_fingerprints,
 )
@@ -45,7 +46,10 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR) -> set[str]:
-    old, new = stage_fingerprints(before, model), stage_fingerprints(after, model)
+    old, new = (
+        stage_fingerprints(before, model_stamp(model)),
+        stage_fingerprints(after, model_stamp(model)),
+    )
     return {stage for stage in old if old[stage] != new[stage]}
 
 
@@ -104,17 +108,17 @@ def test_every_value_of_the_configuration_is_read_by_a_stage() -> None:
 def test_changed_rows_undo_all(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     config = load_config("demo", {"data.dataset": str(data)})
-    before = stage_fingerprints(config, MODEL_DIR)
+    before = stage_fingerprints(config, model_stamp(MODEL_DIR))
     change_one_byte(data / "test.jsonl")
-    after = stage_fingerprints(config, MODEL_DIR)
+    after = stage_fingerprints(config, model_stamp(MODEL_DIR))
     assert {stage for stage in before if before[stage] != after[stage]} == ALL
 
 
 def test_a_changed_local_model_undoes_all_but_the_subset(tmp_path: Path) -> None:
     model = shutil.copytree(MODEL_DIR, tmp_path / "model")
-    before = stage_fingerprints(CONFIG, model)
+    before = stage_fingerprints(CONFIG, model_stamp(model))
     change_one_byte(model / "model.safetensors")
-    after = stage_fingerprints(CONFIG, model)
+    after = stage_fingerprints(CONFIG, model_stamp(model))
     assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
 
 
@@ -126,7 +130,7 @@ def test_copies_on_another_machine_undo_nothing(tmp_path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / machine / "data")
         config = load_config("demo", {"data.dataset": str(link)})
-        return stage_fingerprints(config, tmp_path / machine / "model")
+        return stage_fingerprints(config, model_stamp(tmp_path / machine / "model"))
 
     assert fingerprints("one") == fingerprints("two")
 
@@ -145,16 +149,16 @@ def test_a_hub_model_is_told_by_its_commit_wherever_the_cache_lies(tmp_path: Pat
         snapshot = tmp_path / cache / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)
         (snapshot / "config.json").write_text(cache, encoding="utf-8")
-        return stage_fingerprints(CONFIG, snapshot)["baseline"]
+        return stage_fingerprints(CONFIG, model_stamp(snapshot))["baseline"]
 
     assert fingerprint("one", "a" * 40) == fingerprint("two", "a" * 40)
     assert fingerprint("one", "a" * 40) != fingerprint("one", "b" * 40)
 
 
 def test_a_new_format_undoes_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = stage_fingerprints(CONFIG, MODEL_DIR)
+    before = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
     monkeypatch.setattr(records, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
-    after = stage_fingerprints(CONFIG, MODEL_DIR)
+    after = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
     assert all(before[stage] != after[stage] for stage in ALL)
 
 
@@ -351,7 +355,7 @@ def test_where_all_its_stages_are_marked_the_inputs_are_looked_at_first(
 def test_no_gpu_side_starts_for_the_report_alone(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_inputs = stage_fingerprints(CONFIG, MODEL_DIR)
+    of_inputs = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
     for stage in GPU_STAGES:
         run.mark_complete(stage, of_inputs[stage], [])
 
