@@ -16,18 +16,28 @@ from nlijob.config import ModelConfig
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
-def save_adapter(model: Any, folder: Path, base: ModelConfig) -> None:
-    """Write the adapter, naming the base model as the recipe does rather than by a local path."""
+def save_adapter(
+    model: Any, folder: Path, base: ModelConfig, weights: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapter, naming the base model as the recipe does rather than by a local path.
+
+    `weights`: a copy of `trained_weights`, to be written in place of what they are by now.
+    """
     adapter_config = model.peft_config["default"]
     adapter_config.base_model_name_or_path = base.name
     adapter_config.revision = base.revision
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, save_embedding_layers=False)
+    model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
+def trained_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights that training changes, by their names in the model."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The adapter's weights (and a trained head's) by name; the base model's are left out."""
+    """The adapter's weights (and a trained head's) by their names on disk."""
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     return weights
 
@@ -41,7 +51,7 @@ def load_adapter(model: Any, folder: Path) -> None:
 
 
 def on_host(state: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a training state in the host's memory, which training no longer changes."""
+    """A copy of a state or of weights in the host's memory, which training no longer changes."""
     return {name: _on_host(value) for name, value in state.items()}
 
 

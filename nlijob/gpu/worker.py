@@ -341,14 +341,20 @@ class Worker:
         """Write the epoch's checkpoint while the next epoch begins; none goes on from the last."""
         last = result.epoch == self.config.train.epochs
         state = None if last else checkpoints.on_host(trainer.state())
-        checkpoints.save_adapter(self.loaded.model, self.run.epoch(result.epoch), self.config.model)
-        self.writer.do(lambda: self._seal(state, result, predictions))
+        weights = checkpoints.on_host(checkpoints.trained_weights(self.loaded.model))
+        self.writer.do(lambda: self._write(weights, state, result, predictions))
 
-    def _seal(
-        self, state: dict[str, Any] | None, result: EpochResult, predictions: Sequence[Prediction]
+    def _write(
+        self,
+        weights: dict[str, Any],
+        state: dict[str, Any] | None,
+        result: EpochResult,
+        predictions: Sequence[Prediction],
     ) -> None:
-        """Complete a checkpoint; its marker, last, makes it one to go on from."""
+        """Write a checkpoint; its marker, last, makes it one to go on from."""
         epoch = result.epoch
+        folder = self.run.epoch(epoch)
+        checkpoints.save_adapter(self.loaded.model, folder, self.config.model, weights)
         if state is not None:
             checkpoints.save_state(state, self.run.training_state(epoch))
         write_records(self.run.epoch_predictions(epoch), predictions)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nlijob.config import JobConfig, ModelConfig
+from nlijob.config import JobConfig, ModelConfig, load_config
 from nlijob.gpu import checkpoints
 from nlijob.gpu.model import LoadedModel
 
@@ -26,6 +26,23 @@ def test_an_adapter_comes_back_as_it_was(
     expected = checkpoints.adapter_weights(model)
     for name, weight in checkpoints.adapter_weights(other).items():
         assert torch.equal(weight, expected[name])
+
+
+@pytest.mark.parametrize("head", ["causal", "sequence-classification"])
+def test_an_adapter_is_written_as_it_was_when_its_weights_were_copied(
+    new_model: Callable[..., LoadedModel], tmp_path: Path, head: str
+) -> None:
+    config = load_config("demo", {"model.head": head})
+    model = new_model(config).model
+    expected = checkpoints.on_host(checkpoints.adapter_weights(model))
+    weights = checkpoints.on_host(checkpoints.trained_weights(model))
+    with torch.no_grad():
+        for parameter in checkpoints.trained_weights(model).values():
+            parameter.add_(1)  # training goes on while the checkpoint is written
+    checkpoints.save_adapter(model, tmp_path, config.model, weights)
+    written = load_file(tmp_path / checkpoints.ADAPTER_FILE)
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
 
 
 def test_an_adapter_names_its_base_as_the_recipe_does(
