@@ -29,6 +29,8 @@ RUN python3 -m venv /opt/nlijob \
 COPY entrypoint.py /app/
 COPY templates /app/templates
 COPY nlijob /app/nlijob
+# As pip does with packages; the root is read-only later.
+RUN /opt/nlijob/bin/python -m compileall -q /app
 
 # Any user id may run it, on a read-only root: it writes to /runs, /cache and /tmp alone.
 RUN mkdir -p /runs /cache && chmod 1777 /runs /cache

@@ -108,6 +108,8 @@ check "GPUtil works, with no GPU to list" "[]" \
     "$(inside /opt/nlijob/bin/python -c 'import GPUtil; print(GPUtil.getGPUs())' 2>&1)"
 check "the clients of both buckets are in it" "s3fs gcsfs" \
     "$(inside /opt/nlijob/bin/python -c 'import gcsfs, s3fs; print(s3fs.__name__, gcsfs.__name__)' 2>&1)"
+check "no module is compiled at each start" 0 "$(inside sh -c 'find /app -name "*.py" | while read -r file; do
+    ls "${file%/*}/__pycache__/$(basename "$file" .py)".cpython-*.pyc >/dev/null 2>&1 || echo "$file"; done | wc -l')"
 check "no compiler in it" absent "$(inside sh -c 'command -v cc gcc clang >/dev/null && echo present || echo absent')"
 check "nothing of the machine's pip settings in it" absent \
     "$(inside sh -c 'test -e /etc/pip.conf && test -s /etc/pip.conf && echo present || echo absent')"
