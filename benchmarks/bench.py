@@ -248,6 +248,7 @@ def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
     return {
         "date": _today(),
         "device": _device_name(bench.device),
+        "model": _model_name(bench.model_dir),
         "versions": _versions(),
         "cuda": torch.version.cuda,
         "rows": len(bench.rows),
@@ -473,6 +474,11 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
+def _model_name(model_dir: Path) -> str:
+    shape = transformers.AutoConfig.from_pretrained(model_dir)
+    return f"{shape.model_type}, {shape.num_hidden_layers} layers of {shape.hidden_size}"
+
+
 # ---------------------------------------------------------------- telling
 
 
@@ -492,7 +498,7 @@ def _plot(report: dict[str, Any], path: Path) -> None:
     speeds.set(xlabel="training, examples/s" + (" (of the matrix rate)" if share else ""))
     curves.set(xlabel="optimizer step", ylabel="training loss", ylim=(0, None))
     curves.legend(fontsize="small")
-    figure.suptitle(f"{report['device']}, {report['date']}: the same steps in each way")
+    figure.suptitle(f"{report['model']}; {report['device']}, {report['date']}: the same steps")
     figure.savefig(path, dpi=120)
 
 
