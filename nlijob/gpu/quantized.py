@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
-from safetensors import SafetensorError
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
@@ -86,7 +85,8 @@ class QuantizedCopy:
         started = time.monotonic()
         model = make()
         if time.monotonic() - started >= PAYS_S:
-            with self._timed("4-bit copy written"), contextlib.suppress(OSError, SafetensorError):
+            # libraries refuse to write for many reasons of their own, and the job needs no copy
+            with self._timed("4-bit copy written"), contextlib.suppress(Exception):
                 self._unsealed = self._written(model)
         return model
 
@@ -94,14 +94,15 @@ class QuantizedCopy:
         """Have what was written safe on disk, and be the model's only copy."""
         if self._unsealed is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # another job may have sealed its own, or cleared ours
             for file in self._unsealed.iterdir():
                 _sync(file)
             self._unsealed.replace(self.folder)
             _sync(self._model_folder)
-        for other in self._model_folder.iterdir():
-            if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for other in self._model_folder.iterdir():
+                if other != self.folder:
+                    shutil.rmtree(other, ignore_errors=True)
 
     def _written(self, model: Any) -> Path | None:
         """The folder that the model was written to; None where it would take half the disk."""
@@ -122,7 +123,7 @@ class QuantizedCopy:
 
 def _slug(name: str) -> str:
     """A hub id or path as the name of a folder."""
-    return re.sub(r"[^\w.-]+", "--", name).strip("-.")[-100:]
+    return re.sub(r"[^\w.-]+", "--", name).strip("-.")[-100:] or "model"
 
 
 def _sync(path: Path) -> None:

@@ -197,6 +197,13 @@ def test_of_two_jobs_at_once_one_leaves_its_copy(loading: NewLoading) -> None:
     assert loading().parts == [READ]
 
 
+def test_a_cache_cleared_meanwhile_costs_nothing(loading: NewLoading, cache: Path) -> None:
+    loaded = loading(seals=False)
+    shutil.rmtree(cache)
+    loaded.copy.seal()
+    assert not cache.exists()
+
+
 def test_other_users_of_the_cache_can_read_a_copy(loading: NewLoading) -> None:
     folder = loading().copy.folder
     assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.iterdir())
@@ -210,22 +217,41 @@ def test_a_cache_that_cannot_be_written_costs_nothing(loading: NewLoading, cache
     assert any("quant_state" in name for name in loaded.weights())
 
 
-@pytest.mark.parametrize("free", ["known to be short", "found to be short"])
-def test_a_disk_that_is_full_has_no_copy(
-    loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch, free: str
+def test_a_disk_that_would_be_half_filled_has_no_copy(
+    loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(model: Any, folder: Path) -> None:
-        (folder / "model.safetensors").write_text("some")
-        raise OSError(28, "No space left on device")
+    usage = SimpleNamespace(free=100_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert not loading().copy.is_written
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
 
-    if free == "known to be short":
-        usage = SimpleNamespace(free=100_000)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    else:
-        monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), ValueError("the generation config is invalid")],
+)
+def test_a_copy_that_cannot_be_written_whole_is_none(
+    loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(model: Any, folder: Path) -> None:
+        (folder / "model.safetensors").write_text("some")
+        raise error
+
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", failing)
     loaded = loading()
     assert not loaded.copy.is_written
+    assert any("quant_state" in name for name in loaded.weights())
     assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("name", [".", "..", "models/a", "/models/a", "acme/base"])
+def test_each_model_has_a_folder_of_its_own_within_the_cache(
+    demo: JobConfig, cache: Path, name: str
+) -> None:
+    copy = QuantizedCopy(
+        of_model(demo, name=name), "a", torch.float32, CPU, lambda part: contextlib.nullcontext()
+    )
+    assert copy.folder.parent.parent == cache / "nlijob"
 
 
 def test_the_job_tells_of_its_copy_and_the_next_one_reads_it(
