@@ -101,7 +101,7 @@ class RunDir:
         """Write the stage's marker over its outputs (files, or folders with all they hold)."""
         files = [file for path in outputs for file in _files(path)]
         for file in files:
-            _sync(file)
+            sync(file)
         sizes = {str(file.relative_to(self.root)): file.stat().st_size for file in files}
         marker = records.Marker(stage, fingerprint, now(), sizes)
         write_text(self.marker(stage), records.dump(marker))
@@ -140,6 +140,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def sync(path: Path) -> None:
+    """Return once a file, or the names in a folder, are safe on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: beside it, synced, then renamed over it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +161,7 @@ def write_text(path: Path, text: str) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_record(path: Path, record: Any) -> None:
@@ -181,11 +190,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -26,6 +25,7 @@ from huggingface_hub import constants
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
+from nlijob.rundir import sync
 
 PAYS_S = 5.0
 """Loading that takes less is not worth a copy."""
@@ -53,7 +53,7 @@ class QuantizedCopy:
             [str(dtype), device.type],
             [importlib.metadata.version(name) for name in VERSIONS],
         ]
-        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         self._model_folder = Path(constants.HF_ASSETS_CACHE) / "nlijob" / _slug(model.name)
         self.folder = self._model_folder / name
         self._timed = timed
@@ -96,9 +96,9 @@ class QuantizedCopy:
             return
         with contextlib.suppress(OSError):  # another job may have sealed its own, or cleared ours
             for file in self._unsealed.iterdir():
-                _sync(file)
+                sync(file)
             self._unsealed.replace(self.folder)
-            _sync(self._model_folder)
+            sync(self._model_folder)
         with contextlib.suppress(OSError):
             for other in self._model_folder.iterdir():
                 if other != self.folder:
@@ -124,11 +124,3 @@ class QuantizedCopy:
 def _slug(name: str) -> str:
     """A hub id or path as the name of a folder."""
     return re.sub(r"[^\w.-]+", "--", name).strip("-.")[-100:] or "model"
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
