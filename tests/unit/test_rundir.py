@@ -49,7 +49,7 @@ def test_the_marker_is_written_after_its_files_are_synced(
 ) -> None:
     write_text(run.train_result, "{}")
     order: list[str] = []
-    monkeypatch.setattr(rundir, "_sync", lambda path: order.append(path.name))
+    monkeypatch.setattr(rundir, "sync", lambda path: order.append(path.name))
     monkeypatch.setattr(rundir, "write_text", lambda path, _: order.append(path.name))
     run.mark_complete("train", "f", [run.train_result])
     assert order == ["result.json", "train.json"]
