@@ -176,10 +176,11 @@ class Worker:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The one model of the job."""
+        model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
         copy = QuantizedCopy(
             self.config,
             self.task.model_stamp,
-            compute_dtype(self.config.model, self.device),
+            compute_dtype(self.config.model, model_config, self.device),
             self.device,
             functools.partial(self.reporter.timed, "load"),
         )

@@ -145,13 +145,15 @@ def _padded(
     own = offsets - before
     token = torch.where(own < 0, offsets, starts[:, None] + own).clamp(max=len(query) - 1)
     place = ((own >= 0) & (own < lengths[:, None])).flatten().nonzero().flatten()
+    # attention's backward pass on a CPU takes four times as long in bfloat16
+    wide = torch.float32 if torch.is_grad_enabled() else query.dtype
     # an embedding is a choice of rows whose backward pass is fast
     q, k, v = (
-        functional.embedding(token, part.flatten(1))
+        functional.embedding(token, part.flatten(1).to(wide))
         .view(*token.shape, *part.shape[1:])
         .transpose(1, 2)
         for part in (query, key, value)
     )
     out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
     rows = out.transpose(1, 2).flatten(2).flatten(0, 1)  # [segments * longest, heads * width]
-    return functional.embedding(place, rows).view_as(query)
+    return functional.embedding(place, rows).view_as(query).to(query.dtype)

@@ -9,6 +9,7 @@ import peft
 import pytest
 import torch
 from torch import nn
+from transformers import PhiConfig
 
 from nlijob.config import JobConfig
 from nlijob.demo import MODEL_DIR
@@ -131,8 +132,19 @@ def test_the_residual_dropout_asked_for_is_the_models(demo: JobConfig, tokenizer
     assert read_model_config(config, MODEL_DIR, tokenizer).resid_pdrop == 0.25
 
 
-def test_auto_computes_in_float32_on_a_cpu(demo: JobConfig) -> None:
-    assert compute_dtype(demo.model, CPU) is torch.float32
+@pytest.mark.parametrize(
+    ("width", "amx", "expected"),
+    [(2560, True, torch.bfloat16), (2560, False, torch.float32), (192, True, torch.float32)],
+)
+def test_auto_computes_in_bfloat16_on_a_cpu_where_that_pays(
+    demo: JobConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    amx: bool,
+    expected: torch.dtype,
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    assert compute_dtype(demo.model, PhiConfig(hidden_size=width), CPU) is expected
 
 
 def test_a_length_beyond_the_models_context_is_refused(demo: JobConfig, tokenizer: Any) -> None:

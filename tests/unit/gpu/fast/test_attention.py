@@ -42,6 +42,25 @@ def test_each_segment_attends_to_itself_alone(way: Way, scaling: float | None) -
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
+def test_a_gradient_of_bfloat16_is_taken_in_float32() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(sum(LENGTHS), 3, 2, 8).bfloat16().requires_grad_()
+    wide = inputs.detach().float().requires_grad_()
+    upstream = torch.randn(sum(LENGTHS), 2, 8).bfloat16()
+    bounds = torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
+    query, key, value = inputs.unbind(1)
+    got = attention._padded(query, key, value, bounds, None, 0)
+    wide_query, wide_key, wide_value = wide.unbind(1)
+    expected = one_by_one(wide_query, wide_key, wide_value, None)
+    assert torch.equal(got, expected.bfloat16())
+    (gradient,) = torch.autograd.grad(got, inputs, upstream)
+    (of_wide,) = torch.autograd.grad(expected, wide, upstream.float())
+    torch.testing.assert_close(gradient, of_wide.bfloat16(), rtol=2e-2, atol=2e-2)
+    with torch.no_grad():
+        scored = attention._padded(query, key, value, bounds, None, 0)
+    torch.testing.assert_close(scored, got, rtol=2e-2, atol=2e-2)
+
+
 PREFIX = 4
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nlijob.config import JobConfig, TrainConfig
+from nlijob.config import JobConfig, TrainConfig, load_config
 from nlijob.demo import DATA_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
@@ -154,6 +154,19 @@ def test_closed_it_leaves_the_model_as_it_was(
     FastModel(loaded, head, True).close()
     assert [type(module) for module in loaded.model.modules()] == classes
     assert torch.equal(plain_logits(loaded, head, rows[:4]), before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_losses_are_the_plain_loops_in_the_dtypes_of_a_cpu(
+    demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dtype: str
+) -> None:
+    config = load_config("demo", {"model.compute_dtype": dtype, "lora.dropout": 0.0})
+    of_dtype = functools.partial(new_model, dataclasses.replace(demo, model=config.model))
+    (plain, _), (fast, loaded) = trainers(of_dtype, head, either)
+    assert loaded.compute_dtype is getattr(torch, dtype)
+    expected = losses(plain)
+    assert losses(fast) == pytest.approx(expected, rel=1e-3 if dtype == "float32" else 5e-2)
+    assert expected[-1] < 0.9 * expected[0]
 
 
 @pytest.mark.parametrize(("dense", "recomputes"), [(True, False), (False, False), (False, True)])
