@@ -157,7 +157,7 @@ def compute_dtype(model: ModelConfig, model_config: Any, device: torch.device) -
     """The dtype that products are computed in; "auto" goes by what the device can do."""
     if model.compute_dtype != "auto":
         return DTYPES[model.compute_dtype]
-    if device.type == "cpu":  # AMX multiplies bfloat16; without it that is slower
+    if device.type == "cpu":  # AMX multiplies bfloat16; a CPU without it was not measured
         pays = getattr(model_config.get_text_config(), "hidden_size", 0) >= CPU_BFLOAT16_WIDTH
         return torch.bfloat16 if pays and torch.cpu._is_amx_tile_supported() else torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16

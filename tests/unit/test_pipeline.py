@@ -46,10 +46,8 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR) -> set[str]:
-    old, new = (
-        stage_fingerprints(before, model_stamp(model)),
-        stage_fingerprints(after, model_stamp(model)),
-    )
+    stamp = model_stamp(model)
+    old, new = stage_fingerprints(before, stamp), stage_fingerprints(after, stamp)
     return {stage for stage in old if old[stage] != new[stage]}
 
 
