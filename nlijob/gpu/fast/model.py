@@ -55,6 +55,14 @@ class FastModel:
                 together = phi.groups(loaded.model, loaded.device, loaded.compute_dtype)
             except NotServed as error:
                 self.refused = str(error)
+        self.kind = ", ".join(
+            [
+                "fused layers" if together else "the library's layers",
+                "dequantized" if dense else "as loaded",
+                "recomputed" if recomputes else "kept",
+            ]
+        )
+        """How layers are computed, in words; what packs of a size take depends on it."""
         done = {id(layer) for group in together for layer in group}
         groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
