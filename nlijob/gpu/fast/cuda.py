@@ -1,11 +1,17 @@
-"""CUDA kernels of our own, compiled when they are first needed by the compiler that comes with
-torch's CUDA libraries (NVRTC); no other compiler is asked for."""
+"""CUDA kernels of this project, compiled when first needed by NVRTC, which comes with torch's CUDA
+libraries; no other compiler is needed.
+
+What a kernel takes is read from its source, and every launch is checked against it: a launch passes
+plain addresses, so that a wrong argument would corrupt memory.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +23,129 @@ from nlijob.gpu.fast.errors import NotServed
 FOLDER = Path(__file__).parent
 PRELUDE = FOLDER / "values.cu"
 DTYPES = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
-KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+ELEMENT = "T"
+"""The kernels' name for the element type that they are compiled for."""
+POINTERS = {
+    ELEMENT: None,
+    "float": torch.float32,
+    "int": torch.int32,
+    "unsigned char": torch.uint8,
+}
+"""What a kernel calls the values behind a pointer, and their dtype."""
+SCALARS: dict[str, Any] = {"int": ctypes.c_int, "long": ctypes.c_int64, "float": ctypes.c_float}
+INTEGER_BITS = {"int": 32, "long": 64}
+SIGNATURE = re.compile(
+    r'extern "C" __global__ void\s+(?:__launch_bounds__\(\w+\)\s+)?(\w+)\(([^()]*)\)\s*\{'
+)
+PARAMETER = re.compile(r"(?:const )?([a-zA-Z ]+?)( ?\*)? ?(\w+)")
 FREE_SHARED_BYTES = 48 * 1024
-"""Shared memory that a block may have unasked."""
+"""Shared memory that a block may use without asking for more."""
+
+Capability = tuple[int, int]
+Defined = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a kernel."""
+
+    name: str
+    type: str
+    """A key of POINTERS or of SCALARS."""
+    is_pointer: bool
+
+    def check(self, value: Any, first: Tensor) -> None:
+        """Raise TypeError where a value is not of the parameter's type; `first` is the launch's
+        first tensor, whose device and dtype the others share."""
+        fits = self._is_tensor(value, first) if self.is_pointer else self._is_number(value)
+        if not fits:
+            given = f"{value.dtype} on {value.device}" if isinstance(value, Tensor) else repr(value)
+            raise TypeError(f"{self.type}{' *' * self.is_pointer} {self.name}: {given}")
+
+    def _is_tensor(self, value: Any, first: Tensor) -> bool:
+        if value is None:
+            return True
+        dtype = POINTERS[self.type] or first.dtype
+        return isinstance(value, Tensor) and value.dtype is dtype and value.device == first.device
+
+    def _is_number(self, value: Any) -> bool:
+        if self.type == "float":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        limit = 1 << (INTEGER_BITS[self.type] - 1)
+        return type(value) is int and -limit <= value < limit
+
+
+def signatures(text: str) -> dict[str, tuple[Parameter, ...]]:
+    """The parameters of each kernel in a CUDA source.
+
+    Raises ValueError where a kernel is declared, or a parameter typed, in another way than here.
+    """
+    code = re.sub(r"//[^\n]*", "", text)
+    found = {name: _parameters(name, listed) for name, listed in SIGNATURE.findall(code)}
+    if len(found) != code.count("__global__"):
+        raise ValueError(f"only the signatures of {', '.join(found) or 'no kernel'} can be read")
+    return found
+
+
+def _parameters(kernel: str, listed: str) -> tuple[Parameter, ...]:
+    parameters = []
+    for part in listed.split(","):
+        text = " ".join(part.split())
+        match = PARAMETER.fullmatch(text)
+        is_pointer = bool(match and match[2])
+        if not match or match[1] not in (POINTERS if is_pointer else SCALARS):
+            raise ValueError(f"{kernel}: the type of '{text}' is unknown")
+        parameters.append(Parameter(match[3], match[1], is_pointer))
+    return tuple(parameters)
+
+
+def compile_cubin(name: str, text: bytes, options: Sequence[str]) -> bytes:
+    """A CUDA source as a binary for the GPU that `options` name; needs no GPU itself.
+
+    Raises NotServed where NVRTC is missing or refuses the source.
+    """
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise NotServed(f"CUDA kernels cannot be compiled: {error}") from error
+    program = _done(nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], []))
+    wanted = [option.encode() for option in options]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(wanted), wanted)
+    if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        log = bytes(_done(nvrtc.nvrtcGetProgramLogSize(program)))
+        _done(nvrtc.nvrtcGetProgramLog(program, log))
+        raise NotServed(f"CUDA kernels: {log.decode(errors='replace')}")
+    cubin = bytes(_done(nvrtc.nvrtcGetCUBINSize(program)))
+    _done(nvrtc.nvrtcGetCUBIN(program, cubin))
+    return cubin
 
 
 class Source:
     """A file of kernels beside this one."""
 
-    def __init__(self, name: str, parameters: Mapping[str, str]) -> None:
-        """`parameters`: kernel -> its parameters in order, a letter of KINDS each: pointers, long
-        and short integers, floats."""
+    def __init__(self, name: str) -> None:
         self._file = FOLDER / name
-        self._parameters = parameters
-        self._compiled = functools.cache(self._compile)
+        self._loaded = functools.cache(self._load)
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, tuple[Parameter, ...]]:
+        """The parameters of each kernel in the file."""
+        return signatures(self._file.read_text(encoding="utf-8"))
 
     def compile(self, device: torch.device, dtype: torch.dtype, **defined: int) -> None:
-        """Have the kernels ready. Raises NotServed where they cannot be had."""
-        self._compiled(_index(device), dtype, tuple(defined.items()))
+        """Have the kernels ready on a device. Raises NotServed where they cannot be compiled."""
+        self._loaded(_index(device), dtype, tuple(defined.items()))
+
+    def cubin(self, capability: Capability, dtype: torch.dtype, **defined: int) -> bytes:
+        """The kernels compiled for an element type and GPUs of a compute capability.
+
+        `defined`: macros that the source expects. Needs no GPU. Raises NotServed.
+        """
+        architecture = "sm_{}{}".format(*capability)
+        options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
+        options += [f"-D{name}={value}" for name, value in defined.items()]
+        text = PRELUDE.read_bytes() + self._file.read_bytes()
+        return compile_cubin(self._file.name, text, options)
 
     def launch(
         self,
@@ -47,49 +158,49 @@ class Source:
     ) -> None:
         """Run a kernel on the current stream of the first tensor's device, for its element type.
 
-        Tensors are given as pointers, None as a null pointer. Raises RuntimeError.
+        Tensors are passed as pointers, None as a null pointer. Raises TypeError where an argument
+        is not of the type that the kernel declares, RuntimeError where the launch fails.
         """
+        first = self.check(name, given)
         from cuda.bindings import driver
 
-        first: Tensor = given[0]
-        device = first.device
-        kernel = self._compiled(_index(device), first.dtype, tuple(defined.items()))[name]
+        kernel = self._loaded(_index(first.device), first.dtype, tuple(defined.items()))[name]
         if shared_bytes > FREE_SHARED_BYTES:
             limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             _done(driver.cuFuncSetAttribute(kernel, limit, shared_bytes), RuntimeError)
         values = tuple(_pointer(value) for value in given)
-        kinds = tuple(KINDS[letter] for letter in self._parameters[name])
-        stream = torch.cuda.current_stream(device).cuda_stream
+        kinds = tuple(
+            ctypes.c_void_p if parameter.is_pointer else SCALARS[parameter.type]
+            for parameter in self.parameters[name]
+        )
+        stream = torch.cuda.current_stream(first.device).cuda_stream
         shape = (*blocks, 1, threads, 1, 1)
         launched = driver.cuLaunchKernel(kernel, *shape, shared_bytes, stream, (values, kinds), 0)
         _done(launched, RuntimeError)
 
-    def _compile(
-        self, device: int, dtype: torch.dtype, defined: tuple[tuple[str, int], ...]
-    ) -> dict[str, Any]:
-        try:
-            from cuda.bindings import driver, nvrtc
-        except ImportError as error:
-            raise NotServed(f"CUDA kernels cannot be compiled: {error}") from error
-        major, minor = torch.cuda.get_device_capability(device)
-        options = [f"--gpu-architecture=sm_{major}{minor}", f"-D{DTYPES[dtype]}"]
-        options += [f"-D{name}={value}" for name, value in defined]
-        text = PRELUDE.read_bytes() + self._file.read_bytes()
+    def check(self, name: str, given: Sequence[Any]) -> Tensor:
+        """The first of a launch's arguments, a tensor; raises TypeError as `launch` does."""
+        parameters = self.parameters[name]
+        if len(given) != len(parameters):
+            raise TypeError(f"{name} takes {len(parameters)} arguments, and {len(given)} are given")
+        first = given[0]
+        if not isinstance(first, Tensor):
+            raise TypeError(f"{name} takes a tensor first: {first!r}")
+        for parameter, value in zip(parameters, given, strict=True):
+            parameter.check(value, first)
+        return first
+
+    def _load(self, device: int, dtype: torch.dtype, defined: Defined) -> dict[str, Any]:
+        """The kernels on a device, by name."""
+        cubin = self.cubin(torch.cuda.get_device_capability(device), dtype, **dict(defined))
+        from cuda.bindings import driver
+
         with torch.cuda.device(device):
             torch.cuda.current_stream().synchronize()  # so that there is a context
-            program = _done(nvrtc.nvrtcCreateProgram(text, self._file.name.encode(), 0, [], []))
-            wanted = [option.encode() for option in options]
-            (status,) = nvrtc.nvrtcCompileProgram(program, len(wanted), wanted)
-            if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
-                log = bytes(_done(nvrtc.nvrtcGetProgramLogSize(program)))
-                _done(nvrtc.nvrtcGetProgramLog(program, log))
-                raise NotServed(f"CUDA kernels: {log.decode(errors='replace')}")
-            binary = bytes(_done(nvrtc.nvrtcGetCUBINSize(program)))
-            _done(nvrtc.nvrtcGetCUBIN(program, binary))
-            module = _done(driver.cuModuleLoadData(binary))
+            module = _done(driver.cuModuleLoadData(cubin))
             return {
                 name: _done(driver.cuModuleGetFunction(module, name.encode()))
-                for name in self._parameters
+                for name in self.parameters
             }
 
 

@@ -23,19 +23,15 @@ MOST_TOKENS = 128
 MOST_HEAD = 128
 MOST_SHARED_BYTES = 99 * 1024
 """Shared memory that a block may have on any GPU since Ampere."""
+LEAST_CAPABILITY = (8, 0)
+"""Compute capability from which on GPUs have the instructions that the kernels use."""
+OWN_DTYPES = (torch.bfloat16, torch.float16)
 TILE = 16
 """Rows of a warp's matrices."""
 LEAST_WARPS, MOST_WARPS = 4, 6
 """Of a block; more than these would have too few registers each."""
 WARP = 32
-SOURCE = Source(
-    "attention.cu",
-    {
-        "attend": "plp" + "pll" + "pppp" + "if" + "pppili",
-        "attend_backward": "pl" + "ppp" + "if" + "ppppp" + "il",
-        "prefix_gradients": "pl" + "pp" + "iii",
-    },
-)
+SOURCE = Source("attention.cu")
 
 
 @dataclass(frozen=True)
@@ -138,13 +134,13 @@ def _own_kernel_serves(y: Tensor, pack: Pack, rank: int) -> bool:
     values = max(_shared_values(pack, rank), _shared_values_back(pack))
     return (
         y.is_cuda
-        and y.dtype in (torch.bfloat16, torch.float16)
+        and y.dtype in OWN_DTYPES
         and pack.longest <= MOST_TOKENS
         and pack.head <= MOST_HEAD
         and pack.head % TILE == 0
         and rank % TILE == 0
         and _shared_bytes(pack, values) <= MOST_SHARED_BYTES
-        and torch.cuda.get_device_capability(y.device) >= (8, 0)
+        and torch.cuda.get_device_capability(y.device) >= LEAST_CAPABILITY
     )
 
 

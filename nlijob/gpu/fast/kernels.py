@@ -20,19 +20,7 @@ MOST_WIDTH = 8_192
 """Of a layer norm: eight values for each thread that a block may have."""
 THREADS = 256
 ROWS = 4
-SOURCE = Source(
-    "kernels.cu",
-    {
-        "residual_norm": "pplpppfpppi",
-        "norm_backward": "ppppl" + "plpli",
-        "bias_rotate": "plpppiii",
-        "rotate_back": "pppppp" + "liii",
-        "bias_gelu": "plp" + "pli" + "pl" + "ii",
-        "gelu_backward": "plp" + "pl" + "pli" + "ii",
-        "drop": "ppfpli",
-        "add_kept": "plppfili",
-    },
-)
+SOURCE = Source("kernels.cu")
 
 
 # ---------------------------------------------------------------- layer norm

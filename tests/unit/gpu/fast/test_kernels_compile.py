@@ -1,0 +1,62 @@
+"""All kernels compile for every element type and GPU that they serve; this needs no GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nlijob.gpu.fast import fused_attention, kernels
+from nlijob.gpu.fast.cuda import DTYPES, Capability
+from nlijob.gpu.fast.errors import NotServed
+
+nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings")
+try:
+    nvrtc.nvrtcVersion()
+except RuntimeError as error:
+    pytest.skip(f"needs nvidia-cuda-nvrtc: {error}", allow_module_level=True)
+
+CAPABILITIES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)]
+PHI_2 = {"HEAD": 80, "HALF": 16, "RANK": 32}
+NO_ADAPTER = {"HEAD": 16, "HALF": 8, "RANK": 0}
+"""Small, and compiled in half the time."""
+ELF = b"\x7fELF"
+
+capabilities = pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+
+
+def attention(capability: Capability, dtype: torch.dtype, sizes: dict[str, int]) -> bytes:
+    threads = fused_attention.WARP * fused_attention.MOST_WARPS
+    return fused_attention.SOURCE.cubin(capability, dtype, **sizes, MOST_THREADS=threads)
+
+
+def names_in(cubin: bytes, names: list[str]) -> bool:
+    return cubin.startswith(ELF) and all(name.encode() in cubin for name in names)
+
+
+@capabilities
+def test_elementwise_kernels_compile_but_for_bfloat16_on_gpus_without_it(
+    capability: Capability,
+) -> None:
+    for dtype in DTYPES:
+        if dtype is torch.bfloat16 and capability < (8, 0):
+            with pytest.raises(NotServed, match=r"bf16.* requires \.target sm_80 or higher"):
+                kernels.SOURCE.cubin(capability, dtype)
+        else:
+            cubin = kernels.SOURCE.cubin(capability, dtype)
+            assert names_in(cubin, list(kernels.SOURCE.parameters))
+
+
+@capabilities
+def test_attention_compiles_in_16_bits_on_gpus_that_it_is_used_on(capability: Capability) -> None:
+    names = list(fused_attention.SOURCE.parameters)
+    if capability < fused_attention.LEAST_CAPABILITY:
+        with pytest.raises(NotServed, match=r"requires \.target sm_80 or higher"):
+            attention(capability, torch.float16, NO_ADAPTER)
+        return
+    for dtype, sizes in zip(fused_attention.OWN_DTYPES, (PHI_2, NO_ADAPTER), strict=True):
+        assert names_in(attention(capability, dtype, sizes), names)
+
+
+def test_a_source_that_does_not_compile_is_refused_with_the_compilers_words() -> None:
+    with pytest.raises(NotServed, match='identifier "HEAD" is undefined'):
+        fused_attention.SOURCE.cubin((9, 0), torch.bfloat16)
