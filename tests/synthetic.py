@@ -18,7 +18,6 @@ from nlijob.analysis.selection import select
 from nlijob.config import (
     DataConfig,
     EvalConfig,
-    Head,
     JobConfig,
     LoraConfig,
     ModelConfig,
@@ -26,6 +25,7 @@ from nlijob.config import (
     ReportConfig,
     TrainConfig,
 )
+from nlijob.heads import HeadName
 from nlijob.records import (
     SPLITS,
     Environment,
@@ -84,7 +84,7 @@ class Spec:
     """What kind of run to make up."""
 
     gpu: bool = True
-    head: Head = "causal"
+    head: HeadName = "causal"
     resumed: bool = False
     """The first attempt was killed while epoch 3 was training."""
     demo: bool = False

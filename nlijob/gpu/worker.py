@@ -17,13 +17,13 @@ from typing import Any
 from nlijob import records
 from nlijob.analysis.cases import shown_indices
 from nlijob.analysis.selection import select
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, PromptConfig
 from nlijob.errors import ExitCode, JobError, all_or_every_fault
 from nlijob.gpu import checkpoints, evidence, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device, memory, reset_peak_memory
 from nlijob.gpu.generation import generate
-from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
+from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
     compute_dtype,
@@ -40,6 +40,7 @@ from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.shortage import ran_out
 from nlijob.gpu.training import Trainer
 from nlijob.gpu.writer import Writer
+from nlijob.heads import describe
 from nlijob.prompts import few_shot_prefix, prompt_text, with_prefix
 from nlijob.records import (
     EpochResult,
@@ -216,14 +217,10 @@ class Worker:
         """The task head; what the configuration asks of model and tokenizer is checked here."""
         model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
         longest = max_length(self.config.model, model_config, self.tokenizer)
-
-        def new_head() -> Head:
-            if self.config.model.head == "causal":
-                train = self.examples["train"]
-                return CausalHead(self.tokenizer, self.config.prompt, longest, train)
-            return ClassificationHead(self.tokenizer, self.config.prompt, longest)
-
-        _, head = all_or_every_fault(lambda: skeleton(self.config, model_config), new_head)
+        _, head = all_or_every_fault(
+            lambda: skeleton(self.config, model_config),
+            lambda: self._new_head(self.config.prompt, longest),
+        )
         return head
 
     @cached_property
@@ -239,6 +236,10 @@ class Worker:
         return Path(self.task.model_dir)
 
     # ------------------------------------------------------------ detail
+
+    def _new_head(self, prompt: PromptConfig, longest: int) -> Head:
+        head = head_class(self.config.model.head)
+        return head(self.tokenizer, prompt, longest, self.examples["train"])
 
     def _add_start(self, part: str, since_s: float) -> None:
         self.reporter.add("start", part, since_s, time.time() - since_s, None)
@@ -370,7 +371,7 @@ class Worker:
         if self.config.eval.few_shot == 0:
             return []
         prompt = with_prefix(self.config.prompt, self._few_shot_prefix)
-        head = CausalHead(self.tokenizer, prompt, self.loaded.max_length, self.examples["train"])
+        head = self._new_head(prompt, self.loaded.max_length)
         rows = head.encode("test", self.examples["test"])
         return self._score_rows("baseline", "few-shot test", "test", head, rows)[1]
 
@@ -405,7 +406,7 @@ class Worker:
     def _free_output(self, tuned: Sequence[Prediction]) -> list[Generation]:
         """What both models write after the prompt of each case that the report shows."""
         count = self.config.eval.generate_tokens
-        if count == 0 or self.config.model.head != "causal":
+        if count == 0 or not describe(self.config.model.head).writes_text:
             return []
         shown = self._shown(tuned)
         prompts = [prompt_text(self.config.prompt, example) for example in shown]
