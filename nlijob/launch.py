@@ -25,7 +25,6 @@ from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.records import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record
 
-PROJECT_ROOT = Path(__file__).parent.parent
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
 LOG_TAIL_LINES = 15
@@ -166,11 +165,10 @@ def _log_tail(path: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The GPU side reads local folders only, and finds this package wherever it is called from."""
-    paths = [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]
+    """Environment of the GPU side, which reads local folders only."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONSAFEPATH": "1",  # else files of the current folder would shadow installed modules
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
