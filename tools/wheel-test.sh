@@ -33,8 +33,9 @@ done
 
 step "demo"
 installed run --recipe demo --train-size 160 --validation-size 40 --test-size 60 --epochs 1 \
-    --set eval.cases=5 --set eval.generate_tokens=4 --runs-dir "$work/runs" >"$work/out" 2>&1 ||
-    { tail -30 "$work/out"; exit 1; }
+    --set eval.cases=5 --set eval.generate_tokens=4 --runs-dir "$work/runs" >"$work/out" 2>"$work/err" ||
+    { tail -30 "$work/err"; exit 1; }
+tail -1 "$work/out" | grep "^Report: $work/runs/demo-"
 installed report "$(echo "$work"/runs/demo-*)"
 grep -q '</html>' "$work"/runs/demo-*/report.html
 step "done"

@@ -391,6 +391,17 @@ def test_files_of_the_current_folder_shadow_no_module_of_the_worker(
         gpu_side.follow(lambda _: None)
 
 
+def test_the_workers_log_can_be_followed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [sys.executable, "-c", PRELUDE + "print('out\\ntorn', end='', flush=True); leave(0)"]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: [*argv, str(run.root)])
+    lines: list[str] = []
+    with GpuSide(run, "cpu", lines.append) as gpu_side:
+        gpu_side.start()
+        gpu_side.give(TASK)
+        gpu_side.follow(lambda _: None)
+    assert lines == ["out"]
+
+
 def test_the_workers_output_goes_to_its_log(start: Start, run: RunDir) -> None:
     start("print('out', flush=True); print('err', file=sys.stderr)\nleave(0)")
     assert run.worker_log.read_text(encoding="utf-8") == "out\nerr\n"
