@@ -42,26 +42,37 @@ class DataConfig:
     dataset: str
     """Hub data set id, a directory with {train,validation,test}.{jsonl,parquet,csv}, or "demo"."""
     revision: str | None = None
-    """Commit id of the hub data set; pin it, or tomorrow's figures are about other rows."""
+    """Commit id of the hub data set. Without one, tomorrow's rows may be others than today's."""
     config_name: str | None = None
     """Configuration of the hub data set, such as "plain_text"."""
     train_stride: int | None = None
+    """Take training rows 0, k, 2k, ... of the split as it stands."""
     train_size: int | None = None
+    """Take this many evenly spaced training rows; 0 takes all."""
     validation_stride: int | None = None
+    """Take validation rows 0, k, 2k, ... of the split as it stands."""
     validation_size: int | None = None
+    """Take this many evenly spaced validation rows; 0 takes all."""
     test_stride: int | None = None
+    """Take test rows 0, k, 2k, ... of the split as it stands."""
     test_size: int | None = None
+    """Take this many evenly spaced test rows; 0 takes all."""
     train_split: str = "train"
+    """Name of the training split in the source."""
     validation_split: str = "validation"
+    """Name of the validation split in the source, such as MultiNLI's "validation_matched"."""
     test_split: str = "test"
-    """Names of the splits in the source (MultiNLI, say, has "validation_matched")."""
+    """Name of the test split in the source."""
     premise_column: str = "premise"
+    """Name of the column with the premise."""
     hypothesis_column: str = "hypothesis"
+    """Name of the column with the hypothesis."""
     label_column: str = "label"
+    """Name of the column with the label."""
     label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-    """Meaning of label 0, 1, 2, ...; fixes the number of classes."""
+    """Meaning of label 0, 1, 2, ...; sets the number of classes."""
     label_map: dict[str, int] = field(default_factory=dict)
-    """Label as the source spells it -> label number, where names above do not settle it."""
+    """Label as the source spells it -> label number; wins over label_names."""
 
     def split_size(self, split: str) -> SplitSize:
         """How many rows of "train", "validation" or "test" to take."""
@@ -77,17 +88,23 @@ class ModelConfig:
     revision: str | None = None
     """Commit id of the hub model."""
     head: Head = "causal"
+    """causal: a language model that answers with a label token; sequence-classification: a linear
+    head on the model."""
     device: Device = "auto"
+    """Where to run; auto takes a GPU if there is one."""
     requires_gpu: bool = False
     """Refuse to start without a GPU unless device is "cpu"."""
     quantization: Literal["nf4", "none"] = "nf4"
+    """nf4: the weights of linear layers in 4 bits; none: as the model has them."""
     double_quantization: bool = True
+    """Quantise the quantisation constants too, which saves memory."""
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."""
+    """auto: on a GPU bfloat16 if it has it, else float16; on a CPU bfloat16 if it has AMX and the
+    model is at least 256 wide, else float32."""
     residual_dropout: float | None = None
-    """Overrides the model's own dropout on residual values while training; none leaves it."""
+    """Dropout on residual values while training; if not set, the model's own."""
     max_length: int | None = None
-    """Longest prompt in tokens; none takes the model's context. Longer rows are an error."""
+    """Longest accepted prompt in tokens; if not set, the model's context."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +112,10 @@ class PromptConfig:
     """How a row becomes model input."""
 
     template: str = ""
-    """Text with {premise} and {hypothesis}. Empty (classification only): the tokenizer's pair."""
+    """Text with {premise} and {hypothesis}. A classification head may leave it empty: the
+    tokenizer then joins the pair."""
     verbalizers: tuple[str, ...] = ()
-    """Causal head: the text that stands for each label, one distinct token each, in context."""
+    """Causal head: the answer for each label. Each must be one distinct token after the prompt."""
 
 
 @dataclass(frozen=True)
@@ -105,35 +123,44 @@ class LoraConfig:
     """The adapter (Hu et al., 2021, LoRA)."""
 
     r: int = 16
+    """Rank of the two matrices."""
     alpha: int = 32
+    """The adapter's output is scaled by alpha / r."""
     dropout: float = 0.05
+    """Dropout on the adapter's input while training."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "dense")
     """Names of linear modules; a name that matches none is an error."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimisation: AdamW on the adapter (and a classification head)."""
+    """The optimisation: AdamW on the adapter and on a classification head."""
 
     epochs: int = 5
+    """Passes over the training rows; each ends with a checkpoint."""
     batch_size: int = 8
-    """Effective batch: rows an optimizer step, whatever is held in memory at once."""
+    """Effective batch size: rows in an optimizer step, however many fit into memory at once."""
     micro_batch_size: int | None = None
-    """Rows a forward pass; none takes the whole batch. Must divide batch_size."""
+    """Rows in a forward pass; if not set, the whole batch. Must divide batch_size."""
     learning_rate: float = 2e-4
+    """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Shape of the learning rate after warm-up."""
     warmup_ratio: float = 0.03
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: float = 0.0
+    """AdamW's weight decay."""
     max_grad_norm: float = 1.0
+    """The gradient is clipped to this norm."""
     gradient_checkpointing: bool = False
-    """Take the least memory: of each layer keep only what enters it and compute the layer again for
-    its gradient, keep weights 4-bit, score few rows at once. Slower; the outcome is the same."""
+    """Use as little memory as possible: recompute activations in the backward pass, keep the
+    weights in 4 bits only, score few rows at once. Slower, with the same outcome."""
     speed: Literal["auto", "graph", "plain"] = "auto"
     """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
-    operation after the other; auto: graphs where they serve, on a CPU packed rows without them.
-    The outcome is the same."""
+    operation after the other; auto: graphs where they are supported, and on a CPU packed rows
+    without graphs. The outcome is the same."""
     seed: int = 42
+    """Seed of the adapter's weights, the order of rows, and dropout."""
 
 
 @dataclass(frozen=True)
@@ -141,48 +168,52 @@ class EvalConfig:
     """How models are scored."""
 
     batch_size: int = 32
+    """Rows in a forward pass."""
     test_each_epoch: bool = True
     """Also score test rows after each epoch; for information, never used to select."""
     cases: int = 12
-    """Failure cases of each kind for which free output is generated and shown; at least 5."""
+    """Cases of each kind (corrected, still wrong, newly broken) that the report shows in full; at
+    least 5."""
     generate_tokens: int = 24
     """Length of the free output of a shown case, in tokens; 0 generates none."""
     word_importance: bool = True
-    """For shown cases: leave out each word in turn and see what becomes of both models' answers."""
+    """For each shown case, leave out each word in turn and measure both models' answers."""
     blank_premise: bool = True
-    """Also score the tuned model on the test rows with the premise left blank: does it read it?"""
+    """Control: also score the tuned model on the test rows with the premise left blank."""
     few_shot: int = 0
-    """Also score the base model on the test rows with this many training rows in its prompt."""
+    """Control: also score the base model with this many training rows in its prompt; 0 does not."""
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the report shows and asks for."""
+    """What the report shows, and the gates that the outcome must pass."""
 
     title: str = ""
+    """Title of the report; if empty, one is made from the model's name."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
     min_accuracy: float | None = None
-    """Exit 3 where the tuned model's test accuracy is below this (0 to 1)."""
+    """Exit with 3 if the tuned model's test accuracy is below this (0 to 1)."""
     min_gain: float | None = None
-    """Exit 3 where tuned minus base test accuracy is below this (-1 to 1)."""
+    """Exit with 3 if tuned minus base test accuracy is below this (-1 to 1)."""
     gate_on: Literal["value", "lower"] = "value"
-    """What the two above are held against: the figure, or the lower bound of its interval."""
+    """What both gates are compared with: the figure, or the lower bound of its interval."""
     price_per_hour: float | None = None
-    """What an hour of this machine costs, for the job's cost on the report."""
+    """Price of an hour of this machine, for the cost in the report."""
     gpu_prices_per_hour: dict[str, float] = field(default_factory=dict)
-    """Part of a GPU's name -> its price an hour, where no price of the machine is given."""
+    """Part of a GPU's name -> price of its hour; used if price_per_hour is not set."""
     currency: str = "USD"
-    """What prices are in."""
+    """Currency of the prices."""
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One job, whole."""
+    """One job."""
 
     data: DataConfig
     model: ModelConfig
     description: str = ""
+    """What the job is about, in a line."""
     prompt: PromptConfig = PromptConfig()
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
