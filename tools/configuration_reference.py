@@ -31,7 +31,11 @@ def main() -> None:
 def reference() -> str:
     """The generated part: a heading, a sentence and a table of keys for each section."""
     hints = typing.get_type_hints(JobConfig)
-    sections = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    sections = {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
     keys = [field for field in dataclasses.fields(JobConfig) if field.name not in sections]
     parts = [_section("Top level", "", JobConfig, keys)]
     for name, cls in sections.items():
