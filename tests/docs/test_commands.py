@@ -41,9 +41,9 @@ def test_shell_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def pipeline(words: Sequence[str]) -> Iterator[list[str]]:
-    """The commands of a line, without the variables set in front of them."""
+    """The commands of a line, without variables set in front and files written behind."""
     command: list[str] = []
-    for word in (*words, ";"):
+    for word in (*takewhile(lambda word: word != ">", words), ";"):
         if word in ("|", "&&", ";"):
             yield command
             command = []
