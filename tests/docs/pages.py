@@ -11,6 +11,7 @@ PAGES = [
     ROOT / "SECURITY.md",
     ROOT / "CHANGELOG.md",
     ROOT / "benchmarks" / "results" / "README.md",
+    ROOT / "nlijob" / "demo" / "README.md",
     *sorted(DOCS.glob("*.md")),
 ]
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

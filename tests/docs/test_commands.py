@@ -60,6 +60,7 @@ def check(words: Sequence[str]) -> None:
         "docker": check_docker,
         "pip": check_pip,
         ".venv/bin/pip": check_pip,
+        "python": check_python,
         ".venv/bin/python": check_python,
         "git": check_git,
     }
