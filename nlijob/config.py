@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.errors import ConfigurationError
+from nlijob.heads import HeadName, describe
 from nlijob.typed import build
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
 Device = Literal["auto", "cpu", "cuda"]
-Head = Literal["causal", "sequence-classification"]
 
 
 @dataclass(frozen=True)
@@ -42,37 +42,26 @@ class DataConfig:
     dataset: str
     """Hub data set id, a directory with {train,validation,test}.{jsonl,parquet,csv}, or "demo"."""
     revision: str | None = None
-    """Commit id of the hub data set. Without one, tomorrow's rows may be others than today's."""
+    """Commit id of the hub data set; pin it, or tomorrow's figures are about other rows."""
     config_name: str | None = None
     """Configuration of the hub data set, such as "plain_text"."""
     train_stride: int | None = None
-    """Take training rows 0, k, 2k, ... of the split as it stands."""
     train_size: int | None = None
-    """Take this many evenly spaced training rows; 0 takes all."""
     validation_stride: int | None = None
-    """Take validation rows 0, k, 2k, ... of the split as it stands."""
     validation_size: int | None = None
-    """Take this many evenly spaced validation rows; 0 takes all."""
     test_stride: int | None = None
-    """Take test rows 0, k, 2k, ... of the split as it stands."""
     test_size: int | None = None
-    """Take this many evenly spaced test rows; 0 takes all."""
     train_split: str = "train"
-    """Name of the training split in the source."""
     validation_split: str = "validation"
-    """Name of the validation split in the source, such as MultiNLI's "validation_matched"."""
     test_split: str = "test"
-    """Name of the test split in the source."""
+    """Names of the splits in the source (MultiNLI, say, has "validation_matched")."""
     premise_column: str = "premise"
-    """Name of the column with the premise."""
     hypothesis_column: str = "hypothesis"
-    """Name of the column with the hypothesis."""
     label_column: str = "label"
-    """Name of the column with the label."""
     label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-    """Meaning of label 0, 1, 2, ...; sets the number of classes."""
+    """Meaning of label 0, 1, 2, ...; fixes the number of classes."""
     label_map: dict[str, int] = field(default_factory=dict)
-    """Label as the source spells it -> label number; wins over label_names."""
+    """Label as the source spells it -> label number, where names above do not settle it."""
 
     def split_size(self, split: str) -> SplitSize:
         """How many rows of "train", "validation" or "test" to take."""
@@ -87,24 +76,18 @@ class ModelConfig:
     """Hub model id, a directory with a model, or "demo"."""
     revision: str | None = None
     """Commit id of the hub model."""
-    head: Head = "causal"
-    """causal: a language model that answers with a label token; sequence-classification: a linear
-    head on the model."""
+    head: HeadName = "causal"
     device: Device = "auto"
-    """Where to run; auto takes a GPU if there is one."""
     requires_gpu: bool = False
     """Refuse to start without a GPU unless device is "cpu"."""
     quantization: Literal["nf4", "none"] = "nf4"
-    """nf4: the weights of linear layers in 4 bits; none: as the model has them."""
     double_quantization: bool = True
-    """Quantise the quantisation constants too, which saves memory."""
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """auto: on a GPU bfloat16 if it has it, else float16; on a CPU bfloat16 if it has AMX and the
-    model is at least 256 wide, else float32."""
+    """auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."""
     residual_dropout: float | None = None
-    """Dropout on residual values while training; if not set, the model's own."""
+    """Overrides the model's own dropout on residual values while training; none leaves it."""
     max_length: int | None = None
-    """Longest accepted prompt in tokens; if not set, the model's context."""
+    """Longest prompt in tokens; none takes the model's context. Longer rows are an error."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +95,9 @@ class PromptConfig:
     """How a row becomes model input."""
 
     template: str = ""
-    """Text with {premise} and {hypothesis}. A classification head may leave it empty: the
-    tokenizer then joins the pair."""
+    """Text with {premise} and {hypothesis}. Empty (classification only): the tokenizer's pair."""
     verbalizers: tuple[str, ...] = ()
-    """Causal head: the answer for each label. Each must be one distinct token after the prompt."""
+    """Causal head: the text that stands for each label, one distinct token each, in context."""
 
 
 @dataclass(frozen=True)
@@ -123,44 +105,35 @@ class LoraConfig:
     """The adapter (Hu et al., 2021, LoRA)."""
 
     r: int = 16
-    """Rank of the two matrices."""
     alpha: int = 32
-    """The adapter's output is scaled by alpha / r."""
     dropout: float = 0.05
-    """Dropout on the adapter's input while training."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "dense")
     """Names of linear modules; a name that matches none is an error."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimisation: AdamW on the adapter and on a classification head."""
+    """The optimisation: AdamW on the adapter (and a classification head)."""
 
     epochs: int = 5
-    """Passes over the training rows; each ends with a checkpoint."""
     batch_size: int = 8
-    """Effective batch size: rows in an optimizer step, however many fit into memory at once."""
+    """Effective batch: rows an optimizer step, whatever is held in memory at once."""
     micro_batch_size: int | None = None
-    """Rows in a forward pass; if not set, the whole batch. Must divide batch_size."""
+    """Rows a forward pass; none takes the whole batch. Must divide batch_size."""
     learning_rate: float = 2e-4
-    """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Shape of the learning rate after warm-up."""
     warmup_ratio: float = 0.03
     """Share of all steps in which the learning rate rises from 0."""
     weight_decay: float = 0.0
-    """AdamW's weight decay."""
     max_grad_norm: float = 1.0
-    """The gradient is clipped to this norm."""
     gradient_checkpointing: bool = False
-    """Use as little memory as possible: recompute activations in the backward pass, keep the
-    weights in 4 bits only, score few rows at once. Slower, with the same outcome."""
+    """Take the least memory: of each layer keep only what enters it and compute the layer again for
+    its gradient, keep weights 4-bit, score few rows at once. Slower; the outcome is the same."""
     speed: Literal["auto", "graph", "plain"] = "auto"
     """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
-    operation after the other; auto: graphs where they are supported, and on a CPU packed rows
-    without graphs. The outcome is the same."""
+    operation after the other; auto: graphs where they serve, on a CPU packed rows without them.
+    The outcome is the same."""
     seed: int = 42
-    """Seed of the adapter's weights, the order of rows, and dropout."""
 
 
 @dataclass(frozen=True)
@@ -168,52 +141,48 @@ class EvalConfig:
     """How models are scored."""
 
     batch_size: int = 32
-    """Rows in a forward pass."""
     test_each_epoch: bool = True
     """Also score test rows after each epoch; for information, never used to select."""
     cases: int = 12
-    """Cases of each kind (corrected, still wrong, newly broken) that the report shows in full; at
-    least 5."""
+    """Failure cases of each kind for which free output is generated and shown; at least 5."""
     generate_tokens: int = 24
     """Length of the free output of a shown case, in tokens; 0 generates none."""
     word_importance: bool = True
-    """For each shown case, leave out each word in turn and measure both models' answers."""
+    """For shown cases: leave out each word in turn and see what becomes of both models' answers."""
     blank_premise: bool = True
-    """Control: also score the tuned model on the test rows with the premise left blank."""
+    """Also score the tuned model on the test rows with the premise left blank: does it read it?"""
     few_shot: int = 0
-    """Control: also score the base model with this many training rows in its prompt; 0 does not."""
+    """Also score the base model on the test rows with this many training rows in its prompt."""
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the report shows, and the gates that the outcome must pass."""
+    """What the report shows and asks for."""
 
     title: str = ""
-    """Title of the report; if empty, one is made from the model's name."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
     min_accuracy: float | None = None
-    """Exit with 3 if the tuned model's test accuracy is below this (0 to 1)."""
+    """Exit 3 where the tuned model's test accuracy is below this (0 to 1)."""
     min_gain: float | None = None
-    """Exit with 3 if tuned minus base test accuracy is below this (-1 to 1)."""
+    """Exit 3 where tuned minus base test accuracy is below this (-1 to 1)."""
     gate_on: Literal["value", "lower"] = "value"
-    """What both gates are compared with: the figure, or the lower bound of its interval."""
+    """What the two above are held against: the figure, or the lower bound of its interval."""
     price_per_hour: float | None = None
-    """Price of an hour of this machine, for the cost in the report."""
+    """What an hour of this machine costs, for the job's cost on the report."""
     gpu_prices_per_hour: dict[str, float] = field(default_factory=dict)
-    """Part of a GPU's name -> price of its hour; used if price_per_hour is not set."""
+    """Part of a GPU's name -> its price an hour, where no price of the machine is given."""
     currency: str = "USD"
-    """Currency of the prices."""
+    """What prices are in."""
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One job."""
+    """One job, whole."""
 
     data: DataConfig
     model: ModelConfig
     description: str = ""
-    """What the job is about, in a line."""
     prompt: PromptConfig = PromptConfig()
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
@@ -304,18 +273,12 @@ def _check_data(data: DataConfig) -> Iterable[str]:
 
 
 def _check_prompt(config: JobConfig) -> Iterable[str]:
-    prompt, labels = config.prompt, config.data.label_names
+    prompt, head = config.prompt, describe(config.model.head)
     if prompt.template:
         yield from _check_template(prompt.template)
-    elif config.model.head == "causal":
-        yield "prompt.template: the causal head needs one, with {premise} and {hypothesis}"
-    if config.model.head == "causal" and len(prompt.verbalizers) != len(labels):
-        yield (
-            f"prompt.verbalizers: {len(prompt.verbalizers)} given for {len(labels)} labels "
-            f"({', '.join(labels)})"
-        )
-    if config.model.head != "causal" and config.eval.few_shot:
-        yield "eval.few_shot: a classification head has no answer to show examples of; give 0"
+    yield from head.faults(config)
+    if config.eval.few_shot and not head.takes_few_shot:
+        yield f"eval.few_shot: the {head.title} takes no examples in its prompt; set it to 0"
     if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
         yield "prompt.verbalizers: two labels share one"
 
