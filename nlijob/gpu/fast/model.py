@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
@@ -125,12 +125,7 @@ class FastModel:
         elif shape.prefix:
             inputs["shared_prefix"] = prefix_of(shape.prefix, packed.bounds, shape.tokens)
         with packed_attention(base.config):
-            if self._head.label_tokens:
-                logits: Tensor = base(**inputs, logits_to_keep=last).logits[0]
-            else:
-                hidden = base.base_model(**inputs).last_hidden_state
-                logits = classifier(base)(hidden[0, last])
-        return logits.float()
+            return self._head.packed_logits(base, inputs, last).float()
 
     def cost(self, tokens: int) -> float:
         """What a pack of this size takes on a GPU, in no unit."""
@@ -181,12 +176,3 @@ def check_features(rows: Sequence[Encoded]) -> None:
     more = set().union(*(row.features for row in rows)) - SERVED_FEATURES
     if more:
         raise NotServed(f"the model reads {', '.join(sorted(more))} beside the tokens")
-
-
-def classifier(base: Any) -> nn.Module:
-    """The linear head of a sequence classification model."""
-    prefix = base.base_model_prefix
-    heads: list[nn.Module] = [child for name, child in base.named_children() if name != prefix]
-    if len(heads) != 1:
-        raise NotServed("the model has more than a linear head beside its transformer")
-    return heads[0]
