@@ -1,10 +1,10 @@
-"""Training and scoring in each of the job's ways and by TRL, side by side: `make bench`.
+"""Training and scoring in each of the job's execution modes and with TRL: `make bench`.
 
-On a GPU, phi-2's geometry with random weights, made in a temporary folder, or another `--shape`;
-without one, the demo's model. Rows are the demo's, or `--rows`. Dropout is off, so that the ways do
-the same steps; one line has the recipe's. Where rows begin alike, another has the prompt's task
-behind the row, so that they do not. Prints a table; writes the figures as JSON, and as a chart with
-each way's loss curve.
+On a GPU the model has phi-2's shape, or another `--shape`, and random weights, made in a temporary
+folder. Without a GPU it is the demo's. The rows are the demo's, or `--rows`. Dropout is off so that
+all modes do the same steps; one extra measurement uses the recipe's. If rows share a prefix,
+another one puts the task after the row in the prompt, so that they share none. Prints a table, and
+writes the figures as JSON and as a chart with the loss curves.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from nlijob.config import JobConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.fast.model import FastModel, shape_of
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
-from nlijob.gpu.training import Course, Trainer
+from nlijob.gpu.training import Trainer, TrainingSchedule
 from nlijob.records import Example
 from nlijob.subset import read_rows
 
@@ -53,7 +53,7 @@ PHI_2 = {
     "max_position_embeddings": 2048,
     "partial_rotary_factor": 0.4,
 }
-"""microsoft/phi-2's configuration, as far as it sets sizes."""
+"""The part of microsoft/phi-2's configuration that sets dimensions."""
 LLAMA_3B = {
     "vocab_size": 51200,
     "hidden_size": 3072,
@@ -64,25 +64,25 @@ LLAMA_3B = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-"""Llama 3.2 3B's, but for the vocabulary, which is phi-2's; no kernels of ours serve its layers."""
+"""Llama 3.2 3B with phi-2's vocabulary; no fused stack supports its layers."""
 SHAPES = {
     "phi-2": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)),
     "llama-3b": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_3B)),
 }
 OUTPUTS = {"phi": "dense", "llama": "o_proj"}
-"""Type of model -> what its attention's last linear layer is called."""
+"""Model type -> name of the attention's last linear layer."""
 MAX_LENGTH = 2048
 EPOCH_OF_WARM_SPEED = 2
 OTHER_STEPS = ("with dropout", "no shared prefix")
-"""Ways whose losses are not the plain loop's."""
+"""Endings of the names of measurements with other losses than the plain loop."""
 MATRIX = 8192
 TRAINED_FLOPS, SCORED_FLOPS = 4, 2
-"""Operations a weight and token: forward, and backward to the inputs alone (weights are frozen)."""
+"""Operations per weight and token: forward, and backward to the inputs only (frozen weights)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What every way is measured on."""
+    """What all modes are measured on."""
 
     model_dir: Path
     config: JobConfig
@@ -91,24 +91,24 @@ class Bench:
     rows: list[Encoded]
     device: torch.device
     recipe_dropout: float
-    """What the recipe has; `config` has none."""
+    """The recipe's dropout; `config` has none."""
 
     def load(self) -> LoadedModel:
-        """The model afresh, with the adapter that the seed gives."""
+        """A fresh model, with the adapter that the seed gives."""
         return load(self.config, self.model_dir, self.tokenizer, self.device)
 
     def with_options(self, **train: Any) -> Bench:
-        """The same with other options of training."""
+        """The same bench with other training options."""
         changed = dataclasses.replace(self.config.train, **train)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, train=changed))
 
     def with_dropout(self) -> Bench:
-        """The same with the recipe's dropout."""
+        """The same bench with the recipe's dropout."""
         changed = dataclasses.replace(self.config.lora, dropout=self.recipe_dropout)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, lora=changed))
 
     def with_task_behind(self) -> Bench:
-        """The same with a prompt of the same lines, of which the row's own come first."""
+        """The same bench with the prompt's lines reordered: the row's own lines come first."""
         lines = self.config.prompt.template.split("\n")
         fields = [number for number, line in enumerate(lines) if "{" in line]
         begin, end = fields[0], fields[-1] + 1
@@ -126,7 +126,7 @@ class Bench:
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """That a way computes for a row on average, padding apart."""
+    """Mean number of tokens computed per row, without padding."""
 
     training: float
     scoring: float
@@ -134,29 +134,29 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What one way took; None where it was not measured."""
+    """Figures of one mode; None where they were not measured."""
 
     warm_up_s: float
-    """Before the first step that is timed."""
+    """Time before the first step that is timed."""
     training_examples_per_s: float
-    """Once warm."""
+    """Speed after the warm-up."""
     training_examples_per_s_with_warm_up: float | None
-    """Of all the recipe's epochs and the warm-up before them."""
+    """Speed over all epochs of the recipe and the warm-up before them."""
     training_peak_bytes: int | None
     losses: list[float]
-    """Of the first steps, or the first epoch."""
+    """Losses of the first steps, or of the first epoch."""
     tokens: Tokens
     scoring_examples_per_s: float | None = None
     scoring_peak_bytes: int | None = None
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """TRL's, beside its defaults."""
+    """TRL's settings that differ from its defaults."""
 
 
-Way = Callable[[], Figures]
+Measurement = Callable[[], Figures]
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table, and write the files."""
     options = _options()
     quiet_libraries()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -166,7 +166,7 @@ def main() -> None:
         if options.profile:
             _profile(bench, options.out)
             return
-        report = _measure(bench, dict(_ways(bench, options)))
+        report = _measure(bench, dict(_measurements(bench, options)))
     stem = f"{_stem(device)}-ways" + ("" if options.shape == "phi-2" else f"-{options.shape}")
     (options.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _plot(report, options.out / f"{stem}.png")
@@ -175,13 +175,15 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--shape", choices=SHAPES, default="phi-2", help="of random weights")
+    parser.add_argument(
+        "--shape", choices=SHAPES, default="phi-2", help="model with random weights"
+    )
     parser.add_argument("--model", type=Path, help="folder with that model and a tokenizer")
     parser.add_argument("--rows", type=Path, default=DATA_DIR, help="folder with train.jsonl")
     parser.add_argument("--train-size", type=int, default=1001)
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
-    parser.add_argument("--trl-steps", type=int, default=40, help="timed, of TRL; 0: no TRL")
-    parser.add_argument("--profile", action="store_true", help="a step's kernels, nothing else")
+    parser.add_argument("--trl-steps", type=int, default=40, help="timed steps of TRL; 0: no TRL")
+    parser.add_argument("--profile", action="store_true", help="only list the kernels of a step")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
@@ -222,12 +224,12 @@ def _random_model(shape: str, folder: Path, device: torch.device) -> Path:
 # ---------------------------------------------------------------- measuring
 
 
-def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
+def _measure(bench: Bench, measurements: dict[str, Measurement]) -> dict[str, Any]:
     weights = _linear_weights(bench)
     rate = _matrix_rate(bench.device)
     measured = {}
-    for name, way in ways.items():
-        figures = way()
+    for name, measurement in measurements.items():
+        figures = measurement()
         measured[name] = {
             **dataclasses.asdict(figures),
             "takes_the_same_steps": not name.endswith(OTHER_STEPS),
@@ -264,32 +266,32 @@ def _measure(bench: Bench, ways: dict[str, Way]) -> dict[str, Any]:
 
 
 def _share(examples_per_s: float | None, flops: float, rate: float | None) -> float | None:
-    """Of the machine's matrix rate; None where either was not measured."""
+    """Fraction of the machine's matrix rate; None where either was not measured."""
     return examples_per_s * flops / rate if examples_per_s and rate else None
 
 
-def _ways(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Way]]:
-    """TRL comes last: it sets up libraries that the others use in its own manner."""
+def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Measurement]]:
+    """The measurements by name; TRL comes last, because it changes settings of shared libraries."""
     fast = "graphs" if bench.device.type == "cuda" else "packed rows"
     plain = bench.with_options(speed="plain")
-    yield "plain loop", lambda: _chosen_way(plain, options.plain_steps)
+    yield "plain loop", lambda: _chosen_mode(plain, options.plain_steps)
     if bench.device.type == "cuda":
-        yield f"{fast}, 4-bit weights", lambda: _given_way(bench, dense=False)
-    yield fast, lambda: _chosen_way(bench)
+        yield f"{fast}, 4-bit weights", lambda: _given_mode(bench, dense=False)
+    yield fast, lambda: _chosen_mode(bench)
     if bench.device.type == "cuda" and options.shape != "phi-2":
-        yield f"{fast}, compiled", lambda: _given_way(bench, dense=True)
-    yield f"{fast}, with dropout", lambda: _chosen_way(bench.with_dropout())
+        yield f"{fast}, compiled", lambda: _given_mode(bench, dense=True)
+    yield f"{fast}, with dropout", lambda: _chosen_mode(bench.with_dropout())
     if shape_of(bench.rows).prefix:
-        yield f"{fast}, no shared prefix", lambda: _chosen_way(bench.with_task_behind())
+        yield f"{fast}, no shared prefix", lambda: _chosen_mode(bench.with_task_behind())
     if not options.trl_steps:
         return
     if importlib.util.find_spec("trl"):
-        yield from _trl_ways(bench, options.trl_steps)
+        yield from _trl_measurements(bench, options.trl_steps)
     else:
-        print("TRL is not installed, so not measured: pip install '.[bench]'", file=sys.stderr)
+        print("TRL is not patches, so not measured: pip install '.[bench]'", file=sys.stderr)
 
 
-def _chosen_way(bench: Bench, steps: int | None = None) -> Figures:
+def _chosen_mode(bench: Bench, steps: int | None = None) -> Figures:
     loaded = _fresh(bench)
     started = time.monotonic()
     engine = Engine(loaded, bench.head, bench.config, bench.rows)
@@ -298,15 +300,15 @@ def _chosen_way(bench: Bench, steps: int | None = None) -> Figures:
     return _figures(bench, trainer, engine.forward, warm_up_s, steps)
 
 
-def _given_way(bench: Bench, dense: bool) -> Figures:
-    """Graphs on 4-bit or dequantised weights; with compiled layers where they can be."""
+def _given_mode(bench: Bench, dense: bool) -> Figures:
+    """CUDA graphs with 4-bit or dequantised weights, and compiled layers where possible."""
     loaded = _fresh(bench)
     started = time.monotonic()
     fast = FastModel(loaded, bench.head, dense)
-    course = Course(bench.config.train, bench.rows)
-    trainer = GraphTrainer(loaded, fast, course, None, compiles=True)
+    schedule = TrainingSchedule(bench.config.train, bench.rows)
+    trainer = FastTrainer(loaded, fast, schedule, None, compiles=True)
     if dense and not trainer.steps.is_compiled:
-        raise RuntimeError(f"layers were not compiled: {trainer.steps.not_compiled}")
+        raise RuntimeError(f"layers were not compiled: {trainer.steps.why_not_compiled}")
     warm_up_s = time.monotonic() - started
 
     def forward() -> Forward:
@@ -317,12 +319,12 @@ def _given_way(bench: Bench, dense: bool) -> Figures:
     return _figures(bench, trainer, forward, warm_up_s, None)
 
 
-def _trl_ways(bench: Bench, steps: int) -> Iterator[tuple[str, Way]]:
-    from benchmarks import trl_way
+def _trl_measurements(bench: Bench, steps: int) -> Iterator[tuple[str, Measurement]]:
+    from benchmarks import trl_baseline
 
     def measured(settings: Mapping[str, Any]) -> Figures:
-        course = Course(bench.config.train, bench.rows)
-        trial = trl_way.trial(_fresh(bench), bench.head, course, settings, steps)
+        schedule = TrainingSchedule(bench.config.train, bench.rows)
+        trial = trl_baseline.trial(_fresh(bench), bench.head, schedule, settings, steps)
         return Figures(
             warm_up_s=trial.warm_up_s,
             training_examples_per_s=trial.examples_per_s,
@@ -333,7 +335,7 @@ def _trl_ways(bench: Bench, steps: int) -> Iterator[tuple[str, Way]]:
             settings=settings,
         )
 
-    for name, settings in trl_way.WAYS.items():
+    for name, settings in trl_baseline.SETTINGS.items():
         yield name, functools.partial(measured, settings)
 
 
@@ -351,7 +353,7 @@ def _figures(
     warm_up_s: float,
     steps: int | None,
 ) -> Figures:
-    """A first epoch (its first `steps` steps) with its losses, a second for the warm speed."""
+    """Train an epoch (or its first `steps` steps) for the losses, and a second for the speed."""
     losses, first_speed, first_s = _epoch(trainer, 1, steps)
     speed, epoch_s = first_speed, first_s
     if steps is None:
@@ -360,7 +362,7 @@ def _figures(
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     size = bench.config.eval.batch_size
-    for _ in range(2):  # the first loads what the second is measured with
+    for _ in range(2):  # the first run loads libraries, the second is measured
         scored, _ = score(forward(), bench.head, "train", bench.rows, size, lambda done: None)
     epochs = bench.config.train.epochs
     whole_s = warm_up_s + first_s + (epochs - 1) * epoch_s
@@ -380,7 +382,7 @@ def _figures(
 
 def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
     whole = _mean_tokens(bench)
-    if not isinstance(trainer, GraphTrainer):
+    if not isinstance(trainer, FastTrainer):
         return Tokens(whole, whole)
     count = len(bench.rows)
     packs = math.ceil(count / bench.config.train.batch_size)
@@ -393,7 +395,7 @@ def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
 
 
 def _mean_tokens(bench: Bench) -> float:
-    """Of a row."""
+    """Mean number of tokens of a row."""
     return sum(row.length for row in bench.rows) / len(bench.rows)
 
 
@@ -402,7 +404,7 @@ def _peak(device: torch.device) -> int | None:
 
 
 def _epoch(trainer: Trainer, epoch: int, steps: int | None) -> tuple[list[float], float, float]:
-    """Losses of the steps, examples a second, seconds in all."""
+    """Losses of the steps, examples per second, and seconds in total."""
     losses: list[float] = []
     examples = 0
     started = time.monotonic()
@@ -416,7 +418,7 @@ def _epoch(trainer: Trainer, epoch: int, steps: int | None) -> tuple[list[float]
 
 
 def _linear_weights(bench: Bench) -> int:
-    """Weights that every token is multiplied with: all linear layers but the head."""
+    """Weights that every token is multiplied with: all linear layers except the head."""
     with torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(bench.model_dir)
         model = transformers.AutoModelForCausalLM.from_config(config)
@@ -426,7 +428,7 @@ def _linear_weights(bench: Bench) -> int:
 
 
 def _matrix_rate(device: torch.device) -> float | None:
-    """Operations a second of one large bfloat16 product of random values; None on a CPU."""
+    """Operations per second of a large bfloat16 product of random values; None on a CPU."""
     if device.type != "cuda":
         return None
     a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -443,7 +445,7 @@ def _matrix_rate(device: torch.device) -> float | None:
 
 
 def _profile(bench: Bench, out: Path) -> None:
-    """What the steps of the fastest way take, in the second epoch."""
+    """Write the time of each kernel in the fastest mode's steps, in the second epoch."""
     engine = Engine(_fresh(bench), bench.head, bench.config, bench.rows)
     trainer = engine.trainer()
     list(trainer.epoch(1))
@@ -479,19 +481,19 @@ def _model_name(model_dir: Path) -> str:
     return f"{shape.model_type}, {shape.num_hidden_layers} layers of {shape.hidden_size}"
 
 
-# ---------------------------------------------------------------- telling
+# ---------------------------------------------------------------- output
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:
     figure, (speeds, curves) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     slowest_first = sorted(report["ways"].items(), key=lambda item: _speed(item[1]))
-    for width, (name, way) in zip(range(len(slowest_first), 0, -1), slowest_first, strict=True):
-        (bar,) = speeds.barh(name, _speed(way))
-        share = way["share_of_matrix_rate_training"]
-        beside = f" {_speed(way):.0f}" + (f" ({share:.0%})" if share else "")
-        speeds.annotate(beside, (_speed(way), bar.get_y() + bar.get_height() / 2), va="center")
-        if way["takes_the_same_steps"]:
-            losses = way["losses"]
+    for width, (name, mode) in zip(range(len(slowest_first), 0, -1), slowest_first, strict=True):
+        (bar,) = speeds.barh(name, _speed(mode))
+        share = mode["share_of_matrix_rate_training"]
+        beside = f" {_speed(mode):.0f}" + (f" ({share:.0%})" if share else "")
+        speeds.annotate(beside, (_speed(mode), bar.get_y() + bar.get_height() / 2), va="center")
+        if mode["takes_the_same_steps"]:
+            losses = mode["losses"]
             style = {"lw": width, "color": bar.get_facecolor(), "label": name}
             curves.plot(range(1, len(losses) + 1), losses, **style)
     speeds.margins(x=0.3)
@@ -512,17 +514,17 @@ def _print(report: dict[str, Any]) -> None:
         "score ex/s": ("scoring_examples_per_s", 1, ".1f"),
         "GiB, scoring": ("scoring_peak_bytes", 2**30, ".2f"),
     }
-    print(f"{'way':24}", *(f"{heading:>12}" for heading in columns))
-    for name, way in sorted(report["ways"].items(), key=lambda item: _speed(item[1])):
+    print(f"{'mode':24}", *(f"{heading:>12}" for heading in columns))
+    for name, mode in sorted(report["ways"].items(), key=lambda item: _speed(item[1])):
         cells = (
-            "" if way[key] is None else format(way[key] / unit, form)
+            "" if mode[key] is None else format(mode[key] / unit, form)
             for key, unit, form in columns.values()
         )
         print(f"{name:24}", *(f"{cell:>12}" for cell in cells))
 
 
-def _speed(way: dict[str, Any]) -> float:
-    speed: float = way["training_examples_per_s"]
+def _speed(mode: dict[str, Any]) -> float:
+    speed: float = mode["training_examples_per_s"]
     return speed
 
 

@@ -1,11 +1,11 @@
-"""What the job does with little GPU memory: which way it takes, how fast that is, what it peaks at.
+"""The execution mode, speed and peak memory of the job on a GPU with little memory.
 
     python -m benchmarks.memory --model DIR --rows DIR 16 8 4 3
 
-Each limit (GiB that torch may take; "lean" for train.gradient_checkpointing=true without a limit)
-is measured in a process of its own: loading, planning, an epoch to warm up, one to measure, and
-scoring.
-Prints a line of JSON for each.
+A limit is the number of GiB that torch may allocate, or "lean" for
+train.gradient_checkpointing=true without a limit. Each is measured in a process of its own:
+loading, planning, an epoch to warm up, an epoch to measure, and scoring. Prints a line of JSON for
+each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEVICE = torch.device("cuda", 0)
 
 
 def main() -> None:
-    """Measure each limit in a process of its own, or the only one in this."""
+    """Measure each limit in a process of its own, or a single one in this process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", type=Path, required=True, help="folder with model and tokenizer")
     parser.add_argument("--rows", type=Path, required=True, help="folder with train.jsonl")
@@ -89,7 +89,7 @@ def _measured(options: argparse.Namespace, limit: str) -> dict[str, Any]:
         figures["losses"] = [round(loss, 3) for loss in (losses[0], losses[-1])]
         peak("train")
         batch = config.eval.batch_size
-        for _ in range(2):  # the first loads what the second is measured with
+        for _ in range(2):  # the first run loads libraries, the second is measured
             scored, _ = score(engine.forward(), head, "train", encoded, batch, lambda done: None)
         figures["scoring_examples_per_s"] = round(scored.examples_per_s, 1)
         peak("score")

@@ -1,4 +1,4 @@
-"""What the kernels of a training step take, for `benchmarks.bench --profile`."""
+"""Time of each kernel in a training step, for `benchmarks.bench --profile`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ GROUPS = {
     "dropout": ("drop", "add_kept", "bernoulli", "distribution"),
     "AdamW": ("adam", "fusedoptimizer"),
 }
-"""Name -> what a kernel's name has in it, in small letters; the first that holds counts."""
+"""Group -> parts of its kernels' lower-case names; the first group that matches counts."""
 OTHERS = "copies, sums, clipping, rest"
 SHOWN = 40
 
 
 def table(trainer: Trainer, epoch: int, device: torch.device) -> str:
-    """Milliseconds of an epoch's steps by group and by kernel, a step; on a CPU by operation."""
+    """Milliseconds per step in an epoch, by group and by kernel; on a CPU by operation."""
     on_gpu = device.type == "cuda"
     steps = 0
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as taken:

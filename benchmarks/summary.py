@@ -1,6 +1,6 @@
-"""The figures of a run worth keeping, from its results.json: `python benchmarks/summary.py FILE`.
+"""The main figures of a run's results.json: `python benchmarks/summary.py FILE`.
 
-What a whole results.json holds beside them (row numbers, cases, texts) stays out of the repository.
+Everything else in a results.json (row numbers, cases, texts) stays out of the repository.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nlijob.records import EpochResult, Metrics, Results
 
 
 def summary(results: Results) -> dict[str, Any]:
-    """Configuration, machine, time, memory and outcome of a run as plain values."""
+    """Configuration, machine, time, memory and outcome of a run, as plain values."""
     run = results.run
     return {
         "date": run.created_at[:10],
@@ -38,7 +38,7 @@ def summary(results: Results) -> dict[str, Any]:
 
 
 def _environment(results: Results) -> dict[str, Any]:
-    """Without what identifies one machine."""
+    """The environment without anything that identifies the machine."""
     environment: dict[str, Any] = records.to_json(results.environment)
     environment.pop("platform")
     for gpu in environment["gpus"]:

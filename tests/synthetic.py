@@ -387,15 +387,15 @@ class _Builder:
 
     def _plan(self) -> Plan:
         if not self.spec.gpu:
-            reason = "the fastest way that serves this model, this machine and its free memory"
+            reason = "the fastest mode that this model, this machine and its free memory support"
             return Plan("packed", reason, "dequantized", 8, (), 3.7e-7, (240, 256, 272), 0.1)
         return Plan(
             way="graph",
-            reason="the fastest way that serves this model, this machine and its free memory",
+            reason="the fastest mode that this model, this machine and its free memory support",
             base_weights="as loaded",
             micro_batch_size=8,
             refused=(
-                "graphs, weights dequantised: the weights take 5.2 GiB, and 4.1 GiB are free",
+                "CUDA graphs, dequantised weights, micro-batch of 8: the weights need 5.2 GiB, and 4.1 GiB are free",
             ),
             logits_difference=0.0021,
             token_counts=(448, 512),

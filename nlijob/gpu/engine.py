@@ -1,14 +1,14 @@
-"""Decides how the job computes: the fastest way that serves the model, the machine and its memory.
+"""Chooses the execution mode: the fastest that supports the model, the machine and its memory.
 
-    packed rows and CUDA graphs, weights dequantised once  ->  the same on 4-bit weights
-    ->  and each layer computed again for its gradient  ->  and fewer rows at once  ->  plain
+    packed rows and CUDA graphs, dequantised weights  ->  the same on 4-bit weights
+    ->  with gradient checkpointing  ->  with a smaller micro-batch  ->  the plain loop
 
-On a CPU the same without graphs, and the plain way with its weights dequantised where they fit.
+On a CPU the same without graphs; there, the plain loop too uses dequantised weights if they fit.
 
-Each is tried where nothing known speaks against it, and checked against the plain way's logits
-before it is used. Where one fails, the next serves, with the same effective batch. The plain way
-takes less memory by the same two steps, in the middle of training (`Footprint`).
-train.gradient_checkpointing asks for the leanest at once.
+A mode is tried unless something known rules it out, and its logits are checked against the plain
+loop's before it is used. Where one fails, the next is tried, with the same effective batch. The
+plain loop reduces its memory use by the same two steps, even in the middle of training
+(`MemoryBudget`). train.gradient_checkpointing starts with the modes that use the least memory.
 """
 
 from __future__ import annotations
@@ -26,63 +26,69 @@ from torch import Tensor
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.fast.agreement import relative_difference
-from nlijob.gpu.fast.errors import NotServed
-from nlijob.gpu.fast.host import ease, free_bytes
-from nlijob.gpu.fast.layers import dense_bytes
+from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.host import free_bytes, speed_up_plain_layers
+from nlijob.gpu.fast.layers import dequantized_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import GIB, LoadedModel
-from nlijob.gpu.shortage import in_halves, ran_out
-from nlijob.gpu.training import Course, Footprint, PlainTrainer, Trainer, reason
+from nlijob.gpu.out_of_memory import in_halves, is_out_of_memory
+from nlijob.gpu.training import (
+    MemoryBudget,
+    PlainTrainer,
+    Trainer,
+    TrainingSchedule,
+    execution_name,
+    reason,
+)
 from nlijob.records import Plan
 
 CHECKED_ROWS = 8
-SERVES = "the fastest way that serves this model, this machine and its free memory"
-MOST_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3}
-"""Norm of the difference to the plain way's logits over their norm that is taken for rounding."""
-MOST_ROUNDINGS = 2
-"""So many times as much as the plain way differs from itself may it be in any case."""
-SPARE_BYTES = 2 * GIB
-"""Left free for activations and graphs when memory for dequantised weights is counted."""
+FASTEST = "the fastest mode that this model, this machine and its free memory support"
+MAX_LOGITS_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3}
+"""Largest relative difference to the plain loop's logits that passes as rounding."""
+MAX_ROUNDING_RATIO = 2
+"""Largest accepted ratio of that difference to the plain loop's own rounding difference."""
+RESERVED_BYTES = 2 * GIB
+"""Memory kept free for activations and graphs when the dequantised weights are placed."""
 LEAN_SCORED_TOKENS = 2048
-"""Tokens scored at once where little memory is to be taken; a GPU is busy with fewer."""
+"""Tokens scored at once where memory is to be saved; a GPU is busy with fewer."""
 
 Forward = Callable[[Sequence[Encoded]], Tensor]
-"""Rows -> their logits [rows, classes] in float32 on the device; keeps no gradient."""
+"""Rows -> their logits [rows, classes] in float32 on the device, without gradients."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to compute."""
+class ExecutionMode:
+    """One of the faster ways to run a training step."""
 
     graphs: bool
-    """Steps as CUDA graphs; else launched one operation after the other."""
+    """Capture steps as CUDA graphs; otherwise run packed rows operation by operation."""
     rows: int
-    """Rows in a pack."""
+    """Rows in a micro-batch, which is one pack."""
     dense: bool = False
     """Keep the base weights dequantised."""
     recomputes: bool = False
-    """Compute each layer again for its gradient."""
+    """Recompute activations in the backward pass (gradient checkpointing)."""
 
     @property
     def name(self) -> str:
-        """For the record."""
-        steps = "graphs" if self.graphs else "packed rows"
-        weights = "weights dequantised" if self.dense else "weights as loaded"
-        again = ", layers computed again" if self.recomputes else ""
-        return f"{steps}, {weights}{again}, {self.rows} at once"
+        """The mode in words, for the plan."""
+        steps = "CUDA graphs" if self.graphs else "packed rows"
+        weights = "dequantised weights" if self.dense else "weights as loaded"
+        return execution_name(f"{steps}, {weights}", self.recomputes, self.rows)
 
 
 class Engine:
-    """Scores and trains one loaded model in the way that was chosen for it."""
+    """Scores and trains one loaded model in the execution mode chosen for it."""
 
     def __init__(
         self, loaded: LoadedModel, head: Head, config: JobConfig, rows: Sequence[Encoded]
     ) -> None:
-        """`rows`: those of training, by which ways are chosen and checked.
+        """`rows`: the training rows, which modes are chosen for and checked with.
 
-        Raises ConfigurationError where train.speed asks for graphs and they do not serve.
+        Raises ConfigurationError where train.speed requires graphs and they are unsupported.
         """
         self._loaded = loaded
         self._head = head
@@ -91,168 +97,168 @@ class Engine:
         self._refused: list[str] = []
         self._warm_up_s = 0.0
         self._difference: float | None = None
-        self._graphs: GraphTrainer | None = None
+        self._trainer: FastTrainer | None = None
         self._fast: FastModel | None = None
         self._plain_is_dense = False
-        self._footprint = Footprint(loaded.model, config.train)
-        self._reason = self._against_speed()
+        self._budget = MemoryBudget(loaded.model, config.train)
+        self._reason = self._why_not_faster()
         graphs = loaded.device.type == "cuda"
-        self._ways = [] if self._reason else list(ways(config.train, len(rows), graphs))
-        self._next_way()
+        self._modes = [] if self._reason else list(execution_modes(config.train, len(rows), graphs))
+        self._next_mode()
 
     def plan(self) -> Plan:
-        """What was chosen, and why."""
-        held = self._held
-        dense = self._way.dense if self._fast else self._plain_is_dense
+        """The chosen mode, and why it was chosen."""
+        memory_use = self._memory_use
+        dense = self._mode.dense if self._fast else self._plain_is_dense
         return Plan(
-            way="plain" if not self._fast else "graph" if self._way.graphs else "packed",
-            reason=self._reason or SERVES,
+            way="plain" if not self._fast else "graph" if self._mode.graphs else "packed",
+            reason=self._reason or FASTEST,
             base_weights="dequantized" if dense else "as loaded",
-            micro_batch_size=min(held.rows, len(self._rows)),
-            refused=(*self._refused, *self._not_compiled(), *self._footprint.refused),
+            micro_batch_size=min(memory_use.rows, len(self._rows)),
+            refused=(*self._refused, *self._why_not_compiled(), *self._budget.refused),
             logits_difference=self._difference,
-            token_counts=self._graphs.token_counts if self._graphs else (),
-            shared_prefix=self._graphs.prefix if self._graphs else 0,
+            token_counts=self._trainer.token_counts if self._trainer else (),
+            shared_prefix=self._trainer.prefix if self._trainer else 0,
             warm_up_s=self._warm_up_s,
-            activations="recomputed" if held.recomputes else "kept",
-            layers="compiled" if self._graphs and self._graphs.steps.is_compiled else "as loaded",
+            activations="recomputed" if memory_use.recomputes else "kept",
+            layers="compiled" if self._trainer and self._trainer.steps.is_compiled else "as loaded",
         )
 
     def forward(self, head: Head | None = None) -> Forward:
-        """The model as it is now, for scoring; `head`: for rows of another than the job's own."""
+        """Scoring with the model as it is now; `head` replaces the job's own for other rows."""
         self._loaded.model.eval()
         forward: Forward = functools.partial(self._plain_logits, head or self._head)
         if self._fast:
             self._fast.adapter.refresh()
             forward = self._fast.score_rows
-        lean = self._held.recomputes
+        lean = self._memory_use.recomputes
         return halving(bounded(forward, LEAN_SCORED_TOKENS) if lean else forward)
 
     def trainer(self) -> Trainer:
-        """A trainer of the adapter, ready for its first step."""
-        course = Course(self._config.train, self._rows)
+        """A trainer for the adapter, ready for its first step."""
+        schedule = TrainingSchedule(self._config.train, self._rows)
         started = time.monotonic()
         while self._fast:
             try:
-                self._graphs = GraphTrainer(self._loaded, self._fast, course, self._way.rows)
+                self._trainer = FastTrainer(self._loaded, self._fast, schedule, self._mode.rows)
                 self._warm_up_s += time.monotonic() - started
-                return self._graphs
-            except (NotServed, RuntimeError) as error:  # out of memory is a RuntimeError
+                return self._trainer
+            except (Unsupported, RuntimeError) as error:  # out of memory is a RuntimeError
                 self._refuse(error)
-            self._next_way()  # not before the error is gone, and with it the memory it holds
-        return PlainTrainer(self._loaded, self._head, course, self._footprint)
+            self._next_mode()  # only now: the error kept the memory of its frames alive
+        return PlainTrainer(self._loaded, self._head, schedule, self._budget)
 
     @property
-    def _held(self) -> Way | Footprint:
-        """What training holds in memory at once."""
-        return self._way if self._fast else self._footprint
+    def _memory_use(self) -> ExecutionMode | MemoryBudget:
+        """How much training holds in memory at once."""
+        return self._mode if self._fast else self._budget
 
-    # ------------------------------------------------------------ choice
+    # ------------------------------------------------------------ choosing
 
-    def _against_speed(self) -> str:
-        """What is known to keep faster ways from serving, or ""."""
+    def _why_not_faster(self) -> str:
+        """What rules out every faster mode before any is tried, or ""."""
         if self._config.train.speed == "plain":
-            return "train.speed asks for it"
+            return "train.speed=plain"
         if self._loaded.device.type != "cuda" and self._config.train.speed == "graph":
-            return self._unserved("CUDA graphs need an NVIDIA GPU")
+            return self._fall_back_to_plain("CUDA graphs need an NVIDIA GPU")
         return ""
 
-    def _not_compiled(self) -> list[str]:
-        """Why the way's layers are not compiled, where they could be."""
-        why = self._graphs.steps.not_compiled if self._graphs else ""
-        return [f"{self._way.name}, layers compiled: {why}"] if why else []
+    def _why_not_compiled(self) -> list[str]:
+        """Why layers are not compiled, in a mode that could compile them."""
+        why = self._trainer.steps.why_not_compiled if self._trainer else ""
+        return [f"{self._mode.name}, compiled layers: {why}"] if why else []
 
-    def _next_way(self) -> None:
-        """Take the first way left that serves; none takes the plain one."""
+    def _next_mode(self) -> None:
+        """Take the first of the modes left that is supported, or else the plain loop."""
         started = time.monotonic()
         plain = torch.empty(0)
         checked = self._rows[:CHECKED_ROWS]
-        if self._ways:
+        if self._modes:
             plain = halving(functools.partial(self._plain_logits, self._head))(checked)
-        while self._ways and not self._fast:
+        while self._modes and not self._fast:
             if self._refused:
-                self._release()
-            self._way = self._ways.pop(0)
+                self._free_memory()
+            self._mode = self._modes.pop(0)
             try:
                 self._take(plain)
-            except (NotServed, RuntimeError, TypeError, ValueError) as error:
+            except (Unsupported, RuntimeError, TypeError, ValueError) as error:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
-            self._release()
-            self._reason = self._unserved("no faster way serves")
+            self._free_memory()
+            self._reason = self._fall_back_to_plain("no faster mode is supported")
             if self._loaded.device.type == "cpu":
-                self._ease_plain()
+                self._speed_up_plain()
 
     def _take(self, plain: Tensor) -> None:
         check_features(self._rows)
-        if self._way.dense:
-            self._check_memory()
+        if self._mode.dense:
+            self._check_dequantized_fits()
         self._fast = self._new_fast()
         if self._fast.refused:
-            self._refused.append(f"{self._way.name}, layers as one: {self._fast.refused}")
+            self._refused.append(f"{self._mode.name}, fused layers: {self._fast.refused}")
         self._loaded.model.eval()
         logits = self._fast.score_rows(self._rows[:CHECKED_ROWS])
         self._difference = relative_difference(logits, plain)
-        if not self._difference <= MOST_DIFFERENCE[self._loaded.compute_dtype]:
+        if not self._difference <= MAX_LOGITS_DIFFERENCE[self._loaded.compute_dtype]:
             self._fast.close()
             self._check_rounding(self._difference, plain)
             self._fast = self._new_fast()
 
     def _new_fast(self) -> FastModel:
-        return FastModel(self._loaded, self._head, self._way.dense, self._way.recomputes)
+        return FastModel(self._loaded, self._head, self._mode.dense, self._mode.recomputes)
 
     def _check_rounding(self, difference: float, plain: Tensor) -> None:
-        """Raise NotServed where rounding does not explain a difference to the plain way's logits.
+        """Raise Unsupported where rounding does not explain a difference in the logits.
 
-        Deep models round more: as the plain way itself does, where each row is by itself.
+        Deep models round more. How much is seen when the plain loop scores the rows one by one.
         """
         alone = [self._plain_logits(self._head, [row]) for row in self._rows[: len(plain)]]
         rounding = relative_difference(torch.cat(alone), plain)
-        if not difference <= MOST_ROUNDINGS * rounding:
-            raise NotServed(
-                f"logits differ from the plain way's by {difference:.1%}, which by itself differs "
-                f"by {rounding:.1%} from rows one at a time"
+        if not difference <= MAX_ROUNDING_RATIO * rounding:
+            raise Unsupported(
+                f"logits differ from the plain loop's by {difference:.1%}, which itself differs by "
+                f"{rounding:.1%} when it scores rows one at a time"
             )
 
-    def _ease_plain(self) -> None:
-        """Have the plain way do without what takes a CPU longest."""
+    def _speed_up_plain(self) -> None:
+        """Replace what takes the plain loop longest on a CPU."""
         try:
-            self._check_memory()
+            self._check_dequantized_fits()
             self._plain_is_dense = True
-        except NotServed as error:
-            self._refused.append(f"plain, weights dequantised: {error}")
-        ease(self._loaded.model, self._plain_is_dense)
+        except Unsupported as error:
+            self._refused.append(f"plain loop, dequantised weights: {error}")
+        speed_up_plain_layers(self._loaded.model, self._plain_is_dense)
 
-    def _check_memory(self) -> None:
-        needed = dense_bytes(self._loaded.model, self._loaded.compute_dtype)
+    def _check_dequantized_fits(self) -> None:
+        needed = dequantized_bytes(self._loaded.model, self._loaded.compute_dtype)
         free = free_bytes(self._loaded.device)
-        if needed + SPARE_BYTES > free:
-            raise NotServed(
-                f"the weights take {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
+        if needed + RESERVED_BYTES > free:
+            raise Unsupported(
+                f"the weights need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
             )
 
     def _refuse(self, error: Exception) -> None:
-        """Give the way in use up, and remember why."""
-        self._refused.append(f"{self._way.name}: {reason(error)}")
-        if self._way.recomputes and not ran_out(error):
-            self._ways.clear()  # the same with fewer rows would meet the same
+        """Give up the mode in use, and record why."""
+        self._refused.append(f"{self._mode.name}: {reason(error)}")
+        if self._mode.recomputes and not is_out_of_memory(error):
+            self._modes.clear()  # a smaller micro-batch would fail in the same way
         if self._fast:
             self._fast.close()
         self._fast, self._difference = None, None
 
-    def _release(self) -> None:
-        """Give back what a refused way held."""
+    def _free_memory(self) -> None:
+        """Free the memory that a refused mode held."""
         gc.collect()
         if self._loaded.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _unserved(self, reason: str) -> str:
-        """The reason for the plain way; an error where the configuration rules it out."""
+    def _fall_back_to_plain(self, reason: str) -> str:
+        """The reason for the plain loop; an error where the configuration rules that out."""
         if self._config.train.speed == "graph":
             raise ConfigurationError(
-                f"train.speed: graph is asked for, and {'; '.join([*self._refused, reason])}",
-                "train.speed='auto' takes the fastest way that serves",
+                f"train.speed=graph: {'; '.join([*self._refused, reason])}",
+                "train.speed='auto' takes the fastest mode that is supported",
             )
         return reason
 
@@ -262,20 +268,23 @@ class Engine:
         return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
 
 
-def ways(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Way]:
-    """Those on packed rows, the fastest first and the leanest last; `rows`: those there are."""
+def execution_modes(train: TrainConfig, rows: int, graphs: bool) -> Iterator[ExecutionMode]:
+    """The modes on packed rows, from the fastest to the one that uses the least memory.
+
+    `rows`: the number of training rows, which bounds a micro-batch.
+    """
     size = min(train.micro_batch_size or train.batch_size, rows)
     if not train.gradient_checkpointing:
-        yield Way(graphs, size, dense=True)
-        yield Way(graphs, size)
-    yield Way(graphs, size, recomputes=True)
+        yield ExecutionMode(graphs, size, dense=True)
+        yield ExecutionMode(graphs, size)
+    yield ExecutionMode(graphs, size, recomputes=True)
     while size > 1:
         size = math.ceil(size / 2)
-        yield Way(graphs, size, recomputes=True)
+        yield ExecutionMode(graphs, size, recomputes=True)
 
 
 def bounded(forward: Forward, tokens: int) -> Forward:
-    """The same, which takes a batch in parts of no more tokens; a longer row goes alone."""
+    """`forward` in parts of at most this many padded tokens; a longer row is a part of its own."""
 
     def in_parts(rows: Sequence[Encoded]) -> Tensor:
         size = max(1, tokens // max(row.length for row in rows))
@@ -286,5 +295,5 @@ def bounded(forward: Forward, tokens: int) -> Forward:
 
 
 def halving(forward: Forward) -> Forward:
-    """The same, which takes a batch in halves where it does not fit into memory."""
+    """`forward` in halves of a batch, and halves of those, where it does not fit into memory."""
     return lambda rows: torch.cat(in_halves(forward, rows))

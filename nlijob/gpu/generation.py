@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.shortage import in_halves
+from nlijob.gpu.out_of_memory import in_halves
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """All but cuDNN's, which is planned anew for each length, that is for each token written."""

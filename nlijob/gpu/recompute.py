@@ -1,7 +1,7 @@
-"""Layers that keep nothing but what enters them, and are computed again for their gradient.
+"""Gradient checkpointing: a layer keeps its inputs only and recomputes its activations.
 
-Gradient checkpointing (Chen et al., 2016, Training Deep Nets with Sublinear Memory Cost): the
-outcome is the same, dropout included, for the time of one more forward pass.
+Chen et al., 2016, Training Deep Nets with Sublinear Memory Cost. The result is the same, dropout
+included; it costs one more forward pass.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 Checkpoint = Callable[..., Any]
-"""(layer's forward, *its inputs) -> its output, to be computed again."""
+"""(a layer's forward, *its inputs) -> its output, recomputed in the backward pass."""
 PLAIN: Checkpoint = functools.partial(checkpoint, use_reentrant=False)
-"""torch's own, which draws the same dropout again."""
+"""torch's own checkpoint, which draws the same dropout again."""
 
 
 def repeated_layers(model: nn.Module) -> list[Any]:
-    """The layers of a model that can be computed again, in its order; empty where none can."""
+    """The layers of a model that support gradient checkpointing, in order; may be empty."""
     return [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 def recompute(layer: Any, by: Checkpoint = PLAIN) -> None:
-    """Have a layer computed again while it is trained; transformers calls `by` for it."""
+    """Checkpoint a layer in training; transformers calls `by` with its forward and its inputs."""
     layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, by
 
 
 def keep(layer: Any) -> None:
-    """Have a layer keep what its gradient needs."""
+    """Stop checkpointing a layer: it keeps its activations again."""
     layer.gradient_checkpointing = False

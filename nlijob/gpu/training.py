@@ -1,11 +1,11 @@
-"""Training: AdamW on the adapter, cross-entropy at the label position only.
+"""Training: AdamW on the adapter, with cross-entropy at the label position only.
 
-`PlainTrainer` is the loop as one would write it down: the reference for every faster way.
-`nlijob.gpu.fast.trainer` does the same steps on packed rows, on a GPU as CUDA graphs.
+`PlainTrainer` is the straightforward loop, and the reference for every faster execution mode.
+`nlijob.gpu.fast.trainer` does the same steps on packed rows, and on a GPU as CUDA graphs.
 
-What a step does never depends on how much of the batch is held in memory at once: the loss is the
-mean over the effective batch, whatever the micro-batch. An epoch depends only on the state at its
-start and on (seed, epoch), so a resumed training goes the way an unbroken one would have gone.
+A step never depends on how much of the batch is in memory at once: the loss is the mean over the
+effective batch, whatever the micro-batch. An epoch depends only on the state at its start and on
+(seed, epoch), so a resumed training takes the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from nlijob.records import TrainStep
 
 SMALLEST_LOSS_SCALE = 1.0
 FIRST_LOSS_SCALE = 2.0**12
-"""With torch's own, 2^16, an adapter's first gradients come close to float16's end or pass it, and
-the first steps of training are lost."""
+"""With torch's default of 2^16, an adapter's first gradients come close to float16's maximum or
+exceed it, and the first training steps are skipped."""
 
 
 class Trainer(Protocol):
-    """Trains the adapter of a loaded model, an epoch at a time."""
+    """Trains the adapter of a loaded model, one epoch at a time."""
 
     def epoch(self, epoch: int) -> Iterator[TrainStep]:
-        """Train one epoch (counted from 1), giving each optimizer step when it is known.
+        """Train one epoch (counted from 1); yields each optimizer step once its figures are known.
 
-        Raises DivergedError where loss or gradient is no number.
+        Raises DivergedError where the loss or the gradient is not finite.
         """
 
     def state(self) -> dict[str, Any]:
-        """What resuming after this epoch needs beside the adapter, whichever trainer resumes."""
+        """What a resume needs besides the adapter; any trainer can resume from it."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a `state()`; the adapter is loaded apart."""
+        """Continue from a `state()`; the adapter is loaded separately."""
 
 
-class Course:
-    """What the steps of a training are: their rows, their learning rates, their seeds."""
+class TrainingSchedule:
+    """The rows, learning rates and seeds of all steps of a training."""
 
     def __init__(self, config: TrainConfig, rows: Sequence[Encoded]) -> None:
         self.config = config
@@ -58,31 +58,31 @@ class Course:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch; the last may have fewer rows."""
+        """Optimizer steps in one epoch; the last may have fewer rows."""
         return math.ceil(len(self.rows) / self.config.batch_size)
 
     def batches(self, epoch: int) -> Iterator[list[Encoded]]:
-        """The rows of each step of an epoch."""
+        """The rows of each optimizer step of an epoch."""
         generator = torch.Generator().manual_seed(self.seed(epoch))
         order = torch.randperm(len(self.rows), generator=generator).tolist()
         for start in range(0, len(order), self.config.batch_size):
             yield [self.rows[i] for i in order[start : start + self.config.batch_size]]
 
     def micro_batches(self, rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
-        """A step's rows, `size` at a time."""
+        """The micro-batches of a step: its rows, `size` at a time."""
         for start in range(0, len(rows), size):
             yield list(rows[start : start + size])
 
     def seed(self, epoch: int) -> int:
-        """What order and dropout of an epoch are drawn from."""
+        """The seed of an epoch's row order and dropout."""
         return self.config.seed * 1_000_003 + epoch
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step (from 0 over the whole training)."""
+        """The learning rate of a step; steps count from 0 over the whole training."""
         return self.config.learning_rate * self.rate_share(step)
 
     def rate_share(self, step: int) -> float:
-        """The learning rate of a step as a share of the peak."""
+        """The learning rate of a step as a fraction of the peak rate."""
         total = self.steps_per_epoch * self.config.epochs
         warmup = round(total * self.config.warmup_ratio)
         if step < warmup:
@@ -96,10 +96,10 @@ class Course:
 
 
 def check_step(epoch: int, step: int, loss: float, norm: float, skipped: bool = False) -> None:
-    """Refuse what no training can go on from; steps are counted from 1.
+    """Raise where training cannot continue after this step; steps count from 1.
 
-    `skipped`: loss scaling passed over the step, as it does to find its scale. Raises
-    DivergedError, or JobError where nothing reaches the adapter.
+    `skipped`: loss scaling skipped the step, as it does while it looks for its scale. Raises
+    DivergedError, or JobError where no gradient reaches the adapter.
     """
     if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
         raise DivergedError(
@@ -107,12 +107,16 @@ def check_step(epoch: int, step: int, loss: float, norm: float, skipped: bool = 
             "lower train.learning_rate, or compute in bfloat16 or float32 (model.compute_dtype)",
         )
     if step == 1 and norm == 0:
-        raise JobError("no gradient reaches the adapter", "gradient checkpointing may cut it")
+        raise JobError(
+            "no gradient reaches the adapter", "gradient checkpointing may have cut it off"
+        )
 
 
 def loss_scaler(loaded: LoadedModel) -> torch.amp.GradScaler:
-    """What keeps float16 gradients from underflowing: the loss is scaled up, and steps that
-    overflow are passed over. For other dtypes it does nothing."""
+    """A scaler of the loss that keeps float16 gradients from underflowing.
+
+    Steps that overflow are skipped. For other dtypes it does nothing.
+    """
     return torch.amp.GradScaler(
         loaded.device.type,
         init_scale=FIRST_LOSS_SCALE,
@@ -120,71 +124,86 @@ def loss_scaler(loaded: LoadedModel) -> torch.amp.GradScaler:
     )
 
 
-class Footprint:
-    """What the plain loop holds in memory at once; `shrink` makes it less, and never changes what
-    a step does."""
+class MemoryBudget:
+    """How much the plain loop holds in memory at once.
+
+    `shrink` reduces it and never changes the result of a step.
+    """
 
     def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        """Raises ConfigurationError where train.gradient_checkpointing cannot be had."""
+        """Raises ConfigurationError where the model cannot do train.gradient_checkpointing."""
         self.rows = config.micro_batch_size or config.batch_size
         self.recomputes = config.gradient_checkpointing
         self.refused: list[str] = []
-        """What was too large, each with the error it met."""
+        """The settings that needed too much memory, each with its error."""
         self._layers = repeated_layers(model)
         if self.recomputes and not self._layers:
             raise ConfigurationError(
-                "train.gradient_checkpointing: the model has no layers that can be computed again",
-                "train.micro_batch_size=1 takes less memory too",
+                "train.gradient_checkpointing: the model has no layers that support it",
+                "train.micro_batch_size=1 reduces memory as well",
             )
 
-    def begin(self) -> None:
-        """Bring the model's layers to it."""
+    def apply(self) -> None:
+        """Set up the model's layers accordingly."""
         if self.recomputes:
             for layer in self._layers:
                 recompute(layer)
 
     def shrink(self, error: Exception) -> None:
-        """Hold less: first each layer is computed again for its gradient, then rows are halved.
+        """Hold less: first turn on gradient checkpointing, then halve the micro-batch.
 
-        Raises HardwareError where nothing is left to be done.
+        Raises HardwareError where the micro-batch is a single row already.
         """
         self.refused.append(f"{self._name}: {reason(error)}")
         if self._layers and not self.recomputes:
             self.recomputes = True
-            self.begin()
+            self.apply()
         elif self.rows > 1:
             self.rows = math.ceil(self.rows / 2)
         else:
             raise HardwareError(
                 f"out of memory with one row at a time: {reason(error)}",
-                "end what else uses the GPU, or take shorter prompts, a smaller model or a larger "
-                "GPU",
+                "stop other programs on the GPU, or use shorter prompts, a smaller model or a "
+                "larger GPU",
             )
 
     @property
     def _name(self) -> str:
-        return f"plain{', layers computed again' if self.recomputes else ''}, {self.rows} at once"
+        return execution_name("plain loop", self.recomputes, self.rows)
+
+
+def execution_name(mode: str, recomputes: bool, rows: int) -> str:
+    """An execution mode with its memory use, as plan and report show it."""
+    checkpointing = ", gradient checkpointing" if recomputes else ""
+    return f"{mode}{checkpointing}, micro-batch of {rows}"
 
 
 def reason(error: Exception) -> str:
-    """An error in a line; of torch's on memory, what is not about that moment alone."""
+    """An error's message in one line.
+
+    Of torch's message on memory, the two sentences that do not depend on the moment.
+    """
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ". ".join(line.split(". ")[:2]) if isinstance(error, torch.OutOfMemoryError) else line
 
 
 class PlainTrainer:
-    """One operation after the other, by the libraries' own layers."""
+    """Runs the libraries' own layers, one operation after the other."""
 
     def __init__(
-        self, loaded: LoadedModel, head: Head, course: Course, footprint: Footprint | None = None
+        self,
+        loaded: LoadedModel,
+        head: Head,
+        schedule: TrainingSchedule,
+        budget: MemoryBudget | None = None,
     ) -> None:
-        """`footprint`: what to hold in memory at once; by default, what the configuration says."""
+        """`budget`: how much to hold in memory at once; by default, what the configuration says."""
         self._loaded = loaded
         self._head = head
-        self._course = course
-        self._config = course.config
-        self._footprint = footprint or Footprint(loaded.model, course.config)
-        self._footprint.begin()
+        self._schedule = schedule
+        self._config = schedule.config
+        self._budget = budget or MemoryBudget(loaded.model, schedule.config)
+        self._budget.apply()
         self._parameters = [p for p in loaded.model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -197,10 +216,10 @@ class PlainTrainer:
     def epoch(self, epoch: int) -> Iterator[TrainStep]:
         """See `Trainer`."""
         self._loaded.model.train()
-        torch.manual_seed(self._course.seed(epoch))  # dropout
-        for rows in self._course.batches(epoch):
+        torch.manual_seed(self._schedule.seed(epoch))  # dropout
+        for rows in self._schedule.batches(epoch):
             started = time.monotonic()
-            rate = self._course.rate(self._step)
+            rate = self._schedule.rate(self._step)
             loss, norm = self._optimize(rows, rate)
             self._step += 1
             skipped = self._scaler.is_enabled() and self._scaler.get_scale() > SMALLEST_LOSS_SCALE
@@ -221,14 +240,14 @@ class PlainTrainer:
         """See `Trainer`."""
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        if state["scaler"]:  # none where the run began on a GPU that needed no scaling
+        if state["scaler"]:  # empty where the run began on a GPU that needed no scaling
             self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
 
     # ------------------------------------------------------------ detail
 
     def _optimize(self, rows: Sequence[Encoded], rate: float) -> tuple[float, float]:
-        """One optimizer step; returns mean loss of the rows and gradient norm before clipping."""
+        """Do one optimizer step; returns the mean loss and the gradient norm before clipping."""
         self._optimizer.param_groups[0]["lr"] = rate
         loss = self._gradient(rows)
         self._scaler.unscale_(self._optimizer)
@@ -238,26 +257,26 @@ class PlainTrainer:
         return loss, float(norm)
 
     def _gradient(self, rows: Sequence[Encoded]) -> float:
-        """Take the gradient of the rows' mean loss, and return that.
+        """Compute the gradient of the rows' mean loss, and return the loss.
 
-        Where memory runs out, that is begun again with less held at once.
+        Where memory runs out, start over with a smaller memory budget.
         """
         drawn = _random_state(self._loaded.device)
         while True:
             self._optimizer.zero_grad(set_to_none=True)
             try:
-                parts = self._course.micro_batches(rows, self._footprint.rows)
+                parts = self._schedule.micro_batches(rows, self._budget.rows)
                 return sum(self._backward(part, len(rows)) for part in parts)
             except torch.OutOfMemoryError as error:
-                self._footprint.shrink(error)
-            # not before the error is gone, and with it the memory it holds
+                self._budget.shrink(error)
+            # only now: the error kept the memory of its frames alive
             gc.collect()
             if self._loaded.device.type == "cuda":
                 torch.cuda.empty_cache()
             _set_random_state(self._loaded.device, drawn)
 
     def _backward(self, rows: Sequence[Encoded], of: int) -> float:
-        """Add the gradient of a micro-batch; returns its share of the batch's mean loss."""
+        """Add a micro-batch's gradient; returns its part of the mean loss over `of` rows."""
         batch = self._head.collate(rows, self._loaded.device)
         logits = self._head.logits(self._loaded.model, batch)
         loss = functional.cross_entropy(logits, self._head.targets(batch), reduction="sum") / of
@@ -266,7 +285,7 @@ class PlainTrainer:
 
 
 def _random_state(device: torch.device) -> Tensor:
-    """Where the generator of a device is, as dropout draws from it."""
+    """The state of the generator that dropout draws from on this device."""
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 

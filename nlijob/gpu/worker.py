@@ -8,9 +8,9 @@ import traceback
 from nlijob.errors import ExitCode, JobError
 from nlijob.gpu.environment import reset_peak_memory
 from nlijob.gpu.model import quiet_libraries
+from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.reporting import WHOLE, Part
 from nlijob.gpu.session import Session
-from nlijob.gpu.shortage import ran_out
 from nlijob.gpu.stages import WORK
 from nlijob.records import WorkerOutcome
 from nlijob.rundir import RunDir
@@ -26,7 +26,7 @@ def work(run: RunDir) -> WorkerOutcome:
         return WorkerOutcome(error.exit_code, error.message, error.hint)
     except Exception as error:
         traceback.print_exc()
-        if ran_out(error):
+        if is_out_of_memory(error):
             return WorkerOutcome(
                 ExitCode.HARDWARE,
                 f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",

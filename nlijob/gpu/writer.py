@@ -1,4 +1,4 @@
-"""Writing beside the work: slow disks do not hold the GPU up."""
+"""Writing in the background, so that a slow disk does not hold up the GPU."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class Writer:
-    """Does one piece of writing at a time, in order, while the caller goes on.
+    """Runs one write at a time, in order, while the caller continues.
 
-    Use as a context manager, which lets what is being written be finished, whatever happens.
+    Use it as a context manager: on leaving, it waits for the current write, even after an error.
     """
 
     def __init__(self) -> None:
@@ -23,12 +23,12 @@ class Writer:
         self._thread.shutdown()
 
     def do(self, write: Callable[[], None]) -> None:
-        """Begin to write, once what was begun before is done; raises what that raised."""
+        """Start a write once the previous one is done; raises what the previous one raised."""
         self.wait()
         self._last = self._thread.submit(write)
 
     def wait(self) -> None:
-        """Return once everything is written; raises what writing raised."""
+        """Wait until everything is written; raises what the last write raised."""
         last, self._last = self._last, None
         if last is not None:
             last.result()

@@ -17,16 +17,16 @@ from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.fast import kernels, recompute
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.layers import dequantized
 from nlijob.gpu.fast.model import FastModel
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.scoring import score
-from nlijob.gpu.training import Course, PlainTrainer
+from nlijob.gpu.training import PlainTrainer, TrainingSchedule
 from nlijob.records import Example, TrainStep
 from tests import jobs
 
@@ -199,9 +199,12 @@ def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batc
     assert engine.plan().way == "plain"
     refused = engine.plan().refused
     assert [text.partition(": ")[0] for text in refused] == [
-        "graphs, weights dequantised, 8 at once",
-        "graphs, weights as loaded, 8 at once",
-        *(f"graphs, weights as loaded, layers computed again, {n} at once" for n in (8, 4, 2, 1)),
+        "CUDA graphs, dequantised weights, micro-batch of 8",
+        "CUDA graphs, weights as loaded, micro-batch of 8",
+        *(
+            f"CUDA graphs, weights as loaded, gradient checkpointing, micro-batch of {n}"
+            for n in (8, 4, 2, 1)
+        ),
     ]
     reference = config(train__speed="plain")
     expected = steps(Engine(new_model(reference), head, reference, rows), 1)
@@ -213,7 +216,7 @@ def test_without_a_compiler_for_kernels_the_librarys_layers_are_captured(
     new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*_: object, **__: object) -> None:
-        raise NotServed("no compiler")
+        raise Unsupported("no compiler")
 
     job = config(train__speed="graph", **TOGETHER)
     expected = steps(Engine(new_model(job), head, job, rows), 1)
@@ -387,8 +390,8 @@ def test_layers_computed_again_have_the_losses_of_layers_kept(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     kept = new_model(config())
-    course = Course(config().train, rows)
-    expected = GraphTrainer(kept, FastModel(kept, head, False), course, None).epoch(1)
+    schedule = TrainingSchedule(config().train, rows)
+    expected = FastTrainer(kept, FastModel(kept, head, False), schedule, None).epoch(1)
     job = config(train__speed="graph", train__gradient_checkpointing=True)
     engine = Engine(new_model(job), head, job, rows)
     got = steps(engine, 1)
@@ -406,7 +409,7 @@ def test_a_layer_computed_again_drops_the_same_values(
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
     fast = FastModel(loaded, head, False, recomputes=True)
-    trainer = GraphTrainer(loaded, fast, Course(job.train, rows[:8]), None)
+    trainer = FastTrainer(loaded, fast, TrainingSchedule(job.train, rows[:8]), None)
     (shape, vector, replay), *_ = trainer.steps._packs.values()
     vector.copy_(fast.to_device(rows[:8], shape, 8))
     loaded.model.train()
@@ -492,7 +495,7 @@ def test_capturing_leaves_no_trace_in_the_adapter(
 ) -> None:
     loaded = new_model(config())
     before = {name: p.clone() for name, p in loaded.model.named_parameters() if p.requires_grad}
-    GraphTrainer(loaded, FastModel(loaded, head, True), Course(config().train, rows), None)
+    FastTrainer(loaded, FastModel(loaded, head, True), TrainingSchedule(config().train, rows), None)
     for name, parameter in loaded.model.named_parameters():
         if name in before:
             assert torch.equal(parameter, before[name])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast import kernels
-from nlijob.gpu.fast.fused_attention import Pack
+from nlijob.gpu.fast.fused_attention import PackLayout
 
 pytestmark = [
     pytest.mark.gpu,
@@ -135,7 +135,7 @@ def test_attention_and_its_gradient(
     bounds = torch.tensor([0, *lengths]).cumsum(0).int()
     angle = torch.randn(tokens, half)
     cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
-    pack = Pack(cosine, sine, bounds, longest, head, head**-0.5, bounds[1:] - 1)
+    pack = PackLayout(cosine, sine, bounds, longest, head, head**-0.5, bounds[1:] - 1)
     y, b = values(tokens, 3 * (width + rank)), values(3, width, rank) / 8
     bias, grad = values(3 * width), values(tokens, width).contiguous()
     results = []

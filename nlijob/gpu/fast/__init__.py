@@ -1,5 +1,5 @@
-"""The fast way through the model: packed rows, adapters of one buffer, steps as CUDA graphs.
+"""The faster execution modes: packed rows, the adapter in one buffer, steps as CUDA graphs.
 
-It serves decoders with LoRA on linear layers and computes what the plain way computes; what it
-does not serve raises `NotServed`, and the plain way does it.
+They support decoders with LoRA on linear layers and compute what the plain loop computes. Anything
+else raises `Unsupported`, and the plain loop is used instead.
 """

@@ -1,7 +1,7 @@
-"""The adapter as one buffer: master weights in float32, a copy in the compute dtype, gradients.
+"""The adapter in one buffer: master weights in float32, a copy in the compute dtype, gradients.
 
-PEFT's own parameters become views of the master buffer, so that what it saves and loads is what
-is trained; clipping, casting and clearing take one kernel each, whatever the number of layers.
+PEFT's own parameters become views of the master buffer, so PEFT saves and loads exactly what is
+trained. Clipping, casting and clearing take one kernel each, whatever the number of layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ A [r, in] and B [out, r]."""
 
 
 class FlatAdapter:
-    """All trained parameters of a model, LoRA's first: every A, every B, then the others."""
+    """All trained parameters of a model in this order: every A, every B, the others."""
 
     def __init__(
         self,
@@ -28,9 +28,8 @@ class FlatAdapter:
         others: Sequence[nn.Parameter],
         dtype: torch.dtype,
     ) -> None:
-        """`groups`: PEFT's LoRA layers, all scaled alike, alone or with those computed beside it.
-
-        `others`: a trained head's parameters.
+        """`groups`: PEFT's LoRA layers, those that are computed together in one group; all have
+        the same scaling. `others`: the parameters of a trained head.
         """
         layers = [layer for group in groups for layer in group]
         firsts = [layer.lora_A[ADAPTER].weight for layer in layers]
@@ -45,7 +44,7 @@ class FlatAdapter:
         self.gradient = torch.zeros_like(self.master)
         self._computed = self.master.new_empty(self._lora, dtype=dtype)
         self.flat = nn.Parameter(self.master)
-        """The master weights as one parameter, which an optimizer changes in one kernel."""
+        """The master weights as one parameter, which an optimizer updates with one kernel."""
         self.flat.grad = self.gradient
         for parameter, part, gradient in zip(
             self.parameters, self.parts(self.master), self.parts(self.gradient), strict=True
@@ -55,17 +54,17 @@ class FlatAdapter:
         second_leaves = _leaves(self._computed[self._firsts :], groups, seconds)
         self._leaves = [*first_leaves, *second_leaves]
         self.groups: list[LoRAGroup] = list(zip(groups, first_leaves, second_leaves, strict=True))
-        """Each group with the copies in the compute dtype that are computed with."""
+        """Each group with its As and scaled Bs in the compute dtype, as the layers use them."""
         self.refresh()
 
     def parts(self, flat: Tensor) -> list[Tensor]:
-        """Of values that lie as the master weights do: those of each of `parameters`."""
+        """Views of a tensor laid out like the master weights, one for each of `parameters`."""
         parts = torch.split(flat, self._sizes)
         return [part.view(p.shape) for part, p in zip(parts, self.parameters, strict=True)]
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Bring the copy in the compute dtype to what the master weights are now."""
+        """Update the copy in the compute dtype from the master weights."""
         self._computed[: self._firsts].copy_(self.master[: self._firsts])
         torch.mul(
             self.master[self._firsts : self._lora],
@@ -78,7 +77,7 @@ class FlatAdapter:
         gradients = torch.autograd.grad(loss, [*self._leaves, *self._others])
         lora = len(self._leaves)
         firsts, end = self._firsts, self._lora
-        # no buffer of its own: by now the memory that activations took is free
+        # no buffer is kept for this: the memory of the activations is free by now
         new = torch.cat([g.reshape(-1) for g in gradients[:lora]])
         self.gradient[:firsts].add_(new[:firsts])
         self.gradient[firsts:end].add_(new[firsts:], alpha=self._scaling)
@@ -86,18 +85,18 @@ class FlatAdapter:
             self.gradient[end:].add_(torch.cat([g.reshape(-1) for g in gradients[lora:]]))
 
     @torch.no_grad()
-    def clip(self, most: float) -> Tensor:
-        """Scale the gradient down to a norm of `most`; returns its norm before that, a scalar."""
+    def clip(self, max_norm: float) -> Tensor:
+        """Scale the gradient to a norm of at most `max_norm`; returns its norm before, a scalar."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
-        # the library's own clipping adds this, so both ways do the same
-        self.gradient.mul_((most / (norm + 1e-6)).clamp(max=1.0))
+        # torch.nn.utils.clip_grad_norm_ adds 1e-6 too, so the result is the same
+        self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
 
 def _leaves(
     flat: Tensor, groups: Sequence[Sequence[Any]], weights: Sequence[nn.Parameter]
 ) -> list[Tensor]:
-    """The weights of each group as one tensor that gradients are taken of; they lie in `flat`."""
+    """Each group's weights as one leaf tensor for autograd, a view of `flat`."""
     leaves: list[Tensor] = []
     place = done = 0
     for group in groups:

@@ -1,4 +1,4 @@
-"""How far what one way computes is from what another does."""
+"""How far two computations of the same values differ."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor
 
 
 def relative_difference(values: Tensor, expected: Tensor) -> float:
-    """Norm of the difference over the norm of what was expected, of tensors of one shape."""
+    """Norm of `values - expected` divided by the norm of `expected`; both have one shape."""
     return float((values - expected).norm() / expected.norm())

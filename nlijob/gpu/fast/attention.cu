@@ -1,22 +1,22 @@
-// Causal attention within each segment of a pack, in one kernel each way, for short segments: a
-// block has one head of one segment, and all of it in shared memory. Compiled for a head's width
-// HEAD, of which 2 * HALF values are rotated, and an adapter's RANK. Products are of 16-bit values,
-// sums in float32.
+// Causal attention within each segment of a pack, with one kernel in each direction. Segments are
+// short: a block computes one head of one segment, and holds all of it in shared memory. Compiled
+// for heads of width HEAD, of which 2 * HALF values are rotated, and an adapter of rank RANK.
+// Products are of 16-bit values, sums in float32.
 //
-// Where all segments go on behind a prefix, which the first alone has, a block has the prefix's rows
-// before its own, and completes their keys and values again: that takes less than to wait for
-// another block. What it asks of the prefix it leaves to `prefix_gradients` to sum.
+// With a shared prefix, which only the first segment contains, a block puts the prefix's rows
+// before its own and computes their final keys and values again: that is faster than waiting for
+// another block. Its gradient of the prefix goes to a buffer that `prefix_gradients` sums.
 //
-// A warp has 16 queries at a time and, backward, 16 keys; `lane / 4` is a row of its tile and
-// `lane % 4` a pair of columns, as the tensor cores' instruction lays them out.
+// A warp computes 16 queries at a time and, backward, 16 keys; `lane / 4` is a row of its tile and
+// `lane % 4` a pair of columns, which is the tensor cores' layout.
 
-#define LINE (HEAD + 8)  // of shared memory: rows then lie in different banks
+#define LINE (HEAD + 8)  // a row in shared memory; padded so that rows lie in different banks
 #define B_LINE (RANK + 8)
 #define STEPS (HEAD / 16)
 #define COLUMNS (HEAD / 8)
 #define LOG2_E 1.4426950408889634f
 
-typedef unsigned int Two;  // values side by side
+typedef unsigned int Two;  // two neighbouring values
 
 __device__ Two two(const T* place) { return *reinterpret_cast<const Two*>(place); }
 __device__ Two two(float first, float second) {
@@ -24,7 +24,7 @@ __device__ Two two(float first, float second) {
 }
 __device__ int lane() { return threadIdx.x % 32; }
 
-// sum += a b, of a tile of 16 rows and 16 columns and one of 16 rows and 8 columns.
+// sum += a b, with tiles a [16, 16] and b [16, 8].
 __device__ void multiply(float (&sum)[4], const Two (&a)[4], const Two (&b)[2]) {
 #if defined(BFLOAT16)
 #define KINDS "f32.bf16.bf16.f32"
@@ -37,7 +37,7 @@ __device__ void multiply(float (&sum)[4], const Two (&a)[4], const Two (&b)[2]) 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// 16 rows of a matrix in shared memory, to be multiplied from the left.
+// 16 rows of a matrix in shared memory, as the left factor of products.
 struct Rows {
     Two of[STEPS][4];
     __device__ explicit Rows(const T* tile) {
@@ -52,12 +52,12 @@ struct Rows {
     }
 };
 
-// Where value i of a lane's part of a tile [16, 16] lies: its row counted from `first`, its column
-// from `tile`. As functions they compile to other code than was measured.
+// Row (counted from `first`) and column (counted from `tile`) of value i of a lane's part of a tile
+// [16, 16]. Macros, because functions compile to different code than was measured.
 #define ROW(first, i) (first + lane() / 4 + i % 4 / 2 * 8)
 #define COLUMN(tile, i) (tile + i / 4 * 8 + lane() % 4 * 2 + i % 2)
 
-// d = x y', of 16 rows each.
+// d = x y', where x and y have 16 rows each.
 __device__ void against(float (&d)[2][4], const Rows& x, const T* y) {
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
@@ -72,7 +72,7 @@ __device__ void against(float (&d)[2][4], const Rows& x, const T* y) {
     }
 }
 
-// sum += p y, of a tile p [16, 16] as `against` leaves it and 16 rows of y.
+// sum += p y, with a tile p [16, 16] as written by `against`, and 16 rows of y.
 __device__ void onto(float (&sum)[COLUMNS][4], const float (&p)[2][4], const T* y) {
     Two a[4] = {two(p[0][0], p[0][1]), two(p[0][2], p[0][3]), two(p[1][0], p[1][1]),
                 two(p[1][2], p[1][3])};
@@ -87,7 +87,7 @@ __device__ void onto(float (&sum)[COLUMNS][4], const float (&p)[2][4], const T* 
     }
 }
 
-// 16 bytes from global to shared memory, on their way when this returns.
+// Start copying 16 bytes from global to shared memory; `fetched` waits for them.
 __device__ void fetch(T* to, const T* from) {
     unsigned place = __cvta_generic_to_shared(to);
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(place), "l"(from) : "memory");
@@ -97,10 +97,10 @@ __device__ void fetched() {
     __syncthreads();
 }
 
-// The rows that a block has: those of the prefix that are another's, `shared` of them, then those of
+// The rows of a block: the prefix's `shared` rows if another segment contains them, then those of
 // its own segment.
 struct Segment {
-    int begin, shared, length, tile;  // `tile`: the first with rows of its own
+    int begin, shared, length, tile;  // `tile`: first row of the first tile with rows of its own
     __device__ Segment(const int* bounds, int prefix) {
         begin = bounds[blockIdx.x];
         int own = bounds[blockIdx.x + 1] - begin;
@@ -112,18 +112,18 @@ struct Segment {
     __device__ int padded() const { return (length + 15) / 16 * 16; }
 };
 
-// Values of the prefix's tokens, completed, and of all others.
+// Addresses of a token's final values: those of the prefix are in a buffer of their own.
 struct Completed {
-    const T *begun, *y;
+    const T *prefix_values, *y;
     int prefix, width;
     long stride;
     __device__ const T* operator()(int token) const {
-        return token < prefix ? begun + (long)token * 3 * width : y + token * stride;
+        return token < prefix ? prefix_values + (long)token * 3 * width : y + token * stride;
     }
 };
 
-// Fetch a segment's rows of a head from a row on; rows up to a multiple of 16 are zero. `from` gives
-// a token's values.
+// Fetch a head's rows of a segment, from row `first` on, and pad with zero rows to a multiple of
+// 16. `from` returns the address of a token's values.
 template <class From>
 __device__ void fetch_rows(T* into, const From& from, const Segment& rows, int first) {
     for (int i = threadIdx.x; i < (rows.padded() - first) * COLUMNS; i += blockDim.x) {
@@ -135,7 +135,7 @@ __device__ void fetch_rows(T* into, const From& from, const Segment& rows, int f
     }
 }
 
-// What an adapter's As made of 16 rows' input, for query, key and value.
+// Products of 16 rows' input with the adapter's As, for query, key and value.
 struct Inner {
     Two of[3][RANK / 16 + !RANK][4] = {};
     __device__ Inner(const T* inner, long stride, int first, const Segment& rows) {
@@ -150,8 +150,8 @@ struct Inner {
     }
 };
 
-// Complete 16 rows of queries (part 0), keys or values: add inner b' and the bias, rotate. All is in
-// shared memory, `cosine` and `sine` from the rows' first on.
+// Compute 16 rows of final queries (part 0), keys (1) or values (2) in place: add inner b' and the
+// bias, then rotate. Everything is in shared memory; `cosine` and `sine` begin at the first row.
 __device__ void complete(T* tile, int part, const Inner& inner, const T* b, const T* bias,
                          const T* cosine, const T* sine) {
     int pair = lane() % 4 * 2;
@@ -195,7 +195,7 @@ __device__ void complete(T* tile, int part, const Inner& inner, const T* b, cons
     }
 }
 
-// A warp's 16 rows to memory, those from the row `least` on. `to`: of token 0.
+// Store a warp's 16 rows, from row `least` on, times `scale`. `to`: address of token 0's values.
 __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long stride, int first,
                       int least, const Segment& rows) {
 #pragma unroll
@@ -210,14 +210,14 @@ __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long str
     }
 }
 
-// Of a warp's 16 rows, those that are the prefix's, to `asked` [prefix, 2 width].
-__device__ void ask(const float (&d)[COLUMNS][4], float scale, float* asked, int width, int first,
-                    int prefix) {
+// Store those of a warp's 16 rows that belong to the prefix in d_prefix [prefix, 2 width].
+__device__ void store_prefix(const float (&d)[COLUMNS][4], float scale, float* d_prefix, int width,
+                             int first, int prefix) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         int row = first + lane() / 4 + 8 * half;
         if (row >= prefix) continue;
-        float* place = asked + (long)row * 2 * width + lane() % 4 * 2;
+        float* place = d_prefix + (long)row * 2 * width + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n)
             *reinterpret_cast<float2*>(place + 8 * n) =
@@ -225,7 +225,7 @@ __device__ void ask(const float (&d)[COLUMNS][4], float scale, float* asked, int
     }
 }
 
-// Gradients of rotated values as gradients of what was rotated.
+// Turn gradients of rotated values into gradients of the values before rotation.
 __device__ void rotate_back(float (&d)[COLUMNS][4], const T* cosine, const T* sine, int first,
                             const Segment& rows) {
 #pragma unroll
@@ -247,7 +247,7 @@ __device__ void rotate_back(float (&d)[COLUMNS][4], const T* cosine, const T* si
     }
 }
 
-// Over the four lanes that have a row between them.
+// Sum and maximum over the four lanes that share a row.
 __device__ float row_sum(float value) {
     value += __shfl_xor_sync(~0u, value, 1);
     return value + __shfl_xor_sync(~0u, value, 2);
@@ -257,13 +257,14 @@ __device__ float row_max(float value) {
     return fmaxf(value, __shfl_xor_sync(~0u, value, 2));
 }
 
-// y's queries, keys and values completed with what As `made` of their input (where `keep`, else only
-// what is made of them), the prefix's in `begun` [prefix, 3 width]; out = the attention's; logs
-// [heads, tokens] = the logarithm of each query's sum of exponentials.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS)
-    attend(T* y, long stride, const T* made, const T* b, long b_part, long b_stride, const T* bias,
-           const T* cosine, const T* sine, const int* bounds, int prefix, float scaling, T* out,
-           float* logs, T* begun, int width, long tokens, int keep) {
+// out [tokens, width] = attention; logs [heads, tokens] = log-sum-exp of each query's scores.
+// y [tokens, 3 width] has queries, keys and values before adapter, bias and rotation; `low_rank` has
+// the products of their input with the As. With `keep`, the final queries, keys and values are
+// written to y, and those of the prefix to prefix_values [prefix, 3 width].
+extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+    attend(T* y, long stride, const T* low_rank, const T* b, long b_part, long b_stride,
+           const T* bias, const T* cosine, const T* sine, const int* bounds, int prefix, float scaling, T* out,
+           float* logs, T* prefix_values, int width, long tokens, int keep) {
     extern __shared__ __align__(16) T memory[];
     Segment rows(bounds, prefix);
     int padded = rows.padded(), column = blockIdx.y * HEAD;
@@ -285,10 +286,10 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
         int row = i / (RANK + !RANK), c = i % (RANK + !RANK), part = row / HEAD;
         fetch(beside + row * B_LINE + c, b + part * b_part + (column + row % HEAD) * b_stride + c);
     }
-    Inner inner(made, stride, threadIdx.x / 32 * 16, rows);  // on its way with the others
+    Inner inner(low_rank, stride, threadIdx.x / 32 * 16, rows);  // while the copies are under way
     fetched();
     for (int first = threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
-        if (first >= blockDim.x / 2) inner = Inner(made, stride, first, rows);
+        if (first >= blockDim.x / 2) inner = Inner(low_rank, stride, first, rows);
 #pragma unroll
         for (int part = 0; part < 3; ++part)
             if (part || first >= rows.tile)
@@ -302,7 +303,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
         for (int i = threadIdx.x; i < 3 * own * COLUMNS; i += blockDim.x) {
             int part = i / (own * COLUMNS), row = rows.shared + i / COLUMNS % own;
             int token = rows.token(row), c = i % COLUMNS * 8;
-            T* to = token < prefix ? begun + (long)token * 3 * width : y + token * stride;
+            T* to = token < prefix ? prefix_values + (long)token * 3 * width : y + token * stride;
             at(to, part * width + column + c) = at(q, (part * padded + row) * LINE + c);
         }
     }
@@ -351,24 +352,26 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     }
 }
 
-// y's queries, keys and values = their gradients before they were completed, of d_out; y, out, logs
-// and begun are as `attend` left them. Not so the prefix's keys and values: what each segment asks
-// of them goes to `asked` [segments, prefix, 2 width].
-extern "C" __global__ void __launch_bounds__(MOST_THREADS)
+// Replace y's queries, keys and values by the gradients of `attend`'s input, given d_out. y, out,
+// logs and prefix_values are as `attend` wrote them. The gradients of the prefix's keys and values
+// go, for each segment, to d_prefix [segments, prefix, 2 width] instead.
+extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
-                    int prefix, float scaling, const T* out, const float* logs, const T* begun,
-                    const T* d_out, float* asked, int width, long tokens) {
+                    int prefix, float scaling, const T* out, const float* logs,
+                    const T* prefix_values,
+                    const T* d_out, float* d_prefix, int width, long tokens) {
     extern __shared__ __align__(16) T memory[];
     Segment rows(bounds, prefix);
     int padded = rows.padded(), column = blockIdx.y * HEAD;
     T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE, *g = v + padded * LINE;
     float* log = reinterpret_cast<float*>(g + padded * LINE);
-    float* delta = log + padded;  // what a query's outputs and their gradients come to
+    float* delta = log + padded;  // product of each query's output and its gradient
     y += column;
     d_out += column;
-    asked += (long)blockIdx.x * prefix * 2 * width + column;
+    d_prefix += (long)blockIdx.x * prefix * 2 * width + column;
     for (int part = 0; part < 3; ++part) {
-        Completed from{begun + part * width + column, y + part * width, prefix, width, stride};
+        Completed from{prefix_values + part * width + column, y + part * width, prefix, width,
+                       stride};
         fetch_rows(q + part * padded * LINE, from, rows, part ? 0 : rows.tile);
     }
     auto of_out = [=](int token) { return d_out + (long)token * width; };
@@ -428,17 +431,17 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
         }
         rotate_back(d_key, cosine, sine, first, rows);
         if (first < prefix) {
-            ask(d_key, scaling, asked, width, first, prefix);
-            ask(d_value, 1.f, asked + width, width, first, prefix);
+            store_prefix(d_key, scaling, d_prefix, width, first, prefix);
+            store_prefix(d_value, 1.f, d_prefix + width, width, first, prefix);
         }
         store(d_key, scaling, y + width, stride, first, prefix, rows);
         store(d_value, 1.f, y + 2 * width, stride, first, prefix, rows);
     }
 }
 
-// y's keys and values of the prefix = the sum of what all segments asked of them.
-extern "C" __global__ void __launch_bounds__(MOST_THREADS)
-    prefix_gradients(T* y, long stride, const float* asked, const int* bounds, int segments,
+// Write the prefix's gradients of keys and values to y: the sums of d_prefix over all segments.
+extern "C" __global__ void __launch_bounds__(MAX_THREADS)
+    prefix_gradients(T* y, long stride, const float* d_prefix, const int* bounds, int segments,
                      int prefix, int width) {
     long row = blockIdx.x;
     int c = (blockIdx.y * blockDim.x + threadIdx.x) * 8;
@@ -447,7 +450,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS)
     for (int segment = 0; segment < segments; ++segment) {
         if (bounds[segment] == bounds[segment + 1]) continue;
         const float4* from =
-            reinterpret_cast<const float4*>(asked + (segment * prefix + row) * 2 * width + c);
+            reinterpret_cast<const float4*>(d_prefix + (segment * prefix + row) * 2 * width + c);
         float4 a = from[0], b = from[1];
         float more[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
         EACH sum[i] += more[i];

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.prefix import Prefix
 
 NAME = "packed"
@@ -21,10 +21,10 @@ CAUSAL = (-1, 0)
 
 @contextlib.contextmanager
 def packed_attention(config: Any) -> Iterator[None]:
-    """Have a model of this (transformers) configuration attend within the rows of a pack.
+    """Make a model with this (transformers) configuration attend within the rows of a pack.
 
-    No mask function is registered beside it: transformers then makes no mask, which would cost a
-    look at the values on the host.
+    No mask function is registered for it: transformers then builds no mask, for which it would
+    have to read values on the host.
     """
     ALL_ATTENTION_FUNCTIONS.register(NAME, _packed_attention)
     before = config._attn_implementation
@@ -45,16 +45,16 @@ def _packed_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls: [1, heads, tokens, width] each -> [1, tokens, heads, width].
+    """The function that transformers calls: [1, heads, tokens, width] -> [1, tokens, heads, width].
 
-    `cu_seq_lens_q` (the pack's bounds) and `max_length_q` come in the way transformers hands them
-    to its own packed attention, `shared_prefix` beside them where there is one. Raises NotServed
-    where the model asks for more than this does.
+    transformers passes `cu_seq_lens_q` (the pack's bounds) and `max_length_q` as it does to its own
+    packed attention, and `shared_prefix` where there is one. Raises Unsupported where the model
+    needs something that is not implemented here.
     """
     bounds, longest = options.pop("cu_seq_lens_q", None), options.pop("max_length_q", None)
     _check(module, dropout, longest, options)
     if bounds is None or longest is None:
-        raise NotServed("the model does not pass a pack's bounds to its attention")
+        raise Unsupported("the model does not pass a pack's bounds to its attention")
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
     prefix = options.get("shared_prefix")
     return attend(q, k, v, bounds, longest, scaling, prefix).unsqueeze(0), None
@@ -69,8 +69,11 @@ def attend(
     scaling: float | None,
     prefix: Prefix | None,
 ) -> Tensor:
-    """[tokens, heads, width] each -> the same: causal attention within each segment of a pack and
-    to the prefix before it. `longest`: no segment is longer, with the prefix."""
+    """Causal attention within each segment of a pack and to the prefix before it.
+
+    Inputs and output are [tokens, heads, width]; there may be fewer heads of keys and values.
+    `longest`: tokens of the longest segment, prefix included.
+    """
     each = query.shape[1] // key.shape[1]
     if each > 1:
         key, value = key.repeat_interleave(each, 1), value.repeat_interleave(each, 1)
@@ -86,25 +89,25 @@ def attend(
     out = varlen_attn(
         query, key, value, bounds, of_keys, longest, longest, scale=scaling, window_size=CAUSAL
     )
-    assert isinstance(out, Tensor)  # it is a pair only where more is asked for
+    assert isinstance(out, Tensor)  # torch returns a pair only if more is requested
     return out
 
 
 def _check(module: nn.Module, dropout: float, longest: int | None, options: Any) -> None:
     if not getattr(module, "is_causal", False):
-        raise NotServed("the model's attention is not causal")
+        raise Unsupported("the model's attention is not causal")
     if dropout:
-        raise NotServed("the model drops attention values")
+        raise Unsupported("the model applies dropout to its attention")
     window = options.get("sliding_window")
     if window is not None and longest is not None and window < longest:
-        raise NotServed(f"the model attends to {window} tokens only")
+        raise Unsupported(f"the model attends to a window of {window} tokens")
     for name in ("softcap", "s_aux", "position_bias"):
         if options.get(name) is not None:
-            raise NotServed(f"the model's attention asks for {name}")
+            raise Unsupported(f"the model's attention needs {name}")
 
 
 def _has_flash(query: Tensor) -> bool:
-    """Whether torch's flash attention serves these values."""
+    """Whether torch's flash attention supports these values."""
     return (
         query.is_cuda
         and query.dtype is torch.bfloat16
@@ -121,7 +124,7 @@ def _masked(
     row = torch.searchsorted(bounds, place, right=True)
     seen = (row[:, None] == row[None, :]) | (place[None, :] < prefix)
     mask = seen & (place[:, None] >= place[None, :])
-    # float16 is too narrow for phi-2's scores: in float32, as the plain way computes them
+    # phi-2's scores overflow in float16: compute them in float32, as the plain loop does
     wide = torch.float32 if query.dtype is torch.float16 else query.dtype
     q, k, v = (part.transpose(0, 1).unsqueeze(0).to(wide) for part in (query, key, value))
     out = functional.scaled_dot_product_attention(q, k, v, mask, scale=scaling)
@@ -131,23 +134,23 @@ def _masked(
 def _padded(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, prefix: int
 ) -> Tensor:
-    """Each segment as a row of its own behind the prefix, padded on the right, where a causal row
-    does not look.
+    """Attention with each segment as a row of its own after the prefix, padded on the right.
 
-    Its sizes depend on what is in the pack, which would make a device wait.
+    Causal attention never looks at the padding. The shapes depend on the pack's values, which a GPU
+    would have to wait for; this is for CPUs.
     """
     lengths = bounds.diff()
     lengths = lengths[lengths > 0]
     starts = lengths.cumsum(0) - lengths
     before = torch.full((len(lengths), 1), prefix)
-    before[0] = 0  # it has the prefix itself
+    before[0] = 0  # the first segment holds the prefix itself
     offsets = torch.arange(int((lengths[:, None] + before).max()))
     own = offsets - before
     token = torch.where(own < 0, offsets, starts[:, None] + own).clamp(max=len(query) - 1)
     place = ((own >= 0) & (own < lengths[:, None])).flatten().nonzero().flatten()
-    # attention's backward pass on a CPU takes four times as long in bfloat16
+    # on a CPU, attention's backward pass takes four times as long in bfloat16
     wide = torch.float32 if torch.is_grad_enabled() else query.dtype
-    # an embedding is a choice of rows whose backward pass is fast
+    # `embedding` selects rows and has a fast backward pass
     q, k, v = (
         functional.embedding(token, part.flatten(1).to(wide))
         .view(*token.shape, *part.shape[1:])

@@ -1,8 +1,7 @@
-"""CUDA kernels of this project, compiled when first needed by NVRTC, which comes with torch's CUDA
-libraries; no other compiler is needed.
+"""CUDA kernels of this project, compiled at first use by NVRTC, which comes with torch.
 
-What a kernel takes is read from its source, and every launch is checked against it: a launch passes
-plain addresses, so that a wrong argument would corrupt memory.
+The parameters of a kernel are read from its source, and every launch is checked against them: a
+launch passes plain addresses, and a wrong argument would corrupt memory.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 
 FOLDER = Path(__file__).parent
 PRELUDE = FOLDER / "values.cu"
@@ -78,7 +77,7 @@ class Parameter:
 def signatures(text: str) -> dict[str, tuple[Parameter, ...]]:
     """The parameters of each kernel in a CUDA source.
 
-    Raises ValueError where a kernel is declared, or a parameter typed, in another way than here.
+    Raises ValueError for a declaration or a parameter type that is unknown here.
     """
     code = re.sub(r"//[^\n]*", "", text)
     found = {name: _parameters(name, listed) for name, listed in SIGNATURE.findall(code)}
@@ -102,26 +101,26 @@ def _parameters(kernel: str, listed: str) -> tuple[Parameter, ...]:
 def compile_cubin(name: str, text: bytes, options: Sequence[str]) -> bytes:
     """A CUDA source as a binary for the GPU that `options` name; needs no GPU itself.
 
-    Raises NotServed where NVRTC is missing or refuses the source.
+    Raises Unsupported where NVRTC is missing or refuses the source.
     """
     try:
         from cuda.bindings import nvrtc
     except ImportError as error:
-        raise NotServed(f"CUDA kernels cannot be compiled: {error}") from error
+        raise Unsupported(f"CUDA kernels cannot be compiled: {error}") from error
     program = _done(nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], []))
     wanted = [option.encode() for option in options]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(wanted), wanted)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         log = bytes(_done(nvrtc.nvrtcGetProgramLogSize(program)))
         _done(nvrtc.nvrtcGetProgramLog(program, log))
-        raise NotServed(f"CUDA kernels: {log.decode(errors='replace')}")
+        raise Unsupported(f"CUDA kernels: {log.decode(errors='replace')}")
     cubin = bytes(_done(nvrtc.nvrtcGetCUBINSize(program)))
     _done(nvrtc.nvrtcGetCUBIN(program, cubin))
     return cubin
 
 
 class Source:
-    """A file of kernels beside this one."""
+    """A CUDA source file in this folder."""
 
     def __init__(self, name: str) -> None:
         self._file = FOLDER / name
@@ -133,13 +132,13 @@ class Source:
         return signatures(self._file.read_text(encoding="utf-8"))
 
     def compile(self, device: torch.device, dtype: torch.dtype, **defined: int) -> None:
-        """Have the kernels ready on a device. Raises NotServed where they cannot be compiled."""
+        """Compile and load the kernels. Raises Unsupported where that fails."""
         self._loaded(_index(device), dtype, tuple(defined.items()))
 
     def cubin(self, capability: Capability, dtype: torch.dtype, **defined: int) -> bytes:
         """The kernels compiled for an element type and GPUs of a compute capability.
 
-        `defined`: macros that the source expects. Needs no GPU. Raises NotServed.
+        `defined`: macros that the source expects. Needs no GPU. Raises Unsupported.
         """
         architecture = "sm_{}{}".format(*capability)
         options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
@@ -196,7 +195,7 @@ class Source:
         from cuda.bindings import driver
 
         with torch.cuda.device(device):
-            torch.cuda.current_stream().synchronize()  # so that there is a context
+            torch.cuda.current_stream().synchronize()  # creates a context
             module = _done(driver.cuModuleLoadData(cubin))
             return {
                 name: _done(driver.cuModuleGetFunction(module, name.encode()))
@@ -214,7 +213,7 @@ def _pointer(value: Any) -> Any:
     return value.data_ptr() if isinstance(value, Tensor) else value
 
 
-def _done(answer: tuple[Any, ...], fault: type[Exception] = NotServed) -> Any:
+def _done(answer: tuple[Any, ...], fault: type[Exception] = Unsupported) -> Any:
     status, *values = answer
     if int(status) != 0:
         raise fault(f"CUDA kernels: {status.name}")

@@ -1,4 +1,7 @@
-"""Dropout on a CPU without drawing one number a value, which took a fifth of a training step."""
+"""Dropout that on a CPU draws four values from one random number.
+
+One number per value took a fifth of a training step there.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,14 @@ from torch import Tensor, nn
 
 LEVELS = 1 << 16
 SMALLEST = -(1 << 63)
-"""Of a 64-bit integer: without it, `random_` leaves the sign out."""
+"""Smallest 64-bit integer; without it, `random_` draws no negative numbers."""
 
 
 def mask(values: Tensor, share: float, *copies: int, dtype: torch.dtype | None = None) -> Tensor:
-    """[*copies, *values.shape], in the dtype of `values` by default: 1 where dropout keeps a value,
-    else 0.
+    """A mask [*copies, *values.shape]: 1 where dropout keeps a value and 0 where it drops it.
 
-    Each is 0 with probability `share`; on a CPU with `share` to the next 1/65536, as four are drawn
-    with one number there.
+    A value is dropped with probability `share`, on a CPU rounded to 1/65536. `dtype` is that of
+    `values` by default.
     """
     kept = values.new_empty(*copies, *values.shape, dtype=dtype)
     if values.device.type != "cpu":
@@ -26,7 +28,7 @@ def mask(values: Tensor, share: float, *copies: int, dtype: torch.dtype | None =
 
 
 def dropped(values: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Values with some dropped and the others scaled up, and the mask."""
+    """Values after dropout, with the rest scaled up, and the mask."""
     if values.device.type != "cpu":
         return torch.native_dropout(values, share, True)
     kept = mask(values, share)
@@ -34,10 +36,10 @@ def dropped(values: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 
 class HostDropout(nn.Module):
-    """What `nn.Dropout` computes, on a CPU."""
+    """`nn.Dropout` for a CPU."""
 
     p: float
 
     def forward(self, values: Tensor) -> Tensor:
-        """Elementwise."""
+        """Values of any shape after dropout."""
         return dropped(values, self.p)[0] if self.training and self.p else values

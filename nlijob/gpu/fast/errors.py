@@ -1,7 +1,7 @@
-"""Why the fast way steps back."""
+"""Why a faster execution mode is not used."""
 
 from __future__ import annotations
 
 
-class NotServed(Exception):  # noqa: N818 (no fault: the plain way serves instead)
-    """The fast way does not serve this model, configuration or machine; says why."""
+class Unsupported(Exception):  # noqa: N818 (not a fault: another mode is used instead)
+    """A mode does not support this model, configuration or machine; the message says why."""

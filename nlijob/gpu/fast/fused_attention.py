@@ -1,7 +1,8 @@
-"""Attention from a pack's queries, keys and values as a product leaves them, and the way back.
+"""Attention of a pack straight from the projection's output, and its backward pass.
 
-Rows of up to MOST_TOKENS tokens take one kernel of our own each way; others take one for bias and
-rotation and torch's attention.
+Rows of up to MAX_TOKENS tokens take one kernel in each direction, which includes the adapter, the
+bias and the rotary embedding. Longer rows take one kernel for bias and rotation, and torch's
+attention.
 """
 
 from __future__ import annotations
@@ -17,111 +18,121 @@ from torch import Tensor
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.cuda import Source
-from nlijob.gpu.fast.prefix import Prefix, prefix_of
+from nlijob.gpu.fast.prefix import Prefix, make_prefix
 
-MOST_TOKENS = 128
-MOST_HEAD = 128
-MOST_SHARED_BYTES = 99 * 1024
-"""Shared memory that a block may have on any GPU since Ampere."""
-LEAST_CAPABILITY = (8, 0)
-"""Compute capability from which on GPUs have the instructions that the kernels use."""
-OWN_DTYPES = (torch.bfloat16, torch.float16)
+MAX_TOKENS = 128
+MAX_HEAD = 128
+MAX_SHARED_BYTES = 99 * 1024
+"""Shared memory that a block can use on every GPU since Ampere."""
+MIN_CAPABILITY = (8, 0)
+"""Lowest compute capability with the instructions that the kernels use."""
+KERNEL_DTYPES = (torch.bfloat16, torch.float16)
 TILE = 16
-"""Rows of a warp's matrices."""
-LEAST_WARPS, MOST_WARPS = 4, 6
-"""Of a block; more than these would have too few registers each."""
+"""Rows in a tile of the tensor cores."""
+MIN_WARPS, MAX_WARPS = 4, 6
+"""Warps in a block; with more of them, each would have too few registers."""
 WARP = 32
 SOURCE = Source("attention.cu")
 
 
 @dataclass(frozen=True)
-class Pack:
-    """What the layers need to know of a pack."""
+class PackLayout:
+    """What attention needs to know about a pack."""
 
     cosine: Tensor
-    """[tokens, half]: of the angles that the first 2 * half values of a head are turned by."""
+    """[tokens, half]: cosines of the rotary embedding, which rotates 2 * half values per head."""
     sine: Tensor
+    """[tokens, half]"""
     bounds: Tensor
-    """[segments + 1], int32"""
+    """[segments + 1], int32: first token of each segment, and the end."""
     longest: int
+    """Tokens of the longest segment, prefix included."""
     head: int
     """Width of an attention head."""
     scaling: float
     last: Tensor
-    """[rows], int64: the tokens whose values are asked for."""
+    """[rows], int64: the tokens whose values the last layer returns."""
     shared: int = 0
-    """Tokens of the prefix that all segments go on behind."""
+    """Tokens of the shared prefix."""
 
     @functools.cached_property
     def prefix(self) -> Prefix | None:
-        """For attention that is not our own."""
-        return prefix_of(self.shared, self.bounds, len(self.cosine)) if self.shared else None
+        """The shared prefix in the form that torch's attention needs, or None."""
+        return make_prefix(self.shared, self.bounds, len(self.cosine)) if self.shared else None
 
 
 @dataclass(frozen=True)
-class Attended:
-    """What attention gave, and what the way back needs."""
+class AttentionResult:
+    """Output of attention, and what its backward pass needs."""
 
     out: Tensor
     """[tokens, width]"""
     logs: Tensor | None = None
-    """[heads, tokens]: of each query's sum of exponentials, where our own kernel computed."""
+    """[heads, tokens]: log-sum-exp of each query's scores, if a kernel of this project ran."""
     rank: int = 0
-    """Of the adapter that it was compiled for."""
-    begun: Tensor | None = None
-    """[prefix, 3 width]: the prefix's completed query, key and value; y has them as they were, for
-    other rows to read."""
+    """LoRA rank that the kernel was compiled for."""
+    prefix_values: Tensor | None = None
+    """[prefix, 3 width]: final query, key and value of the prefix. y keeps the original ones,
+    which other rows still read."""
     graph: tuple[Tensor, Sequence[Tensor]] | None = None
-    """Else torch's output, and the query, key and value that its gradient is taken of."""
+    """Otherwise torch's output, and the query, key and value for its gradient."""
 
 
 def forward(
-    y: Tensor, inner: Tensor, b: Tensor | None, bias: Tensor, pack: Pack, keep: bool, out: Tensor
-) -> Attended:
-    """Attention of y [tokens, 3 width]: query, key and value, side by side, without bias and not
-    rotated yet, and of `inner` [tokens, 3 rank], as far apart: what an adapter's As made of the
-    same input.
+    y: Tensor,
+    inner: Tensor,
+    b: Tensor | None,
+    bias: Tensor,
+    pack: PackLayout,
+    keep: bool,
+    out: Tensor,
+) -> AttentionResult:
+    """Write the output of attention to out [tokens, width].
 
-    `b`: the adapter's Bs [3, width, rank], or None for none. `keep`: the way back follows, for
-    which query, key and value are completed in place. `out` [tokens, width] is where it goes.
+    y: [tokens, 3 width], query, key and value side by side, without bias and rotation. `inner`:
+    [tokens, 3 rank], the input times the adapter's As, with the same row stride. `b`: the
+    adapter's Bs [3, width, rank], or None without adapter. `keep`: a backward pass follows, and
+    query, key and value in y become the final ones.
     """
     width, rank = len(bias) // 3, 0 if b is None else b.shape[2]
     if _own_kernel_serves(y, pack, rank):
         logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
-        begun = y.new_empty(pack.shared, 3 * width) if keep else None
+        prefix_values = y.new_empty(pack.shared, 3 * width) if keep else None
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
-        to = (out, logs, begun, width, len(y), int(keep))
+        to = (out, logs, prefix_values, width, len(y), int(keep))
         given = (inner, *adapter, bias, *_angles(pack), *to)
         _launch("attend", y, pack, width, rank, given, _shared_values(pack, rank))
-        return Attended(out, logs, rank, begun)
+        return AttentionResult(out, logs, rank, prefix_values)
     if b is not None:
         by_part = inner.view(len(y), 3, rank).transpose(0, 1)
         y.view(len(y), 3, width).transpose(0, 1).baddbmm_(by_part, b.transpose(1, 2))
     kernels.bias_rotate(y, bias, pack.cosine, pack.sine, pack.head)
-    # .data: what the way back later writes over these values must not look like a fault
+    # .data: autograd must not object when the backward pass later overwrites these values
     parts = y.data.view(len(y), 3, -1, pack.head).unbind(1)
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in parts)
         query, key, value = parts
         result = attend(query, key, value, pack.bounds, pack.longest, pack.scaling, pack.prefix)
     out.copy_(result.detach().flatten(1))
-    return Attended(out, graph=(result, parts) if keep else None)
+    return AttentionResult(out, graph=(result, parts) if keep else None)
 
 
-def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
-    """Turn y's query, key and value, as `forward` left them, into the gradients of what it was
-    given, of the gradient of what it gave [tokens, width]."""
+def backward(attended: AttentionResult, grad: Tensor, y: Tensor, pack: PackLayout) -> None:
+    """Replace query, key and value in y by the gradient of `forward`'s input.
+
+    `grad`: [tokens, width], gradient of the output. y: as `forward` left it.
+    """
     width = grad.shape[1]
     if attended.logs is not None:
         shared, segments = pack.shared, len(pack.bounds) - 1
-        asked = grad.new_empty(segments if shared else 0, shared, 2 * width, dtype=torch.float32)
-        had = (attended.out, attended.logs, attended.begun)
-        given = (*_angles(pack), *had, grad, asked, width, len(y))
+        d_prefix = grad.new_empty(segments if shared else 0, shared, 2 * width, dtype=torch.float32)
+        had = (attended.out, attended.logs, attended.prefix_values)
+        given = (*_angles(pack), *had, grad, d_prefix, width, len(y))
         _launch("attend_backward", y, pack, width, attended.rank, given, _shared_values_back(pack))
         if shared:
-            threads, defined = LEAST_WARPS * WARP, _defined(pack, attended.rank)
-            blocks = (shared, -(-2 * width // (threads * kernels.EIGHT)))
-            sums = (asked, pack.bounds, segments, shared, width)
+            threads, defined = MIN_WARPS * WARP, _defined(pack, attended.rank)
+            blocks = (shared, -(-2 * width // (threads * kernels.VECTOR)))
+            sums = (d_prefix, pack.bounds, segments, shared, width)
             SOURCE.launch("prefix_gradients", blocks, threads, y, y.stride(0), *sums, **defined)
         return
     assert attended.graph
@@ -130,49 +141,55 @@ def backward(attended: Attended, grad: Tensor, y: Tensor, pack: Pack) -> None:
     kernels.rotate_back(of_parts, pack.cosine, pack.sine, y, pack.head)
 
 
-def _own_kernel_serves(y: Tensor, pack: Pack, rank: int) -> bool:
+def _own_kernel_serves(y: Tensor, pack: PackLayout, rank: int) -> bool:
     values = max(_shared_values(pack, rank), _shared_values_back(pack))
     return (
         y.is_cuda
-        and y.dtype in OWN_DTYPES
-        and pack.longest <= MOST_TOKENS
-        and pack.head <= MOST_HEAD
+        and y.dtype in KERNEL_DTYPES
+        and pack.longest <= MAX_TOKENS
+        and pack.head <= MAX_HEAD
         and pack.head % TILE == 0
         and rank % TILE == 0
-        and _shared_bytes(pack, values) <= MOST_SHARED_BYTES
-        and torch.cuda.get_device_capability(y.device) >= LEAST_CAPABILITY
+        and _shared_bytes(pack, values) <= MAX_SHARED_BYTES
+        and torch.cuda.get_device_capability(y.device) >= MIN_CAPABILITY
     )
 
 
-def _angles(pack: Pack) -> tuple[Any, ...]:
+def _angles(pack: PackLayout) -> tuple[Any, ...]:
     return pack.cosine, pack.sine, pack.bounds, pack.shared, pack.scaling
 
 
-def _shared_values(pack: Pack, rank: int) -> int:
-    """Query, key and value, their angles and biases, and the adapter's part of one head."""
+def _shared_values(pack: PackLayout, rank: int) -> int:
+    """Values in shared memory, forward: query, key, value, angles, biases and Bs of a head."""
     for_token = 3 * (pack.head + 8) + 2 * pack.cosine.shape[1]
     return _tokens(pack) * for_token + 3 * pack.head * (rank + 9)
 
 
-def _shared_values_back(pack: Pack) -> int:
-    """Query, key and value, and the output's gradient."""
+def _shared_values_back(pack: PackLayout) -> int:
+    """Values in shared memory, backward: query, key, value and the output's gradient."""
     return _tokens(pack) * 4 * (pack.head + 8)
 
 
-def _shared_bytes(pack: Pack, values: int) -> int:
-    """Of 16-bit values, and two numbers for each token."""
+def _shared_bytes(pack: PackLayout, values: int) -> int:
+    """Shared memory for 16-bit values and two float32 numbers per token."""
     return 2 * values + 8 * _tokens(pack)
 
 
-def _tokens(pack: Pack) -> int:
-    """Of the longest segment with the prefix, in whole tiles."""
+def _tokens(pack: PackLayout) -> int:
+    """Tokens of the longest segment, prefix included, rounded up to whole tiles."""
     return -(-pack.longest // TILE) * TILE
 
 
 def _launch(
-    name: str, y: Tensor, pack: Pack, width: int, rank: int, given: tuple[Any, ...], values: int
+    name: str,
+    y: Tensor,
+    pack: PackLayout,
+    width: int,
+    rank: int,
+    given: tuple[Any, ...],
+    values: int,
 ) -> None:
-    """A block for each head of each segment, with so many values in shared memory."""
+    """Launch a block for each head of each segment, with this many values in shared memory."""
     blocks = (len(pack.bounds) - 1, width // pack.head)
     size, defined = _shared_bytes(pack, values), _defined(pack, rank)
     SOURCE.launch(
@@ -180,13 +197,13 @@ def _launch(
     )
 
 
-def _threads(pack: Pack) -> int:
-    """A warp for each tile of queries that the longest row has of its own, where that may be."""
+def _threads(pack: PackLayout) -> int:
+    """Threads in a block: a warp for each tile of the longest row's own queries, within limits."""
     tiles = _tokens(pack) // TILE - pack.shared // TILE
-    return WARP * min(max(tiles, LEAST_WARPS), MOST_WARPS)
+    return WARP * min(max(tiles, MIN_WARPS), MAX_WARPS)
 
 
-def _defined(pack: Pack, rank: int) -> dict[str, int]:
-    """What the kernels are compiled for."""
+def _defined(pack: PackLayout, rank: int) -> dict[str, int]:
+    """The macros that the kernels are compiled with."""
     half = pack.cosine.shape[1]
-    return {"HEAD": pack.head, "HALF": half, "RANK": rank, "MOST_THREADS": WARP * MOST_WARPS}
+    return {"HEAD": pack.head, "HALF": half, "RANK": rank, "MAX_THREADS": WARP * MAX_WARPS}

@@ -1,4 +1,4 @@
-"""CUDA graphs: work captured once and replayed without its launches."""
+"""CUDA graphs: work captured once and replayed with a single launch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ WARM_UP = 2
 
 
 class Graphs:
-    """Captures pieces of work that run one after the other, never side by side.
+    """Captures pieces of work that run one after the other, never at the same time.
 
-    They share one pool of memory. On a CPU nothing is captured: the work itself is given back.
+    They share one memory pool. On a CPU nothing is captured, and the work itself is returned.
     """
 
     def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
-        """`generators`: those that the work draws from beside the default one."""
+        """`generators`: random generators that the work uses besides the default one."""
         self._device = device
         self._generators = generators
         self._warm_up = WARM_UP
@@ -27,9 +27,9 @@ class Graphs:
             self._side = _side_stream(device)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Work as a graph. It has run once or more when this returns; what it computed counts.
+        """Return a function that replays the work; the work itself has run by then, with effect.
 
-        Every tensor it reads or writes must stay where it is for as long as the graph is used.
+        Every tensor it reads or writes must stay at its address for as long as the graph is used.
         """
         if self._device.type != "cuda":
             return work
@@ -38,7 +38,7 @@ class Graphs:
             for _ in range(self._warm_up):
                 work()
         torch.cuda.current_stream(self._device).wait_stream(self._side)
-        self._warm_up = 1  # libraries are loaded by now; only kernels of another size may be new
+        self._warm_up = 1  # libraries are loaded by now; only kernels for other sizes may be new
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
@@ -50,9 +50,9 @@ class Graphs:
 
 @functools.cache
 def _side_stream(device: torch.device) -> Any:
-    """The one stream that work is captured on.
+    """The stream that all work on a device is captured on.
 
-    Libraries take working memory of their own for each stream (cuBLAS on a Hopper 32 MiB for each
-    of two threads) and never give it back.
+    Libraries allocate a workspace for each stream (cuBLAS on a Hopper GPU 32 MiB for each of two
+    threads) and never free it, so there is only one.
     """
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What a CPU needs beside packed rows: easier layers where rows are not packed, and its memory."""
+"""What a CPU needs besides packed rows: faster layers for the plain loop, and its free memory."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ import torch
 from torch import nn
 
 from nlijob.gpu.fast.dropout import HostDropout
-from nlijob.gpu.fast.layers import FastDense, Installed, dequantized
+from nlijob.gpu.fast.layers import FastDense, LayerPatches, dequantized
 
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""A container's own, in bytes or "max"."""
+"""A container's memory limit, in bytes or "max"."""
 
 
-def ease(model: nn.Module, dense: bool) -> None:
-    """Spare the libraries' own layers what takes a CPU longest; a model's outcome stays as it is.
+def speed_up_plain_layers(model: nn.Module, dense: bool) -> None:
+    """Replace the layers that take a CPU longest by faster ones with the same results.
 
-    Dropout draws as `dropout.mask` does. `dense`: 4-bit weights are dequantised once, for good, to
-    the values that their layers would make each time they are used.
+    Dropout then draws as `dropout.mask` does. `dense`: dequantise 4-bit weights once and for all,
+    to the values that their layers would compute at each use.
     """
-    installed = Installed()
+    patches = LayerPatches()
     for layer in list(model.modules()):
         if dense and isinstance(layer, bnb.nn.Linear4bit):
             weight = dequantized(layer.weight.data, layer.weight.quant_state)
             bias = None if layer.bias is None else layer.bias.detach().to(weight.dtype)
-            installed.put(layer, FastDense, fast_weight=weight, fast_bias=bias)
+            patches.apply(layer, FastDense, fast_weight=weight, fast_bias=bias)
         elif type(layer) is nn.Dropout and layer.p < 1:
-            installed.put(layer, HostDropout)
+            patches.apply(layer, HostDropout)
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a device, or of the host for a CPU, that nothing uses."""
+    """Unused memory of a GPU, or for a CPU of the host or container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free: int = psutil.virtual_memory().available

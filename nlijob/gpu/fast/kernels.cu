@@ -1,13 +1,13 @@
 // The elementwise parts of a decoder layer, each in one pass over memory.
 //
 // Eight neighbouring values are read and written at once: widths and strides are multiples of
-// eight. Strides count elements. A block has one token unless it is said otherwise.
+// eight. Strides count elements. A block computes one token unless stated otherwise.
 
-#define ROWS 4  // of a thread, where it has the same columns of several
+#define ROWS 4  // rows per thread in kernels where a thread has the same columns of several rows
 #define OF_ROWS \
     _Pragma("unroll") for (int r = 0; r < ROWS; ++r) if (first + r < rows)
 
-// The sums over the block, known to every thread.
+// Sums over the block, returned to every thread.
 __device__ float2 block_sums(float first, float second) {
     __shared__ float2 of_warp[32];
     for (int step = 16; step; step /= 2) {
@@ -25,7 +25,7 @@ __device__ float2 block_sums(float first, float second) {
     return sums;
 }
 
-// sum = x + z + bias (or x alone where z is null); normed = its layer norm; stats = mean, 1 / std.
+// sum = x + z + bias (or just x if z is null); normed = its layer norm; stats = mean, 1 / std.
 extern "C" __global__ void __launch_bounds__(1024)
     residual_norm(const T* x, const T* z, long z_stride, const T* bias, const T* weight,
                   const T* shift, float epsilon, T* sum, T* normed, float* stats, int width) {
@@ -58,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     }
 }
 
-// out = residual + the gradient of x through residual_norm's layer norm, of d_normed.
+// out = residual + gradient of x through residual_norm's layer norm, given d_normed.
 extern "C" __global__ void __launch_bounds__(1024)
     norm_backward(const T* x, const float* stats, const T* weight, const T* d_normed, long d_stride,
                   const T* residual, long residual_stride, T* out, long out_stride, int width) {
@@ -86,8 +86,8 @@ extern "C" __global__ void __launch_bounds__(1024)
     }
 }
 
-// Query, key and value of a token, side by side: bias on all, the rotary embedding on the first
-// 2 * half values of each head of query and key, as pairs half apart.
+// Add the bias to query, key and value of a token, side by side in y, and apply the rotary
+// embedding to the first 2 * half values of each head of query and key, in pairs (i, i + half).
 extern "C" __global__ void bias_rotate(T* y, long stride, const T* bias, const T* cosine,
                                        const T* sine, int width, int head, int half) {
     long row = blockIdx.x;
@@ -95,7 +95,7 @@ extern "C" __global__ void bias_rotate(T* y, long stride, const T* bias, const T
         int place = c % head;
         T* here = y + row * stride;
         bool rotates = c < 2 * width && place < 2 * half;
-        if (rotates && place >= half) continue;  // done with its partner
+        if (rotates && place >= half) continue;  // computed together with its partner
         Eight a = at(here, c), p = at(bias, c);
         if (!rotates) {
             EACH a.of[i] = down(up(a.of[i]) + up(p.of[i]));
@@ -114,7 +114,7 @@ extern "C" __global__ void bias_rotate(T* y, long stride, const T* bias, const T
     }
 }
 
-// The gradients of query, key and value, each by itself, rotated back and laid side by side.
+// Rotate back the separate gradients of query, key and value, and write them side by side.
 extern "C" __global__ void rotate_back(const T* query, const T* key, const T* value,
                                        const T* cosine, const T* sine, T* out, long stride,
                                        int width, int head, int half) {
@@ -140,11 +140,11 @@ extern "C" __global__ void rotate_back(const T* query, const T* key, const T* va
     }
 }
 
-// GELU by its tanh approximation is v * sigmoid(2 * inner(v)).
+// The tanh approximation of GELU equals v * sigmoid(2 * inner(v)).
 __device__ float inner(float v) { return 0.7978845608028654f * (v + 0.044715f * v * v * v); }
 __device__ float sigmoid(float v) { return __fdividef(1.f, 1.f + __expf(-v)); }
 
-// out = gelu(u + bias), and `more` values of `beside` behind it.
+// out = gelu(u + bias), followed by the `more` columns of `beside`.
 extern "C" __global__ void bias_gelu(const T* u, long u_stride, const T* bias, const T* beside,
                                      long beside_stride, int more, T* out, long out_stride,
                                      int width, int rows) {
@@ -164,7 +164,7 @@ extern "C" __global__ void bias_gelu(const T* u, long u_stride, const T* bias, c
     if (c < width + more) OF_ROWS at(out, (first + r) * out_stride + c) = a[r];
 }
 
-// u = the gradient of u through bias_gelu, of d_out; beside = what lies behind d_out.
+// u = gradient of u through bias_gelu, given d_out; beside = the last `more` columns of d_out.
 extern "C" __global__ void gelu_backward(T* u, long u_stride, const T* bias, const T* d_out,
                                          long d_stride, T* beside, long beside_stride, int more,
                                          int width, int rows) {
@@ -188,7 +188,7 @@ extern "C" __global__ void gelu_backward(T* u, long u_stride, const T* bias, con
     OF_ROWS at(u, (first + r) * u_stride + c) = a[r];
 }
 
-// out[n] = x * kept[n] * scale, for each of n masks.
+// out[j] = x * kept[j] * scale for each of n masks.
 extern "C" __global__ void drop(const T* x, const unsigned char* kept, float scale, T* out,
                                 long size, int n) {
     long place = ((long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
@@ -201,7 +201,7 @@ extern "C" __global__ void drop(const T* x, const unsigned char* kept, float sca
     }
 }
 
-// into += the sum over n of parts[n] * kept[n] * scale.
+// into += sum over j of parts[j] * kept[j] * scale.
 extern "C" __global__ void add_kept(T* into, long stride, const T* parts, const unsigned char* kept,
                                     float scale, int n, long rows, int width) {
     long row = blockIdx.x;

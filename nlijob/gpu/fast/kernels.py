@@ -1,7 +1,7 @@
-"""The elementwise parts of a decoder layer: on a GPU a CUDA kernel each, elsewhere torch's own.
+"""The elementwise parts of a decoder layer: one CUDA kernel each on a GPU, torch's own elsewhere.
 
-Tensors are 2-D, [tokens, width], unless said otherwise, with rows any multiple of eight values
-apart; widths are multiples of `EIGHT`.
+Tensors are [tokens, width] unless stated otherwise. Their widths and the strides of their rows are
+multiples of `VECTOR`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from nlijob.gpu.fast.cuda import Source
 
-EIGHT = 8
-"""Values that a thread reads at once."""
-MOST_WIDTH = 8_192
-"""Of a layer norm: eight values for each thread that a block may have."""
+VECTOR = 8
+"""Values that a thread reads with one instruction."""
+MAX_WIDTH = 8_192
+"""Largest width of a layer norm: eight values for each of a block's 1,024 threads."""
 THREADS = 256
 ROWS = 4
 SOURCE = Source("kernels.cu")
@@ -37,8 +37,11 @@ def residual_norm(
     normed: Tensor,
     stats: Tensor,
 ) -> None:
-    """Write `x + z + bias` to `total`, its layer norm to `normed`, mean and 1 / deviation to
-    `stats` [tokens, 2] in float32. Without z `total` is x itself, and stays."""
+    """Add a residual and normalise.
+
+    Writes `x + z + bias` to `total`, its layer norm to `normed`, and its mean and 1 / standard
+    deviation to `stats` [tokens, 2] in float32. Without z, `total` is x itself and stays unchanged.
+    """
     if x.is_cuda:
         stride = 0 if z is None else z.stride(0)
         given = (x, z, stride, bias, weight, shift, epsilon, total, normed, stats, x.shape[1])
@@ -55,7 +58,7 @@ def residual_norm(
 def norm_backward(
     x: Tensor, stats: Tensor, weight: Tensor, d_normed: Tensor, residual: Tensor, out: Tensor
 ) -> None:
-    """Write to `out`: `residual` plus the gradient of x, of what `residual_norm` made of it."""
+    """Write `residual` plus the gradient of x through `residual_norm`'s layer norm to `out`."""
     if x.is_cuda:
         strided = (d_normed, d_normed.stride(0), residual, residual.stride(0), out, out.stride(0))
         SOURCE.launch("norm_backward", *_by_row(x), x, stats, weight, *strided, x.shape[1])
@@ -70,10 +73,11 @@ def norm_backward(
 
 
 def bias_rotate(y: Tensor, bias: Tensor, cosine: Tensor, sine: Tensor, head: int) -> None:
-    """Add the bias to query, key and value, side by side in y [tokens, 3 width], and rotate the
-    first values of each head (of `head` values) of query and key, as pairs half apart.
+    """Add the bias to query, key and value, and rotate query and key, in place.
 
-    cosine, sine: [tokens, half]. Rotary embedding as in Su et al., 2021, RoFormer.
+    y: [tokens, 3 width], query, key and value side by side. Of each head's `head` values the first
+    2 * half are rotated, in pairs (i, i + half). cosine, sine: [tokens, half]. Rotary embedding as
+    in Su et al., 2021, RoFormer.
     """
     width, half = y.shape[1] // 3, cosine.shape[1]
     if y.is_cuda:
@@ -87,8 +91,10 @@ def bias_rotate(y: Tensor, bias: Tensor, cosine: Tensor, sine: Tensor, head: int
 def rotate_back(
     grads: Sequence[Tensor], cosine: Tensor, sine: Tensor, out: Tensor, head: int
 ) -> None:
-    """The gradients of query, key and value, [tokens, heads, head] each, of what `bias_rotate`
-    made, as gradients of what it was given: side by side in out [tokens, 3 width]."""
+    """Write the gradient of `bias_rotate`'s input to out [tokens, 3 width].
+
+    `grads`: gradients of its query, key and value, [tokens, heads, head] each.
+    """
     width, half = out.shape[1] // 3, cosine.shape[1]
     query, key, value = (grad.contiguous() for grad in grads)
     if out.is_cuda:
@@ -111,7 +117,7 @@ def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> None:
 
 
 def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
-    """Write gelu(u + bias) to `out`, by the tanh approximation, and `beside` behind it."""
+    """Write gelu(u + bias), tanh approximation, to out, and `beside` in the columns after it."""
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, beside, beside.stride(0), more, out, out.stride(0))
@@ -122,7 +128,7 @@ def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
 
 
 def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> None:
-    """The gradients of what `bias_gelu` was given, of d_out: u's in place, the other's to
+    """Gradients of `bias_gelu`'s inputs from that of its output: of u in place, the other's in
     `beside`."""
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
@@ -138,10 +144,10 @@ def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> Non
 
 
 def drop(x: Tensor, kept: Tensor, scale: float, out: Tensor) -> None:
-    """Write to out [n, tokens, width]: x times each of n masks of 0 and 1 (bytes), scaled."""
+    """Write x times each of n masks (bytes, 0 or 1), times `scale`, to out [n, tokens, width]."""
     if x.is_cuda:
         size = x.numel()
-        blocks = (-(-size // (THREADS * EIGHT)), 1)
+        blocks = (-(-size // (THREADS * VECTOR)), 1)
         parts = (x, kept, scale, out, size, len(kept))
         SOURCE.launch("drop", blocks, THREADS, *parts)
         return
@@ -149,7 +155,7 @@ def drop(x: Tensor, kept: Tensor, scale: float, out: Tensor) -> None:
 
 
 def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
-    """Add to `into`: parts [n, tokens, width], each times its mask, scaled."""
+    """Add to `into` the sum of parts [n, tokens, width] times their masks, times `scale`."""
     if into.is_cuda:
         n, rows, width = parts.shape
         given = (into, into.stride(0), parts, kept, scale, n, rows, width)
@@ -162,11 +168,11 @@ def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
 
 
 def _by_row(x: Tensor) -> tuple[tuple[int, int], int]:
-    """Blocks and threads for a block a row."""
-    eights = x.shape[1] // EIGHT
+    """Blocks and threads where each row has a block."""
+    eights = x.shape[1] // VECTOR
     return (len(x), 1), min(1024, -(-eights // 32) * 32)
 
 
 def _by_eight(x: Tensor, width: int) -> tuple[tuple[int, int], int]:
-    """Blocks and threads for a thread to each eight columns of a width, of ROWS rows."""
-    return (-(-width // (THREADS * EIGHT)), -(-len(x) // ROWS)), THREADS
+    """Blocks and threads where each thread has eight columns of ROWS rows."""
+    return (-(-width // (THREADS * VECTOR)), -(-len(x) // ROWS)), THREADS

@@ -1,8 +1,7 @@
-"""Linear layers that compute with the adapter in the compute dtype, in place of PEFT's own.
+"""Linear layers with LoRA in the compute dtype, in place of PEFT's own.
 
-A layer stays where it is in the model, with its name, its parameters and its adapter switch: only
-its class is another while the fast way is in use. So PEFT creates, saves, loads and switches
-adapters as ever.
+A layer stays where it is in the model, with its name, parameters and adapter switch; only its class
+is replaced for a time. PEFT therefore creates, saves, loads and switches adapters as usual.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from torch.nn import functional
 from transformers.activations import NewGELUActivation
 
 from nlijob.gpu.fast import dropout as masks
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 
 ADAPTER = "default"
 
 
 def dequantized(weight: Tensor, state: Any) -> Tensor:
-    """[out, in]: the values of a 4-bit weight in the dtype it was quantised from.
+    """Values [out, in] of a 4-bit weight, in the dtype that it was quantised from.
 
-    `state` is its bitsandbytes quantisation state; None for a weight that is none.
+    `state` is its bitsandbytes quantisation state, or None for a weight that is not quantised.
     """
     if state is None:
         return weight
@@ -36,7 +35,7 @@ def dequantized(weight: Tensor, state: Any) -> Tensor:
 
 
 class AdaptedLinear(torch.autograd.Function):
-    """A frozen linear layer plus LoRA (Hu et al., 2021) in one step, forward and backward.
+    """A frozen linear layer plus LoRA (Hu et al., 2021) as one operation of autograd.
 
     `dropout(x) A' B' + x W' + bias` with x [tokens, in], W [out, in] (or 4-bit with its state),
     A [r, in] and B [out, r], B already scaled by alpha / r. Gradients go to x, A and B.
@@ -53,12 +52,12 @@ class AdaptedLinear(torch.autograd.Function):
         bias: Tensor | None,
         dropout: float,
     ) -> Tensor:
-        """[tokens, out]"""
+        """Output of the layer, [tokens, out]."""
         dropped, kept = masks.dropped(x, dropout) if dropout else (x, None)
         inner = dropped @ a.t()
         out = functional.linear(x, dequantized(weight, state), bias)
         if torch.compiler.is_compiling():
-            out = out + inner @ b.t()  # torch 2.11 loses the gradient of what is changed in place
+            out = out + inner @ b.t()  # torch 2.11 loses gradients of in-place changes
         else:
             out.addmm_(inner, b.t())
         ctx.save_for_backward(dropped, kept, inner, a, b, weight)
@@ -67,7 +66,7 @@ class AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, A and B."""
+        """Gradients of x, A and B; None for everything else."""
         dropped, kept, inner, a, b, weight = ctx.saved_tensors
         grad_inner = grad @ b
         grad_a, grad_b = grad_inner.t() @ dropped, grad.t() @ inner
@@ -82,8 +81,8 @@ class AdaptedLinear(torch.autograd.Function):
         return grad_x, grad_a, grad_b, None, None, None, None
 
 
-class FastAdapted(nn.Module):
-    """What PEFT's LoRA layer computes, by `AdaptedLinear`; see `serve` for its parts."""
+class LoRALinear(nn.Module):
+    """PEFT's LoRA layer, computed by `AdaptedLinear`."""
 
     fast_weight: Tensor
     fast_state: Any
@@ -94,7 +93,7 @@ class FastAdapted(nn.Module):
     disable_adapters: bool
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-        """[..., in] -> [..., out]"""
+        """Output of the layer: [..., in] -> [..., out]."""
         if self.disable_adapters:
             return functional.linear(
                 x, dequantized(self.fast_weight, self.fast_state), self.fast_bias
@@ -112,32 +111,32 @@ class FastAdapted(nn.Module):
 
 
 class FastDense(nn.Module):
-    """A 4-bit layer with its weight dequantised once."""
+    """A 4-bit linear layer with its weight dequantised once."""
 
     fast_weight: Tensor
     fast_bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] -> [..., out]"""
+        """Output of the layer: [..., in] -> [..., out]."""
         return functional.linear(x, self.fast_weight, self.fast_bias)
 
 
 class FastGelu(nn.Module):
-    """GELU by its tanh approximation in one kernel; transformers composes it of eight."""
+    """GELU, tanh approximation, in one kernel; transformers uses eight."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elementwise."""
+        """GELU of each value."""
         return functional.gelu(x, approximate="tanh")
 
 
-class Installed:
-    """The layers of a model that have another class for now."""
+class LayerPatches:
+    """Replaces the classes of a model's layers for a time."""
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, type, tuple[str, ...]]] = []
 
-    def put(self, layer: Any, fast: type, **parts: Any) -> None:
-        """Give a layer the fast class's way to compute, with the parts that this needs."""
+    def apply(self, layer: Any, fast: type, **parts: Any) -> None:
+        """Give a layer the forward of the class `fast`, and the attributes that it needs."""
         before = type(layer)
         self._before.append((layer, before, tuple(parts)))
         for name, part in parts.items():
@@ -145,7 +144,7 @@ class Installed:
         layer.__class__ = _joined(fast, before)  # type: ignore[arg-type]
 
     def undo(self) -> None:
-        """Give every layer its own class back."""
+        """Restore the class of every layer."""
         for layer, before, parts in self._before:
             layer.__class__ = before
             for name in parts:
@@ -155,19 +154,19 @@ class Installed:
 
 @functools.cache
 def _joined(fast: type, before: type) -> type:
-    """The fast class's forward, and everything else of a layer's own class."""
+    """A class with the forward of `fast` and everything else of the layer's own class."""
     return type(f"{fast.__name__}{before.__name__}", (fast, before), {})
 
 
 def is_adapted(layer: Any) -> bool:
-    """Whether PEFT's LoRA is on a layer."""
+    """Whether a layer has a LoRA adapter."""
     return isinstance(layer, LoraLayer)
 
 
 def adapted_layers(model: nn.Module) -> list[Any]:
-    """The PEFT LoRA layers of a model, in its order.
+    """The PEFT LoRA layers of a model, in order.
 
-    Raises NotServed where one is not plain LoRA over a linear layer.
+    Raises Unsupported where one is not plain LoRA on a linear layer.
     """
     layers: list[Any] = [module for module in model.modules() if is_adapted(module)]
     for layer in layers:
@@ -180,31 +179,31 @@ def adapted_layers(model: nn.Module) -> list[Any]:
             and not getattr(layer, "fan_in_fan_out", False)
         )
         if not plain:
-            raise NotServed(f"an adapter of another kind than LoRA on a linear layer: {layer}")
+            raise Unsupported(f"an adapter that is not plain LoRA on a linear layer: {layer}")
     if len({layer.scaling[ADAPTER] for layer in layers}) > 1:
-        raise NotServed("adapters are scaled in more than one way")
+        raise Unsupported("adapters have different scalings")
     return layers
 
 
-def serve(
-    installed: Installed,
+def install_fast_layers(
+    patches: LayerPatches,
     model: nn.Module,
     adapters: Sequence[tuple[Any, Tensor, Tensor]],
     dense: bool,
-    there: Mapping[int, Tensor],
+    existing: Mapping[int, Tensor],
 ) -> None:
-    """Put the fast classes on a model's layers.
+    """Give a model's layers the fast classes of this module.
 
-    `adapters` has each LoRA layer with its A and (scaled) B in the compute dtype. `dense`: keep
-    every 4-bit weight dequantised, beside the 4-bit one; else that is done each time it is used.
-    `there` has weights that are dequantised already, by their linear layer's id.
+    `adapters`: each LoRA layer with its A and scaled B in the compute dtype. `dense`: keep every
+    4-bit weight dequantised as well; otherwise it is dequantised at each use. `existing`: weights
+    that are dequantised already, by the id of their linear layer.
     """
     adapted = {id(layer.get_base_layer()) for layer, _, _ in adapters}
     for layer, a, b in adapters:
-        weight, state, bias = _parts(layer.get_base_layer(), dense, a.dtype, there)
-        installed.put(
+        weight, state, bias = _parts(layer.get_base_layer(), dense, a.dtype, existing)
+        patches.apply(
             layer,
-            FastAdapted,
+            LoRALinear,
             fast_weight=weight,
             fast_state=state,
             fast_bias=bias,
@@ -214,46 +213,48 @@ def serve(
         )
     for module in list(model.modules()):
         if isinstance(module, NewGELUActivation):
-            installed.put(module, FastGelu)
+            patches.apply(module, FastGelu)
         elif dense and isinstance(module, bnb.nn.Linear4bit) and id(module) not in adapted:
-            weight, _, bias = _parts(module, dense, module.compute_dtype, there)
-            installed.put(module, FastDense, fast_weight=weight, fast_bias=bias)
+            weight, _, bias = _parts(module, dense, module.compute_dtype, existing)
+            patches.apply(module, FastDense, fast_weight=weight, fast_bias=bias)
 
 
-def dense_bytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """Memory that the dequantised copies of a model's 4-bit weights take."""
+def dequantized_bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """Memory needed for dequantised copies of all 4-bit weights of a model."""
     layers = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     return sum(layer.in_features * layer.out_features * dtype.itemsize for layer in layers)
 
 
 def dropout_of(layer: Any) -> float:
-    """The share of values that a LoRA layer drops."""
+    """Dropout probability of a LoRA layer."""
     return float(getattr(layer.lora_dropout[ADAPTER], "p", 0.0))
 
 
 def base_weight(layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-    """[out, in]: the values of a linear layer's weight, quantised or not, in the compute dtype.
+    """Weight [out, in] of a linear layer, quantised or not, in the compute dtype.
 
-    Raises NotServed where a 4-bit weight was quantised from another.
+    Raises Unsupported where a 4-bit weight was quantised from another dtype.
     """
     return dequantized(layer.weight.detach(), _quant_state(layer, dtype)).to(dtype)
 
 
 def _quant_state(layer: nn.Linear, dtype: torch.dtype) -> Any:
-    """How a weight is quantised, or None; raises NotServed as `base_weight` does."""
+    """Quantisation state of a weight, or None; raises Unsupported like `base_weight`."""
     state = getattr(layer.weight, "quant_state", None)
     if state is not None and state.dtype != dtype:
-        raise NotServed(f"weights quantised from {state.dtype}, computed in {dtype}")
+        raise Unsupported(
+            f"weights were quantised from {state.dtype}, and the compute dtype is {dtype}"
+        )
     return state
 
 
 def _parts(
-    layer: nn.Linear, dense: bool, dtype: torch.dtype, there: Mapping[int, Tensor]
+    layer: nn.Linear, dense: bool, dtype: torch.dtype, existing: Mapping[int, Tensor]
 ) -> tuple[Tensor, Any, Tensor | None]:
-    """Weight, its quantisation state or None, and bias, in the compute dtype."""
+    """Weight, its quantisation state or None, and bias or None; all in the compute dtype."""
     bias = None if layer.bias is None else layer.bias.detach().to(dtype)
-    if id(layer) in there:
-        return there[id(layer)], None, bias
+    if id(layer) in existing:
+        return existing[id(layer)], None, bias
     state = _quant_state(layer, dtype)
     if dense or state is None:
         return base_weight(layer, dtype).contiguous(), None, bias

@@ -1,4 +1,4 @@
-"""A loaded model, computing the fast way."""
+"""A loaded model with fast layers that computes packed rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
 from nlijob.gpu.fast.compiled import CompiledLayers
-from nlijob.gpu.fast.errors import NotServed
-from nlijob.gpu.fast.layers import Installed, adapted_layers, serve
+from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.layers import LayerPatches, adapted_layers, install_fast_layers
 from nlijob.gpu.fast.packing import (
     PackShape,
     PackView,
@@ -22,32 +22,32 @@ from nlijob.gpu.fast.packing import (
     shared_prefix,
     view,
 )
-from nlijob.gpu.fast.prefix import prefix_of
-from nlijob.gpu.fast.recompute import Recomputed
+from nlijob.gpu.fast.prefix import make_prefix
+from nlijob.gpu.fast.recompute import RecomputedLayers
 from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 
-SERVED_FEATURES = {"input_ids", "attention_mask"}
+SUPPORTED_FEATURES = {"input_ids", "attention_mask"}
 
 
 class FastModel:
-    """Gives the logits of packed rows; `close` brings the model back to what it was."""
+    """Computes the logits of packed rows; `close` restores the model."""
 
     def __init__(
         self, loaded: LoadedModel, head: Head, dense: bool, recomputes: bool = False
     ) -> None:
         """`dense`: keep the 4-bit weights dequantised as well.
 
-        `recomputes`: in training, compute each layer again for its gradient, which keeps less.
-        Raises NotServed, or torch.OutOfMemoryError; the model is then as before.
+        `recomputes`: in training, recompute activations in the backward pass to save memory.
+        Raises Unsupported, or torch.OutOfMemoryError; the model is then unchanged.
         """
         self._loaded = loaded
         self._head = head
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
-        stack, together, self.refused = (
+        stack, fused, self.refused = (
             choose(loaded.model, loaded.device, loaded.compute_dtype)
             if dense and not recomputes
             else (None, [], "")
@@ -59,55 +59,55 @@ class FastModel:
                 "recomputed" if recomputes else "kept",
             ]
         )
-        """How layers are computed, in words; what packs of a size take depends on it."""
-        done = {id(layer) for group in together for layer in group}
-        groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
+        """How layers are computed, in words; the cost of a pack depends on it."""
+        done = {id(layer) for group in fused for layer in group}
+        groups = [*fused, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
         self._stack: FusedStack | None = None
-        self._installed = Installed()
-        self._recomputed: Recomputed | None = None
+        self._patches = LayerPatches()
+        self._recomputed: RecomputedLayers | None = None
         self.compilable: CompiledLayers | None = None
-        """Layers that torch's compiler may make faster for training."""
-        there: Mapping[int, Tensor] = {}
+        """Layers that torch.compile may make faster in training, or None."""
+        existing: Mapping[int, Tensor] = {}
         try:
             if stack:
-                fused = self.adapter.groups[: len(together)]
-                self._stack = stack(loaded.model, fused, loaded.compute_dtype)
-                self._stack.install(self._installed)
-                there = self._stack.dense
-            serve(self._installed, loaded.model, _single(self.adapter), dense, there)
+                groups_of_stack = self.adapter.groups[: len(fused)]
+                self._stack = stack(loaded.model, groups_of_stack, loaded.compute_dtype)
+                self._stack.install(self._patches)
+                existing = self._stack.dense
+            install_fast_layers(self._patches, loaded.model, _single(self.adapter), dense, existing)
             if recomputes:
                 base: Any = loaded.model.get_base_model()
-                self._recomputed = Recomputed(
+                self._recomputed = RecomputedLayers(
                     base, loaded.device, lambda: packed_attention(base.config)
                 )
-            elif dense and not stack:  # 4-bit weights would be kept dequantised by the compiler
+            elif dense and not stack:  # the compiler would keep 4-bit weights dequantised
                 self.compilable = CompiledLayers(loaded.model)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Have the model compute as its libraries do. The adapter's weights stay as they are."""
-        self._installed.undo()
+        """Restore the libraries' own layers. The adapter keeps its weights."""
+        self._patches.undo()
         if self._recomputed:
             self._recomputed.undo()
         if self.compilable:
             self.compilable.undo()
 
     def seed(self, seed: int) -> None:
-        """Have dropout drawn anew from a seed."""
+        """Seed the generators of dropout."""
         torch.manual_seed(seed)
         if self._recomputed:
             self._recomputed.seed()
 
     @property
     def generators(self) -> list[torch.Generator]:
-        """What training draws from beside the default generator."""
+        """Random generators that training uses besides the default one."""
         return self._recomputed.generators if self._recomputed else []
 
     def logits(self, packed: PackView, shape: PackShape) -> Tensor:
-        """[rows, classes] in float32, of a pack on the device."""
+        """Logits [rows, classes] in float32 of a pack on the device."""
         base: Any = self._loaded.model.get_base_model()
         inputs: dict[str, Any] = {
             "input_ids": packed.ids.unsqueeze(0),
@@ -121,34 +121,34 @@ class FastModel:
         last = packed.last.long()
         if self._stack:
             inputs |= self._stack.inputs(last, shape.prefix)
-            last = torch.arange(len(last), device=last.device)  # no other token leaves the stack
+            last = torch.arange(len(last), device=last.device)  # a stack returns no other tokens
         elif shape.prefix:
-            inputs["shared_prefix"] = prefix_of(shape.prefix, packed.bounds, shape.tokens)
+            inputs["shared_prefix"] = make_prefix(shape.prefix, packed.bounds, shape.tokens)
         with packed_attention(base.config):
             return self._head.packed_logits(base, inputs, last).float()
 
     def cost(self, tokens: int) -> float:
-        """What a pack of this size takes on a GPU, in no unit."""
+        """Relative time that a pack of this many tokens takes on a GPU."""
         return self._stack.cost(tokens) if self._stack else float(tokens)
 
     def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
-        """[rows, classes] of rows, no gradient kept."""
+        """Logits [rows, classes] in float32 of rows, without gradients."""
         shape = shape_of(rows)
         with torch.no_grad():
             return self.logits(view(self.to_device(rows, shape, len(rows)), shape), shape)
 
-    def to_device(self, rows: Sequence[Encoded], shape: PackShape, of: int) -> Tensor:
-        """The rows' pack on the device; on its way there when this returns."""
+    def to_device(self, rows: Sequence[Encoded], shape: PackShape, batch_rows: int) -> Tensor:
+        """The rows' pack on the device; the copy may still be under way when this returns."""
         ids = [ids_of(row) for row in rows]
         targets = [self._head.target_class(row.example.label) for row in rows]
-        vector = torch.tensor(pack(ids, targets, shape, of), dtype=torch.int32)
+        vector = torch.tensor(pack(ids, targets, shape, batch_rows), dtype=torch.int32)
         if self._loaded.device.type != "cuda":
             return vector
         return vector.pin_memory().to(self._loaded.device, non_blocking=True)
 
 
 def shape_of(rows: Sequence[Encoded]) -> PackShape:
-    """The pack that holds these rows."""
+    """Shape of the smallest pack that holds these rows."""
     lengths = [row.length for row in rows]
     prefix = shared_prefix([ids_of(row) for row in rows], len(rows))
     tokens = rounded(packed_tokens(lengths, prefix))
@@ -156,12 +156,12 @@ def shape_of(rows: Sequence[Encoded]) -> PackShape:
 
 
 def ids_of(row: Encoded) -> list[int]:
-    """The row's tokens."""
+    """The token ids of a row."""
     return row.features["input_ids"]
 
 
 def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
-    """Each LoRA layer with its own A [r, in] and B [out, r]; in a group, without gradient."""
+    """Each LoRA layer with its own A [r, in] and B [out, r]; those of a group without gradient."""
     single: list[tuple[Any, Tensor, Tensor]] = []
     for group, a, b in adapter.groups:
         if len(group) == 1:
@@ -172,7 +172,7 @@ def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
 
 
 def check_features(rows: Sequence[Encoded]) -> None:
-    """Raise NotServed where the model needs more of a row than its tokens."""
-    more = set().union(*(row.features for row in rows)) - SERVED_FEATURES
+    """Raise Unsupported where the model reads more of a row than its tokens."""
+    more = set().union(*(row.features for row in rows)) - SUPPORTED_FEATURES
     if more:
-        raise NotServed(f"the model reads {', '.join(sorted(more))} beside the tokens")
+        raise Unsupported(f"the model reads {', '.join(sorted(more))} besides the tokens")

@@ -1,8 +1,8 @@
-"""Rows laid end to end, so that no padding is computed between them, nor twice what all begin with.
+"""Packs: rows laid end to end without padding, their shared prefix only once.
 
-A pack is one vector of integers: one copy brings a whole batch to the device, and a CUDA graph
-reads it at fixed places. Its size is that of its shape, whatever rows are in it: tokens behind the
-last row and rows that are missing are filled in, and count for nothing.
+A pack is one vector of integers. One copy brings a whole batch to the device, and a CUDA graph
+reads it at fixed addresses. Its size depends on its shape only: tokens after the last row and
+missing rows are filled in, and have no effect.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 TOKEN_STEP = 16
-"""Packs hold a multiple of this many tokens."""
+"""The number of tokens in a pack is a multiple of this."""
 GRAPH_COST_TOKENS = 4_000
-"""Tokens that a GPU could have computed while one more graph is captured."""
-MOST_BEYOND = 64
-"""Tokens more than needed that a pack may have where it takes less time."""
-LEAST_GAIN = 1.02
-"""A larger pack is taken where a smaller costs so many times as much: less may be chance."""
-LEAST_SAVED = 1 / 8
-"""Share of their tokens that rows must have in common for a pack to hold it once."""
+"""Cost of capturing one more graph, in tokens that a GPU could compute in the same time."""
+MAX_EXTRA_TOKENS = 64
+"""Largest number of tokens that a pack may have more than needed, where it takes less time."""
+MIN_SPEEDUP = 1.02
+"""A larger pack is used if a smaller one costs at least this many times as much; a smaller ratio
+may be measurement noise."""
+MIN_SAVED_SHARE = 1 / 8
+"""Smallest fraction of all tokens that a pack must save for its rows to share a prefix."""
 FILLER_TOKEN = 0
 
 
@@ -36,69 +37,72 @@ class PackShape:
     tokens: int
     rows: int
     longest: int
-    """No row is longer."""
+    """Tokens of the longest row that fits."""
     prefix: int = 0
-    """Tokens that every row begins with. Only the first row has them; of the others the pack holds
-    what is behind."""
+    """Tokens that all rows begin with; the pack holds them for the first row only."""
 
     @property
-    def room(self) -> int:
-        """Tokens that a segment behind the first may have."""
+    def max_segment(self) -> int:
+        """Largest number of tokens in a segment after the first."""
         return self.longest - self.prefix
 
     @property
     def segments(self) -> int:
-        """Stretches that attend to themselves and to the prefix: rows, and filling that none has
-        room for."""
-        return self.rows + math.ceil(self.tokens / self.room)
+        """Largest number of segments, each of which attends to itself and to the prefix.
+
+        A segment is a row, or filling that fits behind no row.
+        """
+        return self.rows + math.ceil(self.tokens / self.max_segment)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Of the parts of a pack, in the order of `PackView`."""
+        """Lengths of a pack's parts, in the order of `PackView`."""
         return (self.tokens, self.tokens, self.segments + 1, self.rows, self.rows, self.rows, 1)
 
 
 @dataclass(frozen=True)
 class PackView:
-    """The parts of a pack on the device; int32 but where an index must be wider."""
+    """The parts of a pack on the device, all int32."""
 
     ids: Tensor
     """[tokens]"""
     positions: Tensor
-    """[tokens]: of each token in its row."""
+    """[tokens]: position of each token in its row."""
     bounds: Tensor
-    """[segments + 1]: where segments begin, and the end; those left over are empty."""
+    """[segments + 1]: first token of each segment, and the end; unused segments are empty."""
     last: Tensor
-    """[rows]: the last token of each row."""
+    """[rows]: index of each row's last token."""
     targets: Tensor
-    """[rows]: the class of each row's label."""
-    real: Tensor
-    """[rows]: 1 for a row, 0 for one that is missing."""
-    of: Tensor
-    """[1]: rows of the effective batch that this is (a part of)."""
+    """[rows]: class of each row's label."""
+    is_row: Tensor
+    """[rows]: 1 for a row, 0 for a missing one."""
+    batch_rows: Tensor
+    """[1]: rows in the effective batch that the pack belongs to."""
 
 
-def pack(rows: Sequence[list[int]], targets: Sequence[int], shape: PackShape, of: int) -> list[int]:
-    """The rows' token ids and their label's classes as one vector of `sum(shape.sizes)` integers.
+def pack(
+    rows: Sequence[list[int]], targets: Sequence[int], shape: PackShape, batch_rows: int
+) -> list[int]:
+    """Token ids and label classes of rows as one vector of `sum(shape.sizes)` integers.
 
-    Raises ValueError where they do not fit the shape.
+    `batch_rows`: rows in the effective batch. Raises ValueError where rows do not fit the shape.
     """
     shared = shape.prefix
     if any(row[:shared] != rows[0][:shared] or len(row) == shared for row in rows):
-        raise ValueError(f"not all rows go on behind {shared} tokens that they share")
+        raise ValueError(f"rows must continue after a shared prefix of {shared} tokens")
     held = [rows[0], *(row[shared:] for row in rows[1:])]
     used = sum(map(len, held))
     if used > shape.tokens or len(rows) > shape.rows or max(map(len, rows)) > shape.longest:
         raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
     filling = shape.tokens - used
     segments = [len(row) for row in held]
-    # behind the last row, which does not look there: a segment more would be work of its own
-    room = shape.room if len(rows) > 1 else shape.longest
-    segments[-1] += min(filling, room - segments[-1])
+    # filling goes behind the last row, which does not see it: another segment would cost more
+    limit = shape.max_segment if len(rows) > 1 else shape.longest
+    segments[-1] += min(filling, limit - segments[-1])
     left = shape.tokens - sum(segments)
-    segments += [shape.room] * (left // shape.room)
-    if left % shape.room:
-        segments.append(left % shape.room)
+    segments += [shape.max_segment] * (left // shape.max_segment)
+    if left % shape.max_segment:
+        segments.append(left % shape.max_segment)
     missing = [0] * (shape.rows - len(rows))
     bounds = [0]
     for length in segments:
@@ -116,32 +120,34 @@ def pack(rows: Sequence[list[int]], targets: Sequence[int], shape: PackShape, of
         *missing,
         *[1] * len(rows),
         *missing,
-        of,
+        batch_rows,
     ]
 
 
 def shared_prefix(rows: Sequence[list[int]], together: int) -> int:
-    """Tokens that all rows begin with, each going on behind them; 0 where holding them once in a
-    pack of so many rows saves too little to be worth what attention then has to do."""
-    first, last = min(rows), max(rows)  # what these begin with alike, all between them do
+    """Number of tokens that all rows begin with, less than the shortest row has.
+
+    0 where sharing them in packs of `together` rows would not repay the extra work in attention.
+    """
+    first, last = min(rows), max(rows)  # a common prefix of these is one of all rows
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     prefix = min(sum(1 for _ in same), min(map(len, rows)) - 1)
     mean = sum(map(len, rows)) / len(rows)
-    return prefix if prefix * (together - 1) >= LEAST_SAVED * together * mean else 0
+    return prefix if prefix * (together - 1) >= MIN_SAVED_SHARE * together * mean else 0
 
 
 def view(vector: Tensor, shape: PackShape) -> PackView:
-    """The parts of a pack, as views of its vector."""
+    """The parts of a pack as views of its vector."""
     return PackView(*torch.split(vector, list(shape.sizes)))
 
 
 def packed_tokens(lengths: Sequence[int], prefix: int) -> int:
-    """What rows of these lengths take in a pack that holds a prefix of theirs once."""
+    """Tokens in a pack of rows of these lengths that holds their prefix once."""
     return prefix + sum(length - prefix for length in lengths)
 
 
 def rounded(tokens: int) -> int:
-    """The next multiple of TOKEN_STEP."""
+    """`tokens` rounded up to a multiple of TOKEN_STEP."""
     return math.ceil(tokens / TOKEN_STEP) * TOKEN_STEP
 
 
@@ -150,23 +156,23 @@ def token_counts(
     graph_cost_tokens: int = GRAPH_COST_TOKENS,
     cost: Callable[[int], float] = float,
 ) -> tuple[int, ...]:
-    """The pack sizes, rising, that serve batches of these many tokens at the least cost.
+    """The pack sizes, in tokens and ascending, that cost least for batches with these totals.
 
-    `cost`: of a pack of a size, in any unit. `graph_cost_tokens`: of each size, in tokens at the
-    rate of the best. A batch takes the smallest size that holds it.
+    `cost`: cost of a pack of a given size, in any unit. `graph_cost_tokens`: cost of one more size,
+    in tokens at the lowest cost per token. A batch uses the smallest size that holds it.
     """
     uses = Counter(map(rounded, totals))
     sizes = sorted(uses)
-    tried = range(sizes[0], sizes[-1] + MOST_BEYOND + 1, TOKEN_STEP)
+    tried = range(sizes[0], sizes[-1] + MAX_EXTRA_TOKENS + 1, TOKEN_STEP)
     costs = {size: cost(size) for size in tried}
     unit = min(costs[size] / size for size in tried)
-    serving = {}  # a size and the one to take for it
+    serving = {}  # size -> size to use for it
     cheapest = tried[-1]
     for size in reversed(tried):
-        if costs[size] < LEAST_GAIN * costs[cheapest]:
+        if costs[size] < MIN_SPEEDUP * costs[cheapest]:
             cheapest = size
         serving[size] = cheapest
-    # best[i]: least cost of serving the i smallest sizes, and where its largest pack begins.
+    # best[i]: least cost of the i smallest sizes, and where the range of the largest pack begins
     best: list[tuple[float, int]] = [(0, 0)]
     for end in range(1, len(sizes) + 1):
         each = costs[serving[sizes[end - 1]]] / unit

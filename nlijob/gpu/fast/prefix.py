@@ -1,4 +1,4 @@
-"""What all rows of a pack begin with: there once, and seen by every row's attention."""
+"""The shared prefix of a pack: computed once, and visible to the attention of every row."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Prefix:
-    """The first tokens of a pack's first segment, which all other segments go on behind.
+    """The first tokens of a pack's first segment, which all other segments continue.
 
-    Causal attention never looks ahead, so what the prefix's tokens come to is the same in every
-    row. Their gradient is the sum of what all rows ask of them. Dropout draws for them once, where
-    each row by itself would draw anew.
+    Causal attention never looks ahead, so the prefix's values are the same in every row, and its
+    gradient is the sum over all rows. Dropout draws once for the prefix, where the plain loop draws
+    for each row.
     """
 
     tokens: int
     spread_bounds: Tensor
-    """[segments + 1], int32: where segments begin once values are spread."""
+    """[segments + 1], int32: first spread value of each segment, and the end."""
     source: Tensor
-    """[tokens + prefix * (segments - 1)]: the pack's token that each spread value is one of."""
+    """[tokens + prefix * (segments - 1)]: token of the pack for each spread value."""
     places: Tensor
-    """[tokens]: where each token of the pack lies among the spread values, in its own place."""
+    """[tokens]: index of each of the pack's tokens among the spread values."""
     copies: Tensor
-    """[segments - 1, prefix]: where the prefix lies before each segment but the first."""
+    """[segments - 1, prefix]: index of the prefix before each segment but the first."""
     is_used: Tensor
-    """[segments - 1]: whether there is anything in the segment."""
+    """[segments - 1]: whether the segment has any tokens."""
 
     def spread(self, values: Tensor) -> Tensor:
-        """[tokens, ...] -> [tokens + prefix * (segments - 1), ...]: the prefix before each segment
-        but the first, which has it."""
+        """Repeat the prefix before each segment but the first, which contains it.
+
+        [tokens, ...] -> [tokens + prefix * (segments - 1), ...]
+        """
         places = (self.source, self.places, self.copies, self.is_used)
         spread: Tensor = _Spread.apply(values, *places)  # type: ignore[no-untyped-call]
         return spread
 
 
-def prefix_of(tokens: int, bounds: Tensor, of: int) -> Prefix:
-    """That of a pack of `of` tokens whose segments lie at `bounds` [segments + 1]."""
+def make_prefix(tokens: int, bounds: Tensor, pack_tokens: int) -> Prefix:
+    """The prefix of a pack whose segments lie at `bounds` [segments + 1]."""
     before = torch.arange(-1, len(bounds) - 1, device=bounds.device).clamp(min=0)
     spread_bounds = (bounds + tokens * before).int()
-    size = of + tokens * (len(bounds) - 2)
+    size = pack_tokens + tokens * (len(bounds) - 2)
     place = torch.arange(size, device=bounds.device, dtype=bounds.dtype)
     segment = torch.searchsorted(spread_bounds, place, right=True) - 1
     offset = place - spread_bounds[segment]
     own = (segment > 0) & (offset >= tokens)
-    token = torch.arange(of, device=bounds.device, dtype=bounds.dtype)
+    token = torch.arange(pack_tokens, device=bounds.device, dtype=bounds.dtype)
     return Prefix(
         tokens,
         spread_bounds,
@@ -59,7 +61,7 @@ def prefix_of(tokens: int, bounds: Tensor, of: int) -> Prefix:
 
 
 class _Spread(torch.autograd.Function):
-    """Gradients are summed in an order of their own, the same every time, in float32."""
+    """Sums gradients in float32 and in a fixed order, so that results are reproducible."""
 
     @staticmethod
     def forward(
@@ -71,8 +73,8 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         places, copies, is_used = ctx.saved_tensors
-        total, asked = grad[places], grad[copies].float()
-        # nothing looks at the prefix from an empty segment: there may be anything there
-        asked = torch.where(is_used.view(-1, *[1] * (asked.dim() - 1)), asked, 0.0).sum(0)
-        prefix, others = total[: len(asked)], total[len(asked) :]
-        return torch.cat([(prefix + asked).to(grad.dtype), others]), None, None, None, None
+        total, repeated = grad[places], grad[copies].float()
+        # an empty segment's part is not written: it may contain anything
+        repeated = torch.where(is_used.view(-1, *[1] * (repeated.dim() - 1)), repeated, 0.0).sum(0)
+        prefix, others = total[: len(repeated)], total[len(repeated) :]
+        return torch.cat([(prefix + repeated).to(grad.dtype), others]), None, None, None, None

@@ -1,4 +1,4 @@
-"""Layers computed again for their gradient within a CUDA graph, with the same dropout."""
+"""Gradient checkpointing within a CUDA graph, with the same dropout in both passes."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.recompute import keep, recompute, repeated_layers
 
-Around = Callable[[], AbstractContextManager[None]]
+Context = Callable[[], AbstractContextManager[None]]
 
 
-class Recomputed:
-    """A model's repeated layers, each computed again when its gradient is taken.
+class RecomputedLayers:
+    """A model's repeated layers with gradient checkpointing.
 
-    torch's own way reads the generator's state on the host to draw the same again, which no graph
-    can. Here each layer has two generators, one for each time it is computed. They are seeded alike
-    and draw alike, so that both are always at the same place.
+    To draw the same dropout again, torch's checkpoint reads the generator's state on the host,
+    which is impossible in a graph. Here each layer has two generators, one for the forward pass and
+    one for its recomputation. They have the same seed and draw the same numbers in the same order.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, around: Around) -> None:
-        """`around`: what a layer is computed within the second time; the first, it is already.
+    def __init__(self, model: nn.Module, device: torch.device, context: Context) -> None:
+        """`context`: entered when a layer is recomputed; in the forward pass it is entered already.
 
-        Raises NotServed where the model has no such layers.
+        Raises Unsupported where the model has no such layers.
         """
         self._layers = repeated_layers(model)
         if not self._layers:
-            raise NotServed("the model has no layers that can be computed again")
+            raise Unsupported("the model has no layers that support gradient checkpointing")
         self._device = device
-        self._around = around
+        self._context = context
         drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-        # on a CPU nothing is captured, and torch's own way does
+        # nothing is captured on a CPU, where torch's own checkpoint works
         own = device.type == "cuda" and drops
         self._pairs = [
             (torch.Generator(device), torch.Generator(device)) for _ in self._layers if own
@@ -46,7 +46,7 @@ class Recomputed:
 
     @property
     def generators(self) -> list[torch.Generator]:
-        """What a graph that computes the layers draws from."""
+        """The generators that a graph with these layers uses."""
         return [generator for pair in self._pairs for generator in pair]
 
     def seed(self) -> None:
@@ -57,19 +57,19 @@ class Recomputed:
                 generator.manual_seed(seed)
 
     def undo(self) -> None:
-        """Have the layers keep what their gradient needs."""
+        """Stop checkpointing: the layers keep their activations again."""
         for layer in self._layers:
             keep(layer)
 
     def _by(self, number: int) -> Callable[..., Any]:
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             if not self._pairs:
-                return contextlib.nullcontext(), self._around()
+                return contextlib.nullcontext(), self._context()
             first, again = self._pairs[number]
             return _drawn_from(first, self._device), self._within(again)
 
         def run(layer: Callable[..., Any], *inputs: Any) -> Any:
-            # to its end the second time too, or the two generators would part
+            # recompute to the end of the layer, or its two generators would diverge
             with set_checkpoint_early_stop(False):
                 return checkpoint(
                     layer,
@@ -83,13 +83,13 @@ class Recomputed:
 
     @contextlib.contextmanager
     def _within(self, generator: torch.Generator) -> Iterator[None]:
-        with self._around(), _drawn_from(generator, self._device):
+        with self._context(), _drawn_from(generator, self._device):
             yield
 
 
 @contextlib.contextmanager
 def _drawn_from(generator: torch.Generator, device: torch.device) -> Iterator[None]:
-    """Have what is drawn on a GPU come from a generator rather than the default one."""
+    """Use a generator in place of the GPU's default one."""
     default: Any = torch.cuda.default_generators[device.index]
     before = default.graphsafe_get_state()
     default.graphsafe_set_state(generator)

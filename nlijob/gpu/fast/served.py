@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from nlijob.gpu.fast.adapter import LoRAGroup
-from nlijob.gpu.fast.errors import NotServed
-from nlijob.gpu.fast.layers import Installed
+from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.layers import LayerPatches
 from nlijob.gpu.fast.stacks.phi import PhiStack
 
 
 class FusedStack(Protocol):
-    """All decoder layers of a model, computed together rather than one module after the other.
+    """All decoder layers of a model, computed together rather than module by module.
 
-    The model that it is installed in returns hidden states of the rows' last tokens only.
+    A model with a stack installed returns hidden states of the rows' last tokens only.
     """
 
     def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
@@ -31,15 +31,15 @@ class FusedStack(Protocol):
     def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
         """The LoRA layers that the stack computes, those with a common buffer together.
 
-        Empty where the model is of another kind. Raises NotServed with the reason where it is of
-        this kind and the stack still cannot serve it here.
+        Empty where the model is of another kind. Raises Unsupported with the reason where it is of
+        this kind and the stack does not work here.
         """
 
-    def install(self, installed: Installed) -> None:
-        """Put the stack in place of the model's own layers, until `installed` is undone."""
+    def install(self, patches: LayerPatches) -> None:
+        """Put the stack in place of the model's own layers, until `patches` is undone."""
 
     def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
-        """What the model's forward takes beside the pack.
+        """Inputs that the model's forward takes besides the pack.
 
         `last`: [rows], int64, the last token of each row. `prefix`: tokens that all rows share.
         """
@@ -49,13 +49,13 @@ class FusedStack(Protocol):
 
 
 CANDIDATES: list[type[FusedStack]] = [PhiStack]
-"""In the order in which they are tried; the first that serves a model is used."""
+"""The candidates, in the order in which they are tried; the first that fits a model is used."""
 
 
 def choose(
     model: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> tuple[type[FusedStack] | None, list[list[Any]], str]:
-    """The first candidate that serves a model, with its LoRA layers; else why none does.
+    """The first candidate that fits a model and the LoRA layers that it computes, or why none does.
 
     The reason is empty where no candidate is meant for such a model.
     """
@@ -63,7 +63,7 @@ def choose(
     for candidate in CANDIDATES:
         try:
             groups = candidate.groups(model, device, dtype)
-        except NotServed as error:
+        except Unsupported as error:
             refused.append(str(error))
             continue
         if groups:

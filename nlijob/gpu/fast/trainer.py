@@ -1,7 +1,7 @@
-"""The plain loop's steps launched ahead of the device, on packed rows.
+"""The plain loop's steps on packed rows, launched ahead of the device.
 
-Loss and gradient norm of a step come back when they are there, a few steps late; a step that went
-wrong is named all the same, and ends the training.
+Loss and gradient norm of a step are read a few steps later. A step that diverged is still named,
+and ends the training.
 """
 
 from __future__ import annotations
@@ -20,84 +20,87 @@ from nlijob.gpu.fast.packing import packed_tokens, rounded, shared_prefix, token
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import SMALLEST_LOSS_SCALE, Course, check_step
+from nlijob.gpu.training import SMALLEST_LOSS_SCALE, TrainingSchedule, check_step
 from nlijob.records import TrainStep
 
-MOST_UNKNOWN = 32
-"""Steps that may be under way before the first of them is waited for."""
+MAX_STEPS_IN_FLIGHT = 32
+"""Steps that may be in flight before the trainer waits for the oldest."""
 
 
 @dataclass(frozen=True)
-class _Launched:
-    """A step that is under way."""
+class _StepInFlight:
+    """A step that the device may not have finished."""
 
     step: int
     rate: float
     examples: int
     figures: Tensor
-    """[3] in the host's memory: loss, gradient norm and loss scale, once `done` has come."""
+    """[3] in host memory: loss, gradient norm and loss scale, valid once `done` has completed."""
     began: Any
     done: Any
 
 
-class GraphTrainer:
-    """Trains a fast model; everything is captured when it is made. On a CPU nothing is, and each
-    pack has a size of its own."""
+class FastTrainer:
+    """Trains a fast model.
+
+    On a GPU all graphs are captured in the constructor. On a CPU there are none, and packs may have
+    any size.
+    """
 
     def __init__(
         self,
         loaded: LoadedModel,
         fast: FastModel,
-        course: Course,
+        schedule: TrainingSchedule,
         micro_batch_size: int | None,
         compiles: bool | None = None,
     ) -> None:
-        """`compiles`: have layers compiled where they can be, or None for where that pays.
+        """`compiles`: whether to compile layers that support it; None compiles where it pays off.
 
         Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured.
         """
         self._loaded = loaded
         self._fast = fast
-        self._course = course
-        self._size = micro_batch_size or course.config.batch_size
+        self._schedule = schedule
+        self._size = micro_batch_size or schedule.config.batch_size
         self._step = 0
-        self.prefix = shared_prefix([ids_of(row) for row in course.rows], self._size)
+        self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
-        self.steps = Steps(loaded, fast, course, self._size, self.prefix)
+        self.steps = Steps(loaded, fast, schedule, self._size, self.prefix)
         totals = self._totals()
-        self._in_all = sum(totals)
+        self._training_tokens = sum(totals)
         self._chosen_for: dict[str, int | str] = {
             "rows": self._size,
             "prefix": self.prefix,
-            "longest_row": max(row.length for row in course.rows),
+            "longest_row": max(row.length for row in schedule.rows),
             "largest_pack": max(totals),
-            "all_tokens": self._in_all,
+            "all_tokens": self._training_tokens,
             "device": device_name(loaded.device),
             "layers": fast.kind,
         }
-        """What `token_counts` depend on; for anything else they may be too small or too large."""
+        """What `token_counts` depend on; in other conditions they may be too small or too large."""
         self.token_counts = (
             token_counts(totals, cost=fast.cost)
             if self.steps.captures
             else token_counts(totals, graph_cost_tokens=0)
         )
-        """The sizes of pack that the whole training is served with."""
-        self.steps.capture(self.token_counts, self._in_all, compiles)
+        """Pack sizes in tokens, ascending, that the whole training uses."""
+        self.steps.capture(self.token_counts, self._training_tokens, compiles)
 
     def epoch(self, epoch: int) -> Iterator[TrainStep]:
         """See `nlijob.gpu.training.Trainer`."""
         self._loaded.model.train()
         self._fast.adapter.refresh()
-        self._fast.seed(self._course.seed(epoch))
-        under_way: deque[_Launched] = deque()
-        mark = self.steps.mark()
-        for rows in self._course.batches(epoch):
-            under_way.append(self._launch(rows, mark))
-            mark = under_way[-1].done
-            while under_way and (len(under_way) > MOST_UNKNOWN or under_way[0].done.query()):
-                yield self._known(epoch, under_way.popleft())
-        while under_way:
-            yield self._known(epoch, under_way.popleft())
+        self._fast.seed(self._schedule.seed(epoch))
+        in_flight: deque[_StepInFlight] = deque()
+        began = self.steps.event()
+        for rows in self._schedule.batches(epoch):
+            in_flight.append(self._launch(rows, began))
+            began = in_flight[-1].done
+            while in_flight and (len(in_flight) > MAX_STEPS_IN_FLIGHT or in_flight[0].done.query()):
+                yield self._finished(epoch, in_flight.popleft())
+        while in_flight:
+            yield self._finished(epoch, in_flight.popleft())
 
     def state(self) -> dict[str, Any]:
         """See `nlijob.gpu.training.Trainer`."""
@@ -111,38 +114,47 @@ class GraphTrainer:
     def restore(self, state: dict[str, Any]) -> None:
         """See `nlijob.gpu.training.Trainer`.
 
-        Pack sizes and compiled layers of the state are restored too where they were chosen for the
-        same packs: chosen again they may differ, and so would the rounding of all that follows.
+        Pack sizes and compiled layers are restored too if they were chosen under the same
+        conditions: a new choice may differ, and with it the rounding in all later steps.
         """
         if state.get("token_counts_chosen_for") == self._chosen_for:
             chosen = tuple(state["token_counts"]), bool(state["is_compiled"])
             is_the_same = chosen == (self.token_counts, self.steps.is_compiled)
-            if not is_the_same and self.steps.recapture(chosen[0], self._in_all, chosen[1]):
+            if not is_the_same and self.steps.recapture(
+                chosen[0], self._training_tokens, chosen[1]
+            ):
                 self.token_counts = chosen[0]
         self.steps.restore(state)
         self._step = state["step"]
 
+    def _choose_again(self, counts: tuple[int, ...], compiles: bool) -> None:
+        """Use these pack sizes, with compiled layers or not, if they can still be captured."""
+        if (counts, compiles) == (self.token_counts, self.steps.is_compiled):
+            return
+        if self.steps.recapture(counts, self._training_tokens, compiles):
+            self.token_counts = counts
+
     def _totals(self) -> list[int]:
-        """The tokens of each micro-batch of the whole training."""
+        """Tokens of each micro-batch of the whole training."""
         return [
             self._tokens(part)
-            for epoch in range(1, self._course.config.epochs + 1)
-            for rows in self._course.batches(epoch)
-            for part in self._course.micro_batches(rows, self._size)
+            for epoch in range(1, self._schedule.config.epochs + 1)
+            for rows in self._schedule.batches(epoch)
+            for part in self._schedule.micro_batches(rows, self._size)
         ]
 
     def _tokens(self, rows: Sequence[Encoded]) -> int:
         return packed_tokens([row.length for row in rows], self.prefix)
 
-    def _launch(self, rows: Sequence[Encoded], began: Any) -> _Launched:
-        for part in self._course.micro_batches(rows, self._size):
+    def _launch(self, rows: Sequence[Encoded], began: Any) -> _StepInFlight:
+        for part in self._schedule.micro_batches(rows, self._size):
             self.steps.add(part, rounded(self._tokens(part)), len(rows))
-        rate = self._course.rate(self._step)
+        rate = self._schedule.rate(self._step)
         figures = self.steps.update(rate)
         self._step += 1
-        return _Launched(self._step, rate, len(rows), figures, began, self.steps.mark())
+        return _StepInFlight(self._step, rate, len(rows), figures, began, self.steps.event())
 
-    def _known(self, epoch: int, launched: _Launched) -> TrainStep:
+    def _finished(self, epoch: int, launched: _StepInFlight) -> TrainStep:
         launched.done.synchronize()
         loss, norm, scale = launched.figures.tolist()
         check_step(epoch, launched.step, loss, norm, skipped=scale > SMALLEST_LOSS_SCALE)
@@ -154,5 +166,5 @@ class GraphTrainer:
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's model, or "cpu"."""
+    """Name of the GPU model, or "cpu"."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

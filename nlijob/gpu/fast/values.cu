@@ -1,4 +1,4 @@
-// The element type T, FLOAT32, BFLOAT16 or FLOAT16, and eight neighbouring values of it.
+// The element type T (FLOAT32, BFLOAT16 or FLOAT16 is defined), and eight neighbouring values.
 // Arithmetic is in float32.
 
 #if defined(FLOAT32)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nlijob.config import PromptConfig
 from nlijob.errors import NotAvailableError
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.prompts import prompt_text
 from nlijob.records import Example, Split
 
@@ -106,10 +106,10 @@ class Head(ABC):
         """Return [rows, classes] of one pack of rows.
 
         `base` is the model without PEFT's wrapper, `inputs` its arguments for the pack. `last`
-        [rows] are the positions in its output that hold the rows' last tokens. Raises NotServed
+        [rows] are the positions in its output that hold the rows' last tokens. Raises Unsupported
         for a head or model that cannot read packs.
         """
-        raise NotServed(f"{type(self).__name__} cannot read packed rows")
+        raise Unsupported(f"{type(self).__name__} cannot read packed rows")
 
     @abstractmethod
     def target_class(self, label: int) -> int:

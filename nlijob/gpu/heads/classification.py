@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.heads.base import Batch, Encoded, Head, new_batch
 from nlijob.records import Example
 
@@ -65,9 +65,9 @@ class ClassificationHead(Head):
 
 
 def _linear(base: Any) -> nn.Module:
-    """Return the only module beside the model's transformer. Raises NotServed for several."""
+    """Return the only module beside the model's transformer. Raises Unsupported for several."""
     prefix = base.base_model_prefix
     modules: list[nn.Module] = [child for name, child in base.named_children() if name != prefix]
     if len(modules) != 1:
-        raise NotServed("the model has more than a linear head beside its transformer")
+        raise Unsupported("the model has more than a linear head beside its transformer")
     return modules[0]

@@ -9,24 +9,24 @@ import torch
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.engine import Engine, bounded, halving
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.host import free_bytes
-from nlijob.gpu.fast.layers import FastAdapted, FastDense
+from nlijob.gpu.fast.layers import FastDense, LoRALinear
 from nlijob.gpu.fast.model import FastModel
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Batch, CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.shortage import ran_out
+from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.training import PlainTrainer
 
 NewModel = Callable[..., LoadedModel]
-DENSE = "packed rows, weights dequantised, 8 at once"
-FOUR_BIT = "packed rows, weights as loaded, 8 at once"
+DENSE = "packed rows, dequantised weights, micro-batch of 8"
+FOUR_BIT = "packed rows, weights as loaded, micro-batch of 8"
 
 
 def lean(rows: int) -> str:
-    return f"packed rows, weights as loaded, layers computed again, {rows} at once"
+    return f"packed rows, weights as loaded, gradient checkpointing, micro-batch of {rows}"
 
 
 def asks_for(speed: str, **train: object) -> JobConfig:
@@ -73,7 +73,7 @@ def test_without_memory_to_capture_a_leaner_way_serves_with_the_same_outcome(
     monkeypatch.setattr(Graphs, "capture", failing(times, full))
     engine = Engine(new_model(), head, asks_for("auto"), rows)
     trainer = engine.trainer()
-    assert isinstance(trainer, GraphTrainer)
+    assert isinstance(trainer, FastTrainer)
     plan = engine.plan()
     why = "CUDA out of memory. Tried to allocate 2 GiB"
     assert plan.refused == tuple(f"{way}: {why}" for way in refused)
@@ -89,9 +89,9 @@ def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(self: Engine) -> None:
-        raise NotServed("the weights take 4.7 GiB, and 1.2 GiB are free")
+        raise Unsupported("the weights need 4.7 GiB, and 1.2 GiB are free")
 
-    monkeypatch.setattr(Engine, "_check_memory", too_large)
+    monkeypatch.setattr(Engine, "_check_dequantized_fits", too_large)
     full = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(Graphs, "capture", failing(2, full))
     engine = Engine(new_model(), head, asks_for("auto"), rows)
@@ -136,18 +136,18 @@ def test_a_plain_loop_that_steps_down_in_training_is_in_the_plan(
     next(trainer.epoch(1))
     plan = engine.plan()
     assert plan.refused == (
-        "plain, 8 at once: CUDA out of memory",
-        "plain, layers computed again, 8 at once: CUDA out of memory",
+        "plain loop, micro-batch of 8: CUDA out of memory",
+        "plain loop, gradient checkpointing, micro-batch of 8: CUDA out of memory",
     )
     assert (plan.way, plan.activations, plan.micro_batch_size) == ("plain", "recomputed", 4)
 
 
 def test_a_lack_of_memory_is_seen_behind_the_error_that_covers_it() -> None:
     covering = RuntimeError("capture was broken off")
-    assert not ran_out(covering)
+    assert not is_out_of_memory(covering)
     covering.__context__ = torch.OutOfMemoryError("CUDA out of memory")
-    assert ran_out(covering)
-    assert ran_out(RuntimeError("CUDA error: out of memory"))
+    assert is_out_of_memory(covering)
+    assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
 
 
 def test_on_a_cpu_packed_rows_serve(
@@ -155,7 +155,7 @@ def test_on_a_cpu_packed_rows_serve(
 ) -> None:
     engine = Engine(new_model(), head, asks_for("auto"), rows)
     trainer = engine.trainer()
-    assert isinstance(trainer, GraphTrainer)
+    assert isinstance(trainer, FastTrainer)
     plan = engine.plan()
     assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("packed", "dequantized", 8)
     assert plan.token_counts == trainer.token_counts
@@ -177,7 +177,7 @@ def test_logits_that_differ_are_found_at_the_start(
     engine = Engine(new_model(), head, asks_for("auto"), rows)
     plan = engine.plan()
     assert plan.way == "plain"
-    assert "logits differ from the plain way's by 10.0%" in plan.refused[0]
+    assert "logits differ from the plain loop's by 10.0%" in plan.refused[0]
     assert isinstance(engine.trainer(), PlainTrainer)
 
 
@@ -188,7 +188,7 @@ def test_what_the_plain_way_differs_from_itself_is_rounding(
 
     def rounded(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         """Off by 8 % where a row is by itself; what the fast way computes is not asked this."""
-        assert not any(isinstance(module, FastDense | FastAdapted) for module in model.modules())
+        assert not any(isinstance(module, FastDense | LoRALinear) for module in model.modules())
         return exact(model, batch) * (1.08 if len(batch.labels) == 1 else 1.0)
 
     monkeypatch.setattr(head, "logits", rounded)
@@ -205,7 +205,7 @@ def test_the_plain_way_that_is_asked_for_is_the_libraries_own(
     assert isinstance(engine.trainer(), PlainTrainer)
     plan = engine.plan()
     assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("plain", "as loaded", 8)
-    assert "train.speed asks for it" in plan.reason
+    assert plan.reason == "train.speed=plain"
     assert plan.logits_difference is None
 
 
@@ -230,7 +230,7 @@ def test_where_rows_are_not_packed_the_plain_way_is_eased(
     free: int,
 ) -> None:
     def unserved(*_: object) -> None:
-        raise NotServed("not causal")
+        raise Unsupported("not causal")
 
     monkeypatch.setattr("nlijob.gpu.engine.FastModel", unserved)
     monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: free)

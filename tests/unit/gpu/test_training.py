@@ -14,7 +14,7 @@ from nlijob.gpu import checkpoints
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
-from nlijob.gpu.training import Course, Footprint, PlainTrainer
+from nlijob.gpu.training import MemoryBudget, PlainTrainer, TrainingSchedule
 from nlijob.records import TrainStep
 
 CPU = torch.device("cpu")
@@ -29,7 +29,7 @@ def new_trainer(
 ) -> NewTrainer:
     def new(config: TrainConfig = CONFIG, job: JobConfig | None = None) -> Any:
         loaded = new_model(job) if job else new_model()
-        return PlainTrainer(loaded, head, Course(config, rows)), loaded
+        return PlainTrainer(loaded, head, TrainingSchedule(config, rows)), loaded
 
     return new
 
@@ -49,7 +49,7 @@ def test_every_row_is_seen_once_an_epoch(new_trainer: NewTrainer, rows: list[Enc
     trainer, _ = new_trainer(config)
     steps = list(trainer.epoch(1))
     assert [step.examples for step in steps] == [7, 7, 7, 3]
-    assert len(steps) == Course(config, rows).steps_per_epoch
+    assert len(steps) == TrainingSchedule(config, rows).steps_per_epoch
 
 
 def test_the_micro_batch_changes_nothing_but_memory(new_trainer: NewTrainer) -> None:
@@ -77,7 +77,7 @@ def test_gradient_checkpointing_leaves_the_loss_as_it_is(
 def test_gradient_checkpointing_that_a_model_does_not_have_is_refused() -> None:
     config = dataclasses.replace(CONFIG, gradient_checkpointing=True)
     with pytest.raises(ConfigurationError, match="the model has no layers"):
-        Footprint(torch.nn.Linear(1, 1), config)
+        MemoryBudget(torch.nn.Linear(1, 1), config)
 
 
 class SmallMemory:
@@ -101,17 +101,19 @@ def test_without_memory_in_the_middle_of_an_epoch_the_step_is_begun_again(
     demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=0.3))
-    course = Course(CONFIG, rows)
-    expected = losses(list(PlainTrainer(new_model(job), head, course).epoch(1)))
+    schedule = TrainingSchedule(CONFIG, rows)
+    expected = losses(list(PlainTrainer(new_model(job), head, schedule).epoch(1)))
     loaded = new_model(job)
-    footprint = Footprint(loaded.model, CONFIG)
+    budget = MemoryBudget(loaded.model, CONFIG)
     small: Any = SmallMemory(head)
-    steps = PlainTrainer(loaded, small, course, footprint).epoch(1)
+    steps = PlainTrainer(loaded, small, schedule, budget).epoch(1)
     got = [next(steps).loss]
     small._left = 1
     got += losses(list(steps))
-    assert footprint.refused == ["plain, 8 at once: CUDA out of memory. Tried to allocate 1 GiB"]
-    assert (footprint.recomputes, footprint.rows) == (True, 8)
+    assert budget.refused == [
+        "plain loop, micro-batch of 8: CUDA out of memory. Tried to allocate 1 GiB"
+    ]
+    assert (budget.recomputes, budget.rows) == (True, 8)
     assert got == pytest.approx(expected, rel=1e-4)  # the same dropout too
 
 
@@ -123,13 +125,13 @@ def test_rows_are_halved_until_they_fit_and_the_outcome_is_the_same(
     fits: int,
     rows_at_once: int,
 ) -> None:
-    course = Course(CONFIG, rows)
+    schedule = TrainingSchedule(CONFIG, rows)
     whole, parts = new_model(), new_model()
-    footprint = Footprint(parts.model, CONFIG)
+    budget = MemoryBudget(parts.model, CONFIG)
     small: Any = SmallMemory(head, fits)
-    expected = list(PlainTrainer(whole, head, course).epoch(1))
-    got = list(PlainTrainer(parts, small, course, footprint).epoch(1))
-    assert footprint.rows == rows_at_once
+    expected = list(PlainTrainer(whole, head, schedule).epoch(1))
+    got = list(PlainTrainer(parts, small, schedule, budget).epoch(1))
+    assert budget.rows == rows_at_once
     assert losses(got) == pytest.approx(losses(expected), rel=1e-3)
     assert [s.grad_norm for s in got] == pytest.approx([s.grad_norm for s in expected], rel=1e-2)
 
@@ -141,13 +143,13 @@ def test_memory_that_runs_out_within_a_layer_leaves_no_trace(
         if len(inputs[0]) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    course = Course(CONFIG, rows)
+    schedule = TrainingSchedule(CONFIG, rows)
     whole, parts = new_model(), new_model()
     repeated_layers(parts.model)[1].mlp.register_forward_pre_hook(few)
-    footprint = Footprint(parts.model, CONFIG)
-    expected = losses(list(PlainTrainer(whole, head, course).epoch(1)))
-    got = losses(list(PlainTrainer(parts, head, course, footprint).epoch(1)))
-    assert (footprint.recomputes, footprint.rows) == (True, 4)
+    budget = MemoryBudget(parts.model, CONFIG)
+    expected = losses(list(PlainTrainer(whole, head, schedule).epoch(1)))
+    got = losses(list(PlainTrainer(parts, head, schedule, budget).epoch(1)))
+    assert (budget.recomputes, budget.rows) == (True, 4)
     assert got == pytest.approx(expected, rel=1e-3)
 
 
@@ -155,7 +157,7 @@ def test_a_single_row_that_does_not_fit_is_a_lack_of_hardware(
     new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     small: Any = SmallMemory(head, rows=0)
-    trainer = PlainTrainer(new_model(), small, Course(CONFIG, rows))
+    trainer = PlainTrainer(new_model(), small, TrainingSchedule(CONFIG, rows))
     with pytest.raises(HardwareError, match="one row at a time: CUDA out of memory") as error:
         next(trainer.epoch(1))
     assert error.value.exit_code == ExitCode.HARDWARE
@@ -202,8 +204,8 @@ def test_the_learning_rate_warms_up_and_then_follows_its_schedule(
     rows: list[Encoded], schedule: Any, middle: float, last: float
 ) -> None:
     config = dataclasses.replace(CONFIG, schedule=schedule, warmup_ratio=0.2)
-    course = Course(config, rows)  # 9 steps, 2 of them warming up
-    shares = [course.rate_share(step) for step in range(9)]
+    steps = TrainingSchedule(config, rows)  # 9 steps, 2 of them warming up
+    shares = [steps.rate_share(step) for step in range(9)]
     assert shares[:3] == [0.5, 1.0, 1.0]
     assert shares[5] == pytest.approx(middle, abs=0.05)
     assert shares[8] == pytest.approx(last, abs=0.01)

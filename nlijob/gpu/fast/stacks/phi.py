@@ -1,7 +1,6 @@
-"""Phi computed by `parallel`: what of it is served, and how it is put into the library's model.
+"""Phi's layers computed by `parallel`, and how they replace the library's own.
 
-The library's own layers serve everything else: other architectures, adapters on other layers,
-generation with its cache.
+Adapters on other layers, other options and generation with a cache use the library's layers.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from transformers.models.phi.modeling_phi import PhiModel
 
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.adapter import LoRAGroup
-from nlijob.gpu.fast.fused_attention import Pack
-from nlijob.gpu.fast.layers import ADAPTER, Installed, base_weight, dropout_of, is_adapted
+from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.stacks import parallel
-from nlijob.gpu.fast.stacks.parallel import Room, Sizes, Weights
+from nlijob.gpu.fast.stacks.parallel import LayerDims, Weights, Workspace
 
 
 def _is_plain(model: Any, dtype: torch.dtype) -> bool:
-    """Whether sizes and options are those that `parallel` computes with."""
+    """Whether `parallel` supports the model's dimensions and options."""
     config, attention = model.config, model.layers[0].self_attn
-    sizes = (config.hidden_size, config.intermediate_size, attention.head_dim)
+    dims = (config.hidden_size, config.intermediate_size, attention.head_dim)
     return (
         len(model.layers) > 1
         and all(layer.input_layernorm.weight.dtype == dtype for layer in model.layers)
@@ -34,18 +33,18 @@ def _is_plain(model: Any, dtype: torch.dtype) -> bool:
         and attention.num_key_value_groups == 1
         and not (config.attention_dropout or config.resid_pdrop or config.embd_pdrop)
         and isinstance(model.layers[0].mlp.activation_fn, NewGELUActivation)
-        and not any(size % kernels.EIGHT for size in (*sizes, attention.rotary_ndims // 2))
-        and config.hidden_size <= kernels.MOST_WIDTH
+        and not any(size % kernels.VECTOR for size in (*dims, attention.rotary_ndims // 2))
+        and config.hidden_size <= kernels.MAX_WIDTH
     )
 
 
 class FastPhiModel(nn.Module):
-    """Phi on a pack; without a pack's bounds, the library's own."""
+    """Phi on a pack; without a pack's bounds, the library's own forward."""
 
     fast_stack: PhiStack
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Any:
-        """[1, tokens] -> last hidden state [1, rows, width], at the tokens `rows_to_keep`."""
+        """Last hidden states [1, rows, width] of input_ids [1, tokens] at `rows_to_keep`."""
         model: Any = self
         if options.get("cu_seq_lens_q") is None:
             return super().forward(input_ids=input_ids, **options)
@@ -57,13 +56,13 @@ class FastPhiModel(nn.Module):
         bounds, longest = options["cu_seq_lens_q"], options["max_length_q"]
         head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
         shared = options["shared_tokens"]
-        pack = Pack(cosine, sine, bounds, longest, head, scaling, last, shared)
+        pack = PackLayout(cosine, sine, bounds, longest, head, scaling, last, shared)
         hidden = self.fast_stack(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
 
 
 class PhiStack:
-    """All decoder layers of a Phi model, with dequantised weights of its own."""
+    """All decoder layers of a Phi model with their dequantised weights; see `FusedStack`."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
         """`adapters`: those of `groups`. Raises torch.OutOfMemoryError."""
@@ -74,7 +73,7 @@ class PhiStack:
         self._leaves = [leaf for _, a, b in adapters for leaf in (a, b)]
         layers: Any = self._model.layers
         rank = self._switch.r[ADAPTER]
-        sizes = Sizes(
+        dims = LayerDims(
             layers=len(layers),
             width=self._model.config.hidden_size,
             wide=self._model.config.intermediate_size,
@@ -82,9 +81,9 @@ class PhiStack:
             out_rank=rank if len(adapters) > 1 else 0,
         )
         self._norms = [layer.input_layernorm for layer in layers]
-        self._weights = Weights(sizes, device, dtype)
+        self._weights = Weights(dims, device, dtype)
         self.dense: dict[int, Tensor] = {}
-        """A linear layer's id -> its weight [out, in], where that lies now."""
+        """Weight [out, in] of each linear layer by its id; views of this stack's own weights."""
         for number, layer in enumerate(layers):
             self._take(number, layer, dtype)
 
@@ -93,7 +92,7 @@ class PhiStack:
         """Queries, keys and values as one group, then attention's outputs where they are adapted.
 
         Empty where the model is no Phi, or has options or an adapter of another kind. Raises
-        NotServed where the kernels cannot be compiled.
+        Unsupported where the kernels cannot be compiled.
         """
         models = [module for module in model.modules() if isinstance(module, PhiModel)]
         if len(models) != 1 or not _is_plain(models[0], dtype):
@@ -108,7 +107,7 @@ class PhiStack:
             return []
         adapted = [*heads, *outputs] if is_adapted(outputs[0]) else heads
         ranks = {layer.r[ADAPTER] for layer in adapted}
-        if len(ranks) > 1 or ranks.pop() % kernels.EIGHT or len(set(map(dropout_of, adapted))) > 1:
+        if len(ranks) > 1 or ranks.pop() % kernels.VECTOR or len(set(map(dropout_of, adapted))) > 1:
             return []
         if device.type == "cuda":
             kernels.SOURCE.compile(device, dtype)
@@ -118,40 +117,40 @@ class PhiStack:
         """See `FusedStack`."""
         return {"rows_to_keep": last, "shared_tokens": prefix}
 
-    def install(self, installed: Installed) -> None:
-        """Have the model compute by this."""
-        installed.put(self._model, FastPhiModel, fast_stack=self)
+    def install(self, patches: LayerPatches) -> None:
+        """See `FusedStack`."""
+        patches.apply(self._model, FastPhiModel, fast_stack=self)
 
-    def __call__(self, x: Tensor, pack: Pack, training: bool) -> Tensor:
-        """[tokens, width] -> [rows, width], behind the last layer and before the final norm."""
+    def __call__(self, x: Tensor, pack: PackLayout, training: bool) -> Tensor:
+        """Output of the last layer, before the final norm: [tokens, width] -> [rows, width]."""
         adapted = not self._switch.disable_adapters
         dropout = self._dropout if training and adapted else 0.0
         if adapted and torch.is_grad_enabled():
             hidden: Tensor = _PhiFunction.apply(self, x, pack, dropout, *self._leaves)  # type: ignore[no-untyped-call]
             return hidden
-        return self.forward(x, pack, Room(self._weights.sizes, x, False, dropout), adapted)
+        return self.forward(x, pack, Workspace(self._weights.dims, x, False, dropout), adapted)
 
     def cost(self, tokens: int) -> float:
-        """What a pack of this size takes on a GPU, as measured: more tokens may take less time."""
+        """Measured time of a pack on the GPU; more tokens may take less time."""
         return parallel.product_seconds(self._weights, tokens)
 
-    def forward(self, x: Tensor, pack: Pack, room: Room, adapted: bool) -> Tensor:
-        """What `parallel.forward` computes with the adapter as it is now."""
+    def forward(self, x: Tensor, pack: PackLayout, workspace: Workspace, adapted: bool) -> Tensor:
+        """Run `parallel.forward` with the current adapter."""
         if adapted:
             self._weights.place([leaf.detach() for leaf in self._leaves])
-        return parallel.forward(self._weights, self._norms, x, pack, room, adapted)
+        return parallel.forward(self._weights, self._norms, x, pack, workspace, adapted)
 
-    def room(self, x: Tensor, dropout: float) -> Room:
-        """Room for a forward pass that is followed by its backward pass."""
-        return Room(self._weights.sizes, x, True, dropout)
+    def workspace(self, x: Tensor, dropout: float) -> Workspace:
+        """A workspace for a forward pass that a backward pass follows."""
+        return Workspace(self._weights.dims, x, True, dropout)
 
-    def backward(self, grad: Tensor, pack: Pack, room: Room) -> list[Tensor]:
-        """The gradients of the leaves."""
-        return parallel.backward(self._weights, self._norms, grad, pack, room)
+    def backward(self, grad: Tensor, pack: PackLayout, workspace: Workspace) -> list[Tensor]:
+        """Gradients of the adapter's leaves."""
+        return parallel.backward(self._weights, self._norms, grad, pack, workspace)
 
     def _take(self, number: int, layer: Any, dtype: torch.dtype) -> None:
-        """Lay a layer's weights where they are computed with."""
-        s, w = self._weights.sizes, self._weights
+        """Copy a layer's weights into this stack's."""
+        s, w = self._weights.dims, self._weights
         attention, mlp = layer.self_attn, layer.mlp
         heads = zip(
             (attention.q_proj, attention.k_proj, attention.v_proj),
@@ -173,18 +172,18 @@ class PhiStack:
 
 
 class _PhiFunction(torch.autograd.Function):
-    """The layers as one step of autograd; gradients go to the adapter's leaves alone."""
+    """All layers as one operation of autograd; only the adapter's leaves get gradients."""
 
     @staticmethod
     def forward(
-        ctx: Any, decoder: PhiStack, x: Tensor, pack: Pack, dropout: float, *_: Tensor
+        ctx: Any, decoder: PhiStack, x: Tensor, pack: PackLayout, dropout: float, *_: Tensor
     ) -> Tensor:
         ctx.decoder, ctx.pack = decoder, pack
-        ctx.room = decoder.room(x, dropout)
-        return decoder.forward(x, pack, ctx.room, True)
+        ctx.workspace = decoder.workspace(x, dropout)
+        return decoder.forward(x, pack, ctx.workspace, True)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.decoder.backward(grad, ctx.pack, ctx.room)
-        ctx.room = None
+        gradients = ctx.decoder.backward(grad, ctx.pack, ctx.workspace)
+        ctx.workspace = None
         return None, None, None, None, *gradients

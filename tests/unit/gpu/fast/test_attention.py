@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlijob.gpu.fast import attention
-from nlijob.gpu.fast.prefix import prefix_of
+from nlijob.gpu.fast.prefix import make_prefix
 
 LENGTHS = (5, 1, 7, 3)
 Way = Callable[[Tensor, Tensor, Tensor, Tensor, float | None, int], Tensor]
@@ -81,7 +81,7 @@ def spread(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, tokens: int
 ) -> Tensor:
     """As flash attention does it: a row's last query is at its last key."""
-    prefix = prefix_of(tokens, bounds, len(query))
+    prefix = make_prefix(tokens, bounds, len(query))
     key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds
     parts = []
     for i in range(len(bounds) - 1):

@@ -14,13 +14,13 @@ from torch.nn import functional
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu.fast import attention
 from nlijob.gpu.fast.compiled import CACHED_S, COMPILING_S, SAVED, CompiledLayers
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.packing import view
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Course
+from nlijob.gpu.training import TrainingSchedule
 from tests import broken_compilers
 
 
@@ -85,12 +85,14 @@ def test_gradients_are_the_layers_own_from_one_compilation(
 
 def trainer(
     loaded: LoadedModel, head: CausalHead, rows: list[Encoded], compiles: bool | None
-) -> GraphTrainer:
+) -> FastTrainer:
     config = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3)
-    return GraphTrainer(loaded, FastModel(loaded, head, True), Course(config, rows), None, compiles)
+    return FastTrainer(
+        loaded, FastModel(loaded, head, True), TrainingSchedule(config, rows), None, compiles
+    )
 
 
-def losses(way: GraphTrainer) -> list[float]:
+def losses(way: FastTrainer) -> list[float]:
     return [step.loss for epoch in (1, 2) for step in way.epoch(epoch)]
 
 
@@ -100,7 +102,7 @@ def test_training_goes_the_way_of_the_layers_as_they_are(
     expected = trainer(new_model(), head, rows, compiles=None)  # which no CPU has
     got = trainer(new_model(), head, rows, compiles=True)
     assert not expected.steps.is_compiled
-    assert (got.steps.is_compiled, got.steps.not_compiled) == (True, "")
+    assert (got.steps.is_compiled, got.steps.why_not_compiled) == (True, "")
     assert got.state()["is_compiled"]
     assert losses(got) == pytest.approx(losses(expected), rel=1e-4)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
@@ -119,7 +121,7 @@ def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
     broken_compilers.use(backend, monkeypatch)
     got = trainer(new_model(), head, rows, compiles=True)
     assert not got.steps.is_compiled
-    assert why in got.steps.not_compiled
+    assert why in got.steps.why_not_compiled
     assert losses(got) == expected
 
 
@@ -141,23 +143,23 @@ def test_compiling_must_pay_in_time_and_sooner_where_a_cache_is(
 ) -> None:
     _, layers = compilable(llama, head)
     long, medium, short = COMPILING_S / SAVED + 1, CACHED_S / SAVED + 1, CACHED_S / SAVED - 1
-    assert layers.speaks_against(long) == ""
-    assert "takes some 20 s and would save 8.2 s" in layers.speaks_against(medium)
-    layers.remember()
-    assert layers.speaks_against(medium) == ""
-    assert "takes some 8 s and would save 7.8 s" in layers.speaks_against(short)
+    assert layers.why_not_worth_it(long) == ""
+    assert "takes about 20 s and would save 8.2 s" in layers.why_not_worth_it(medium)
+    layers.mark_cached()
+    assert layers.why_not_worth_it(medium) == ""
+    assert "takes about 8 s and would save 7.8 s" in layers.why_not_worth_it(short)
 
 
 def test_what_a_cache_has_is_known_by_the_layers(
     llama: LoadedModel, new_model: Callable[[], LoadedModel], head: CausalHead
 ) -> None:
     _, layers = compilable(llama, head)
-    layers.remember()
+    layers.mark_cached()
     layers.install()  # which gives layers another class for now
     medium = CACHED_S / SAVED + 1
-    assert layers.speaks_against(medium) == ""
+    assert layers.why_not_worth_it(medium) == ""
     _, others = compilable(new_model(), head)
-    assert others.speaks_against(medium)
+    assert others.why_not_worth_it(medium)
 
 
 def test_where_nothing_can_be_noted_every_training_counts_as_the_first(
@@ -166,12 +168,12 @@ def test_where_nothing_can_be_noted_every_training_counts_as_the_first(
     _, layers = compilable(llama, head)
     (tmp_path / "file").touch()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file"))
-    layers.remember()
-    assert "takes some 20 s" in layers.speaks_against(CACHED_S / SAVED + 1)
+    layers.mark_cached()
+    assert "takes about 20 s" in layers.why_not_worth_it(CACHED_S / SAVED + 1)
 
 
 def test_a_model_with_no_layers_to_repeat_is_refused() -> None:
-    with pytest.raises(NotServed, match="does not repeat"):
+    with pytest.raises(Unsupported, match="does not repeat"):
         CompiledLayers(torch.nn.Linear(2, 2)).install()
 
 

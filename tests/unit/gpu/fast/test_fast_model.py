@@ -19,15 +19,15 @@ from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
 from nlijob.gpu import training as plain_trainer
 from nlijob.gpu.fast import steps as fast_steps
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, check_features, shape_of
 from nlijob.gpu.fast.packing import view
 from nlijob.gpu.fast.stacks.phi import FastPhiModel
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
-from nlijob.gpu.training import Course, PlainTrainer, Trainer
+from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from nlijob.records import Example
 from nlijob.subset import read_rows
 
@@ -96,12 +96,12 @@ def trainers(
     config: TrainConfig = CONFIG,
     dense: bool = True,
     recomputes: bool = False,
-) -> tuple[tuple[PlainTrainer, LoadedModel], tuple[GraphTrainer, LoadedModel]]:
+) -> tuple[tuple[PlainTrainer, LoadedModel], tuple[FastTrainer, LoadedModel]]:
     plain, other = new_model(), new_model()
-    course = Course(config, rows)
+    schedule = TrainingSchedule(config, rows)
     model = FastModel(other, head, dense, recomputes)
-    fast = GraphTrainer(other, model, course, config.micro_batch_size)
-    return (PlainTrainer(plain, head, course), plain), (fast, other)
+    fast = FastTrainer(other, model, schedule, config.micro_batch_size)
+    return (PlainTrainer(plain, head, schedule), plain), (fast, other)
 
 
 def test_what_all_rows_begin_with_is_computed_once(
@@ -440,10 +440,10 @@ def test_what_it_does_not_serve_is_refused(
 ) -> None:
     loaded = new_model()
     half = dataclasses.replace(loaded, compute_dtype=torch.float16)
-    with pytest.raises(NotServed, match="quantised from"):
+    with pytest.raises(Unsupported, match="quantised from"):
         FastModel(half, head, True)
-    with pytest.raises(NotServed, match="token_type_ids"):
+    with pytest.raises(Unsupported, match="token_type_ids"):
         check_features([dataclasses.replace(rows[0], features={"token_type_ids": [0]})])
     loaded.model.get_base_model().model.layers[0].self_attn.is_causal = False
-    with pytest.raises(NotServed, match="not causal"):
+    with pytest.raises(Unsupported, match="not causal"):
         FastModel(loaded, head, False).score_rows(rows[:2])

@@ -7,12 +7,12 @@ import dataclasses
 import torch
 
 from nlijob.gpu.fast import fused_attention as attention
-from nlijob.gpu.fast.fused_attention import Pack
+from nlijob.gpu.fast.fused_attention import PackLayout
 
 
-def pack(head: int, half: int, longest: int) -> Pack:
+def pack(head: int, half: int, longest: int) -> PackLayout:
     none = torch.empty(0)
-    return Pack(torch.empty(0, half), none, none, longest, head, 1.0, none)
+    return PackLayout(torch.empty(0, half), none, none, longest, head, 1.0, none)
 
 
 def test_phi_2s_rows_of_128_tokens_fit_into_the_shared_memory_of_any_gpu() -> None:
@@ -20,7 +20,7 @@ def test_phi_2s_rows_of_128_tokens_fit_into_the_shared_memory_of_any_gpu() -> No
     forward = attention._shared_bytes(phi_2, attention._shared_values(phi_2, 32))
     back = attention._shared_bytes(phi_2, attention._shared_values_back(phi_2))
     assert (forward, back) == (96_480, 91_136)
-    assert max(forward, back) <= attention.MOST_SHARED_BYTES
+    assert max(forward, back) <= attention.MAX_SHARED_BYTES
 
 
 def test_wider_heads_take_shorter_rows() -> None:
@@ -28,7 +28,7 @@ def test_wider_heads_take_shorter_rows() -> None:
         attention._shared_bytes(wide, attention._shared_values_back(wide))
         for wide in (pack(128, 16, 80), pack(128, 16, 128))
     ]
-    assert needed[0] < attention.MOST_SHARED_BYTES < needed[1]
+    assert needed[0] < attention.MAX_SHARED_BYTES < needed[1]
 
 
 def test_a_block_has_a_warp_for_each_tile_of_the_longest_rows_own_queries() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlijob.gpu.fast import fused_attention, kernels
 from nlijob.gpu.fast.cuda import Parameter, Source, signatures
-from nlijob.gpu.fast.fused_attention import Pack
+from nlijob.gpu.fast.fused_attention import PackLayout
 
 KERNEL = """
 // extern "C" __global__ void of_a_comment(T* x) {
@@ -137,7 +137,7 @@ def test_attention_launches_its_kernels_with_what_they_declare(
     launched: list[str], rank: int, shared: int
 ) -> None:
     bounds = new(3, dtype=torch.int32)
-    pack = Pack(new(8, 8), new(8, 8), bounds, 6, 16, 0.25, bounds, shared)
+    pack = PackLayout(new(8, 8), new(8, 8), bounds, 6, 16, 0.25, bounds, shared)
     y, b = new(8, 96), new(3, 32, rank) if rank else None
     attended = fused_attention.forward(y, new(8, 3 * rank), b, new(96), pack, True, new(8, 32))
     fused_attention.backward(attended, new(8, 32), y, pack)

@@ -7,7 +7,7 @@ import torch
 
 from nlijob.gpu.fast import fused_attention, kernels
 from nlijob.gpu.fast.cuda import DTYPES, Capability
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings")
 try:
@@ -25,8 +25,8 @@ capabilities = pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
 
 
 def attention(capability: Capability, dtype: torch.dtype, sizes: dict[str, int]) -> bytes:
-    threads = fused_attention.WARP * fused_attention.MOST_WARPS
-    return fused_attention.SOURCE.cubin(capability, dtype, **sizes, MOST_THREADS=threads)
+    threads = fused_attention.WARP * fused_attention.MAX_WARPS
+    return fused_attention.SOURCE.cubin(capability, dtype, **sizes, MAX_THREADS=threads)
 
 
 def names_in(cubin: bytes, names: list[str]) -> bool:
@@ -39,7 +39,7 @@ def test_elementwise_kernels_compile_but_for_bfloat16_on_gpus_without_it(
 ) -> None:
     for dtype in DTYPES:
         if dtype is torch.bfloat16 and capability < (8, 0):
-            with pytest.raises(NotServed, match=r"bf16.* requires \.target sm_80 or higher"):
+            with pytest.raises(Unsupported, match=r"bf16.* requires \.target sm_80 or higher"):
                 kernels.SOURCE.cubin(capability, dtype)
         else:
             cubin = kernels.SOURCE.cubin(capability, dtype)
@@ -49,14 +49,14 @@ def test_elementwise_kernels_compile_but_for_bfloat16_on_gpus_without_it(
 @capabilities
 def test_attention_compiles_in_16_bits_on_gpus_that_it_is_used_on(capability: Capability) -> None:
     names = list(fused_attention.SOURCE.parameters)
-    if capability < fused_attention.LEAST_CAPABILITY:
-        with pytest.raises(NotServed, match=r"requires \.target sm_80 or higher"):
+    if capability < fused_attention.MIN_CAPABILITY:
+        with pytest.raises(Unsupported, match=r"requires \.target sm_80 or higher"):
             attention(capability, torch.float16, NO_ADAPTER)
         return
-    for dtype, sizes in zip(fused_attention.OWN_DTYPES, (PHI_2, NO_ADAPTER), strict=True):
+    for dtype, sizes in zip(fused_attention.KERNEL_DTYPES, (PHI_2, NO_ADAPTER), strict=True):
         assert names_in(attention(capability, dtype, sizes), names)
 
 
 def test_a_source_that_does_not_compile_is_refused_with_the_compilers_words() -> None:
-    with pytest.raises(NotServed, match='identifier "HEAD" is undefined'):
+    with pytest.raises(Unsupported, match='identifier "HEAD" is undefined'):
         fused_attention.SOURCE.cubin((9, 0), torch.bfloat16)

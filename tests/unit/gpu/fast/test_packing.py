@@ -15,7 +15,7 @@ def test_rows_lie_end_to_end_each_with_positions_from_zero() -> None:
     assert packed.positions.tolist()[:9] == [0, 1, 2, 0, 1, 0, 1, 2, 3]
     assert packed.last.tolist()[:3] == [2, 4, 8]
     assert packed.targets.tolist()[:3] == [5, 6, 7]
-    assert packed.of.tolist() == [3]
+    assert packed.batch_rows.tolist() == [3]
 
 
 def test_filling_is_cut_into_segments_no_longer_than_the_longest_row() -> None:
@@ -33,7 +33,7 @@ def test_filling_lies_behind_the_last_row_as_far_as_that_may_reach() -> None:
 
 def test_missing_rows_count_for_nothing() -> None:
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
-    assert packed.real.tolist() == [1, 1, 1, 0]
+    assert packed.is_row.tolist() == [1, 1, 1, 0]
 
 
 def test_a_pack_is_as_large_as_its_shape_whatever_is_in_it() -> None:
@@ -61,7 +61,7 @@ def test_filling_behind_a_row_alone_goes_as_far_as_it_may_reach() -> None:
 
 @pytest.mark.parametrize("rows", [[[1, 2, 3], [1, 4, 3]], [[1, 2], [1, 2, 3]]])
 def test_rows_that_do_not_go_on_behind_the_prefix_are_refused(rows: list[list[int]]) -> None:
-    with pytest.raises(ValueError, match="2 tokens that they share"):
+    with pytest.raises(ValueError, match="a shared prefix of 2 tokens"):
         pack(rows, [0, 0], PackShape(tokens=16, rows=2, longest=4, prefix=2), 2)
 
 

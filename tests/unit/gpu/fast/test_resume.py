@@ -15,10 +15,10 @@ from nlijob.gpu import checkpoints
 from nlijob.gpu.fast import attention, trainer
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
-from nlijob.gpu.fast.trainer import GraphTrainer
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Course, PlainTrainer, Trainer
+from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from tests import broken_compilers
 
 CPU = torch.device("cpu")
@@ -47,10 +47,12 @@ def new_trainer(
         **how: bool,
     ) -> tuple[Trainer, LoadedModel]:
         loaded = new_model(job)
-        course = Course(dataclasses.replace(CONFIG, micro_batch_size=at_once), rows)
+        schedule = TrainingSchedule(dataclasses.replace(CONFIG, micro_batch_size=at_once), rows)
         if not mode:
-            return PlainTrainer(loaded, head, course), loaded
-        return GraphTrainer(loaded, FastModel(loaded, head, **mode), course, at_once, **how), loaded
+            return PlainTrainer(loaded, head, schedule), loaded
+        return FastTrainer(
+            loaded, FastModel(loaded, head, **mode), schedule, at_once, **how
+        ), loaded
 
     return new
 
@@ -239,7 +241,7 @@ class TestCompiledLayers:
         second = new_trainer(job=demo)
         check_resumed(first, second, state, tmp_path)
         assert not second[0].steps.is_compiled
-        assert why in second[0].steps.not_compiled
+        assert why in second[0].steps.why_not_compiled
 
     def test_compiled_layers_stay_where_others_cannot_be_captured(
         self,

@@ -11,7 +11,7 @@ import torch
 
 from nlijob.config import JobConfig
 from nlijob.gpu.fast import served
-from nlijob.gpu.fast.errors import NotServed
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.stacks.phi import PhiStack
 from nlijob.gpu.heads import CausalHead, Encoded
@@ -45,7 +45,7 @@ class Refusing(PhiStack):
 
     @staticmethod
     def groups(model: Any, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
-        raise NotServed("widths of 3 are too narrow")
+        raise Unsupported("widths of 3 are too narrow")
 
 
 class Foreign(PhiStack):

@@ -1,9 +1,8 @@
-"""The same training by TRL's SFTTrainer, for `benchmarks.bench`.
+"""The same training with TRL's SFTTrainer, for `benchmarks.bench`.
 
-What is the job's is given: the 4-bit model with its LoRA adapter, the rows in the order of the
-job's first epoch, the effective batch, learning rates, seed, and the label token as the only one
-that counts in the loss. All else is TRL's: first its defaults, then those of its documented
-settings that were fastest.
+It gets from the job the 4-bit model with its LoRA adapter, the rows in the order of the job's first
+epoch, the effective batch, the learning rates, the seed, and a loss on the label token only. All
+else is TRL's: first its defaults, then the fastest of its documented settings.
 """
 
 from __future__ import annotations
@@ -23,66 +22,66 @@ from trl import SFTConfig, SFTTrainer
 
 from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import Course
+from nlijob.gpu.training import TrainingSchedule
 
-WAYS: Mapping[str, Mapping[str, Any]] = {
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "TRL, as it comes": {},
     "TRL, best settings": {"gradient_checkpointing": False, "bf16": False},
 }
-"""Name -> settings beside those that the job gives. `bf16` is autocasting: the model and, by TRL's
-own doing, the adapters are in bfloat16 without it. Data loading in processes, rows without padding
-between them and an 8-bit optimizer gained nothing beside these."""
+"""Name -> settings besides those that the job gives. `bf16` is autocasting; without it the model
+and, because TRL casts them, the adapters are in bfloat16 as well. Data loading in processes,
+packing and an 8-bit optimizer gained nothing more."""
 WARM_UP_STEPS = 10
 IGNORED = -100
-"""The label of a token that does not count."""
+"""Label of a token without a loss."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What was measured."""
+class TrlFigures:
+    """Figures of a training with TRL."""
 
     warm_up_s: float
-    """Making the trainer, and its first steps."""
+    """Time to make the trainer and do its first steps."""
     examples_per_s: float
-    """Of the steps after those."""
+    """Speed of the steps after the warm-up."""
     losses: list[float]
-    """Of every step, mean over its rows."""
+    """Loss of each step, mean over its rows."""
 
 
 def trial(
     loaded: LoadedModel,
     head: CausalHead,
-    course: Course,
+    schedule: TrainingSchedule,
     settings: Mapping[str, Any],
     steps: int,
-) -> Trial:
-    """Train a few steps to warm up and then, timed, `steps`."""
+) -> TrlFigures:
+    """Train a few steps to warm up, and then time `steps` steps."""
     started = time.monotonic()
     datasets.disable_progress_bars()
     logging.getLogger("trl").setLevel(logging.ERROR)
     stopwatch = _Stopwatch(steps)
     with tempfile.TemporaryDirectory() as folder:
         trainer = _Trainer(
-            course,
+            schedule,
             model=loaded.model,
-            args=SFTConfig(folder, **{**_given(loaded, course), **settings}),
-            train_dataset=_rows(head, course),
+            args=SFTConfig(folder, **{**_given(loaded, schedule), **settings}),
+            train_dataset=_rows(head, schedule),
             processing_class=loaded.tokenizer,
             callbacks=[stopwatch],
         )
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
-    examples = steps * course.config.batch_size
-    return Trial(
+    examples = steps * schedule.config.batch_size
+    return TrlFigures(
         stopwatch.warm_at - started,
         examples / (stopwatch.ended_at - stopwatch.warm_at),
         [float(loss) for loss in trainer.losses],
     )
 
 
-def _given(loaded: LoadedModel, course: Course) -> dict[str, Any]:
-    """The job's training in TRL's words."""
-    config = course.config
+def _given(loaded: LoadedModel, schedule: TrainingSchedule) -> dict[str, Any]:
+    """The job's training options by TRL's names."""
+    config = schedule.config
     return {
         "per_device_train_batch_size": config.batch_size,
         "num_train_epochs": config.epochs,
@@ -99,7 +98,7 @@ def _given(loaded: LoadedModel, course: Course) -> dict[str, Any]:
     }
 
 
-def _rows(head: CausalHead, course: Course) -> datasets.Dataset:
+def _rows(head: CausalHead, schedule: TrainingSchedule) -> datasets.Dataset:
     """Prompts with their label token, in the order of the first epoch."""
 
     def row(ids: list[int], label: int) -> dict[str, list[int]]:
@@ -108,24 +107,24 @@ def _rows(head: CausalHead, course: Course) -> datasets.Dataset:
     return datasets.Dataset.from_list(
         [
             row(one.features["input_ids"], head.target_class(one.example.label))
-            for batch in course.batches(1)
+            for batch in schedule.batches(1)
             for one in batch
         ]
     )
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's, with the job's learning rates, and with each step's loss kept to be read later."""
+    """TRL's trainer with the job's learning rates; it keeps the loss of each step."""
 
-    def __init__(self, course: Course, **options: Any) -> None:
+    def __init__(self, schedule: TrainingSchedule, **options: Any) -> None:
         super().__init__(**options)
-        self._course = course
+        self._schedule = schedule
         self.losses: list[Tensor] = []
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Transformers' own schedules begin a step of rate 0 later."""
+        """Use the job's schedule: transformers' own begin with a step at a rate of 0."""
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer or self.optimizer, self._course.rate_share
+            optimizer or self.optimizer, self._schedule.rate_share
         )
         return self.lr_scheduler
 
@@ -137,7 +136,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
 
 class _Stopwatch(transformers.TrainerCallback):  # type: ignore[misc]
-    """Notes when the warm-up and the timed steps were done, and ends the training."""
+    """Records when the warm-up and the timed steps ended, and then stops the training."""
 
     warm_at: float
     ended_at: float
@@ -155,7 +154,7 @@ class _Stopwatch(transformers.TrainerCallback):  # type: ignore[misc]
 
 
 def _now() -> float:
-    """The time once the device is done."""
+    """The time after the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.monotonic()
