@@ -395,7 +395,8 @@ class _Builder:
             base_weights="as loaded",
             micro_batch_size=8,
             refused=(
-                "CUDA graphs, dequantised weights, micro-batch of 8: the weights need 5.2 GiB, and 4.1 GiB are free",
+                "CUDA graphs, dequantised weights, micro-batch of 8: "
+                "the weights need 5.2 GiB, and 4.1 GiB are free",
             ),
             logits_difference=0.0021,
             token_counts=(448, 512),

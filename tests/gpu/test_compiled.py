@@ -81,7 +81,7 @@ def trained(engine: Engine, epochs: int) -> tuple[list[float], Plan]:
 @pytest.mark.parametrize(
     ("dtype", "each", "mean"), [("float32", 1e-2, 1e-3), ("bfloat16", 0.1, 1e-2)]
 )
-def test_losses_are_those_of_the_layers_as_they_are_over_100_steps(
+def test_losses_with_compiled_layers_follow_the_others_over_100_steps(
     new_engine: NewEngine, dtype: str, each: float, mean: float, dropout: float
 ) -> None:
     job = config(model__compute_dtype=dtype, lora__dropout=dropout)
@@ -97,7 +97,7 @@ def test_losses_are_those_of_the_layers_as_they_are_over_100_steps(
     assert difference.mean() < mean
 
 
-def test_a_long_training_is_compiled_for_and_a_short_one_not(
+def test_layers_are_compiled_for_a_long_training_and_not_for_a_short_one(
     new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -112,7 +112,7 @@ def test_a_long_training_is_compiled_for_and_a_short_one_not(
 
 
 @broken_compilers.each
-def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
+def test_layers_stay_uncompiled_if_the_compiler_fails(
     new_engine: NewEngine, monkeypatch: pytest.MonkeyPatch, backend: Any, why: str
 ) -> None:
     expected, _ = trained(new_engine(config(), compiles=False), 1)
@@ -124,7 +124,7 @@ def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
 
 
 @pytest.mark.parametrize("begins_compiled", [True, False])
-def test_a_resumed_training_has_the_layers_that_it_began_with(
+def test_a_resumed_training_uses_compiled_layers_only_if_it_began_with_them(
     new_engine: NewEngine, begins_compiled: bool
 ) -> None:
     first = new_engine(config(), compiles=begins_compiled)
@@ -139,7 +139,7 @@ def test_a_resumed_training_has_the_layers_that_it_began_with(
     assert [step.loss for step in resumed.epoch(1)] == expected
 
 
-def test_capturing_compiled_layers_leaves_no_trace_in_the_adapter(new_engine: NewEngine) -> None:
+def test_capturing_compiled_layers_does_not_change_the_adapter(new_engine: NewEngine) -> None:
     engine = new_engine(config(), compiles=True)
     model = engine._loaded.model
     before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

@@ -65,7 +65,9 @@ def steps(engine: Engine, epochs: int) -> list[TrainStep]:
     return [step for epoch in range(1, epochs + 1) for step in trainer.epoch(epoch)]
 
 
-def test_dequantised_weights_are_the_4_bit_layers_own(new_model: NewModel, head: Head) -> None:
+def test_dequantised_weights_equal_those_that_4_bit_layers_use(
+    new_model: NewModel, head: Head
+) -> None:
     loaded = new_model(config())
     layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     # a product with the identity shows the values that the layer multiplies with
@@ -104,7 +106,7 @@ def test_losses_follow_the_plain_loops_over_100_steps(
     assert difference.mean() < mean
 
 
-def test_micro_batches_leave_losses_as_they_are(
+def test_micro_batches_do_not_change_losses(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     whole, parts = (config(train__speed="graph", train__micro_batch_size=m) for m in (None, 2))
@@ -137,7 +139,7 @@ def test_a_saved_adapter_scores_the_same_with_peft_alone(
 
 
 @layers
-def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
+def test_dropout_differs_between_steps_and_is_reproducible_from_the_seed(
     new_model: NewModel, head: Head, rows: list[Encoded], targets: dict[str, Any]
 ) -> None:
     job = config(train__speed="graph", lora__dropout=0.5, train__learning_rate=1e-9, **targets)
@@ -153,7 +155,7 @@ def test_dropout_differs_from_step_to_step_and_comes_again_with_the_seed(
 
 
 @layers
-def test_a_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(
+def test_a_training_resumed_from_disk_equals_an_uninterrupted_one(
     new_model: NewModel,
     head: Head,
     rows: list[Encoded],
@@ -173,7 +175,7 @@ def test_a_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(
     assert [s.loss for s in resumed.epoch(2)] == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 
-def test_a_step_that_went_wrong_is_named(
+def test_a_step_that_diverges_is_named(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     job = config(train__speed="graph")
@@ -185,7 +187,7 @@ def test_a_step_that_went_wrong_is_named(
         list(trainer.epoch(1))
 
 
-def test_without_memory_for_the_graphs_the_plain_loop_goes_on_with_the_same_batch(
+def test_without_memory_for_graphs_the_plain_loop_trains_with_the_same_batch(
     new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -250,7 +252,7 @@ def test_the_classification_head_trains_in_graphs(
     [(1, EACH), (1, TOGETHER), (6, TOGETHER), (1, {"train__gradient_checkpointing": True})],
     ids=["each", "together", "long", "recomputed"],
 )
-def test_rows_that_begin_alike_train_as_in_the_plain_loop(
+def test_rows_with_a_shared_prefix_train_as_in_the_plain_loop(
     tokenizer: Any,
     new_model: NewModel,
     examples: list[Example],
@@ -274,7 +276,7 @@ def test_rows_that_begin_alike_train_as_in_the_plain_loop(
     assert difference.mean() < (1e-3 if dtype == "float32" else 2e-2), difference
 
 
-def test_a_resumed_run_keeps_the_sizes_of_packs(
+def test_a_resumed_run_keeps_its_pack_sizes(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     job = config(train__speed="graph", **TOGETHER)
@@ -291,7 +293,7 @@ def test_a_resumed_run_keeps_the_sizes_of_packs(
 
 @layers
 @pytest.mark.parametrize(("begins", "resumes"), [(8, 2), (2, 8)])
-def test_a_training_resumes_with_other_rows_at_once(
+def test_a_training_resumes_with_another_micro_batch(
     new_model: NewModel,
     head: Head,
     rows: list[Encoded],
@@ -301,7 +303,12 @@ def test_a_training_resumes_with_other_rows_at_once(
     resumes: int,
 ) -> None:
     jobs_of = [
-        config(train__speed="graph", train__micro_batch_size=at_once, **targets)
+        config(
+            train__speed="graph",
+            train__micro_batch_size=at_once,
+            model__compute_dtype="float32",
+            **targets,
+        )
         for at_once in (begins, resumes)
     ]
     models = [new_model(job) for job in jobs_of]
@@ -317,11 +324,12 @@ def test_a_training_resumes_with_other_rows_at_once(
     checkpoints.load_adapter(models[1].model, tmp_path)
     second.restore(state)
     assert second.state()["token_counts"] == fresh
-    assert [s.loss for s in second.epoch(2)] == pytest.approx(expected, rel=2e-2, abs=1e-2)
+    # float32: in bfloat16 rounding grows over the steps, as between two plain loops
+    assert [s.loss for s in second.epoch(2)] == pytest.approx(expected, rel=1e-2)
 
 
 @layers
-def test_where_saved_pack_sizes_do_not_fit_training_resumes_with_its_own(
+def test_training_resumes_with_new_pack_sizes_if_the_saved_ones_do_not_fit(
     new_model: NewModel,
     head: Head,
     rows: list[Encoded],
@@ -386,7 +394,7 @@ def test_an_overflow_in_float16_is_skipped_and_the_scale_backs_off(
                     assert torch.equal(parameter, before[name])
 
 
-def test_layers_computed_again_have_the_losses_of_layers_kept(
+def test_recomputed_layers_have_the_losses_of_others(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     kept = new_model(config())
@@ -400,7 +408,7 @@ def test_layers_computed_again_have_the_losses_of_layers_kept(
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-2)
 
 
-def test_a_layer_computed_again_drops_the_same_values(
+def test_a_recomputed_layer_drops_the_same_values(
     new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = config(model__compute_dtype="float32", lora__dropout=0.5, model__residual_dropout=0.5)
@@ -439,7 +447,7 @@ def test_a_layer_computed_again_drops_the_same_values(
     assert (got[0] - got[1]).norm() / got[0].norm() > 0.1
 
 
-def test_memory_that_runs_out_within_a_layer_computed_again_leaves_the_model_whole(
+def test_running_out_of_memory_in_a_recomputed_layer_leaves_the_model_intact(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     job = config(train__gradient_checkpointing=True, lora__dropout=0.1)
@@ -461,7 +469,7 @@ def test_memory_that_runs_out_within_a_layer_computed_again_leaves_the_model_who
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=0.2)
 
 
-def test_ways_that_were_refused_leave_no_memory_behind(
+def test_refused_modes_leave_no_memory_allocated(
     new_model: NewModel, head: Head, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before: list[int] = []
@@ -480,7 +488,7 @@ def test_ways_that_were_refused_leave_no_memory_behind(
     assert max(before[2:]) - before[1] < 2**20
 
 
-def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:
+def test_the_job_records_its_execution_mode(tmp_path: Path) -> None:
     options = (*jobs.SMALL_DEMO, "--device", "cuda")
     fast, _ = jobs.run_job(tmp_path, *options, run_id="fast")
     plain, _ = jobs.run_job(tmp_path, *options, "--set", "train.speed='plain'", run_id="plain")
@@ -490,7 +498,7 @@ def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:
     assert a.epochs[0].train_loss == pytest.approx(b.epochs[0].train_loss, rel=5e-2)
 
 
-def test_capturing_leaves_no_trace_in_the_adapter(
+def test_capturing_does_not_change_the_adapter(
     new_model: NewModel, head: Head, rows: list[Encoded]
 ) -> None:
     loaded = new_model(config())

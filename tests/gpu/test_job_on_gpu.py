@@ -70,7 +70,7 @@ def test_the_classification_head_trains(tmp_path: Path) -> None:
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
 
 
-def test_micro_batches_leave_the_first_loss_as_it_is(tmp_path: Path) -> None:
+def test_micro_batches_do_not_change_the_first_loss(tmp_path: Path) -> None:
     exact = (*ON_GPU, "--set", "lora.dropout=0.0", "--set", "model.residual_dropout=0.0")
     whole, _ = jobs.run_job(tmp_path, *exact, run_id="whole")
     parts, _ = jobs.run_job(tmp_path, *exact, "--set", "train.micro_batch_size=2", run_id="parts")
@@ -93,7 +93,7 @@ def only_free(size: int) -> Iterator[None]:
         torch.cuda.empty_cache()
 
 
-def test_on_a_nearly_full_gpu_training_takes_less_at_once(tmp_path: Path) -> None:
+def test_training_on_a_nearly_full_gpu_uses_less_memory(tmp_path: Path) -> None:
     with only_free(2 * 1024**3):
         job, _ = jobs.run_job(
             tmp_path, *ON_GPU, "--train-size", "0", "--batch-size", "2048", "--epochs", "1"

@@ -87,7 +87,7 @@ def test_residual_norm_and_its_gradient(
     compare(dtype, kernels.norm_backward, x, stats, vectors[1], *others)
 
 
-def test_bias_and_rotation_and_the_way_back(dtype: torch.dtype, values: Values) -> None:
+def test_bias_and_rotation_and_their_gradient(dtype: torch.dtype, values: Values) -> None:
     angle = torch.randn(TOKENS, HALF)
     cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
     y, bias = values(TOKENS, 3 * WIDTH), values(3 * WIDTH)
@@ -110,7 +110,7 @@ def test_gelu_and_its_gradient(dtype: torch.dtype, values: Values, more: int) ->
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_dropout_there_and_back(dtype: torch.dtype, values: Values, n: int) -> None:
+def test_dropout_and_its_gradient(dtype: torch.dtype, values: Values, n: int) -> None:
     kept = torch.empty(n, TOKENS, WIDTH, dtype=torch.uint8).bernoulli_(0.7)
     x, out = values(TOKENS, WIDTH).contiguous(), torch.zeros(n, TOKENS, WIDTH)
     compare(dtype, kernels.drop, x, kept, 1.25, out)

@@ -24,7 +24,7 @@ GPU = torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_a_copy_is_the_model_bit_for_bit(
+def test_a_copy_equals_the_model_bit_for_bit(
     tokenizer: Any, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))

@@ -58,7 +58,7 @@ def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
         (4, [DENSE, FOUR_BIT, lean(8), lean(4)], "as loaded", "recomputed", 2),
     ],
 )
-def test_without_memory_to_capture_a_leaner_way_serves_with_the_same_outcome(
+def test_without_memory_to_capture_a_leaner_mode_gives_the_same_losses(
     new_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
@@ -85,7 +85,7 @@ def test_without_memory_to_capture_a_leaner_way_serves_with_the_same_outcome(
     )
 
 
-def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
+def test_dequantised_weights_that_do_not_fit_rule_out_no_leaner_mode(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_large(self: Engine) -> None:
@@ -100,7 +100,7 @@ def test_weights_known_not_to_fit_dequantised_rule_no_leaner_way_out(
     assert engine.plan().micro_batch_size == 4
 
 
-def test_what_is_no_lack_of_memory_is_not_tried_with_fewer_rows(
+def test_only_a_lack_of_memory_leads_to_a_smaller_micro_batch(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Graphs, "capture", failing(9, RuntimeError("not permitted")))
@@ -110,7 +110,7 @@ def test_what_is_no_lack_of_memory_is_not_tried_with_fewer_rows(
     assert engine.plan().refused == tuple(refused)
 
 
-def test_gradient_checkpointing_asks_for_the_leanest_way_at_once(
+def test_gradient_checkpointing_starts_with_the_leanest_modes(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     config = asks_for("auto", gradient_checkpointing=True)
@@ -119,7 +119,7 @@ def test_gradient_checkpointing_asks_for_the_leanest_way_at_once(
     assert (plan.base_weights, plan.activations, plan.refused) == ("as loaded", "recomputed", ())
 
 
-def test_a_plain_loop_that_steps_down_in_training_is_in_the_plan(
+def test_the_plan_says_that_the_plain_loop_stepped_down_in_training(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Engine(new_model(), head, asks_for("plain"), rows)
@@ -142,7 +142,7 @@ def test_a_plain_loop_that_steps_down_in_training_is_in_the_plan(
     assert (plan.way, plan.activations, plan.micro_batch_size) == ("plain", "recomputed", 4)
 
 
-def test_a_lack_of_memory_is_seen_behind_the_error_that_covers_it() -> None:
+def test_a_lack_of_memory_is_recognised_behind_the_error_that_hides_it() -> None:
     covering = RuntimeError("capture was broken off")
     assert not is_out_of_memory(covering)
     covering.__context__ = torch.OutOfMemoryError("CUDA out of memory")
@@ -150,9 +150,7 @@ def test_a_lack_of_memory_is_seen_behind_the_error_that_covers_it() -> None:
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
 
 
-def test_on_a_cpu_packed_rows_serve(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
-) -> None:
+def test_a_cpu_uses_packed_rows(new_model: NewModel, head: CausalHead, rows: list[Encoded]) -> None:
     engine = Engine(new_model(), head, asks_for("auto"), rows)
     trainer = engine.trainer()
     assert isinstance(trainer, FastTrainer)
@@ -170,7 +168,7 @@ def noisy(share: float) -> Callable[[FastModel, Sequence[Encoded]], torch.Tensor
     return lambda model, some: exact(model, some) * (1 + share)
 
 
-def test_logits_that_differ_are_found_at_the_start(
+def test_differing_logits_are_detected_at_the_start(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FastModel, "score_rows", noisy(0.1))
@@ -181,7 +179,7 @@ def test_logits_that_differ_are_found_at_the_start(
     assert isinstance(engine.trainer(), PlainTrainer)
 
 
-def test_what_the_plain_way_differs_from_itself_is_rounding(
+def test_a_difference_that_the_plain_loop_has_by_itself_is_rounding(
     new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = head.logits
@@ -198,7 +196,7 @@ def test_what_the_plain_way_differs_from_itself_is_rounding(
     assert plan.logits_difference == pytest.approx(0.1, rel=1e-2)
 
 
-def test_the_plain_way_that_is_asked_for_is_the_libraries_own(
+def test_speed_plain_uses_the_libraries_own_layers(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     engine = Engine(new_model(), head, asks_for("plain"), rows)
@@ -209,7 +207,7 @@ def test_the_plain_way_that_is_asked_for_is_the_libraries_own(
     assert plan.logits_difference is None
 
 
-def test_without_memory_for_them_weights_stay_in_4_bits(
+def test_without_memory_for_dequantised_weights_they_stay_in_4_bits(
     new_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
@@ -222,7 +220,7 @@ def test_without_memory_for_them_weights_stay_in_4_bits(
 
 
 @pytest.mark.parametrize("free", [1 << 60, 1])
-def test_where_rows_are_not_packed_the_plain_way_is_eased(
+def test_the_plain_loop_is_sped_up_on_a_cpu_that_cannot_use_packed_rows(
     new_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
@@ -248,7 +246,7 @@ def test_where_rows_are_not_packed_the_plain_way_is_eased(
     )
 
 
-def test_a_containers_limit_is_the_memory_there_is(
+def test_a_containers_limit_bounds_the_free_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = tmp_path / "memory.max"
@@ -261,14 +259,14 @@ def test_a_containers_limit_is_the_memory_there_is(
     assert free_bytes(cpu) < 0
 
 
-def test_graphs_that_are_asked_for_and_cannot_be_had_are_an_error(
+def test_speed_graph_without_a_gpu_is_an_error(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     with pytest.raises(ConfigurationError, match="need an NVIDIA GPU"):
         Engine(new_model(), head, asks_for("graph"), rows)
 
 
-def test_a_scoring_batch_too_large_for_memory_is_taken_in_parts(rows: list[Encoded]) -> None:
+def test_a_scoring_batch_that_does_not_fit_into_memory_is_split(rows: list[Encoded]) -> None:
     sizes: list[int] = []
 
     def forward(some: Sequence[Encoded]) -> torch.Tensor:
@@ -282,7 +280,7 @@ def test_a_scoring_batch_too_large_for_memory_is_taken_in_parts(rows: list[Encod
     assert sizes == [3] * 8
 
 
-def test_where_memory_is_to_be_spared_a_batch_is_scored_in_parts_of_few_tokens(
+def test_to_save_memory_a_batch_is_scored_in_parts_of_few_tokens(
     rows: list[Encoded],
 ) -> None:
     sizes: list[int] = []
@@ -299,7 +297,7 @@ def test_where_memory_is_to_be_spared_a_batch_is_scored_in_parts_of_few_tokens(
     assert sizes[3:] == [1, 1]
 
 
-def test_a_row_too_large_for_memory_is_told(rows: list[Encoded]) -> None:
+def test_a_row_that_does_not_fit_into_memory_is_an_error(rows: list[Encoded]) -> None:
     def forward(some: Sequence[Encoded]) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -44,7 +44,7 @@ def test_loss_falls_over_epochs(new_trainer: NewTrainer) -> None:
     assert epochs[0] > epochs[1] > epochs[2]
 
 
-def test_every_row_is_seen_once_an_epoch(new_trainer: NewTrainer, rows: list[Encoded]) -> None:
+def test_every_row_is_seen_once_per_epoch(new_trainer: NewTrainer, rows: list[Encoded]) -> None:
     config = dataclasses.replace(CONFIG, batch_size=7)
     trainer, _ = new_trainer(config)
     steps = list(trainer.epoch(1))
@@ -52,7 +52,7 @@ def test_every_row_is_seen_once_an_epoch(new_trainer: NewTrainer, rows: list[Enc
     assert len(steps) == TrainingSchedule(config, rows).steps_per_epoch
 
 
-def test_the_micro_batch_changes_nothing_but_memory(new_trainer: NewTrainer) -> None:
+def test_the_micro_batch_changes_only_memory_use(new_trainer: NewTrainer) -> None:
     whole, whole_model = new_trainer()
     parts, parts_model = new_trainer(dataclasses.replace(CONFIG, micro_batch_size=2))
     assert losses(list(whole.epoch(1))) == pytest.approx(losses(list(parts.epoch(1))), rel=1e-3)
@@ -65,7 +65,7 @@ def test_the_micro_batch_changes_nothing_but_memory(new_trainer: NewTrainer) -> 
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_gradient_checkpointing_leaves_the_loss_as_it_is(
+def test_gradient_checkpointing_does_not_change_the_loss(
     demo: JobConfig, new_trainer: NewTrainer, dropout: float
 ) -> None:
     job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=dropout))
@@ -74,7 +74,7 @@ def test_gradient_checkpointing_leaves_the_loss_as_it_is(
     assert losses(list(plain.epoch(1))) == pytest.approx(losses(list(saving.epoch(1))), rel=1e-4)
 
 
-def test_gradient_checkpointing_that_a_model_does_not_have_is_refused() -> None:
+def test_gradient_checkpointing_is_refused_if_the_model_does_not_support_it() -> None:
     config = dataclasses.replace(CONFIG, gradient_checkpointing=True)
     with pytest.raises(ConfigurationError, match="the model has no layers"):
         MemoryBudget(torch.nn.Linear(1, 1), config)
@@ -97,7 +97,7 @@ class SmallMemory:
         return logits
 
 
-def test_without_memory_in_the_middle_of_an_epoch_the_step_is_begun_again(
+def test_a_step_that_runs_out_of_memory_is_repeated(
     demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=0.3))
@@ -118,7 +118,7 @@ def test_without_memory_in_the_middle_of_an_epoch_the_step_is_begun_again(
 
 
 @pytest.mark.parametrize(("fits", "rows_at_once"), [(5, 4), (1, 1)])
-def test_rows_are_halved_until_they_fit_and_the_outcome_is_the_same(
+def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
     new_model: Callable[..., LoadedModel],
     head: CausalHead,
     rows: list[Encoded],
@@ -136,7 +136,7 @@ def test_rows_are_halved_until_they_fit_and_the_outcome_is_the_same(
     assert [s.grad_norm for s in got] == pytest.approx([s.grad_norm for s in expected], rel=1e-2)
 
 
-def test_memory_that_runs_out_within_a_layer_leaves_no_trace(
+def test_running_out_of_memory_within_a_layer_has_no_effect(
     new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     def few(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -153,7 +153,7 @@ def test_memory_that_runs_out_within_a_layer_leaves_no_trace(
     assert got == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_single_row_that_does_not_fit_is_a_lack_of_hardware(
+def test_a_single_row_that_does_not_fit_is_a_hardware_error(
     new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     small: Any = SmallMemory(head, rows=0)
@@ -163,7 +163,7 @@ def test_a_single_row_that_does_not_fit_is_a_lack_of_hardware(
     assert error.value.exit_code == ExitCode.HARDWARE
 
 
-def test_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(
+def test_a_training_resumed_from_disk_equals_an_uninterrupted_one(
     demo: JobConfig, new_trainer: NewTrainer, tmp_path: Path
 ) -> None:
     with_dropout = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=0.1))
@@ -183,12 +183,12 @@ def test_training_resumed_from_disk_goes_the_way_of_an_unbroken_one(
     assert [s.learning_rate for s in got] == [s.learning_rate for s in expected]
 
 
-def test_epochs_take_the_rows_in_different_orders(new_trainer: NewTrainer) -> None:
+def test_epochs_take_rows_in_different_orders(new_trainer: NewTrainer) -> None:
     trainer, _ = new_trainer(dataclasses.replace(CONFIG, learning_rate=1e-12))
     assert losses(list(trainer.epoch(1))) != pytest.approx(losses(list(trainer.epoch(2))))
 
 
-def test_a_loss_that_is_no_number_stops_training(new_trainer: NewTrainer) -> None:
+def test_a_nan_loss_stops_training(new_trainer: NewTrainer) -> None:
     trainer, loaded = new_trainer()
     with torch.no_grad():
         next(p for n, p in loaded.model.named_parameters() if "lora_B" in n).fill_(float("nan"))

@@ -28,7 +28,7 @@ def one_by_one(query: Tensor, key: Tensor, value: Tensor, scaling: float | None)
 
 @pytest.mark.parametrize("way", [attention._padded, attention._masked])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_each_segment_attends_to_itself_alone(way: Way, scaling: float | None) -> None:
+def test_each_segment_attends_only_to_itself(way: Way, scaling: float | None) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(sum(LENGTHS), 3, 2, 8, requires_grad=True)
     upstream = torch.randn(sum(LENGTHS), 2, 8)
@@ -42,7 +42,7 @@ def test_each_segment_attends_to_itself_alone(way: Way, scaling: float | None) -
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_a_gradient_of_bfloat16_is_taken_in_float32() -> None:
+def test_gradients_in_bfloat16_are_computed_in_float32() -> None:
     torch.manual_seed(0)
     inputs = torch.randn(sum(LENGTHS), 3, 2, 8).bfloat16().requires_grad_()
     wide = inputs.detach().float().requires_grad_()

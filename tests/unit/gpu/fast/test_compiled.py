@@ -62,7 +62,7 @@ def compilable(loaded: LoadedModel, head: CausalHead) -> tuple[FastModel, Compil
 
 
 @pytest.mark.parametrize("kind", ["llama", "demo"])
-def test_gradients_are_the_layers_own_from_one_compilation(
+def test_one_compilation_serves_all_packs_and_gives_the_layers_own_gradients(
     request: pytest.FixtureRequest,
     new_model: Callable[[], LoadedModel],
     head: CausalHead,
@@ -96,7 +96,7 @@ def losses(way: FastTrainer) -> list[float]:
     return [step.loss for epoch in (1, 2) for step in way.epoch(epoch)]
 
 
-def test_training_goes_the_way_of_the_layers_as_they_are(
+def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     new_model: Callable[[], LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     expected = trainer(new_model(), head, rows, compiles=None)  # which no CPU has
@@ -109,7 +109,7 @@ def test_training_goes_the_way_of_the_layers_as_they_are(
 
 
 @broken_compilers.each
-def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
+def test_layers_stay_uncompiled_if_the_compiler_fails(
     new_model: Callable[[], LoadedModel],
     head: CausalHead,
     rows: list[Encoded],
@@ -125,7 +125,7 @@ def test_a_compiler_that_fails_leaves_the_layers_as_they_are(
     assert losses(got) == expected
 
 
-def test_scoring_is_by_the_layers_own_and_undone_all_is(
+def test_scoring_uses_the_uncompiled_layers_and_undo_restores_them(
     llama: LoadedModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     fast, layers = compilable(llama, head)
@@ -138,7 +138,7 @@ def test_scoring_is_by_the_layers_own_and_undone_all_is(
     assert [type(module) for module in llama.model.modules()] == classes
 
 
-def test_compiling_must_pay_in_time_and_sooner_where_a_cache_is(
+def test_compiling_must_pay_off_and_does_so_sooner_with_a_cache(
     llama: LoadedModel, head: CausalHead
 ) -> None:
     _, layers = compilable(llama, head)
@@ -150,7 +150,7 @@ def test_compiling_must_pay_in_time_and_sooner_where_a_cache_is(
     assert "takes about 8 s and would save 7.8 s" in layers.why_not_worth_it(short)
 
 
-def test_what_a_cache_has_is_known_by_the_layers(
+def test_the_cache_marker_depends_on_the_layers(
     llama: LoadedModel, new_model: Callable[[], LoadedModel], head: CausalHead
 ) -> None:
     _, layers = compilable(llama, head)
@@ -162,7 +162,7 @@ def test_what_a_cache_has_is_known_by_the_layers(
     assert others.why_not_worth_it(medium)
 
 
-def test_where_nothing_can_be_noted_every_training_counts_as_the_first(
+def test_without_a_writable_cache_every_training_counts_as_the_first(
     llama: LoadedModel, head: CausalHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, layers = compilable(llama, head)
@@ -172,12 +172,12 @@ def test_where_nothing_can_be_noted_every_training_counts_as_the_first(
     assert "takes about 20 s" in layers.why_not_worth_it(CACHED_S / SAVED + 1)
 
 
-def test_a_model_with_no_layers_to_repeat_is_refused() -> None:
+def test_a_model_without_repeated_layers_is_refused() -> None:
     with pytest.raises(Unsupported, match="does not repeat"):
         CompiledLayers(torch.nn.Linear(2, 2)).install()
 
 
-def test_layers_computed_together_or_again_or_in_4_bit_are_not_compiled(
+def test_fused_recomputed_and_4_bit_layers_are_not_compiled(
     demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead
 ) -> None:
     for dense, recomputes in ((False, False), (False, True)):

@@ -7,7 +7,7 @@ from nlijob.gpu.fast import dropout
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
-def test_a_mask_drops_its_share_evenly_and_anew_in_each_copy(share: float) -> None:
+def test_a_mask_drops_its_share_evenly_and_differently_in_each_copy(share: float) -> None:
     torch.manual_seed(0)
     mask = dropout.mask(torch.empty(300, 401), share, 3)
     assert mask.shape == (3, 300, 401)
@@ -19,7 +19,7 @@ def test_a_mask_drops_its_share_evenly_and_anew_in_each_copy(share: float) -> No
     assert both == pytest.approx(share**2, abs=error)
 
 
-def test_masks_come_from_the_seed() -> None:
+def test_masks_are_reproducible_from_the_seed() -> None:
     values = torch.empty(7, 9)
     masks = []
     for seed in (1, 1, 2):
@@ -30,14 +30,14 @@ def test_masks_come_from_the_seed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_kept_is_scaled_up(dtype: torch.dtype) -> None:
+def test_kept_values_are_scaled_up(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     out, kept = dropout.dropped(torch.full((50, 50), 3.0, dtype=dtype), 0.25)
     assert out.dtype == dtype
     torch.testing.assert_close(out, kept * 4.0)
 
 
-def test_a_layer_drops_values_and_their_gradients_while_training_only() -> None:
+def test_a_layer_drops_values_and_their_gradients_only_in_training() -> None:
     layer = dropout.HostDropout()
     layer.p = 0.25
     values = torch.full((50, 50), 3.0, requires_grad=True)

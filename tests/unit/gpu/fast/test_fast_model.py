@@ -104,7 +104,7 @@ def trainers(
     return (PlainTrainer(plain, head, schedule), plain), (fast, other)
 
 
-def test_what_all_rows_begin_with_is_computed_once(
+def test_a_shared_prefix_is_computed_once(
     new_model: NewModel, head: CausalHead, alike: list[Encoded]
 ) -> None:
     shape = shape_of(alike)
@@ -115,7 +115,7 @@ def test_what_all_rows_begin_with_is_computed_once(
 
 
 @pytest.mark.parametrize("dense", [True, False])
-def test_logits_of_packed_rows_are_the_plain_ones(
+def test_logits_of_packed_rows_equal_those_of_the_plain_loop(
     new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
 ) -> None:
     loaded = tuned(new_model())
@@ -124,7 +124,7 @@ def test_logits_of_packed_rows_are_the_plain_ones(
     torch.testing.assert_close(fast.score_rows(either[:6]), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_layers_are_computed_together_where_that_serves(
+def test_layers_are_fused_where_that_is_supported(
     demo: JobConfig, new_model: NewModel, head: CausalHead
 ) -> None:
     loaded = new_model()
@@ -135,7 +135,7 @@ def test_layers_are_computed_together_where_that_serves(
     )
 
 
-def test_with_the_adapter_switched_off_the_base_model_is_scored(
+def test_with_the_adapter_disabled_the_base_model_is_scored(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     base = plain_logits(new_model(), head, rows[:4])
@@ -145,7 +145,7 @@ def test_with_the_adapter_switched_off_the_base_model_is_scored(
         torch.testing.assert_close(fast.score_rows(rows[:4]), base, rtol=1e-3, atol=1e-3)
 
 
-def test_closed_it_leaves_the_model_as_it_was(
+def test_close_restores_the_model(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     loaded = tuned(new_model())
@@ -157,7 +157,7 @@ def test_closed_it_leaves_the_model_as_it_was(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_losses_are_the_plain_loops_in_the_dtypes_of_a_cpu(
+def test_losses_equal_the_plain_loops_in_the_dtypes_of_a_cpu(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dtype: str
 ) -> None:
     config = load_config("demo", {"model.compute_dtype": dtype, "lora.dropout": 0.0})
@@ -170,7 +170,7 @@ def test_losses_are_the_plain_loops_in_the_dtypes_of_a_cpu(
 
 
 @pytest.mark.parametrize(("dense", "recomputes"), [(True, False), (False, False), (False, True)])
-def test_gradients_are_those_of_peft(
+def test_gradients_equal_those_of_peft(
     new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool, recomputes: bool
 ) -> None:
     plain, other = tuned(new_model()), tuned(new_model())
@@ -194,7 +194,7 @@ def test_gradients_are_those_of_peft(
 
 
 @pytest.mark.parametrize("dense", [True, False])
-def test_gradients_with_dropout_are_the_differences_of_the_loss(
+def test_gradients_with_dropout_equal_finite_differences_of_the_loss(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
 ) -> None:
     lora = dataclasses.replace(demo.lora, dropout=0.3)
@@ -225,7 +225,7 @@ def test_gradients_with_dropout_are_the_differences_of_the_loss(
 
 
 @pytest.mark.parametrize("micro", [None, 3])
-def test_training_goes_the_way_of_the_plain_loop(
+def test_training_takes_the_steps_of_the_plain_loop(
     new_model: NewModel, head: CausalHead, either: list[Encoded], micro: int | None
 ) -> None:
     config = dataclasses.replace(CONFIG, micro_batch_size=micro)
@@ -242,7 +242,7 @@ def test_training_goes_the_way_of_the_plain_loop(
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_layers_computed_again_train_as_layers_kept(
+def test_recomputed_layers_train_like_others(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dropout: float
 ) -> None:
     lora = dataclasses.replace(demo.lora, dropout=dropout)
@@ -255,7 +255,7 @@ def test_layers_computed_again_train_as_layers_kept(
     assert losses(again) == losses(kept)
 
 
-def test_layers_computed_again_keep_less(
+def test_recomputed_layers_keep_fewer_activations(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     def kept(recomputes: bool) -> int:
@@ -279,7 +279,7 @@ def test_layers_computed_again_keep_less(
     assert kept(True) < kept(False) / 2
 
 
-def test_closed_no_layer_is_computed_again(
+def test_close_stops_gradient_checkpointing(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     loaded = new_model()
@@ -287,7 +287,9 @@ def test_closed_no_layer_is_computed_again(
     assert not any(layer.gradient_checkpointing for layer in repeated_layers(loaded.model))
 
 
-def test_losses_stay_the_plain_loops_over_100_steps(new_model: NewModel, head: CausalHead) -> None:
+def test_losses_follow_the_plain_loops_over_100_steps(
+    new_model: NewModel, head: CausalHead
+) -> None:
     labelled = [
         (i, r) for i, r in enumerate(read_rows(DATA_DIR / "train.jsonl")) if r["label"] >= 0
     ]
@@ -316,7 +318,7 @@ def test_a_saved_adapter_scores_the_same_with_peft_alone(
 
 @pytest.mark.parametrize("resumes", ["plain", "fast"])
 @pytest.mark.parametrize("begins", ["plain", "fast"])
-def test_either_trainer_goes_on_from_the_others_state(
+def test_either_trainer_resumes_from_the_others_state(
     demo: JobConfig,
     new_model: NewModel,
     head: CausalHead,
@@ -344,7 +346,7 @@ def test_either_trainer_goes_on_from_the_others_state(
         assert (a.step, a.learning_rate) == (b.step, b.learning_rate)
 
 
-def test_a_loss_that_is_no_number_stops_training_and_names_its_step(
+def test_a_nan_loss_stops_training_and_names_its_step(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     _, (fast, _model) = trainers(new_model, head, rows)
@@ -367,7 +369,7 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "loss_scaler", lambda loaded: scaler())
 
 
-def test_an_overflow_is_skipped_as_the_plain_loop_skips_it(
+def test_overflows_are_skipped_as_in_the_plain_loop(
     scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     (plain, plain_model), (fast, fast_model) = trainers(new_model, head, rows)
@@ -383,7 +385,7 @@ def test_an_overflow_is_skipped_as_the_plain_loop_skips_it(
 
 
 @pytest.mark.parametrize("resumes", ["plain", "fast"])
-def test_the_loss_scale_goes_on_from_either_trainers_state(
+def test_either_trainer_restores_the_loss_scale_of_the_other(
     scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded], resumes: str
 ) -> None:
     plain, fast = (trainer for trainer, _ in trainers(new_model, head, rows))
@@ -410,7 +412,7 @@ def test_the_classification_head_is_trained_too(
         assert got.loss == pytest.approx(expected.loss, rel=1e-3)
 
 
-def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
+def test_dequantised_weights_equal_those_that_the_4_bit_layer_uses(
     new_model: NewModel, head: CausalHead
 ) -> None:
     loaded = new_model()
@@ -426,7 +428,7 @@ def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
             assert torch.equal(got, values)
 
 
-def test_an_architecture_with_fewer_keys_than_queries_is_served(
+def test_an_architecture_with_fewer_keys_than_queries_is_supported(
     new_llama: NewModel, head: CausalHead, either: list[Encoded]
 ) -> None:
     (plain, _), (fast, _) = trainers(new_llama, head, either)
@@ -435,7 +437,7 @@ def test_an_architecture_with_fewer_keys_than_queries_is_served(
         assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-3)
 
 
-def test_what_it_does_not_serve_is_refused(
+def test_unsupported_models_are_refused(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     loaded = new_model()

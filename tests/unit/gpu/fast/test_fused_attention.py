@@ -23,7 +23,7 @@ def test_phi_2s_rows_of_128_tokens_fit_into_the_shared_memory_of_any_gpu() -> No
     assert max(forward, back) <= attention.MAX_SHARED_BYTES
 
 
-def test_wider_heads_take_shorter_rows() -> None:
+def test_wider_heads_allow_only_shorter_rows() -> None:
     needed = [
         attention._shared_bytes(wide, attention._shared_values_back(wide))
         for wide in (pack(128, 16, 80), pack(128, 16, 128))

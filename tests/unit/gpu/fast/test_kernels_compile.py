@@ -34,7 +34,7 @@ def names_in(cubin: bytes, names: list[str]) -> bool:
 
 
 @capabilities
-def test_elementwise_kernels_compile_but_for_bfloat16_on_gpus_without_it(
+def test_elementwise_kernels_compile_except_bfloat16_on_gpus_without_it(
     capability: Capability,
 ) -> None:
     for dtype in DTYPES:
@@ -47,7 +47,9 @@ def test_elementwise_kernels_compile_but_for_bfloat16_on_gpus_without_it(
 
 
 @capabilities
-def test_attention_compiles_in_16_bits_on_gpus_that_it_is_used_on(capability: Capability) -> None:
+def test_attention_compiles_for_16_bit_types_on_the_gpus_that_use_it(
+    capability: Capability,
+) -> None:
     names = list(fused_attention.SOURCE.parameters)
     if capability < fused_attention.MIN_CAPABILITY:
         with pytest.raises(Unsupported, match=r"requires \.target sm_80 or higher"):
@@ -57,6 +59,6 @@ def test_attention_compiles_in_16_bits_on_gpus_that_it_is_used_on(capability: Ca
         assert names_in(attention(capability, dtype, sizes), names)
 
 
-def test_a_source_that_does_not_compile_is_refused_with_the_compilers_words() -> None:
+def test_a_source_that_does_not_compile_is_refused_with_the_compilers_message() -> None:
     with pytest.raises(Unsupported, match='identifier "HEAD" is undefined'):
         fused_attention.SOURCE.cubin((9, 0), torch.bfloat16)

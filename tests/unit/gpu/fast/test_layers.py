@@ -19,18 +19,18 @@ def adapted(x: Tensor, a: Tensor, b: Tensor, dropout: float = 0.0) -> Any:
     return AdaptedLinear.apply(x, a, b, WEIGHT, None, BIAS, dropout)  # type: ignore[no-untyped-call]
 
 
-def test_the_output_is_the_layers_plus_the_adapters() -> None:
+def test_the_output_is_that_of_the_layer_plus_that_of_the_adapter() -> None:
     expected = X @ WEIGHT.t() + BIAS + X @ A.t() @ B.t()
     torch.testing.assert_close(adapted(X, A, B), expected)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_gradients_are_the_differences(dropout: float) -> None:
+def test_gradients_equal_finite_differences(dropout: float) -> None:
     inputs = [tensor.clone().requires_grad_() for tensor in (X, A, B)]
     assert torch.autograd.gradcheck(lambda x, a, b: adapted(x, a, b, dropout), inputs)
 
 
-def test_dropout_takes_the_share_asked_for_from_the_adapters_input_alone() -> None:
+def test_dropout_drops_its_share_of_the_adapters_input_only() -> None:
     x = torch.ones(4000, 5, dtype=torch.float64)
     adapter = adapted(x, A, B, 0.4) - (x @ WEIGHT.t() + BIAS)
     assert len(adapter.unique(dim=0)) > 10

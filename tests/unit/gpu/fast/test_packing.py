@@ -9,7 +9,7 @@ ROWS = [[11, 12, 13], [21, 22], [31, 32, 33, 34]]
 SHAPE = PackShape(tokens=16, rows=4, longest=4)
 
 
-def test_rows_lie_end_to_end_each_with_positions_from_zero() -> None:
+def test_rows_are_laid_end_to_end_with_positions_from_zero() -> None:
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
     assert packed.ids.tolist()[:9] == [11, 12, 13, 21, 22, 31, 32, 33, 34]
     assert packed.positions.tolist()[:9] == [0, 1, 2, 0, 1, 0, 1, 2, 3]
@@ -18,12 +18,12 @@ def test_rows_lie_end_to_end_each_with_positions_from_zero() -> None:
     assert packed.batch_rows.tolist() == [3]
 
 
-def test_filling_is_cut_into_segments_no_longer_than_the_longest_row() -> None:
+def test_filling_is_split_into_segments_no_longer_than_the_longest_row() -> None:
     bounds = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE).bounds.tolist()
     assert bounds == [0, 3, 5, 9, 13, 16, 16, 16, 16]
 
 
-def test_filling_lies_behind_the_last_row_as_far_as_that_may_reach() -> None:
+def test_filling_extends_the_last_row_up_to_the_longest_length() -> None:
     shape = PackShape(tokens=16, rows=3, longest=8)
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], shape, 3)), shape)
     assert packed.bounds.tolist() == [0, 3, 5, 13, 16, 16]
@@ -31,17 +31,17 @@ def test_filling_lies_behind_the_last_row_as_far_as_that_may_reach() -> None:
     assert packed.positions.tolist() == [0, 1, 2, 0, 1, *range(8), 0, 1, 2]
 
 
-def test_missing_rows_count_for_nothing() -> None:
+def test_missing_rows_have_no_effect() -> None:
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
     assert packed.is_row.tolist() == [1, 1, 1, 0]
 
 
-def test_a_pack_is_as_large_as_its_shape_whatever_is_in_it() -> None:
+def test_the_size_of_a_pack_depends_only_on_its_shape() -> None:
     sizes = {len(pack(rows, [0] * len(rows), SHAPE, 1)) for rows in (ROWS, ROWS[:1], [[1] * 4] * 4)}
     assert sizes == {sum(SHAPE.sizes)}
 
 
-def test_what_rows_begin_with_lies_in_the_first_alone() -> None:
+def test_only_the_first_row_contains_the_shared_prefix() -> None:
     rows = [[1, 2, 11, 12, 13], [1, 2, 21], [1, 2, 31, 32]]
     shape = PackShape(tokens=16, rows=4, longest=6, prefix=2)
     packed = view(torch.tensor(pack(rows, [5, 6, 7], shape, 3)), shape)
@@ -52,7 +52,7 @@ def test_what_rows_begin_with_lies_in_the_first_alone() -> None:
     assert len(packed.bounds) == shape.segments + 1
 
 
-def test_filling_behind_a_row_alone_goes_as_far_as_it_may_reach() -> None:
+def test_filling_extends_a_single_row_up_to_the_longest_length() -> None:
     shape = PackShape(tokens=16, rows=2, longest=12, prefix=2)
     packed = view(torch.tensor(pack([[1, 2, 3]], [5], shape, 1)), shape)
     assert packed.bounds.tolist() == [0, 12, 16, 16, 16]
@@ -60,12 +60,12 @@ def test_filling_behind_a_row_alone_goes_as_far_as_it_may_reach() -> None:
 
 
 @pytest.mark.parametrize("rows", [[[1, 2, 3], [1, 4, 3]], [[1, 2], [1, 2, 3]]])
-def test_rows_that_do_not_go_on_behind_the_prefix_are_refused(rows: list[list[int]]) -> None:
+def test_rows_that_do_not_continue_after_the_prefix_are_refused(rows: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="a shared prefix of 2 tokens"):
         pack(rows, [0, 0], PackShape(tokens=16, rows=2, longest=4, prefix=2), 2)
 
 
-def test_a_prefix_is_shared_where_it_saves_enough() -> None:
+def test_a_prefix_is_shared_if_it_saves_enough() -> None:
     rows = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 7, 8, 9]]
     assert shared_prefix(rows, together=3) == 3
     assert shared_prefix(rows, together=1) == 0
@@ -80,18 +80,18 @@ def test_rows_that_do_not_fit_are_refused(rows: list[list[int]]) -> None:
         pack(rows, [0] * len(rows), SHAPE, 1)
 
 
-def test_every_batch_finds_a_pack_that_holds_it() -> None:
+def test_every_batch_fits_into_some_pack() -> None:
     counts = token_counts([352, 460, 461, 57])
     assert max(counts) == 464
     assert all(count % 16 == 0 for count in counts)
 
 
-def test_a_size_is_captured_where_its_use_repays_it() -> None:
+def test_a_size_is_captured_if_its_use_repays_it() -> None:
     assert token_counts([64] + [480] * 100, graph_cost_tokens=1000) == (480,)
     assert token_counts([64] * 10 + [480] * 100, graph_cost_tokens=1000) == (64, 480)
 
 
-def test_a_larger_pack_is_taken_where_it_takes_less_time() -> None:
+def test_a_larger_pack_is_used_if_it_takes_less_time() -> None:
     slow = {304: 9.9, 320: 10.7}
 
     def cost(tokens: int) -> float:
@@ -102,5 +102,5 @@ def test_a_larger_pack_is_taken_where_it_takes_less_time() -> None:
     assert token_counts([310], 0) == (320,)
 
 
-def test_a_difference_that_may_be_chance_takes_no_larger_pack() -> None:
+def test_a_difference_within_the_noise_chooses_no_larger_pack() -> None:
     assert token_counts([300], 0, {304: 1.01, 320: 1.0, 336: 1.1, 352: 1.2, 368: 1.3}.get) == (304,)  # type: ignore[arg-type]

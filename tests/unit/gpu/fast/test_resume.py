@@ -108,7 +108,7 @@ def check_resumed(
         ((FUSED, 2), (PLAIN, 8)),
     ],
 )
-def test_training_resumes_with_other_rows_at_once_and_in_other_modes(
+def test_training_resumes_with_another_micro_batch_and_in_another_mode(
     new_trainer: NewTrainer,
     stop_after_an_epoch: Interrupt,
     tmp_path: Path,
@@ -121,7 +121,7 @@ def test_training_resumes_with_other_rows_at_once_and_in_other_modes(
     assert getattr(second[0], "token_counts", None) == fresh
 
 
-def test_training_resumes_where_packs_share_another_prefix(
+def test_training_resumes_with_another_shared_prefix(
     demo: JobConfig,
     new_trainer: NewTrainer,
     stop_after_an_epoch: Interrupt,
@@ -138,7 +138,7 @@ def test_training_resumes_where_packs_share_another_prefix(
 
 
 @pytest.mark.parametrize("resumes_on", ["GPU A", "GPU B"])
-def test_pack_sizes_are_kept_on_the_same_kind_of_gpu_and_chosen_anew_on_another(
+def test_pack_sizes_are_kept_on_the_same_kind_of_gpu_only(
     new_trainer: NewTrainer,
     stop_after_an_epoch: Interrupt,
     tmp_path: Path,
@@ -157,7 +157,7 @@ def test_pack_sizes_are_kept_on_the_same_kind_of_gpu_and_chosen_anew_on_another(
     assert (max(second[0].steps._packs) == as_measured_there[0]) == kept
 
 
-def test_pack_sizes_of_a_state_that_does_not_say_what_they_were_chosen_for_are_not_used(
+def test_pack_sizes_are_ignored_if_the_state_does_not_say_what_they_were_chosen_for(
     new_trainer: NewTrainer, stop_after_an_epoch: Interrupt, tmp_path: Path
 ) -> None:
     first, second = new_trainer(at_once=2), new_trainer()
@@ -173,7 +173,7 @@ def test_pack_sizes_of_a_state_that_does_not_say_what_they_were_chosen_for_are_n
         (RECOMPUTED, RuntimeError("not permitted")),
     ],
 )
-def test_where_saved_pack_sizes_cannot_be_captured_training_goes_on_with_its_own(
+def test_training_resumes_with_new_pack_sizes_if_the_saved_ones_cannot_be_captured(
     new_trainer: NewTrainer,
     stop_after_an_epoch: Interrupt,
     tmp_path: Path,
@@ -210,7 +210,7 @@ class TestCompiledLayers:
         torch._dynamo.reset()
 
     @pytest.mark.parametrize("begins_compiled", [True, False])
-    def test_training_resumes_with_the_layers_that_it_began_with(
+    def test_training_resumes_with_compiled_layers_only_if_it_began_with_them(
         self,
         demo: JobConfig,
         new_trainer: NewTrainer,
@@ -224,7 +224,7 @@ class TestCompiledLayers:
         assert second[0].steps.is_compiled == begins_compiled
 
     @broken_compilers.each
-    def test_training_resumes_where_layers_can_no_longer_be_compiled(
+    def test_training_resumes_if_layers_can_no_longer_be_compiled(
         self,
         demo: JobConfig,
         new_trainer: NewTrainer,
@@ -243,7 +243,7 @@ class TestCompiledLayers:
         assert not second[0].steps.is_compiled
         assert why in second[0].steps.why_not_compiled
 
-    def test_compiled_layers_stay_where_others_cannot_be_captured(
+    def test_compiled_layers_stay_if_others_cannot_be_captured(
         self,
         demo: JobConfig,
         new_trainer: NewTrainer,

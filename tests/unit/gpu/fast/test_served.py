@@ -56,7 +56,7 @@ class Foreign(PhiStack):
         return []
 
 
-def test_the_first_candidate_that_serves_the_model_is_used(
+def test_the_first_candidate_that_fits_the_model_is_used(
     fusible: JobConfig,
     new_model: NewModel,
     head: CausalHead,
@@ -72,7 +72,7 @@ def test_the_first_candidate_that_serves_the_model_is_used(
     assert fast.cost(2) == 14.0
 
 
-def test_a_candidate_that_cannot_serve_its_kind_of_model_is_refused_with_its_reason(
+def test_a_candidate_that_cannot_be_used_is_refused_with_its_reason(
     fusible: JobConfig,
     new_model: NewModel,
     head: CausalHead,
