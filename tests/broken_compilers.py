@@ -1,4 +1,4 @@
-"""Compilers for torch that fail, each with what is then said of it."""
+"""Failing backends for torch.compile, each with the reason that is then given."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nlijob.gpu.fast import compiled
 
 
 def stronger(module: Any, _: Any) -> Callable[..., Any]:
-    """Its layers give half as much again."""
+    """A backend whose layers return 1.5 times the right values."""
     return lambda *inputs: tuple(part * 1.5 for part in module(*inputs))
 
 
 def missing(module: Any, _: Any) -> Callable[..., Any]:
-    """It is not there."""
+    """A backend that is not installed."""
     raise FileNotFoundError("no C compiler")
 
 
@@ -26,6 +26,6 @@ each = pytest.mark.parametrize(
 
 
 def use(backend: Any, patch: pytest.MonkeyPatch) -> None:
-    """Have layers compiled by this one."""
+    """Compile layers with this backend."""
     patch.setattr(compiled, "BACKEND", backend)
     patch.setattr(compiled, "OPTIONS", None)

@@ -34,11 +34,11 @@ def labelled() -> list[Example]:
 
 @pytest.fixture(scope="module")
 def rows(head: Head, examples: list[Example]) -> list[Encoded]:
-    """A module's examples as its head reads them."""
+    """A module's examples, encoded by its head."""
     return head.encode("train", examples)
 
 
 @pytest.fixture(scope="session")
 def new_model(tokenizer: Any) -> Callable[[JobConfig], LoadedModel]:
-    """Load the demo's model afresh, as a job says."""
+    """Load a fresh demo model as a configuration says."""
     return lambda job: load(job, MODEL_DIR, tokenizer, torch.device("cuda", 0))

@@ -1,4 +1,4 @@
-"""Layers compiled by torch's compiler, against the same layers in graphs as they are."""
+"""Layers compiled with torch.compile, compared with the uncompiled layers in CUDA graphs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TASK = "A text is given and a claim is made. Say whether the text shows the clai
 
 
 def config(**changes: Any) -> JobConfig:
-    """The demo's recipe, which has adapters on all layers, so that none are computed together."""
+    """The demo's recipe, which has adapters on all layers, so that none are fused."""
     options = {key.replace("__", "."): value for key, value in changes.items()}
     given = {"model.device": "cuda", "model.residual_dropout": 0.0, "train.speed": "graph"}
     job = load_config("demo", {**given, "train.epochs": 4, **options})
@@ -58,7 +58,7 @@ def new_engine(
     rows: list[Encoded],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[NewEngine]:
-    """An engine on a fresh model, whose training compiles layers or not, or where that pays."""
+    """Make an engine for a fresh model; training compiles layers, or not, or if that pays off."""
 
     def new(job: JobConfig, compiles: bool | None) -> Engine:
         chosen = functools.partial(FastTrainer, compiles=compiles)

@@ -83,7 +83,7 @@ def test_micro_batches_do_not_change_the_first_loss(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def only_free(size: int) -> Iterator[None]:
-    """Leave so many bytes of the GPU's memory to others."""
+    """Leave this many bytes of the GPU's memory free."""
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(free - size, dtype=torch.uint8, device="cuda")
     try:

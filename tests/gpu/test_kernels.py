@@ -1,4 +1,4 @@
-"""The CUDA kernels against torch's own operations on a CPU, for each element type."""
+"""The CUDA kernels compared with torch's operations on a CPU, for each element type."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
 
 
 def compare(dtype: torch.dtype, work: Callable[..., None], *given: Any) -> None:
-    """All tensors after the work, the kernel's and those that torch makes in float32."""
+    """Run `work` on a GPU and in float32 on a CPU, and compare all tensors afterwards."""
     moved = [_on(value, GPU, dtype) for value in given]
     wide = [_on(value, CPU, torch.float32) for value in given]
     before = [value.clone() for value in wide if isinstance(value, Tensor)]
@@ -47,7 +47,7 @@ def compare(dtype: torch.dtype, work: Callable[..., None], *given: Any) -> None:
 
 
 def _on(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A copy there, with the same strides; what is in float64 stays in float32."""
+    """A copy on a device with the same strides; float64 becomes float32, whatever the dtype."""
     if not isinstance(value, Tensor):
         return value
     kept = {torch.uint8: torch.uint8, torch.float64: torch.float32}
@@ -58,7 +58,7 @@ def _on(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 @pytest.fixture
 def values(dtype: torch.dtype) -> Callable[..., Tensor]:
-    """Random values that the element type can hold; a matrix is part of a wider one."""
+    """Make random values of the element type; a matrix is a view of a wider one."""
 
     def new(*shape: int) -> Tensor:
         more = shape if len(shape) != 2 else (shape[0], shape[1] + 16)

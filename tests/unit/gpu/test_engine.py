@@ -38,7 +38,7 @@ def asks_for(speed: str, **train: object) -> JobConfig:
 
 
 def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
-    """A capture that fails so often."""
+    """A capture that fails this many times."""
     left = iter(range(times))
 
     def capture(self: Graphs, work: Callable[[], None]) -> Callable[[], None]:
@@ -76,7 +76,7 @@ def test_without_memory_to_capture_a_leaner_mode_gives_the_same_losses(
     assert isinstance(trainer, FastTrainer)
     plan = engine.plan()
     why = "CUDA out of memory. Tried to allocate 2 GiB"
-    assert plan.refused == tuple(f"{way}: {why}" for way in refused)
+    assert plan.refused == tuple(f"{mode}: {why}" for mode in refused)
     assert (plan.base_weights, plan.activations) == (weights, activations)
     assert (plan.way, plan.micro_batch_size) == ("packed", at_once)
     plain = Engine(new_model(), head, asks_for("plain"), rows).trainer()
@@ -106,7 +106,7 @@ def test_only_a_lack_of_memory_leads_to_a_smaller_micro_batch(
     monkeypatch.setattr(Graphs, "capture", failing(9, RuntimeError("not permitted")))
     engine = Engine(new_model(), head, asks_for("auto"), rows)
     assert isinstance(engine.trainer(), PlainTrainer)
-    refused = [f"{way}: not permitted" for way in (DENSE, FOUR_BIT, lean(8))]
+    refused = [f"{mode}: not permitted" for mode in (DENSE, FOUR_BIT, lean(8))]
     assert engine.plan().refused == tuple(refused)
 
 
@@ -163,7 +163,7 @@ def test_a_cpu_uses_packed_rows(new_model: NewModel, head: CausalHead, rows: lis
 
 
 def noisy(share: float) -> Callable[[FastModel, Sequence[Encoded]], torch.Tensor]:
-    """Scoring that is off by a share."""
+    """Scoring with a relative error of `share`."""
     exact = FastModel.score_rows
     return lambda model, some: exact(model, some) * (1 + share)
 
@@ -185,7 +185,7 @@ def test_a_difference_that_the_plain_loop_has_by_itself_is_rounding(
     exact = head.logits
 
     def rounded(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Off by 8 % where a row is by itself; what the fast way computes is not asked this."""
+        """Plain logits, off by 8 % if a row is alone; the fast model does not call it."""
         assert not any(isinstance(module, FastDense | LoRALinear) for module in model.modules())
         return exact(model, batch) * (1.08 if len(batch.labels) == 1 else 1.0)
 

@@ -81,7 +81,7 @@ def test_gradient_checkpointing_is_refused_if_the_model_does_not_support_it() ->
 
 
 class SmallMemory:
-    """A head whose logits do not fit for more than some rows, nor for any the first few times."""
+    """A head that runs out of memory for more than `rows` rows, and for any the first few times."""
 
     def __init__(self, head: CausalHead, rows: int = 8, times: int = 0) -> None:
         self._head, self._rows, self._left = head, rows, times
@@ -90,7 +90,7 @@ class SmallMemory:
         return getattr(self._head, name)
 
     def logits(self, model: Any, batch: Any) -> torch.Tensor:
-        logits = self._head.logits(model, batch)  # dropout is drawn by now
+        logits = self._head.logits(model, batch)  # dropout has drawn by now
         self._left -= 1
         if len(batch.labels) > self._rows or self._left >= 0:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
@@ -114,7 +114,7 @@ def test_a_step_that_runs_out_of_memory_is_repeated(
         "plain loop, micro-batch of 8: CUDA out of memory. Tried to allocate 1 GiB"
     ]
     assert (budget.recomputes, budget.rows) == (True, 8)
-    assert got == pytest.approx(expected, rel=1e-4)  # the same dropout too
+    assert got == pytest.approx(expected, rel=1e-4)  # with the same dropout
 
 
 @pytest.mark.parametrize(("fits", "rows_at_once"), [(5, 4), (1, 1)])
@@ -204,7 +204,7 @@ def test_the_learning_rate_warms_up_and_then_follows_its_schedule(
     rows: list[Encoded], schedule: Any, middle: float, last: float
 ) -> None:
     config = dataclasses.replace(CONFIG, schedule=schedule, warmup_ratio=0.2)
-    steps = TrainingSchedule(config, rows)  # 9 steps, 2 of them warming up
+    steps = TrainingSchedule(config, rows)  # 9 steps, of which 2 warm up
     shares = [steps.rate_share(step) for step in range(9)]
     assert shares[:3] == [0.5, 1.0, 1.0]
     assert shares[5] == pytest.approx(middle, abs=0.05)

@@ -1,4 +1,4 @@
-"""Attention within a pack, without flash attention: each segment alone, two ways."""
+"""Attention within a pack without flash attention, in both implementations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_each_segment_attends_only_to_itself(way: Way, scaling: float | None) ->
     inputs = torch.randn(sum(LENGTHS), 3, 2, 8, requires_grad=True)
     upstream = torch.randn(sum(LENGTHS), 2, 8)
     ends = torch.tensor(LENGTHS).cumsum(0).tolist()
-    bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two are empty
+    bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two empty segments
     query, key, value = inputs.unbind(1)
     expected = one_by_one(query, key, value, scaling)
     got = way(query, key, value, bounds, scaling, 0)
@@ -65,7 +65,7 @@ PREFIX = 4
 
 
 def behind_the_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Each row whole, with the prefix before it, which the first gives back, too."""
+    """Attention of each row by itself, prefix included; only the first row returns the prefix."""
     parts: list[Tensor] = []
     begin = PREFIX
     for length in LENGTHS:
@@ -80,7 +80,7 @@ def behind_the_prefix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def spread(
     query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, scaling: float | None, tokens: int
 ) -> Tensor:
-    """As flash attention does it: a row's last query is at its last key."""
+    """Attention as flash attention aligns it: a row's last query is at its last key."""
     prefix = make_prefix(tokens, bounds, len(query))
     key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds
     parts = []
@@ -99,7 +99,7 @@ def test_each_segment_attends_to_the_prefix_and_itself(way: Way) -> None:
     inputs = torch.randn(PREFIX + sum(LENGTHS), 3, 2, 8, requires_grad=True)
     upstream = torch.randn(len(inputs), 2, 8)
     ends = [PREFIX + end for end in itertools.accumulate(LENGTHS)]
-    bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two are empty
+    bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two empty segments
     query, key, value = inputs.unbind(1)
     expected = behind_the_prefix(query, key, value)
     got = way(query, key, value, bounds, None, PREFIX)

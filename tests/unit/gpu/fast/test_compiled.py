@@ -1,4 +1,4 @@
-"""Layers that torch's compiler has traced, gradient and all; its kernels are tried on a GPU."""
+"""Layers traced by torch.compile, with their gradients; compiled kernels are tested on a GPU."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests import broken_compilers
 
 @pytest.fixture(autouse=True)
 def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Traced for its gradient and run as it is; a CPU's own attention looks at values, which no
-    trace can follow."""
+    """Trace layers and gradients without compiling kernels. Attention for CPUs depends on values,
+    which cannot be traced, so the other implementation is used."""
     broken_compilers.use("aot_eager", monkeypatch)
     monkeypatch.setattr(attention, "_padded", attention._masked)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
@@ -71,7 +71,7 @@ def test_one_compilation_serves_all_packs_and_gives_the_layers_own_gradients(
 ) -> None:
     loaded = request.getfixturevalue("llama") if kind == "llama" else new_model()
     fast, layers = compilable(loaded, head)
-    # all rows have one longest, as in a training
+    # the longest row is the same in all packs, as in a training
     longest = max(rows, key=lambda row: row.length)
     some = [[longest, *rows[:count]] for count in (5, 9, 7)]
     expected = [loss_and_gradient(loaded, fast, part) for part in some]
@@ -99,7 +99,7 @@ def losses(way: FastTrainer) -> list[float]:
 def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     new_model: Callable[[], LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
-    expected = trainer(new_model(), head, rows, compiles=None)  # which no CPU has
+    expected = trainer(new_model(), head, rows, compiles=None)  # on a CPU, not compiled
     got = trainer(new_model(), head, rows, compiles=True)
     assert not expected.steps.is_compiled
     assert (got.steps.is_compiled, got.steps.why_not_compiled) == (True, "")
@@ -155,7 +155,7 @@ def test_the_cache_marker_depends_on_the_layers(
 ) -> None:
     _, layers = compilable(llama, head)
     layers.mark_cached()
-    layers.install()  # which gives layers another class for now
+    layers.install()  # replaces the layers' classes
     medium = CACHED_S / SAVED + 1
     assert layers.why_not_worth_it(medium) == ""
     _, others = compilable(new_model(), head)

@@ -1,4 +1,4 @@
-"""The fast way against the plain one, on a CPU in float32: only the order of sums differs."""
+"""The fast model compared with the plain loop on a CPU, in float32 unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ CONFIG = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, schedule="cosin
 
 NewModel = Callable[..., LoadedModel]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "dense")
-"""Where adapters lie on these alone, the layers of a Phi model are computed together."""
+"""With adapters on exactly these layers, a Phi model's layers are fused."""
 
 
-@pytest.fixture(params=["layer by layer", "layers together"])
+@pytest.fixture(params=["library layers", "fused layers"])
 def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureRequest) -> NewModel:
-    together = request.param == "layers together"
+    together = request.param == "fused layers"
 
     def new(config: JobConfig = demo) -> LoadedModel:
         chosen = config.lora.target_modules != demo.lora.target_modules
@@ -55,7 +55,7 @@ def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureReque
 
 @pytest.fixture(scope="module")
 def alike(demo: JobConfig, tokenizer: Any, rows: list[Encoded]) -> list[Encoded]:
-    """Rows that begin with the same tokens, which a pack then holds once."""
+    """Rows with a shared prefix, which a pack holds once."""
     task = "A text is given and a claim is made. Say whether the text shows the claim to be true."
     prompt = dataclasses.replace(demo.prompt, template=f"{task}{demo.prompt.template}")
     examples = [row.example for row in rows]
@@ -64,13 +64,13 @@ def alike(demo: JobConfig, tokenizer: Any, rows: list[Encoded]) -> list[Encoded]
 
 @pytest.fixture(params=["rows", "alike"])
 def either(request: pytest.FixtureRequest) -> list[Encoded]:
-    """Rows with nothing in common that counts, and rows with a shared prefix."""
+    """Rows without a shared prefix, and rows with one."""
     chosen: list[Encoded] = request.getfixturevalue(request.param)
     return chosen
 
 
 def tuned(loaded: LoadedModel) -> LoadedModel:
-    """With an adapter that does something."""
+    """The model with an adapter that changes its output."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in loaded.model.named_parameters():
@@ -177,7 +177,7 @@ def test_gradients_equal_those_of_peft(
     batch = head.collate(either[:5], CPU)
     functional.cross_entropy(head.logits(plain.model, batch), head.targets(batch)).backward()  # type: ignore[no-untyped-call]
     fast = FastModel(other, head, dense, recomputes)
-    other.model.train(recomputes)  # what is not trained is not computed again
+    other.model.train(recomputes)  # activations are recomputed in training mode only
     shape = shape_of(either[:5])
     packed = view(fast.to_device(either[:5], shape, 5), shape)
     fast.adapter.add_gradient(
@@ -206,7 +206,7 @@ def test_gradients_with_dropout_equal_finite_differences_of_the_loss(
     adapter = fast.adapter
 
     def loss() -> torch.Tensor:
-        torch.manual_seed(3)  # the same values are dropped every time
+        torch.manual_seed(3)  # drop the same values every time
         adapter.refresh()
         return functional.cross_entropy(fast.logits(packed, shape), packed.targets.long())
 
@@ -259,7 +259,7 @@ def test_recomputed_layers_keep_fewer_activations(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     def kept(recomputes: bool) -> int:
-        """Bytes that the backward pass of some rows holds on to."""
+        """Bytes that are kept for the backward pass."""
         loaded = tuned(new_model())
         fast = FastModel(loaded, head, False, recomputes)
         loaded.model.train()
@@ -361,7 +361,7 @@ def test_a_nan_loss_stops_training_and_names_its_step(
 
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loss scaling as in float16, which no CPU trains in; it overflows at its first scale."""
+    """Loss scaling as in float16, which CPUs do not train in; the first scale overflows."""
     scaler = functools.partial(
         torch.amp.GradScaler, "cpu", init_scale=2.0**127, backoff_factor=2.0**-10, growth_interval=3
     )

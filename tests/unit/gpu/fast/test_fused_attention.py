@@ -1,4 +1,4 @@
-"""What attention's own kernels are asked to take."""
+"""Shared memory and threads of the attention kernels."""
 
 from __future__ import annotations
 
@@ -37,6 +37,5 @@ def test_a_block_has_a_warp_for_each_tile_of_the_longest_rows_own_queries() -> N
     ]
     assert warps == [4, 4, 5, 6]
     behind = dataclasses.replace(pack(80, 16, 90), shared=28)
-    assert (
-        attention._threads(behind) // attention.WARP == 5
-    )  # of six tiles the first is another row's
+    # the first of six tiles belongs to another row
+    assert attention._threads(behind) // attention.WARP == 5

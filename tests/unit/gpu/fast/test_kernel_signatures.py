@@ -1,4 +1,4 @@
-"""What kernels take is read from their source, and launches are checked against it."""
+"""Kernel parameters are read from the source, and launches are checked against them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ extern "C" __global__ void __launch_bounds__(1024)
 
 
 class OnGpu(Tensor):
-    """A tensor that says it lies on a GPU, so that kernels are launched for it."""
+    """A CPU tensor that claims to be on a GPU, so that kernels are launched for it."""
 
     is_cuda = True
 
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The kernels that are launched; arguments are checked, and nothing is run."""
+    """Names of launched kernels. Arguments are checked, but nothing runs."""
     names: list[str] = []
 
     def launch(self: Source, name: str, blocks: Any, threads: int, *given: Any, **_: Any) -> None:

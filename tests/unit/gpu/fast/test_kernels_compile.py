@@ -1,4 +1,4 @@
-"""All kernels compile for every element type and GPU that they serve; this needs no GPU."""
+"""All kernels compile for every element type and GPU that they support; this needs no GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except RuntimeError as error:
 CAPABILITIES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)]
 PHI_2 = {"HEAD": 80, "HALF": 16, "RANK": 32}
 NO_ADAPTER = {"HEAD": 16, "HALF": 8, "RANK": 0}
-"""Small, and compiled in half the time."""
+"""A small variant, which compiles in half the time."""
 ELF = b"\x7fELF"
 
 capabilities = pytest.mark.parametrize("capability", CAPABILITIES, ids=str)

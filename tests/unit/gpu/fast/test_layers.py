@@ -1,4 +1,4 @@
-"""The one autograd function of the fast way, checked against numbers rather than other code."""
+"""`AdaptedLinear` compared with formulas and finite differences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHT, BIAS = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, dtype=torc
 
 
 def adapted(x: Tensor, a: Tensor, b: Tensor, dropout: float = 0.0) -> Any:
-    torch.manual_seed(7)  # the same values are dropped every time
+    torch.manual_seed(7)  # drop the same values every time
     return AdaptedLinear.apply(x, a, b, WEIGHT, None, BIAS, dropout)  # type: ignore[no-untyped-call]
 
 

@@ -69,7 +69,9 @@ def test_a_prefix_is_shared_if_it_saves_enough() -> None:
     rows = [[1, 2, 3, 4, 5], [1, 2, 3, 6], [1, 2, 3, 7, 8, 9]]
     assert shared_prefix(rows, together=3) == 3
     assert shared_prefix(rows, together=1) == 0
-    assert shared_prefix([*rows, [1, 2]], together=3) == 1  # that row goes on, too
+    assert (
+        shared_prefix([*rows, [1, 2]], together=3) == 1
+    )  # so that this row continues after the prefix too
     assert shared_prefix([*rows, [4, 2, 3]], together=3) == 0
     assert shared_prefix([[1, *range(10, 30)], [1, *range(40, 60)]], together=2) == 0
 

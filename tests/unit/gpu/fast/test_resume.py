@@ -1,4 +1,4 @@
-"""A training that is interrupted and resumes in another execution mode, or on another device."""
+"""A training that is interrupted, and resumes in another execution mode or on another device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Interrupt = Callable[[Trainer, LoadedModel], dict[str, Any]]
 def new_trainer(
     demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> NewTrainer:
-    """Make a trainer on a fresh model whose layers a fused stack serves."""
+    """Make a trainer for a fresh model whose layers can be fused."""
     lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "k_proj", "v_proj", "dense"))
     fusible = dataclasses.replace(demo, lora=lora)
 
@@ -59,7 +59,7 @@ def new_trainer(
 
 @pytest.fixture
 def stop_after_an_epoch(demo: JobConfig, tmp_path: Path) -> Interrupt:
-    """Train one epoch and write the checkpoint; returns the state as it is read again."""
+    """Train one epoch and write a checkpoint; returns the state read from it."""
 
     def stop(first: Trainer, loaded: LoadedModel) -> dict[str, Any]:
         list(first.epoch(1))
@@ -81,17 +81,17 @@ def check_resumed(
     state: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Resume with the second trainer and compare its epoch with the first's, uninterrupted."""
+    """Resume with `second`, and compare its second epoch with that of `first`, uninterrupted."""
     checkpoints.load_adapter(second[1].model, folder)
     start = weights(second[1]).clone()
     second[0].restore(state)
     expected, got = (list(trainer.epoch(2)) for trainer, _ in (first, second))
     assert [s.step for s in got] == [s.step for s in expected] == [4, 5, 6]
-    # float32 sums in another order: some 1e-6 of a loss, grown by six optimizer steps
+    # float32 sums in another order differ by about 1e-6, which six optimizer steps increase
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-4)
-    # AdamW moves a weight whose gradient is near zero by up to the learning rate, whichever sign
-    # rounding gives it: a few of them, which a norm over all weights hardly sees. Lost moments
-    # or a wrong step would change it by its own size.
+    # AdamW moves weights with a gradient near zero by up to the learning rate, in a direction that
+    # rounding decides. They are few, so the norm over all weights changes little; lost moments or
+    # a wrong step would change it by as much as the training did.
     change = (weights(first[1]) - start).norm()
     assert (weights(second[1]) - weights(first[1])).norm() < 0.1 * change
 
@@ -188,7 +188,7 @@ def test_training_resumes_with_new_pack_sizes_if_the_saved_ones_cannot_be_captur
     left = iter([True])
 
     def full(self: Graphs, work: Callable[[], None]) -> Callable[[], None]:
-        work()  # it has left something behind when it fails
+        work()  # it has added to the gradient when it fails
         if next(left, False):
             return work
         raise error
@@ -200,7 +200,7 @@ def test_training_resumes_with_new_pack_sizes_if_the_saved_ones_cannot_be_captur
 
 
 class TestCompiledLayers:
-    """Adapters on all layers, so that none are fused; traced and then run as they are."""
+    """With adapters on all layers, so that none are fused; layers are traced, not compiled."""
 
     @pytest.fixture(autouse=True)
     def _traced_alone(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

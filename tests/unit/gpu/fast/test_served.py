@@ -1,4 +1,4 @@
-"""The list of fused layers: each is tried in order, and used or refused with its reason."""
+"""The list of fused stacks: each is tried in order, and used or refused with its reason."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ NewModel = Callable[..., LoadedModel]
 
 @pytest.fixture
 def fusible(demo: JobConfig) -> JobConfig:
-    """Adapters on the layers alone that Phi's stack serves."""
+    """A configuration with adapters on exactly the layers that Phi's stack supports."""
     lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "k_proj", "v_proj", "dense"))
     return dataclasses.replace(demo, lora=lora)
 
 
 class Other(PhiStack):
-    """Another architecture's stack: it serves whatever Phi's does, and notes what it is asked."""
+    """A new stack: it computes what Phi's does, and records that it was used."""
 
-    asked: list[str] = []  # noqa: RUF012 (of the class: the list of candidates has classes)
+    used: list[str] = []  # noqa: RUF012 (shared, as the list of candidates holds classes)
 
     def inputs(self, last: torch.Tensor, prefix: int) -> dict[str, Any]:
-        self.asked.append("inputs")
+        self.used.append("inputs")
         return super().inputs(last, prefix)
 
     def cost(self, tokens: int) -> float:
@@ -41,7 +41,7 @@ class Other(PhiStack):
 
 
 class Refusing(PhiStack):
-    """A stack that is meant for the model and cannot serve it."""
+    """A stack that is meant for the model but cannot be used."""
 
     @staticmethod
     def groups(model: Any, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
@@ -68,7 +68,7 @@ def test_the_first_candidate_that_fits_the_model_is_used(
     fast = FastModel(new_model(fusible), head, True)
     assert (fast.kind, fast.refused) == ("Other, dequantized, kept", "")
     assert torch.equal(fast.score_rows(rows[:4]), expected)
-    assert Other.asked == ["inputs"]
+    assert Other.used == ["inputs"]
     assert fast.cost(2) == 14.0
 
 

@@ -1,4 +1,4 @@
-"""The fast way on a GPU, against the plain one: what only a GPU can show of it."""
+"""The fast execution modes compared with the plain loop, where that needs a GPU."""
 
 from __future__ import annotations
 
@@ -37,8 +37,10 @@ pytestmark = [
 GPU = torch.device("cuda", 0)
 EACH: dict[str, Any] = {}
 TOGETHER = {"lora__target_modules": ("q_proj", "k_proj", "v_proj", "dense"), "lora__r": 16}
-"""Where adapters lie on these alone, the layers are computed together, by kernels of our own."""
-layers = pytest.mark.parametrize("targets", [EACH, TOGETHER], ids=["each", "together"])
+"""With adapters on exactly these layers, the layers are fused, with kernels of this project."""
+layers = pytest.mark.parametrize(
+    "targets", [EACH, TOGETHER], ids=["library layers", "fused layers"]
+)
 EXACT = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": "cuda"}
 
 
@@ -70,7 +72,7 @@ def test_dequantised_weights_equal_those_that_4_bit_layers_use(
 ) -> None:
     loaded = new_model(config())
     layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
-    # a product with the identity shows the values that the layer multiplies with
+    # the product with the identity matrix shows the weights that the layer uses
     eyes = [torch.eye(m.in_features, device=GPU, dtype=loaded.compute_dtype) for m in layers]
     biases = [0 if m.bias is None else m.bias for m in layers]
     with torch.no_grad():
@@ -93,7 +95,7 @@ def test_losses_follow_the_plain_loops_over_100_steps(
     mean: float,
     targets: dict[str, Any],
 ) -> None:
-    # in bfloat16 two plain loops of different micro-batches part as far: rounding, grown by steps
+    # in bfloat16, two plain loops with different micro-batches differ as much after 100 steps
     plain = config(train__speed="plain", model__compute_dtype=dtype, **targets)
     fast = config(train__speed="graph", model__compute_dtype=dtype, **targets)
     losses = [
@@ -147,11 +149,13 @@ def test_dropout_differs_between_steps_and_is_reproducible_from_the_seed(
     for name, parameter in loaded.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.2)
-    one = [rows[0]] * 64  # the same row every step: only dropout can make losses differ
+    one = [rows[0]] * 64  # the same row in every step: only dropout makes losses differ
     trainer = Engine(loaded, head, job, one).trainer()
     first, again = (torch.tensor([step.loss for step in trainer.epoch(1)]) for _ in range(2))
     assert (first - again).abs().max() < 1e-2 * first.mean()  # rounding
-    assert first.max() - first.min() > 2e-2 * first.mean()  # of eight; two may be close by chance
+    assert (
+        first.max() - first.min() > 2e-2 * first.mean()
+    )  # eight steps, of which two may be close by chance
 
 
 @layers
@@ -388,7 +392,7 @@ def test_an_overflow_in_float16_is_skipped_and_the_scale_backs_off(
         step = next(trainer.epoch(2))
         assert step.grad_norm is None
         assert trainer.state()["scaler"]["scale"] < 2.0**40
-        if speed == "plain":  # one step at a time; graphs are some steps ahead by now
+        if speed == "plain":  # graphs are some steps ahead by now
             for name, parameter in loaded.model.named_parameters():
                 if name in before:
                     assert torch.equal(parameter, before[name])
@@ -424,7 +428,7 @@ def test_a_recomputed_layer_drops_the_same_values(
     gradient = fast.adapter.gradient
 
     def gradients(add: Callable[[], None]) -> list[torch.Tensor]:
-        """Of two passes; each draws anew."""
+        """Gradients of two passes, each with new dropout."""
         fast.seed(7)
         out = []
         for _ in range(2):
@@ -435,7 +439,7 @@ def test_a_recomputed_layer_drops_the_same_values(
 
     got = gradients(replay)
 
-    # what a layer computes the first time, kept, with the gradient of just that
+    # the same layers without recomputation: activations of the forward pass are kept
     def kept(layer: Any, *inputs: Any, context_fn: Any, **_: Any) -> Any:
         with context_fn()[0]:
             return layer(*inputs)
@@ -484,7 +488,7 @@ def test_refused_modes_leave_no_memory_allocated(
     engine = Engine(new_model(config()), head, config(train__speed="auto"), rows)
     assert isinstance(engine.trainer(), PlainTrainer)
     assert len(before) == 6
-    # the first takes what libraries need once
+    # the first capture allocates what libraries need once
     assert max(before[2:]) - before[1] < 2**20
 
 
