@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nlijob.gpu.evidence import MOST_WORDS, blank_premises, leave_one_out, word_importance
+from nlijob.gpu.evidence import MAX_WORDS, blank_premises, leave_one_out, word_importance
 from nlijob.records import Example, Prediction
 
 ROW = Example(7, "A man can't sleep.", "He is awake", 0)
@@ -56,9 +56,9 @@ def test_importance_is_what_each_models_own_answer_loses() -> None:
 
 
 def test_very_long_rows_are_tried_in_part_and_say_so() -> None:
-    row = Example(7, "word " * (MOST_WORDS + 5), "short", 0)
+    row = Example(7, "word " * (MAX_WORDS + 5), "short", 0)
     altered = leave_one_out(row)
-    assert len(altered) == MOST_WORDS + 1
+    assert len(altered) == MAX_WORDS + 1
     answers = [(answer(0.5, 0.5), answer(0.5, 0.5))] * len(altered)
     (result,) = word_importance([row], {7: altered}, {7: answers[0]}, answers)
     assert result.words_not_tried == 5

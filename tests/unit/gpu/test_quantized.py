@@ -36,7 +36,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and a model that takes long enough to load."""
     folder = tmp_path / "assets"
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
-    monkeypatch.setattr(quantized, "PAYS_S", 0.0)
+    monkeypatch.setattr(quantized, "WORTH_A_COPY_S", 0.0)
     return folder
 
 
@@ -119,7 +119,7 @@ def test_a_model_from_its_copy_scores_and_trains_as_the_model(
 def test_a_model_that_loads_fast_has_no_copy(
     loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantized, "PAYS_S", 600.0)
+    monkeypatch.setattr(quantized, "WORTH_A_COPY_S", 600.0)
     assert loading().parts == []
     assert not cache.exists()
 
