@@ -31,7 +31,7 @@ class Altered:
 
 
 def blank_premises(examples: Iterable[Example]) -> list[Example]:
-    """Return the rows with empty premises. A model that still answers rightly does not need them."""
+    """Return the rows with empty premises. A model that still answers right needs none."""
     return [replace(example, premise="") for example in examples]
 
 
