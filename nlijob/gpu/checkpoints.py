@@ -82,9 +82,8 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def copy_adapter(source: Path, target: Path) -> None:
-    """Copy a checkpoint's adapter files, without its records. `target` is replaced."""
+def copy_adapter(source: Path, target: Path) -> list[Path]:
+    """Replace `target` by a checkpoint's adapter, without its records; return the new files."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for file in source.glob("adapter_*"):
-        shutil.copy2(file, target)
+    return [Path(shutil.copy2(file, target)) for file in source.glob("adapter_*")]
