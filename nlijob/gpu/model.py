@@ -35,7 +35,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class MetaModel:
     """A model's modules without their weights."""
 
     config: Any
@@ -57,7 +57,7 @@ class LoadedModel:
     max_length: int
 
 
-def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
+def meta_model(config: JobConfig, model_config: Any) -> MetaModel:
     """Build the model on the meta device, from its configuration alone.
 
     Raises ConfigurationError if a LoRA target matches no linear module, and names those there are.
@@ -71,7 +71,7 @@ def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
         if name != prefix and list(child.parameters())
     )
     check_targets(model, config.lora.target_modules)
-    return Skeleton(model_config, model, heads)
+    return MetaModel(model_config, model, heads)
 
 
 def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any:
@@ -111,17 +111,17 @@ def load(
     Raises ConfigurationError (targets, head), NotAvailableError (weights) and HardwareError.
     """
     model_config = read_model_config(config, model_dir, tokenizer)
-    plan = skeleton(config, model_config)
+    meta = meta_model(config, model_config)
     dtype = compute_dtype(config.model, model_config, device)
     if dtype is torch.float16:
         model_config._attn_implementation = _register_float32_attention()
-    check_memory(plan, config.model, dtype, device)
+    check_memory(meta, config.model, dtype, device)
     torch.manual_seed(config.train.seed)  # initialises a new head
-    model = _base_model(config, model_dir, plan, dtype, device, copy)
+    model = _base_model(config, model_dir, meta, dtype, device, copy)
     _keep_cpu_weights_trainable(model)
     model.config.use_cache = False
     torch.manual_seed(config.train.seed)  # initialises the adapter, after a resume too
-    adapted = add_adapter(config, model, plan.head_modules)
+    adapted = add_adapter(config, model, meta.head_modules)
     return LoadedModel(
         adapted, tokenizer, device, dtype, max_length(config.model, model_config, tokenizer)
     )
@@ -193,12 +193,12 @@ def check_targets(model: nn.Module, targets: tuple[str, ...]) -> None:
 
 
 def check_memory(
-    plan: Skeleton, model: ModelConfig, dtype: torch.dtype, device: torch.device
+    meta: MetaModel, model: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> None:
     """Raise HardwareError if the base weights alone do not fit into the GPU's free memory."""
     if device.type != "cuda":
         return
-    needed = weight_bytes(plan, model, dtype)
+    needed = weight_bytes(meta, model, dtype)
     free, total = torch.cuda.mem_get_info(device)
     if needed > free:
         raise HardwareError(
@@ -208,16 +208,16 @@ def check_memory(
         )
 
 
-def weight_bytes(plan: Skeleton, model: ModelConfig, dtype: torch.dtype) -> int:
-    """Return the bytes of the base weights as held in memory, plus the largest one before it is
-    quantised.
+def weight_bytes(meta: MetaModel, model: ModelConfig, dtype: torch.dtype) -> int:
+    """Return the memory that loading the base weights takes, in bytes.
 
-    A 4-bit weight takes half a byte. Its constants (1/64 of a float32 or less) are left out.
+    It is the sum of the weights as held, plus the largest one before it is quantised. A 4-bit weight
+    takes half a byte. Its constants (1/64 of a float32 or less) are left out.
     """
     total = largest = 0
-    for name, module in plan.model.named_modules():
+    for name, module in meta.model.named_modules():
         four_bit = model.quantization == "nf4" and isinstance(module, nn.Linear)
-        four_bit = four_bit and name.split(".")[0] not in plan.head_modules
+        four_bit = four_bit and name.split(".")[0] not in meta.head_modules
         for key, parameter in module.named_parameters(recurse=False):
             size = parameter.numel() * dtype.itemsize
             largest = max(largest, size)
@@ -231,17 +231,17 @@ def weight_bytes(plan: Skeleton, model: ModelConfig, dtype: torch.dtype) -> int:
 def _base_model(
     config: JobConfig,
     model_dir: Path,
-    plan: Skeleton,
+    meta: MetaModel,
     dtype: torch.dtype,
     device: torch.device,
     copy: QuantizedCopy | None,
 ) -> Any:
-    read = functools.partial(_read_weights, config, plan, dtype, device)
-    quantization = quantization_config(config.model, dtype, plan.head_modules)
-    make = functools.partial(read, model_dir, plan.config, quantization_config=quantization)
+    read = functools.partial(_read_weights, config, dtype, device)
+    quantization = quantization_config(config.model, dtype, meta.head_modules)
+    make = functools.partial(read, model_dir, meta.config, quantization_config=quantization)
     if copy is None or quantization is None:
         return make()
-    quantized = deepcopy(plan.config)
+    quantized = deepcopy(meta.config)
     quantized.quantization_config = quantization.to_dict()
 
     def read_copy(folder: Path) -> Any:
@@ -256,7 +256,6 @@ def _base_model(
 
 def _read_weights(
     config: JobConfig,
-    plan: Skeleton,
     dtype: torch.dtype,
     device: torch.device,
     model_dir: Path,

@@ -1,4 +1,4 @@
-"""Recipes and options into a configuration, with every fault at once."""
+"""How recipes and options become a configuration, with all faults reported at once."""
 
 from __future__ import annotations
 

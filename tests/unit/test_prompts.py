@@ -1,4 +1,4 @@
-"""From a row to the text that a model reads."""
+"""How rows become prompts."""
 
 from __future__ import annotations
 

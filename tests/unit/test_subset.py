@@ -1,4 +1,4 @@
-"""Which rows are taken of a source, what they become, and what is refused."""
+"""Which rows are taken from a source, how they are read, and what is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_parquet(path: Path, content: Rows) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A data folder with twelve rows a split."""
+    """A data folder with twelve rows per split."""
     folder = tmp_path / "source"
     folder.mkdir()
     for split in SPLITS:
@@ -69,7 +69,7 @@ def build(source: Path, **changes: Any) -> tuple[Manifest, RunDir]:
 
 
 def taken(source: Path, **changes: Any) -> list[Example]:
-    """The rows taken of the test split."""
+    """The rows taken from the test split."""
     _, run = build(source, **changes)
     return list(records.read_lines(Example, run.subset("test")))
 

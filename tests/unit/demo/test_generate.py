@@ -1,4 +1,4 @@
-"""The demo's rows: their form, their balance, their hard cases, and that they can be made again."""
+"""The demo's rows: their format, their balance, their hard cases, and their reproduction."""
 
 import json
 import subprocess

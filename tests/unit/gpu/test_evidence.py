@@ -1,4 +1,4 @@
-"""Altered rows, and what the answers to them say."""
+"""Altered rows, and the answers to them."""
 
 from __future__ import annotations
 

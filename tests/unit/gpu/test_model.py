@@ -20,8 +20,8 @@ from nlijob.gpu.model import (
     _float32_attention,
     compute_dtype,
     max_length,
+    meta_model,
     read_model_config,
-    skeleton,
     weight_bytes,
 )
 from nlijob.gpu.parameters import count_parameters
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 class CausalAttention(nn.Module):
-    """As much of a model's attention layer as the attention function asks for."""
+    """The part of an attention layer that the attention function needs."""
 
     is_causal = True
 
@@ -121,7 +121,7 @@ def test_a_target_that_matches_nothing_is_refused_and_the_models_names_are_liste
 ) -> None:
     config = changed(demo, "lora", target_modules=("q_proj", "gate_proj", "o_proj"))
     with pytest.raises(ConfigurationError) as error:
-        skeleton(config, read_model_config(config, MODEL_DIR, tokenizer))
+        meta_model(config, read_model_config(config, MODEL_DIR, tokenizer))
     assert "no linear module of the model is named gate_proj or o_proj" in error.value.message
     assert "q_proj" in error.value.hint
     assert "fc1" in error.value.hint
@@ -168,9 +168,9 @@ def test_weight_bytes_estimate_the_memory_of_the_loaded_weights(
     demo: JobConfig, tokenizer: Any, new_model: Callable[..., LoadedModel]
 ) -> None:
     loaded = new_model()
-    plan = skeleton(demo, read_model_config(demo, MODEL_DIR, tokenizer))
+    meta = meta_model(demo, read_model_config(demo, MODEL_DIR, tokenizer))
     held = count_parameters(loaded.model, demo.lora.target_modules).base_memory_bytes
     assert held is not None
-    largest = 4 * max(p.numel() for p in plan.model.parameters())
-    estimate = weight_bytes(plan, demo.model, torch.float32) - largest
+    largest = 4 * max(p.numel() for p in meta.model.parameters())
+    estimate = weight_bytes(meta, demo.model, torch.float32) - largest
     assert estimate == pytest.approx(held, rel=0.05)

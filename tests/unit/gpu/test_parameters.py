@@ -8,7 +8,7 @@ from transformers import PhiConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from nlijob.config import JobConfig, load_config
-from nlijob.gpu.model import add_adapter, quantization_config, skeleton
+from nlijob.gpu.model import add_adapter, meta_model, quantization_config
 from nlijob.gpu.parameters import count_parameters
 from nlijob.records import ParameterCounts
 
@@ -39,13 +39,13 @@ def phi2_config(labels: int = 3) -> PhiConfig:
 
 def count_on_meta(config: JobConfig, model_config: PhiConfig) -> ParameterCounts:
     """Count the parameters of a model on the meta device, without weights or memory."""
-    plan = skeleton(config, model_config)
-    quantization = quantization_config(config.model, torch.bfloat16, plan.head_modules)
+    meta = meta_model(config, model_config)
+    quantization = quantization_config(config.model, torch.bfloat16, meta.head_modules)
     model = replace_with_bnb_linear(
-        plan.model, list(plan.head_modules), quantization_config=quantization
+        meta.model, list(meta.head_modules), quantization_config=quantization
     )
     with torch.device("meta"):
-        adapted = add_adapter(config, model, plan.head_modules)
+        adapted = add_adapter(config, model, meta.head_modules)
     return count_parameters(adapted, config.lora.target_modules)
 
 

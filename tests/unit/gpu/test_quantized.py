@@ -1,4 +1,4 @@
-"""The copy of the quantised base model: read in place of the model, or left alone."""
+"""The copy of the quantised base model: when it is written, and when it is read."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READ, WRITTEN = "read from its 4-bit copy", "4-bit copy written"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a model that takes long enough to load."""
+    """An empty cache; any loading time is long enough for a copy."""
     folder = tmp_path / "assets"
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
     monkeypatch.setattr(quantized, "WORTH_A_COPY_S", 0.0)
@@ -42,7 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @dataclasses.dataclass
 class Loading:
-    """One job's loading of the model."""
+    """The model as one job loaded it, and the parts of loading that were timed."""
 
     model: Any
     copy: QuantizedCopy
@@ -58,7 +58,7 @@ NewLoading = Callable[..., Loading]
 
 @pytest.fixture
 def loading(demo: JobConfig, tokenizer: Any) -> NewLoading:
-    """Load the model as a job does; what was written is sealed where that is asked for."""
+    """Load the model as a job does, and seal a new copy if `seals`."""
 
     def new(config: JobConfig = demo, stamp: str = "a", seals: bool = True) -> Loading:
         parts: list[str] = []
