@@ -211,8 +211,8 @@ def check_memory(
 def weight_bytes(meta: MetaModel, model: ModelConfig, dtype: torch.dtype) -> int:
     """Return the memory that loading the base weights takes, in bytes.
 
-    It is the sum of the weights as held, plus the largest one before it is quantised. A 4-bit weight
-    takes half a byte. Its constants (1/64 of a float32 or less) are left out.
+    It is the sum of the weights as held, plus the largest one before it is quantised. A 4-bit
+    weight takes half a byte. Its constants (1/64 of a float32 or less) are left out.
     """
     total = largest = 0
     for name, module in meta.model.named_modules():
