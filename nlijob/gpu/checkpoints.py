@@ -66,7 +66,7 @@ def _on_host(value: Any) -> Any:
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write the training state atomically."""
+    """Write the training state whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
     with beside.open("wb") as handle:

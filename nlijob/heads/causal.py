@@ -56,8 +56,8 @@ CAUSAL = HeadDescription(
     title="causal head",
     task="as a language model that answers with a label token",
     reading=(
-        "The answer is the most probable label token directly after this text. No text is "
-        "generated to find it."
+        "The answer is the likeliest of the label tokens right after this text; nothing is "
+        "generated to get it."
     ),
     snippet=SNIPPET,
     faults=_faults,
