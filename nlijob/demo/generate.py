@@ -355,7 +355,7 @@ def draw_example(rng: Random, label: int) -> Example:
 
 
 def draw_split(rng: Random, size: int, seen: set[str]) -> list[Example]:
-    """Draw examples with balanced labels and premises not in `seen`, which they are added to."""
+    """Draw examples with balanced labels and premises not in `seen`; add those to it."""
     examples: list[Example] = []
     while len(examples) < size:
         example = draw_example(rng, LABELS[len(examples) % 3])

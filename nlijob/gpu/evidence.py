@@ -31,7 +31,10 @@ class Altered:
 
 
 def blank_premises(examples: Iterable[Example]) -> list[Example]:
-    """Return the rows with empty premises. A model that still answers right needs none."""
+    """Return the rows with empty premises.
+
+    What a model still gets right, it gets right without reading the premise.
+    """
     return [replace(example, premise="") for example in examples]
 
 

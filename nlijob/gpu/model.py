@@ -158,7 +158,7 @@ def compute_dtype(model: ModelConfig, model_config: Any, device: torch.device) -
 
 
 def max_length(model: ModelConfig, model_config: Any, tokenizer: Any) -> int:
-    """Return the longest input in tokens. Raises ConfigurationError if model.max_length is more."""
+    """Return the longest input in tokens. Raises ConfigurationError if max_length exceeds it."""
     context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     limit = min(context or tokenizer.model_max_length, tokenizer.model_max_length)
     if model.max_length is None:
