@@ -25,7 +25,15 @@ from nlijob.errors import GateError
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.launch import GpuSide
-from nlijob.records import Manifest, Progress, Results, RunRecord, Timing, WorkerTask
+from nlijob.records import (
+    FORMAT_VERSION,
+    Manifest,
+    Progress,
+    Results,
+    RunRecord,
+    Timing,
+    WorkerTask,
+)
 from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
 
@@ -222,7 +230,7 @@ def stage_fingerprints(config: JobConfig, of_model: str) -> dict[str, str]:
     fingerprints: dict[str, str] = {}
     for stage in STAGES:
         content = [
-            records.FORMAT_VERSION,
+            FORMAT_VERSION,
             stage.name,
             [config.value(key) for key in stage.reads],
             [fingerprints[name] for name in stage.follows],

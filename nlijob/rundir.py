@@ -42,17 +42,6 @@ class RunDir:
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
-        self.train_folder = root / TRAIN
-        self.plan = self.train_folder / "plan.json"
-        self.train_log = self.train_folder / "log.jsonl"
-        self.train_result = self.train_folder / "result.json"
-        self.selection = root / "selection.json"
-        self.evaluate_result = root / "evaluate" / "result.json"
-        self.evaluate_predictions = root / "evaluate" / "predictions.jsonl"
-        self.blank_premise_predictions = root / "evaluate" / "blank_premise.jsonl"
-        self.generations = root / "evaluate" / "generations.jsonl"
-        self.occlusion = root / "evaluate" / "occlusion.jsonl"
-        self.adapter = root / "adapter"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -60,6 +49,20 @@ class RunDir:
         self.summary = root / "summary.md"
         self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
+
+        trial = root  # what belongs to one training; a run has one
+        self.train_folder = trial / TRAIN
+        self.plan = self.train_folder / "plan.json"
+        self.train_log = self.train_folder / "log.jsonl"
+        self.train_result = self.train_folder / "result.json"
+        self.selection = trial / "selection.json"
+        self.evaluate_result = trial / "evaluate" / "result.json"
+        self.evaluate_predictions = trial / "evaluate" / "predictions.jsonl"
+        self.blank_premise_predictions = trial / "evaluate" / "blank_premise.jsonl"
+        self.generations = trial / "evaluate" / "generations.jsonl"
+        self.occlusion = trial / "evaluate" / "occlusion.jsonl"
+        self.adapter = trial / "adapter"
+        self.model_card = self.adapter / "README.md"
 
     def subset(self, split: str) -> Path:
         """The rows of a split."""

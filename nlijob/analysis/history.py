@@ -175,11 +175,11 @@ def read_entry(folder: Path) -> Entry | None:
     try:
         if not holds_a_run(folder):
             return None
-        has_report = (folder / "report.html").is_file()
+        run = RunDir(folder)
+        has_report = run.report.is_file()
     except OSError as error:
         reason = f"the folder cannot be read: {error.strerror}"
         return Entry(folder.name, "damaged", reason, None, None, has_report=False)
-    run = RunDir(folder)
     try:
         results = read_outcome(run)
         started = _moment(results.run.created_at)

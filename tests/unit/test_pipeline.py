@@ -155,7 +155,7 @@ def test_a_hub_model_is_told_by_its_commit_wherever_the_cache_lies(tmp_path: Pat
 
 def test_a_new_format_undoes_all(monkeypatch: pytest.MonkeyPatch) -> None:
     before = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
-    monkeypatch.setattr(records, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
+    monkeypatch.setattr(pipeline, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
     after = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
     assert all(before[stage] != after[stage] for stage in ALL)
 

@@ -15,12 +15,13 @@ import pytest
 
 from nlijob import records
 from nlijob.config import load_config, recipe_names
-from nlijob.records import Example, Prediction, RunRecord, SplitScore, Timing, older
+from nlijob.records import Example, Prediction, RunRecord, SplitScore, Timing, job, older, outcome
 
 CLASSES = [
     value
-    for value in vars(records).values()
-    if dataclasses.is_dataclass(value) and value.__module__.startswith(records.__name__)
+    for module in (job, outcome)
+    for value in vars(module).values()
+    if dataclasses.is_dataclass(value) and value.__module__ == module.__name__
 ]
 EXAMPLE = Example(3, "Ein Mann\u2028liest.\r\n", 'Er "liest".', 1)
 PREDICTION = Prediction("test", 3, 1, 0, (0.5, 0.25, 0.25), None, 1.5, 9)
