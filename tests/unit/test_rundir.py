@@ -130,7 +130,7 @@ def test_a_second_job_on_a_run_is_told_what_to_do(run: RunDir) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot be written to"):
+    with pytest.raises(ConfigurationError, match="is not writable"):
         RunDir(tmp_path / "file" / "job").lock().__enter__()
 
 

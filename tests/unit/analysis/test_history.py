@@ -232,9 +232,9 @@ def unfinished(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("change", "state", "reason"),
     [
-        (damaged, "damaged", "results.json is no JSON"),
-        (not_text, "damaged", "no UTF-8"),
-        (nested, "damaged", "no JSON"),
+        (damaged, "damaged", "results.json is not JSON"),
+        (not_text, "damaged", "not UTF-8"),
+        (nested, "damaged", "not JSON"),
         (a_folder, "damaged", "cannot be read"),
         (self_contradicting, "damaged", "contradicts itself"),
         (older, "other version", "nlijob 0.1.0 in record format 1; this version reads 2 and 3"),
@@ -269,7 +269,7 @@ def test_a_run_begun_again_for_something_else_says_so(tmp_path: Path) -> None:
     found = read_entry(run.root)
     assert found is not None
     assert found.figures is not None
-    assert "begun again with another configuration" in found.reason
+    assert "another configuration was started here later" in found.reason
 
 
 def test_a_run_without_a_time_stands_last() -> None:

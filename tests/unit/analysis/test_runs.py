@@ -51,9 +51,9 @@ def torn_inside(run: RunDir) -> None:
     ("change", "reason"),
     [
         (without_a_file, "evaluate/predictions.jsonl cannot be read: No such file"),
-        (of_another_training, "results.json tells of other predictions"),
-        (of_other_rows, "not of the rows in subset/"),
-        (of_other_labels, "of other gold labels than subset/"),
+        (of_another_training, "the predictions do not match results.json"),
+        (of_other_rows, "not for the rows in subset/"),
+        (of_other_labels, "other gold labels than subset/"),
         (torn_inside, "the rows cannot be read"),
     ],
 )
