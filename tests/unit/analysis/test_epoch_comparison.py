@@ -92,5 +92,5 @@ def test_rows_that_do_not_match_are_refused() -> None:
         compare_epochs(KEPT, {4: KEPT[1:]})
     with pytest.raises(ValueError, match="no rows"):
         compare_epochs([], {1: KEPT})
-    with pytest.raises(ValueError, match="labelled twice"):
+    with pytest.raises(ValueError, match="labels a row twice"):
         compare_epochs([*KEPT, KEPT[0]], {1: KEPT})
