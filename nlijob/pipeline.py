@@ -61,7 +61,7 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
-        with GpuSide(self.run, self.config.model.device) as gpu_side:
+        with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 gpu_side.start()
             self._find_model()
@@ -186,14 +186,15 @@ class Job:
 
     def _say_outcome(self, results: Results) -> None:
         base, tuned = results.base, results.tuned
-        self.console.line(
-            f"\nTest accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
+        self.console.line("")
+        self.console.result(
+            f"Test accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
             f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
             f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         )
         for warning in results.warnings:
-            self.console.line(f"Note: {warning.text}")
-        self.console.line(f"Report: {self.run.report}")
+            self.console.result(f"Note: {warning.text}")
+        self.console.result(f"Report: {self.run.report}")
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
