@@ -1,4 +1,4 @@
-"""The kept epoch against the others, row by row."""
+"""The selected epoch compared with the others, row by row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT = epoch(range(5))
 OTHERS = {4: epoch(range(40, 47)), 1: epoch(range(60)), 2: epoch(range(3, 13))}
 
 
-def test_rows_on_which_each_is_right_alone_are_counted() -> None:
+def test_rows_that_only_one_epoch_labels_correctly_are_counted() -> None:
     found = compare_epochs(KEPT, OTHERS)
     assert [(own.epoch, own.selected_alone, own.other_alone) for own in found] == [
         (1, 55, 0),
@@ -42,12 +42,12 @@ def test_p_values_agree_with_statsmodels() -> None:
     assert [own.adjusted_p for own in found] == pytest.approx(list(adjusted))
 
 
-def test_epochs_whose_intervals_overlap_may_still_be_told_apart() -> None:
+def test_epochs_with_overlapping_intervals_may_still_differ_significantly() -> None:
     (found,) = compare_epochs(epoch(set()), {1: epoch(range(8))})
     assert found.told_apart
 
 
-def test_a_lead_that_looking_at_several_epochs_explains_is_within_noise() -> None:
+def test_a_lead_that_multiple_comparisons_explain_is_within_noise() -> None:
     others = {1: epoch(range(6)), 2: epoch(range(1, 7)), 4: epoch(range(2, 8))}
     found = compare_epochs(epoch(set()), others)
     assert all(own.p < 0.05 for own in found)

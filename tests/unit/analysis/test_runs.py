@@ -1,4 +1,4 @@
-"""Rows are taken only from records that belong together."""
+"""Rows are read only from records that match each other."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ def torn_inside(run: RunDir) -> None:
         (torn_inside, "the rows cannot be read"),
     ],
 )
-def test_records_that_do_not_belong_together_are_refused(
-    tmp_path: Path, change: object, reason: str
-) -> None:
+def test_records_that_do_not_match_are_refused(tmp_path: Path, change: object, reason: str) -> None:
     run = build_run(tmp_path)
     results = build_results(run)
     assert callable(change)
