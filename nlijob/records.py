@@ -559,7 +559,7 @@ class Calibration:
     """Brier score, summed over the labels: 0 (sure and right) to 2 (sure and wrong)."""
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the ECE is beyond what perfect calibration explains on these rows."""
         return self.ece > self.ece_if_calibrated_high + 1e-9  # two ways of summing
 
@@ -674,7 +674,7 @@ class Slice:
         return self.p is not None
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether before and after differ beyond what chance explains."""
         return self.adjusted_p is not None and self.adjusted_p < SIGNIFICANT
 
@@ -695,7 +695,7 @@ class EpochComparison:
     """Holm-adjusted over the epochs compared."""
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the rows tell the two epochs apart."""
         return self.adjusted_p < SIGNIFICANT
 

@@ -110,7 +110,7 @@ class Against:
         return self.tuned.mcnemar_p if self.adjusted_p is None else self.adjusted_p
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether one of the two tuned models is right on more rows than chance explains."""
         return self.p < SIGNIFICANT
 

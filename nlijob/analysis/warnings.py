@@ -49,7 +49,7 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
 
 def slice_warnings(slices: Sequence[Slice]) -> Iterable[str]:
     """About kinds of rows that tuning made worse beyond what chance explains."""
-    if any(one.told_apart and one.change < 0 for one in slices):
+    if any(one.is_significant and one.change < 0 for one in slices):
         yield slices_sentence(slices)
 
 
@@ -58,7 +58,7 @@ def training_warnings(
 ) -> Iterable[str]:
     """About the epochs and the choice between them."""
     yield from _overfitting(epochs)
-    if not all(one.told_apart for one in comparisons):
+    if not all(one.is_significant for one in comparisons):
         yield epochs_sentence(selection.epoch, comparisons)
 
 
