@@ -198,6 +198,7 @@ def _case(
         overlap=evidence.words.overlap,
         word_importance=importance,
         words_not_tried=occlusion.words_not_tried if occlusion else 0,
+        reasons=evidence.findings,
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis.tags import TAG_NAMES, Words, compare_words, is_high, is_low
 from nlijob.analysis.wording import listed, probability
-from nlijob.records import Example, OccludedWord, Prediction
+from nlijob.records import Example, Finding, OccludedWord, Prediction
 
 SURE = 0.9
 """Least probability of a confident answer."""
@@ -25,17 +25,6 @@ HABIT = 0.8
 """Least share of the base model's answers that makes a label its habit."""
 LONG_QUANTILE = 0.9
 """Inputs longer than this quantile of all test rows are long."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that a reader of the outcome should know."""
-
-    code: str
-    """The kind of finding, for programs; "" in outcomes that record format 2 held."""
-    figures: dict[str, int | float | str]
-    """The figures that the text tells."""
-    text: str
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from types import TracebackType
 
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
-from nlijob.rundir import RunDir
+from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir, training_state_of
 from nlijob.storage import contents
-from nlijob.storage.contents import MARKERS, Stamp, content_of, is_kept, stamp_of
+from nlijob.storage.contents import Stamp, content_of, is_kept, stamp_of
 from nlijob.storage.place import Place
 
 POLL_S = 1.0
@@ -29,7 +29,7 @@ PATIENCE_S = 300.0
 STOP_WAIT_S = 2.0
 """The same after a stop, all in all: what is complete has been sent when it was completed."""
 
-COMES_AND_GOES = (MARKERS, "train/")
+COMES_AND_GOES = (MARKERS, TRAIN)
 """Where another run may have left files at the place that this one would take for its own."""
 
 
@@ -181,7 +181,7 @@ class Mirror:
                     and is_kept(content, sizes)
                     and self._place.read(marker) == content
                 ):
-                    files = [marker, contents.training_state_of(marker), *contents.vouched(content)]
+                    files = [marker, training_state_of(marker), *contents.vouched(content)]
                     for name in files:
                         if name in here and here[name].size == sizes.get(name):
                             there[name] = here[name]
@@ -232,4 +232,4 @@ class Mirror:
 
 def _most_fleeting_first(name: str) -> tuple[bool, str]:
     """Training states first: each goes away when the next epoch is complete."""
-    return not name.startswith("train/state-"), name
+    return not name.startswith(TRAINING_STATES), name

@@ -20,7 +20,7 @@ from nlijob import cli, hardware, notify
 from nlijob.config import recipe_names
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
-from nlijob.records import Gates
+from nlijob.records import Finding, Gates
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from nlijob.storage import mirror
@@ -141,7 +141,8 @@ def test_size_and_stride_of_a_split_exclude_each_other(call: Caller, split: str)
 
 
 def test_a_missed_gate_ends_with_3(call: Caller) -> None:
-    call.outcome.gates = Gates(False, ("accuracy 50.0 % is below 60.0 %",))
+    failure = Finding("min-accuracy", {}, "accuracy 50.0 % is below 60.0 %")
+    call.outcome.gates = Gates(False, (failure,))
     shown = call("run", "--recipe", "demo")
     assert shown.code == 3
     assert "error: accuracy 50.0 % is below 60.0 %\nhint:" in shown.err
