@@ -56,7 +56,7 @@ class Job:
         Raises JobError where a stage cannot be done, GateError where the outcome is below what
         the configuration asks for; the report is there in that case.
         """
-        with GpuSide(self.run, self.config.model.device) as gpu_side:
+        with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
             if self._needs_gpu_side():  # to start takes longer than all that comes before its work
                 gpu_side.start()
             self._find_model()
@@ -181,14 +181,15 @@ class Job:
 
     def _say_outcome(self, results: Results) -> None:
         base, tuned = results.base, results.tuned
-        self.console.line(
-            f"\nTest accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
+        self.console.line("")
+        self.console.result(
+            f"Test accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
             f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
             f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         )
         for warning in results.warnings:
-            self.console.line(f"Note: {warning.text}")
-        self.console.line(f"Report: {self.run.report}")
+            self.console.result(f"Note: {warning.text}")
+        self.console.result(f"Report: {self.run.report}")
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

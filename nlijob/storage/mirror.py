@@ -41,12 +41,19 @@ class Mirror:
     told when the mirror is left.
     """
 
-    def __init__(self, run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
-        """`tell` is given a line at the end, and one at the start where the place is away."""
+    def __init__(
+        self,
+        run: RunDir,
+        place: Place,
+        tell: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """`tell` is given a line at the end; `warn` (default: `tell`), one about each failure."""
         self.url = place.url
         self._root = run.root
         self._place = place
         self._tell = tell
+        self._warn = warn or tell
         self._there: dict[str, Stamp | None] | None = None
         """File at the place -> its stamp here when it was sent; None for another run's file.
 
@@ -71,7 +78,7 @@ class Mirror:
     def __enter__(self) -> Mirror:
         self._thread.start()
         if not self._answered.wait(FIRST_ANSWER_S) or self._there is None:
-            self._tell(
+            self._warn(
                 f"Note: no answer from {self.url}{self._why}; "
                 "it is tried again while the job goes on"
             )
@@ -91,7 +98,7 @@ class Mirror:
             else:
                 self._wait_while_bytes_move()
         finally:  # also where a signal ends the waiting
-            self._tell(self._summary())
+            (self._warn if self.missing else self._tell)(self._summary())
 
     def _wait_while_bytes_move(self) -> None:
         self._moved = time.monotonic()

@@ -6,6 +6,7 @@ import datetime
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count
+from nlijob.heads import describe
 from nlijob.records import SPLITS, Results
 from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.parts import Fact
@@ -59,10 +60,7 @@ def build_page(outcome: Outcome) -> Page:
 
 def _subtitle(results: Results) -> str:
     manifest = results.manifest
-    head = results.run.config.model.head
-    task = "as a language model that answers with a label token"
-    if head == "sequence-classification":
-        task = "with a classification head"
+    task = describe(results.run.config.model.head).task
     rows = ", ".join(
         f"{count(manifest.splits[split].rows)} {split}"
         for split in SPLITS
