@@ -1,9 +1,9 @@
-"""Whether validation rows tell the kept epoch from the others.
+"""Comparison of the selected epoch with the others on the validation rows.
 
-All epochs are scored on the same rows, so each other epoch is compared with the kept one row by
-row (exact McNemar test) and the p-values are Holm-adjusted over the epochs compared. The kept epoch
-was picked for its score on these very rows, so its lead is flattered: an adjusted p below 0.05 is
-weaker evidence than it would be on fresh rows.
+All epochs are scored on the same rows, so each other epoch is compared with the selected one row by
+row (exact McNemar test), and the p-values are Holm-adjusted over the epochs compared. The epoch was
+selected by its score on these rows, so its lead is overestimated: an adjusted p below 0.05 is
+weaker evidence than it would be on new rows.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from nlijob.records import EpochComparison, Prediction
 def compare_epochs(
     selected: Sequence[Prediction], others: Mapping[int, Sequence[Prediction]]
 ) -> tuple[EpochComparison, ...]:
-    """The kept epoch's predictions against each other epoch's (epoch number -> predictions).
+    """Compare the selected epoch's predictions with those of each other epoch, by epoch number.
 
-    All on one split's rows, in any order; the result is in the order of the epochs. Raises
-    ValueError on no rows, on a row labelled twice, or where an epoch labelled other rows.
+    All predictions are on the rows of one split, in any order; the result is in the order of the
+    epochs. Raises ValueError if there are no rows, if a row was labelled twice, or if an epoch
+    labelled different rows.
     """
     right = _right(selected)
     if not right:
@@ -35,7 +36,7 @@ def compare_epochs(
 
 
 def epochs_sentence(selected_epoch: int, comparisons: Sequence[EpochComparison]) -> str:
-    """Which other epochs the rows do not tell from the kept one; empty with no other epoch."""
+    """A sentence on the epochs not distinguishable from the selected one; "" with one epoch."""
     if not comparisons:
         return ""
     alike = [found for found in comparisons if not found.is_significant]
@@ -46,16 +47,16 @@ def epochs_sentence(selected_epoch: int, comparisons: Sequence[EpochComparison])
     if not alike:
         verb = "differs" if len(comparisons) == 1 else "differ"
         return (
-            f"{_epochs(comparisons)} {verb} from epoch {selected_epoch}, the one kept, beyond what "
-            f"chance explains ({tests}; largest adjusted "
+            f"{_epochs(comparisons)} {verb} significantly from the selected epoch {selected_epoch} "
+            f"({tests}; largest adjusted "
             f"{p_value(max(found.adjusted_p for found in comparisons))}). As epoch "
-            f"{selected_epoch} was picked on these rows, its lead may be flattered."
+            f"{selected_epoch} was selected on these rows, its lead may be overestimated."
         )
     smallest = p_value(min(found.adjusted_p for found in alike))
     which = "smallest " if len(alike) > 1 else ""
     adjusted = "adjusted " if len(comparisons) > 1 else ""
     return (
-        f"The validation rows do not tell epoch {selected_epoch}, the one kept, from "
+        f"On the validation rows, the selected epoch {selected_epoch} is not distinguishable from "
         f"{_epochs(alike, capital=False)} ({tests}; {which}{adjusted}{smallest})."
     )
 
@@ -72,10 +73,10 @@ def _right(predictions: Sequence[Prediction]) -> dict[tuple[str, int], bool]:
 def _alone(
     selected: Mapping[tuple[str, int], bool], other: Mapping[tuple[str, int], bool], epoch: int
 ) -> tuple[int, int]:
-    """Rows that only the kept epoch, and only the other one, labels right."""
+    """Numbers of rows that only the selected epoch, and only the other one, labels correctly."""
     if selected.keys() != other.keys():
         differing = len(selected.keys() ^ other.keys())
-        raise ValueError(f"epoch {epoch} was scored on other rows ({differing} differ)")
+        raise ValueError(f"epoch {epoch} was scored on different rows ({differing} differ)")
     return (
         sum(own and not other[row] for row, own in selected.items()),
         sum(other[row] and not own for row, own in selected.items()),

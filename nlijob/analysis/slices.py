@@ -183,13 +183,18 @@ def _by_overlap_and_tag(rows: Mapping[int, Example]) -> Iterator[_Kind]:
     high = frozenset(i for i, share in overlap.items() if is_high(share))
     least, most = f"{100 * LOW_OVERLAP:.0f} %", f"{100 * HIGH_OVERLAP:.0f} %"
     bands = (
-        ("low", f"{least} or less", low),
-        ("middle", f"more than {least} and less than {most}", frozenset(overlap) - low - high),
-        ("high", f"{most} or more", high),
+        ("low", "low", f"{least} or less", low),
+        (
+            "middle",
+            "medium",
+            f"more than {least} and less than {most}",
+            frozenset(overlap) - low - high,
+        ),
+        ("high", "high", f"{most} or more", high),
     )
-    for key, bounds, indices in bands:
+    for key, name, bounds, indices in bands:
         meaning = f"{bounds} of the hypothesis's content words are also in the premise"
-        yield _Kind("word overlap", key, f"{key} word overlap", meaning, indices)
+        yield _Kind("word overlap", key, f"{name} word overlap", meaning, indices)
     for tag in TAGS:
         if tag.key not in OVERLAP_TAGS:
             indices = frozenset(i for i, found in compared.items() if tag.key in found.tags)

@@ -299,7 +299,7 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
         ("gpu-power", "GPU power", "W", None, gpu_lines(lambda gpu: gpu.power_w)),
         (
             "cpu-load",
-            "CPU load, all cores",
+            "CPU load of all cores",
             "%",
             100.0,
             [clock.line("CPU", lambda sample: 100 * sample.cpu_load, charts.AFTER)],

@@ -98,7 +98,7 @@ def cases_section(results: Results) -> Cases:
     groups, label_names = results.cases, results.manifest.label_names
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
     counts = (
-        ("both-right", "both right", groups.both_right),
+        ("both-right", "both correct", groups.both_right),
         ("corrected", "corrected", groups.corrected),
         ("still-wrong", "still wrong", groups.still_wrong),
         ("newly-broken", "newly broken", groups.newly_broken),
@@ -118,7 +118,7 @@ def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[Kind, ...]:
         _kind(
             "corrected",
             "Corrected by tuning",
-            "the base model was wrong, the tuned model is right",
+            "the base model was wrong, the tuned model is correct",
             "those where the gold label gained the most probability",
             groups.corrected,
             groups.shown_corrected,
@@ -136,7 +136,7 @@ def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[Kind, ...]:
         _kind(
             "newly-broken",
             "Newly broken",
-            "the base model was right, the tuned model is wrong",
+            "the base model was correct, the tuned model is wrong",
             "those where the gold label lost the most probability",
             groups.newly_broken,
             groups.shown_newly_broken,

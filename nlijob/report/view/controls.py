@@ -16,7 +16,7 @@ from nlijob.analysis.wording import (
 )
 from nlijob.heads import describe
 from nlijob.records import Control, Results
-from nlijob.report.view.parts import Row, Table, text_columns
+from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken
 
 
@@ -49,7 +49,7 @@ def controls_section(results: Results) -> Controls:
     return Controls(
         table=Table(
             "Baselines that the tuned model should beat",
-            text_columns(
+            columns(
                 "",
                 "accuracy",
                 "95 % interval",

@@ -104,7 +104,7 @@ def index_page(
     numbers = {one.newest.series: str(n) for n, one in enumerate(repeated, start=1)}
     alone = len(history.series) - len(repeated)
     return IndexPage(
-        title=f"{plural(len(history.entries), 'run')} in {as_name(folder)}",
+        title=f"{plural(len(history.entries), 'run')} in “{as_name(folder)}”",
         subtitle=_span(history.entries),
         brand="nlijob index",
         generator="nlijob index",
@@ -316,7 +316,10 @@ def _cost_fact(runs: Sequence[Figures]) -> Fact:
 
 def _dates(runs: Sequence[Entry]) -> str:
     moments: list[datetime.datetime] = [run.started for run in runs if run.started is not None]
-    return f"{moments[0]:%Y-%m-%d} to {moments[-1]:%Y-%m-%d}" if moments else ""
+    if not moments:
+        return ""
+    first, last = (f"{moment:%Y-%m-%d}" for moment in (moments[0], moments[-1]))
+    return first if first == last else f"{first} to {last}"
 
 
 def _check_sentence(series: Series, check: Check) -> str:

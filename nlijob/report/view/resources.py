@@ -66,7 +66,7 @@ def _gpu_facts(gpu: GpuUse, attempts: int) -> tuple[Fact, ...]:
         Fact("mean power", power),
         Fact("energy", energy(gpu.energy_j)),
         Fact("highest temperature", heat),
-        Fact("uuid", gpu.uuid or NOT_MEASURED),
+        Fact("UUID", gpu.uuid or NOT_MEASURED),
         *([Fact("in attempts", ", ".join(map(str, gpu.attempts)))] if attempts > 1 else []),
     )
 

@@ -57,25 +57,27 @@ def test_a_lead_that_looking_at_several_epochs_explains_is_within_noise() -> Non
 def test_a_lead_within_noise_names_the_epochs_and_how_many_were_compared() -> None:
     text = epochs_sentence(3, compare_epochs(KEPT, OTHERS))
     assert text == (
-        "The validation rows do not tell epoch 3, the one kept, from epochs 2 and 4 (exact McNemar "
-        "test on the same 90 validation rows, Holm-adjusted over the 3 epochs compared; smallest "
-        "adjusted p = 0.453)."
+        "On the validation rows, the selected epoch 3 is not distinguishable from epochs 2 and 4 "
+        "(exact McNemar test on the same 90 validation rows, Holm-adjusted over the 3 epochs compared; "
+        "smallest adjusted p = 0.453)."
     )
 
 
 def test_one_other_epoch_needs_no_adjustment() -> None:
     text = epochs_sentence(2, compare_epochs(KEPT, {1: OTHERS[4]}))
-    assert text.startswith("The validation rows do not tell epoch 2, the one kept, from epoch 1 (")
+    assert text.startswith(
+        "On the validation rows, the selected epoch 2 is not distinguishable from epoch 1 ("
+    )
     assert "djusted" not in text
 
 
-def test_a_clear_lead_is_told_with_what_flatters_it() -> None:
+def test_a_clear_lead_is_reported_with_its_bias() -> None:
     text = epochs_sentence(3, compare_epochs(KEPT, {1: OTHERS[1]}))
-    assert text.startswith("Epoch 1 differs from epoch 3, the one kept, beyond what chance")
-    assert "its lead may be flattered" in text
+    assert text.startswith("Epoch 1 differs significantly from the selected epoch 3")
+    assert "its lead may be overestimated" in text
 
 
-def test_epochs_with_the_same_answers_are_not_told_apart() -> None:
+def test_epochs_with_the_same_answers_are_not_significant() -> None:
     (found,) = compare_epochs(KEPT, {1: KEPT[::-1]})
     assert (found.p, found.adjusted_p) == (1.0, 1.0)
 
@@ -86,7 +88,7 @@ def test_a_single_epoch_has_nothing_to_be_compared_with() -> None:
 
 
 def test_rows_that_do_not_match_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"epoch 4 was scored on other rows \(1 differ\)"):
+    with pytest.raises(ValueError, match=r"epoch 4 was scored on different rows \(1 differ\)"):
         compare_epochs(KEPT, {4: KEPT[1:]})
     with pytest.raises(ValueError, match="no rows"):
         compare_epochs([], {1: KEPT})

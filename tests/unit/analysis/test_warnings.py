@@ -148,7 +148,7 @@ def compared_epochs(*adjusted: float) -> str:
 
 def test_a_lead_within_noise_names_the_epochs_that_rows_do_not_tell_apart() -> None:
     text = compared_epochs(0.001, 0.4)
-    assert "do not tell epoch 3, the one kept, from epoch 2" in text
+    assert "the selected epoch 3 is not distinguishable from epoch 2" in text
     assert "2 epochs compared" in text
 
 
