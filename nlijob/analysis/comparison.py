@@ -110,7 +110,7 @@ class Against:
         return self.tuned.mcnemar_p if self.adjusted_p is None else self.adjusted_p
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the two tuned models differ significantly in accuracy."""
         return self.p < SIGNIFICANT
 

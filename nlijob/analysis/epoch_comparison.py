@@ -38,7 +38,7 @@ def epochs_sentence(selected_epoch: int, comparisons: Sequence[EpochComparison])
     """Which other epochs do not differ significantly from the selected one; "" without others."""
     if not comparisons:
         return ""
-    alike = [found for found in comparisons if not found.told_apart]
+    alike = [found for found in comparisons if not found.is_significant]
     rows = plural(comparisons[0].rows, "validation row")
     tests = f"exact McNemar test on the same {rows}"
     if len(comparisons) > 1:

@@ -52,7 +52,7 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
 
 def slice_warnings(slices: Sequence[Slice]) -> Iterable[Finding]:
     """Findings about kinds of rows that tuning made worse beyond what chance explains."""
-    worse = sum(one.told_apart and one.change < 0 for one in slices)
+    worse = sum(one.is_significant and one.change < 0 for one in slices)
     if worse:
         figures = {"worse": worse, "judged": sum(one.judged for one in slices)}
         yield Finding("slices-worse", {**figures}, slices_sentence(slices))
@@ -63,7 +63,7 @@ def training_warnings(
 ) -> Iterable[Finding]:
     """Findings about the epochs and the choice between them."""
     yield from _overfitting(epochs)
-    alike = [one for one in comparisons if not one.told_apart]
+    alike = [one for one in comparisons if not one.is_significant]
     if alike:
         yield Finding(
             "epochs-not-distinguishable",

@@ -115,7 +115,7 @@ class Calibration:
     """Brier score summed over the labels: 0 (certain and right) to 2 (certain and wrong)."""
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the ECE is higher than chance explains for a perfectly calibrated model."""
         return self.ece > self.ece_if_calibrated_high + 1e-9  # rounding differs
 
@@ -231,7 +231,7 @@ class Slice:
         return self.p is not None
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the change is statistically significant."""
         return self.adjusted_p is not None and self.adjusted_p < SIGNIFICANT
 
@@ -253,7 +253,7 @@ class EpochComparison:
     """p, Holm-adjusted over the compared epochs."""
 
     @property
-    def told_apart(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the two epochs differ significantly on these rows."""
         return self.adjusted_p < SIGNIFICANT
 
@@ -284,6 +284,8 @@ class Case:
     word_importance: tuple[OccludedWord, ...]
     """Empty where it was not measured."""
     words_not_tried: int
+    reasons: tuple[Finding, ...] = ()
+    """The sentences of the explanation, with codes; empty in outcomes of record format 2."""
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_a_row_is_common_only_where_number_texts_and_gold_label_agree(
 def test_without_a_common_row_there_is_no_test() -> None:
     one = pair([row(0)], [row(0, premise="of another data set")])
     assert (one.common_rows, one.tuned, one.base) == (0, None, None)
-    assert not one.told_apart
+    assert not one.is_significant
     assert one.only_other_right == one.only_reference_right == ()
 
 
@@ -128,7 +128,7 @@ def test_one_comparison_is_not_adjusted() -> None:
     assert one.tuned is not None
     assert one.adjusted_p is None
     assert one.p == one.tuned.mcnemar_p < 0.05
-    assert one.told_apart
+    assert one.is_significant
 
 
 def test_a_run_without_common_rows_does_not_count_in_the_adjustment() -> None:

@@ -44,14 +44,14 @@ def test_p_values_agree_with_statsmodels() -> None:
 
 def test_epochs_with_overlapping_intervals_may_still_differ_significantly() -> None:
     (found,) = compare_epochs(epoch(set()), {1: epoch(range(8))})
-    assert found.told_apart
+    assert found.is_significant
 
 
 def test_a_lead_that_multiple_comparisons_explain_is_within_noise() -> None:
     others = {1: epoch(range(6)), 2: epoch(range(1, 7)), 4: epoch(range(2, 8))}
     found = compare_epochs(epoch(set()), others)
     assert all(own.p < 0.05 for own in found)
-    assert not any(own.told_apart for own in found)
+    assert not any(own.is_significant for own in found)
 
 
 def test_a_lead_within_noise_names_the_epochs_and_how_many_were_compared() -> None:
