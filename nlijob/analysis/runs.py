@@ -91,9 +91,9 @@ def read_test_rows(
         raise NoOutcomeError("damaged", reason) from error
     except (ValueError, RecursionError) as error:
         raise NoOutcomeError("damaged", f"the rows cannot be read: {_short(error)}") from error
-    for predictions, told in ((base, results.base), (tuned, results.tuned)):
+    for predictions, metrics in ((base, results.base), (tuned, results.tuned)):
         correct = sum(row.predicted == row.label for row in predictions)
-        if (len(predictions), correct) != (told.rows, told.correct):
+        if (len(predictions), correct) != (metrics.rows, metrics.correct):
             raise NoOutcomeError("damaged", "the predictions do not match results.json")
     for rows in (base, tuned):
         if {row.index for row in rows} != {row.index for row in examples}:

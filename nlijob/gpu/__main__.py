@@ -36,10 +36,10 @@ def main() -> None:
 
 def _outcome(run: RunDir) -> WorkerOutcome:
     try:
-        told = stopping.stop_when_closed(sys.stdin.fileno())
+        task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
             from nlijob.gpu import worker
-        told.wait()
+        task_is_written.wait()
         return worker.work(run)
     except stopping.Stopped as stop:
         return WorkerOutcome(
