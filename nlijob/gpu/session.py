@@ -52,7 +52,7 @@ class Session:
         self.config: JobConfig = records.read(RunRecord, run.config).config
         self.reporter = Reporter(run, self.task.attempt)
         self.writer = Writer()
-        """Writes checkpoints while training goes on."""
+        """Writes checkpoints in parallel with training."""
         self.copy_writer = Writer()
         """Writes the 4-bit copy; a job that is stopped does not wait for it."""
 
