@@ -169,7 +169,7 @@ def test_page_says_everything_with_scripts_off(tab: Tab, urls: dict[str, str], n
     finally:
         tab.call("Emulation.setScriptExecutionDisabled", value=False)
     if name == "index":
-        headings: tuple[str, ...] = ("Fell behind", "All runs", "Series 1", "no results.json")
+        headings: tuple[str, ...] = ("Runs that fell behind", "All runs", "Series 1", "no results.json")
     else:
         headings = ("Side by side", "Only “", "Configuration", "Environment")
     for heading in headings:

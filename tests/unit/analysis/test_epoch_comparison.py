@@ -58,8 +58,8 @@ def test_a_lead_within_noise_names_the_epochs_and_how_many_were_compared() -> No
     text = epochs_sentence(3, compare_epochs(KEPT, OTHERS))
     assert text == (
         "On the validation rows, the selected epoch 3 is not distinguishable from epochs 2 and 4 "
-        "(exact McNemar test on the same 90 validation rows, Holm-adjusted over the 3 epochs compared; "
-        "smallest adjusted p = 0.453)."
+        "(exact McNemar test on the same 90 validation rows, Holm-adjusted over the 3 epochs "
+        "compared; smallest adjusted p = 0.453)."
     )
 
 
