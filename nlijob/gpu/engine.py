@@ -180,7 +180,7 @@ class Engine:
                 self._free_memory()
             self._mode = self._modes.pop(0)
             try:
-                self._take(plain)
+                self._try_mode(plain)
             except (Unsupported, RuntimeError, TypeError, ValueError) as error:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
@@ -190,7 +190,7 @@ class Engine:
             if self._loaded.device.type == "cpu":
                 self._speed_up_plain()
 
-    def _take(self, plain: Tensor) -> None:
+    def _try_mode(self, plain: Tensor) -> None:
         check_features(self._rows)
         if self._mode.dense:
             self._check_dequantized_fits()

@@ -95,7 +95,7 @@ def forward(
     query, key and value in y become the final ones.
     """
     width, rank = len(bias) // 3, 0 if b is None else b.shape[2]
-    if _own_kernel_serves(y, pack, rank):
+    if _kernel_supports(y, pack, rank):
         logs = y.new_empty(width // pack.head, len(y), dtype=torch.float32)
         prefix_values = y.new_empty(pack.shared, 3 * width) if keep else None
         adapter = (None, 0, 0) if b is None else (b, b.stride(0), b.stride(1))
@@ -141,7 +141,7 @@ def backward(attended: AttentionResult, grad: Tensor, y: Tensor, pack: PackLayou
     kernels.rotate_back(of_parts, pack.cosine, pack.sine, y, pack.head)
 
 
-def _own_kernel_serves(y: Tensor, pack: PackLayout, rank: int) -> bool:
+def _kernel_supports(y: Tensor, pack: PackLayout, rank: int) -> bool:
     values = max(_shared_values(pack, rank), _shared_values_back(pack))
     return (
         y.is_cuda

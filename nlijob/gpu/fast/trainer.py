@@ -118,12 +118,7 @@ class FastTrainer:
         conditions: a new choice may differ, and with it the rounding in all later steps.
         """
         if state.get("token_counts_chosen_for") == self._chosen_for:
-            chosen = tuple(state["token_counts"]), bool(state["is_compiled"])
-            is_the_same = chosen == (self.token_counts, self.steps.is_compiled)
-            if not is_the_same and self.steps.recapture(
-                chosen[0], self._training_tokens, chosen[1]
-            ):
-                self.token_counts = chosen[0]
+            self._choose_again(tuple(state["token_counts"]), bool(state["is_compiled"]))
         self.steps.restore(state)
         self._step = state["step"]
 

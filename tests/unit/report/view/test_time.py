@@ -55,14 +55,14 @@ def test_compiled_layers_are_mentioned() -> None:
 @pytest.mark.parametrize(
     ("weights", "note"),
     [
-        ("as loaded", "train.speed asks for it"),
-        ("dequantized", "train.speed asks for it; 4-bit weights also kept dequantised"),
+        ("as loaded", "train.speed=plain"),
+        ("dequantized", "train.speed=plain; 4-bit weights also kept dequantised"),
     ],
 )
 def test_plain_mode_shows_its_reason(
     weights: Literal["dequantized", "as loaded"], note: str
 ) -> None:
-    plan = Plan("plain", "train.speed asks for it", weights, 8, (), None, (), 0.0)
+    plan = Plan("plain", "train.speed=plain", weights, 8, (), None, (), 0.0)
     results = dataclasses.replace(outcome(Spec()), plan=plan)
     shown = {fact.name: (fact.value, fact.note) for fact in time_section(results, ()).facts}
     assert shown["execution mode"] == ("plain loop", note)
