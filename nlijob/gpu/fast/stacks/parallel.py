@@ -143,7 +143,7 @@ def forward(
     norms: Sequence[nn.LayerNorm],
     x: Tensor,
     pack: PackLayout,
-    workspace: Workspace,
+    ws: Workspace,
     adapted: bool,
 ) -> Tensor:
     """Hidden states [rows, width] after all layers at the tokens `pack.last`.
@@ -153,53 +153,47 @@ def forward(
     s, w, tokens = weights.dims, weights, len(x)
     columns = s.width + (s.out_rank if adapted else 0)
     both = x.new_empty(tokens, columns)
-    workspace.x[0].copy_(x)
+    ws.x[0].copy_(x)
     for number in range(s.layers):
-        at, before = (number, max(number - 1, 0)) if workspace.keep else (0, 0)
-        normed, y, first = workspace.normed[at], workspace.y[at], w.first[number]
+        at, before = (number, max(number - 1, 0)) if ws.keep else (0, 0)
+        normed, y, first = ws.normed[at], ws.y[at], w.first[number]
         z = both[:, : s.width] if number else None
         norm, bias = norms[number], w.residual_bias[max(number - 1, 0)]
-        to = (workspace.x[at], normed, workspace.stats[at])
-        kernels.residual_norm(workspace.x[before], z, bias, norm.weight, norm.bias, norm.eps, *to)
+        to = (ws.x[at], normed, ws.stats[at])
+        kernels.residual_norm(ws.x[before], z, bias, norm.weight, norm.bias, norm.eps, *to)
         is_last = number == s.layers - 1
         needed = slice(s.heads.stop if is_last else s.up.stop)
         torch.mm(normed, first[needed].t(), out=y[:, needed])
-        if workspace.dropout:
-            _drop_input(w, number, normed, y, workspace, at)
+        if ws.dropout:
+            _drop_input(w, number, normed, y, ws, at)
         b = w.b[number] if adapted else None
-        bias, out = w.heads_bias[number], workspace.out[at]
-        attended = attention.forward(
-            y[:, s.heads], y[:, s.inner], b, bias, pack, workspace.keep, out
-        )
-        if workspace.keep:
-            workspace.attended.append(attended)
+        bias, out = w.heads_bias[number], ws.out[at]
+        attended = attention.forward(y[:, s.heads], y[:, s.inner], b, bias, pack, ws.keep, out)
+        if ws.keep:
+            ws.attended.append(attended)
         given = attended.out
-        if workspace.dropout and s.out_rank:
-            kernels.drop(
-                given, workspace.masks[number, 3:], workspace.scale, workspace.dropped[at, 3:]
-            )
-            given = workspace.dropped[at, 3]
+        if ws.dropout and s.out_rank:
+            kernels.drop(given, ws.masks[number, 3:], ws.scale, ws.dropped[at, 3:])
+            given = ws.dropped[at, 3]
         if not is_last:
-            wide = workspace.wide[at, :, : s.wide + columns - s.width]
+            wide = ws.wide[at, :, : s.wide + columns - s.width]
             _output(w, number, attended.out, given, y[:, s.up], wide, both)
     rows = pack.last
     up = normed[rows] @ first[s.up].t()
     wide, both = up.new_empty(len(rows), s.wide + columns - s.width), both[: len(rows)]
     at_rows = attended.out[rows]
-    workspace.last = Last(up, wide, at_rows if given is attended.out else given[rows])
-    _output(w, number, at_rows, workspace.last.given, up, wide, both)
-    return workspace.x[-1][rows] + both[:, : s.width] + w.residual_bias[-1]
+    ws.last = Last(up, wide, at_rows if given is attended.out else given[rows])
+    _output(w, number, at_rows, ws.last.given, up, wide, both)
+    return ws.x[-1][rows] + both[:, : s.width] + w.residual_bias[-1]
 
 
-def _drop_input(
-    w: Weights, number: int, normed: Tensor, y: Tensor, workspace: Workspace, at: int
-) -> None:
+def _drop_input(w: Weights, number: int, normed: Tensor, y: Tensor, ws: Workspace, at: int) -> None:
     """Recompute `inner` with dropout; query, key and value each have a mask of their own."""
     s = w.dims
-    kernels.drop(normed, workspace.masks[number, :3], workspace.scale, workspace.dropped[at, :3])
+    kernels.drop(normed, ws.masks[number, :3], ws.scale, ws.dropped[at, :3])
     inner = y[:, s.inner].view(len(y), 3, s.rank).transpose(0, 1)
     a = w.a[number].view(3, s.rank, s.width)
-    torch.bmm(workspace.dropped[at, :3], a.transpose(1, 2), out=inner)
+    torch.bmm(ws.dropped[at, :3], a.transpose(1, 2), out=inner)
 
 
 def _output(
@@ -218,17 +212,13 @@ def _output(
 
 
 def backward(
-    weights: Weights,
-    norms: Sequence[nn.LayerNorm],
-    grad: Tensor,
-    pack: PackLayout,
-    workspace: Workspace,
+    weights: Weights, norms: Sequence[nn.LayerNorm], grad: Tensor, pack: PackLayout, ws: Workspace
 ) -> list[Tensor]:
     """Gradients of the adapter's A, B, A_o and B_o; `grad` [rows, width] is that of the output.
 
-    This overwrites what `forward` kept in `workspace`.
+    This overwrites what `forward` kept in `ws`.
     """
-    s, w, tokens, last = weights.dims, weights, len(workspace.x[0]), workspace.last
+    s, w, tokens, last = weights.dims, weights, len(ws.x[0]), ws.last
     assert last
     residuals = grad.new_empty(
         s.layers - 1, tokens, s.width + s.out_rank
@@ -241,7 +231,7 @@ def backward(
         return of_rows.new_zeros(tokens, s.width).index_add_(0, pack.last, of_rows)
 
     for number in reversed(range(s.layers)):
-        y, is_last = workspace.y[number], number == s.layers - 1
+        y, is_last = ws.y[number], number == s.layers - 1
         both, up = (at_last, last.up) if is_last else (residuals[number], y[:, s.up])
         g, d_inner_out = both[:, : s.width], both[:, s.width :]
         if number:
@@ -249,98 +239,92 @@ def backward(
             kernels.gelu_backward(up, w.up_bias[number], d_wide[: len(g)], d_inner_out)
         else:  # nothing before the first layer is trained
             torch.mm(g, w.down[number, :, s.wide :], out=d_inner_out)
-        d_attended = _through_out(
-            w.out[number], both, workspace, number, pack.last if is_last else None
-        )
+        d_attended = _through_out(w.out[number], both, ws, number, pack.last if is_last else None)
         if is_last:
             g, d_attended = spread(g), spread(d_attended)
         of_heads, d_inner = y[:, s.heads], y[:, s.d_inner]
-        attention.backward(workspace.attended[number], d_attended, of_heads, pack)
+        attention.backward(ws.attended[number], d_attended, of_heads, pack)
         each = of_heads.view(tokens, 3, s.width).transpose(0, 1)
         torch.bmm(each, w.b[number], out=d_inner.view(tokens, 3, s.rank).transpose(0, 1))
         if number == 0:
             break
-        d_normed = _through_first(w, y, workspace, number, pack.last)
+        d_normed = _through_first(w, y, ws, number, pack.last)
         x, stats, into = (
-            workspace.x[number],
-            workspace.stats[number],
+            ws.x[number],
+            ws.stats[number],
             residuals[number - 1, :, : s.width],
         )
         kernels.norm_backward(x, stats, norms[number].weight, d_normed, g, into)
-    return [*_head_gradients(s, workspace), *_out_gradients(s, workspace, residuals, at_last)]
+    return [*_head_gradients(s, ws), *_out_gradients(s, ws, residuals, at_last)]
 
 
-def _through_first(
-    w: Weights, y: Tensor, workspace: Workspace, number: int, rows: Tensor
-) -> Tensor:
+def _through_first(w: Weights, y: Tensor, ws: Workspace, number: int, rows: Tensor) -> Tensor:
     """Gradient of the normalised input from those of y's parts, which are in y.
 
     The last layer has the MLP's part for `rows` only.
     """
     s, first = w.dims, w.first[number]
     is_last = number == s.layers - 1
-    last_part = s.heads if is_last else s.up if workspace.dropout else s.d_inner
+    last_part = s.heads if is_last else s.up if ws.dropout else s.d_inner
     parts = slice(s.heads.start, last_part.stop)
     d_normed = y[:, parts] @ first[parts]
     if is_last:
-        assert workspace.last
-        d_normed.index_add_(0, rows, workspace.last.up @ first[s.up])
-    if workspace.dropout:
+        assert ws.last
+        d_normed.index_add_(0, rows, ws.last.up @ first[s.up])
+    if ws.dropout:
         each = y[:, s.d_inner].view(len(y), 3, s.rank).transpose(0, 1)
         through = torch.bmm(each, w.a[number].view(3, s.rank, s.width))
-        kernels.add_kept(d_normed, through, workspace.masks[number, :3], workspace.scale)
+        kernels.add_kept(d_normed, through, ws.masks[number, :3], ws.scale)
     elif is_last:
         d_normed.addmm_(y[:, s.d_inner], w.a[number])
     return d_normed
 
 
 def _through_out(
-    out: Tensor, both: Tensor, workspace: Workspace, number: int, rows: Tensor | None
+    out: Tensor, both: Tensor, ws: Workspace, number: int, rows: Tensor | None
 ) -> Tensor:
     """Gradient of the attention's output from `both`, the gradients of z and of attended A_o'.
 
     `rows`: the tokens in question, or None for all.
     """
     width = out.shape[1]
-    if not workspace.dropout or both.shape[1] == width:
+    if not ws.dropout or both.shape[1] == width:
         return both @ out
-    mask = workspace.masks[number, 3:] if rows is None else workspace.masks[number, 3:, rows]
+    mask = ws.masks[number, 3:] if rows is None else ws.masks[number, 3:, rows]
     grad = both[:, :width] @ out[:width]
     through = both[:, width:] @ out[width:]
-    kernels.add_kept(grad, through.unsqueeze(0), mask, workspace.scale)
+    kernels.add_kept(grad, through.unsqueeze(0), mask, ws.scale)
     return grad
 
 
-def _head_gradients(s: LayerDims, workspace: Workspace) -> list[Tensor]:
+def _head_gradients(s: LayerDims, ws: Workspace) -> list[Tensor]:
     """Gradients of A and B of all layers at once: a layer's own would be small products."""
-    y = workspace.y
+    y = ws.y
     d_a = y.new_empty(s.layers, 3, s.rank, s.width)
     d_b = y.new_empty(s.layers, 3, s.width, s.rank)
     of_heads, inner, d_inner = y[:, :, s.heads], y[:, :, s.inner], y[:, :, s.d_inner]
     for part in range(3):
         ranks = slice(part * s.rank, (part + 1) * s.rank)
         columns = slice(part * s.width, (part + 1) * s.width)
-        given = workspace.dropped[:, part] if workspace.dropout else workspace.normed
+        given = ws.dropped[:, part] if ws.dropout else ws.normed
         torch.bmm(d_inner[:, :, ranks].transpose(1, 2), given, out=d_a[:, part])
         torch.bmm(of_heads[:, :, columns].transpose(1, 2), inner[:, :, ranks], out=d_b[:, part])
     return [d_a.flatten(0, 1), d_b.flatten(0, 1)]
 
 
-def _out_gradients(
-    s: LayerDims, workspace: Workspace, residuals: Tensor, at_last: Tensor
-) -> list[Tensor]:
+def _out_gradients(s: LayerDims, ws: Workspace, residuals: Tensor, at_last: Tensor) -> list[Tensor]:
     """Gradients of A_o and B_o, or none without them."""
     if not s.out_rank:
         return []
-    assert workspace.last
+    assert ws.last
     d_a = residuals.new_empty(s.layers, s.rank, s.width)
     d_b = residuals.new_empty(s.layers, s.width, s.rank)
-    given = workspace.dropped[:-1, 3] if workspace.dropout else workspace.out[:-1]
+    given = ws.dropped[:-1, 3] if ws.dropout else ws.out[:-1]
     d_z, d_inner = residuals[:, :, : s.width], residuals[:, :, s.width :]
     torch.bmm(d_inner.transpose(1, 2), given, out=d_a[:-1])
-    torch.bmm(d_z.transpose(1, 2), workspace.wide[:-1, :, s.wide :], out=d_b[:-1])
-    torch.mm(at_last[:, s.width :].t(), workspace.last.given, out=d_a[-1])
-    torch.mm(at_last[:, : s.width].t(), workspace.last.wide[:, s.wide :], out=d_b[-1])
+    torch.bmm(d_z.transpose(1, 2), ws.wide[:-1, :, s.wide :], out=d_b[:-1])
+    torch.mm(at_last[:, s.width :].t(), ws.last.given, out=d_a[-1])
+    torch.mm(at_last[:, : s.width].t(), ws.last.wide[:, s.wide :], out=d_b[-1])
     return [d_a, d_b]
 
 
