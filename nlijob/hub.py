@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
+from nlijob.retry import retry
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -85,24 +85,24 @@ class Hub:
 
         disable_progress_bars()
         what = f"{kind} {name} at revision {revision or 'main'}"
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return Path(
-                    snapshot_download(
-                        name,
-                        repo_type=kind,
-                        revision=revision,
-                        allow_patterns=None if files is None else list(files),
-                        local_files_only=self._offline,
-                    )
-                )
-            except Exception as error:
-                if attempt == ATTEMPTS or self._offline or _is_final(error):
-                    raise self._not_available(what, error) from error
-                wait_s = FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                self._tell(f"      {what}: {first_line(error)}; again in {wait_s:.0f} s")
-                time.sleep(wait_s)
-        raise AssertionError("the last attempt returns or raises")
+        fetch = partial(
+            snapshot_download,
+            name,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=None if files is None else list(files),
+            local_files_only=self._offline,
+        )
+
+        def tell(error: Exception, wait_s: float) -> None:
+            self._tell(f"      {what}: {first_line(error)}; trying again in {wait_s:.0f} s")
+
+        try:
+            return Path(
+                retry(fetch, ATTEMPTS, FIRST_WAIT_S, lambda e: self._offline or _is_final(e), tell)
+            )
+        except Exception as error:
+            raise self._not_available(what, error) from error
 
     def _not_available(self, what: str, error: Exception) -> NotAvailableError:
         return NotAvailableError(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import random
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from nlijob.ending import End, end_of
 from nlijob.errors import ConfigurationError, ExitCode
 from nlijob.records import Results
+from nlijob.retry import retry
 from nlijob.rundir import RunDir
 from nlijob.storage.mirror import Mirror
 
@@ -98,27 +99,42 @@ def _check(url: str) -> None:
         )
 
 
-def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
-    """Post `content` as JSON, again where that may help; returns what went wrong, if anything.
+class _NotTakenError(Exception):
+    """The notice was not taken, for a reason that may be printed."""
 
-    In a thread: a name server that is away cannot be given a time limit.
+    def __init__(self, reason: str, is_final: bool) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
+        """Whether another attempt would bring the same answer."""
+
+
+def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
+    """Post `content` as JSON, repeatedly where that may help; returns what went wrong, if anything.
+
+    In a thread, because the wait for a name server cannot be given a time limit.
     """
-    faults = [f"no answer within {STOP_LIMIT_S if in_haste else LIMIT_S:.0f} s"]
+    limit_s = STOP_LIMIT_S if in_haste else LIMIT_S
+    outcomes = [f"no answer within {limit_s:.0f} s"]
     body = json.dumps(content).encode()
 
-    def attempt_all() -> None:
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            fault, is_final = _try(url, body)
-            faults.append(fault)
-            if not fault or is_final:
-                return
+    def post() -> None:
+        try:
+            retry(
+                partial(_try, url, body),
+                ATTEMPTS,
+                FIRST_WAIT_S,
+                lambda error: not isinstance(error, _NotTakenError) or error.is_final,
+                lambda error, _: outcomes.append(str(error)),
+            )
+        except _NotTakenError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("")
 
-    thread = threading.Thread(target=attempt_all, name="notice", daemon=True)
+    thread = threading.Thread(target=post, name="notice", daemon=True)
     thread.start()
-    thread.join(STOP_LIMIT_S if in_haste else LIMIT_S)
-    return faults[-1]
+    thread.join(limit_s)
+    return outcomes[-1]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -128,20 +144,21 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def _try(url: str, body: bytes) -> tuple[str, bool]:
-    """What went wrong, if anything, and whether asking again would bring the same answer."""
+def _try(url: str, body: bytes) -> None:
+    """Post `body` once. Raises _NotTakenError."""
     headers = {"Content-Type": "application/json", "User-Agent": "nlijob"}
     try:
         request = urllib.request.Request(url, body, headers)
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
-            return "", True
+        urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         error.close()
-        return f"HTTP status {error.code}", error.code < 500 and error.code not in (408, 429)
+        is_final = error.code < 500 and error.code not in (408, 429)
+        raise _NotTakenError(f"HTTP status {error.code}", is_final) from None
     except urllib.error.URLError as error:
-        return str(error.reason), False
+        raise _NotTakenError(str(error.reason), is_final=False) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return type(error).__name__, False  # its text may hold the URL
+        # its text may hold the URL
+        raise _NotTakenError(type(error).__name__, is_final=False) from None
 
 
 def _outcome(results: Results) -> dict[str, Any]:

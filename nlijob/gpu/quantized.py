@@ -25,7 +25,7 @@ from huggingface_hub import constants
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
-from nlijob.rundir import sync
+from nlijob.files import sync
 
 PAYS_S = 5.0
 """Loading that takes less is not worth a copy."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from types import TracebackType
 
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
+from nlijob.retry import pause_s
 from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir, training_state_of
 from nlijob.storage import contents
 from nlijob.storage.contents import Stamp, content_of, is_kept, stamp_of
@@ -136,8 +136,7 @@ class Mirror:
             time.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
-        wait_s = FIRST_WAIT_S * 2.0 ** (self._faults_in_a_row - 1)
-        return min(wait_s, LONGEST_WAIT_S) * random.uniform(0.5, 1.5)
+        return pause_s(self._faults_in_a_row, FIRST_WAIT_S, LONGEST_WAIT_S)
 
     def _try_round(self) -> bool:
         try:

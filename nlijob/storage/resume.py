@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
 from nlijob.errors import NotAvailableError, first_line
+from nlijob.retry import retry
 from nlijob.rundir import MARKERS, RunDir, write_text
 from nlijob.storage import contents
 from nlijob.storage.contents import is_kept
@@ -99,11 +98,8 @@ def _is_marker(name: str) -> bool:
 
 
 def _retried(call: Callable[[], T]) -> T:
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return call()
-        except (FileNotFoundError, PermissionError):
-            raise
-        except Exception:
-            time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-    return call()
+    return retry(call, ATTEMPTS, FIRST_WAIT_S, _is_final)
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, FileNotFoundError | PermissionError)
