@@ -18,7 +18,6 @@ from nlijob.analysis.selection import select
 from nlijob.config import (
     DataConfig,
     EvalConfig,
-    Head,
     JobConfig,
     LoraConfig,
     ModelConfig,
@@ -27,6 +26,7 @@ from nlijob.config import (
     TrainConfig,
 )
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
+from nlijob.heads import HeadName
 from nlijob.records import (
     SPLITS,
     Environment,
@@ -85,7 +85,7 @@ class Spec:
     """What kind of run to make up."""
 
     gpu: bool = True
-    head: Head = "causal"
+    head: HeadName = "causal"
     resumed: bool = False
     """The first attempt was killed while epoch 3 was training."""
     demo: bool = False

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from nlijob import records
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, PromptConfig
 from nlijob.errors import all_or_every_fault
 from nlijob.gpu import reporting, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device
-from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
+from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
     compute_dtype,
@@ -111,14 +111,10 @@ class Session:
         """The task head. Making it checks the configuration against model and tokenizer."""
         model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
         longest = max_length(self.config.model, model_config, self.tokenizer)
-
-        def new_head() -> Head:
-            if self.config.model.head == "causal":
-                train = self.examples["train"]
-                return CausalHead(self.tokenizer, self.config.prompt, longest, train)
-            return ClassificationHead(self.tokenizer, self.config.prompt, longest)
-
-        _, head = all_or_every_fault(lambda: skeleton(self.config, model_config), new_head)
+        _, head = all_or_every_fault(
+            lambda: skeleton(self.config, model_config),
+            lambda: self.new_head(self.config.prompt, longest),
+        )
         return head
 
     @cached_property
@@ -135,6 +131,11 @@ class Session:
         return few_shot_prefix(
             self.config.prompt, self.examples["train"], self.config.eval.few_shot
         )
+
+    def new_head(self, prompt: PromptConfig, longest: int) -> Head:
+        """The job's kind of head, reading rows through `prompt`, at most `longest` tokens."""
+        head = head_class(self.config.model.head)
+        return head(self.tokenizer, prompt, longest, self.examples["train"])
 
     # ------------------------------------------------------------ scoring
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlijob.gpu.environment import memory
-from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
 from nlijob.prompts import with_prefix
@@ -28,11 +27,11 @@ def baseline(session: Session) -> list[Path]:
 
 def _few_shot(session: Session) -> list[Prediction]:
     """Answers on the test rows with training rows in the prompt."""
-    config, examples = session.config, session.examples
+    config = session.config
     if config.eval.few_shot == 0:
         return []
     prompt = with_prefix(config.prompt, session.few_shot_prefix)
-    head = CausalHead(session.tokenizer, prompt, session.loaded.max_length, examples["train"])
-    rows = head.encode("test", examples["test"])
+    head = session.new_head(prompt, session.loaded.max_length)
+    rows = head.encode("test", session.examples["test"])
     part = Part("few-shot test", split="test")
     return session.score_rows("baseline", part, "test", head, rows)[1]

@@ -12,6 +12,7 @@ from nlijob.gpu.environment import memory
 from nlijob.gpu.generation import generate
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
+from nlijob.heads import describe
 from nlijob.prompts import prompt_text
 from nlijob.records import Example, Generation, Occlusion, Prediction, ScoreResult, Selection
 from nlijob.rundir import write_record, write_records
@@ -75,7 +76,7 @@ def _free_text(session: Session, tuned: Sequence[Prediction]) -> list[Generation
     """What both models write after the prompt of each shown case."""
     config = session.config
     count = config.eval.generate_tokens
-    if count == 0 or config.model.head != "causal":
+    if count == 0 or not describe(config.model.head).writes_text:
         return []
     shown = _shown(session, tuned)
     prompts = [prompt_text(config.prompt, example) for example in shown]
