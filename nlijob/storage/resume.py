@@ -1,4 +1,4 @@
-"""Fetches a run from its place, to go on with it on another machine."""
+"""Downloads a run from its remote copy, to resume it on another machine."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from nlijob.errors import NotAvailableError, first_line
 from nlijob.retry import retry
 from nlijob.rundir import MARKERS, RunDir, write_text
 from nlijob.storage import contents
-from nlijob.storage.contents import is_kept
+from nlijob.storage.contents import is_valid
 from nlijob.storage.place import Place
 
 T = TypeVar("T")
 
 ATTEMPTS = 3
-"""The clients of buckets try each request several times as well."""
+"""The clients of buckets also retry each request."""
 FIRST_WAIT_S = 1.0
 ANSWER_S = 60.0
-"""Time the place has to say what it holds."""
+"""Longest time to find out what the remote copy contains."""
 
 
 def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
-    """Make the run's folder as the place is, where the place got further with the same run.
+    """Replace the run's folder by the remote copy, if the copy is further in the same run.
 
-    A folder that holds anything complete that the place does not hold stays as it is: the two are
-    never mixed. Raises NotAvailableError where the place cannot be read.
+    If anything is complete in the folder and not in the copy, the folder stays as it is: the two
+    are never mixed. Raises NotAvailableError if the copy cannot be read.
     """
     try:
         sizes, there = _answer(partial(_complete_there, place))
@@ -37,30 +37,31 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
             {name: stamp.size for name, stamp in contents.stamps(run.root).items()},
         )
         if not there:
-            tell(f"Nothing complete at {place.url} to go on from")
+            tell(f"Nothing complete at {place.url} to resume from")
         elif not here.items() <= there.items():
-            tell(f"{run.root} holds what {place.url} does not: it is left as it is")
+            tell(f"{run.root} is left as it is: it has complete stages that {place.url} has not")
         elif here != there:
             _fetch(run, place, sizes, there)
-            tell(f"Going on from {place.url}: {len(there)} complete stages and epochs fetched")
+            tell(f"Resuming from {place.url}: downloaded {len(there)} complete stages and epochs")
     except Exception as error:
         raise NotAvailableError(
             f"{place.option} {place.url} cannot be read: {first_line(error)}",
-            f"check URL, network and credentials; without {place.option} the job starts anew",
+            f"check URL, network and credentials; without {place.option} the job starts afresh",
         ) from error
 
 
 def _complete_there(place: Place) -> tuple[dict[str, int], dict[str, bytes]]:
-    """Name -> bytes of all files at the place, and the markers that hold there."""
+    """Name -> size in bytes of all remote files, and the valid markers among them."""
     sizes = _retried(place.sizes)
     markers = {name: _retried(partial(place.read, name)) for name in sizes if _is_marker(name)}
     return sizes, _complete(markers, sizes)
 
 
 def _answer(call: Callable[[], T]) -> T:
-    """What `call` gives, unless that takes too long.
+    """The value of `call`. Raises TimeoutError if that takes too long.
 
-    Clients of buckets try again for a quarter of an hour where a server accepts and stays silent.
+    If a server accepts connections and stays silent, the clients of buckets retry for a quarter of
+    an hour.
     """
     answer: Future[T] = Future()
 
@@ -79,7 +80,7 @@ def _answer(call: Callable[[], T]) -> T:
 
 
 def _fetch(run: RunDir, place: Place, sizes: Mapping[str, int], there: Mapping[str, bytes]) -> None:
-    """Put what is there in the place of what is here; markers go first and come last."""
+    """Replace the run's files by the remote ones; markers are deleted first and written last."""
     for name in sorted(contents.stamps(run.root), key=_is_marker, reverse=True):
         (run.root / name).unlink()
     for name in sizes:
@@ -90,7 +91,7 @@ def _fetch(run: RunDir, place: Place, sizes: Mapping[str, int], there: Mapping[s
 
 
 def _complete(markers: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, bytes]:
-    return {name: content for name, content in markers.items() if is_kept(content, sizes)}
+    return {name: content for name, content in markers.items() if is_valid(content, sizes)}
 
 
 def _is_marker(name: str) -> bool:
