@@ -54,7 +54,7 @@ class Mirror:
         self._place = place
         self._tell = tell
         self._warn = warn or tell
-        self._there: dict[str, Stamp | None] | None = None
+        self._remote: dict[str, Stamp | None] | None = None
         """Remote file -> its local stamp when it was uploaded, or None if another run left it.
 
         None as a whole until the first answer.
@@ -70,14 +70,14 @@ class Mirror:
     @property
     def missing(self) -> list[str]:
         """Names of the files that are missing or out of date in the remote copy."""
-        there = self._there or {}
+        remote = self._remote or {}
         return [
-            name for name, stamp in contents.stamps(self._root).items() if there.get(name) != stamp
+            name for name, stamp in contents.stamps(self._root).items() if remote.get(name) != stamp
         ]
 
     def __enter__(self) -> Mirror:
         self._thread.start()
-        if not self._answered.wait(FIRST_ANSWER_S) or self._there is None:
+        if not self._answered.wait(FIRST_ANSWER_S) or self._remote is None:
             self._warn(
                 f"Note: no answer from {self.url}{self._why}; trying again while the job continues"
             )
@@ -155,29 +155,29 @@ class Mirror:
 
     def _round(self) -> None:
         """Upload what changed. After an error the next round continues with what is missing."""
-        if self._there is None:
-            self._there = self._remote_state()
-        there = self._there
+        if self._remote is None:
+            self._remote = self._remote_state()
+        remote = self._remote
         markers = contents.markers(self._root)  # before the files, which may be newer
-        here = contents.stamps(self._root)
+        local = contents.stamps(self._root)
         if not markers:
             return
-        self._withdraw(there, here)
-        for name in sorted(here, key=_short_lived_first):
-            if not name.startswith(MARKERS) and there.get(name) != here[name]:
-                self._send(name, there, here[name])
-        sizes = {name: stamp.size for name, stamp in here.items()}
+        self._delete_outdated(remote, local)
+        for name in sorted(local, key=_short_lived_first):
+            if not name.startswith(MARKERS) and remote.get(name) != local[name]:
+                self._send(name, remote, local[name])
+        sizes = {name: stamp.size for name, stamp in local.items()}
         for name, content in markers.items():
-            if there.get(name) != here.get(name) and is_valid(content, sizes):
-                self._send_marker(name, content, there, here.get(name))
-        self._prune(there, here)
+            if remote.get(name) != local.get(name) and is_valid(content, sizes):
+                self._send_marker(name, content, remote, local.get(name))
+        self._prune(remote, local)
 
     def _remote_state(self) -> dict[str, Stamp | None]:
         """The files that are in the copy already: those listed by a marker that both sides have."""
         try:
-            here = contents.stamps(self._root)  # before the markers, which list these files
+            local = contents.stamps(self._root)  # before the markers, which list these files
             sizes = self._place.sizes()
-            there: dict[str, Stamp | None] = {
+            remote: dict[str, Stamp | None] = {
                 n: None for n in sizes if n.startswith(COMES_AND_GOES)
             }
             for marker, content in contents.markers(self._root).items():
@@ -188,21 +188,21 @@ class Mirror:
                 ):
                     files = [marker, training_state_of(marker), *contents.listed(content)]
                     for name in files:
-                        if name in here and here[name].size == sizes.get(name):
-                            there[name] = here[name]
+                        if name in local and local[name].size == sizes.get(name):
+                            remote[name] = local[name]
             self._got_through()
-            return there
+            return remote
         finally:
             self._answered.set()
 
-    def _withdraw(self, there: dict[str, Stamp | None], here: dict[str, Stamp]) -> None:
+    def _delete_outdated(self, remote: dict[str, Stamp | None], local: dict[str, Stamp]) -> None:
         """Delete markers that are no longer valid, then the files that another run left."""
-        for name in [n for n in there if n.startswith(MARKERS) and there[n] != here.get(n)]:
-            self._remove(name, there)
-        for name in [n for n, stamp in there.items() if stamp is None]:
-            self._remove(name, there)
+        for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
+            self._remove(name, remote)
+        for name in [n for n, stamp in remote.items() if stamp is None]:
+            self._remove(name, remote)
 
-    def _send(self, name: str, there: dict[str, Stamp | None], stamp: Stamp) -> None:
+    def _send(self, name: str, remote: dict[str, Stamp | None], stamp: Stamp) -> None:
         file = self._root / name
         try:
             self._place.send(name, file, self._bytes_moved)
@@ -210,28 +210,28 @@ class Mirror:
             if file.exists():
                 raise
             return  # deleted meanwhile, after the marker that listed it
-        there[name] = stamp
+        remote[name] = stamp
         self._got_through()
 
     def _send_marker(
-        self, name: str, content: bytes, there: dict[str, Stamp | None], stamp: Stamp | None
+        self, name: str, content: bytes, remote: dict[str, Stamp | None], stamp: Stamp | None
     ) -> None:
         """Upload a marker, unless it changed while its files were uploaded."""
         file = self._root / name
         if stamp_of(file) == stamp and content_of(file) == content:
             self._place.write(name, content)
-            there[name] = stamp
+            remote[name] = stamp
             self._got_through()
 
-    def _prune(self, there: dict[str, Stamp | None], here: dict[str, Stamp]) -> None:
+    def _prune(self, remote: dict[str, Stamp | None], local: dict[str, Stamp]) -> None:
         """Delete what was deleted locally, such as the training state of the previous epoch."""
-        for name in [name for name in there if name not in here]:
+        for name in [name for name in remote if name not in local]:
             with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
-                self._remove(name, there)
+                self._remove(name, remote)
 
-    def _remove(self, name: str, there: dict[str, Stamp | None]) -> None:
+    def _remove(self, name: str, remote: dict[str, Stamp | None]) -> None:
         self._place.remove(name)
-        del there[name]
+        del remote[name]
         self._got_through()
 
 

@@ -31,18 +31,18 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
     are never mixed. Raises NotAvailableError if the copy cannot be read.
     """
     try:
-        sizes, there = _answer(partial(_complete_there, place))
-        here = _complete(
+        sizes, remote = _answer(partial(_complete_remote, place))
+        local = _complete(
             contents.markers(run.root),
             {name: stamp.size for name, stamp in contents.stamps(run.root).items()},
         )
-        if not there:
+        if not remote:
             tell(f"Nothing complete at {place.url} to resume from")
-        elif not here.items() <= there.items():
+        elif not local.items() <= remote.items():
             tell(f"{run.root} is left as it is: it has complete stages that {place.url} has not")
-        elif here != there:
-            _fetch(run, place, sizes, there)
-            tell(f"Resuming from {place.url}: downloaded {len(there)} complete stages and epochs")
+        elif local != remote:
+            _fetch(run, place, sizes, remote)
+            tell(f"Resuming from {place.url}: downloaded {len(remote)} complete stages and epochs")
     except Exception as error:
         raise NotAvailableError(
             f"{place.option} {place.url} cannot be read: {first_line(error)}",
@@ -50,7 +50,7 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
         ) from error
 
 
-def _complete_there(place: Place) -> tuple[dict[str, int], dict[str, bytes]]:
+def _complete_remote(place: Place) -> tuple[dict[str, int], dict[str, bytes]]:
     """Name -> size in bytes of all remote files, and the valid markers among them."""
     sizes = _retried(place.sizes)
     markers = {name: _retried(partial(place.read, name)) for name in sizes if _is_marker(name)}
@@ -79,14 +79,16 @@ def _answer(call: Callable[[], T]) -> T:
     return answer.result()
 
 
-def _fetch(run: RunDir, place: Place, sizes: Mapping[str, int], there: Mapping[str, bytes]) -> None:
+def _fetch(
+    run: RunDir, place: Place, sizes: Mapping[str, int], remote: Mapping[str, bytes]
+) -> None:
     """Replace the run's files by the remote ones; markers are deleted first and written last."""
     for name in sorted(contents.stamps(run.root), key=_is_marker, reverse=True):
         (run.root / name).unlink()
     for name in sizes:
         if not _is_marker(name):
             _retried(partial(place.fetch, name, run.root / name))
-    for name, content in there.items():
+    for name, content in remote.items():
         write_text(run.root / name, content.decode())
 
 
