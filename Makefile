@@ -12,7 +12,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow test-gpu bench lint image image-cpu image-test image-test-gpu run shell lock clean
+.PHONY: help report test test-slow test-gpu bench lint image image-cpu image-test image-test-gpu wheel-test run shell lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,10 +59,13 @@ shell: ## a shell in the image, with the same user and folders
 	@mkdir -p runs
 	$(docker_run) --interactive --tty --entrypoint bash $(IMAGE)
 
+wheel-test: .venv/.ready ## build the wheel, install it in a fresh environment and run the demo
+	tools/wheel-test.sh
+
 image-test: ## build the CPU image and run the job in it, with no Docker engine (root on Debian)
 	tools/image-test.sh
 
-image-test-gpu: ## the same with the GPU image, on Debian 13: needs no GPU, 3 GB of downloads, 25 GB of disk
+image-test-gpu: ## the same with the GPU image; needs no GPU, but 3 GB of downloads and 25 GB of disk
 	BACKEND=gpu tools/image-test.sh
 
 lock: .venv/.ready ## resolve the locked versions anew

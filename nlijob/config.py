@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.errors import ConfigurationError
+from nlijob.heads import HeadName, describe
 from nlijob.typed import build
 
 RECIPES_DIR = Path(__file__).parent / "recipes"
 
 Device = Literal["auto", "cpu", "cuda"]
-Head = Literal["causal", "sequence-classification"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ModelConfig:
     """Hub model id, a directory with a model, or "demo"."""
     revision: str | None = None
     """Commit id of the hub model."""
-    head: Head = "causal"
+    head: HeadName = "causal"
     device: Device = "auto"
     requires_gpu: bool = False
     """Refuse to start without a GPU unless device is "cpu"."""
@@ -273,18 +273,12 @@ def _check_data(data: DataConfig) -> Iterable[str]:
 
 
 def _check_prompt(config: JobConfig) -> Iterable[str]:
-    prompt, labels = config.prompt, config.data.label_names
+    prompt, head = config.prompt, describe(config.model.head)
     if prompt.template:
         yield from _check_template(prompt.template)
-    elif config.model.head == "causal":
-        yield "prompt.template: the causal head needs one, with {premise} and {hypothesis}"
-    if config.model.head == "causal" and len(prompt.verbalizers) != len(labels):
-        yield (
-            f"prompt.verbalizers: {len(prompt.verbalizers)} given for {len(labels)} labels "
-            f"({', '.join(labels)})"
-        )
-    if config.model.head != "causal" and config.eval.few_shot:
-        yield "eval.few_shot: a classification head has no answer to show examples of; give 0"
+    yield from head.faults(config)
+    if config.eval.few_shot and not head.takes_few_shot:
+        yield f"eval.few_shot: the {head.title} takes no examples in its prompt; set it to 0"
     if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
         yield "prompt.verbalizers: two labels share one"
 

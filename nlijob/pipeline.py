@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from nlijob import records, subset
 from nlijob.config import JobConfig
@@ -27,40 +26,8 @@ from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.launch import GpuSide
 from nlijob.records import Manifest, Progress, Results, RunRecord, Timing, WorkerTask
-from nlijob.rundir import RunDir, append_record, write_record
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the job."""
-
-    name: str
-    side: Literal["parent", "gpu"]
-    reads: tuple[str, ...]
-    """Sections and keys of the configuration that change its outcome."""
-    after: tuple[str, ...]
-    """Stages whose outcome it reads."""
-
-
-STAGES = (
-    Stage("subset", "parent", ("data",), ()),
-    Stage(
-        "baseline",
-        "gpu",
-        ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
-        ("subset",),
-    ),
-    Stage(
-        "train",
-        "gpu",
-        ("model", "prompt", "lora", "train", "eval.batch_size", "eval.test_each_epoch"),
-        ("subset",),
-    ),
-    Stage("select", "gpu", (), ("train",)),
-    Stage("evaluate", "gpu", ("eval",), ("baseline", "select")),
-    Stage("report", "parent", ("report", "description"), ("evaluate",)),
-)
-GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
+from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
+from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
 
 
 @dataclass
@@ -89,12 +56,12 @@ class Job:
         Raises JobError where a stage cannot be done, GateError where the outcome is below what
         the configuration asks for; the report is there in that case.
         """
-        with GpuSide(self.run, self.config.model.device) as gpu_side:
+        with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
             if self._needs_gpu_side():  # to start takes longer than all that comes before its work
                 gpu_side.start()
             self._find_model()
-            if all(self._is_complete(stage.name) for stage in STAGES):
-                self._skip(stage.name for stage in STAGES)
+            if all(map(self._is_complete, STAGE_NAMES)):
+                self._skip(STAGE_NAMES)
             else:
                 self._work(gpu_side)
         results = records.read(Results, self.run.results)
@@ -111,7 +78,7 @@ class Job:
                 self._run_gpu_stages(gpu_side, sampler)
             self._render()
         finally:
-            self._add_timing("job", self.started_at, self.started)
+            self._add_timing(WHOLE_JOB, self.started_at, self.started)
 
     # ------------------------------------------------------------ stages
 
@@ -134,11 +101,10 @@ class Job:
 
     def _computes_anew(self) -> bool:
         """Whether the run's folder holds models or scores of other inputs than these."""
-        sources = {name: name for name in ("subset", "baseline", "train")}
-        sources["train-epoch-1"] = "train"
+        first = {stage.name: stage.name for stage in STAGES if stage.stamp}
         return any(
             self.run.is_of_other_inputs(marker, self.fingerprints[stage])
-            for marker, stage in sources.items()
+            for marker, stage in {**first, epoch_marker(1): "train"}.items()
         )
 
     def _build_subset(self, sampler: Sampler) -> None:
@@ -184,7 +150,7 @@ class Job:
     def _render(self) -> None:
         from nlijob.report.render import render
 
-        self._add_timing("job", self.started_at, self.started)  # so that the report can say it
+        self._add_timing(WHOLE_JOB, self.started_at, self.started)  # so that the report can say it
         self.run.unmark("report")
         started = time.monotonic()
         with self._timed("report"):
@@ -207,22 +173,23 @@ class Job:
     # ------------------------------------------------------------ telling and timing
 
     def _say(self, stage: str, text: str) -> None:
-        names = [stage.name for stage in STAGES]
-        if stage in names:
-            self.console.stage(names.index(stage) + 1, len(names), stage, text)
+        if stage in STAGE_NAMES:
+            number = STAGE_NAMES.index(stage) + 1
+            self.console.stage(number, len(STAGE_NAMES), stage, text)
         else:
             self.console.line(f"      {text}")
 
     def _say_outcome(self, results: Results) -> None:
         base, tuned = results.base, results.tuned
-        self.console.line(
-            f"\nTest accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
+        self.console.line("")
+        self.console.result(
+            f"Test accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
             f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
             f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         )
         for warning in results.warnings:
-            self.console.line(f"Note: {warning}")
-        self.console.line(f"Report: {self.run.report}")
+            self.console.result(f"Note: {warning.text}")
+        self.console.result(f"Report: {self.run.report}")
 
     @contextlib.contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
@@ -240,7 +207,8 @@ class Job:
 def check_gates(results: Results) -> None:
     """Raise GateError where the outcome is below what was asked for."""
     if not results.gates.passed:
-        raise GateError("; ".join(results.gates.failures), "the report is complete all the same")
+        missed = "; ".join(failure.text for failure in results.gates.failures)
+        raise GateError(missed, "the report is complete all the same")
 
 
 def model_stamp(model_dir: Path) -> str:
@@ -251,19 +219,15 @@ def model_stamp(model_dir: Path) -> str:
 
 def stage_fingerprints(config: JobConfig, of_model: str) -> dict[str, str]:
     """Stage -> fingerprint, for this configuration, a model of this stamp and local data files."""
-    stamps = {
-        "subset": subset.source_stamp(config.data),
-        "baseline": of_model,
-        "train": of_model,
-    }
+    stamps = {"": "", "data": subset.source_stamp(config.data), "model": of_model}
     fingerprints: dict[str, str] = {}
     for stage in STAGES:
         content = [
             records.FORMAT_VERSION,
             stage.name,
             [config.value(key) for key in stage.reads],
-            [fingerprints[name] for name in stage.after],
-            stamps.get(stage.name, ""),
+            [fingerprints[name] for name in stage.follows],
+            stamps[stage.stamp],
         ]
         text = json.dumps(content, sort_keys=True)
         fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()

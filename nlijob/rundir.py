@@ -18,6 +18,16 @@ from typing import Any
 from nlijob import records
 from nlijob.errors import ConfigurationError
 
+MARKERS = "markers/"
+"""Beginning of the names of completion markers, below the run's folder."""
+TRAIN = "train/"
+"""Beginning of the names of what training writes, part of which goes away during the job."""
+EPOCH_MARKER = "train-epoch-"
+TRAINING_STATES = f"{TRAIN}state-"
+"""Beginning of the names of training states, each of which goes away after the next epoch."""
+OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
+"""Messages between the two sides of one attempt, of no use to another attempt."""
+
 
 class RunDir:
     """The folder `runs/<run_id>`."""
@@ -31,10 +41,11 @@ class RunDir:
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
-        self.plan = root / "train" / "plan.json"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
-        self.train_log = root / "train" / "log.jsonl"
-        self.train_result = root / "train" / "result.json"
+        self.train_folder = root / TRAIN
+        self.plan = self.train_folder / "plan.json"
+        self.train_log = self.train_folder / "log.jsonl"
+        self.train_result = self.train_folder / "result.json"
         self.selection = root / "selection.json"
         self.evaluate_result = root / "evaluate" / "result.json"
         self.evaluate_predictions = root / "evaluate" / "predictions.jsonl"
@@ -47,10 +58,8 @@ class RunDir:
         self.results = root / "results.json"
         self.report = root / "report.html"
         self.summary = root / "summary.md"
-        self.worker_task = root / "worker" / "task.json"
-        self.worker_outcome = root / "worker" / "outcome.json"
+        self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
-        self.progress = root / "worker" / "progress.jsonl"
 
     def subset(self, split: str) -> Path:
         """The rows of a split."""
@@ -58,7 +67,7 @@ class RunDir:
 
     def epoch(self, epoch: int) -> Path:
         """The folder of an epoch's checkpoint."""
-        return self.root / "train" / f"epoch-{epoch}"
+        return self.train_folder / f"epoch-{epoch}"
 
     def epoch_result(self, epoch: int) -> Path:
         """The figures of an epoch."""
@@ -70,13 +79,26 @@ class RunDir:
 
     def training_state(self, epoch: int) -> Path:
         """Optimizer, schedule and scaler after an epoch, to go on from; only the last is kept."""
-        return self.root / "train" / f"state-{epoch}.pt"
+        return self.root / f"{TRAINING_STATES}{epoch}.pt"
+
+    def name(self, path: Path) -> str:
+        """A file's name below the run's folder, as it is at the place of a copy too."""
+        return path.relative_to(self.root).as_posix()
 
     # ------------------------------------------------------------ markers
 
     def marker(self, stage: str) -> Path:
-        """The completion marker of a stage or an epoch."""
-        return self.root / "markers" / f"{stage}.json"
+        """The completion marker of a stage, or of an epoch by its `epoch_marker`."""
+        return self.root / MARKERS / f"{stage}.json"
+
+    def marked(self) -> list[str]:
+        """Names of everything that has a completion marker, epochs in their order."""
+        files = (self.root / MARKERS).glob("*.json")
+        return sorted((file.stem for file in files), key=lambda name: (len(name), name))
+
+    def count_marked_epochs(self) -> int:
+        """How many epochs have a completion marker."""
+        return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
 
     def is_complete(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was finished from these very inputs and its files are still there."""
@@ -102,7 +124,7 @@ class RunDir:
         files = [file for path in outputs for file in _files(path)]
         for file in files:
             sync(file)
-        sizes = {str(file.relative_to(self.root)): file.stat().st_size for file in files}
+        sizes = {self.name(file): file.stat().st_size for file in files}
         marker = records.Marker(stage, fingerprint, now(), sizes)
         write_text(self.marker(stage), records.dump(marker))
 
@@ -133,6 +155,21 @@ class RunDir:
                     "wait for it, or give this one another --run-id",
                 ) from error
             yield
+
+
+def epoch_marker(epoch: int) -> str:
+    """The name under which an epoch is marked complete."""
+    return f"{EPOCH_MARKER}{epoch}"
+
+
+def training_state_of(marker: str) -> str:
+    """Name of the training state that belongs to an epoch's marker file.
+
+    The marker does not list it, because it goes away after the next epoch. For the marker file of
+    a stage, a name that no file has.
+    """
+    epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
+    return f"{TRAINING_STATES}{epoch}.pt"
 
 
 def now() -> str:

@@ -50,15 +50,14 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        inner = [a for a in arguments if a is not type(None)]
-        return convert(value, inner[0], path, faults)
+        return _convert_union(value, arguments, path, faults)
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(repr, arguments))
             faults.append(f"{path}: {_shown(value)} is none of {choices}")
         return value
+    if origin is tuple and arguments[1:] != (...,):
+        raise TypeError(f"{path}: {hint} is not a tuple of any length")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(
             convert(item, arguments[0], f"{path}[{i}]", faults) for i, item in enumerate(value)
@@ -77,6 +76,23 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     is_nan_or_inf = isinstance(value, float) and not math.isfinite(value)
     if is_other_type or is_bool or is_nan_or_inf:
         faults.append(f"{path}: expected {_type_name(hint)}, got {_shown(value)}")
+    return value
+
+
+def _convert_union(value: object, arms: tuple[Any, ...], path: str, faults: list[str]) -> Any:
+    """`value` as the first arm that it fits: an arm of its very type before all others."""
+    if value is None and type(None) in arms:
+        return None
+    arms = tuple(arm for arm in arms if arm is not type(None))
+    if len(arms) == 1:
+        return convert(value, arms[0], path, faults)
+    for arm in sorted(arms, key=lambda arm: arm is not type(value)):
+        own: list[str] = []
+        converted = convert(value, arm, path, own)
+        if not own:
+            return converted
+    expected = " or ".join(map(_type_name, arms))
+    faults.append(f"{path}: expected {expected}, got {_shown(value)}")
     return value
 
 

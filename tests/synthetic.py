@@ -18,7 +18,6 @@ from nlijob.analysis.selection import select
 from nlijob.config import (
     DataConfig,
     EvalConfig,
-    Head,
     JobConfig,
     LoraConfig,
     ModelConfig,
@@ -26,6 +25,8 @@ from nlijob.config import (
     ReportConfig,
     TrainConfig,
 )
+from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
+from nlijob.heads import HeadName
 from nlijob.records import (
     SPLITS,
     Environment,
@@ -84,7 +85,7 @@ class Spec:
     """What kind of run to make up."""
 
     gpu: bool = True
-    head: Head = "causal"
+    head: HeadName = "causal"
     resumed: bool = False
     """The first attempt was killed while epoch 3 was training."""
     demo: bool = False
@@ -453,37 +454,46 @@ class _Builder:
         """One attempt's timings; where `done`, subset and baseline are complete already."""
         clock = started
 
-        def timing(stage: str, part: str, seconds: float, examples: int | None = None) -> Timing:
-            return Timing(attempt, stage, part, clock, seconds, examples)
+        def timing(stage: str, part: Part, seconds: float, examples: int | None = None) -> Timing:
+            return Timing(
+                attempt,
+                stage,
+                part.name,
+                clock,
+                seconds,
+                examples,
+                part.kind,
+                part.epoch,
+                part.split,
+            )
 
         before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
         for stage, seconds in [*before, ("start", 9.7), ("load", 14.2)]:
-            yield timing(stage, "", seconds)
+            yield timing(stage, WHOLE, seconds)
             clock += seconds
         if not done:
-            yield timing("baseline", "validation", 3.1, self.spec.rows)
-            yield timing("baseline", "test", 3.0, self.spec.rows)
-            yield timing("baseline", "", 6.4)
+            yield timing("baseline", scoring("validation"), 3.1, self.spec.rows)
+            yield timing("baseline", scoring("test"), 3.0, self.spec.rows)
+            yield timing("baseline", WHOLE, 6.4)
             clock += 6.4
         train_started = clock
         for epoch in epochs:
-            pieces = (
-                ("", 42.0, self.spec.train_rows),
-                (" validation", 3.1, self.spec.rows),
-                (" test", 3.0, self.spec.rows),
+            parts = (
+                (optimizer_steps(epoch), 42.0, self.spec.train_rows),
+                (scoring("validation", epoch), 3.1, self.spec.rows),
+                (scoring("test", epoch), 3.0, self.spec.rows),
+                (checkpoint(epoch), 0.8, None),
             )
-            for piece, seconds, examples in pieces:
-                yield timing("train", f"epoch {epoch}{piece}", seconds, examples)
+            for part, seconds, examples in parts:
+                yield timing("train", part, seconds, examples)
                 clock += seconds
-            yield timing("train", f"epoch {epoch} checkpoint", 0.8)
-            clock += 0.8
         yield Timing(attempt, "train", "", train_started, clock - train_started)
-        yield timing("select", "", 0.01)
-        yield timing("evaluate", "test", 3.0, self.spec.rows)
-        yield timing("evaluate", "free output", 21.5, 30)
-        yield timing("evaluate", "", 25.2)
+        yield timing("select", WHOLE, 0.01)
+        yield timing("evaluate", scoring("test"), 3.0, self.spec.rows)
+        yield timing("evaluate", Part("free output"), 21.5, 30)
+        yield timing("evaluate", WHOLE, 25.2)
         clock += 25.2
-        yield timing("report", "", 2.9)
+        yield timing("report", WHOLE, 2.9)
         clock += 2.9
         yield Timing(attempt, "job", "", started, clock - started + 1.5)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nlijob.analysis.statistics import paired_difference, wilson_interval
 from nlijob.analysis.wording import interval, p_value, percent, plural, points
-from nlijob.records import SIGNIFICANT, Control, ControlKind, Prediction
+from nlijob.records import SIGNIFICANT, Control, ControlKind, Finding, Prediction
 
 
 def build_controls(
@@ -24,20 +24,27 @@ def build_controls(
     return tuple(_controls(tuned, few_shot, blank_premise))
 
 
-def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[str]:
-    """What the controls say against the figures, in sentences."""
+def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[Finding]:
+    """Findings about controls that the tuned model does not clearly beat."""
     for control in controls:
         over = control.tuned_over_it
         clear = over.mcnemar_p < SIGNIFICANT
         if clear and over.difference > 0:
             continue
+        numbers = {
+            "accuracy": control.accuracy,
+            "tuned_over_it": over.difference,
+            "mcnemar_p": over.mcnemar_p,
+        }
         figures = f"{points(over.difference)}, McNemar {p_value(over.mcnemar_p)}"
         if control.kind == "few-shot":
-            outcome = "is worse than that" if clear else "cannot be told to be better than that"
-            yield (
+            outcome = "is worse than that" if clear else "is not distinguishably better than that"
+            yield Finding(
+                "no-better-than-few-shot",
+                {"shots": shots, **numbers},
                 f"With {plural(shots, 'example')} in its prompt the base model alone is right for "
                 f"{percent(control.accuracy)} of the test rows; the tuned model ({figures}) "
-                f"{outcome}."
+                f"{outcome}.",
             )
         if control.kind == "blank premise":
             outcome = (
@@ -45,10 +52,12 @@ def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[str]:
                 if clear
                 else "that it reads the premise at all does not show on these rows"
             )
-            yield (
+            yield Finding(
+                "no-better-than-blank-premise",
+                {**numbers},
                 f"With the premise left blank the tuned model is right for "
                 f"{percent(control.accuracy)} of the test rows; {outcome} (with the premise "
-                f"{figures})."
+                f"{figures}).",
             )
 
 

@@ -18,11 +18,12 @@ from nlijob.records import (
     read,
     read_lines,
 )
+from nlijob.records.older import READABLE
 from nlijob.rundir import RunDir
+from nlijob.stages import STAGE_NAMES
 
 T = TypeVar("T")
 State = Literal["unfinished", "other version", "damaged"]
-STAGES = ("subset", "baseline", "train", "select", "evaluate")
 LONGEST_REASON = 300
 """Characters of a message that is not this module's own."""
 
@@ -125,7 +126,7 @@ def _misfit(value: Any, error: Exception | None) -> tuple[State, str]:
         return (
             "other version",
             f"written by nlijob {version[:40]} in record format {form}; this version reads "
-            f"{FORMAT_VERSION}",
+            f"{listed([str(one) for one in READABLE])}",
         )
     fault = str(error).removeprefix("not a Results: ").partition("; ")[0]
     told = f"written by another version (nlijob {version[:40]})" if isinstance(version, str) else ""
@@ -134,8 +135,9 @@ def _misfit(value: Any, error: Exception | None) -> tuple[State, str]:
 
 def _how_far(run: RunDir) -> str:
     """Which stages of a run without an outcome are complete, and how its last attempt ended."""
-    done = [stage for stage in STAGES if run.marker(stage).exists()]
-    epochs = len(list(run.marker("x").parent.glob("train-epoch-*.json")))
+    marked = run.marked()
+    done = [stage for stage in STAGE_NAMES if stage in marked]
+    epochs = run.count_marked_epochs()
     if epochs and "train" not in done:
         done.append(plural(epochs, "epoch"))
     reached = f"complete so far: {listed(done)}" if done else "no stage is complete"

@@ -80,9 +80,8 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     return state
 
 
-def copy_adapter(source: Path, target: Path) -> None:
-    """The adapter's own files of a checkpoint, without the checkpoint's records."""
+def copy_adapter(source: Path, target: Path) -> list[Path]:
+    """Copy a checkpoint's adapter without the checkpoint's records; returns the new files."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for file in source.glob("adapter_*"):
-        shutil.copy2(file, target)
+    return [Path(shutil.copy2(file, target)) for file in source.glob("adapter_*")]

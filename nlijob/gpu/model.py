@@ -22,6 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from nlijob.config import JobConfig, ModelConfig
 from nlijob.errors import ConfigurationError, HardwareError, NotAvailableError
+from nlijob.gpu.heads import head_class
 from nlijob.gpu.quantized import QuantizedCopy
 
 GIB = 1024**3
@@ -61,7 +62,7 @@ def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
     Raises ConfigurationError where a LoRA target matches no linear module, naming those there.
     """
     with torch.device("meta"):
-        model = _auto_class(config.model).from_config(model_config)
+        model = head_class(config.model.head).auto_class.from_config(model_config)
     prefix = model.base_model_prefix
     heads = tuple(
         name
@@ -74,15 +75,7 @@ def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
 
 def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any:
     """The model's configuration with the recipe's choices in it."""
-    options: dict[str, Any] = {}
-    if config.model.head == "sequence-classification":
-        names = config.data.label_names
-        options = {
-            "num_labels": len(names),
-            "id2label": dict(enumerate(names)),
-            "label2id": {name: i for i, name in enumerate(names)},
-            "problem_type": "single_label_classification",
-        }
+    options = head_class(config.model.head).model_options(config.data.label_names)
     try:
         model_config = transformers.AutoConfig.from_pretrained(model_dir, **options)
     except (ValueError, OSError) as error:
@@ -122,11 +115,11 @@ def load(
     if dtype is torch.float16:
         model_config._attn_implementation = _register_float32_attention()
     check_memory(plan, config.model, dtype, device)
-    torch.manual_seed(config.train.seed)  # a new classification head is drawn from here
+    torch.manual_seed(config.train.seed)  # initialises a new head
     model = _base_model(config, model_dir, plan, dtype, device, copy)
     _keep_cpu_weights_trainable(model)
     model.config.use_cache = False
-    torch.manual_seed(config.train.seed)  # the adapter is drawn from here, on resumption too
+    torch.manual_seed(config.train.seed)  # initialises the adapter, after a resume too
     adapted = add_adapter(config, model, plan.head_modules)
     return LoadedModel(
         adapted, tokenizer, device, dtype, max_length(config.model, model_config, tokenizer)
@@ -134,8 +127,8 @@ def load(
 
 
 def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) -> Any:
-    """The model with LoRA on its targets and, for classification, a trained copy of its head."""
-    classifies = config.model.head == "sequence-classification"
+    """Return the model with LoRA on its targets and a trained copy of a new head."""
+    head = head_class(config.model.head)
     adapted = peft.get_peft_model(
         model,
         peft.LoraConfig(
@@ -143,8 +136,8 @@ def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) ->
             lora_alpha=config.lora.alpha,
             lora_dropout=config.lora.dropout,
             target_modules=list(config.lora.target_modules),
-            modules_to_save=list(head_modules) if classifies else None,
-            task_type="SEQ_CLS" if classifies else "CAUSAL_LM",
+            modules_to_save=list(head_modules) if head.is_new else None,
+            task_type=head.peft_task_type,
         ),
     )
     for module in adapted.modules():
@@ -233,12 +226,6 @@ def weight_bytes(plan: Skeleton, model: ModelConfig, dtype: torch.dtype) -> int:
 # ---------------------------------------------------------------- detail
 
 
-def _auto_class(model: ModelConfig) -> Any:
-    if model.head == "causal":
-        return transformers.AutoModelForCausalLM
-    return transformers.AutoModelForSequenceClassification
-
-
 def _base_model(
     config: JobConfig,
     model_dir: Path,
@@ -275,13 +262,14 @@ def _read_weights(
     **options: Any,
 ) -> Any:
     place = "cpu" if device.type == "cpu" else device.index or 0
+    head = head_class(config.model.head)
     try:
-        return _auto_class(config.model).from_pretrained(
+        return head.auto_class.from_pretrained(
             model_dir,
             config=model_config,
             dtype=dtype,
             device_map={"": place},
-            ignore_mismatched_sizes=config.model.head == "sequence-classification",
+            ignore_mismatched_sizes=head.is_new,
             **options,
         )
     except torch.OutOfMemoryError as error:

@@ -25,6 +25,7 @@ from huggingface_hub import constants
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
+from nlijob.gpu.heads import head_class
 from nlijob.rundir import sync
 
 PAYS_S = 5.0
@@ -48,8 +49,8 @@ class QuantizedCopy:
         content = [
             stamp,
             [model.head, model.quantization, model.double_quantization],
-            # a new classification head is drawn by the seed, and is part of what is loaded
-            [config.train.seed, config.data.label_names] if model.head != "causal" else [],
+            # a new head is initialised from the seed, and is part of what is loaded
+            [config.train.seed, config.data.label_names] if head_class(model.head).is_new else [],
             [str(dtype), device.type],
             [importlib.metadata.version(name) for name in VERSIONS],
         ]

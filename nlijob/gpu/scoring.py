@@ -104,7 +104,7 @@ def _predictions(
             label=row.example.label,
             predicted=predicted,
             probabilities=tuple(probabilities),
-            label_mass=label_mass if head.label_tokens else None,
+            label_mass=label_mass if head.covers_vocabulary else None,
             loss=loss,
             tokens=row.length,
         )

@@ -17,7 +17,11 @@ from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
+PACKAGE = Path(__file__).parents[1]
+TEMPLATES = next(
+    folder for folder in (PACKAGE / "templates", PACKAGE.parent / "templates") if folder.is_dir()
+)
+"""Inside the installed package; beside it in a checkout."""
 
 
 def render(run: RunDir) -> Path:

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlijob import records
-
-MARKERS = "markers/"
-OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
-"""What the two sides of an attempt tell each other; of no use to another attempt."""
+from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
 
 
 class Stamp(NamedTuple):
@@ -52,9 +49,10 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def markers(root: Path) -> dict[str, bytes]:
-    """Name -> content of the markers in a run's folder, of epochs in their order."""
-    files = sorted((root / MARKERS).glob("*.json"), key=lambda file: (len(file.name), file.name))
-    contents = {MARKERS + file.name: content_of(file) for file in files}
+    """Name -> content of the markers in a run's folder, epochs in their order."""
+    run = RunDir(root)
+    files = [run.marker(name) for name in run.marked()]
+    contents = {run.name(file): content_of(file) for file in files}
     return {name: content for name, content in contents.items() if content}
 
 
@@ -78,11 +76,3 @@ def is_kept(marker: bytes, sizes: Mapping[str, int]) -> bool:
     except ValueError:
         return False
     return all(sizes.get(name) == size for name, size in claimed.items())
-
-
-def training_state_of(marker: str) -> str:
-    """Name of the training state that goes with an epoch's marker (of other markers, of no file).
-
-    It is sent before the marker, but no marker lists it: it goes away with the next epoch.
-    """
-    return f"train/state-{marker.removeprefix(MARKERS + 'train-epoch-').removesuffix('.json')}.pt"

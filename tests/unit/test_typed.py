@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from nlijob.typed import build
+from nlijob.typed import build, convert
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,9 @@ class Outer:
     limit: int | None = None
     inner: Inner = Inner()
     inners: tuple[Inner, ...] = ()
+    figure: int | float | str = 0
+    size_or_name: float | str | None = None
+    table: Inner | int = 0
 
 
 def faults_of(data: object, where: str = "") -> list[str]:
@@ -74,6 +77,10 @@ def test_an_optional_value_may_be_none() -> None:
         ("rate", "fast", "rate: expected a number, got 'fast'"),
         ("on", 1, "on: expected true or false, got 1"),
         ("kind", "green", "kind: 'green' is none of 'red', 'blue'"),
+        ("figure", [1], "figure: expected a whole number or a number or a text, got [1]"),
+        ("figure", True, "figure: expected a whole number or a number or a text, got True"),
+        ("figure", None, "figure: expected a whole number or a number or a text, got None"),
+        ("size_or_name", [], "size_or_name: expected a number or a text, got []"),
         ("limit", "none", "limit: expected a whole number, got 'none'"),
         ("inner", 3, "inner: expected a table of keys, got 3"),
         ("inner", {"names": "a"}, "inner.names: expected a list, got 'a'"),
@@ -84,6 +91,24 @@ def test_an_optional_value_may_be_none() -> None:
 )
 def test_a_value_of_another_type_is_named_with_its_place(key: str, value: Any, fault: str) -> None:
     assert faults_of({"size": 1, key: value}) == [fault]
+
+
+@pytest.mark.parametrize("value", [3, 3.0, "3", -1.5])
+def test_a_value_of_a_union_keeps_its_own_type(value: Any) -> None:
+    outer = built(size=1, figure=value)
+    assert outer is not None
+    assert (outer.figure, type(outer.figure)) == (value, type(value))
+
+
+def test_a_value_of_a_union_without_its_type_becomes_the_first_that_it_fits() -> None:
+    assert built(size=1, size_or_name=2, table={"names": ["a"]}) == Outer(
+        1, size_or_name=2.0, table=Inner(("a",))
+    )
+
+
+def test_a_tuple_of_fixed_length_is_no_type_that_can_be_read() -> None:
+    with pytest.raises(TypeError, match="of any length"):
+        convert([1, "a"], tuple[int, str], "pair", [])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -14,6 +14,7 @@ from nlijob.analysis.wording import (
     points,
     points_interval,
 )
+from nlijob.heads import describe
 from nlijob.records import Control, Results
 from nlijob.report.view.parts import Row, Table, text_columns
 from nlijob.report.view.text import unbroken
@@ -60,7 +61,7 @@ def controls_section(results: Results) -> Controls:
         ),
         finding=unbroken(premise_finding(results.controls)),
         few_shot_hint=""
-        if shots or results.run.config.model.head != "causal"
+        if shots or not describe(results.run.config.model.head).takes_few_shot
         else "Examples in the prompt were not tried: --set eval.few_shot=3 would tell how much of "
         "the gain they bring to the base model without any tuning.",
     )

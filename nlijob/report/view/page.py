@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count
+from nlijob.heads import describe
 from nlijob.records import SPLITS, Results, TrainStep
 from nlijob.report.snippet import usage_note, usage_snippet
 from nlijob.report.view.accuracy import Accuracy, accuracy_section
@@ -95,10 +96,7 @@ def build_page(results: Results, steps: Sequence[TrainStep] = ()) -> Page:
 
 def _subtitle(results: Results) -> str:
     manifest = results.manifest
-    head = results.run.config.model.head
-    task = "as a language model that answers with a label token"
-    if head == "sequence-classification":
-        task = "with a classification head"
+    task = describe(results.run.config.model.head).task
     rows = ", ".join(
         f"{count(manifest.splits[split].rows)} {split}"
         for split in SPLITS

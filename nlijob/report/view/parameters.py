@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, gib, percent
 from nlijob.config import ModelConfig
+from nlijob.heads import describe
 from nlijob.records import ParameterCounts, Results
 from nlijob.report.view.parts import Fact, Row, Table, columns
 
@@ -25,7 +26,7 @@ def parameters_section(results: Results) -> Parameters:
     counts, config = results.parameters, results.run.config
     lora, model = config.lora, config.model
     return Parameters(
-        counts=_counts_table(counts),
+        counts=_counts_table(counts, describe(model.head).title),
         explanation=_totals_explained(counts),
         facts=(
             Fact("LoRA rank r", str(lora.r)),
@@ -45,16 +46,14 @@ def parameters_section(results: Results) -> Parameters:
     )
 
 
-def _counts_table(counts: ParameterCounts) -> Table:
+def _counts_table(counts: ParameterCounts, head: str) -> Table:
     logical, packed = counts.total_logical, counts.total_packed
     rows = [
         Row(("trainable", count(counts.trainable), "")),
         Row(("of these, LoRA", count(counts.lora_parameters), ""), indented=True),
     ]
     if counts.head_parameters:
-        rows.append(
-            Row(("of these, classification head", count(counts.head_parameters), ""), indented=True)
-        )
+        rows.append(Row((f"of these, {head}", count(counts.head_parameters), ""), indented=True))
     rows += [
         Row(("total, logical", count(logical), percent(counts.trainable / logical, 3))),
         Row(("total, packed", count(packed), percent(counts.trainable / packed, 3))),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, plural
+from nlijob.heads import describe
 from nlijob.records import SPLITS, PromptRecord, Results
 from nlijob.report.view.parts import Column, Row, Table, columns, text_columns
 from nlijob.report.view.text import visible
@@ -38,14 +39,7 @@ def prompt_section(results: Results) -> Prompt:
 
 
 def _lead(results: Results) -> str:
-    causal = results.run.config.model.head == "causal"
-    lead = (
-        "The answer is the likeliest of the label tokens right after this text; nothing is "
-        "generated to get it."
-        if causal
-        else "The classification head reads the model's state at the last token of this text and "
-        "has one output a label, so there are no label tokens."
-    )
+    lead = describe(results.run.config.model.head).reading
     if not results.prompt.template:
         lead += " There is no template: the tokenizer joins premise and hypothesis itself."
     return lead

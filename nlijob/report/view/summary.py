@@ -72,8 +72,8 @@ def summary_section(results: Results) -> Summary:
         tiles=_tiles(results),
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
-        gate_failures=results.gates.failures,
-        warnings=tuple(unbroken(visible(warning)) for warning in results.warnings),
+        gate_failures=tuple(failure.text for failure in results.gates.failures),
+        warnings=tuple(unbroken(visible(warning.text)) for warning in results.warnings),
     )
 
 

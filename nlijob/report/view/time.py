@@ -6,23 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
-from nlijob.records import Plan, Results, StageTime, TrainStep
+from nlijob.records import Plan, Results, StageTime, TimingKind, TrainStep
 from nlijob.report.view.parts import Fact, Row, Table, columns
 from nlijob.report.view.text import visible
+from nlijob.stages import PHASES
 
-STAGE_NAMES = {
-    "fetch": "settings read, files fetched or found",
-    "subset": "rows chosen",
-    "start": "GPU side waited for",
-    "encode": "rows made input of the model",
-    "load": "model loaded and quantised",
-    "plan": "way to compute chosen and checked",
-    "baseline": "base model scored",
-    "train": "training",
-    "select": "checkpoint selected",
-    "evaluate": "tuned model scored, free output written",
-    "report": "report written",
-}
+WORDS = {phase.name: phase.words for phase in PHASES}
 
 
 @dataclass(frozen=True)
@@ -116,9 +105,9 @@ def _mean_step(steps: Sequence[TrainStep]) -> str:
 def _stage_rows(results: Results) -> Iterable[Row]:
     for stage in results.stages:
         yield _stage_row(results, stage)
-        for part, seconds in stage.parts.items():
-            if not part.startswith("epoch "):  # those have a table of their own
-                yield Row((part, duration(seconds), "", ""), indented=True)
+        for part in stage.timed_parts:
+            if part.epoch is None:  # epochs have a table of their own
+                yield Row((part.name, duration(part.duration_s), "", ""), indented=True)
     rest = results.total_s - sum(stage.duration_s for stage in results.stages)
     if rest > 0:
         share = rest / results.total_s
@@ -128,19 +117,12 @@ def _stage_rows(results: Results) -> Iterable[Row]:
 def _stage_row(results: Results, stage: StageTime) -> Row:
     share = min(1.0, stage.duration_s / results.total_s) if results.total_s else 0.0
     speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
-    name = STAGE_NAMES.get(stage.stage, stage.stage)
+    name = WORDS.get(stage.stage, stage.stage)
     return Row((name, duration(stage.duration_s), percent(share), speed), bar=share)
 
 
 def _epoch_time_rows(results: Results) -> Iterable[Row]:
-    pieces = {name: s for stage in results.stages for name, s in stage.parts.items()}
     for epoch in results.epochs:
-        checkpoint = f"epoch {epoch.epoch} checkpoint"
-        scoring = [
-            seconds
-            for name, seconds in pieces.items()
-            if name.startswith(f"epoch {epoch.epoch} ") and name != checkpoint
-        ]
         yield Row(
             (
                 str(epoch.epoch),
@@ -148,9 +130,16 @@ def _epoch_time_rows(results: Results) -> Iterable[Row]:
                 count(epoch.examples),
                 duration(epoch.duration_s),
                 decimal(epoch.examples_per_s),
-                duration(sum(scoring) if scoring else None),
-                duration(pieces.get(checkpoint)),
+                duration(_seconds(results, epoch.epoch, "scoring")),
+                duration(_seconds(results, epoch.epoch, "checkpoint")),
                 f"{epoch.train_loss:.3f}",
             ),
             mark="selected" if epoch.epoch == results.selection.epoch else "",
         )
+
+
+def _seconds(results: Results, epoch: int, kind: TimingKind) -> float | None:
+    """Seconds of one kind of work in an epoch; None where none was measured."""
+    parts = [part for stage in results.stages for part in stage.timed_parts]
+    own = [part.duration_s for part in parts if (part.epoch, part.kind) == (epoch, kind)]
+    return sum(own) if own else None

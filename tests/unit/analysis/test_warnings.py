@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from nlijob.analysis.warnings import (
 from nlijob.records import (
     EpochComparison,
     EpochResult,
+    Finding,
     Manifest,
     Memory,
     Metrics,
@@ -42,8 +44,12 @@ def metrics(answers: list[int], mass: float | None = None) -> Metrics:
 GOOD = metrics([0, 1, 2] * 30)
 
 
+def texts(findings: Iterable[Finding]) -> str:
+    return "\n".join(finding.text for finding in findings)
+
+
 def compared(base: Metrics, tuned: Metrics = GOOD, p: float = 0.001) -> str:
-    return "\n".join(comparison_warnings(base, tuned, tuned.accuracy - base.accuracy, p))
+    return texts(comparison_warnings(base, tuned, tuned.accuracy - base.accuracy, p))
 
 
 def epochs(*figures: tuple[float, float, int]) -> list[EpochResult]:
@@ -65,7 +71,7 @@ def epochs(*figures: tuple[float, float, int]) -> list[EpochResult]:
 
 def told(*figures: tuple[float, float, int]) -> str:
     results = epochs(*figures)
-    return "\n".join(training_warnings(results, select(results), ()))
+    return texts(training_warnings(results, select(results), ()))
 
 
 def manifest(*counts: tuple[int, ...]) -> Manifest:
@@ -82,7 +88,7 @@ def test_a_clear_gain_over_a_sound_base_gives_no_warning() -> None:
 
 @pytest.mark.parametrize(("p", "warned"), [(0.05, True), (0.4, True), (0.0499, False)])
 def test_a_change_that_may_be_chance_is_told(p: float, warned: bool) -> None:
-    assert ("cannot be told from no change" in compared(GOOD, p=p)) is warned
+    assert ("is not distinguishable from no change" in compared(GOOD, p=p)) is warned
 
 
 def test_one_label_nearly_always_is_told_with_its_counts() -> None:
@@ -137,7 +143,7 @@ def compared_epochs(*adjusted: float) -> str:
     comparisons = [
         EpochComparison(number, 1000, 20, 15, p, p) for number, p in enumerate(adjusted, start=1)
     ]
-    return "\n".join(training_warnings(results, select(results), comparisons))
+    return texts(training_warnings(results, select(results), comparisons))
 
 
 def test_a_lead_within_noise_names_the_epochs_that_rows_do_not_tell_apart() -> None:
@@ -153,16 +159,18 @@ def test_a_clear_lead_is_nothing_to_warn_of() -> None:
 def test_a_slice_made_worse_beyond_chance_is_told() -> None:
     whole = outcome(Spec()).slices[0]
     worse = replace(whole, name="long texts", change=-0.2, p=0.0001, adjusted_p=0.001)
-    (text,) = slice_warnings([worse, replace(whole, p=0.5, adjusted_p=1.0)])
-    assert "“long texts” (−20.0 points" in text
+    (finding,) = slice_warnings([worse, replace(whole, p=0.5, adjusted_p=1.0)])
+    assert "“long texts” (−20.0 points" in finding.text
+    assert (finding.code, finding.figures) == ("slices-worse", {"worse": 1, "judged": 2})
     assert list(slice_warnings([replace(worse, adjusted_p=0.2)])) == []
     assert list(slice_warnings([replace(worse, change=0.2)])) == []
 
 
 def test_unbalanced_labels_are_told_with_counts() -> None:
-    (text,) = data_warnings(manifest((60, 30, 30)))
+    (finding,) = data_warnings(manifest((60, 30, 30)))
+    assert finding.figures == {"split": "test", "most": 60, "least": 30}
     assert (
-        text
+        finding.text
         == "Labels are unbalanced in the test rows: 60 entailment, 30 neutral and 30 contradiction."
     )
     assert list(data_warnings(manifest((40, 30, 30)))) == []
@@ -170,4 +178,4 @@ def test_unbalanced_labels_are_told_with_counts() -> None:
 
 def test_warnings_of_the_subset_are_passed_through() -> None:
     noted = replace(manifest((30, 30, 30)), warnings=("test: 3 premises shared",))
-    assert list(data_warnings(noted)) == ["test: 3 premises shared"]
+    assert list(data_warnings(noted)) == [Finding("data", {}, "test: 3 premises shared")]

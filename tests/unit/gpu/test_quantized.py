@@ -22,7 +22,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, load
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Reporter
-from nlijob.gpu.worker import Worker
+from nlijob.gpu.session import Session
 from nlijob.gpu.writer import Writer
 from nlijob.records import Progress, Timing
 from nlijob.rundir import RunDir
@@ -258,17 +258,17 @@ def test_the_job_tells_of_its_copy_and_the_next_one_reads_it(
     demo: JobConfig, tokenizer: Any, tmp_path: Path
 ) -> None:
     def loaded(name: str) -> tuple[LoadedModel, list[str], list[str]]:
-        worker = Worker.__new__(Worker)
-        worker.run, worker.config, worker.device = RunDir(tmp_path / name), demo, CPU
-        worker.run.worker_task.parent.mkdir(parents=True)
+        session = Session.__new__(Session)
+        session.run, session.config, session.device = RunDir(tmp_path / name), demo, CPU
+        session.run.worker_task.parent.mkdir(parents=True)
         task: Any = SimpleNamespace(attempt=1, model_dir=str(MODEL_DIR), model_stamp="a")
-        worker.task, worker.reporter = task, Reporter(worker.run, 1)
-        worker.copy_writer = Writer()
-        model = worker.loaded
-        worker.copy_writer.wait()
-        told = worker.run.progress
+        session.task, session.reporter = task, Reporter(session.run, 1)
+        session.copy_writer = Writer()
+        model = session.loaded
+        session.copy_writer.wait()
+        told = session.run.progress
         lines = [line.note for line in records.read_lines(Progress, told)] if told.exists() else []
-        timings = records.read_lines(Timing, worker.run.timings)
+        timings = records.read_lines(Timing, session.run.timings)
         return model, lines, [t.part for t in timings if t.stage == "load"]
 
     first, lines, parts = loaded("first")

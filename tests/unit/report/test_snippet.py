@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from nlijob.analysis.outcome import build_results
-from nlijob.config import Head
+from nlijob.heads import HeadName
 from nlijob.records import Results
 from nlijob.report.snippet import usage_snippet
 from tests.synthetic import TEMPLATE, Spec, build_run
 
 
-def results(root: Path, head: Head = "causal") -> Results:
+def results(root: Path, head: HeadName = "causal") -> Results:
     return build_results(build_run(root, Spec(head=head, samples=False)))
 
 
@@ -32,7 +32,7 @@ def constants(code: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("head", ["causal", "sequence-classification"])
-def test_snippet_is_python(tmp_path: Path, head: Head) -> None:
+def test_snippet_is_python(tmp_path: Path, head: HeadName) -> None:
     compile(usage_snippet(results(tmp_path, head)), "snippet", "exec")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nlijob.analysis.wording import percent
-from nlijob.records import Gates
+from nlijob.records import Finding, Gates
 from nlijob.report.summary_markdown import summary_markdown
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -21,7 +21,8 @@ def test_verdict_figures_and_warnings_are_in_it() -> None:
 
 
 def test_a_missed_gate_is_told() -> None:
-    missed = replace(outcome(Spec()), gates=Gates(False, ("accuracy is below what was asked",)))
+    failure = Finding("min-accuracy", {}, "accuracy is below what was asked")
+    missed = replace(outcome(Spec()), gates=Gates(False, (failure,)))
     asked = replace(missed.run.config.report, min_accuracy=0.99)
     config = replace(missed.run.config, report=asked)
     text = summary_markdown(replace(missed, run=replace(missed.run, config=config)))
@@ -30,6 +31,8 @@ def test_a_missed_gate_is_told() -> None:
 
 def test_texts_cannot_become_markup() -> None:
     results = outcome(Spec())
-    hostile = replace(results, warnings=("| a <b>x</b> [l](u) `c`\n# not a heading @all",))
+    hostile = replace(
+        results, warnings=(Finding("", {}, "| a <b>x</b> [l](u) `c`\n# not a heading @all"),)
+    )
     line = summary_markdown(hostile).rstrip().splitlines()[-1]
     assert line == r"- \| a \<b\>x\</b\> \[l\](u) \`c\` \# not a heading \@all"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlijob.rundir import RunDir
+from nlijob.rundir import RunDir, epoch_marker, training_state_of
 from nlijob.storage import contents
 from tests.faulty_place import complete
 
@@ -56,5 +56,5 @@ def test_a_broken_marker_holds_never(content: bytes) -> None:
 
 def test_an_epochs_marker_names_its_training_state(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    marker = run.marker("train-epoch-3").relative_to(tmp_path).as_posix()
-    assert tmp_path / contents.training_state_of(marker) == run.training_state(3)
+    marker = run.name(run.marker(epoch_marker(3)))
+    assert training_state_of(marker) == run.name(run.training_state(3))
