@@ -88,23 +88,35 @@ class Clock:
         return Line(label, times, values, colour)
 
 
-def draw(
-    results: Results, steps: Sequence[TrainStep], samples: Sequence[HardwareSample]
-) -> dict[str, Plot]:
-    """Every chart that there are figures for, by name."""
-    plots = {
-        "accuracy": _changes(results),
-        "reliability": _reliability(results),
-        "epochs": _epochs(results),
-        "loss": _losses(results),
-    }
-    if judged := [one for one in results.slices if one.judged]:
-        plots["slices"] = _slices(judged)
-    if steps:
-        plots["steps"] = _steps(steps)
-    if samples:
-        plots |= dict(_hardware(results, Clock.of(samples)))
-    return plots
+def accuracy_plots(results: Results) -> dict[str, Plot]:
+    """Figures on the test split before and after tuning."""
+    return {"accuracy": _changes(results)}
+
+
+def slice_plots(results: Results) -> dict[str, Plot]:
+    """Change in accuracy by slice; empty where no slice has enough rows."""
+    judged = [one for one in results.slices if one.judged]
+    return {"slices": _slices(judged)} if judged else {}
+
+
+def calibration_plots(results: Results) -> dict[str, Plot]:
+    """Reliability diagram of both models."""
+    return {"reliability": _reliability(results)}
+
+
+def epoch_plots(results: Results) -> dict[str, Plot]:
+    """Accuracy and loss by epoch."""
+    return {"epochs": _epochs(results), "loss": _losses(results)}
+
+
+def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
+    """Training loss by optimizer step; empty without a training log."""
+    return {"steps": _steps(steps)} if steps else {}
+
+
+def hardware_plots(results: Results, samples: Sequence[HardwareSample]) -> dict[str, Plot]:
+    """Load, memory and power over the job; empty without samples."""
+    return dict(_hardware(results, Clock.of(samples))) if samples else {}
 
 
 def _changes(results: Results) -> Plot:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, Results, TrainStep, read_lines
 from nlijob.report.model_card import model_card
-from nlijob.report.plots import draw
+from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
@@ -44,11 +44,12 @@ def report_html(results: Results, run: RunDir) -> str:
     """The page as text; the logs of the run are read for the charts."""
     steps = list(read_lines(TrainStep, run.train_log)) if run.train_log.exists() else []
     samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
+    outcome = Outcome(results, steps, samples)
     plots = {
         name: {"svg": Markup(plot.svg), "caption": plot.caption}
-        for name, plot in draw(results, steps, samples).items()
+        for name, plot in draw_plots(outcome).items()
     }
-    return render_page("report.html.j2", page=build_page(results, steps), plots=plots)
+    return render_page("report.html.j2", page=build_page(outcome), plots=plots)
 
 
 def render_page(template: str, **values: object) -> str:

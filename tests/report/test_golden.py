@@ -16,6 +16,7 @@ import pytest
 
 from nlijob.analysis.outcome import build_results
 from nlijob.report.render import report_html
+from nlijob.report.sections import Outcome
 from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir
@@ -39,7 +40,7 @@ def check(name: str, text: str) -> None:
 
 
 def test_the_view_model_is_as_kept(run: RunDir) -> None:
-    page = dataclasses.asdict(build_page(build_results(run)))
+    page = dataclasses.asdict(build_page(Outcome(build_results(run))))
     check("page.json", json.dumps(page, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -17,6 +17,7 @@ from nlijob.analysis.wording import (
     points_interval,
 )
 from nlijob.records import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
+from nlijob.report.view.controls import Controls, controls_section
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, columns
 from nlijob.report.view.text import percent_or, unbroken, visible
 
@@ -26,6 +27,7 @@ class Accuracy:
     """Base against tuned on the test rows."""
 
     lead: str
+    controls: Controls
     more_rows: str
     """What the whole test split would do to the intervals; "" where it was taken."""
     label_bias: tuple[str, ...]
@@ -43,6 +45,7 @@ def accuracy_section(results: Results) -> Accuracy:
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
             "batches. Intervals are at 95 %."
         ),
+        controls=controls_section(results),
         more_rows=_more_rows(results),
         label_bias=tuple(
             unbroken(visible(sentence)) for sentence in label_bias_sentences(base, tuned)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, percent, probability, share_of
-from nlijob.records import Case, CaseGroups
+from nlijob.records import Case, CaseGroups, Results
+from nlijob.report.view.case_list import CaseList, case_list
 from nlijob.report.view.text import unbroken, visible
 from nlijob.report.view.words import (
     Importance,
@@ -89,10 +90,12 @@ class Cases:
 
     segments: tuple[Segment, ...]
     kinds: tuple[Kind, ...]
+    all_rows: CaseList
 
 
-def cases_section(groups: CaseGroups, label_names: Sequence[str]) -> Cases:
-    """Counts of every kind and the shown cases."""
+def cases_section(results: Results) -> Cases:
+    """Counts of every kind, the shown cases, and the table of all wrong rows."""
+    groups, label_names = results.cases, results.manifest.label_names
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
     counts = (
         ("both-right", "both right", groups.both_right),
@@ -105,34 +108,39 @@ def cases_section(groups: CaseGroups, label_names: Sequence[str]) -> Cases:
             Segment(key, name, share_of(number, rows), 100 * number / rows)
             for key, name, number in counts
         ),
-        kinds=(
-            _kind(
-                "corrected",
-                "Corrected by tuning",
-                "the base model was wrong, the tuned model is right",
-                "those whose gold label gained the most probability",
-                groups.corrected,
-                groups.shown_corrected,
-                label_names,
-            ),
-            _kind(
-                "still-wrong",
-                "Still wrong",
-                "wrong before and after",
-                "the tuned model's most confident mistakes",
-                groups.still_wrong,
-                groups.shown_still_wrong,
-                label_names,
-            ),
-            _kind(
-                "newly-broken",
-                "Newly broken",
-                "the base model was right, the tuned model is wrong",
-                "those whose gold label lost the most probability",
-                groups.newly_broken,
-                groups.shown_newly_broken,
-                label_names,
-            ),
+        kinds=_kinds(groups, label_names),
+        all_rows=case_list(groups, label_names),
+    )
+
+
+def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[Kind, ...]:
+    return (
+        _kind(
+            "corrected",
+            "Corrected by tuning",
+            "the base model was wrong, the tuned model is right",
+            "those whose gold label gained the most probability",
+            groups.corrected,
+            groups.shown_corrected,
+            label_names,
+        ),
+        _kind(
+            "still-wrong",
+            "Still wrong",
+            "wrong before and after",
+            "the tuned model's most confident mistakes",
+            groups.still_wrong,
+            groups.shown_still_wrong,
+            label_names,
+        ),
+        _kind(
+            "newly-broken",
+            "Newly broken",
+            "the base model was right, the tuned model is wrong",
+            "those whose gold label lost the most probability",
+            groups.newly_broken,
+            groups.shown_newly_broken,
+            label_names,
         ),
     )
 

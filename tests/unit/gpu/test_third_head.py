@@ -19,7 +19,10 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.scoring import score
 from nlijob.heads import HEADS, HeadDescription, HeadName
 from nlijob.records import Example
+from nlijob.report.sections import Outcome
+from nlijob.report.snippet import usage_snippet
 from nlijob.report.view.page import build_page
+from nlijob.report.view.prompt import prompt_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
@@ -114,9 +117,7 @@ def test_its_requirements_are_checked_with_the_configuration(config: JobConfig) 
 def test_its_words_stand_on_the_page(config: JobConfig) -> None:
     results = outcome(Spec(head="sequence-classification"))
     job = dataclasses.replace(results.run.config, model=config.model)
-    page = build_page(
-        dataclasses.replace(results, run=dataclasses.replace(results.run, config=job))
-    )
-    assert "with the last state read off" in page.subtitle
-    assert page.prompt.lead.startswith("The last state is the answer.")
-    assert page.snippet.startswith("MODEL = ")
+    results = dataclasses.replace(results, run=dataclasses.replace(results.run, config=job))
+    assert "with the last state read off" in build_page(Outcome(results)).subtitle
+    assert prompt_section(results).lead.startswith("The last state is the answer.")
+    assert usage_snippet(results).startswith("MODEL = ")

@@ -8,7 +8,8 @@ import pytest
 
 from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, TrainStep, read_lines
-from nlijob.report.plots import MOST_POINTS, Clock, draw
+from nlijob.report.plots import MOST_POINTS, Clock
+from nlijob.report.sections import Outcome, draw_plots
 from tests.synthetic import Spec, build_run
 
 
@@ -20,7 +21,7 @@ def names(root: Path, spec: Spec) -> set[str]:
     run = build_run(root, spec)
     steps = list(read_lines(TrainStep, run.train_log))
     samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
-    return set(draw(build_results(run), steps, samples))
+    return set(draw_plots(Outcome(build_results(run), steps, samples)))
 
 
 def test_a_gpu_run_has_charts_of_its_gpu(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.unit.report.view.outcomes import outcome
 
 
 def cases(results: Results) -> Cases:
-    return cases_section(results.cases, results.manifest.label_names)
+    return cases_section(results)
 
 
 def test_shares_of_probability_bars_are_percent_of_their_row() -> None:
