@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -29,12 +30,14 @@ def folder_bytes(*folders: str) -> int:
 
 def compiler_bytes() -> int:
     """Size of the C compiler with what was installed only for it; 0 without a compiler."""
+    if not shutil.which("gcc"):
+        return 0
     needed_only = "APT::AutoRemove::SuggestsImportant=false"
     remove = ("apt-get", "--simulate", "--option", needed_only, "autoremove")
     plan = output(*remove, "gcc", "libc6-dev", "python3-dev")
     packages = re.findall(r"^Remv (\S+)", plan, re.MULTILINE)
-    sizes = output("dpkg-query", "--show", "--showformat", "${Installed-Size} ", *packages)
-    return sum(map(int, sizes.split())) * 1024 if packages else 0
+    paths = map(Path, set(output("dpkg", "--listfiles", *packages).splitlines()))
+    return sum(path.stat().st_size for path in paths if path.is_file() and not path.is_symlink())
 
 
 sizes = {f"{package.name} {package.version}": package_bytes(package) for package in distributions()}
@@ -44,4 +47,5 @@ parts["other Python packages"] = folder_bytes("/opt/nlijob") - sum(parts.values(
 parts["C compiler for Triton"] = compiler_bytes()
 parts["Debian with Python"] = folder_bytes("/usr", "/etc", "/var") - compiler_bytes()
 for name, size in parts.items():
-    print(f"  {size / 10**6:8.1f} MB  {name}")
+    if size:
+        print(f"  {size / 10**6:8.1f} MB  {name}")
