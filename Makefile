@@ -12,7 +12,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow test-gpu bench lint docs image image-cpu image-test wheel-test run shell lock clean
+.PHONY: help report test test-slow test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,7 +52,7 @@ image: ## build the GPU image: nlijob
 	docker build --tag nlijob $(labels) .
 
 image-cpu: ## build the CPU image, to try the job without a GPU: nlijob:cpu
-	docker build --tag nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu $(labels) .
+	docker build --tag nlijob:cpu --build-arg TORCH_BACKEND=cpu $(labels) .
 
 run: ## run the image, results in runs/: ARGS="--epochs 3"; without a GPU: IMAGE=nlijob:cpu GPUS= ARGS="--recipe demo"
 	@mkdir -p runs
@@ -67,6 +67,9 @@ wheel-test: .venv/.ready ## build the wheel, install it in a fresh environment a
 
 image-test: ## build the CPU image and run the job in it, without a Docker engine (root on Debian)
 	tools/image-test.sh
+
+image-test-gpu: ## the same for the GPU image; needs no GPU, but 3 GB of downloads and 25 GB of disk
+	BACKEND=gpu tools/image-test.sh
 
 lock: .venv/.ready ## resolve the dependencies into requirements/
 	tools/lock.sh
