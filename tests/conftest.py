@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Test processes share the cores: each computes on its own, and waiting OpenMP threads must not spin.
+# Test processes share the cores: each computes alone, and waiting OpenMP threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _cores = len(os.sched_getaffinity(0))

@@ -44,13 +44,6 @@ def place(url: str) -> Place:
     return Place("--upload", url, "job")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """The run that nobody stopped, with no bucket."""
-    job, _ = jobs.run_job(tmp_path_factory.mktemp("runs"), *jobs.SMALL_DEMO)
-    return job
-
-
 def start(runs_dir: Path, *options: str) -> subprocess.Popen[str]:
     where = ("--runs-dir", str(runs_dir), "--run-id", "job")
     command = jobs.command("run", *where, *jobs.SMALL_DEMO, *options)
@@ -80,7 +73,7 @@ def local_sizes(job: RunDir) -> dict[str, int]:
 
 
 def test_a_run_whose_machine_is_gone_goes_on_on_another(
-    tmp_path: Path, url: str, place: Place, undisturbed: RunDir
+    tmp_path: Path, url: str, place: Place, job: RunDir
 ) -> None:
     both = ("--upload", url, "--resume-from", url)
     process = start(tmp_path / "one", *both)
@@ -99,7 +92,7 @@ def test_a_run_whose_machine_is_gone_goes_on_on_another(
     assert f"Going on from {place.url}: 3 complete" in done.stderr
     assert "baseline  complete, skipped" in done.stderr
     assert "epochs 1 to 1 complete" in done.stderr
-    assert figures(second) == figures(undisturbed)
+    assert figures(second) == figures(job)
     assert [m.attempt for m in records.read_lines(Machine, second.machines)] == [1, 2]
     assert done.stderr.splitlines()[-1] == f"Uploaded: {place.url}"
     assert place.sizes() == local_sizes(second)
@@ -114,7 +107,7 @@ def test_a_run_whose_machine_is_gone_goes_on_on_another(
 
 
 def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(
-    tmp_path: Path, url: str, place: Place, server: S3Server, undisturbed: RunDir
+    tmp_path: Path, url: str, place: Place, server: S3Server, job: RunDir
 ) -> None:
     process = start(tmp_path, "--upload", url)
     wait_until(lambda: "markers/baseline.json" in place.sizes(), process)
@@ -127,12 +120,12 @@ def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(
     assert f"Not uploaded to {place.url}: " in shown.splitlines()[-1]
     assert "the same command sends what is missing" in shown.splitlines()[-1]
     assert "markers/report.json" not in place.sizes()
-    job = RunDir(tmp_path / "job")
-    assert figures(job) == figures(undisturbed)
+    own = RunDir(tmp_path / "job")
+    assert figures(own) == figures(job)
 
     _, done = jobs.run_job(tmp_path, *jobs.SMALL_DEMO, "--upload", url)
     assert done.stderr.count("complete, skipped") == 6
-    assert place.sizes() == local_sizes(job)
+    assert place.sizes() == local_sizes(own)
 
 
 def test_a_stop_waits_for_neither_a_bucket_nor_a_receiver_that_hangs(tmp_path: Path) -> None:
