@@ -75,6 +75,18 @@ def either(request: pytest.FixtureRequest) -> list[Encoded]:
     return chosen
 
 
+def pairwise(name: str, one: object, other: object) -> pytest.MarkDecorator:
+    """Every pair of model, rows and value of `name` at least once, in half of all combinations."""
+    combinations = [
+        ("layer by layer", "rows", one),
+        ("layer by layer", "alike", other),
+        ("layers together", "rows", other),
+        ("layers together", "alike", one),
+    ]
+    names = ("new_model", "either", name)
+    return pytest.mark.parametrize(names, combinations, indirect=names[:2])
+
+
 def tuned(loaded: LoadedModel) -> LoadedModel:
     """With an adapter that does something."""
     generator = torch.Generator().manual_seed(1)
@@ -162,7 +174,7 @@ def test_closed_it_leaves_the_model_as_it_was(
     assert torch.equal(plain_logits(loaded, head, rows[:4]), before)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pairwise("dtype", "float32", "bfloat16")
 def test_losses_are_the_plain_loops_in_the_dtypes_of_a_cpu(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dtype: str
 ) -> None:
@@ -232,7 +244,7 @@ def test_gradients_with_dropout_are_the_differences_of_the_loss(
         assert ahead - behind == pytest.approx(2 * float((grad * step).sum()), rel=3e-2, abs=1e-5)
 
 
-@pytest.mark.parametrize("micro", [None, 3])
+@pairwise("micro", None, 3)
 def test_training_goes_the_way_of_the_plain_loop(
     new_model: NewModel, head: CausalHead, either: list[Encoded], micro: int | None
 ) -> None:
@@ -252,7 +264,7 @@ def test_training_goes_the_way_of_the_plain_loop(
         )
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pairwise("dropout", 0.0, 0.3)
 def test_layers_computed_again_train_as_layers_kept(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dropout: float
 ) -> None:
@@ -302,8 +314,8 @@ def test_losses_stay_the_plain_loops_over_100_steps(new_model: NewModel, head: C
     labelled = [
         (i, r) for i, r in enumerate(read_rows(DATA_DIR / "train.jsonl")) if r["label"] >= 0
     ]
-    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:800]]
-    config = dataclasses.replace(CONFIG, batch_size=8)
+    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:400]]
+    config = dataclasses.replace(CONFIG, batch_size=4)
     (plain, _), (fast, _) = trainers(new_model, head, head.encode("train", some), config)
     losses = [torch.tensor([step.loss for step in way.epoch(1)]) for way in (plain, fast)]
     assert len(losses[0]) == 100
