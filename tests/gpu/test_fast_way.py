@@ -37,7 +37,7 @@ EACH: dict[str, Any] = {}
 TOGETHER = {"lora__target_modules": ("q_proj", "k_proj", "v_proj", "dense"), "lora__r": 16}
 """Where adapters lie on these alone, the layers are computed together, by kernels of our own."""
 layers = pytest.mark.parametrize("targets", [EACH, TOGETHER], ids=["each", "together"])
-# How far losses may part, below: a step's loss in bfloat16 (8 bits) has the rounding of some 50 stored
+# How far losses may part: a step's loss in bfloat16 (8 bits) has the rounding of some 50 stored
 # values, averaged over the rows of a batch: sqrt(50) * 2^-8 / sqrt(8), 1e-2, of which a mean over
 # steps stays below twice and the worst of 100 steps below ten times. float16 has an eighth of that
 # and the steps' own growth (tests/tolerance.py), float32 that growth alone.
