@@ -26,6 +26,10 @@ RUN python3 -m venv /opt/nlijob \
         --requirement /tmp/setup/requirements/image.lock \
     && rm -rf /tmp/setup
 
+# /app is on Python's path in every folder, as an editable installation puts it there. To build a
+# wheel here would need a network, or a build tool in the image, at each change of code.
+RUN echo /app >"$(echo /opt/nlijob/lib/python3*/site-packages)/nlijob.pth"
+
 COPY entrypoint.py /app/
 COPY templates /app/templates
 COPY nlijob /app/nlijob

@@ -13,7 +13,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-arithmetic test-slow test-gpu bench lint image image-cpu image-test run shell lock clean
+.PHONY: help report test test-arithmetic test-slow test-gpu bench lint docs image image-cpu image-test wheel-test run shell lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -50,6 +50,9 @@ lint: .venv/.ready ## ruff and mypy, strict; hadolint
 	$(python) -m mypy
 	.venv/bin/hadolint --no-color --failure-threshold style Dockerfile
 
+docs: .venv/.ready ## build the documents as a site in build/site; any warning is an error
+	$(python) -m properdocs build --strict --quiet --config-file mkdocs.yml
+
 image: ## build the image for a GPU: nlijob
 	docker build --tag nlijob $(labels) .
 
@@ -63,6 +66,9 @@ run: ## run the image, report in runs/: ARGS="--epochs 3"; with no GPU: IMAGE=nl
 shell: ## a shell in the image, with the same user and folders
 	@mkdir -p runs
 	$(docker_run) --interactive --tty --entrypoint bash $(IMAGE)
+
+wheel-test: .venv/.ready ## build the wheel, install it in a fresh environment and run the demo
+	tools/wheel-test.sh
 
 image-test: ## build the CPU image and run the job in it, with no Docker engine (root on Debian)
 	tools/image-test.sh

@@ -1,3 +1,3 @@
 """nlijob: one batch job from a base LLM and an NLI data set to one HTML report."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,12 +1,13 @@
 """What a person sees while the job runs: stage lines, and a bar where there is a terminal.
 
-Without a terminal (container logs) every line is plain, and a long part reports every few seconds.
+Without a terminal (container logs) every line is plain, and long work reports every few seconds.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from enum import IntEnum
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -16,11 +17,31 @@ from nlijob.records import Progress
 PLAIN_INTERVAL_S = 15.0
 
 
-class Console:
-    """Writes the job's progress to `out` (standard error by default, so that stdout stays free)."""
+class Verbosity(IntEnum):
+    """How much of a job is printed."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    QUIET = 0
+    """Only the result, warnings and errors."""
+    NORMAL = 1
+    VERBOSE = 2
+    """Also the log of the GPU side."""
+
+
+class Console:
+    """Writes the job's result to `results` and everything else to `out`.
+
+    By default these are standard output and standard error.
+    """
+
+    def __init__(
+        self,
+        out: TextIO | None = None,
+        verbosity: Verbosity = Verbosity.NORMAL,
+        results: TextIO | None = None,
+    ) -> None:
         self._out = out or sys.stderr
+        self._results = results or sys.stdout
+        self._verbosity = verbosity
         self._is_terminal = self._out.isatty()
         self._bar: tqdm[Any] | None = None
         self._current: tuple[str, str] | None = None
@@ -28,9 +49,22 @@ class Console:
         self._last_plain = 0.0
 
     def line(self, text: str) -> None:
-        """Write one line, below any bar."""
-        self.finish_bar()
-        print(text, file=self._out, flush=True)
+        """Write one line, unless the console is quiet."""
+        if self._verbosity >= Verbosity.NORMAL:
+            self._write(text, self._out)
+
+    def warn(self, text: str) -> None:
+        """Write one line about something that went wrong and does not end the job."""
+        self._write(text, self._out)
+
+    def detail(self, text: str) -> None:
+        """Write one line where the console is verbose."""
+        if self._verbosity >= Verbosity.VERBOSE:
+            self._write(f"      | {text}", self._out)
+
+    def result(self, text: str) -> None:
+        """Write one line of the job's result."""
+        self._write(text, self._results)
 
     def stage(self, number: int, of: int, name: str, text: str) -> None:
         """Write a stage's line."""
@@ -38,6 +72,8 @@ class Console:
 
     def progress(self, progress: Progress) -> None:
         """Show how far the GPU side is."""
+        if self._verbosity < Verbosity.NORMAL:
+            return
         key = (progress.stage, progress.part)
         if key != self._current:
             self.finish_bar()
@@ -49,11 +85,15 @@ class Console:
             self._show_plain(progress)
 
     def finish_bar(self) -> None:
-        """End the bar in sight, if any."""
+        """Remove the bar, if there is one."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
         self._current = None
+
+    def _write(self, text: str, to: TextIO) -> None:
+        self.finish_bar()
+        print(text, file=to, flush=True)
 
     def _show_bar(self, progress: Progress) -> None:
         bar = self._bar

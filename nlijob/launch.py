@@ -25,7 +25,6 @@ from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.records import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record
 
-PROJECT_ROOT = Path(__file__).parent.parent
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
 LOG_TAIL_LINES = 15
@@ -48,9 +47,13 @@ class GpuSide:
     To start takes seconds of imports, so it may be started before it is known what to do.
     """
 
-    def __init__(self, run: RunDir, device: str) -> None:
+    def __init__(
+        self, run: RunDir, device: str, on_log: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`on_log` is given each line of the processes' log while they are followed."""
         self._run = run
         self._device = device
+        self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
         self.launched_at_s = 0.0
@@ -99,19 +102,24 @@ class GpuSide:
         died without a word.
         """
         assert self._process is not None
-        _follow(self._process, self._run, on_progress)
+        _follow(self._process, self._run, on_progress, self._on_log)
         _raise_outcome(self._run, self._process.returncode)
 
 
 def _follow(
-    process: subprocess.Popen[bytes], run: RunDir, on_progress: Callable[[Progress], None]
+    process: subprocess.Popen[bytes],
+    run: RunDir,
+    on_progress: Callable[[Progress], None],
+    on_log: Callable[[str], None],
 ) -> None:
-    with _Tail(run.progress) as tail:
+    with _Tail(run.progress) as progress, _Tail(run.worker_log) as log:
         running = True
         while running:
             running = process.poll() is None and not run.worker_outcome.exists()
-            for line in tail.lines():
-                on_progress(records.from_json(Progress, line))
+            for line in log.lines():
+                on_log(line)
+            for line in progress.lines():
+                on_progress(records.from_json(Progress, json.loads(line)))
             if running:
                 time.sleep(POLL_S)
 
@@ -166,11 +174,10 @@ def _log_tail(path: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The GPU side reads local folders only, and finds this package wherever it is called from."""
-    paths = [str(PROJECT_ROOT), os.environ.get("PYTHONPATH", "")]
+    """Environment of the GPU side, which reads local folders only."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONSAFEPATH": "1",  # else files of the current folder would shadow installed modules
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
@@ -181,7 +188,7 @@ def _environment() -> dict[str, str]:
 
 
 class _Tail:
-    """Reads the complete lines that were added to a JSON Lines file since the last look."""
+    """Reads the complete lines that were added to a text file since the last look."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -195,10 +202,10 @@ class _Tail:
         if self._handle:
             self._handle.close()
 
-    def lines(self) -> list[object]:
+    def lines(self) -> list[str]:
         if self._handle is None:
             if not self._path.exists():
                 return []
-            self._handle = self._path.open(encoding="utf-8")
+            self._handle = self._path.open(encoding="utf-8", errors="replace")
         *complete, self._rest = (self._rest + self._handle.read()).split("\n")
-        return [json.loads(line) for line in complete]
+        return complete

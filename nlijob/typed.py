@@ -1,4 +1,4 @@
-"""Plain data (TOML, JSON) into typed dataclasses, with every fault told at once."""
+"""Converts plain data (TOML, JSON) into typed dataclasses and reports all faults at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None:
-    """Make a `cls` (a dataclass) from a mapping, checking names and types all the way down.
+    """A `cls` (a dataclass) from a mapping; names and types are checked at every level.
 
-    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". A value at fault is
-    left at its default, so that the caller can check the others; None where it has no default.
+    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". A faulty value gets its
+    default, so that the caller can check the others; returns None where it has no default.
     """
     if not isinstance(data, Mapping):
         faults.append(f"{where}: expected a table of keys, got {_shown(data)}")
@@ -43,22 +43,24 @@ def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None
 
 
 def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
-    """`value` as the type that `hint` asks for; a fault is appended where it does not fit."""
+    """`value` as the type `hint`. Appends a fault where it does not fit.
+
+    Raises TypeError on a hint that cannot be read from plain data.
+    """
     if type(value) is hint and (not isinstance(value, float) or math.isfinite(value)):
-        return value  # nearly every value of a record
+        return value  # the fast path of nearly every value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        inner = [a for a in arguments if a is not type(None)]
-        return convert(value, inner[0], path, faults)
+        return _convert_union(value, arguments, path, faults)
     if origin is Literal:
         if value not in arguments:
             choices = ", ".join(map(repr, arguments))
             faults.append(f"{path}: {_shown(value)} is none of {choices}")
         return value
+    if origin is tuple and arguments[1:] != (...,):
+        raise TypeError(f"{path}: {hint} is not a tuple of any length")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(
             convert(item, arguments[0], f"{path}[{i}]", faults) for i, item in enumerate(value)
@@ -80,12 +82,29 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     return value
 
 
+def _convert_union(value: object, arms: tuple[Any, ...], path: str, faults: list[str]) -> Any:
+    """`value` as the first arm that accepts it; an arm of exactly its type is tried first."""
+    if value is None and type(None) in arms:
+        return None
+    arms = tuple(arm for arm in arms if arm is not type(None))
+    if len(arms) == 1:
+        return convert(value, arms[0], path, faults)
+    for arm in sorted(arms, key=lambda arm: arm is not type(value)):
+        own: list[str] = []
+        converted = convert(value, arm, path, own)
+        if not own:
+            return converted
+    expected = " or ".join(map(_type_name, arms))
+    faults.append(f"{path}: expected {expected}, got {_shown(value)}")
+    return value
+
+
 class _Field(NamedTuple):
     hint: Any
     required: bool
 
 
-@functools.cache  # a run's outcome has thousands of records, of a few classes
+@functools.cache  # an outcome has thousands of records of a few classes
 def _fields(cls: type[Any]) -> dict[str, _Field]:
     hints = typing.get_type_hints(cls)
     return {

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 # Test processes share the cores: each computes alone, and waiting OpenMP threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that tests start import this checkout, as pytest itself does, whatever is installed.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+)
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _cores = len(os.sched_getaffinity(0))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))

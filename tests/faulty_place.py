@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from nlijob.rundir import RunDir, write_text
+from nlijob.rundir import RunDir, epoch_marker, write_text
 
 URL = "faulty://bucket/prefix"
 
@@ -90,9 +90,9 @@ def complete(run: RunDir, stage: str, fingerprint: str, *names: str) -> None:
 
 def complete_epoch(run: RunDir, epoch: int, fingerprint: str) -> None:
     """Do an epoch as the GPU side does, with a training state that replaces the one before."""
-    run.unmark(f"train-epoch-{epoch}")
+    run.unmark(epoch_marker(epoch))
     write_text(run.training_state(epoch), f"state {epoch} of {fingerprint}")
-    complete(run, f"train-epoch-{epoch}", fingerprint, f"train/epoch-{epoch}/adapter")
+    complete(run, epoch_marker(epoch), fingerprint, f"train/epoch-{epoch}/adapter")
     run.training_state(epoch - 1).unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A complete run folder made up from a seed, without torch: what the report's tests read.
+"""Generates a complete run folder from a seed, without torch, for the tests of the report.
 
 run = build_run(tmp_path, Spec(gpu=False, head="sequence-classification"))
 """
@@ -18,7 +18,6 @@ from nlijob.analysis.selection import select
 from nlijob.config import (
     DataConfig,
     EvalConfig,
-    Head,
     JobConfig,
     LoraConfig,
     ModelConfig,
@@ -26,6 +25,8 @@ from nlijob.config import (
     ReportConfig,
     TrainConfig,
 )
+from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
+from nlijob.heads import HeadName
 from nlijob.records import (
     SPLITS,
     Environment,
@@ -81,23 +82,23 @@ HOSTILE = (
 
 @dataclass(frozen=True)
 class Spec:
-    """What kind of run to make up."""
+    """The kind of run to generate."""
 
     gpu: bool = True
-    head: Head = "causal"
+    head: HeadName = "causal"
     resumed: bool = False
     """The first attempt was killed while epoch 3 was training."""
     demo: bool = False
     hostile: bool = False
     rows: int = 98
-    """Test rows, and validation rows."""
+    """Number of test rows, and of validation rows."""
     train_rows: int = 400
     epochs: int = 5
     base_skill: float = 0.25
     tuned_skill: float = 2.6
-    """By how much the gold label's logit stands out."""
+    """Added to the logit of the gold label."""
     base_habit: float = 2.4
-    """By how much the base model's logit of "neutral" stands out."""
+    """Added to the base model's logit of "neutral"."""
     base_validation: bool = True
     test_each_epoch: bool = True
     generations: bool = True
@@ -109,10 +110,10 @@ class Spec:
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 11
     training_seed: int | None = None
-    """Another adapter on the same rows and the same base model."""
+    """A seed for another adapter on the same rows and base model."""
     run_id: str = "20260102-030405-synthetic"
     recipe: str = ""
-    """"" for the one that goes with `demo`."""
+    """Name of the recipe; "" for the one that matches `demo`."""
     created_at: str = "2026-01-02T03:04:05+00:00"
     lora_r: int = 32
 
@@ -130,7 +131,7 @@ class _Builder:
         self.examples = {split: self._examples(split) for split in SPLITS}
 
     def build(self) -> RunDir:
-        """Every record in the order in which a job writes them."""
+        """Write every record in the order in which a job writes them."""
         run, spec = self.run, self.spec
         write_record(run.config, self._record())
         write_record(run.environment, self._environment())
@@ -450,40 +451,49 @@ class _Builder:
     def _attempt(
         self, attempt: int, started: float, epochs: Sequence[int], done: bool
     ) -> Iterator[Timing]:
-        """One attempt's timings; where `done`, subset and baseline are complete already."""
+        """Timings of one attempt; with `done`, subset and baseline are already complete."""
         clock = started
 
-        def timing(stage: str, part: str, seconds: float, examples: int | None = None) -> Timing:
-            return Timing(attempt, stage, part, clock, seconds, examples)
+        def timing(stage: str, part: Part, seconds: float, examples: int | None = None) -> Timing:
+            return Timing(
+                attempt,
+                stage,
+                part.name,
+                clock,
+                seconds,
+                examples,
+                part.kind,
+                part.epoch,
+                part.split,
+            )
 
         before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
         for stage, seconds in [*before, ("start", 9.7), ("load", 14.2)]:
-            yield timing(stage, "", seconds)
+            yield timing(stage, WHOLE, seconds)
             clock += seconds
         if not done:
-            yield timing("baseline", "validation", 3.1, self.spec.rows)
-            yield timing("baseline", "test", 3.0, self.spec.rows)
-            yield timing("baseline", "", 6.4)
+            yield timing("baseline", scoring("validation"), 3.1, self.spec.rows)
+            yield timing("baseline", scoring("test"), 3.0, self.spec.rows)
+            yield timing("baseline", WHOLE, 6.4)
             clock += 6.4
         train_started = clock
         for epoch in epochs:
-            pieces = (
-                ("", 42.0, self.spec.train_rows),
-                (" validation", 3.1, self.spec.rows),
-                (" test", 3.0, self.spec.rows),
+            parts = (
+                (optimizer_steps(epoch), 42.0, self.spec.train_rows),
+                (scoring("validation", epoch), 3.1, self.spec.rows),
+                (scoring("test", epoch), 3.0, self.spec.rows),
+                (checkpoint(epoch), 0.8, None),
             )
-            for piece, seconds, examples in pieces:
-                yield timing("train", f"epoch {epoch}{piece}", seconds, examples)
+            for part, seconds, examples in parts:
+                yield timing("train", part, seconds, examples)
                 clock += seconds
-            yield timing("train", f"epoch {epoch} checkpoint", 0.8)
-            clock += 0.8
         yield Timing(attempt, "train", "", train_started, clock - train_started)
-        yield timing("select", "", 0.01)
-        yield timing("evaluate", "test", 3.0, self.spec.rows)
-        yield timing("evaluate", "free output", 21.5, 30)
-        yield timing("evaluate", "", 25.2)
+        yield timing("select", WHOLE, 0.01)
+        yield timing("evaluate", scoring("test"), 3.0, self.spec.rows)
+        yield timing("evaluate", Part("free output"), 21.5, 30)
+        yield timing("evaluate", WHOLE, 25.2)
         clock += 25.2
-        yield timing("report", "", 2.9)
+        yield timing("report", WHOLE, 2.9)
         clock += 2.9
         yield Timing(attempt, "job", "", started, clock - started + 1.5)
 

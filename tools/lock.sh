@@ -12,7 +12,6 @@ compile() {
         "$@" pyproject.toml
 }
 
-.venv/bin/python -m pip install --quiet uv
 compile --all-extras --output-file requirements/constraints.txt
 torch_only=$(grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' requirements/constraints.txt |
     grep -v '^nvidia-ml-py$' | sort -u)

@@ -1,33 +1,48 @@
-"""What was asked of the outcome, and whether it is reached."""
+"""Whether the outcome reaches what the configuration asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from nlijob.analysis.wording import count, percent, points
 from nlijob.config import ReportConfig
-from nlijob.records import Gates, Interval, Metrics
+from nlijob.records import Finding, Gates, Interval, Metrics
 
 
 def check_gates(asked: ReportConfig, tuned: Metrics, gain: float, gain_interval: Interval) -> Gates:
-    """Whether the outcome reaches what was asked for, with a sentence for each that it misses.
+    """The gates asked for, with a finding for each that is missed.
 
-    Judged by the figures themselves or, where so asked, by the lower bounds of their intervals.
+    They are judged by the figures themselves or, with `gate_on = "lower"`, by the lower bounds of
+    their intervals.
     """
+    failures = (*_accuracy(asked, tuned), *_gain(asked, gain, gain_interval))
+    return Gates(passed=not failures, failures=failures)
+
+
+def _accuracy(asked: ReportConfig, tuned: Metrics) -> Iterator[Finding]:
+    if asked.min_accuracy is None:
+        return
     by_bound = asked.gate_on == "lower"
-    failures = []
-    if asked.min_accuracy is not None:
-        held = tuned.accuracy_interval.low if by_bound else tuned.accuracy
-        if held < asked.min_accuracy:
-            may_be = f"may be as low as {percent(held, 2)}," if by_bound else "is"
-            failures.append(
-                f"test accuracy {percent(tuned.accuracy, 2)} ({count(tuned.correct)} of "
-                f"{count(tuned.rows)}) {may_be} below the {100 * asked.min_accuracy:g} % asked for"
-            )
-    if asked.min_gain is not None:
-        held = gain_interval.low if by_bound else gain
-        if held < asked.min_gain:
-            may_be = f"may be as low as {points(held)}," if by_bound else "is"
-            failures.append(
-                f"a gain of {points(gain)} {may_be} below the {100 * asked.min_gain:g} points "
-                "asked for"
-            )
-    return Gates(passed=not failures, failures=tuple(failures))
+    judged = tuned.accuracy_interval.low if by_bound else tuned.accuracy
+    if judged < asked.min_accuracy:
+        verb = f"may be as low as {percent(judged, 2)}," if by_bound else "is"
+        yield Finding(
+            "min-accuracy",
+            {"asked": asked.min_accuracy, "judged": judged, "accuracy": tuned.accuracy},
+            f"test accuracy {percent(tuned.accuracy, 2)} ({count(tuned.correct)} of "
+            f"{count(tuned.rows)}) {verb} below the {100 * asked.min_accuracy:g} % asked for",
+        )
+
+
+def _gain(asked: ReportConfig, gain: float, interval: Interval) -> Iterator[Finding]:
+    if asked.min_gain is None:
+        return
+    by_bound = asked.gate_on == "lower"
+    judged = interval.low if by_bound else gain
+    if judged < asked.min_gain:
+        verb = f"may be as low as {points(judged)}," if by_bound else "is"
+        yield Finding(
+            "min-gain",
+            {"asked": asked.min_gain, "judged": judged, "gain": gain},
+            f"a gain of {points(gain)} {verb} below the {100 * asked.min_gain:g} points asked for",
+        )

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-from nlijob.records import StageTime, Timing
+from nlijob.records import PartTime, StageTime, Timing
+from nlijob.stages import PHASES, WHOLE_JOB
 
-SPEED_PARTS = re.compile(r"epoch \d+|validation|test")
-"""Pieces that only go through examples: optimizer steps, or scoring a split."""
-STAGE_ORDER = (
-    "fetch",
-    "subset",
-    "start",
-    "encode",
-    "load",
-    "plan",
-    "baseline",
-    "train",
-    "select",
-    "evaluate",
-    "report",
-)
+ORDER = tuple(phase.name for phase in PHASES)
 
 
 def attempt_numbers(timings: Iterable[Timing]) -> tuple[int, ...]:
@@ -32,8 +18,8 @@ def attempt_numbers(timings: Iterable[Timing]) -> tuple[int, ...]:
 def attempt_seconds(timings: Sequence[Timing]) -> dict[int, float]:
     """Seconds spent in each attempt; the pauses between attempts are not counted.
 
-    An attempt without a "job" record (killed, or still going on) counts from its first start to
-    its last end.
+    An attempt without a timing of the whole job (killed, or still running) counts from its first
+    start to its last end.
     """
     return {
         attempt: _attempt_seconds([timing for timing in timings if timing.attempt == attempt])
@@ -42,14 +28,14 @@ def attempt_seconds(timings: Sequence[Timing]) -> dict[int, float]:
 
 
 def stage_times(timings: Sequence[Timing]) -> tuple[StageTime, ...]:
-    """Each stage's seconds over all attempts, in the order of the job."""
-    stages = {timing.stage for timing in timings} - {"job"}
-    known = [stage for stage in STAGE_ORDER if stage in stages]
+    """Seconds of each stage over all attempts, in the order of the job; unknown stages last."""
+    stages = {timing.stage for timing in timings} - {WHOLE_JOB}
+    known = [stage for stage in ORDER if stage in stages]
     return tuple(_stage_time(stage, timings) for stage in [*known, *sorted(stages - {*known})])
 
 
 def _attempt_seconds(timings: Sequence[Timing]) -> float:
-    whole = [timing.duration_s for timing in timings if timing.stage == "job"]
+    whole = [timing.duration_s for timing in timings if timing.stage == WHOLE_JOB]
     if whole:
         return max(whole)  # one is written before the report is rendered, one after
     first = min(timing.started_at_s for timing in timings)
@@ -58,29 +44,40 @@ def _attempt_seconds(timings: Sequence[Timing]) -> float:
 
 def _stage_time(stage: str, timings: Sequence[Timing]) -> StageTime:
     own = [timing for timing in timings if timing.stage == stage]
-    parts: dict[str, float] = {}
-    for timing in own:
-        if timing.part:
-            parts[timing.part] = parts.get(timing.part, 0.0) + timing.duration_s
+    parts = _part_times(timing for timing in own if timing.kind != "stage")
     return StageTime(
         stage=stage,
         duration_s=sum(
             _stage_seconds([timing for timing in own if timing.attempt == attempt])
             for attempt in attempt_numbers(own)
         ),
-        parts=parts,
+        parts={part.name: part.duration_s for part in parts},
         examples_per_s=_examples_per_s(own),
+        timed_parts=parts,
+    )
+
+
+def _part_times(timings: Iterable[Timing]) -> tuple[PartTime, ...]:
+    """Seconds of each part over all attempts, in the order in which they first ended."""
+    groups: dict[str, list[Timing]] = {}
+    for timing in timings:
+        groups.setdefault(timing.part, []).append(timing)
+    return tuple(
+        PartTime(name, own[0].kind, own[0].epoch, own[0].split, sum(t.duration_s for t in own))
+        for name, own in groups.items()
     )
 
 
 def _stage_seconds(timings: Sequence[Timing]) -> float:
-    """A stage in one attempt: as a whole, or, where it was interrupted, the pieces it left."""
-    whole = [timing.duration_s for timing in timings if not timing.part]
+    """Seconds of a stage in one attempt; where it was interrupted, those of its complete parts."""
+    whole = [timing.duration_s for timing in timings if timing.kind == "stage"]
     return sum(whole or [timing.duration_s for timing in timings])
 
 
-def _examples_per_s(timings: Iterable[Timing]) -> float | None:
-    """Speed of training or scoring, from the pieces that do nothing else; None without any."""
-    measured = [t for t in timings if t.examples and SPEED_PARTS.fullmatch(t.part)]
+def _examples_per_s(timings: Sequence[Timing]) -> float | None:
+    """Speed of the optimizer steps, or of scoring in a stage without any; None without either."""
+    counted = [timing for timing in timings if timing.examples]
+    steps = [timing for timing in counted if timing.kind == "optimizer steps"]
+    measured = steps or [timing for timing in counted if timing.kind == "scoring"]
     seconds = sum(timing.duration_s for timing in measured)
     return sum(timing.examples or 0 for timing in measured) / seconds if seconds else None

@@ -1,6 +1,7 @@
-"""What a reader should know before trusting the figures, in plain words with the figures beside.
+"""What a reader should know before trusting the figures, the most important first.
 
-Each function yields a sentence or none. The most important come first.
+Each finding has a code and figures for programs, and the sentence that the page and the console
+show.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nlijob.records import (
     ClassMetrics,
     EpochComparison,
     EpochResult,
+    Finding,
     Manifest,
     Metrics,
     Selection,
@@ -33,12 +35,13 @@ HABIT = 0.9
 UNBALANCED = 1.5
 """Ratio of the most to the least frequent label from which a split counts as unbalanced."""
 LOW_LABEL_MASS = 0.5
+"""Mean probability of all label tokens below which the base model's accuracy says little."""
 CLEAR_FALL = 0.1
-"""Relative fall of the training loss that counts as going on learning."""
+"""Relative fall of the training loss from which the model counts as still learning."""
 
 
-def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) -> Iterable[str]:
-    """About the two models on the test rows."""
+def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) -> Iterable[Finding]:
+    """Findings about the two models on the test rows."""
     yield from _unclear_gain(tuned.rows, gain, p)
     yield from _one_label(base, "base")
     yield from _one_label(tuned, "tuned")
@@ -47,33 +50,36 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
     yield from _low_label_mass(base)
 
 
-def slice_warnings(slices: Sequence[Slice]) -> Iterable[str]:
-    """About kinds of rows that tuning made worse beyond what chance explains."""
-    if any(one.told_apart and one.change < 0 for one in slices):
-        yield slices_sentence(slices)
+def slice_warnings(slices: Sequence[Slice]) -> Iterable[Finding]:
+    """Findings about kinds of rows that tuning made worse beyond what chance explains."""
+    worse = sum(one.is_significant and one.change < 0 for one in slices)
+    if worse:
+        figures = {"worse": worse, "judged": sum(one.judged for one in slices)}
+        yield Finding("slices-worse", {**figures}, slices_sentence(slices))
 
 
 def training_warnings(
     epochs: Sequence[EpochResult], selection: Selection, comparisons: Sequence[EpochComparison]
-) -> Iterable[str]:
-    """About the epochs and the choice between them."""
+) -> Iterable[Finding]:
+    """Findings about the epochs and the choice between them."""
     yield from _overfitting(epochs)
-    if not all(one.told_apart for one in comparisons):
-        yield epochs_sentence(selection.epoch, comparisons)
-
-
-def data_warnings(manifest: Manifest) -> Iterable[str]:
-    """About the rows that were taken."""
-    yield from manifest.warnings
-    yield from _unbalanced(manifest)
-
-
-def _unclear_gain(rows: int, gain: float, p: float) -> Iterable[str]:
-    if p >= SIGNIFICANT:
-        yield (
-            f"The change of {points(gain)} on {plural(rows, 'test row')} cannot be told from no "
-            f"change (McNemar {p_value(p)}; below 0.05 would count as a difference)."
+    alike = [one for one in comparisons if not one.is_significant]
+    if alike:
+        yield Finding(
+            "epochs-not-distinguishable",
+            {
+                "selected": selection.epoch,
+                "epochs": len(alike),
+                "smallest_adjusted_p": min(one.adjusted_p for one in alike),
+            },
+            epochs_sentence(selection.epoch, comparisons),
         )
+
+
+def data_warnings(manifest: Manifest) -> Iterable[Finding]:
+    """Findings about the rows that were taken."""
+    yield from (Finding("data", {}, text) for text in manifest.warnings)
+    yield from _unbalanced(manifest)
 
 
 def habitual_label(metrics: Metrics) -> ClassMetrics | None:
@@ -82,63 +88,89 @@ def habitual_label(metrics: Metrics) -> ClassMetrics | None:
     return top if top.predicted / metrics.rows >= HABIT else None
 
 
-def _one_label(metrics: Metrics, model: str) -> Iterable[str]:
+def _unclear_gain(rows: int, gain: float, p: float) -> Iterable[Finding]:
+    if p >= SIGNIFICANT:
+        yield Finding(
+            "unclear-gain",
+            {"gain": gain, "rows": rows, "mcnemar_p": p},
+            f"The change of {points(gain)} on {plural(rows, 'test row')} is not distinguishable "
+            f"from no change (McNemar {p_value(p)}; below 0.05 would count as a difference).",
+        )
+
+
+def _one_label(metrics: Metrics, model: str) -> Iterable[Finding]:
     if top := habitual_label(metrics):
-        yield (
+        share = top.predicted / metrics.rows
+        yield Finding(
+            "one-label",
+            {"model": model, "label": top.name, "answered": top.predicted, "rows": metrics.rows},
             f"The {model} model answered “{top.name}” for {count(top.predicted)} of "
-            f"{count(metrics.rows)} test rows ({percent(top.predicted / metrics.rows)}): its "
-            "accuracy is mostly that label's share of the rows."
+            f"{count(metrics.rows)} test rows ({percent(share)}): its "
+            "accuracy is mostly that label's share of the rows.",
         )
 
 
-def _no_better_than_one_label(tuned: Metrics) -> Iterable[str]:
+def _no_better_than_one_label(tuned: Metrics) -> Iterable[Finding]:
     commonest = max(tuned.classes, key=lambda label: label.support)
-    if tuned.accuracy_interval.low <= commonest.support / tuned.rows:
-        yield (
+    share = commonest.support / tuned.rows
+    if tuned.accuracy_interval.low <= share:
+        yield Finding(
+            "no-better-than-one-label",
+            {"label": commonest.name, "support": commonest.support, "rows": tuned.rows},
             f"Always answering “{commonest.name}” would be right for {count(commonest.support)} of "
-            f"{count(tuned.rows)} test rows ({percent(commonest.support / tuned.rows)}); the tuned "
-            "model cannot be told to be better than that."
+            f"{count(tuned.rows)} test rows ({percent(share)}); the tuned model is not "
+            "distinguishably better than that.",
         )
 
 
-def _worse_recall(base: Metrics, tuned: Metrics) -> Iterable[str]:
-    for before, after in zip(base.classes, tuned.classes, strict=True):
-        hits_before = base.confusion[before.label][before.label]
-        hits_after = tuned.confusion[after.label][after.label]
-        if hits_after < hits_before:
-            yield (
-                f"Tuning found fewer of the “{before.name}” rows: {count(hits_before)} before, "
-                f"{count(hits_after)} after, of {count(before.support)} (recall "
-                f"{percent(hits_before / before.support)} → {percent(hits_after / after.support)})."
+def _worse_recall(base: Metrics, tuned: Metrics) -> Iterable[Finding]:
+    for label in base.classes:
+        before = base.confusion[label.label][label.label]
+        after = tuned.confusion[label.label][label.label]
+        if after < before:
+            yield Finding(
+                "worse-recall",
+                {"label": label.name, "before": before, "after": after, "support": label.support},
+                f"Tuning found fewer of the “{label.name}” rows: {count(before)} before, "
+                f"{count(after)} after, of {count(label.support)} (recall "
+                f"{percent(before / label.support)} → {percent(after / label.support)}).",
             )
 
 
-def _low_label_mass(base: Metrics) -> Iterable[str]:
+def _low_label_mass(base: Metrics) -> Iterable[Finding]:
     if base.label_mass is not None and base.label_mass < LOW_LABEL_MASS:
-        yield (
-            f"The base model put {percent(base.label_mass)} of its probability on the "
-            "label tokens (mean over test rows); left to itself it would mostly write something "
-            "else. Its accuracy here compares the label tokens alone."
+        yield Finding(
+            "low-label-mass",
+            {"label_mass": base.label_mass},
+            f"The base model put {percent(base.label_mass)} of its probability on the label "
+            "tokens (mean over test rows); in free text it would mostly write something else. Its "
+            "accuracy here compares the label tokens alone.",
         )
 
 
-def _overfitting(epochs: Sequence[EpochResult]) -> Iterable[str]:
+def _overfitting(epochs: Sequence[EpochResult]) -> Iterable[Finding]:
     lowest = min(epochs, key=lambda epoch: epoch.validation.loss)
     last = epochs[-1]
-    later = [epoch for epoch in epochs if epoch.epoch > lowest.epoch]
     still_learning = last.train_loss < lowest.train_loss * (1 - CLEAR_FALL)
-    if not later or not still_learning:
+    if last is lowest or not still_learning:
         return
     before, after = (f"{epoch.validation.loss:.3f}" for epoch in (lowest, last))
     moved = f"stayed at {before}" if before == after else f"rose from {before} to {after}"
-    yield (
+    yield Finding(
+        "overfitting",
+        {
+            "from_epoch": lowest.epoch,
+            "to_epoch": last.epoch,
+            "validation_loss_before": lowest.validation.loss,
+            "validation_loss_after": last.validation.loss,
+        },
         f"From epoch {lowest.epoch} to epoch {last.epoch} the training loss fell from "
         f"{lowest.train_loss:.3f} to {last.train_loss:.3f} while the validation loss {moved}: a "
-        "sign of overfitting."
+        "sign of overfitting.",
     )
 
 
-def _unbalanced(manifest: Manifest) -> Iterable[str]:
+def _unbalanced(manifest: Manifest) -> Iterable[Finding]:
     for split in manifest.splits.values():
         most, least = max(split.class_counts), min(split.class_counts)
         if most > UNBALANCED * least:
@@ -146,4 +178,8 @@ def _unbalanced(manifest: Manifest) -> Iterable[str]:
                 f"{count(number)} {name}"
                 for name, number in zip(manifest.label_names, split.class_counts, strict=True)
             ]
-            yield f"Labels are unbalanced in the {split.split} rows: {listed(counts)}."
+            yield Finding(
+                "unbalanced-labels",
+                {"split": split.split, "most": most, "least": least},
+                f"Labels are unbalanced in the {split.split} rows: {listed(counts)}.",
+            )

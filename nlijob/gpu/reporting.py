@@ -1,15 +1,48 @@
-"""What the GPU side tells while it works: progress for the parent to show, and timings."""
+"""What the GPU side reports while it works: progress for the parent to show, and timings."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from nlijob.records import Progress, Timing
+from nlijob.records import Progress, Split, Timing, TimingKind
 from nlijob.rundir import RunDir, append_record
 
 INTERVAL_S = 0.2
+"""Shortest time between two lines of progress."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a stage that is timed on its own."""
+
+    name: str
+    """As the page and the console say it, such as "epoch 2"."""
+    kind: TimingKind = "other"
+    epoch: int | None = None
+    split: Split | None = None
+
+
+WHOLE = Part("", "stage")
+"""The stage as a whole."""
+
+
+def optimizer_steps(epoch: int) -> Part:
+    """All optimizer steps of an epoch."""
+    return Part(f"epoch {epoch}", "optimizer steps", epoch, "train")
+
+
+def scoring(split: Split, epoch: int | None = None) -> Part:
+    """Scoring a split, after an epoch where one is given."""
+    name = split if epoch is None else f"epoch {epoch} {split}"
+    return Part(name, "scoring", epoch, split)
+
+
+def checkpoint(epoch: int) -> Part:
+    """Taking an epoch's checkpoint."""
+    return Part(f"epoch {epoch} checkpoint", "checkpoint", epoch)
 
 
 class Reporter:
@@ -24,20 +57,21 @@ class Reporter:
         """A line about a stage."""
         append_record(self._run.progress, Progress(stage, "", 0, 0, "", text))
 
-    def counter(self, stage: str, part: str, total: int, unit: str) -> Callable[..., None]:
-        """A function (done, note) that reports progress, a few times a second at most."""
+    def counter(self, stage: str, part: Part, total: int, unit: str) -> Callable[..., None]:
+        """A function (done, note) that reports progress, at most once per `INTERVAL_S`."""
 
         def report(done: int, note: str = "") -> None:
             now = time.monotonic()
             if now - self._last >= INTERVAL_S or done == total:
                 self._last = now
-                append_record(self._run.progress, Progress(stage, part, done, total, unit, note))
+                progress = Progress(stage, part.name, done, total, unit, note)
+                append_record(self._run.progress, progress)
 
         return report
 
     @contextlib.contextmanager
-    def timed(self, stage: str, part: str = "", examples: int | None = None) -> Iterator[None]:
-        """Write how long a part took, cut short or not."""
+    def timed(self, stage: str, part: Part = WHOLE, examples: int | None = None) -> Iterator[None]:
+        """Record the time spent in the block, also where it is interrupted."""
         started_at, started = time.time(), time.monotonic()
         try:
             yield
@@ -45,10 +79,23 @@ class Reporter:
             self.add(stage, part, started_at, time.monotonic() - started, examples)
 
     def add(
-        self, stage: str, part: str, started_at_s: float, duration_s: float, examples: int | None
+        self,
+        stage: str,
+        part: Part,
+        started_at_s: float,
+        duration_s: float,
+        examples: int | None = None,
     ) -> None:
-        """Write a time measured elsewhere."""
-        append_record(
-            self._run.timings,
-            Timing(self._attempt, stage, part, started_at_s, duration_s, examples),
+        """Record a time that was measured elsewhere."""
+        timing = Timing(
+            self._attempt,
+            stage,
+            part.name,
+            started_at_s,
+            duration_s,
+            examples,
+            part.kind,
+            part.epoch,
+            part.split,
         )
+        append_record(self._run.timings, timing)

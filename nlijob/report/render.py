@@ -1,4 +1,4 @@
-"""The report of a run: one file that asks for nothing from anywhere."""
+"""The report of a run: a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -12,46 +12,49 @@ from markupsafe import Markup
 from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, Results, TrainStep, read_lines
 from nlijob.report.model_card import model_card
-from nlijob.report.plots import draw
+from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
 
-TEMPLATES = Path(__file__).parents[2] / "templates"
+PACKAGE = Path(__file__).parents[1]
+TEMPLATES = next(
+    folder for folder in (PACKAGE / "templates", PACKAGE.parent / "templates") if folder.is_dir()
+)
+"""Inside the installed package; beside it in a checkout."""
 
 
 def render(run: RunDir) -> Path:
-    """Measure a run and write results.json, the adapter's model card, summary.md and report.html.
+    """Evaluate a run and write results.json, the model card, summary.md and report.html.
 
-    Each is written whole or not at all.
-
-    Needs the records alone, neither torch nor a GPU. Returns the path of the report. Raises
-    OSError where a record is missing and ValueError where one is damaged.
+    Needs only the records, neither torch nor a GPU. Each file is written atomically. Returns the
+    path of the report. Raises OSError if a record is missing and ValueError if one is damaged.
     """
     results = build_results(run)
     write_record(run.results, results)
-    write_text(run.adapter / "README.md", model_card(results))
+    write_text(run.model_card, model_card(results))
     write_text(run.summary, summary_markdown(results))
     write_text(run.report, report_html(results, run))
     return run.report
 
 
 def report_html(results: Results, run: RunDir) -> str:
-    """The page as text; the logs of the run are read for the charts."""
+    """The page as text; the charts are drawn from the logs of the run."""
     steps = list(read_lines(TrainStep, run.train_log)) if run.train_log.exists() else []
     samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
+    outcome = Outcome(results, steps, samples)
     plots = {
         name: {"svg": Markup(plot.svg), "caption": plot.caption}
-        for name, plot in draw(results, steps, samples).items()
+        for name, plot in draw_plots(outcome).items()
     }
-    return render_page("report.html.j2", page=build_page(results, steps), plots=plots)
+    return render_page("report.html.j2", page=build_page(outcome), plots=plots)
 
 
 def render_page(template: str, **values: object) -> str:
-    """A template of `templates/` with the page's style and script in it.
+    """Render a template of `templates/` with style and script inlined.
 
-    Text in `values` is escaped. The template gets `style`, `script` and `script_hash` (for the
-    Content-Security-Policy) besides.
+    Text in `values` is escaped. The template also gets `style`, `script` and `script_hash` (for
+    the Content-Security-Policy).
     """
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -68,7 +71,7 @@ def render_page(template: str, **values: object) -> str:
 
 
 def _environment() -> Environment:
-    # autoescape by name would pass over *.html.j2: it is on for everything.
+    # Autoescape by file name would not cover *.html.j2, so it is always on.
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

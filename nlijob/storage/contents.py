@@ -1,4 +1,4 @@
-"""What of a run's folder is copied, and what its completion markers vouch for."""
+"""Which files of a run are copied, and which files its completion markers list."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlijob import records
-
-MARKERS = "markers/"
-OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
-"""What the two sides of an attempt tell each other; of no use to another attempt."""
+from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file changed."""
+    """Size and time of a file, which show whether it changed."""
 
     size: int
     changed_ns: int
 
 
 def is_copied(name: str) -> bool:
-    """Whether a file of a run is of use elsewhere; locks and unfinished files are not.
+    """Whether a file of a run is copied; locks, messages and unfinished files are not.
 
-    Nor is a name that would lead out of the run's folder; a bucket can hold any.
+    Names that lead out of the run's folder are refused, because a bucket can hold any name.
     """
     plain = all(part and not part.startswith(".") for part in name.split("/"))
     return plain and not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
 
 
 def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
-    """Name -> stamp of the files that are copied, of all or of one folder of the run's."""
+    """Name -> stamp of the files to copy, in the whole run or in one of its folders."""
     found = {}
     for folder, _, files in os.walk(root / under):
         for path in (Path(folder, file) for file in files):
@@ -43,7 +40,7 @@ def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The file's stamp, or None where it has gone."""
+    """Stamp of the file; None where it has been deleted."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -52,14 +49,15 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def markers(root: Path) -> dict[str, bytes]:
-    """Name -> content of the markers in a run's folder, of epochs in their order."""
-    files = sorted((root / MARKERS).glob("*.json"), key=lambda file: (len(file.name), file.name))
-    contents = {MARKERS + file.name: content_of(file) for file in files}
+    """Name -> content of the markers in a run's folder, epochs in their order."""
+    run = RunDir(root)
+    files = [run.marker(name) for name in run.marked()]
+    contents = {run.name(file): content_of(file) for file in files}
     return {name: content for name, content in contents.items() if content}
 
 
 def content_of(path: Path) -> bytes | None:
-    """The file's content, or None where it has gone."""
+    """Content of the file; None where it has been deleted."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -67,22 +65,14 @@ def content_of(path: Path) -> bytes | None:
 
 
 def vouched(marker: bytes) -> dict[str, int]:
-    """Name -> bytes of the files that a marker vouches for. Raises ValueError where it is none."""
+    """Name -> bytes of the files that a marker lists. Raises ValueError where it is damaged."""
     return records.from_json(records.Marker, json.loads(marker)).sizes
 
 
 def is_kept(marker: bytes, sizes: Mapping[str, int]) -> bool:
-    """Whether all that a marker vouches for is there, name -> bytes in `sizes`."""
+    """Whether every file that a marker lists is in `sizes` (name -> bytes) with its size."""
     try:
         claimed = vouched(marker)
     except ValueError:
         return False
     return all(sizes.get(name) == size for name, size in claimed.items())
-
-
-def training_state_of(marker: str) -> str:
-    """Name of the training state that goes with an epoch's marker (of other markers, of no file).
-
-    It is sent before the marker, but no marker lists it: it goes away with the next epoch.
-    """
-    return f"train/state-{marker.removeprefix(MARKERS + 'train-epoch-').removesuffix('.json')}.pt"

@@ -11,9 +11,9 @@ from types import TracebackType
 
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
-from nlijob.rundir import RunDir
+from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir, training_state_of
 from nlijob.storage import contents
-from nlijob.storage.contents import MARKERS, Stamp, content_of, is_kept, stamp_of
+from nlijob.storage.contents import Stamp, content_of, is_kept, stamp_of
 from nlijob.storage.place import Place
 
 POLL_S = 1.0
@@ -29,7 +29,7 @@ PATIENCE_S = 300.0
 STOP_WAIT_S = 2.0
 """The same after a stop, all in all: what is complete has been sent when it was completed."""
 
-COMES_AND_GOES = (MARKERS, "train/")
+COMES_AND_GOES = (MARKERS, TRAIN)
 """Where another run may have left files at the place that this one would take for its own."""
 
 
@@ -41,12 +41,19 @@ class Mirror:
     told when the mirror is left.
     """
 
-    def __init__(self, run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
-        """`tell` is given a line at the end, and one at the start where the place is away."""
+    def __init__(
+        self,
+        run: RunDir,
+        place: Place,
+        tell: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """`tell` is given a line at the end; `warn` (default: `tell`), one about each failure."""
         self.url = place.url
         self._root = run.root
         self._place = place
         self._tell = tell
+        self._warn = warn or tell
         self._there: dict[str, Stamp | None] | None = None
         """File at the place -> its stamp here when it was sent; None for another run's file.
 
@@ -71,7 +78,7 @@ class Mirror:
     def __enter__(self) -> Mirror:
         self._thread.start()
         if not self._answered.wait(FIRST_ANSWER_S) or self._there is None:
-            self._tell(
+            self._warn(
                 f"Note: no answer from {self.url}{self._why}; "
                 "it is tried again while the job goes on"
             )
@@ -91,7 +98,7 @@ class Mirror:
             else:
                 self._wait_while_bytes_move()
         finally:  # also where a signal ends the waiting
-            self._tell(self._summary())
+            (self._warn if self.missing else self._tell)(self._summary())
 
     def _wait_while_bytes_move(self) -> None:
         self._moved = time.monotonic()
@@ -181,7 +188,7 @@ class Mirror:
                     and is_kept(content, sizes)
                     and self._place.read(marker) == content
                 ):
-                    files = [marker, contents.training_state_of(marker), *contents.vouched(content)]
+                    files = [marker, training_state_of(marker), *contents.vouched(content)]
                     for name in files:
                         if name in here and here[name].size == sizes.get(name):
                             there[name] = here[name]
@@ -232,4 +239,4 @@ class Mirror:
 
 def _most_fleeting_first(name: str) -> tuple[bool, str]:
     """Training states first: each goes away when the next epoch is complete."""
-    return not name.startswith("train/state-"), name
+    return not name.startswith(TRAINING_STATES), name

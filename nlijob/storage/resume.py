@@ -11,9 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 from nlijob.errors import NotAvailableError, first_line
-from nlijob.rundir import RunDir, write_text
+from nlijob.rundir import MARKERS, RunDir, write_text
 from nlijob.storage import contents
-from nlijob.storage.contents import MARKERS, is_kept
+from nlijob.storage.contents import is_kept
 from nlijob.storage.place import Place
 
 T = TypeVar("T")

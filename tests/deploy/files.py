@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from nlijob.cli import cli
+from nlijob import commands
 from nlijob.errors import ExitCode
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +37,7 @@ def read_yaml(path: Path) -> list[Any]:
 
 def job_variables() -> set[str]:
     """The environment variables that are options of a run."""
-    variables = {option.envvar for option in cli.commands["run"].params}
+    variables = {option.envvar for option in commands.load("run").params}
     return {variable for variable in variables if isinstance(variable, str)}
 
 
@@ -51,5 +51,5 @@ def parse(
         monkeypatch.setenv(name, value)
     command, *rest = arguments
     assert command == "run"
-    context: click.Context = cli.commands["run"].make_context("run", rest)
+    context: click.Context = commands.load("run").make_context("run", rest)
     return context.params

@@ -43,13 +43,18 @@ def test_every_file_of_the_interface_is_there(job: RunDir) -> None:
     assert [name for name in FILES if not (job.root / name).is_file()] == []
 
 
-def test_stages_run_in_order_and_the_reports_path_comes_last(finished: tuple[RunDir, str]) -> None:
-    job, shown = finished
-    stages = re.findall(r"^\[\d/6\] (\w+)", shown, re.M)
+def test_stages_run_in_order_and_the_reports_path_comes_last(
+    finished: tuple[RunDir, subprocess.CompletedProcess[str]],
+) -> None:
+    job, done = finished
+    stages = re.findall(r"^\[\d/6\] (\w+)", done.stderr, re.M)
     assert list(dict.fromkeys(stages)) == [
         *("subset", "baseline", "train", "select", "evaluate", "report")
     ]
-    assert shown.splitlines()[-1] == f"Report: {job.report}"
+    accuracy, *notes, report = done.stdout.splitlines()
+    assert accuracy.startswith("Test accuracy ")
+    assert all(note.startswith("Note: ") for note in notes)
+    assert report == f"Report: {job.report}"
 
 
 def test_the_model_is_loaded_once(job: RunDir) -> None:
@@ -166,6 +171,13 @@ def test_a_changed_report_option_renders_again_and_trains_nothing(copied: RunDir
     assert "[6/6] report    complete" not in done.stderr
     assert done.stderr.count("complete, skipped") == 5
     assert "Nightly" in job.report.read_text(encoding="utf-8")
+
+
+def test_a_quiet_job_prints_its_result_only(copied: RunDir) -> None:
+    job = copied
+    _, done = jobs.run_job(job.root.parent, *jobs.SMALL_DEMO, "--quiet")
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == f"Report: {job.report}"
 
 
 def test_a_gate_that_is_missed_ends_with_3_and_a_report(copied: RunDir) -> None:

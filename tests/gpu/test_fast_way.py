@@ -292,6 +292,68 @@ def test_a_resumed_run_keeps_the_sizes_of_packs(
 
 
 @layers
+@pytest.mark.parametrize(("begins", "resumes"), [(8, 2), (2, 8)])
+def test_a_training_resumes_with_other_rows_at_once(
+    new_model: NewModel,
+    head: Head,
+    rows: list[Encoded],
+    tmp_path: Path,
+    targets: dict[str, Any],
+    begins: int,
+    resumes: int,
+) -> None:
+    jobs_of = [
+        config(train__speed="graph", train__micro_batch_size=at_once, **targets)
+        for at_once in (begins, resumes)
+    ]
+    models = [new_model(job) for job in jobs_of]
+    first, second = (
+        Engine(loaded, head, job, rows).trainer()
+        for loaded, job in zip(models, jobs_of, strict=True)
+    )
+    list(first.epoch(1))
+    checkpoints.save_adapter(models[0].model, tmp_path, jobs_of[0].model)
+    state = checkpoints.on_host(first.state())
+    expected = [step.loss for step in first.epoch(2)]
+    fresh = second.state()["token_counts"]
+    checkpoints.load_adapter(models[1].model, tmp_path)
+    second.restore(state)
+    assert second.state()["token_counts"] == fresh
+    assert [s.loss for s in second.epoch(2)] == pytest.approx(expected, rel=2e-2, abs=1e-2)
+
+
+@layers
+def test_where_saved_pack_sizes_do_not_fit_training_resumes_with_its_own(
+    new_model: NewModel,
+    head: Head,
+    rows: list[Encoded],
+    targets: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = config(train__speed="graph", **targets)
+    trainer = Engine(new_model(job), head, job, rows).trainer()
+    fresh = trainer.state()["token_counts"]
+    state = checkpoints.on_host(trainer.state())
+    expected = [step.loss for step in trainer.epoch(1)]
+    loaded = new_model(job)
+    second = Engine(loaded, head, job, rows).trainer()
+    capture, left = Graphs.capture, iter([True])
+
+    def full(self: Graphs, work: Callable[[], None]) -> Callable[[], None]:
+        def too_large() -> None:
+            work()
+            if torch.cuda.is_current_stream_capturing():
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return capture(self, work if next(left, False) else too_large)
+
+    monkeypatch.setattr(Graphs, "capture", full)
+    second.restore({**state, "token_counts": (fresh[0], fresh[-1] + 48)})
+    assert second.state()["token_counts"] == fresh
+    assert [s.loss for s in second.epoch(1)] == pytest.approx(expected, rel=1e-2)
+
+
+@layers
 def test_float16_losses_follow_the_plain_loops(
     new_model: NewModel, head: Head, rows: list[Encoded], targets: dict[str, Any]
 ) -> None:

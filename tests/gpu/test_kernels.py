@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import heads, kernels
-from nlijob.gpu.fast.heads import Pack
+from nlijob.gpu.fast import fused_attention as attention
+from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast.fused_attention import Pack
 from tests import tolerance
 
 pytestmark = [
@@ -166,9 +167,9 @@ def test_attention_and_its_gradient(
         adapter, out = there[5] if rank else None, torch.empty_like(there[2])
         of_heads, inner = there[0][:, 3 * rank :], there[0][:, : 3 * rank]
         with torch.no_grad():
-            attended = heads.forward(of_heads, inner, adapter, there[1], moved, True, out)
+            attended = attention.forward(of_heads, inner, adapter, there[1], moved, True, out)
             own = attended.logs is not None
-            heads.backward(attended, there[2], of_heads, moved)
+            attention.backward(attended, there[2], of_heads, moved)
         assert own == (device == GPU and kind != torch.float32 and longest <= 128)
         results.append((attended.out.cpu().float(), of_heads.cpu().float()))
     for got, expected in zip(*results, strict=True):

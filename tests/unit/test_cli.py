@@ -14,12 +14,14 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
+from click.shell_completion import ShellComplete
 
-from nlijob import cli, hardware, notify
+from nlijob import __version__, cli, commands, hardware, notify
+from nlijob.commands.options import OPTIONS
 from nlijob.config import recipe_names
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
-from nlijob.records import Gates
+from nlijob.records import Finding, Gates
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from nlijob.storage import mirror
@@ -135,11 +137,12 @@ def test_all_faults_of_a_command_line_are_told_at_once(call: Caller) -> None:
 def test_size_and_stride_of_a_split_exclude_each_other(call: Caller, split: str) -> None:
     shown = call("run", "--recipe", "demo", f"--{split}-size", "3", f"--{split}-stride", "3")
     assert shown.code == 2
-    assert f"--{split}-size and --{split}-stride: give one of the two" in shown.err
+    assert f"--{split}-size and --{split}-stride: give only one of the two" in shown.err
 
 
 def test_a_missed_gate_ends_with_3(call: Caller) -> None:
-    call.outcome.gates = Gates(False, ("accuracy 50.0 % is below 60.0 %",))
+    failure = Finding("min-accuracy", {}, "accuracy 50.0 % is below 60.0 %")
+    call.outcome.gates = Gates(False, (failure,))
     shown = call("run", "--recipe", "demo")
     assert shown.code == 3
     assert "error: accuracy 50.0 % is below 60.0 %\nhint:" in shown.err
@@ -425,12 +428,12 @@ def variable(option: str) -> str:
 
 
 def test_every_option_is_tried_here() -> None:
-    assert set(VALUES) == set(cli.OPTIONS)
+    assert set(VALUES) == set(OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["run", "prefetch"])
 def test_every_option_has_an_environment_variable_of_its_name(name: str) -> None:
-    for parameter in cli.cli.commands[name].params:
+    for parameter in commands.load(name).params:
         option = parameter.opts[0]
         assert parameter.envvar == variable(option.removeprefix("--")), option
 
@@ -439,7 +442,7 @@ def test_every_option_has_an_environment_variable_of_its_name(name: str) -> None
 def test_an_option_changes_its_key(call: Caller, option: str) -> None:
     given, value = VALUES[option]
     config = call.job("run", "--recipe", "demo", f"--{option}", given).config
-    assert config.value(cli.OPTIONS[option][0]) == value
+    assert config.value(OPTIONS[option][0]) == value
 
 
 @pytest.mark.parametrize("option", VALUES)
@@ -448,7 +451,7 @@ def test_a_variable_does_what_its_option_does_even_without_a_command(
 ) -> None:
     given, value = VALUES[option]
     config = call.job(NLIJOB_RECIPE="demo", **{variable(option): given}).config
-    assert config.value(cli.OPTIONS[option][0]) == value
+    assert config.value(OPTIONS[option][0]) == value
 
 
 def test_recipe_run_id_and_runs_dir_can_come_from_the_environment(
@@ -528,6 +531,75 @@ def test_prefetch_of_the_demo_needs_no_hub(call: Caller) -> None:
 def test_prefetch_leaves_no_run_behind(call: Caller, tmp_path: Path) -> None:
     call("prefetch", "--recipe", "demo")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- quiet and verbose
+
+
+def test_a_quiet_job_says_nothing_about_its_way(call: Caller) -> None:
+    assert "nlijob" in call("run", "--recipe", "demo").err
+    assert call("run", "--recipe", "demo", "--quiet").err == ""
+    assert call("run", "--recipe", "demo", NLIJOB_QUIET="1").err == ""
+
+
+def test_a_failed_upload_is_told_even_when_quiet(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "FIRST_WAIT_S", 0.001)
+    FaultyFileSystem.reset()
+    FaultyFileSystem.before = staticmethod(lambda operation, path: os.stat("/nowhere/at/all"))
+    complete(RunDir(Path("runs/demo")), "subset", "a", "subset/test.jsonl")
+    shown = call("run", "--recipe", "demo", "--quiet", "--upload", "faulty://bucket/x")
+    assert "Not uploaded to faulty://bucket/x/demo" in shown.err
+
+
+def test_quiet_and_verbose_exclude_each_other(call: Caller) -> None:
+    shown = call("run", "--recipe", "demo", "--quiet", "--verbose")
+    assert shown.code == 2
+    assert "--quiet and --verbose: give only one of the two" in shown.err
+
+
+def test_verbose_on_the_command_line_wins_over_quiet_in_the_environment(call: Caller) -> None:
+    shown = call("run", "--recipe", "demo", "--verbose", NLIJOB_QUIET="1")
+    assert shown.code == 0
+    assert "nlijob" in shown.err
+
+
+# ---------------------------------------------------------------- how it is found
+
+
+def test_help_lists_every_command(call: Caller) -> None:
+    listed = call("--help").out.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in listed if line] == list(commands.NAMES)
+    assert all(not line.endswith("...") for line in listed), "a summary is cut off"
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "offered"),
+    [
+        ([], "", list(commands.NAMES)),
+        ([], "rec", ["recipes"]),
+        (["run"], "--resume", ["--resume-from"]),
+        (["run", "--device"], "c", ["cpu", "cuda"]),
+    ],
+)
+def test_a_shell_completes_commands_options_and_values(
+    words: list[str], incomplete: str, offered: list[str]
+) -> None:
+    completion = ShellComplete(cli.cli, {}, "nlijob", "_NLIJOB_COMPLETE")
+    assert [item.value for item in completion.get_completions(words, incomplete)] == offered
+
+
+def test_the_script_that_a_shell_evaluates_is_printed() -> None:
+    done = jobs.run(env=jobs.environment(_ENTRYPOINT_PY_COMPLETE="bash_source"))
+    assert done.returncode == 0, done.stderr
+    assert "complete -o nosort" in done.stdout
+
+
+def test_the_package_runs_as_a_module() -> None:
+    argv = [sys.executable, "-m", "nlijob", "--version"]
+    done = subprocess.run(argv, cwd=jobs.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"nlijob, version {__version__}\n"
 
 
 # ---------------------------------------------------------------- how soon it answers

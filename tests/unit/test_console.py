@@ -7,7 +7,7 @@ import io
 import pytest
 
 from nlijob import console
-from nlijob.console import Console, duration_text
+from nlijob.console import Console, Verbosity, duration_text
 from nlijob.records import Progress
 
 
@@ -116,6 +116,37 @@ def test_a_line_clears_the_bar_and_stands_alone() -> None:
     shown.progress(progress(1500))
     shown.line("said")
     assert out.getvalue().rpartition("\r")[2] == "said\n"
+
+
+# ---------------------------------------------------------------- verbosity
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "shown"),
+    [
+        (Verbosity.QUIET, ["warning"]),
+        (Verbosity.NORMAL, ["[1/6] subset    done", "line", "warning"]),
+        (Verbosity.VERBOSE, ["[1/6] subset    done", "line", "      | detail", "warning"]),
+    ],
+)
+def test_a_console_shows_what_its_verbosity_asks_for(
+    verbosity: Verbosity, shown: list[str]
+) -> None:
+    out, results = io.StringIO(), io.StringIO()
+    console = Console(out, verbosity, results)
+    console.stage(1, 6, "subset", "done")
+    console.line("line")
+    console.detail("detail")
+    console.warn("warning")
+    console.result("result")
+    assert out.getvalue().splitlines() == shown
+    assert results.getvalue() == "result\n"
+
+
+def test_a_quiet_console_shows_no_progress(clock: Clock) -> None:
+    out = Terminal()
+    Console(out, Verbosity.QUIET).progress(progress(1500))
+    assert out.getvalue() == ""
 
 
 # ---------------------------------------------------------------- durations

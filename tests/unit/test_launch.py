@@ -355,7 +355,7 @@ except JobError:
     sys.exit(0)
 """
     argv = [sys.executable, "-c", first_process, job, str(tmp_path)]
-    done = subprocess.run(argv, cwd=launch.PROJECT_ROOT, timeout=120, check=False)
+    done = subprocess.run(argv, cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0
 
 
@@ -379,15 +379,37 @@ def test_the_worker_is_in_a_process_group_of_its_own(start: Start, run: RunDir) 
     assert pgid == (run.root / "group").read_text(encoding="utf-8")
 
 
-def test_the_worker_asks_no_hub_and_finds_the_package(
-    start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_worker_asks_no_hub_and_keeps_the_users_python_path(
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "/of/the/user")
     with pytest.raises(JobError) as caught:
-        start("import nlijob\nleave(70, os.environ['HF_HUB_OFFLINE'], os.environ['PYTHONPATH'])")
-    assert caught.value.message == "1"
-    assert caught.value.hint.endswith(os.pathsep + "/of/the/user")
+        start("leave(70, os.environ['HF_HUB_OFFLINE'], os.environ['PYTHONPATH'])")
+    assert (caught.value.message, caught.value.hint) == ("1", "/of/the/user")
+
+
+def test_files_of_the_current_folder_shadow_no_module_of_the_worker(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('shadowed')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    argv = [sys.executable, "-c", PRELUDE + "leave(0)", str(run.root)]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    with GpuSide(run, "cpu") as gpu_side:
+        gpu_side.start()
+        gpu_side.give(TASK)
+        gpu_side.follow(lambda _: None)
+
+
+def test_the_workers_log_can_be_followed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = [sys.executable, "-c", PRELUDE + "print('out\\ntorn', end='', flush=True); leave(0)"]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: [*argv, str(run.root)])
+    lines: list[str] = []
+    with GpuSide(run, "cpu", lines.append) as gpu_side:
+        gpu_side.start()
+        gpu_side.give(TASK)
+        gpu_side.follow(lambda _: None)
+    assert lines == ["out"]
 
 
 def test_the_workers_output_goes_to_its_log(start: Start, run: RunDir) -> None:

@@ -1,4 +1,4 @@
-"""Records go to JSON and come back the same, and only as what they are."""
+"""Records survive the round trip through JSON, and wrong ones are refused."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ import pytest
 
 from nlijob import records
 from nlijob.config import load_config, recipe_names
-from nlijob.records import Example, Prediction, RunRecord, SplitScore, Timing
+from nlijob.records import Example, Prediction, RunRecord, SplitScore, Timing, job, older, outcome
 
 CLASSES = [
     value
-    for value in vars(records).values()
-    if dataclasses.is_dataclass(value) and value.__module__ == records.__name__
+    for module in (job, outcome)
+    for value in vars(module).values()
+    if dataclasses.is_dataclass(value) and value.__module__ == module.__name__
 ]
 EXAMPLE = Example(3, "Ein Mann\u2028liest.\r\n", 'Er "liest".', 1)
 PREDICTION = Prediction("test", 3, 1, 0, (0.5, 0.25, 0.25), None, 1.5, 9)
 
 
 def filled(hint: Any, optional: bool) -> Any:
-    """A value of a type; where it may be None, it is with `optional` only."""
+    """A value of a type; the last arm of a union with `optional`, else the first."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return None if optional else filled(arguments[0], optional)
+        return filled(arguments[-1 if optional else 0], optional)
     if origin is typing.Literal:
         return arguments[-1]
     if origin is tuple:
@@ -40,12 +41,12 @@ def filled(hint: Any, optional: bool) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return hint(**{f.name: filled(hints[f.name], optional) for f in dataclasses.fields(hint)})
-    return {int: 7, float: 0.1, str: "é\n", bool: True}[hint]
+    return {type(None): None, int: 7, float: 0.1, str: "é\n", bool: True}[hint]
 
 
 @pytest.mark.parametrize("optional", [False, True])
 @pytest.mark.parametrize("cls", CLASSES)
-def test_every_record_comes_back_from_json_as_it_was(cls: type[Any], optional: bool) -> None:
+def test_every_record_survives_the_round_trip_through_json(cls: type[Any], optional: bool) -> None:
     record = filled(cls, optional)
     assert records.from_json(cls, json.loads(records.dump(record))) == record
     assert records.from_json(cls, json.loads(records.dump_line(record))) == record
@@ -56,7 +57,7 @@ def test_all_records_are_tried() -> None:
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_a_runs_whole_configuration_comes_back(recipe: str, tmp_path: Path) -> None:
+def test_a_whole_configuration_survives_the_round_trip(recipe: str, tmp_path: Path) -> None:
     record = RunRecord("id", recipe, load_config(recipe), ("--epochs", "3"), "today", "0.1")
     path = tmp_path / "config.json"
     path.write_text(records.dump(record), encoding="utf-8")
@@ -64,17 +65,17 @@ def test_a_runs_whole_configuration_comes_back(recipe: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_figure_that_is_no_number_is_not_written(value: float) -> None:
+def test_nan_and_infinity_are_not_written(value: float) -> None:
     with pytest.raises(ValueError, match=r"Prediction\.loss is -?(nan|inf)"):
         records.dump(replace(PREDICTION, loss=value))
 
 
-def test_a_figure_that_is_no_number_is_found_at_any_depth() -> None:
+def test_nan_is_found_at_any_depth() -> None:
     with pytest.raises(ValueError, match=r"probabilities\[1\] is nan"):
         records.dump_line(replace(PREDICTION, probabilities=(0.5, math.nan)))
 
 
-def test_a_figure_that_is_no_number_is_not_read() -> None:
+def test_nan_is_not_read() -> None:
     text = records.dump(PREDICTION).replace('"loss": 1.5', '"loss": NaN')
     with pytest.raises(ValueError, match="loss: expected a number, got nan"):
         records.from_json(Prediction, json.loads(text))
@@ -87,7 +88,7 @@ def test_every_wrong_key_is_named() -> None:
         assert text in str(caught.value)
 
 
-def test_a_record_is_one_line_of_json_lines_whatever_its_texts() -> None:
+def test_a_record_is_a_single_line_whatever_characters_its_texts_hold() -> None:
     line = records.dump_line(EXAMPLE)
     assert line.endswith("\n")
     assert len(line.encode().splitlines()) == 1
@@ -101,32 +102,84 @@ def test_json_lines_come_back_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 2, 20])
-def test_a_last_line_cut_short_is_passed_over(tmp_path: Path, lost: int) -> None:
+def test_an_incomplete_last_line_is_ignored(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "rows.jsonl"
     text = records.dump_line(EXAMPLE) + records.dump_line(EXAMPLE)
     path.write_bytes(text.encode()[:-lost])
     assert list(records.read_lines(Example, path)) == [EXAMPLE]
 
 
-def test_a_last_line_cut_within_a_character_is_passed_over(tmp_path: Path) -> None:
+def test_a_last_line_cut_within_a_character_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     line = records.dump_line(EXAMPLE).encode()
     path.write_bytes(line + '{"index": 4, "premise": "é'.encode()[:-1])
     assert list(records.read_lines(Example, path)) == [EXAMPLE]
 
 
-def test_a_line_broken_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_line_before_the_last_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"index": 1\n' + records.dump_line(EXAMPLE), encoding="utf-8")
     with pytest.raises(ValueError, match="delimiter"):
         list(records.read_lines(Example, path))
 
 
-def test_what_has_a_default_may_be_left_out_of_a_line() -> None:
+def test_a_missing_field_gets_its_default() -> None:
     data = {"attempt": 1, "stage": "train", "part": "", "started_at_s": 0, "duration_s": 2}
-    assert records.from_json(Timing, data) == Timing(1, "train", "", 0.0, 2.0)
+    assert records.from_json(Timing, {**data, "kind": "stage"}) == Timing(1, "train", "", 0.0, 2.0)
 
 
-def test_scores_say_accuracy_and_speed() -> None:
+def test_scores_have_accuracy_and_speed() -> None:
     score = SplitScore("test", rows=8, correct=6, loss=0.5, duration_s=2.0)
     assert (score.accuracy, score.examples_per_s) == (0.75, 4.0)
+
+
+# ---------------------------------------------------------------- record format 2
+
+
+def test_older_records_are_upgraded_to_the_present_format() -> None:
+    assert older.READABLE[-1] == records.FORMAT_VERSION
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "epoch", "split"),
+    [
+        ("", "stage", None, None),
+        ("epoch 12", "optimizer steps", 12, "train"),
+        ("epoch 1 validation", "scoring", 1, "validation"),
+        ("epoch 1 test", "scoring", 1, "test"),
+        ("epoch 2 checkpoint", "checkpoint", 2, None),
+        ("test", "scoring", None, "test"),
+        ("few-shot test", "other", None, None),
+        ("warm-up", "other", None, None),
+    ],
+)
+def test_a_timing_of_format_2_gets_its_kind_from_its_part(
+    part: str, kind: Any, epoch: int | None, split: Any
+) -> None:
+    data = {"attempt": 1, "stage": "train", "part": part, "started_at_s": 0.0, "duration_s": 2.0}
+    read = records.from_json(Timing, {**data, "examples": 4})
+    assert read == Timing(1, "train", part, 0.0, 2.0, 4, kind, epoch, split)
+
+
+def test_a_configuration_of_format_2_is_read_as_one_of_the_present_format() -> None:
+    record = RunRecord("id", "demo", load_config("demo"), (), "today", "0.1.0", 2)
+    read = records.from_json(RunRecord, json.loads(records.dump(record)))
+    assert read == replace(record, format_version=records.FORMAT_VERSION)
+
+
+def test_a_marker_of_format_2_keeps_its_format() -> None:
+    marker = records.Marker("train", "x", "today", {}, 2)
+    assert records.from_json(records.Marker, json.loads(records.dump(marker))) == marker
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"format_version": 2, "warnings": 3, "gates": [], "stages": {"a": 1}, "run": None},
+        {"format_version": 2, "warnings": [3], "gates": {"failures": 1}, "stages": [{"parts": 1}]},
+        [],
+    ],
+)
+def test_a_damaged_outcome_of_format_2_is_refused_with_its_faults(value: Any) -> None:
+    with pytest.raises(ValueError, match="not a Results"):
+        records.from_json(records.Results, value)

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from nlijob.gpu.fast.layers import ADAPTER
 
+LoRAGroup = tuple[Sequence[Any], Tensor, Tensor]
+"""LoRA layers, their As [layers, r, in] and their scaled Bs [layers, out, r]; of a single layer
+A [r, in] and B [out, r]."""
+
 
 class FlatAdapter:
     """All trained parameters of a model, LoRA's first: every A, every B, then the others."""
@@ -50,9 +54,8 @@ class FlatAdapter:
         first_leaves = _leaves(self._computed[: self._firsts], groups, firsts)
         second_leaves = _leaves(self._computed[self._firsts :], groups, seconds)
         self._leaves = [*first_leaves, *second_leaves]
-        self.adapters = list(zip(groups, first_leaves, second_leaves, strict=True))
-        """Each group with its As [layers, r, in] and scaled Bs [layers, out, r], computed with;
-        a group of one has no first dimension."""
+        self.groups: list[LoRAGroup] = list(zip(groups, first_leaves, second_leaves, strict=True))
+        """Each group with the copies in the compute dtype that are computed with."""
         self.refresh()
 
     def parts(self, flat: Tensor) -> list[Tensor]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nlijob.gpu.fast import phi
 from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
 from nlijob.gpu.fast.compiled import CompiledLayers
@@ -25,6 +24,7 @@ from nlijob.gpu.fast.packing import (
 )
 from nlijob.gpu.fast.prefix import prefix_of
 from nlijob.gpu.fast.recompute import Recomputed
+from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 
@@ -47,36 +47,41 @@ class FastModel:
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
-        together: list[list[Any]] = []
-        self.refused = ""
-        """Why layers that could be computed together are not, where that is so."""
-        if dense and not recomputes:
-            try:
-                together = phi.groups(loaded.model, loaded.device, loaded.compute_dtype)
-            except NotServed as error:
-                self.refused = str(error)
+        stack, together, self.refused = (
+            choose(loaded.model, loaded.device, loaded.compute_dtype)
+            if dense and not recomputes
+            else (None, [], "")
+        )
+        self.kind = ", ".join(
+            [
+                stack.__name__ if stack else "the library's layers",
+                "dequantized" if dense else "as loaded",
+                "recomputed" if recomputes else "kept",
+            ]
+        )
+        """How layers are computed, in words; what packs of a size take depends on it."""
         done = {id(layer) for group in together for layer in group}
         groups = [*together, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
-        self._decoder: phi.Decoder | None = None
+        self._stack: FusedStack | None = None
         self._installed = Installed()
         self._recomputed: Recomputed | None = None
         self.compilable: CompiledLayers | None = None
         """Layers that torch's compiler may make faster for training."""
-        there: dict[int, Tensor] = {}
+        there: Mapping[int, Tensor] = {}
         try:
-            if together:
-                adapters = self.adapter.adapters[: len(together)]
-                self._decoder = phi.Decoder(loaded.model, adapters, loaded.compute_dtype)
-                self._decoder.install(self._installed)
-                there = self._decoder.dense
+            if stack:
+                fused = self.adapter.groups[: len(together)]
+                self._stack = stack(loaded.model, fused, loaded.compute_dtype)
+                self._stack.install(self._installed)
+                there = self._stack.dense
             serve(self._installed, loaded.model, _single(self.adapter), dense, there)
             if recomputes:
                 base: Any = loaded.model.get_base_model()
                 self._recomputed = Recomputed(
                     base, loaded.device, lambda: packed_attention(base.config)
                 )
-            elif dense and not together:  # 4-bit weights would be kept dequantised by the compiler
+            elif dense and not stack:  # 4-bit weights would be kept dequantised by the compiler
                 self.compilable = CompiledLayers(loaded.model)
         except BaseException:
             self.close()
@@ -114,23 +119,17 @@ class FastModel:
             "use_cache": False,
         }
         last = packed.last.long()
-        if self._decoder:
-            inputs["shared_tokens"] = shape.prefix
-            # no other token leaves the last layer
-            inputs["rows_to_keep"], last = last, torch.arange(len(last), device=last.device)
+        if self._stack:
+            inputs |= self._stack.inputs(last, shape.prefix)
+            last = torch.arange(len(last), device=last.device)  # no other token leaves the stack
         elif shape.prefix:
             inputs["shared_prefix"] = prefix_of(shape.prefix, packed.bounds, shape.tokens)
         with packed_attention(base.config):
-            if self._head.label_tokens:
-                logits: Tensor = base(**inputs, logits_to_keep=last).logits[0]
-            else:
-                hidden = base.base_model(**inputs).last_hidden_state
-                logits = classifier(base)(hidden[0, last])
-        return logits.float()
+            return self._head.packed_logits(base, inputs, last).float()
 
     def cost(self, tokens: int) -> float:
         """What a pack of this size takes on a GPU, in no unit."""
-        return self._decoder.cost(tokens) if self._decoder else float(tokens)
+        return self._stack.cost(tokens) if self._stack else float(tokens)
 
     def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
         """[rows, classes] of rows, no gradient kept."""
@@ -164,7 +163,7 @@ def ids_of(row: Encoded) -> list[int]:
 def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
     """Each LoRA layer with its own A [r, in] and B [out, r]; in a group, without gradient."""
     single: list[tuple[Any, Tensor, Tensor]] = []
-    for group, a, b in adapter.adapters:
+    for group, a, b in adapter.groups:
         if len(group) == 1:
             single.append((group[0], a, b))
         else:
@@ -177,12 +176,3 @@ def check_features(rows: Sequence[Encoded]) -> None:
     more = set().union(*(row.features for row in rows)) - SERVED_FEATURES
     if more:
         raise NotServed(f"the model reads {', '.join(sorted(more))} beside the tokens")
-
-
-def classifier(base: Any) -> nn.Module:
-    """The linear head of a sequence classification model."""
-    prefix = base.base_model_prefix
-    heads: list[nn.Module] = [child for name, child in base.named_children() if name != prefix]
-    if len(heads) != 1:
-        raise NotServed("the model has more than a linear head beside its transformer")
-    return heads[0]

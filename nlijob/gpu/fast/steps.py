@@ -5,6 +5,7 @@ Nothing in a step waits for the device. On a CPU nothing is captured: the work i
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Steps:
         # captured with the rest: its scale lies on the device and is read nowhere else
         self._scaler = loss_scaler(loaded)
         self._longest = max(row.length for row in course.rows)
+        self._graphs = self._new_graphs()
         self._packs: dict[int, _Captured] = {}
         self.is_compiled = False
         """Whether layers are torch's compiler's."""
@@ -95,28 +97,54 @@ class Steps:
         Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured.
         """
         self._loaded.model.train()
-        self._fast.seed(self._course.config.seed)  # layers computed again draw in step from here
         self._scaler.scale(self._one)  # makes the scaler's state
         before = self._scaler.state_dict()
         self._update()  # makes the optimizer's state
+        self._capture_packs(sizes, in_all, compiles)
+        self._replay_update = self._graphs.capture(self._update)
+        self._state["step"].zero_()
+        self._scaler.load_state_dict(before)
+
+    def recapture(self, sizes: Sequence[int], in_all: int, compiles: bool) -> bool:
+        """Capture packs of these sizes in place of those that there are, in the same memory.
+
+        Returns whether they are captured; where that fails, those from before are still there.
+        """
+        before = self._packs, self.is_compiled, self.not_compiled
+        try:
+            self._loaded.model.train()
+            self._capture_packs(sizes, in_all, compiles)
+        except (NotServed, RuntimeError):  # out of memory is a RuntimeError
+            self._packs, self.is_compiled, self.not_compiled = before
+        else:
+            return True
+        gc.collect()  # not before the error is gone, and with it the memory it holds
+        self._forget_gradient()
+        if self._fast.compilable:
+            self._fast.compilable.undo()
+            if self.is_compiled:
+                self._fast.compilable.install()
+        return False
+
+    def _capture_packs(self, sizes: Sequence[int], in_all: int, compiles: bool | None) -> None:
+        self._fast.seed(self._course.config.seed)  # layers computed again draw in step from here
         if self._fast.compilable:
             self._fast.compilable.undo()
         self.is_compiled, self.not_compiled = False, ""
-        self._packs.clear()
-        graphs = self._graphs()
+        self._packs = {}
         # the largest first: the others then fit into the memory that it took
         largest, *others = reversed(sizes)
-        self._packs[largest] = self._capture_pack(graphs, largest)
+        self._packs[largest] = self._capture_pack(largest)
         if self._fast.compilable and (self.captures if compiles is None else compiles):
             whole = None if compiles else in_all / largest
-            graphs = self._compile(self._fast.compilable, graphs, largest, whole)
+            self._compile(self._fast.compilable, largest, whole)
         for tokens in others:
-            self._packs[tokens] = self._capture_pack(graphs, tokens)
+            self._packs[tokens] = self._capture_pack(tokens)
+        self._forget_gradient()
+
+    def _forget_gradient(self) -> None:
         self._adapter.gradient.zero_()
         self._loss.zero_()
-        self._replay_update = graphs.capture(self._update)
-        self._state["step"].zero_()
-        self._scaler.load_state_dict(before)
 
     def add(self, rows: Sequence[Encoded], tokens: int, of: int) -> None:
         """Launch loss and gradient of a micro-batch that takes so many tokens.
@@ -185,30 +213,28 @@ class Steps:
 
     # ------------------------------------------------------------ capture
 
-    def _graphs(self) -> Graphs:
+    def _new_graphs(self) -> Graphs:
         return Graphs(self._loaded.device, self._fast.generators)
 
-    def _capture_pack(self, graphs: Graphs, tokens: int) -> _Captured:
+    def _capture_pack(self, tokens: int) -> _Captured:
         shape = PackShape(tokens, self._rows, self._longest, self._prefix)
         shortest = min(self._course.rows, key=lambda row: row.length)  # fits into every pack
         some = self._fast.to_device([shortest], shape, 1)
-        return shape, some, graphs.capture(lambda: self._add(some, shape))
+        return shape, some, self._graphs.capture(lambda: self._add(some, shape))
 
-    def _compile(
-        self, layers: CompiledLayers, graphs: Graphs, tokens: int, times: float | None
-    ) -> Graphs:
+    def _compile(self, layers: CompiledLayers, tokens: int, times: float | None) -> None:
         """Capture the largest pack anew with compiled layers, where that serves.
 
         `times`: so often the whole training computes such a pack, by which it must pay; None: it
-        need not. Returns what the other sizes are captured by.
+        need not.
         """
         expected, own_s = self._gradient(tokens)
         self.not_compiled = "" if times is None else layers.speaks_against(times * own_s)
         if self.not_compiled:
-            return graphs
+            return
         try:
             layers.install()
-            self._packs[tokens] = self._capture_pack(graphs, tokens)
+            self._packs[tokens] = self._capture_pack(tokens)
             got, compiled_s = self._gradient(tokens)
             self._check_compiled(expected, got)
             if compiled_s > own_s and times is not None:
@@ -219,12 +245,11 @@ class Steps:
         else:
             layers.remember()
             self.is_compiled = True
-            return graphs
+            return
         layers.undo()
         del self._packs[tokens]
-        graphs = self._graphs()
-        self._packs[tokens] = self._capture_pack(graphs, tokens)
-        return graphs
+        self._graphs = self._new_graphs()
+        self._packs[tokens] = self._capture_pack(tokens)
 
     def _check_compiled(self, expected: Tensor, got: Tensor) -> None:
         """Raise NotServed where a gradient by compiled layers is not the layers' own."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nlijob.gpu.fast.model import FastModel, ids_of
@@ -65,6 +66,16 @@ class GraphTrainer:
         self.steps = Steps(loaded, fast, course, self._size, self.prefix)
         totals = self._totals()
         self._in_all = sum(totals)
+        self._chosen_for: dict[str, int | str] = {
+            "rows": self._size,
+            "prefix": self.prefix,
+            "longest_row": max(row.length for row in course.rows),
+            "largest_pack": max(totals),
+            "all_tokens": self._in_all,
+            "device": device_name(loaded.device),
+            "layers": fast.kind,
+        }
+        """What `token_counts` depend on; for anything else they may be too small or too large."""
         self.token_counts = (
             token_counts(totals, cost=fast.cost)
             if self.steps.captures
@@ -90,16 +101,24 @@ class GraphTrainer:
 
     def state(self) -> dict[str, Any]:
         """See `nlijob.gpu.training.Trainer`."""
-        return {**self.steps.state(), "step": self._step, "token_counts": self.token_counts}
+        return {
+            **self.steps.state(),
+            "step": self._step,
+            "token_counts": self.token_counts,
+            "token_counts_chosen_for": self._chosen_for,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `nlijob.gpu.training.Trainer`."""
-        counts = tuple(state.get("token_counts", ()))  # the plain loop has none
-        compiled = bool(state.get("is_compiled"))
-        before = (self.token_counts, self.steps.is_compiled)
-        if self.steps.captures and counts and (counts, compiled) != before:
-            self.token_counts = counts  # measured anew they may be others, which round otherwise
-            self.steps.capture(counts, self._in_all, compiled)
+        """See `nlijob.gpu.training.Trainer`.
+
+        Pack sizes and compiled layers of the state are restored too where they were chosen for the
+        same packs: chosen again they may differ, and so would the rounding of all that follows.
+        """
+        if state.get("token_counts_chosen_for") == self._chosen_for:
+            chosen = tuple(state["token_counts"]), bool(state["is_compiled"])
+            is_the_same = chosen == (self.token_counts, self.steps.is_compiled)
+            if not is_the_same and self.steps.recapture(chosen[0], self._in_all, chosen[1]):
+                self.token_counts = chosen[0]
         self.steps.restore(state)
         self._step = state["step"]
 
@@ -132,3 +151,8 @@ class GraphTrainer:
         return TrainStep(
             epoch, launched.step, loss, grad_norm, launched.rate, launched.examples, duration_s
         )
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's model, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,18 +1,41 @@
-"""Every value the job was given."""
+"""Every value the job was given, and where it ran."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nlijob.config import JobConfig
-from nlijob.report.view.parts import Row, Table, text_columns
+from nlijob.records import Results
+from nlijob.report.view.environment import environment_facts, packages_table
+from nlijob.report.view.parts import Fact, Row, Table, text_columns
 from nlijob.report.view.text import visible
 
 
+@dataclass(frozen=True)
+class Configuration:
+    """Every setting of the job, the machine it ran on and the packages it used."""
+
+    command: str
+    settings: tuple[Table, ...]
+    environment: tuple[Fact, ...]
+    packages: Table
+
+
+def configuration_section(results: Results) -> Configuration:
+    """The command as it was given, all settings by section, and the environment."""
+    return Configuration(
+        command=visible(" ".join(results.run.command)),
+        settings=tuple(configuration_tables(results.run.config)),
+        environment=environment_facts(results.environment),
+        packages=packages_table(results.environment),
+    )
+
+
 def configuration_tables(config: JobConfig) -> Iterable[Table]:
-    """Every value, a table a section; what stands outside the sections comes first."""
+    """All settings, one table per section; settings outside the sections come first."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     plain = {name: v for name, v in values.items() if not dataclasses.is_dataclass(v)}
     yield _settings("job", plain)
@@ -31,7 +54,7 @@ def _settings(section: str, values: Mapping[str, Any]) -> Table:
 
 
 def setting_text(value: Any) -> str:
-    """A value of the configuration for readers."""
+    """A configuration value as text."""
     if value is None:
         return "not set"
     if isinstance(value, bool):

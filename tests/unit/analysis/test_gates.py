@@ -1,4 +1,4 @@
-"""What was asked of the outcome, and whether it is reached."""
+"""Gates on the outcome, and whether they are met."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ def judged(asked: ReportConfig) -> Gates:
     return check_gates(asked, results.tuned, results.gain, results.gain_interval)
 
 
-def test_gates_pass_at_the_very_figure_asked_for() -> None:
+def test_a_figure_equal_to_its_gate_passes() -> None:
     results = outcome(Spec())
     assert judged(ReportConfig(min_accuracy=results.tuned.accuracy, min_gain=results.gain)).passed
 
 
-def test_every_missed_gate_is_told_with_its_figures() -> None:
+def test_every_missed_gate_is_reported_with_its_figures() -> None:
     gates = judged(ReportConfig(min_accuracy=1.0, min_gain=0.9))
     assert not gates.passed
     accuracy, gain = gates.failures
+    assert (accuracy.code, gain.code) == ("min-accuracy", "min-gain")
     tuned = outcome(Spec()).tuned
-    assert f"({tuned.correct} of {tuned.rows}) is below the 100 % asked for" in accuracy
-    assert "is below the 90 points asked for" in gain
+    assert f"({tuned.correct} of {tuned.rows}) is below the 100 % asked for" in accuracy.text
+    assert "is below the 90 points asked for" in gain.text
 
 
-def test_no_gate_asked_for_is_passed() -> None:
+def test_without_gates_the_outcome_passes() -> None:
     assert judged(ReportConfig()).passed
 
 
@@ -43,6 +44,6 @@ def test_a_gate_on_the_lower_bound_needs_more_than_the_figure_itself(gate: str) 
     by_bound = judged(ReportConfig(**{gate: figure}, gate_on="lower"))  # type: ignore[arg-type]
     assert by_value.passed
     assert not by_bound.passed
-    assert "may be as low as" in by_bound.failures[0]
+    assert "may be as low as" in by_bound.failures[0].text
     asked = ReportConfig(**{gate: bounds.low}, gate_on="lower")  # type: ignore[arg-type]
     assert judged(asked).passed

@@ -1,4 +1,4 @@
-"""Which epochs the GPU side goes on from."""
+"""The GPU side has the work of every stage, and knows which epochs it can resume from."""
 
 from __future__ import annotations
 
@@ -6,32 +6,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from nlijob.config import load_config
-from nlijob.gpu.worker import Worker
-from nlijob.rundir import RunDir
+from nlijob.gpu.stages import WORK
+from nlijob.gpu.stages.train import resume
+from nlijob.rundir import RunDir, epoch_marker
+from nlijob.stages import GPU_STAGES
 from tests.faulty_place import complete_epoch
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Worker:
-    """A worker for two epochs of fingerprint "a", with no model."""
-    worker = Worker.__new__(Worker)
-    worker.run = RunDir(tmp_path)
-    worker.config = load_config("demo", {"train.epochs": 2})
-    task: Any = SimpleNamespace(fingerprints={"train": "a"})
-    worker.task = task
-    return worker
+def test_every_gpu_stage_of_the_job_has_its_work() -> None:
+    assert tuple(WORK) == GPU_STAGES
 
 
-def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_anew(
-    worker: Worker,
+def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_again(
+    tmp_path: Path,
 ) -> None:
-    # Else files of the new training would stand under a marker of the old one for a while, and
-    # who goes back to the old inputs then would take them for its own.
+    # Otherwise files of the new training would stay under a marker of the old one for a while, and
+    # a run that returns to the old inputs in that time would take them for its own.
+    session: Any = SimpleNamespace(
+        run=RunDir(tmp_path),
+        config=load_config("demo", {"train.epochs": 2}),
+        task=SimpleNamespace(fingerprints={"train": "a"}),
+    )
     trainer: Any = None
     for epoch in (1, 2):
-        complete_epoch(worker.run, epoch, "b")
-    assert worker._resume(trainer) == []
-    assert [e for e in (1, 2) if worker.run.marker(f"train-epoch-{e}").exists()] == []
+        complete_epoch(session.run, epoch, "b")
+    assert resume(session, trainer) == []
+    assert [e for e in (1, 2) if session.run.marker(epoch_marker(e)).exists()] == []

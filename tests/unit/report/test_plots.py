@@ -1,4 +1,4 @@
-"""Which charts a run has, and the time they are drawn over."""
+"""The charts of a run, and their time axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from nlijob.analysis.outcome import build_results
 from nlijob.records import HardwareSample, TrainStep, read_lines
-from nlijob.report.plots import MOST_POINTS, Clock, draw
+from nlijob.report.plots import MOST_POINTS, Clock
+from nlijob.report.sections import Outcome, draw_plots
 from tests.synthetic import Spec, build_run
 
 
@@ -20,14 +21,14 @@ def names(root: Path, spec: Spec) -> set[str]:
     run = build_run(root, spec)
     steps = list(read_lines(TrainStep, run.train_log))
     samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
-    return set(draw(build_results(run), steps, samples))
+    return set(draw_plots(Outcome(build_results(run), steps, samples)))
 
 
 def test_a_gpu_run_has_charts_of_its_gpu(tmp_path: Path) -> None:
     assert {"gpu-load", "gpu-memory", "gpu-power", "ram"} <= names(tmp_path, Spec())
 
 
-def test_a_cpu_run_has_none_of_a_gpu(tmp_path: Path) -> None:
+def test_a_cpu_run_has_no_gpu_charts(tmp_path: Path) -> None:
     drawn = names(tmp_path, Spec(gpu=False))
     assert {"cpu-load", "ram"} <= drawn
     assert not {name for name in drawn if name.startswith("gpu")}

@@ -1,17 +1,17 @@
-"""The outcome in a few lines of Markdown."""
+"""The summary in Markdown."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from nlijob.analysis.wording import percent
-from nlijob.records import Gates
+from nlijob.records import Finding, Gates
 from nlijob.report.summary_markdown import summary_markdown
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def test_verdict_figures_and_warnings_are_in_it() -> None:
+def test_it_contains_verdict_figures_and_warnings() -> None:
     results = outcome(Spec())
     text = summary_markdown(results)
     assert text.startswith(f"### {results.run.run_id}: Tuning raised test accuracy")
@@ -20,8 +20,9 @@ def test_verdict_figures_and_warnings_are_in_it() -> None:
     assert "GPU energy" in text
 
 
-def test_a_missed_gate_is_told() -> None:
-    missed = replace(outcome(Spec()), gates=Gates(False, ("accuracy is below what was asked",)))
+def test_a_missed_gate_is_shown() -> None:
+    failure = Finding("min-accuracy", {}, "accuracy is below what was asked")
+    missed = replace(outcome(Spec()), gates=Gates(False, (failure,)))
     asked = replace(missed.run.config.report, min_accuracy=0.99)
     config = replace(missed.run.config, report=asked)
     text = summary_markdown(replace(missed, run=replace(missed.run, config=config)))
@@ -30,6 +31,8 @@ def test_a_missed_gate_is_told() -> None:
 
 def test_texts_cannot_become_markup() -> None:
     results = outcome(Spec())
-    hostile = replace(results, warnings=("| a <b>x</b> [l](u) `c`\n# not a heading @all",))
+    hostile = replace(
+        results, warnings=(Finding("", {}, "| a <b>x</b> [l](u) `c`\n# not a heading @all"),)
+    )
     line = summary_markdown(hostile).rstrip().splitlines()[-1]
     assert line == r"- \| a \<b\>x\</b\> \[l\](u) \`c\` \# not a heading \@all"

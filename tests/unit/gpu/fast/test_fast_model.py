@@ -22,7 +22,7 @@ from nlijob.gpu.fast import steps as fast_steps
 from nlijob.gpu.fast.errors import NotServed
 from nlijob.gpu.fast.model import FastModel, check_features, shape_of
 from nlijob.gpu.fast.packing import view
-from nlijob.gpu.fast.phi import FastPhiModel
+from nlijob.gpu.fast.stacks.phi import FastPhiModel
 from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel

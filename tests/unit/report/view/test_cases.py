@@ -1,4 +1,4 @@
-"""The failure cases as they are shown."""
+"""The section on failure cases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.unit.report.view.outcomes import outcome
 
 
 def cases(results: Results) -> Cases:
-    return cases_section(results.cases, results.manifest.label_names)
+    return cases_section(results)
 
 
 def test_shares_of_probability_bars_are_percent_of_their_row() -> None:
@@ -24,4 +24,4 @@ def test_shares_of_probability_bars_are_percent_of_their_row() -> None:
 def test_a_run_without_free_text_says_so() -> None:
     answer = cases(outcome(Spec(generations=False))).kinds[0].cases[0].answers[0]
     assert answer.text is None
-    assert answer.text_note == "no free text was generated"
+    assert answer.text_note == "no free output was generated"

@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from nlijob.report.render import render_page
+from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.page import build_page
+from nlijob.report.view.usage import usage_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
@@ -24,10 +27,19 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def test_no_text_of_a_hostile_run_holds_a_control_character() -> None:
-    for text in texts(build_page(outcome(Spec(hostile=True)))):
+    for text in texts(build_page(Outcome(outcome(Spec(hostile=True))))):
         assert not [c for c in text if ord(c) < 32 and c not in "\n\t"]
 
 
 def test_a_classification_head_gets_the_code_that_loads_one() -> None:
-    page = build_page(outcome(Spec(head="sequence-classification")))
-    assert "AutoModelForSequenceClassification" in page.snippet
+    usage = usage_section(outcome(Spec(head="sequence-classification")))
+    assert "AutoModelForSequenceClassification" in usage.snippet
+
+
+def test_every_section_has_a_template_that_carries_its_anchor() -> None:
+    html = render_page("report.html.j2", page=build_page(Outcome(outcome(Spec()))), plots={})
+    anchors = [f'id="{section.id}"' for section in SECTIONS]
+    places = [html.index(anchor) for anchor in anchors]
+    assert places == sorted(places)
+    for section in SECTIONS:
+        assert f'<a href="#{section.id}">{section.title}</a>' in html

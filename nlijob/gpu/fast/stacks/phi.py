@@ -15,39 +15,12 @@ from transformers.activations import NewGELUActivation
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.phi.modeling_phi import PhiModel
 
-from nlijob.gpu.fast import kernels, parallel
-from nlijob.gpu.fast.heads import Pack
+from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast.adapter import LoRAGroup
+from nlijob.gpu.fast.fused_attention import Pack
 from nlijob.gpu.fast.layers import ADAPTER, Installed, base_weight, dropout_of, is_adapted
-from nlijob.gpu.fast.parallel import Room, Sizes, Weights
-
-Group = tuple[Sequence[Any], Tensor, Tensor]
-"""LoRA layers, their As [layers, r, in] and scaled Bs [layers, out, r]."""
-
-
-def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
-    """The LoRA layers that `Decoder` serves: queries, keys and values, then outputs where adapted.
-
-    Empty where it does not serve the model, its options or its adapter. Raises NotServed where
-    it would, and its kernels cannot be had.
-    """
-    models = [module for module in model.modules() if isinstance(module, PhiModel)]
-    if len(models) != 1 or not _is_plain(models[0], dtype):
-        return []
-    attentions = [layer.self_attn for layer in models[0].layers]
-    heads = [layer for a in attentions for layer in (a.q_proj, a.k_proj, a.v_proj)]
-    outputs = [a.dense for a in attentions]
-    others = [linear for layer in models[0].layers for linear in (layer.mlp.fc1, layer.mlp.fc2)]
-    if any(map(is_adapted, others)) or not all(map(is_adapted, heads)):
-        return []
-    if any(map(is_adapted, outputs)) and not all(map(is_adapted, outputs)):
-        return []
-    adapted = [*heads, *outputs] if is_adapted(outputs[0]) else heads
-    ranks = {layer.r[ADAPTER] for layer in adapted}
-    if len(ranks) > 1 or ranks.pop() % kernels.EIGHT or len(set(map(dropout_of, adapted))) > 1:
-        return []
-    if device.type == "cuda":
-        kernels.SOURCE.compile(device, dtype)
-    return [heads, outputs] if is_adapted(outputs[0]) else [heads]
+from nlijob.gpu.fast.stacks import parallel
+from nlijob.gpu.fast.stacks.parallel import Room, Sizes, Weights
 
 
 def _is_plain(model: Any, dtype: torch.dtype) -> bool:
@@ -69,7 +42,7 @@ def _is_plain(model: Any, dtype: torch.dtype) -> bool:
 class FastPhiModel(nn.Module):
     """Phi on a pack; without a pack's bounds, the library's own."""
 
-    fast_decoder: Decoder
+    fast_stack: PhiStack
 
     def forward(self, input_ids: Tensor | None = None, **options: Any) -> Any:
         """[1, tokens] -> last hidden state [1, rows, width], at the tokens `rows_to_keep`."""
@@ -85,14 +58,14 @@ class FastPhiModel(nn.Module):
         head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
         shared = options["shared_tokens"]
         pack = Pack(cosine, sine, bounds, longest, head, scaling, last, shared)
-        hidden = self.fast_decoder(x[0], pack, self.training)
+        hidden = self.fast_stack(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
 
 
-class Decoder:
+class PhiStack:
     """All decoder layers of a Phi model, with dequantised weights of its own."""
 
-    def __init__(self, model: nn.Module, adapters: Sequence[Group], dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
         """`adapters`: those of `groups`. Raises torch.OutOfMemoryError."""
         self._model = next(module for module in model.modules() if isinstance(module, PhiModel))
         device = self._model.embed_tokens.weight.device
@@ -115,16 +88,46 @@ class Decoder:
         for number, layer in enumerate(layers):
             self._take(number, layer, dtype)
 
+    @staticmethod
+    def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
+        """Queries, keys and values as one group, then attention's outputs where they are adapted.
+
+        Empty where the model is no Phi, or has options or an adapter of another kind. Raises
+        NotServed where the kernels cannot be compiled.
+        """
+        models = [module for module in model.modules() if isinstance(module, PhiModel)]
+        if len(models) != 1 or not _is_plain(models[0], dtype):
+            return []
+        attentions = [layer.self_attn for layer in models[0].layers]
+        heads = [layer for a in attentions for layer in (a.q_proj, a.k_proj, a.v_proj)]
+        outputs = [a.dense for a in attentions]
+        others = [linear for layer in models[0].layers for linear in (layer.mlp.fc1, layer.mlp.fc2)]
+        if any(map(is_adapted, others)) or not all(map(is_adapted, heads)):
+            return []
+        if any(map(is_adapted, outputs)) and not all(map(is_adapted, outputs)):
+            return []
+        adapted = [*heads, *outputs] if is_adapted(outputs[0]) else heads
+        ranks = {layer.r[ADAPTER] for layer in adapted}
+        if len(ranks) > 1 or ranks.pop() % kernels.EIGHT or len(set(map(dropout_of, adapted))) > 1:
+            return []
+        if device.type == "cuda":
+            kernels.SOURCE.compile(device, dtype)
+        return [heads, outputs] if is_adapted(outputs[0]) else [heads]
+
+    def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
+        """See `FusedStack`."""
+        return {"rows_to_keep": last, "shared_tokens": prefix}
+
     def install(self, installed: Installed) -> None:
         """Have the model compute by this."""
-        installed.put(self._model, FastPhiModel, fast_decoder=self)
+        installed.put(self._model, FastPhiModel, fast_stack=self)
 
     def __call__(self, x: Tensor, pack: Pack, training: bool) -> Tensor:
         """[tokens, width] -> [rows, width], behind the last layer and before the final norm."""
         adapted = not self._switch.disable_adapters
         dropout = self._dropout if training and adapted else 0.0
         if adapted and torch.is_grad_enabled():
-            hidden: Tensor = _Decoding.apply(self, x, pack, dropout, *self._leaves)  # type: ignore[no-untyped-call]
+            hidden: Tensor = _PhiFunction.apply(self, x, pack, dropout, *self._leaves)  # type: ignore[no-untyped-call]
             return hidden
         return self.forward(x, pack, Room(self._weights.sizes, x, False, dropout), adapted)
 
@@ -169,12 +172,12 @@ class Decoder:
             self.dense[id(base)] = weight
 
 
-class _Decoding(torch.autograd.Function):
+class _PhiFunction(torch.autograd.Function):
     """The layers as one step of autograd; gradients go to the adapter's leaves alone."""
 
     @staticmethod
     def forward(
-        ctx: Any, decoder: Decoder, x: Tensor, pack: Pack, dropout: float, *_: Tensor
+        ctx: Any, decoder: PhiStack, x: Tensor, pack: Pack, dropout: float, *_: Tensor
     ) -> Tensor:
         ctx.decoder, ctx.pack = decoder, pack
         ctx.room = decoder.room(x, dropout)

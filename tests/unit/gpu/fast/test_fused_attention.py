@@ -6,8 +6,8 @@ import dataclasses
 
 import torch
 
-from nlijob.gpu.fast import heads
-from nlijob.gpu.fast.heads import Pack
+from nlijob.gpu.fast import fused_attention as attention
+from nlijob.gpu.fast.fused_attention import Pack
 
 
 def pack(head: int, half: int, longest: int) -> Pack:
@@ -17,22 +17,26 @@ def pack(head: int, half: int, longest: int) -> Pack:
 
 def test_phi_2s_rows_of_128_tokens_fit_into_the_shared_memory_of_any_gpu() -> None:
     phi_2 = pack(80, 16, 128)
-    forward = heads._shared_bytes(phi_2, heads._shared_values(phi_2, 32))
-    back = heads._shared_bytes(phi_2, heads._shared_values_back(phi_2))
+    forward = attention._shared_bytes(phi_2, attention._shared_values(phi_2, 32))
+    back = attention._shared_bytes(phi_2, attention._shared_values_back(phi_2))
     assert (forward, back) == (96_480, 91_136)
-    assert max(forward, back) <= heads.MOST_SHARED_BYTES
+    assert max(forward, back) <= attention.MOST_SHARED_BYTES
 
 
 def test_wider_heads_take_shorter_rows() -> None:
     needed = [
-        heads._shared_bytes(wide, heads._shared_values_back(wide))
+        attention._shared_bytes(wide, attention._shared_values_back(wide))
         for wide in (pack(128, 16, 80), pack(128, 16, 128))
     ]
-    assert needed[0] < heads.MOST_SHARED_BYTES < needed[1]
+    assert needed[0] < attention.MOST_SHARED_BYTES < needed[1]
 
 
 def test_a_block_has_a_warp_for_each_tile_of_the_longest_rows_own_queries() -> None:
-    warps = [heads._threads(pack(80, 16, longest)) // heads.WARP for longest in (20, 64, 65, 128)]
+    warps = [
+        attention._threads(pack(80, 16, longest)) // attention.WARP for longest in (20, 64, 65, 128)
+    ]
     assert warps == [4, 4, 5, 6]
     behind = dataclasses.replace(pack(80, 16, 90), shared=28)
-    assert heads._threads(behind) // heads.WARP == 5  # of six tiles the first is another row's
+    assert (
+        attention._threads(behind) // attention.WARP == 5
+    )  # of six tiles the first is another row's

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nlijob.gpu.fast import heads, kernels
+from nlijob.gpu.fast import fused_attention as attention
+from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.dropout import mask
-from nlijob.gpu.fast.heads import Pack
+from nlijob.gpu.fast.fused_attention import Pack
 
 TIMED_LAYERS = 4
 """More than a GPU's cache holds the weights of."""
@@ -117,7 +118,7 @@ class Room:
         self.stats = x.new_empty(n, tokens, 2, dtype=torch.float32)
         self.y = x.new_empty(n, tokens, s.of_y)
         self.wide = x.new_empty(n, tokens, s.wide + s.out_rank)
-        self.attended: list[heads.Attended] = []
+        self.attended: list[attention.Attended] = []
         """Of each layer, where it is needed again."""
         self.last: Last | None = None
         if dropout:
@@ -168,7 +169,7 @@ def forward(
             _drop_input(w, number, normed, y, room, at)
         b = w.b[number] if adapted else None
         bias, out = w.heads_bias[number], room.out[at]
-        attended = heads.forward(y[:, s.heads], y[:, s.inner], b, bias, pack, room.keep, out)
+        attended = attention.forward(y[:, s.heads], y[:, s.inner], b, bias, pack, room.keep, out)
         if room.keep:
             room.attended.append(attended)
         given = attended.out
@@ -239,7 +240,7 @@ def backward(
         if is_last:
             g, d_attended = spread(g), spread(d_attended)
         of_heads, d_inner = y[:, s.heads], y[:, s.asked]
-        heads.backward(room.attended[number], d_attended, of_heads, pack)
+        attention.backward(room.attended[number], d_attended, of_heads, pack)
         each = of_heads.view(tokens, 3, s.width).transpose(0, 1)
         torch.bmm(each, w.b[number], out=d_inner.view(tokens, 3, s.rank).transpose(0, 1))
         if number == 0:

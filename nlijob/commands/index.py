@@ -1,0 +1,30 @@
+"""`index RUNS_DIR`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nlijob.commands.options import FILE, FOLDER
+from nlijob.errors import ExitCode
+
+
+@click.command("index")
+@click.argument("runs_dir", type=FOLDER)
+@click.option(
+    "--output",
+    type=FILE,
+    help="The page; the JSON is written beside it.  [default: RUNS_DIR/index.html]",
+)
+def command(runs_dir: Path, output: Path | None) -> int:
+    """List the runs in a folder, with the trend of their accuracy.
+
+    Writes one HTML page that links to the runs' reports and, beside it, the same as JSON. Pages
+    that this command wrote earlier are replaced, other files never.
+    """
+    from nlijob.report.pages import write_index
+
+    page, document = write_index(runs_dir, output or runs_dir / "index.html")
+    click.echo(f"Index: {page} ({document})")
+    return ExitCode.DONE

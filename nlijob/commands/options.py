@@ -1,0 +1,126 @@
+"""Options that several commands share, and the configuration that they make up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from nlijob.config import JobConfig, load_config, parse_assignment
+from nlijob.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+SIZE = click.IntRange(min=0)
+STRIDE = click.IntRange(min=1)
+
+OPTIONS: dict[str, tuple[str, Any, str]] = {
+    "model": ("model.name", str, "Hub model id, or a folder that holds a model."),
+    "dataset": ("data.dataset", str, "Hub data set id, or a folder with a file for each split."),
+    "train-size": ("data.train_size", SIZE, "Take this many training rows; 0 takes all."),
+    "train-stride": ("data.train_stride", STRIDE, "Take every n-th training row."),
+    "validation-size": ("data.validation_size", SIZE, "Take this many validation rows."),
+    "validation-stride": ("data.validation_stride", STRIDE, "Take every n-th validation row."),
+    "test-size": ("data.test_size", SIZE, "Take this many test rows."),
+    "test-stride": ("data.test_stride", STRIDE, "Take every n-th test row."),
+    "epochs": ("train.epochs", int, "Number of training epochs."),
+    "batch-size": ("train.batch_size", int, "Rows in each optimizer step."),
+    "learning-rate": ("train.learning_rate", float, "Peak learning rate."),
+    "seed": ("train.seed", int, "Seed of the adapter, the row order and dropout."),
+    "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
+    "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
+    "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
+    "gate-on": (
+        "report.gate_on",
+        click.Choice(["value", "lower"]),
+        "Judge by the figure, or by the lower bound of its interval.",
+    ),
+    "price-per-hour": ("report.price_per_hour", float, "Price of an hour on this machine."),
+}
+"""Option -> configuration key, type, help."""
+
+
+class Assignment(click.types.StringParamType):
+    """section.key=value; NLIJOB_SET separates several by white space, which values may contain."""
+
+    name = "assignment"
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """The assignments in the environment variable."""
+        return re.split(r"\s+(?=\w+\.\w+\s*=)", rv.strip())
+
+
+def variable(option: str) -> str:
+    """The environment variable of an option: train-size -> NLIJOB_TRAIN_SIZE."""
+    return "NLIJOB_" + option.upper().replace("-", "_")
+
+
+def option(name: str, *declarations: str, **settings: Any) -> Callable[[F], F]:
+    """A click option `--name` that can also be given as its environment variable."""
+    return click.option(f"--{name}", *declarations, envvar=variable(name), **settings)
+
+
+def recipe_options(command: F) -> F:
+    """Add the options that make up a configuration."""
+    for name, (_, kind, text) in reversed(OPTIONS.items()):
+        command = option(name, type=kind, help=text)(command)
+    command = option(
+        "set",
+        "assignments",
+        type=Assignment(),
+        multiple=True,
+        metavar="SECTION.KEY=VALUE",
+        help="Any other value of the recipe; may be given several times.",
+    )(command)
+    command = option("offline", is_flag=True, help="Use only what is in the cache.")(command)
+    return option(
+        "recipe",
+        default="phi2",
+        show_default=True,
+        metavar="NAME|FILE",
+        help="Name of a recipe, or a TOML file.",
+    )(command)
+
+
+def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, Any]) -> JobConfig:
+    """The recipe's configuration, changed by the options of `recipe_options`.
+
+    Raises ConfigurationError that names every fault.
+    """
+    overrides = dict(parse_assignment(text) for text in assignments)
+    given = {name.replace("_", "-"): value for name, value in options.items()}
+    for split in ("train", "validation", "test"):
+        drop_overruled(given, f"{split}-size", f"{split}-stride")
+    for name, (key, _, _) in OPTIONS.items():
+        if given[name] is not None:
+            overrides[key] = given[name]
+    if "model.name" in overrides:  # the recipe's revision belongs to the recipe's own model
+        overrides.setdefault("model.revision", None)
+    if "data.dataset" in overrides:
+        overrides.setdefault("data.revision", None)
+        overrides.setdefault("data.config_name", None)
+    return load_config(recipe, overrides)
+
+
+def drop_overruled(given: dict[str, Any], one: str, other: str) -> None:
+    """Set to None the one of two exclusive options that the command line overrules.
+
+    An option on the command line wins over one in the environment. Raises ConfigurationError where
+    both come from the same source.
+    """
+    if given[one] is None or given[other] is None:
+        return
+    source = click.get_current_context().get_parameter_source
+    typed = [
+        name
+        for name in (one, other)
+        if source(name.replace("-", "_")) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if len(typed) != 1:
+        raise ConfigurationError(f"--{one} and --{other}: give only one of the two")
+    given[other if typed == [one] else one] = None

@@ -1,0 +1,35 @@
+"""`prefetch`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nlijob.commands.options import configuration, recipe_options
+from nlijob.errors import ExitCode
+
+
+@click.command("prefetch")
+@recipe_options
+def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options: Any) -> int:
+    """Fetch model and data into the cache, for `run --offline`."""
+    import tempfile
+
+    from nlijob.hub import Hub
+    from nlijob.rundir import RunDir
+    from nlijob.subset import build_subset
+
+    config = configuration(recipe, assignments, options)
+    hub = Hub(offline, partial(click.echo, err=True))
+    click.echo(f"model {config.model.name}: {hub.model_folder(config.model)}")
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = build_subset(config.data, RunDir(Path(folder)), hub)
+    for split in manifest.splits.values():
+        click.echo(
+            f"data set {manifest.dataset}, {split.split}: {split.source_rows:,} rows, "
+            f"{split.rows:,} in the subset"
+        )
+    return ExitCode.DONE

@@ -1,0 +1,23 @@
+"""`recipes`."""
+
+from __future__ import annotations
+
+import click
+
+from nlijob.config import load_config, recipe_names
+from nlijob.errors import ExitCode
+
+
+@click.command("recipes")
+def command() -> int:
+    """List the built-in recipes with their main settings."""
+    for name in recipe_names():
+        config = load_config(name)
+        lora = config.lora
+        click.echo(f"{name}\n    {config.description}")
+        click.echo(
+            f"    {config.model.name}, {config.model.head}; LoRA r={lora.r} alpha={lora.alpha} on "
+            f"{', '.join(lora.target_modules)}; {config.train.epochs} epochs, "
+            f"batch {config.train.batch_size}, learning rate {config.train.learning_rate:g}"
+        )
+    return ExitCode.DONE

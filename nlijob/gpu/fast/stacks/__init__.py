@@ -1,0 +1,1 @@
+"""Fused layers, a file per architecture; `nlijob.gpu.fast.served` lists them."""

@@ -1,0 +1,159 @@
+"""The interface of a task head: encode rows, collate a batch, compute logits.
+
+Training, scoring and loading are written once against `Head`; what differs between heads stands in
+its subclasses alone. Rows are padded on the right. A causal model reads a row's last real position
+only, so padding after it needs no attention mask.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nlijob.analysis.wording import plural
+from nlijob.config import PromptConfig
+from nlijob.errors import NotAvailableError
+from nlijob.gpu.fast.errors import NotServed
+from nlijob.prompts import prompt_text
+from nlijob.records import Example, Split
+
+SHOWN_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as model input."""
+
+    example: Example
+    features: dict[str, list[int]]
+    """The tokenizer's columns, such as input_ids, each with one number per token."""
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.features["input_ids"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows side by side, on the model's device."""
+
+    inputs: dict[str, Tensor]
+    """The model's arguments, each [rows, tokens]."""
+    positions: Tensor
+    """[distinct]: the different positions of rows' last real tokens."""
+    position_of_row: Tensor
+    """[rows]: index into `positions` of each row's last real token."""
+    labels: Tensor
+    """[rows]"""
+
+
+class Head(ABC):
+    """How rows become model input, and how the answer is read from the model."""
+
+    auto_class: ClassVar[Any]
+    """The transformers class that loads a model with this head."""
+    peft_task_type: ClassVar[str]
+    """PEFT's name for the task, stored in the adapter's configuration."""
+    is_new: ClassVar[bool]
+    """Whether the modules beside the transformer are initialised from the seed, trained in full and
+    saved with the adapter. Otherwise they are pretrained, and frozen unless LoRA targets them."""
+    covers_vocabulary: ClassVar[bool]
+    """Whether the classes among `logits` are the whole vocabulary rather than the labels."""
+    label_tokens: tuple[int, ...] = ()
+    """Token id of each label; empty where labels are not tokens."""
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompt: PromptConfig,
+        max_length: int,
+        examples: Sequence[Example] = (),
+    ) -> None:
+        """`max_length`: longest input in tokens. `examples`: rows to check the prompt on."""
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._max_length = max_length
+
+    @classmethod
+    def model_options(cls, label_names: Sequence[str]) -> dict[str, Any]:
+        """Return what the head changes in the model's configuration."""
+        return {}
+
+    def encode(self, split: Split, examples: Sequence[Example]) -> list[Encoded]:
+        """Tokenize rows. Raises NotAvailableError if a row is longer than the context."""
+        columns = self._tokenize(examples)
+        rows = [
+            Encoded(example, {name: column[i] for name, column in columns.items()})
+            for i, example in enumerate(examples)
+        ]
+        _check_lengths(split, rows, self._max_length)
+        return rows
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:
+        """Return the rows as one batch, padded on the right."""
+
+    @abstractmethod
+    def logits(self, model: Any, batch: Batch) -> Tensor:
+        """Return [rows, classes] in float32; the classes are the vocabulary, or the labels."""
+
+    def packed_logits(self, base: Any, inputs: Mapping[str, Any], last: Tensor) -> Tensor:
+        """Return [rows, classes] of one pack of rows.
+
+        `base` is the model without PEFT's wrapper, `inputs` its arguments for the pack. `last`
+        [rows] are the positions in its output that hold the rows' last tokens. Raises NotServed
+        for a head or model that cannot read packs.
+        """
+        raise NotServed(f"{type(self).__name__} cannot read packed rows")
+
+    @abstractmethod
+    def target_class(self, label: int) -> int:
+        """Return the class of a label among `logits`."""
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> Tensor:
+        """Return [rows]: the class of each row's label among `logits`."""
+
+    @abstractmethod
+    def label_logits(self, logits: Tensor) -> Tensor:
+        """Return [rows, labels]: the labels' columns of `logits`, in label order."""
+
+    def _tokenize(self, examples: Sequence[Example]) -> Mapping[str, list[list[int]]]:
+        """Return the tokenizer's columns for the rows in the prompt template."""
+        columns: Mapping[str, list[list[int]]] = self._tokenizer(
+            [prompt_text(self._prompt, example) for example in examples]
+        )
+        return columns
+
+
+def new_batch(inputs: Mapping[str, Tensor], rows: Sequence[Encoded], device: torch.device) -> Batch:
+    """Return a batch of padded inputs [rows, tokens] on the device."""
+    last = torch.tensor([row.length - 1 for row in rows])
+    positions, position_of_row = torch.unique(last, return_inverse=True)
+    return Batch(
+        inputs={name: tensor.to(device) for name, tensor in inputs.items()},
+        positions=positions.to(device),
+        position_of_row=position_of_row.to(device),
+        labels=torch.tensor([row.example.label for row in rows], device=device),
+    )
+
+
+def _check_lengths(split: Split, rows: Sequence[Encoded], max_length: int) -> None:
+    """Raise NotAvailableError that names the rows longer than `max_length` tokens."""
+    too_long = [row for row in rows if row.length > max_length]
+    if too_long:
+        shown = ", ".join(
+            f"row {row.example.index} ({row.length:,} tokens)" for row in too_long[:SHOWN_ROWS]
+        )
+        raise NotAvailableError(
+            f"{split}: {plural(len(too_long), 'prompt')} longer than the model's {max_length:,} "
+            f"tokens: {shown}{', ...' if len(too_long) > SHOWN_ROWS else ''}",
+            "no row is truncated: remove these rows, shorten prompt.template, or raise "
+            "model.max_length if the model accepts longer input",
+        )

@@ -1,0 +1,194 @@
+"""What all GPU stages of an attempt share: the model, loaded once, and the rows as model input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nlijob import records
+from nlijob.config import JobConfig, PromptConfig
+from nlijob.errors import all_or_every_fault
+from nlijob.gpu import reporting, scoring
+from nlijob.gpu.engine import Engine
+from nlijob.gpu.environment import environment, job_device
+from nlijob.gpu.heads import Encoded, Head, head_class
+from nlijob.gpu.model import (
+    LoadedModel,
+    compute_dtype,
+    load,
+    max_length,
+    meta_model,
+    read_model_config,
+    read_tokenizer,
+)
+from nlijob.gpu.quantized import QuantizedCopy
+from nlijob.gpu.reporting import Part, Reporter
+from nlijob.gpu.writer import Writer
+from nlijob.prompts import few_shot_prefix
+from nlijob.records import (
+    Example,
+    Machine,
+    Prediction,
+    PromptRecord,
+    RunRecord,
+    Split,
+    SplitScore,
+    WorkerTask,
+)
+from nlijob.rundir import RunDir, append_record, write_record
+
+
+class Session:
+    """One attempt's model, rows and reporter; each is made when it is first asked for."""
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        self.task = records.read(WorkerTask, run.worker_task)
+        self.config: JobConfig = records.read(RunRecord, run.config).config
+        self.reporter = Reporter(run, self.task.attempt)
+        self.writer = Writer()
+        """Writes checkpoints in parallel with training."""
+        self.copy_writer = Writer()
+        """Writes the 4-bit copy; a job that is stopped does not wait for it."""
+
+    def prepare(self) -> None:
+        """Encode the rows, then load the model: cheap checks come before the weights are read."""
+        _ = self.rows
+        _ = self.engine
+
+    # ------------------------------------------------------------ model and rows, made once
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device that the configuration asks for. Raises HardwareError where it is missing."""
+        return job_device(self.config)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The one model of the job, with its adapter."""
+        model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
+        copy = QuantizedCopy(
+            self.config,
+            self.task.model_stamp,
+            compute_dtype(self.config.model, model_config, self.device),
+            self.device,
+            self._timed_loading,
+        )
+        with self.reporter.timed("load"):
+            loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
+            where = environment(loaded)
+            write_record(self.run.environment, where)
+            append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+        if copy.is_written:
+            self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
+            self.copy_writer.do(copy.seal)
+        return loaded
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The execution mode in which the model is scored and trained."""
+        loaded = self.loaded
+        with self.reporter.timed("plan"):
+            return Engine(loaded, self.head, self.config, self.rows["train"])
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return read_tokenizer(self.config, self._model_dir)
+
+    @cached_property
+    def examples(self) -> dict[Split, list[Example]]:
+        """The subset's rows."""
+        return {s: list(records.read_lines(Example, self.run.subset(s))) for s in records.SPLITS}
+
+    @cached_property
+    def head(self) -> Head:
+        """The task head. Making it checks the configuration against model and tokenizer."""
+        model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
+        longest = max_length(self.config.model, model_config, self.tokenizer)
+        _, head = all_or_every_fault(
+            lambda: meta_model(self.config, model_config),
+            lambda: self.new_head(self.config.prompt, longest),
+        )
+        return head
+
+    @cached_property
+    def rows(self) -> dict[Split, list[Encoded]]:
+        """Every row as model input."""
+        with self.reporter.timed("encode"):
+            rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
+        write_record(self.run.prompt, self._prompt_record(rows))
+        return rows
+
+    @property
+    def few_shot_prefix(self) -> str:
+        """The text before the prompt in the few-shot control; "" where it is not asked for."""
+        return few_shot_prefix(
+            self.config.prompt, self.examples["train"], self.config.eval.few_shot
+        )
+
+    def new_head(self, prompt: PromptConfig, longest: int) -> Head:
+        """The job's kind of head, reading rows through `prompt`, at most `longest` tokens."""
+        head = head_class(self.config.model.head)
+        return head(self.tokenizer, prompt, longest, self.examples["train"])
+
+    # ------------------------------------------------------------ scoring
+
+    def score(
+        self, stage: str, splits: Sequence[Split], epoch: int | None = None
+    ) -> tuple[dict[str, SplitScore], list[Prediction]]:
+        """Scores and predictions of the model as it is now on whole splits."""
+        scores: dict[str, SplitScore] = {}
+        predictions: list[Prediction] = []
+        for split in splits:
+            part = reporting.scoring(split, epoch)
+            scores[split], of_split = self.score_rows(
+                stage, part, split, self.head, self.rows[split]
+            )
+            predictions += of_split
+        return scores, predictions
+
+    def score_rows(
+        self, stage: str, part: Part, split: Split, head: Head, rows: Sequence[Encoded]
+    ) -> tuple[SplitScore, list[Prediction]]:
+        """Score and predictions of the model as it is now on `rows`, encoded by `head`."""
+        counter = self.reporter.counter(stage, part, len(rows), "rows")
+        size = self.config.eval.batch_size
+        with self.reporter.timed(stage, part, len(rows)):
+            return scoring.score(self.engine.forward(head), head, split, rows, size, counter)
+
+    # ------------------------------------------------------------ detail
+
+    @property
+    def _model_dir(self) -> Path:
+        return Path(self.task.model_dir)
+
+    def _timed_loading(self, part: str) -> AbstractContextManager[None]:
+        return self.reporter.timed("load", Part(part))
+
+    def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
+        first = rows["test"][0]
+        tokens = first.features["input_ids"]
+        decode = self.tokenizer.decode
+        lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
+        return PromptRecord(
+            template=self.config.prompt.template,
+            label_tokens=self.head.label_tokens,
+            label_token_texts=tuple(decode([token]) for token in self.head.label_tokens),
+            example_prompt=decode(tokens),
+            example_tokens=tuple(tokens),
+            longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
+            mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
+            max_length=self.loaded.max_length,
+            few_shot_prefix=self.few_shot_prefix,
+        )
+
+
+def scores_text(scores: dict[str, SplitScore]) -> str:
+    """Accuracies of several splits in a line for the console."""
+    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())

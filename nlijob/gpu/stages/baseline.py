@@ -1,0 +1,37 @@
+"""Scores the base model: the adapter is there, switched off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nlijob.gpu.environment import memory
+from nlijob.gpu.reporting import Part
+from nlijob.gpu.session import Session, scores_text
+from nlijob.prompts import with_prefix
+from nlijob.records import Prediction, ScoreResult
+from nlijob.rundir import write_record, write_records
+
+
+def baseline(session: Session) -> list[Path]:
+    """Score validation and test rows, and the few-shot control where it is asked for."""
+    run = session.run
+    with session.loaded.model.disable_adapter():
+        scores, predictions = session.score("baseline", ("validation", "test"))
+        few_shot = _few_shot(session)
+    write_records(run.baseline_predictions, predictions)
+    write_records(run.few_shot_predictions, few_shot)
+    write_record(run.baseline_result, ScoreResult("base", None, scores, memory(session.device)))
+    session.reporter.say("baseline", scores_text(scores))
+    return [run.baseline_predictions, run.few_shot_predictions, run.baseline_result, run.prompt]
+
+
+def _few_shot(session: Session) -> list[Prediction]:
+    """Answers on the test rows with training rows in the prompt."""
+    config = session.config
+    if config.eval.few_shot == 0:
+        return []
+    prompt = with_prefix(config.prompt, session.few_shot_prefix)
+    head = session.new_head(prompt, session.loaded.max_length)
+    rows = head.encode("test", session.examples["test"])
+    part = Part("few-shot test", split="test")
+    return session.score_rows("baseline", part, "test", head, rows)[1]

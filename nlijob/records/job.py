@@ -1,0 +1,462 @@
+"""What the job writes while it works: the border between the parent and the GPU side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from nlijob.config import JobConfig
+
+FORMAT_VERSION = 3
+"""Rises whenever the meaning of a record changes; `older` reads what earlier versions wrote."""
+
+Split = Literal["train", "validation", "test"]
+TextName = Literal["premise", "hypothesis"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+# ---------------------------------------------------------------- the run
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """config.json: the configuration of the run and the command that started it."""
+
+    run_id: str
+    recipe: str
+    config: JobConfig
+    command: tuple[str, ...]
+    created_at: str
+    nlijob_version: str
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class GpuInfo:
+    """One GPU as torch and the driver see it."""
+
+    name: str
+    uuid: str | None
+    compute_capability: str
+    total_memory_bytes: int
+    driver_version: str | None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """environment.json: where the GPU side ran."""
+
+    device: Literal["cpu", "cuda"]
+    gpus: tuple[GpuInfo, ...]
+    """Empty on a CPU."""
+    platform: str
+    python_version: str
+    packages: dict[str, str]
+    """Package name -> version."""
+    cuda_version: str | None
+    cpu_name: str
+    cpu_count: int
+    ram_bytes: int
+    compute_dtype: str
+    """The data type in use, also where the configuration says "auto"."""
+    attention: str
+    """Name of the attention implementation in use."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A line of machines.jsonl: the GPUs of one attempt; each attempt may use other ones."""
+
+    attempt: int
+    gpus: tuple[GpuInfo, ...]
+    """Empty on a CPU."""
+
+
+# ---------------------------------------------------------------- subset
+
+
+@dataclass(frozen=True)
+class Example:
+    """A line of subset/<split>.jsonl: one row of the data set."""
+
+    index: int
+    """Row number in the source split."""
+    premise: str
+    hypothesis: str
+    label: int
+
+
+@dataclass(frozen=True)
+class SplitManifest:
+    """The rows selected from one split."""
+
+    split: Split
+    source_rows: int
+    rule: str
+    """The selection rule in words, such as "every 550th row"."""
+    selected: int
+    """Rows that the rule selects, including unlabelled ones."""
+    unlabelled_dropped: int
+    rows: int
+    class_counts: tuple[int, ...]
+    """Number of rows with label 0, 1, 2, ..."""
+    rows_sha256: str
+    indices: tuple[int, ...]
+    """Row numbers of the kept rows in the source split, in order."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """subset/manifest.json: where the rows come from and which ones were selected."""
+
+    dataset: str
+    revision: str | None
+    config_name: str | None
+    label_names: tuple[str, ...]
+    splits: dict[str, SplitManifest]
+    shared_premises: dict[str, int]
+    """Pair of splits, such as "train+test" -> number of premises that occur in both."""
+    warnings: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- scoring
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A line of predictions.jsonl: one model's answer to one row."""
+
+    split: Split
+    index: int
+    label: int
+    predicted: int
+    probabilities: tuple[float, ...]
+    """Probability of each label; they sum to 1."""
+    label_mass: float | None
+    """Causal head: probability of all label tokens together, within the whole vocabulary."""
+    loss: float
+    """Cross-entropy in nats at the label position."""
+    tokens: int
+    """Length of the model input in tokens."""
+
+
+def of_split(predictions: Iterable[Prediction], split: Split) -> list[Prediction]:
+    """The predictions for the rows of one split, in the given order."""
+    return [prediction for prediction in predictions if prediction.split == split]
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """One model's score on one split."""
+
+    split: Split
+    rows: int
+    correct: int
+    loss: float
+    """Mean cross-entropy in nats."""
+    duration_s: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the rows that are labelled correctly (0 to 1)."""
+        return self.correct / self.rows
+
+    @property
+    def examples_per_s(self) -> float:
+        """Rows per second, forward passes only."""
+        return self.rows / self.duration_s
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak GPU memory as counted by torch; None on a CPU."""
+
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """baseline/result.json and evaluate/result.json: the scores of one model."""
+
+    model: Literal["base", "tuned"]
+    epoch: int | None
+    """Epoch of the scored checkpoint; None for the base model."""
+    scores: dict[str, SplitScore]
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A line of evaluate/generations.jsonl: free text of both models for one test row."""
+
+    index: int
+    prompt: str
+    base_text: str
+    tuned_text: str
+
+
+@dataclass(frozen=True)
+class OccludedWord:
+    """How both models' answers change when one word is left out."""
+
+    text: TextName
+    start: int
+    """Position in the text, in characters."""
+    end: int
+    base: float
+    """Probability of the base model's own answer, with the word minus without it (-1 to 1)."""
+    tuned: float
+    """Probability of the tuned model's own answer, with the word minus without it (-1 to 1)."""
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """A line of evaluate/occlusion.jsonl: word importance in one shown test row."""
+
+    index: int
+    words: tuple[OccludedWord, ...]
+    """Words in order of the text, those of the premise first."""
+    words_not_tried: int
+    """Words of very long rows that were not measured."""
+
+
+@dataclass(frozen=True)
+class PromptRecord:
+    """prompt.json: how rows become model input."""
+
+    template: str
+    label_tokens: tuple[int, ...]
+    """Causal head: token id of each label; empty for a classification head."""
+    label_token_texts: tuple[str, ...]
+    example_prompt: str
+    """Model input of the first test row, decoded to text."""
+    example_tokens: tuple[int, ...]
+    longest_tokens: dict[str, int]
+    """Split -> length of its longest input in tokens."""
+    mean_tokens: dict[str, float]
+    max_length: int
+    """Longest input that the model accepts, in tokens."""
+    few_shot_prefix: str
+    """Text before the prompt in the few-shot control; "" without that control."""
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Size of the model, counted in both usual ways."""
+
+    trainable: int
+    total_logical: int
+    """Number of weights, independent of how they are stored."""
+    total_packed: int
+    """Stored elements: a 4-bit weight counts as half, because two share a byte."""
+    lora_parameters: int
+    head_parameters: int
+    """Parameters of the trained classification head; 0 for the causal head."""
+    matched_modules: dict[str, int]
+    """Target name -> number of modules that it matches."""
+    quantized_modules: int
+    base_memory_bytes: int | None
+    """Memory of all base weights and quantisation constants."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """train/plan.json: the execution mode of the GPU side, and the reason for it."""
+
+    way: Literal["graph", "packed", "plain"]
+    """Execution mode. graph: rows are packed end to end and a training step is captured as CUDA
+    graphs; packed: packed rows without graphs, on a CPU; plain: the libraries' own layers, one
+    operation at a time."""
+    reason: str
+    """Why this mode was selected, in words."""
+    base_weights: Literal["dequantized", "as loaded"]
+    """dequantized: the values of 4-bit weights are also kept in the compute dtype."""
+    micro_batch_size: int
+    """Rows per forward and backward pass in training."""
+    refused: tuple[str, ...]
+    """Faster modes that were tried first, each with the reason why it was not used. The plain loop
+    can also reduce its micro-batch during training."""
+    logits_difference: float | None
+    """Norm of the difference to the plain loop's logits, divided by their norm, on some rows before
+    training; None in plain mode."""
+    token_counts: tuple[int, ...]
+    """Pack sizes in tokens that training is prepared for; empty in plain mode."""
+    warm_up_s: float
+    """Time to prepare scoring and training; not part of any epoch."""
+    shared_prefix: int = 0
+    """Length in tokens of the prefix that all rows share and that is computed once per step; 0
+    where there is none or it is too short to save time."""
+    activations: Literal["kept", "recomputed"] = "kept"
+    """recomputed: training keeps only the input of each layer and recomputes its activations in the
+    backward pass (gradient checkpointing), which takes less memory and more time."""
+    layers: Literal["compiled", "as loaded"] = "as loaded"
+    """compiled: training uses layers compiled by torch; compiling counts as warm-up."""
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """A line of train/log.jsonl: one optimizer step."""
+
+    epoch: int
+    step: int
+    """Number of the step in the whole training, from 1."""
+    loss: float
+    grad_norm: float | None
+    """Norm before clipping; None where float16 overflowed and loss scaling skipped the step."""
+    learning_rate: float
+    examples: int
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """train/epoch-N/result.json: the figures of one epoch."""
+
+    epoch: int
+    steps: int
+    examples: int
+    train_loss: float
+    """Mean over the rows of the epoch, with dropout."""
+    duration_s: float
+    """Time of the optimizer steps alone."""
+    validation: SplitScore
+    test: SplitScore | None
+    """Scored for information only; the selection does not use it."""
+    memory: Memory
+
+    @property
+    def examples_per_s(self) -> float:
+        """Training rows per second."""
+        return self.examples / self.duration_s
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """train/result.json: the whole training."""
+
+    parameters: ParameterCounts
+    epochs: tuple[EpochResult, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """selection.json: which checkpoint was selected, and why."""
+
+    epoch: int
+    rule: str
+    validation_accuracy: float
+    validation_loss: float
+    candidates: int
+    tied_on_accuracy: tuple[int, ...]
+    """Epochs with the best accuracy, including the selected one."""
+
+
+# ---------------------------------------------------------------- time and hardware
+
+
+TimingKind = Literal["stage", "optimizer steps", "scoring", "checkpoint", "other"]
+"""What a time was spent on; "stage" is the stage as a whole."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A line of timings.jsonl: how long one part of one attempt took."""
+
+    attempt: int
+    stage: str
+    part: str
+    """The part's name for display, such as "epoch 2"; "" for the stage as a whole."""
+    started_at_s: float
+    """Seconds since 1970."""
+    duration_s: float
+    examples: int | None = None
+    kind: TimingKind = "stage"
+    epoch: int | None = None
+    split: Split | None = None
+
+
+@dataclass(frozen=True)
+class GpuSample:
+    """One GPU at one moment."""
+
+    uuid: str
+    load: float | None
+    """Share of the time that the GPU was busy (0 to 1); None where not reported (MIG)."""
+    memory_used_bytes: int | None
+    temperature_c: float | None
+    power_w: float | None
+    energy_j: float | None
+    """Running total of the driver; only differences are meaningful."""
+
+
+@dataclass(frozen=True)
+class HardwareSample:
+    """A line of hardware.jsonl: the state of the machine at one moment."""
+
+    attempt: int
+    time_s: float
+    """Seconds since 1970."""
+    stage: str
+    cpu_load: float
+    """Load of all cores of the machine together (0 to 1)."""
+    ram_used_bytes: int
+    """Resident memory of the job's processes."""
+    disk_free_bytes: int
+    gpus: tuple[GpuSample, ...]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A line of progress.jsonl: how far the GPU side is."""
+
+    stage: str
+    part: str
+    done: int
+    total: int
+    unit: str
+    note: str = ""
+
+
+# ---------------------------------------------------------------- border and markers
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """worker/task.json: the parent's task for the GPU side."""
+
+    attempt: int
+    launched_at_s: float
+    """When the processes of the GPU side were started, in seconds since 1970."""
+    given_at_s: float
+    """When the task was written; the processes may become ready before or after."""
+    model_dir: str
+    model_stamp: str
+    """Identity of the model's files: a commit on the hub, or file names and hashes."""
+    fingerprints: dict[str, str]
+    """Stage -> fingerprint of its inputs; a stage that is complete under it is skipped."""
+
+
+@dataclass(frozen=True)
+class WorkerOutcome:
+    """worker/outcome.json: how the GPU side ended."""
+
+    exit_code: int
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Marker:
+    """markers/<stage>.json, written last: the stage is complete."""
+
+    stage: str
+    fingerprint: str
+    finished_at: str
+    sizes: dict[str, int]
+    """File below the run's folder -> bytes. A file that is missing or differs voids the marker."""
+    format_version: int = FORMAT_VERSION

@@ -1,0 +1,458 @@
+"""results.json: everything that is measured of a finished run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nlijob.records.job import (
+    FORMAT_VERSION,
+    Environment,
+    EpochResult,
+    Manifest,
+    OccludedWord,
+    ParameterCounts,
+    Plan,
+    PromptRecord,
+    RunRecord,
+    Selection,
+    Split,
+    SplitScore,
+    TimingKind,
+)
+
+SIGNIFICANT = 0.05
+"""A difference with a p-value below this counts as significant."""
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Figures of one label against all others."""
+
+    label: int
+    name: str
+    support: int
+    predicted: int
+    precision: float | None
+    """None where the label was never predicted."""
+    recall: float | None
+    """None where the label has no row."""
+    f1: float
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Difference in accuracy between two models on the same rows."""
+
+    gained: int
+    """Rows that only the first model labels correctly."""
+    lost: int
+    """Rows that only the second model labels correctly."""
+    difference: float
+    """Accuracy of the first minus that of the second (-1 to 1)."""
+    interval: Interval
+    mcnemar_p: float
+    """Exact two-sided McNemar test."""
+
+
+ControlKind = Literal["majority class", "few-shot", "blank premise"]
+
+
+@dataclass(frozen=True)
+class Control:
+    """A simple baseline, scored on the same test rows as the tuned model."""
+
+    kind: ControlKind
+    """majority class: always the most frequent label; few-shot: the base model with training rows
+    in its prompt; blank premise: the tuned model without the premise."""
+    rows: int
+    correct: int
+    accuracy: float
+    accuracy_interval: Interval
+    tuned_over_it: PairedDifference
+    """The tuned model compared with the control."""
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The rows whose predicted label has a probability above `low` and up to `high`."""
+
+    low: float
+    high: float
+    rows: int
+    correct: int
+    mean_confidence: float | None
+    """None where the bin has no rows, as are the next two."""
+    accuracy: float | None
+    accuracy_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well a model's probabilities match its accuracy."""
+
+    rows: int
+    mean_confidence: float
+    """Mean probability of the predicted label."""
+    accuracy: float
+    bins: tuple[ReliabilityBin, ...]
+    """Bins of equal width from 0 to 1, including empty ones."""
+    ece: float
+    """Expected calibration error (0 to 1): mean distance of confidence and accuracy by bin."""
+    ece_if_calibrated: float
+    """Mean ECE of a perfectly calibrated model with the same confidences."""
+    ece_if_calibrated_high: float
+    """95th percentile of the ECE of such a model."""
+    brier: float
+    """Brier score summed over the labels: 0 (certain and right) to 2 (certain and wrong)."""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the ECE is higher than chance explains for a perfectly calibrated model."""
+        return self.ece > self.ece_if_calibrated_high + 1e-9  # rounding differs
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures of one model on the test rows."""
+
+    rows: int
+    correct: int
+    accuracy: float
+    accuracy_interval: Interval
+    balanced_accuracy: float
+    macro_f1: float
+    calibration: Calibration
+    loss: float
+    label_mass: float | None
+    """Causal head: mean probability of all label tokens together, within the whole vocabulary."""
+    confusion: tuple[tuple[int, ...], ...]
+    """confusion[gold][predicted] is a number of rows."""
+    classes: tuple[ClassMetrics, ...]
+
+
+@dataclass(frozen=True)
+class ChangeIntervals:
+    """95 % intervals of one figure before and after tuning, and of its change (after - before).
+
+    None where all rows and all predictions have the same label: resampling cannot vary them.
+    """
+
+    base: Interval | None
+    tuned: Interval | None
+    change: Interval | None
+
+
+@dataclass(frozen=True)
+class BootstrapIntervals:
+    """Bootstrap intervals of both models on the same rows."""
+
+    rows: int
+    resamples: int
+    balanced_accuracy: ChangeIntervals
+    macro_f1: ChangeIntervals
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """Half-widths (0 to 1) of 95 % intervals on the scored rows and on the whole split."""
+
+    rows_now: int
+    rows_full: int
+    accuracy_now: float
+    accuracy_full: float
+    gain_now: float
+    gain_full: float
+
+
+@dataclass(frozen=True)
+class LabelShare:
+    """Number of test rows with one label."""
+
+    label: int
+    name: str
+    gold: int
+    base: int
+    """Rows for which the base model predicts the label, right or wrong."""
+    tuned: int
+    """Rows for which the tuned model predicts the label, right or wrong."""
+
+
+@dataclass(frozen=True)
+class LabelBias:
+    """Label frequencies in the gold labels and in both models' predictions."""
+
+    rows: int
+    labels: tuple[LabelShare, ...]
+    base_distance: float
+    """Total variation distance (0 to 1) between the frequencies of predictions and gold labels: the
+    share of predictions that would have to change for the frequencies to agree."""
+    tuned_distance: float
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Both models' figures on the test rows of one kind."""
+
+    family: str
+    """"gold label", "length", "word overlap" or "tag"."""
+    key: str
+    """Identifier within the family."""
+    name: str
+    meaning: str
+    """Which rows belong to the slice, in words."""
+    rows: int
+    base_correct: int
+    tuned_correct: int
+    corrected: int
+    broken: int
+    base_interval: Interval
+    """95 % Wilson interval of the accuracy."""
+    tuned_interval: Interval
+    change: float
+    """Tuned minus base accuracy (-1 to 1)."""
+    change_interval: Interval
+    p: float | None
+    """Exact McNemar test; None where the slice has too few rows for a test."""
+    adjusted_p: float | None
+    """p, Holm-adjusted over all tested slices of the run."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether the slice has enough rows for a test."""
+        return self.p is not None
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the change is statistically significant."""
+        return self.adjusted_p is not None and self.adjusted_p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class EpochComparison:
+    """The selected epoch compared with another one on the same rows."""
+
+    epoch: int
+    """The other epoch."""
+    rows: int
+    selected_alone: int
+    """Rows that only the selected epoch labels correctly."""
+    other_alone: int
+    """Rows that only the other epoch labels correctly."""
+    p: float
+    """Exact two-sided McNemar test."""
+    adjusted_p: float
+    """p, Holm-adjusted over the compared epochs."""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the two epochs differ significantly on these rows."""
+        return self.adjusted_p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test row that the report shows in detail."""
+
+    index: int
+    premise: str
+    hypothesis: str
+    label: int
+    base_predicted: int
+    base_probabilities: tuple[float, ...]
+    tuned_predicted: int
+    tuned_probabilities: tuple[float, ...]
+    base_text: str | None
+    """Free text of the base model; None where none was generated."""
+    tuned_text: str | None
+    tags: tuple[str, ...]
+    explanation: str
+    """Possible reasons for the answers; none of them is verified."""
+    only_in_premise: tuple[str, ...]
+    """Content words that occur in the premise only, in lower case and in order."""
+    only_in_hypothesis: tuple[str, ...]
+    overlap: float | None
+    """Share of the hypothesis's content words that occur in the premise; None without any."""
+    word_importance: tuple[OccludedWord, ...]
+    """Empty where it was not measured."""
+    words_not_tried: int
+    reasons: tuple[Finding, ...] = ()
+    """The sentences of the explanation, with codes; empty in outcomes of record format 2."""
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """A test row that at least one of the two models labels incorrectly."""
+
+    index: int
+    premise: str
+    hypothesis: str
+    label: int
+    base_predicted: int
+    tuned_predicted: int
+    base_gold_probability: float
+    """Base model's probability of the gold label."""
+    tuned_gold_probability: float
+    margin: float
+    """Tuned model's probability of the gold label minus that of the best other label (-1 to 1)."""
+    tags: tuple[str, ...]
+    """Keys of the tags that apply to the texts."""
+
+
+@dataclass(frozen=True)
+class CaseGroups:
+    """The test rows, grouped by which model labels them correctly."""
+
+    both_right: int
+    corrected: int
+    still_wrong: int
+    newly_broken: int
+    shown_corrected: tuple[Case, ...]
+    shown_still_wrong: tuple[Case, ...]
+    shown_newly_broken: tuple[Case, ...]
+    rows_corrected: tuple[CaseRow, ...]
+    """All corrected rows, the largest margin first."""
+    rows_still_wrong: tuple[CaseRow, ...]
+    """All rows that both models label incorrectly, the smallest margin first."""
+    rows_newly_broken: tuple[CaseRow, ...]
+    """All rows that only the tuned model labels incorrectly, the smallest margin first."""
+
+
+@dataclass(frozen=True)
+class PartTime:
+    """Seconds of one part of a stage over all attempts."""
+
+    name: str
+    kind: TimingKind
+    epoch: int | None
+    split: Split | None
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Seconds of one stage over all attempts, and of its parts."""
+
+    stage: str
+    duration_s: float
+    parts: dict[str, float]
+    """Name of the part -> seconds."""
+    examples_per_s: float | None
+    timed_parts: tuple[PartTime, ...] = ()
+    """The same parts with their kind, epoch and split."""
+
+
+@dataclass(frozen=True)
+class GpuUse:
+    """Use of one GPU over all attempts."""
+
+    name: str
+    uuid: str | None
+    driver_version: str | None
+    total_memory_bytes: int
+    mean_load: float | None
+    mean_training_load: float | None
+    """Mean over the samples of the train stage."""
+    max_load: float | None
+    max_memory_used_bytes: int | None
+    energy_j: float | None
+    mean_power_w: float | None
+    max_temperature_c: float | None
+    attempts: tuple[int, ...] = ()
+    """Attempts in which the GPU was sampled."""
+
+
+@dataclass(frozen=True)
+class ResourceUse:
+    """Use of the machine over all attempts."""
+
+    samples: int
+    gpus: tuple[GpuUse, ...]
+    peak_allocated_bytes: int | None
+    peak_reserved_bytes: int | None
+    mean_cpu_load: float | None
+    max_ram_used_bytes: int | None
+    min_disk_free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of the time of all attempts."""
+
+    amount: float
+    currency: str
+    price_per_hour: float
+    """The average where attempts ran at different prices."""
+    source: str
+    """Where the price comes from, in words."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the outcome should know, for people and for programs."""
+
+    code: str
+    """Stable name of the kind of finding; "" in outcomes of record format 2."""
+    figures: dict[str, int | float | str]
+    """Main figures of the text, by name."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Whether the outcome meets --min-accuracy and --min-gain."""
+
+    passed: bool
+    failures: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """results.json: the whole outcome in one file."""
+
+    run: RunRecord
+    environment: Environment
+    manifest: Manifest
+    prompt: PromptRecord
+    plan: Plan
+    parameters: ParameterCounts
+    base: Metrics
+    tuned: Metrics
+    gain: float
+    """Tuned minus base test accuracy (-1 to 1)."""
+    gain_interval: Interval
+    mcnemar_p: float
+    """Exact two-sided McNemar test on the test rows."""
+    bootstrap: BootstrapIntervals
+    on_all_rows: Narrowing | None
+    """Expected intervals on the whole test split; None where all of it was scored."""
+    label_bias: LabelBias
+    slices: tuple[Slice, ...]
+    """Significant changes first, then the others by the size of their change."""
+    controls: tuple[Control, ...]
+    """Majority class, then the controls that the configuration asks for."""
+    base_validation: SplitScore | None
+    """Score of the base model on the validation rows; None where it was not scored there."""
+    epochs: tuple[EpochResult, ...]
+    selection: Selection
+    epoch_comparisons: tuple[EpochComparison, ...]
+    """The selected epoch compared with each other one on the validation rows."""
+    cases: CaseGroups
+    total_s: float
+    attempts: int
+    stages: tuple[StageTime, ...]
+    training_examples_per_s: float
+    resources: ResourceUse
+    cost: Cost | None
+    """None where no price was given."""
+    gates: Gates
+    warnings: tuple[Finding, ...] = ()
+    format_version: int = FORMAT_VERSION

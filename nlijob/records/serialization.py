@@ -1,0 +1,73 @@
+"""Records to and from JSON. Numbers that JSON cannot hold are refused; None is "not measured"."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from nlijob.records.older import upgraded
+from nlijob.typed import build
+
+T = TypeVar("T")
+
+
+def to_json(record: Any) -> Any:
+    """A record as plain JSON values. Raises ValueError on a number that JSON cannot carry."""
+    value = dataclasses.asdict(record)
+    _refuse_nonfinite(value, type(record).__name__)
+    return value
+
+
+def from_json(cls: type[T], value: object) -> T:
+    """A record from plain JSON values, also of an older format.
+
+    Raises ValueError that names every key that is wrong.
+    """
+    faults: list[str] = []
+    record = build(cls, upgraded(cls.__name__, value), "", faults)
+    if faults or record is None:
+        raise ValueError(f"not a {cls.__name__}: " + "; ".join(faults))
+    return record
+
+
+def read(cls: type[T], path: Path) -> T:
+    """The record in a JSON file."""
+    return from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_lines(cls: type[T], path: Path) -> Iterator[T]:
+    """The records of a JSON Lines file; a last line cut short by a crash is passed over."""
+    with path.open("rb") as lines:  # a line may be cut within a character
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield from_json(cls, json.loads(line))
+
+
+def dump(record: Any) -> str:
+    """A record as indented JSON text."""
+    return json.dumps(to_json(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def dump_lines(records: Iterable[Any]) -> str:
+    """Records as JSON Lines."""
+    return "".join(dump_line(record) for record in records)
+
+
+def dump_line(record: Any) -> str:
+    """One record as a JSON line."""
+    return json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _refuse_nonfinite(value: Any, path: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path} is {value}; a figure that was not measured is None")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_nonfinite(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            _refuse_nonfinite(item, f"{path}[{i}]")

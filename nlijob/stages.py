@@ -1,0 +1,76 @@
+"""Every stage of the job, and the other phases whose time is measured, in one table.
+
+    subset -> baseline -> train -> select -> evaluate -> report
+
+To add a stage, add a line here, its files to RunDir, and its work: a file in `nlijob/gpu/stages/`
+for the GPU side, a method of `pipeline.Job` for the parent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+WHOLE_JOB = "job"
+"""The phase name under which an attempt's whole time is recorded."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the job whose time is measured."""
+
+    name: str
+    words: str
+    """What happens in the phase, in the words of the page."""
+
+
+@dataclass(frozen=True)
+class Stage(Phase):
+    """A phase with a completion marker: it is not repeated while its inputs stay the same."""
+
+    side: Literal["parent", "gpu"]
+    reads: tuple[str, ...]
+    """Sections and keys of the configuration that affect its outcome."""
+    follows: tuple[str, ...]
+    """Stages whose outcome it reads."""
+    stamp: Literal["", "data", "model"] = ""
+    """Files outside the run that it reads: the source of the rows, or the base model."""
+
+
+PHASES: tuple[Phase, ...] = (
+    Phase("fetch", "settings read, files fetched"),
+    Stage("subset", "rows selected", "parent", ("data",), (), "data"),
+    Phase("start", "waiting for the GPU side to start"),
+    Phase("encode", "rows tokenized"),
+    Phase("load", "model loaded and quantised"),
+    Phase("plan", "execution mode selected and checked"),
+    Stage(
+        "baseline",
+        "base model scored",
+        "gpu",
+        ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
+        ("subset",),
+        "model",
+    ),
+    Stage(
+        "train",
+        "training",
+        "gpu",
+        ("model", "prompt", "lora", "train", "eval.batch_size", "eval.test_each_epoch"),
+        ("subset",),
+        "model",
+    ),
+    Stage("select", "checkpoint selected", "gpu", (), ("train",)),
+    Stage(
+        "evaluate",
+        "tuned model scored, free text generated",
+        "gpu",
+        ("eval",),
+        ("baseline", "select"),
+    ),
+    Stage("report", "report written", "parent", ("report", "description"), ("evaluate",)),
+)
+"""In the order in which they begin."""
+STAGES = tuple(phase for phase in PHASES if isinstance(phase, Stage))
+STAGE_NAMES = tuple(stage.name for stage in STAGES)
+GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
