@@ -35,7 +35,8 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
 def test_shell_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in job_variables():
         monkeypatch.delenv(name, raising=False)
-    for words in markdown.shell_commands(page):
+    in_text = [shlex.split(s) for s in markdown.code_spans(page) if re.match("(make|nlijob) ", s)]
+    for words in (*markdown.shell_commands(page), *in_text):
         for command in pipeline(words):
             check(command)
 
