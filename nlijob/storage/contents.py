@@ -1,4 +1,4 @@
-"""What of a run's folder is copied, and what its completion markers vouch for."""
+"""Which files of a run are copied, and which files its completion markers list."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
 
 
 class Stamp(NamedTuple):
-    """What tells whether a file changed."""
+    """Size and time of a file, which show whether it changed."""
 
     size: int
     changed_ns: int
 
 
 def is_copied(name: str) -> bool:
-    """Whether a file of a run is of use elsewhere; locks and unfinished files are not.
+    """Whether a file of a run is copied; locks, messages and unfinished files are not.
 
-    Nor is a name that would lead out of the run's folder; a bucket can hold any.
+    Names that lead out of the run's folder are refused, because a bucket can hold any name.
     """
     plain = all(part and not part.startswith(".") for part in name.split("/"))
     return plain and not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
 
 
 def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
-    """Name -> stamp of the files that are copied, of all or of one folder of the run's."""
+    """Name -> stamp of the files to copy, in the whole run or in one of its folders."""
     found = {}
     for folder, _, files in os.walk(root / under):
         for path in (Path(folder, file) for file in files):
@@ -40,7 +40,7 @@ def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The file's stamp, or None where it has gone."""
+    """Stamp of the file; None where it has been deleted."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -57,7 +57,7 @@ def markers(root: Path) -> dict[str, bytes]:
 
 
 def content_of(path: Path) -> bytes | None:
-    """The file's content, or None where it has gone."""
+    """Content of the file; None where it has been deleted."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -65,12 +65,12 @@ def content_of(path: Path) -> bytes | None:
 
 
 def vouched(marker: bytes) -> dict[str, int]:
-    """Name -> bytes of the files that a marker vouches for. Raises ValueError where it is none."""
+    """Name -> bytes of the files that a marker lists. Raises ValueError where it is damaged."""
     return records.from_json(records.Marker, json.loads(marker)).sizes
 
 
 def is_kept(marker: bytes, sizes: Mapping[str, int]) -> bool:
-    """Whether all that a marker vouches for is there, name -> bytes in `sizes`."""
+    """Whether every file that a marker lists is in `sizes` (name -> bytes) with its size."""
     try:
         claimed = vouched(marker)
     except ValueError:

@@ -70,18 +70,18 @@ def test_both_write_where_told(call: Caller) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("compare",), 2, "takes two runs or more"),
-        (("compare", "runs/a"), 2, "takes two runs or more"),
+        (("compare",), 2, "needs at least two runs"),
+        (("compare", "runs/a"), 2, "needs at least two runs"),
         (("compare", "runs/a", "runs/b/../a"), 2, "are the same run"),
         (("compare", "runs/a", "runs/b", "--output", "x.pdf"), 2, "ends in .html"),
         (("compare", "runs/a", "runs/b", "--output", "runs"), 2, "is a directory"),
-        (("compare", "runs/a", "runs/b", "--output", "runs/a/report.html"), 2, "left alone"),
+        (("compare", "runs/a", "runs/b", "--output", "runs/a/report.html"), 2, "left unchanged"),
         (("compare", "runs/a", "nowhere"), 4, "nowhere: no such folder"),
         (("compare", "runs/a", "runs"), 4, "runs holds no finished run to compare"),
         (("index",), 2, "Missing argument"),
         (("index", "nowhere"), 4, "nowhere: no such folder"),
         (("index", "runs/a/subset"), 4, "holds no runs"),
-        (("index", "runs", "--output", "runs/a/report.html"), 2, "left alone"),
+        (("index", "runs", "--output", "runs/a/report.html"), 2, "left unchanged"),
     ],
 )
 def test_what_cannot_be_done_ends_with_its_code_and_advice(

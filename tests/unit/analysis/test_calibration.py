@@ -83,56 +83,54 @@ def test_what_perfect_calibration_would_show_agrees_with_models_that_have_it() -
     assert found.ece_if_calibrated_high == pytest.approx(float(np.quantile(errors, 0.95)), rel=0.08)
 
 
-def test_perfectly_calibrated_models_are_told_apart_about_once_in_twenty() -> None:
+def test_perfectly_calibrated_models_are_significant_about_once_in_twenty() -> None:
     told = sum(
-        calibration(model(100, seed=seed), simulations=300).told_apart for seed in range(300)
+        calibration(model(100, seed=seed), simulations=300).is_significant for seed in range(300)
     )
     assert 4 <= told <= 30
 
 
-def test_a_clearly_overconfident_model_is_told_apart_with_its_direction() -> None:
+def test_a_clearly_overconfident_model_is_significant_with_its_direction() -> None:
     found = calibration(model(491, seed=4, overconfidence=0.2))
-    assert found.told_apart
+    assert found.is_significant
     text = calibration_sentence("tuned", found)
-    assert "do not fit how often it is right, on the whole more sure than it is right (+" in text
+    assert "do not match its accuracy: overall, it is overconfident (+" in text
 
 
 def test_a_model_too_modest_is_said_to_be_less_sure() -> None:
     found = calibration([prediction(i, 0, 0, 0.6) for i in range(100)])
-    assert "less sure than it is right (\N{MINUS SIGN}40.0 points)" in calibration_sentence(
-        "base", found
-    )
+    assert "underconfident (\N{MINUS SIGN}40.0 points)" in calibration_sentence("base", found)
 
 
 def test_errors_that_cancel_out_are_told_without_a_direction() -> None:
     modest = [prediction(i, 0, 0, 0.55) for i in range(100)]
     bold = [prediction(i, 0, i % 2, 0.95) for i in range(100)]
     found = calibration(modest + bold)
-    assert found.told_apart
-    assert calibration_sentence("tuned", found).endswith("do not fit how often it is right.")
+    assert found.is_significant
+    assert calibration_sentence("tuned", found).endswith("do not match its accuracy.")
 
 
 def test_an_error_that_few_rows_explain_is_not_called_one() -> None:
     found = calibration(model(40, seed=5))
     assert found.ece > 0.03
     text = calibration_sentence("base", found)
-    assert "cannot be told from a perfectly calibrated one" in text
-    assert "do not fit" not in text
+    assert "not distinguishable from a calibrated model" in text
+    assert "do not match" not in text
 
 
 def test_a_model_always_sure_and_right_is_not_told_from_calibrated() -> None:
     found = calibration([prediction(i, 0, 0, 1.0) for i in range(50)])
     assert (found.ece, found.ece_if_calibrated_high) == (0.0, 0.0)
-    assert not found.told_apart
+    assert not found.is_significant
 
 
 def test_one_mistake_of_a_model_always_sure_is_told() -> None:
     rows = [prediction(i, 0, int(i == 0), 1.0) for i in range(50)]
-    assert calibration(rows).told_apart
+    assert calibration(rows).is_significant
 
 
 def test_one_row_is_not_told_from_calibrated_unless_it_was_certain() -> None:
-    assert not calibration([prediction(0, 0, 0, 0.5)]).told_apart
+    assert not calibration([prediction(0, 0, 0, 0.5)]).is_significant
 
 
 def test_the_same_rows_in_any_order_give_the_same_figures() -> None:

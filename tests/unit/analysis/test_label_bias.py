@@ -38,20 +38,20 @@ def test_distance_is_half_the_sum_of_the_differences_of_shares() -> None:
 def test_all_answers_wrong_may_still_be_as_frequent_as_the_gold_labels() -> None:
     wrong = [(label + 1) % 3 for label in GOLD]
     _, tuned = label_bias_sentences(metrics([1] * 30), metrics(wrong))
-    assert tuned == "The tuned model gave every label as often as it is the gold label."
+    assert tuned == "The tuned model predicted each label as often as it is the gold label."
 
 
 def test_one_label_for_nearly_all_rows_is_told_plainly() -> None:
     base, _ = label_bias_sentences(metrics([1] * 28 + [0, 2]), metrics(GOLD))
     assert base == (
-        "The base model answered “neutral” for 28 of 30 rows, nearly all; 10 are of that label."
+        "The base model answered “neutral” for 28 of 30 rows; the gold label is “neutral” for 10."
     )
 
 
 def test_a_distance_is_told_with_the_answers_that_make_it() -> None:
     base, _ = label_bias_sentences(metrics([0] * 4 + [1] * 17 + [2] * 9), metrics(GOLD))
-    assert "23.3 % away from the gold shares (7 answers of 30 would" in base
-    assert "“neutral” most above its share: 17 answers for 10 rows" in base
+    assert "by 23.3 % (7 of 30 answers would" in base
+    assert "overpredicts “neutral” most: 17 answers for 10 rows" in base
 
 
 def test_a_label_without_rows_counts_in_the_distance() -> None:

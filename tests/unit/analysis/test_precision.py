@@ -23,7 +23,7 @@ from nlijob.records import Interval
         (-0.12, 0.0, 0.04, "anything from a loss of 12 points to no change"),
         (0.01, 0.12, 0.06, "the change could be anything from no change to a gain of 12 points"),
         (-0.12, -0.01, 0.06, "anything from a loss of 12 points to no change"),
-        (0.0, 0.0, 1.0, "neither a gain nor a loss shows"),
+        (0.0, 0.0, 1.0, "neither a gain nor a loss was found"),
     ],
 )
 def test_the_gain_is_told_in_whole_points(low: float, high: float, p: float, text: str) -> None:
@@ -33,7 +33,7 @@ def test_the_gain_is_told_in_whole_points(low: float, high: float, p: float, tex
 def test_the_sentence_names_its_rows_and_its_level() -> None:
     text = plain_gain(9824, Interval(0.3, 0.4), 0.0)
     assert text == (
-        "With 9,824 test rows the gain could be anything from 30 to 40 points (95 % interval)."
+        "With 9,824 test rows, the gain could be anything from 30 to 40 points (95 % interval)."
     )
 
 
@@ -56,10 +56,9 @@ def test_no_rows_are_refused() -> None:
 
 def test_all_rows_are_set_against_those_taken() -> None:
     assert narrower_sentence(narrower(87, 50, 5, 98, 9824)) == (
-        "With all test rows (about 9,824) instead of 98, and the same shares, the 95 % interval of "
-        "the "
-        "tuned accuracy would be about ±0.6 points instead of ±6.3, that of the gain about ±1.2 "
-        "instead of ±11.7."
+        "With all test rows (about 9,824 instead of 98) and the same proportions, the 95 % "
+        "interval of the tuned accuracy would be about ±0.6 points instead of ±6.3, and that of "
+        "the gain about ±1.2 instead of ±11.7."
     )
 
 

@@ -32,8 +32,8 @@ def test_wilson_interval_reaches_the_ends_exactly() -> None:
 
 
 @pytest.mark.parametrize(("correct", "rows"), [(0, 0), (-1, 5), (6, 5)])
-def test_wilson_interval_refuses_what_is_no_share(correct: int, rows: int) -> None:
-    with pytest.raises(ValueError, match="is no share"):
+def test_wilson_interval_refuses_impossible_counts(correct: int, rows: int) -> None:
+    with pytest.raises(ValueError, match="is not a share"):
         wilson_interval(correct, rows)
 
 

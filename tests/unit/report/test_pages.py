@@ -139,7 +139,7 @@ def test_every_run_of_the_folder_is_on_the_index(runs: Path, pages: dict[str, st
         if folder.is_dir():
             assert as_name(folder.name) in text
     assert "no results.json; complete so far: subset" in text
-    assert "is distinguishably below the run before it" in text.replace("\u00a0", " ")
+    assert "is significantly below the run before it" in text.replace("\u00a0", " ")
 
 
 def test_links_lead_to_the_reports(runs: Path, tmp_path: Path) -> None:
@@ -215,9 +215,9 @@ def test_writing_again_gives_the_same_bytes(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["mine.html", "mine.json"])
 def test_a_file_of_another_hand_is_left_alone(runs: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(ConfigurationError, match="left alone"):
+    with pytest.raises(ConfigurationError, match="left unchanged"):
         write_comparison([runs / "first", runs / "second"], tmp_path / "mine.html")
-    with pytest.raises(ConfigurationError, match="left alone"):
+    with pytest.raises(ConfigurationError, match="left unchanged"):
         write_index(runs, tmp_path / "mine.html")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -225,7 +225,7 @@ def test_a_file_of_another_hand_is_left_alone(runs: Path, tmp_path: Path, name: 
 def test_the_records_of_a_run_are_never_written_over(runs: Path) -> None:
     results = RunDir(runs / "first").results
     before = results.read_bytes()
-    with pytest.raises(ConfigurationError, match="left alone"):
+    with pytest.raises(ConfigurationError, match="left unchanged"):
         write_index(runs, results.with_suffix(".html"))
     assert results.read_bytes() == before
 

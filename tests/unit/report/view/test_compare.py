@@ -32,11 +32,16 @@ def plain(text: str) -> str:
 @pytest.mark.parametrize(
     ("first", "second", "sentence", "tone"),
     [
-        ("0" * 10 + "1" * 5, "1" * 15, "“b” is right more often than “a”: 100.0 %", "better"),
-        ("1" * 15, "0" * 10 + "1" * 5, "“b” is right less often than “a”: 33.3 %", "worse"),
-        ("1100", "1110", "“b” (75.0 %) cannot be told from “a” (50.0 %)", "unclear"),
-        ("1100", "1100", "right on exactly the same of the 4 common test rows", "unclear"),
-        ("1100", "0011", "equally often on the 4 common test rows (50.0 %), though not", "unclear"),
+        ("0" * 10 + "1" * 5, "1" * 15, "“b” is correct more often than “a”: 100.0 %", "better"),
+        ("1" * 15, "0" * 10 + "1" * 5, "“b” is correct less often than “a”: 33.3 %", "worse"),
+        ("1100", "1110", "“b” (75.0 %) is not distinguishable from “a” (50.0 %)", "unclear"),
+        (
+            "1100",
+            "1100",
+            "4 common test rows, “b” and “a” are correct on exactly the same",
+            "unclear",
+        ),
+        ("1100", "0011", "correct equally often (50.0 %), but not on the same", "unclear"),
     ],
 )
 def test_the_sentence_is_as_strong_as_the_test(
@@ -52,8 +57,8 @@ def test_a_difference_that_only_one_test_would_bear_is_not_claimed_among_three()
     alone = page(same, better)
     among = page(same, better, same, same)
     assert "more often" in alone.pairs[0].sentence
-    assert "cannot be told" in among.pairs[0].sentence
-    assert "after Holm" in among.pairs[0].note
+    assert "not distinguishable" in among.pairs[0].sentence
+    assert "Holm-adjusted" in among.pairs[0].note
     assert "after Holm’s" in among.holm or "Holm's correction for 3" in among.holm
     assert "Holm" not in alone.pairs[0].note
     assert alone.holm == ""
@@ -62,8 +67,8 @@ def test_a_difference_that_only_one_test_would_bear_is_not_claimed_among_three()
 def test_the_note_has_difference_interval_test_and_counts() -> None:
     (pair,) = page(rights("1100"), rights("1110")).pairs
     assert re.search(
-        r"\+25\.0 points \(95 % interval −\d+\.\d to \+\d+\.\d; exact McNemar test p = 1\.000\): "
-        r"1 row only “b” has right, 0 only “a”",
+        r"\+25\.0 points \(95 % interval −\d+\.\d to \+\d+\.\d; exact McNemar test, p = 1\.000\)\. "
+        r"Only “b” is correct on 1 row, only “a” on 0",
         plain(pair.note),
     )
 
@@ -73,7 +78,7 @@ def test_how_many_rows_are_common_is_said() -> None:
     some = page(rights("1101"), rights("111")).pairs[0]
     none = page([row(0)], [row(0, premise="other")]).pairs[0]
     assert whole.rows == "Both runs were scored on the same 3 test rows."
-    assert some.rows.startswith("3 of the 3 test rows of “b” and of the 4 of “a” are the same row")
+    assert some.rows.startswith("3 of the 3 test rows of “b” and the 4 of “a” are in both runs")
     assert "no paired test was made" in none.rows
     assert "no test row in common" in none.sentence
     assert none.table is None
@@ -97,8 +102,8 @@ def test_base_models_are_told_of() -> None:
     assert "the same answers and probabilities" in same
     assert "the same answers" in close
     assert "differs by up to 0.20" in close
-    assert "answered 1 of the 2 common rows differently (0 right only in “b”, 1 only" in unlike
-    assert "Both runs asked for the same model" in unlike
+    assert "answered 1 of the 2 common rows differently (0 correct only in “b”, 1 only" in unlike
+    assert "Both runs use the same model" in unlike
 
 
 def test_the_list_of_rows_is_cut_and_says_so() -> None:
@@ -106,7 +111,7 @@ def test_the_list_of_rows_is_cut_and_says_so() -> None:
     group = page(rights("0" * number), rights("1" * number)).pairs[0].flips[0]
     assert len(group.flips) == SHOWN_FLIPS
     assert group.lead.startswith(f"{SHOWN_FLIPS} of {number} shown")
-    assert "compare.json holds all" in group.lead
+    assert "compare.json contains all" in group.lead
 
 
 def test_the_table_of_rows_adds_up() -> None:

@@ -16,8 +16,8 @@ def test_controls_that_were_not_asked_for_are_not_shown() -> None:
     whole = controls_section(outcome(Spec()))
     names = [row.cells[0] for row in whole.table.rows]
     assert names == [
-        "always the commonest label",
-        "base model with 3 examples in its prompt",
+        "always the most frequent label",
+        "base model with 3 examples in the prompt",
         "tuned model without the premise",
         "tuned model",
     ]
@@ -37,7 +37,7 @@ def test_slices_told_apart_say_which_way() -> None:
     section = slices_section(results)
     judged = [one for one in results.slices if one.judged]
     marks = [row.mark for row in section.table.rows]
-    assert marks == ["helped" if one.told_apart else "" for one in judged]
+    assert marks == ["helped" if one.is_significant else "" for one in judged]
     assert "helped" in marks
     assert len(section.meanings) == len(results.slices)
 

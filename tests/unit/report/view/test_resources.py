@@ -17,7 +17,7 @@ def test_a_run_on_the_cpu_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mean load", "highest load", "memory seen by the driver", "mean power", "energy"]
+    "name", ["mean load", "highest load", "memory used (from the driver)", "mean power", "energy"]
 )
 def test_figures_not_measured_never_read_as_zero(name: str) -> None:
     ((_, facts),) = resources_section(outcome(Spec(samples=False))).gpus

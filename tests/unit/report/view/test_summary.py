@@ -18,7 +18,7 @@ def test_a_clear_gain_is_called_one() -> None:
 
 def test_a_change_that_may_be_chance_is_not_called_a_gain() -> None:
     summary = summary_section(replace(outcome(Spec()), mcnemar_p=0.2))
-    assert "cannot be told from no change" in summary.verdict
+    assert "not statistically significant" in summary.verdict
     assert summary.tone == "unclear"
 
 

@@ -62,7 +62,7 @@ def test_nothing_measured_is_nothing_shown() -> None:
 
 def test_words_that_were_not_tried_are_told() -> None:
     assert not_tried(CASE) == ""
-    assert not_tried(replace(CASE, words_not_tried=7)).startswith("7 words beyond")
+    assert not_tried(replace(CASE, words_not_tried=7)).startswith("Not tried: 7 words")
 
 
 def test_a_very_long_text_ends_where_the_last_word_was_tried() -> None:
