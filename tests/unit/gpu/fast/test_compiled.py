@@ -21,7 +21,7 @@ from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import TrainingSchedule
-from tests import broken_compilers
+from tests import broken_compilers, tolerance
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +78,9 @@ def test_one_compilation_serves_all_packs_and_gives_the_layers_own_gradients(
     layers.install()
     for part, (loss, gradient) in zip(some, expected, strict=True):
         got = loss_and_gradient(loaded, fast, part)
-        assert got[0] == pytest.approx(loss)
-        torch.testing.assert_close(got[1], gradient)
+        # the trace may choose another order of sums than the layers do
+        assert got[0] == pytest.approx(loss, rel=tolerance.training(0))
+        assert tolerance.distance(got[1], gradient) < tolerance.training(0)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -104,7 +105,7 @@ def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     assert not expected.steps.is_compiled
     assert (got.steps.is_compiled, got.steps.why_not_compiled) == (True, "")
     assert got.state()["is_compiled"]
-    assert losses(got) == pytest.approx(losses(expected), rel=1e-4)
+    assert losses(got) == pytest.approx(losses(expected), rel=tolerance.training(8))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
