@@ -4,7 +4,7 @@
 # and its exit codes, files and report checked. Needs root on Debian; says so elsewhere.
 #   BACKEND=cpu  the CPU image (the default), with the Python of this machine's Debian release
 #   BACKEND=gpu  the GPU image, on Debian 13 as the Dockerfile's default; it downloads 3 GB, takes
-#                25 GB of disk below TMPDIR while it runs, and needs no GPU
+#                20 GB of disk below TMPDIR while it runs, and needs no GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
