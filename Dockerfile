@@ -9,8 +9,8 @@ ARG BASE_IMAGE=debian:13-slim
 FROM ${BASE_IMAGE}
 ARG TORCH_BACKEND=pypi
 
-# The distribution's own, patched versions: pinned ones are gone from its mirrors in weeks. gcc is
-# for GPUs alone: torch's compiler has it make what launches its kernels.
+# Versions are not pinned, because the distribution removes patched versions from its mirrors within
+# weeks. gcc is only for GPUs: torch's compiler uses it to compile the launchers of its kernels.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv tini \
@@ -19,7 +19,7 @@ RUN apt-get update \
     fi \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 
-# What changes seldom comes first, so that a change of code rebuilds in seconds.
+# What changes rarely comes first, so that after a change of code the image is rebuilt in seconds.
 COPY tools/install-torch.sh /tmp/setup/tools/
 COPY requirements/image.lock requirements/torch.lock /tmp/setup/requirements/
 RUN python3 -m venv /opt/nlijob \
@@ -35,10 +35,10 @@ RUN echo /app >"$(echo /opt/nlijob/lib/python3*/site-packages)/nlijob.pth"
 COPY entrypoint.py /app/
 COPY templates /app/templates
 COPY nlijob /app/nlijob
-# As pip does with packages; the root is read-only later.
+# Compiled now, as pip compiles packages, because the root is read-only at run time.
 RUN /opt/nlijob/bin/python -m compileall -q /app
 
-# Any user id may run it, on a read-only root: it writes to /runs, /cache and /tmp alone.
+# Works with any user id and a read-only root: the job writes only to /runs, /cache and /tmp.
 RUN mkdir -p /runs /cache && chmod 1777 /runs /cache
 # /usr/local/nvidia is where Google Kubernetes Engine mounts the driver; NVIDIA's own container
 # toolkit uses the system's folders.
@@ -58,7 +58,7 @@ USER 10001:10001
 WORKDIR /app
 VOLUME ["/runs", "/cache"]
 STOPSIGNAL SIGTERM
-# Last, so that a new commit changes no layer.
+# These come last, so that a new commit changes no layer.
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="nlijob" \
