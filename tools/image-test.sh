@@ -161,7 +161,7 @@ code=0 && "${run[@]}" --env NLIJOB_UPLOAD=file:///runs/bucket "$image" "${small[
     >"$work/out" 2>&1 || code=$?
 [ "$code" = 0 ] || tail -20 "$work/out"
 check "the same command goes on to the end" 0 "$code"
-check "from the last complete epoch" 1 "$(grep -c 'complete, going on from there' "$work/out")"
+check "from the last complete epoch" 1 "$(grep -c 'complete, resuming after them' "$work/out")"
 check "the report is there" 1 "$(grep -c '</html>' "$work/runs/job/report.html")"
 check "written by the user it ran as" 54321 "$(stat -c %u "$work/runs/job/report.html")"
 check "and in the bucket" same "$(cmp -s "$work/runs/job/report.html" \
