@@ -73,7 +73,9 @@ def test_on_many_rows_the_interval_is_the_normal_one_at_95_percent() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(0.4, 0.9), (0.95, 0.6), (1.0, 1.0), (0.0, 0.0)])
 @pytest.mark.parametrize("rows", [3, 30, 100])
-def test_every_interval_holds_the_figure_measured(rows: int, before: float, after: float) -> None:
+def test_every_interval_contains_the_measured_figure(
+    rows: int, before: float, after: float
+) -> None:
     base, tuned = both(rows, before, after)
     found, first, last = (
         bootstrap_intervals(base, tuned, 3),
@@ -94,7 +96,7 @@ def test_every_interval_holds_the_figure_measured(rows: int, before: float, afte
     assert holds(f1.change, last.macro_f1 - first.macro_f1)
 
 
-def test_a_model_right_for_every_row_still_has_an_interval_of_some_width() -> None:
+def test_a_perfect_model_still_has_an_interval_of_some_width() -> None:
     perfect, _ = both(60, 1.0, 1.0)
     low, high = bounds(bootstrap_intervals(perfect, perfect, 3).balanced_accuracy.tuned)
     assert 0.85 < low < 0.97
@@ -122,7 +124,7 @@ def test_one_label_throughout_has_no_interval() -> None:
     assert bootstrap_intervals(rows, rows, 3).macro_f1 == ChangeIntervals(None, None, None)
 
 
-def test_one_row_gives_an_interval_that_claims_next_to_nothing() -> None:
+def test_one_row_gives_a_very_wide_interval() -> None:
     low, high = bounds(
         bootstrap_intervals(answered([0], [0]), answered([0], [1]), 3).balanced_accuracy.base
     )
@@ -134,7 +136,7 @@ def test_the_same_predictions_in_any_order_give_the_same_figures() -> None:
     assert bootstrap_intervals(base, tuned, 3) == bootstrap_intervals(base[::-1], tuned[::-1], 3)
 
 
-def test_intervals_do_not_hang_on_the_seed() -> None:
+def test_intervals_hardly_depend_on_the_seed() -> None:
     base, tuned = both(98, 0.5, 0.8)
     one, other = (
         bounds(bootstrap_intervals(base, tuned, 3, seed=seed).macro_f1.change) for seed in (1, 2)

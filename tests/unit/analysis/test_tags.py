@@ -62,12 +62,14 @@ DOES_NOT_APPLY = [
 
 
 @pytest.mark.parametrize(("key", "premise", "hypothesis"), APPLIES)
-def test_a_tag_is_given_where_it_holds(key: str, premise: str, hypothesis: str) -> None:
+def test_a_tag_is_given_where_it_applies(key: str, premise: str, hypothesis: str) -> None:
     assert key in text_tags(premise, hypothesis)
 
 
 @pytest.mark.parametrize(("key", "premise", "hypothesis"), DOES_NOT_APPLY)
-def test_a_tag_is_not_given_where_it_does_not_hold(key: str, premise: str, hypothesis: str) -> None:
+def test_a_tag_is_not_given_where_it_does_not_apply(
+    key: str, premise: str, hypothesis: str
+) -> None:
     assert key not in text_tags(premise, hypothesis)
 
 
@@ -84,14 +86,14 @@ def test_tags_come_in_the_order_of_their_list() -> None:
     assert len(keys) >= 5
 
 
-def test_words_of_one_text_only_are_told_without_regard_to_case() -> None:
+def test_words_in_only_one_text_are_found_ignoring_case() -> None:
     found = compare_words("A Man plays a guitar", "a man plays music")
     assert found.only_in_premise == ("guitar",)
     assert found.only_in_hypothesis == ("music",)
     assert found.overlap == pytest.approx(2 / 3)
 
 
-def test_overlap_is_unknown_where_the_hypothesis_has_no_content_words() -> None:
+def test_overlap_is_unknown_if_the_hypothesis_has_no_content_words() -> None:
     assert compare_words("A man", "It is.").overlap is None
 
 

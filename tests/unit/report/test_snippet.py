@@ -1,4 +1,4 @@
-"""The code that a report offers to copy."""
+"""The code snippet of a report."""
 
 from __future__ import annotations
 
