@@ -14,7 +14,7 @@ URL = "faulty://bucket/prefix"
 
 
 class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A file system in memory that first calls `before(operation, path)`, which may raise or wait."""
+    """A file system in memory that first calls `before(operation, path)`; it may raise or wait."""
 
     protocol = "faulty"
     store: ClassVar[dict[str, Any]] = {}
