@@ -1,9 +1,11 @@
 # The job in a container. GPU (the default):
 #   docker build -t nlijob . && docker run --gpus all -v "$PWD/runs:/runs" nlijob
-# CPU, to try it: BASE_IMAGE is any Debian or Ubuntu with Python 3.11 or newer in its packages
-#   docker build -t nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu .
-# TORCH_BACKEND=cu126 serves Pascal, Volta and drivers before 580.
-ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
+# CPU, to try it:
+#   docker build -t nlijob:cpu --build-arg TORCH_BACKEND=cpu .
+# TORCH_BACKEND=cu126 supports Pascal, Volta and drivers before 580.
+# BASE_IMAGE may be any Debian or Ubuntu with Python 3.11 or newer in its packages. A CUDA base is
+# not needed, because torch's wheels contain the CUDA libraries (docs/container.md).
+ARG BASE_IMAGE=debian:13-slim
 FROM ${BASE_IMAGE}
 ARG TORCH_BACKEND=pypi
 
@@ -15,7 +17,7 @@ RUN apt-get update \
     && if [ "$TORCH_BACKEND" != cpu ]; then \
         apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev; \
     fi \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 
 # What changes rarely comes first, so that after a change of code the image is rebuilt in seconds.
 COPY tools/install-torch.sh /tmp/setup/tools/
@@ -38,6 +40,8 @@ RUN /opt/nlijob/bin/python -m compileall -q /app
 
 # Works with any user id and a read-only root: the job writes only to /runs, /cache and /tmp.
 RUN mkdir -p /runs /cache && chmod 1777 /runs /cache
+# /usr/local/nvidia is where Google Kubernetes Engine mounts the driver; NVIDIA's own container
+# toolkit uses the system's folders.
 ENV HOME=/tmp \
     HF_HOME=/cache/huggingface \
     TRITON_CACHE_DIR=/cache/triton \
@@ -46,6 +50,8 @@ ENV HOME=/tmp \
     NLIJOB_RUNS_DIR=/runs \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PATH="/usr/local/nvidia/bin:$PATH" \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001:10001

@@ -1,4 +1,4 @@
-// Comforts only: the page says everything with scripts off.
+// Conveniences only: the page is complete with scripts off.
 "use strict";
 
 (() => {
@@ -22,7 +22,7 @@
     filter.addEventListener("input", showMatching);
   }
 
-  // The list of all cases: a row is shown where it passes every filter that is set.
+  // The list of all cases: a row is shown if it passes every filter that is set.
   const list = document.querySelector("table.rows");
   if (list) {
     const rows = [...list.tBodies[0].rows].map((row) => {
@@ -58,7 +58,7 @@
     for (const control of [kind, mistake, tag, text]) control.addEventListener("input", filterRows);
   }
 
-  // A link to a row or a case opens what it is in.
+  // A link to a row or a case opens the details that contain it.
   const openTarget = () => {
     const target = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
     if (!target) return;
@@ -68,7 +68,7 @@
   addEventListener("hashchange", openTarget);
   openTarget();
 
-  // Light or dark, whatever the system says.
+  // Light or dark theme, overriding the system setting.
   const theme = document.querySelector(".theme");
   if (theme) {
     const themes = ["system", "light", "dark"];
@@ -101,7 +101,7 @@
     for (const one of opened) one.open = false;
   });
 
-  // The contents show where the reader is.
+  // Highlight the current section in the contents.
   const links = new Map(
     [...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link])
   );

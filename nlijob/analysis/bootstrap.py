@@ -1,6 +1,6 @@
-"""Intervals for figures that have no formula of their own: balanced accuracy and macro F1.
+"""Bootstrap intervals for balanced accuracy and macro F1, which have no closed formula.
 
-Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13 (percentile intervals).
+Percentile intervals: Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapter 13.
 Both models are measured on the same resampled rows, so that their change has an interval too.
 """
 
@@ -19,9 +19,9 @@ Array = NDArray[Any]
 RESAMPLES = 10_000
 SEED = 20_150_901
 PSEUDO_ROWS = 2.0
-"""Rows added to the table before resampling, spread evenly over its cells."""
+"""Rows added to the table before resampling, spread evenly over its possible cells."""
 CELLS_AT_ONCE = 2_000_000
-"""Cells of resampled tables held in memory at a time."""
+"""Most cells of resampled tables in memory at a time."""
 
 
 def bootstrap_intervals(
@@ -33,14 +33,15 @@ def bootstrap_intervals(
 ) -> BootstrapIntervals:
     """Percentile bootstrap intervals from both models' predictions on the test rows.
 
-    A resample of rows is a draw from the table of (gold label, base answer, tuned answer), so
-    tables are drawn, not rows. Two rows are spread evenly over the table first, as in Agresti and
-    Min's interval for the paired difference; without them a model that is right for every row
-    would get an interval of no width. Cells of labels that have no row, or that nobody answered,
-    stay empty. `labels` is the number of labels. The seed is fixed: the same predictions in any
-    order give the same figures. (NumPy keeps PCG64's bits the same between versions, but does not
-    promise it of draws made from them; a change would move a bound by about 1 % of the width.)
-    Raises ValueError on no rows or where the models labelled different rows.
+    Resampling rows is the same as a multinomial draw of the table of (gold label, base answer,
+    tuned answer), so tables are drawn instead of rows. Two pseudo-rows are first spread evenly over
+    the table, as in the interval of Agresti and Min for the paired difference; without them, a
+    model that is correct on every row would get an interval of zero width. Cells of labels that
+    have no row, or that no model answered, stay empty. `labels` is the number of labels. The seed
+    is fixed, so the same predictions in any order give the same figures. (NumPy keeps the bit
+    stream of PCG64 between versions, but not the draws made from it; a change would move a bound
+    by about 1 % of the width.) Raises ValueError if there are no rows or if the models labelled
+    different rows.
     """
     table = paired_table(base, tuned, labels)
     figures = np.concatenate(_resampled_figures(table, resamples, seed))
@@ -56,9 +57,9 @@ def bootstrap_intervals(
 def paired_table(
     base: Sequence[Prediction], tuned: Sequence[Prediction], labels: int
 ) -> NDArray[np.int64]:
-    """Test rows by (gold label, base answer, tuned answer): shape [labels, labels, labels].
+    """Numbers of test rows by gold label, base answer and tuned answer, [labels, labels, labels].
 
-    Raises ValueError on no rows or where the models labelled different rows.
+    Raises ValueError if there are no rows or if the models labelled different rows.
     """
     table = np.zeros((labels, labels, labels), dtype=np.int64)
     for pair in pairs(base, tuned):
@@ -69,25 +70,25 @@ def paired_table(
 
 
 def balanced_accuracy(confusion: Array) -> Array:
-    """Mean recall over the labels that have rows; confusion[..., gold, predicted] -> [...]."""
+    """Mean recall over the labels that have rows, [...]; `confusion` is [..., gold, predicted]."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _mean_ratio(hits, confusion.sum(-1))
 
 
 def macro_f1(confusion: Array) -> Array:
-    """Mean F1 over the labels that have rows or were given; same shapes."""
+    """Mean F1 over the labels that have rows or were predicted, [...]; `confusion` as above."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return _mean_ratio(2 * hits, confusion.sum(-1) + confusion.sum(-2))
 
 
 def _mean_ratio(parts: Array, wholes: Array) -> Array:
-    """Mean over the last axis of parts / wholes where the whole is not zero."""
+    """Mean of parts / wholes over the last axis, skipping wholes that are zero."""
     ratios = np.divide(parts, wholes, out=np.zeros(wholes.shape), where=wholes > 0)
     return np.asarray(ratios.sum(-1) / (wholes > 0).sum(-1))
 
 
 def _resampled_figures(table: NDArray[np.int64], resamples: int, seed: int) -> list[Array]:
-    """Chunks of figures[resample, model, figure]: base then tuned, balanced accuracy then F1."""
+    """Chunks of figures, [resamples, 2, 2]: (base, tuned) by (balanced accuracy, macro F1)."""
     random = np.random.Generator(np.random.PCG64(seed))
     shares = _smoothed(table).ravel()
     rows, at_once = int(table.sum()), max(1, CELLS_AT_ONCE // table.size)
@@ -101,7 +102,7 @@ def _resampled_figures(table: NDArray[np.int64], resamples: int, seed: int) -> l
 
 
 def _smoothed(table: NDArray[np.int64]) -> Array:
-    """Shares of all cells after the pseudo-rows were added where a row could fall."""
+    """Shares of all cells, after adding the pseudo-rows to the possible cells."""
     gold = table.sum((1, 2)) > 0
     given = gold | (table.sum((0, 1)) > 0) | (table.sum((0, 2)) > 0)
     possible = gold[:, None, None] & given[None, :, None] & given[None, None, :]

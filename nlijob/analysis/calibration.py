@@ -1,10 +1,10 @@
-"""Whether a model is right as often as it says it is.
+"""Calibration: whether a model's confidence matches its accuracy.
 
 Expected calibration error (ECE) and reliability bins: Guo et al. (2017), On calibration of modern
 neural networks. Brier score over all labels: Brier (1950), Verification of forecasts expressed in
-terms of probability. On few rows ECE is above 0 even where nothing is wrong, so it is set against
-what a perfectly calibrated model would show on the very same rows (the resampling of Bröcker and
-Smith, 2007, Increasing the reliability of reliability diagrams).
+terms of probability. On few rows the ECE is above 0 even for a calibrated model, so it is compared
+with the ECE that a perfectly calibrated model would have on the same rows (resampling as in Bröcker
+and Smith, 2007, Increasing the reliability of reliability diagrams).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ BINS = 10
 SIMULATIONS = 2_000
 SEED = 20_170_806
 DRAWS_AT_ONCE = 1_000_000
-"""Random numbers held in memory at a time."""
+"""Most random numbers in memory at a time."""
 SPECK = 1e-6
-"""By how much single-precision arithmetic may carry a probability over an end."""
+"""Largest rounding error by which a single-precision probability may leave 0 to 1."""
 
 
 def calibration(
@@ -38,15 +38,15 @@ def calibration(
 ) -> Calibration:
     """Calibration of one model on one split's rows, in any order.
 
-    A row's confidence is the probability of the label that was answered. Raises ValueError on no
-    rows, or on a probability outside 0 to 1.
+    The confidence of a row is the probability of the predicted label. Raises ValueError if there
+    are no rows, or if a probability is outside 0 to 1.
     """
     if not predictions:
         raise ValueError("no predictions to measure")
     pairs = sorted((p.probabilities[p.predicted], p.predicted == p.label) for p in predictions)
     confidence, right = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     if confidence[0] < -SPECK or confidence[-1] > 1 + SPECK:
-        raise ValueError("a probability lies outside 0 to 1")
+        raise ValueError("a probability is outside 0 to 1")
     confidence = confidence.clip(0.0, 1.0)
     rows, edges = len(confidence), np.arange(bins + 1) / bins
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
@@ -67,7 +67,7 @@ def calibration(
 
 
 def brier_score(predictions: Sequence[Prediction]) -> float:
-    """Mean squared distance of the probabilities from the truth, summed over labels (0 to 2)."""
+    """Squared error of the probabilities, summed over labels, mean over rows (0 to 2)."""
     total = math.fsum(
         (probability - (label == prediction.label)) ** 2
         for prediction in predictions
@@ -77,22 +77,23 @@ def brier_score(predictions: Sequence[Prediction]) -> float:
 
 
 def calibration_sentence(model: str, found: Calibration) -> str:
-    """What the ECE says about one model ("base", "tuned"), no stronger than the rows allow."""
+    """What the ECE shows about one model ("base" or "tuned"), given the number of rows."""
     gap = found.mean_confidence - found.accuracy
     figures = (
         f"The {model} model gave its answers a mean probability of "
-        f"{percent(found.mean_confidence)} and was right for {percent(found.accuracy)} of "
+        f"{percent(found.mean_confidence)} and was correct on {percent(found.accuracy)} of "
         f"{plural(found.rows, 'row')}. Its expected calibration error is {_points(found.ece)}"
     )
     expected = (
-        f"a perfectly calibrated model would show {_points(found.ece_if_calibrated)} on average "
-        f"and at most {_points(found.ece_if_calibrated_high)} in 95 % of cases on these rows"
+        "on these rows, a perfectly calibrated model would have "
+        f"{_points(found.ece_if_calibrated)} on average and at most "
+        f"{_points(found.ece_if_calibrated_high)} in 95 % of cases"
     )
-    if not found.told_apart:
-        return f"{figures}; {expected}, so it cannot be told from a perfectly calibrated one."
-    direction = "more sure than it is right" if gap > 0 else "less sure than it is right"
-    where = f", on the whole {direction} ({_signed(gap)})" if abs(gap) >= found.ece / 2 else ""
-    return f"{figures}; {expected}. So its probabilities do not fit how often it is right{where}."
+    if not found.is_significant:
+        return f"{figures}; {expected}, so it is not distinguishable from a calibrated model."
+    direction = "overconfident" if gap > 0 else "underconfident"
+    where = f": overall, it is {direction} ({_signed(gap)})" if abs(gap) >= found.ece / 2 else ""
+    return f"{figures}; {expected}. Its probabilities do not match its accuracy{where}."
 
 
 def _bin(low: float, high: float, confidence: Array, right: Array) -> ReliabilityBin:
@@ -111,7 +112,7 @@ def _bin(low: float, high: float, confidence: Array, right: Array) -> Reliabilit
 def _ece_if_calibrated(
     confidence: Array, place: Array, bins: int, simulations: int, seed: int
 ) -> Array:
-    """ECE of each simulation in which every answer is right as often as its confidence says."""
+    """ECE of each simulation of a perfectly calibrated model, [simulations]."""
     random = np.random.Generator(np.random.PCG64(seed))
     rows, errors = len(confidence), []
     at_once = max(1, DRAWS_AT_ONCE // rows)
@@ -123,7 +124,7 @@ def _ece_if_calibrated(
 
 
 def _ece(confidence: Array, right: Array, place: Array, bins: int) -> Array:
-    """ECE of each line of right[simulation, row]; `place` (the rows' bins) is in rising order."""
+    """ECE of each simulation; `right` is [simulations, rows], `place` the rows' bins, ascending."""
     starts = np.flatnonzero(np.diff(place, prepend=-1))
     surplus = np.add.reduceat(right - confidence, starts, axis=1)
     return np.asarray(np.abs(surplus).sum(1) / len(confidence))

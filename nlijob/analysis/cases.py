@@ -1,4 +1,4 @@
-"""Test rows by what tuning did to them, and which of each kind are worth showing."""
+"""Test rows grouped by the effect of tuning, and the selection of cases to show."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ class Pair:
 
     @property
     def gold_shift(self) -> float:
-        """By how much tuning raised the probability of the gold label (-1 to 1)."""
+        """Change in the probability of the gold label through tuning (-1 to 1)."""
         label = self.base.label
         return self.tuned.probabilities[label] - self.base.probabilities[label]
 
     @property
     def tuned_margin(self) -> float:
-        """The tuned model's probability of the gold label minus its highest of another."""
+        """The tuned model's probability of the gold label minus its highest of any other label."""
         label, probabilities = self.base.label, self.tuned.probabilities
         others = [p for other, p in enumerate(probabilities) if other != label]
         return probabilities[label] - max(others)
 
     @property
     def base_right(self) -> bool:
-        """Whether the base model gave the gold label."""
+        """Whether the base model predicted the gold label."""
         return self.base.predicted == self.base.label
 
     @property
     def tuned_right(self) -> bool:
-        """Whether the tuned model gave the gold label."""
+        """Whether the tuned model predicted the gold label."""
         return self.tuned.predicted == self.tuned.label
 
 
@@ -67,7 +67,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Shown:
-    """Row numbers of the cases to show, the most telling first."""
+    """Row numbers of the cases to show, the clearest first."""
 
     corrected: tuple[int, ...]
     still_wrong: tuple[int, ...]
@@ -75,14 +75,14 @@ class Shown:
 
     @property
     def all(self) -> tuple[int, ...]:
-        """Every shown row once, in row order."""
+        """All shown rows, in row order."""
         return tuple(sorted({*self.corrected, *self.still_wrong, *self.newly_broken}))
 
 
 def pairs(base: Iterable[Prediction], tuned: Iterable[Prediction]) -> tuple[Pair, ...]:
-    """Test rows matched by index, in row order; predictions on other splits are passed over.
+    """Test rows matched by index, in row order; predictions on other splits are ignored.
 
-    Raises ValueError where the two models did not label the same rows.
+    Raises ValueError if the two models did not label the same rows.
     """
     before, after = _test_rows(base), _test_rows(tuned)
     if before.keys() != after.keys():
@@ -96,7 +96,7 @@ def pairs(base: Iterable[Prediction], tuned: Iterable[Prediction]) -> tuple[Pair
 
 
 def group(matched: Iterable[Pair]) -> Groups:
-    """Every pair in its group."""
+    """The pairs grouped by which of the two models is correct."""
     groups: dict[tuple[bool, bool], list[Pair]] = {}
     for pair in matched:
         groups.setdefault((pair.base_right, pair.tuned_right), []).append(pair)
@@ -109,11 +109,11 @@ def group(matched: Iterable[Pair]) -> Groups:
 
 
 def shown_indices(base: Iterable[Prediction], tuned: Iterable[Prediction], per_kind: int) -> Shown:
-    """Which test rows to show, at most `per_kind` of each kind, from both models' predictions.
+    """Test rows to show, at most `per_kind` of each kind, chosen from both models' predictions.
 
-    Corrected and newly broken rows: the largest shift in the gold label's probability. Rows still
-    wrong: the tuned model's most confident mistakes. Ties go to the lower row number, so that the
-    same predictions always give the same rows.
+    Corrected and newly broken rows are chosen by the largest change in the gold label's
+    probability, rows still wrong by the tuned model's confidence in its mistake. Ties go to the
+    lower row number, so that the same predictions always give the same rows.
     """
     groups = group(pairs(base, tuned))
     return Shown(
@@ -132,10 +132,10 @@ def build_cases(
     label_names: Sequence[str],
     per_kind: int,
 ) -> CaseGroups:
-    """Counts of every group, the shown cases with their evidence, and every row that was wrong.
+    """Counts of all groups, the shown cases with their evidence, and all rows that were wrong.
 
-    `examples` are the test rows; `generations` and `occlusions` hold free text and word importance
-    for some of them (a row without any gets None, or no words).
+    `examples` are the test rows; `generations` and `occlusions` hold the free output and word
+    importance of some of them (a row without either gets None, or no words).
     """
     matched = pairs(base, tuned)
     groups, shown = group(matched), shown_indices(base, tuned, per_kind)
@@ -198,6 +198,7 @@ def _case(
         overlap=evidence.words.overlap,
         word_importance=importance,
         words_not_tried=occlusion.words_not_tried if occlusion else 0,
+        reasons=evidence.findings,
     )
 
 

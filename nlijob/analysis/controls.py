@@ -1,4 +1,4 @@
-"""Simpler things than tuning, on the same test rows: what the tuned model must be better than."""
+"""Baselines on the same test rows that the tuned model should beat."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def build_controls(
     few_shot: Sequence[Prediction],
     blank_premise: Sequence[Prediction],
 ) -> tuple[Control, ...]:
-    """The controls, each against the tuned model's predictions on the same test rows.
+    """The controls, each compared with the tuned model's predictions on the same test rows.
 
-    `few_shot` are the base model's with training rows in its prompt, `blank_premise` the tuned
-    model's without premises; a control without predictions was not asked for and is left out.
-    Raises ValueError where a control labelled other rows.
+    `few_shot` are the base model's predictions with training rows in its prompt, `blank_premise`
+    the tuned model's without premises. A control without predictions was not requested and is left
+    out. Raises ValueError if a control labelled different rows.
     """
     return tuple(_controls(tuned, few_shot, blank_premise))
 
@@ -38,31 +38,31 @@ def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[Findin
         }
         figures = f"{points(over.difference)}, McNemar {p_value(over.mcnemar_p)}"
         if control.kind == "few-shot":
-            outcome = "is worse than that" if clear else "is not distinguishably better than that"
+            outcome = "is significantly worse" if clear else "is not significantly better"
             yield Finding(
                 "no-better-than-few-shot",
                 {"shots": shots, **numbers},
-                f"With {plural(shots, 'example')} in its prompt the base model alone is right for "
-                f"{percent(control.accuracy)} of the test rows; the tuned model ({figures}) "
-                f"{outcome}.",
+                f"With {plural(shots, 'example')} in its prompt, the untuned base model is correct "
+                f"on {percent(control.accuracy)} of the test rows; the tuned model {outcome} "
+                f"({figures}).",
             )
         if control.kind == "blank premise":
             outcome = (
-                "more often than with it"
+                "that is significantly more than with it"
                 if clear
-                else "that it reads the premise at all does not show on these rows"
+                else "these rows do not show that it uses the premise at all"
             )
             yield Finding(
                 "no-better-than-blank-premise",
                 {**numbers},
-                f"With the premise left blank the tuned model is right for "
-                f"{percent(control.accuracy)} of the test rows; {outcome} (with the premise "
+                f"With the premise left blank, the tuned model is correct on "
+                f"{percent(control.accuracy)} of the test rows; {outcome} (with the premise: "
                 f"{figures}).",
             )
 
 
 def premise_finding(controls: Sequence[Control]) -> str:
-    """What the tuned model gets right without the premise, in a sentence; "" where not measured."""
+    """A sentence on the tuned model's accuracy without the premise; "" if not measured."""
     by_kind = {control.kind: control for control in controls}
     blank, majority = by_kind.get("blank premise"), by_kind["majority class"]
     if blank is None:
@@ -71,13 +71,13 @@ def premise_finding(controls: Sequence[Control]) -> str:
     share = f"{percent(blank.accuracy)} ({interval(bounds.low, bounds.high)})"
     if bounds.low > majority.accuracy:
         return (
-            f"Without the premise the tuned model is still right for {share} of the rows, more "
-            f"than always giving the commonest label ({percent(majority.accuracy)}): part of its "
-            "accuracy comes from the hypothesis alone."
+            f"Without the premise, the tuned model is still correct on {share} of the rows, which "
+            f"is more than always answering the most frequent label "
+            f"({percent(majority.accuracy)}): part of its accuracy comes from the hypothesis alone."
         )
     return (
-        f"Without the premise the tuned model is right for {share} of the rows; that is not "
-        f"distinguishably more than always giving the commonest label "
+        f"Without the premise, the tuned model is correct on {share} of the rows, which is not "
+        f"clearly more than always answering the most frequent label "
         f"({percent(majority.accuracy)})."
     )
 
@@ -103,7 +103,7 @@ def _right(predictions: Iterable[Prediction]) -> dict[int, bool]:
 
 def _control(kind: ControlKind, tuned: Mapping[int, bool], control: Mapping[int, bool]) -> Control:
     if tuned.keys() != control.keys():
-        raise ValueError(f"the control {kind!r} labelled other rows than the tuned model")
+        raise ValueError(f"the control {kind!r} labelled different rows from the tuned model")
     rows, correct = len(control), sum(control.values())
     gained = sum(tuned[index] and not control[index] for index in tuned)
     lost = sum(control[index] and not tuned[index] for index in tuned)

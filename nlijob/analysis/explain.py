@@ -1,8 +1,8 @@
-"""What the words of a case show, and what they may have to do with the answer.
+"""Possible explanations of a case, from the words of its texts and the probabilities.
 
 Nothing here looks inside the model. Tags are facts about the texts (nlijob.analysis.tags), the gold
-label and the probabilities; the explanation is composed from them and worded as possible, never as
-a claim. The word lists are English; on other languages fewer tags apply.
+label and the probabilities. Findings are derived from them and worded as possible, never as
+certain. The word lists are English; fewer tags apply to other languages.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.tags import TAG_NAMES, Words, compare_words, is_high, is_low
-from nlijob.analysis.wording import probability
-from nlijob.records import Example, OccludedWord, Prediction
+from nlijob.analysis.wording import listed, probability
+from nlijob.records import Example, Finding, OccludedWord, Prediction
 
 SURE = 0.9
+"""Least probability of a confident answer."""
 CLOSE = 0.1
-CARRIES = 0.1
-"""Loss of probability from which a word is said to carry an answer."""
+"""Largest difference between the two highest probabilities in a close call."""
+KEY_WORD = 0.1
+"""Least fall in probability for an answer to depend on a word."""
 HABIT = 0.8
+"""Least share of the base model's answers that makes a label its habit."""
 LONG_QUANTILE = 0.9
+"""Inputs longer than this quantile of all test rows are long."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,23 @@ class Evidence:
 
     words: Words
     tags: tuple[str, ...]
-    explanation: str
+    findings: tuple[Finding, ...]
+    """The models' answers, possible reasons for them, and the word that they depend on most."""
+
+    @property
+    def explanation(self) -> str:
+        """The findings as running text."""
+        return " ".join(finding.text for finding in self.findings)
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """Explains cases against the background of all test rows."""
+    """Explains cases, given both models' predictions on all test rows."""
 
     label_names: tuple[str, ...]
     rows: int
     base_counts: tuple[int, ...]
-    """Rows that the base model gave each label."""
+    """Number of rows for which the base model answered each label."""
     long_above_tokens: int
 
     @classmethod
@@ -49,7 +59,7 @@ class Explainer:
         tuned: Sequence[Prediction],
         label_names: Sequence[str],
     ) -> Explainer:
-        """An explainer for a run, from both models' predictions on all test rows."""
+        """An explainer from both models' predictions on all test rows of a run."""
         answers = Counter(prediction.predicted for prediction in base)
         lengths = sorted(prediction.tokens for prediction in tuned)
         long_above = lengths[int(LONG_QUANTILE * (len(lengths) - 1))] if lengths else 0
@@ -67,13 +77,14 @@ class Explainer:
         tuned: Prediction,
         importance: Sequence[OccludedWord] = (),
     ) -> Evidence:
-        """Words, tags and possible explanation of one test row; `importance` where measured."""
+        """Words, tags and findings on one test row; `importance` if it was measured."""
         words = compare_words(example.premise, example.hypothesis)
-        sentences = [
-            *self._sentences(words, base, tuned),
-            *self._carrying_word(example, base, tuned, importance),
-        ]
-        return Evidence(words, tuple(self._tags(words, base, tuned)), " ".join(sentences))
+        findings = (
+            self._answers(base, tuned),
+            *self._reasons(words, base, tuned),
+            *self._key_word(example, base, tuned, importance),
+        )
+        return Evidence(words, tuple(self._tags(words, base, tuned)), findings)
 
     def _tags(self, words: Words, base: Prediction, tuned: Prediction) -> Iterable[str]:
         gold = self.label_names[base.label]
@@ -87,99 +98,154 @@ class Explainer:
         if base.probabilities[base.label] <= 1 - SURE and base.predicted != base.label:
             yield "base model far off"
         if tuned.predicted != tuned.label and tuned.probabilities[tuned.predicted] >= SURE:
-            yield "tuned model sure of its mistake"
+            yield "tuned model confidently wrong"
         if _margin(tuned) < CLOSE:
             yield "close call after tuning"
 
-    def _sentences(self, words: Words, base: Prediction, tuned: Prediction) -> Iterable[str]:
-        yield self._probabilities(base, tuned)
-        reasons = [*self._habit(base), *self._wording(words, base, tuned)][:2]
-        yield from reasons or ["Nothing in the wording stands out as a reason."]
+    def _answers(self, base: Prediction, tuned: Prediction) -> Finding:
+        before, after = (self.label_names[one.predicted] for one in (base, tuned))
+        gold = self.label_names[base.label]
+        gold_before, gold_after = (one.probabilities[one.label] for one in (base, tuned))
+        if before == after:
+            answers = f"Both models answered {before}, the tuned model with {_p(_top(tuned))}"
+        else:
+            answers = (
+                f"The base model answered {before} ({_p(_top(base))}), the tuned model {after} "
+                f"({_p(_top(tuned))})"
+            )
+        return _finding(
+            "answers",
+            f"{answers}; the gold label, {gold}, went from {_p(gold_before)} to {_p(gold_after)}.",
+            base_answer=before,
+            base_probability=_top(base),
+            tuned_answer=after,
+            tuned_probability=_top(tuned),
+            gold_label=gold,
+            gold_probability_before=gold_before,
+            gold_probability_after=gold_after,
+        )
 
-    def _carrying_word(
+    def _reasons(self, words: Words, base: Prediction, tuned: Prediction) -> Sequence[Finding]:
+        """At most two possible reasons, the base model's habit first."""
+        reasons = [*self._habit(base), *self._wording(words, base, tuned)][:2]
+        return reasons or [_finding("no-reason", "Nothing in the wording stands out as a reason.")]
+
+    def _habit(self, base: Prediction) -> Iterable[Finding]:
+        count = self.base_counts[base.predicted]
+        if base.predicted != base.label and self.rows and count / self.rows >= HABIT:
+            answer = self.label_names[base.predicted]
+            yield _finding(
+                "habit",
+                f"The base model answered {answer} for {count} of {self.rows} test rows, so its "
+                "answer here may reflect that habit rather than this row.",
+                answer=answer,
+                answers=count,
+                rows=self.rows,
+            )
+
+    def _wording(self, words: Words, base: Prediction, tuned: Prediction) -> Iterable[Finding]:
+        """Possible reasons for the wrong answer in the words, the more specific ones first."""
+        wrong = tuned if tuned.predicted != tuned.label else base
+        if wrong.predicted == wrong.label:
+            return
+        answer, gold = self.label_names[wrong.predicted], self.label_names[wrong.label]
+        yield from _contrasts(words, answer, gold)
+        yield from _overlap(words, answer, gold)
+        yield from _new_words(words, answer, gold)
+        if _margin(wrong) < CLOSE:
+            yield _finding(
+                "close-call",
+                "The two most likely labels were close, so a small difference may have decided.",
+                margin=_margin(wrong),
+            )
+
+    def _key_word(
         self,
         example: Example,
         base: Prediction,
         tuned: Prediction,
         importance: Sequence[OccludedWord],
-    ) -> Iterable[str]:
-        """The word that a wrong answer rests on most, where it rests on one."""
+    ) -> Iterable[Finding]:
+        """The word that a wrong answer depends on most, if it depends on a single word."""
         tuned_is_wrong = tuned.predicted != tuned.label
-        wrong = tuned if tuned_is_wrong else base
+        model, wrong = ("tuned", tuned) if tuned_is_wrong else ("base", base)
         weights = [(word.tuned if tuned_is_wrong else word.base, word) for word in importance]
-        weight, word = max(weights, key=lambda pair: pair[0], default=(0.0, None))
-        if word is None or weight < CARRIES or wrong.predicted == wrong.label:
+        weight, found = max(weights, key=lambda pair: pair[0], default=(0.0, None))
+        if found is None or weight < KEY_WORD or wrong.predicted == wrong.label:
             return
-        text = example.premise if word.text == "premise" else example.hypothesis
-        yield (
-            f"Of single words, “{text[word.start : word.end]}” in the {word.text} carried the "
-            f"{'tuned' if tuned_is_wrong else 'base'} model's wrong answer most: without it the "
-            f"probability of {self.label_names[wrong.predicted]} falls by {weight:.2f}."
+        text = example.premise if found.text == "premise" else example.hypothesis
+        word, answer = text[found.start : found.end], self.label_names[wrong.predicted]
+        yield _finding(
+            "key-word",
+            f"The {model} model's wrong answer depends most on the word “{word}” in the "
+            f"{found.text}: without it, the probability of {answer} falls by {weight:.2f}.",
+            model=model,
+            word=word,
+            text=found.text,
+            answer=answer,
+            fall=weight,
         )
 
-    def _probabilities(self, base: Prediction, tuned: Prediction) -> str:
-        gold = self.label_names[base.label]
-        before, after = (self._lean(prediction) for prediction in (base, tuned))
-        moved = (_p(prediction.probabilities[base.label]) for prediction in (base, tuned))
-        if base.predicted == tuned.predicted:
-            lean = f"Both models leaned to {before}, the tuned one with {_p(_top(tuned))}"
-        else:
-            lean = f"The base model leaned to {before}, the tuned model to {after}"
-        return f"{lean}; the gold label {gold} went from {' to '.join(moved)}."
 
-    def _lean(self, prediction: Prediction) -> str:
-        return f"{self.label_names[prediction.predicted]} ({_p(_top(prediction))})"
+def _contrasts(words: Words, answer: str, gold: str) -> Iterable[Finding]:
+    if words.negation_differs and "contradiction" in (answer, gold):
+        word = words.negation_differs[0]
+        misread = "been read as a contradiction" if answer == "contradiction" else "been missed"
+        yield _finding(
+            "negation",
+            f"The negation “{word}” is in only one of the texts and may have {misread}.",
+            word=word,
+        )
+    if words.numbers_differ and gold == "contradiction":
+        yield _finding("numbers", "The texts have different numbers, which may have been missed.")
 
-    def _habit(self, base: Prediction) -> Iterable[str]:
-        count = self.base_counts[base.predicted]
-        if base.predicted != base.label and self.rows and count / self.rows >= HABIT:
-            yield (
-                f"The base model gave {self.label_names[base.predicted]} for {count} of "
-                f"{self.rows} test rows, so its answer here may be that habit rather than a "
-                "reading of this row."
-            )
 
-    def _wording(self, words: Words, base: Prediction, tuned: Prediction) -> Iterable[str]:
-        """Possible reasons that fit the wrong answer at hand, the more specific first."""
-        wrong = tuned if tuned.predicted != tuned.label else base
-        if wrong.predicted == wrong.label:
-            return
-        answer, gold = self.label_names[wrong.predicted], self.label_names[wrong.label]
-        if words.negation_differs and (answer == "contradiction" or gold == "contradiction"):
-            misread = "as a contradiction" if answer == "contradiction" else "past"
-            yield (
-                f"The negation “{words.negation_differs[0]}” stands in one sentence only and may "
-                f"have been read {misread}."
-            )
-        if words.numbers_differ and gold == "contradiction":
-            yield "The two sentences differ in number words, which may have been missed."
-        if is_high(words.overlap) and answer == "entailment":
-            yield (
-                f"{_share(words.overlap)} of the hypothesis's content words also stand in the "
-                "premise, which may have pulled the answer towards entailment."
-            )
-        if is_low(words.overlap) and gold == "entailment":
-            yield (
-                f"{_share(words.overlap)} of the hypothesis's content words stand in the premise; "
-                "the entailment may rest on a paraphrase that was not recognised."
-            )
-        if words.only_in_hypothesis and gold == "neutral":
-            yield (
-                f"The hypothesis adds {_listed(words.only_in_hypothesis)}, which the premise does "
-                f"not mention; that may have been read as {answer}."
-            )
-        if words.only_in_hypothesis and gold == "contradiction" and answer != "contradiction":
-            yield (
-                f"The contradiction may rest on {_listed(words.only_in_hypothesis)}, which the "
-                "model may not have set against the premise."
-            )
-        if words.absolutes_added:
-            yield (
-                f"The word “{words.absolutes_added[0]}” in the hypothesis asks for more than the "
-                "premise may say."
-            )
-        if _margin(wrong) < CLOSE:
-            yield "The two likeliest labels were close, so a small difference may have decided."
+def _overlap(words: Words, answer: str, gold: str) -> Iterable[Finding]:
+    share = words.overlap or 0.0
+    shared = f"{100 * share:.0f} %" if share else "None"
+    if is_high(words.overlap) and answer == "entailment":
+        yield _finding(
+            "high-overlap",
+            f"{shared} of the hypothesis's content words are also in the premise, which may have "
+            "pulled the answer towards entailment.",
+            overlap=share,
+        )
+    if is_low(words.overlap) and gold == "entailment":
+        yield _finding(
+            "low-overlap",
+            f"{shared} of the hypothesis's content words are in the premise; the entailment may "
+            "rest on a paraphrase that was not recognised.",
+            overlap=share,
+        )
+
+
+def _new_words(words: Words, answer: str, gold: str) -> Iterable[Finding]:
+    new = words.only_in_hypothesis
+    if new and gold == "neutral":
+        yield _finding(
+            "new-words",
+            f"The hypothesis has words that are not in the premise ({_quoted(new)}), which may "
+            f"have been read as {answer}.",
+            words=" ".join(new),
+        )
+    if new and gold == "contradiction" and answer != "contradiction":
+        yield _finding(
+            "unmatched-words",
+            f"The contradiction may rest on words that are not in the premise ({_quoted(new)}), "
+            "which the model may not have compared with it.",
+            words=" ".join(new),
+        )
+    if words.absolutes_added:
+        word = words.absolutes_added[0]
+        yield _finding(
+            "absolute",
+            f"The word “{word}” in the hypothesis may claim more than the premise supports.",
+            word=word,
+        )
+
+
+def _finding(code: str, text: str, /, **figures: int | float | str) -> Finding:
+    return Finding(code, figures, text)
 
 
 def _top(prediction: Prediction) -> float:
@@ -191,15 +257,8 @@ def _margin(prediction: Prediction) -> float:
     return first - second
 
 
-def _share(overlap: float | None) -> str:
-    return f"{100 * overlap:.0f} %" if overlap else "None"
-
-
-def _listed(words: Sequence[str], most: int = 3) -> str:
-    quoted = [f"“{word}”" for word in words[:most]]
-    more = ["more"] if len(words) > most else []
-    *first, last = quoted + more
-    return f"{', '.join(first)} and {last}" if first else last
+def _quoted(words: Sequence[str], most: int = 3) -> str:
+    return listed([f"“{word}”" for word in words[:most]] + ["others"] * (len(words) > most))
 
 
 def _p(value: float) -> str:

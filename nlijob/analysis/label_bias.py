@@ -1,4 +1,4 @@
-"""How often each label is answered against how often it is the gold label."""
+"""Label bias: how often each label is predicted, compared with how often it is the gold label."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from nlijob.records import LabelBias, LabelShare, Metrics
 
 
 def label_bias(base: Metrics, tuned: Metrics) -> LabelBias:
-    """Shares of every label before and after tuning.
+    """Shares of each label before and after tuning, and their distance from the gold shares.
 
-    Raises ValueError where the two models were not measured on rows of the same gold labels.
+    The distance is the total variation distance (0 to 1): the share of answers that would have to
+    change for the two distributions to match. Raises ValueError if the two models were measured on
+    rows with different gold labels.
     """
     labels = tuple(
         LabelShare(before.label, before.name, before.support, before.predicted, after.predicted)
@@ -27,9 +29,9 @@ def label_bias(base: Metrics, tuned: Metrics) -> LabelBias:
 
 
 def label_bias_sentences(base: Metrics, tuned: Metrics) -> tuple[str, ...]:
-    """For each model how far its answers are from the gold shares, a habit first where it has one.
+    """How far each model's label distribution is from the gold labels, or its habitual label.
 
-    A distance of 0 does not mean that the answers are right, only that they are as frequent.
+    A distance of 0 does not mean that the answers are correct, only that they are as frequent.
     """
     bias = label_bias(base, tuned)
     return (
@@ -42,15 +44,16 @@ def _sentence(model: str, metrics: Metrics, bias: LabelBias, distance: float) ->
     if habit := habitual_label(metrics):
         return (
             f"The {model} model answered “{habit.name}” for {count(habit.predicted)} of "
-            f"{plural(bias.rows, 'row')}, nearly all; {count(habit.support)} are of that label."
+            f"{plural(bias.rows, 'row')}; the gold label is “{habit.name}” for "
+            f"{count(habit.support)}."
         )
     if not distance:
-        return f"The {model} model gave every label as often as it is the gold label."
+        return f"The {model} model predicted each label as often as it is the gold label."
     most = max(metrics.classes, key=lambda label: label.predicted - label.support)
     others = round(distance * bias.rows)
     return (
-        f"The {model} model's answers are {percent(distance)} away from the gold shares "
-        f"({plural(others, 'answer')} of {count(bias.rows)} would have to be another label for "
-        f"the shares to agree). It gave “{most.name}” most above its share: "
-        f"{count(most.predicted)} answers for {plural(most.support, 'row')}."
+        f"The {model} model's label distribution differs from that of the gold labels by "
+        f"{percent(distance)} ({count(others)} of {plural(bias.rows, 'answer')} would have to "
+        f"change for them to match). It overpredicts “{most.name}” most: "
+        f"{plural(most.predicted, 'answer')} for {plural(most.support, 'row')}."
     )

@@ -1,4 +1,4 @@
-"""How right one model is on the rows it labelled."""
+"""Accuracy metrics of one model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Confusion = tuple[tuple[int, ...], ...]
 
 
 def measure(predictions: Sequence[Prediction], label_names: Sequence[str]) -> Metrics:
-    """Every figure of one model on one split's rows.
+    """All metrics of one model on the rows of one split.
 
     Balanced accuracy is the mean recall over labels that have rows. Macro F1 is the mean F1 over
-    labels that have rows or were predicted; F1 is 0 for a label never hit. Raises ValueError on
-    no rows.
+    labels that have rows or were predicted; F1 is 0 for a label never predicted correctly. Raises
+    ValueError if there are no rows.
     """
     if not predictions:
         raise ValueError("no predictions to measure")

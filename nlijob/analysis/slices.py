@@ -1,8 +1,8 @@
-"""What tuning did to the test rows of each kind: by gold label, length, word overlap and tag.
+"""Effect of tuning on slices of the test rows: by gold label, length, word overlap and tag.
 
-Slices are made from the texts and the gold labels alone, never from a prediction. They overlap, and
-looking at many of them would turn up something by chance: p-values are Holm-adjusted over all that
-were judged.
+Slices depend only on the texts and the gold labels, never on a prediction. They overlap. Because
+testing many of them would find something by chance, p-values are Holm-adjusted over all slices that
+were tested.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from nlijob.analysis.wording import count, listed, p_value, plural, points
 from nlijob.records import Example, Prediction, Slice
 
 LEAST_ROWS = 6
-"""Rows from which a slice is judged: with fewer not even a change of every row has p < 0.05."""
+"""Fewest rows of a tested slice: with fewer, p stays above 0.05 even if every row changes."""
 OVERLAP_TAGS = ("high-overlap", "low-overlap")
-"""Left out of the tags: the overlap slices have the same bounds."""
+"""Tags without a slice of their own, as the overlap slices have the same bounds."""
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A slice before it is measured: the row numbers that it holds."""
+    """A slice before it is measured, with the row numbers that it contains."""
 
     family: str
     key: str
@@ -52,12 +52,12 @@ def measure_slices(
     examples: Iterable[Example],
     label_names: Sequence[str],
 ) -> tuple[Slice, ...]:
-    """Every slice that has rows, the most telling first.
+    """All slices that have rows, sorted.
 
-    First those told apart (adjusted p below 0.05), from the largest gain to the largest loss; then
-    the other judged ones by the size of their change; last those of fewer than `LEAST_ROWS` rows.
-    Ties go to the slice with more rows. `examples` are the test rows. Raises ValueError where the
-    models labelled different rows, KeyError where a row has no text.
+    Significant changes (adjusted p below 0.05) come first, from the largest gain to the largest
+    loss, then the other tested slices by the size of their change, then those with fewer than
+    `LEAST_ROWS` rows. Ties go to the slice with more rows. `examples` are the test rows. Raises
+    ValueError if the models labelled different rows, KeyError if a row has no text.
     """
     matched = pairs(base, tuned)
     texts = {example.index: example for example in examples}
@@ -76,20 +76,19 @@ def measure_slices(
 
 
 def slices_sentence(slices: Sequence[Slice]) -> str:
-    """Which slices tuning made worse beyond what chance explains, with the figures."""
+    """A sentence on the slices that tuning made significantly worse, with the figures."""
     judged = [found for found in slices if found.judged]
     if not judged:
-        return f"No slice has the {LEAST_ROWS} rows that it takes to judge it."
-    worse = [found for found in judged if found.told_apart and found.change < 0]
-    looked_at = f"{plural(len(judged), 'slice')} looked at"
+        return f"No slice has the {LEAST_ROWS} rows needed for a test."
+    worse = [found for found in judged if found.is_significant and found.change < 0]
+    tested = f"{plural(len(judged), 'slice')} tested"
     test = "exact McNemar tests, Holm-adjusted over all of them"
     if not worse:
         fell = sum(found.change < 0 for found in judged)
         fewer = f"{count(fell) if fell else 'none'} of them {'have' if fell > 1 else 'has'} fewer"
         return (
-            f"Tuning made none of the {looked_at} worse beyond what chance explains ({test}; "
-            f"{fewer} right rows than before). Small slices could have "
-            "got worse without it showing."
+            f"Tuning made none of the {tested} significantly worse ({test}; {fewer} correct rows "
+            "than before). A small slice could have become worse without being detected."
         )
     named = [
         f"“{found.name}” ({points(found.change)} on {plural(found.rows, 'row')}, adjusted "
@@ -97,19 +96,19 @@ def slices_sentence(slices: Sequence[Slice]) -> str:
         for found in worse
     ]
     return (
-        f"Tuning made {count(len(worse))} of the {looked_at} worse beyond what chance explains "
-        f"({test}): {listed(named)}."
+        f"Tuning made {count(len(worse))} of the {tested} significantly worse ({test}): "
+        f"{listed(named)}."
     )
 
 
 def too_few_sentence(slices: Sequence[Slice]) -> str:
-    """Which slices are too small to judge; empty where none is."""
+    """A sentence on the slices that are too small for a test; "" if there are none."""
     few = [f"“{found.name}” ({found.rows})" for found in slices if not found.judged]
-    return f"With fewer than {LEAST_ROWS} rows, too few to judge: {listed(few)}." if few else ""
+    return f"Not tested, as they have fewer than {LEAST_ROWS} rows: {listed(few)}." if few else ""
 
 
 def _tested(found: Sequence[Slice]) -> Iterator[Slice]:
-    """All slices, those with rows enough tested against all others of them."""
+    """All slices; those with enough rows get a p-value, adjusted over all of them."""
     large = [own for own in found if own.rows >= LEAST_ROWS]
     raw = [mcnemar_p(own.corrected, own.broken) for own in large]
     for own, p, adjusted_p in zip(large, raw, holm(raw), strict=True):
@@ -143,7 +142,7 @@ def _slice(kind: _Kind, own: Sequence[Pair]) -> Slice:
 
 
 def _rank(found: Slice) -> tuple[int, float, int]:
-    if found.told_apart:
+    if found.is_significant:
         return (0, -found.change, -found.rows)
     return (1 if found.judged else 2, -abs(found.change), -found.rows)
 
@@ -161,7 +160,7 @@ def _by_gold_label(matched: Iterable[Pair], label_names: Sequence[str]) -> Itera
 
 
 def _by_length(rows: Mapping[int, Example]) -> Iterator[_Kind]:
-    """Thirds of the run by words of premise and hypothesis; none where all are as long."""
+    """Thirds of the rows by the number of words; none if all rows are equally long."""
     lengths = {i: len(words(row.premise)) + len(words(row.hypothesis)) for i, row in rows.items()}
     if len({*lengths.values()}) < 2:
         return
@@ -184,13 +183,18 @@ def _by_overlap_and_tag(rows: Mapping[int, Example]) -> Iterator[_Kind]:
     high = frozenset(i for i, share in overlap.items() if is_high(share))
     least, most = f"{100 * LOW_OVERLAP:.0f} %", f"{100 * HIGH_OVERLAP:.0f} %"
     bands = (
-        ("low", f"{least} or less", low),
-        ("middle", f"more than {least} and less than {most}", frozenset(overlap) - low - high),
-        ("high", f"{most} or more", high),
+        ("low", "low", f"{least} or less", low),
+        (
+            "middle",
+            "medium",
+            f"more than {least} and less than {most}",
+            frozenset(overlap) - low - high,
+        ),
+        ("high", "high", f"{most} or more", high),
     )
-    for key, bounds, indices in bands:
-        meaning = f"{bounds} of the hypothesis's content words stand in the premise"
-        yield _Kind("word overlap", key, f"{key} word overlap", meaning, indices)
+    for key, name, bounds, indices in bands:
+        meaning = f"{bounds} of the hypothesis's content words are also in the premise"
+        yield _Kind("word overlap", key, f"{name} word overlap", meaning, indices)
     for tag in TAGS:
         if tag.key not in OVERLAP_TAGS:
             indices = frozenset(i for i, found in compared.items() if tag.key in found.tags)

@@ -12,41 +12,43 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(correct: int, rows: int, z: float = Z_95) -> Interval:
-    """The score interval of a share, `correct` of `rows`, at 95 % by default.
+    """Wilson score interval of the share `correct` / `rows`, at 95 % by default.
 
     Wilson (1927), Probable inference, the law of succession, and statistical inference. Raises
-    ValueError on no rows or on counts that are no share.
+    ValueError if there are no rows or if `correct` is not between 0 and `rows`.
     """
     if rows <= 0 or not 0 <= correct <= rows:
-        raise ValueError(f"{correct} of {rows} is no share")
+        raise ValueError(f"{correct} of {rows} is not a share")
     centre, half = _wilson(correct / rows, rows, z)
-    # At the ends the bound is exactly 0 or 1; floating point would leave a speck.
+    # At the ends the bound is exactly 0 or 1; floating point would miss it slightly.
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == rows else min(1.0, centre + half)
     return Interval(low, high)
 
 
 def mcnemar_p(corrected: int, broken: int) -> float:
-    """Two-sided p of the exact McNemar test, from the rows on which exactly one model is right.
+    """Two-sided p of the exact McNemar test, from the rows on which exactly one model is correct.
 
-    Under no difference each such row is equally likely to fall either way, so the smaller count
-    follows a binomial with share 1/2 (McNemar, 1947; exact form). 1.0 where no row differs.
+    If the models are equally good, each such row is equally likely to favour either of them, so
+    the counts follow a binomial distribution with p = 1/2: McNemar (1947), Note on the sampling
+    error of the difference between correlated proportions or percentages; exact form. Returns 1.0
+    if there is no such row.
     """
     discordant = corrected + broken
     tail, ways = 0, 1
     for k in range(min(corrected, broken) + 1):
         tail += ways
         ways = ways * (discordant - k) // (k + 1)  # rows choose k + 1
-    # Whole numbers up to here, so that large counts neither overflow nor lose their small tail.
+    # Integers up to here, so that large counts neither overflow nor lose a small tail.
     return min(1.0, 2 * tail / (1 << discordant))
 
 
 def paired_difference_interval(corrected: int, broken: int, rows: int, z: float = Z_95) -> Interval:
-    """The 95 % interval of the difference of two accuracies on the same rows (-1 to 1).
+    """95 % interval of the difference of two accuracies on the same rows (-1 to 1).
 
-    The Wald interval after half a row was added to each of the four cells of the paired table:
-    Agresti and Min (2005), Simple improved confidence intervals for comparing matched
-    proportions. Raises ValueError on no rows or on counts that do not fit in them.
+    Wald interval after adding half a row to each of the four cells of the paired table: Agresti and
+    Min (2005), Simple improved confidence intervals for comparing matched proportions. Raises
+    ValueError if there are no rows or if the counts exceed them.
     """
     if rows <= 0 or min(corrected, broken) < 0 or corrected + broken > rows:
         raise ValueError(f"{corrected} and {broken} rows of {rows} do not fit")
@@ -55,11 +57,11 @@ def paired_difference_interval(corrected: int, broken: int, rows: int, z: float 
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """P-values adjusted for having looked at all of them, in the order given.
+    """P-values adjusted for multiple testing, in the order given.
 
-    Below 0.05 adjusted, the chance that any such finding is false is at most 5 %, whatever the
-    dependence between the tests: Holm (1979), A simple sequentially rejective multiple test
-    procedure.
+    If adjusted p-values below 0.05 count as significant, the probability of any false finding is at
+    most 5 %, however the tests depend on each other: Holm (1979), A simple sequentially rejective
+    multiple test procedure.
     """
     adjusted = [1.0] * len(p_values)
     highest = 0.0
@@ -71,11 +73,12 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def narrower(correct: int, corrected: int, broken: int, rows: int, rows_full: int) -> Narrowing:
-    """How far the intervals of the tuned accuracy and of the gain would reach with `rows_full`.
+    """Half-widths of the intervals of tuned accuracy and gain, now and expected with `rows_full`.
 
-    A projection: the shares seen on `rows` are held, `correct` the tuned model's right rows. Half-
-    widths are half of Wilson's interval and of the paired difference's, before any cut at 0 or 1.
-    Raises ValueError on counts that do not fit in `rows`, or on fewer rows in full than now.
+    The projection assumes the same shares as on `rows`; `correct` is the tuned model's number of
+    correct rows. Half-widths are those of the Wilson interval and of the interval of the paired
+    difference, before they are clipped to the possible range. Raises ValueError if the counts
+    exceed `rows`, or if `rows_full` is less than `rows`.
     """
     if rows <= 0 or not 0 <= correct <= rows or rows_full < rows:
         raise ValueError(f"{correct} of {rows} rows, {rows_full} in full: they do not fit")
@@ -93,23 +96,24 @@ def narrower(correct: int, corrected: int, broken: int, rows: int, rows_full: in
 
 
 def _wilson(share: float, rows: int, z: float = Z_95) -> tuple[float, float]:
-    """Centre and half-width."""
+    """Centre and half-width of the Wilson interval."""
     scale = 1 + z * z / rows
     centre = (share + z * z / (2 * rows)) / scale
     return centre, z / scale * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
 
 
 def _paired(corrected: float, broken: float, rows: int, z: float = Z_95) -> tuple[float, float]:
-    """Centre and half-width."""
+    """Centre and half-width of the interval of the paired difference."""
     gained, lost, size = corrected + 0.5, broken + 0.5, rows + 2
     spread = math.sqrt(gained + lost - (gained - lost) ** 2 / size)
     return (gained - lost) / size, z * spread / size
 
 
 def paired_difference(gained: int, lost: int, rows: int) -> PairedDifference:
-    """Two models on the same rows: `gained` only the first has right, `lost` only the second.
+    """Difference of two models on the same rows.
 
-    Raises ValueError on no rows or on counts that do not fit in them.
+    `gained` rows are correct only in the first model, `lost` rows only in the second. Raises
+    ValueError if there are no rows or if the counts exceed them.
     """
     return PairedDifference(
         gained=gained,

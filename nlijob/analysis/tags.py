@@ -1,8 +1,8 @@
-"""Facts about the words of a premise and a hypothesis, from the two texts alone.
+"""Tags: facts about the words of a premise and a hypothesis.
 
-No label and no prediction is read, so that tags divide all test rows in the same way whatever a
-model answers. Words are compared as written ("dog" and "dogs" are two words). The word lists are
-English; on other languages the tags that need them do not apply, and the others still do.
+Tags depend only on the two texts, so that they divide the test rows in the same way for every
+model. Words are compared as written ("dog" and "dogs" are different words). The word lists are
+English; in other languages, the tags that need them do not apply, while the others still do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 REMEMBERED = 1 << 15
-"""Pairs of texts that stay compared: slices, cases and explanations ask for the same ones."""
+"""Size of the cache of compared texts: slices, cases and explanations compare the same ones."""
 
 
 def _word_set(words: str) -> frozenset[str]:
@@ -32,7 +32,7 @@ NO_ABSOLUTE = re.compile(
     r"\b(?:each\s+other|both\s+(?:hands|arms|feet|legs|sides|ways)"
     r"|all\s+(?:day|night|over|around|in\s+\w+|black|white|red|blue|green))\b"
 )
-"""Phrases in which such a word says nothing about every one of something."""
+"""Phrases in which such a word is not a universal claim."""
 STOPWORDS = _word_set(
     "a an the this that these those is are was were be been being am do does did has have had of "
     "in on at to from by with for and or but as it its his her their he she they him them there "
@@ -68,20 +68,20 @@ COLOURS = _word_set(
 )
 COLOUR_SPELLINGS = {"gray": "grey", "blonde": "blond"}
 HIGH_OVERLAP = 0.8
-"""Share of the hypothesis's content words found in the premise from which overlap is high."""
+"""Overlap is high if at least this share of the hypothesis's content words is in the premise."""
 LOW_OVERLAP = 0.25
-"""The share up to which it is low."""
+"""Overlap is low up to this share."""
 LONG_PREMISE = 25
-"""Words from which a premise is long: fixed, so that runs can be compared."""
+"""Fewest words of a long premise; fixed, so that runs can be compared."""
 MOST_ADDED = 3
-"""Words up to which a hypothesis counts as the premise's with words added."""
+"""Most new words of a hypothesis that counts as the premise with words added."""
 MOST_ALIGNED = 20_000
-"""Premise words times hypothesis words up to which they are aligned, so that time is bounded."""
+"""Texts with more pairs of words than this are not aligned, to bound the time."""
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A property that a pair of texts has or has not."""
+    """A property of a pair of texts."""
 
     key: str
     name: str
@@ -89,32 +89,34 @@ class Tag:
 
 
 TAGS = (
-    Tag("negation", "negation on one side", "one text has a word such as “not”, the other none"),
-    Tag("numbers", "number words differ", "each text names a number that the other does not"),
-    Tag("gender", "gender words differ", "one text has only male words, the other only female"),
-    Tag("colours", "colour words differ", "each text names a colour that the other does not"),
-    Tag("absolute", "all-or-none word added", "only the hypothesis has a word such as “all”"),
+    Tag("negation", "negation in one text only", "only one text has a word such as “not”"),
+    Tag("numbers", "number words differ", "each text has a number that the other does not"),
+    Tag(
+        "gender", "gender words differ", "one text has only male words, the other only female words"
+    ),
+    Tag("colours", "colour words differ", "each text has a colour that the other does not"),
+    Tag("absolute", "absolute word added", "only the hypothesis has a word such as “all”"),
     Tag(
         "high-overlap",
         "high word overlap",
-        "80 % or more of the hypothesis's content words stand in the premise",
+        "80 % or more of the hypothesis's content words are also in the premise",
     ),
     Tag(
         "low-overlap",
         "low word overlap",
-        "25 % or less of the hypothesis's content words stand in the premise",
+        "25 % or less of the hypothesis's content words are also in the premise",
     ),
     Tag(
         "removed",
         "premise with words removed",
-        "the hypothesis is what is left of the premise without some of its words",
+        "the hypothesis is the premise with some of its words removed",
     ),
     Tag(
         "added",
         "words added",
-        "the premise's words in order, some perhaps left out, none replaced, up to 3 words more",
+        "up to 3 words are added to the premise; some may also be removed, but none replaced",
     ),
-    Tag("order", "same words in another order", "both texts have exactly the same words"),
+    Tag("order", "same words in a different order", "both texts have exactly the same words"),
     Tag("long-premise", "long premise", "the premise has 25 words or more"),
 )
 TAG_NAMES = {tag.key: tag.name for tag in TAGS}
@@ -122,30 +124,30 @@ TAG_NAMES = {tag.key: tag.name for tag in TAGS}
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a premise and a hypothesis, compared; all in lower case, in order."""
+    """Comparison of the words of a premise and a hypothesis; all in lower case, in order."""
 
     only_in_premise: tuple[str, ...]
     only_in_hypothesis: tuple[str, ...]
     overlap: float | None
-    """Share of the hypothesis's content words that stand in the premise; None where it has none."""
+    """Share of the hypothesis's content words that are also in the premise; None if it has none."""
     negation_differs: tuple[str, ...]
-    """Negation words, where one sentence has some and the other has none."""
+    """Negation words, if only one of the texts has any."""
     absolutes_added: tuple[str, ...]
-    """Words such as "all" that only the hypothesis has."""
+    """Words such as "all" that are only in the hypothesis."""
     numbers_differ: bool
-    """Each sentence has a number word that the other lacks."""
+    """Whether each text has a number that the other does not."""
     tags: tuple[str, ...]
     """Keys of `TAGS`, in their order."""
 
 
 def text_tags(premise: str, hypothesis: str) -> tuple[str, ...]:
-    """Keys of the `TAGS` that hold for two texts, in the order of `TAGS`."""
+    """Keys of the `TAGS` that apply to the two texts, in the order of `TAGS`."""
     return compare_words(premise, hypothesis).tags
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
 def compare_words(premise: str, hypothesis: str) -> Words:
-    """The words of two texts, compared without regard to case."""
+    """Compare the words of two texts, ignoring case."""
     premise_words, hypothesis_words = words(premise), words(hypothesis)
     before, after = _distinct(premise_words), _distinct(hypothesis_words)
     content_before, content_after = _content(before), _content(after)
@@ -180,17 +182,17 @@ def compare_words(premise: str, hypothesis: str) -> Words:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """All words of a text in order, lower case, with one kind of apostrophe."""
+    """All words of a text in order, in lower case, with straight apostrophes."""
     return tuple(re.findall(r"\w+(?:'\w+)*", text.casefold().replace("\u2019", "'")))
 
 
 def is_high(overlap: float | None) -> bool:
-    """Whether nearly all of the hypothesis's content words stand in the premise."""
+    """Whether nearly all of the hypothesis's content words are also in the premise."""
     return overlap is not None and overlap >= HIGH_OVERLAP
 
 
 def is_low(overlap: float | None) -> bool:
-    """Whether hardly any of the hypothesis's content words stand in the premise."""
+    """Whether hardly any of the hypothesis's content words are also in the premise."""
     return overlap is not None and overlap <= LOW_OVERLAP
 
 
@@ -222,7 +224,7 @@ def _colours(found: Iterable[str]) -> frozenset[str]:
 
 
 def _swapped(before: frozenset[str], after: frozenset[str]) -> bool:
-    """Whether each side has one that the other lacks."""
+    """Whether each side has an item that the other does not."""
     return bool(before - after and after - before)
 
 
@@ -240,8 +242,8 @@ def _words_removed(before: Sequence[str], after: Sequence[str]) -> bool:
 def _words_added(before: Sequence[str], after: Sequence[str]) -> bool:
     """Whether the hypothesis keeps the premise's words in order, replaces none and adds a few.
 
-    At least one of those added must be a content word, so that "People shopping" and "People are
-    shopping" do not count.
+    At least one of the added words must be a content word, so that "People shopping" and "People
+    are shopping" do not count.
     """
     new = {*_content(after)} - {*before}
     if not 0 < len(new) <= MOST_ADDED or len(before) * len(after) > MOST_ALIGNED:

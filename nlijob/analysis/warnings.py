@@ -35,7 +35,7 @@ HABIT = 0.9
 UNBALANCED = 1.5
 """Ratio of the most to the least frequent label from which a split counts as unbalanced."""
 LOW_LABEL_MASS = 0.5
-"""Mean probability of the label tokens below which a comparison of them alone says less."""
+"""Mean probability of all label tokens below which the base model's accuracy says little."""
 CLEAR_FALL = 0.1
 """Relative fall of the training loss from which the model counts as still learning."""
 
@@ -52,7 +52,7 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
 
 def slice_warnings(slices: Sequence[Slice]) -> Iterable[Finding]:
     """Findings about kinds of rows that tuning made worse beyond what chance explains."""
-    worse = sum(one.told_apart and one.change < 0 for one in slices)
+    worse = sum(one.is_significant and one.change < 0 for one in slices)
     if worse:
         figures = {"worse": worse, "judged": sum(one.judged for one in slices)}
         yield Finding("slices-worse", {**figures}, slices_sentence(slices))
@@ -63,12 +63,12 @@ def training_warnings(
 ) -> Iterable[Finding]:
     """Findings about the epochs and the choice between them."""
     yield from _overfitting(epochs)
-    alike = [one for one in comparisons if not one.told_apart]
+    alike = [one for one in comparisons if not one.is_significant]
     if alike:
         yield Finding(
             "epochs-not-distinguishable",
             {
-                "kept": selection.epoch,
+                "selected": selection.epoch,
                 "epochs": len(alike),
                 "smallest_adjusted_p": min(one.adjusted_p for one in alike),
             },

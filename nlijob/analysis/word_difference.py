@@ -1,4 +1,4 @@
-"""Where two texts differ, word by word, for highlighting."""
+"""Word-by-word difference of two texts, for highlighting."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Literal
 
 SegmentKind = Literal["same", "only here"]
 MOST_ALIGNED = 40_000
-"""Words of one text times words of the other up to which they are aligned in order."""
+"""Texts with more pairs of words than this are compared without regard to order."""
 JOINERS = "'\u2019\u200c\u200d\ufe0e\ufe0f"
-"""Apostrophes, and what holds letters and emoji together: inside a word, never its edge alone."""
+"""Apostrophes and joiners of letters and emoji: part of a word, but never a word on their own."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a text."""
+    """A segment of a text."""
 
     text: str
     kind: SegmentKind
@@ -27,21 +27,21 @@ class Segment:
 
 @dataclass(frozen=True)
 class WordDifference:
-    """Two texts cut into stretches; the stretches of each, put together, are the text."""
+    """Two texts cut into segments; the segments of each text add up to it."""
 
     premise: tuple[Segment, ...]
     hypothesis: tuple[Segment, ...]
 
 
 def word_difference(premise: str, hypothesis: str) -> WordDifference:
-    """The stretches of both texts that stand in one only.
+    """Cut both texts into segments that are in both texts or in only one of them.
 
-    Words are compared in order, without regard to case, to the kind of apostrophe or to how an
-    accent is encoded. Spaces and punctuation are never a difference of their own: they belong to
-    the stretch of one kind that goes on over them, otherwise they are "same". A writing without
-    spaces counts as one word up to the next punctuation mark. Where the texts are very long (more
-    than `MOST_ALIGNED` pairs of words after what they have in common at both ends) order is left
-    out and a word is "same" as often as both texts have it, so that time is bounded.
+    Words are compared in order, ignoring case, the kind of apostrophe and the encoding of accents.
+    Spaces and punctuation are never a difference by themselves: between two words that are "only
+    here" they are too, otherwise they are "same". In scripts without spaces, a word reaches to the
+    next punctuation mark. In very long texts (more than `MOST_ALIGNED` pairs of words between their
+    common beginning and end) order is ignored to bound the time: a word is "same" as often as both
+    texts contain it.
     """
     before, after = _pieces(premise), _pieces(hypothesis)
     keys_before = [_key(piece) for piece, is_word in before if is_word]
@@ -51,14 +51,14 @@ def word_difference(premise: str, hypothesis: str) -> WordDifference:
 
 
 def _pieces(text: str) -> list[tuple[str, bool]]:
-    """Words and what stands between them, in order, with whether each is a word."""
+    """Words and the text between them, in order, each with whether it is a word."""
     runs = ["".join(run) for _, run in groupby(text, _in_word)]
     pieces = groupby(runs, lambda run: _in_word(run[0]) and bool(run.strip(JOINERS)))
     return [("".join(run), is_word) for is_word, run in pieces]
 
 
 def _in_word(character: str) -> bool:
-    """Whether it is part of a word: a letter, mark, number or symbol (emoji are symbols)."""
+    """Whether a character is part of a word: letter, mark, number or symbol (such as emoji)."""
     return character in JOINERS or unicodedata.category(character)[0] in "LMNS"
 
 
@@ -69,7 +69,7 @@ def _key(word: str) -> str:
 def _same_words(
     before: Sequence[str], after: Sequence[str]
 ) -> tuple[Sequence[bool], Sequence[bool]]:
-    """For each word of both texts whether the other has it too."""
+    """For each word of both texts, whether the other text has it too."""
     start = _shared_start(before, after)
     end = _shared_start(before[start:][::-1], after[start:][::-1])
     middle_before = before[start : len(before) - end]
@@ -83,7 +83,7 @@ def _same_words(
 
 
 def _shared_start(before: Sequence[str], after: Sequence[str]) -> int:
-    """How many words both begin with."""
+    """Number of words that both texts begin with."""
     pairs = enumerate(zip(before, after, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(before), len(after)))
 
@@ -116,7 +116,7 @@ def _segments(pieces: Sequence[tuple[str, bool]], same: Sequence[bool]) -> tuple
 
 
 def _kinds(pieces: Sequence[tuple[str, bool]], same: Sequence[bool]) -> Iterator[SegmentKind]:
-    """The kind of every piece; what stands between two words that are only here is too."""
+    """The kind of each piece; text between two words that are "only here" is so too."""
     of_words = iter(same)
     words = [next(of_words) if is_word else None for _, is_word in pieces]
     for place, own in enumerate(words):

@@ -1,4 +1,4 @@
-"""Figures as text. Rounding never lies: what is not all is not shown as 100 %, nor some as 0."""
+"""Figures as text. Rounding never misleads: only all is shown as 100 %, only none as 0 %."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ NOT_MEASURED = "not measured"
 GIB = 2**30
 MIB = 2**20
 MINUTE = 59.95
-"""Seconds from which a tenth of a second would round up to a minute."""
+"""Seconds at and above which rounding to a tenth would give a full minute."""
 MINUS = "\N{MINUS SIGN}"
 
 
 def percent(share: float, decimals: int = 1) -> str:
-    """A share (0 to 1) in percent; "> 99.9 %" and "< 0.1 %" where rounding would reach an end."""
+    """A share (0 to 1) in percent; "> 99.9 %" or "< 0.1 %" if it would round to 100 % or 0 %."""
     step = 10**-decimals
     shown = round(100 * share, decimals)
     if shown >= 100 and share < 1:
@@ -24,7 +24,7 @@ def percent(share: float, decimals: int = 1) -> str:
 
 
 def share_of(part: int, whole: int) -> str:
-    """A share with the counts it comes from, such as "87.0 % (87 of 100)"."""
+    """A share with its counts, such as "87.0 % (87 of 100)"."""
     if not whole:
         return "no rows"
     return f"{percent(part / whole)} ({count(part)} of {count(whole)})"
@@ -36,7 +36,7 @@ def interval(low: float, high: float) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two shares in percentage points, signed; a small one never reads as none."""
+    """A signed difference of two shares in percentage points; only no difference is shown as 0."""
     shown = round(100 * difference, 1)
     if shown == 0 and difference:
         return f"{'+' if difference > 0 else MINUS}< 0.1 points"
@@ -44,18 +44,18 @@ def points(difference: float) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-    """A number with its sign; zero has none."""
+    """A number with its sign; zero has no sign."""
     sign = "+" if value > 0 else MINUS if value < 0 else ""
     return f"{sign}{abs(value):.{decimals}f}"
 
 
 def points_interval(low: float, high: float) -> str:
-    """An interval of a difference of two shares in points, such as "+21.0 to +44.9"."""
+    """An interval of a difference of two shares, in points, such as "+21.0 to +44.9"."""
     return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
 
 
 def probability(value: float) -> str:
-    """A probability with two decimals; only a true 0 or 1 reads as one."""
+    """A probability with two decimals; only exactly 0 or 1 is shown as "0.00" or "1.00"."""
     if value < 1 and round(value, 2) >= 1:
         return "> 0.99"
     if value > 0 and round(value, 2) <= 0:
@@ -64,7 +64,7 @@ def probability(value: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value as "p = 0.012", never rounded over the 0.05 line."""
+    """A p-value such as "p = 0.012", never rounded across 0.05."""
     if p < 0.001:
         return "p < 0.001"
     decimals = 3
@@ -91,7 +91,7 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration for people with the seconds beside it, such as "2 h 5 min (7,500 s)"."""
+    """A duration with its seconds in parentheses, such as "2 h 5 min (7,500 s)"."""
     if seconds is None:
         return NOT_MEASURED
     if seconds < MINUTE:
@@ -114,14 +114,14 @@ def clock(seconds: float) -> str:
 
 
 def short_seconds(seconds: float) -> str:
-    """Seconds below a minute, down to milliseconds."""
+    """A duration below a minute, down to milliseconds."""
     if 0 < seconds < 0.0005:
         return "< 0.001 s"
     return f"{seconds:.3f} s" if seconds < 0.1 else f"{seconds:.1f} s"
 
 
 def gib(size_bytes: float | None) -> str:
-    """A size of memory or disk in GiB (2^30 bytes); small ones in MiB."""
+    """A size in GiB (2^30 bytes), or in MiB if it is small."""
     if size_bytes is None:
         return NOT_MEASURED
     if abs(size_bytes) < GIB / 10:
@@ -130,7 +130,7 @@ def gib(size_bytes: float | None) -> str:
 
 
 def energy(joules: float | None) -> str:
-    """Energy in Wh with the joules beside it."""
+    """Energy in Wh, with joules in parentheses."""
     if joules is None:
         return NOT_MEASURED
     watt_hours = joules / 3600
@@ -139,7 +139,7 @@ def energy(joules: float | None) -> str:
 
 
 def money(amount: float, currency: str) -> str:
-    """An amount such as "USD 3.20"; small ones keep two significant digits."""
+    """An amount of money such as "USD 3.20"; small ones keep two significant digits."""
     text = f"{amount:,.2f}" if amount >= 1 or not amount else decimal(amount, 2)
     return f"{currency} {text}"
 

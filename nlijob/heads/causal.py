@@ -56,8 +56,8 @@ CAUSAL = HeadDescription(
     title="causal head",
     task="as a language model that answers with a label token",
     reading=(
-        "The answer is the likeliest of the label tokens right after this text; nothing is "
-        "generated to get it."
+        "The model's answer is the label token with the highest probability right after this "
+        "text; no text is generated for it."
     ),
     snippet=SNIPPET,
     faults=_faults,

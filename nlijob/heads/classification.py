@@ -40,8 +40,8 @@ CLASSIFICATION = HeadDescription(
     title="classification head",
     task="with a classification head",
     reading=(
-        "The classification head reads the model's state at the last token of this text and "
-        "has one output a label, so there are no label tokens."
+        "The classification head reads the hidden state at the last token of this text and has "
+        "one output per label, so there are no label tokens."
     ),
     snippet=SNIPPET,
     faults=lambda config: (),

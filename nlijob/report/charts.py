@@ -1,8 +1,8 @@
 """Charts as inline SVG text, drawn with matplotlib's object-oriented interface.
 
-Every colour is a CSS variable of the page, so that a chart follows light and dark; text stays
-text; ids carry the chart's name, so that several charts live in one page. The same data always
-give the same bytes.
+Colours are CSS variables of the page, so that charts follow the light and dark themes. Text stays
+text. Element ids start with the name of the chart, so that a page can hold several charts. The
+same data always give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
 MANY_RUNS = 40
-"""Points of a trend from which they are drawn small."""
+"""A trend with more points than this has small markers."""
 
-# matplotlib wants real colours; each of these stands for a CSS variable and is replaced by it.
+# matplotlib needs real colours; each of these is later replaced by a CSS variable.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
 BEFORE, AFTER, TEST, ACCENT, BAND = "#010105", "#010106", "#010107", "#010108", "#010109"
 CSS_VARIABLES = {
@@ -81,7 +81,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Line:
-    """A line over time, drawn with breaks where the attempts ended."""
+    """A line over time, interrupted where attempts ended."""
 
     label: str
     times: Sequence[float]
@@ -91,17 +91,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Difference:
-    """A change with its interval, as shares from -1 to 1; `clear` where it is told from none."""
+    """A change with its interval, as shares from -1 to 1."""
 
     name: str
     value: float
     bounds: tuple[float, float]
-    clear: bool
+    is_significant: bool
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """One model's reliability bins, those that have rows; all shares from 0 to 1."""
+    """Reliability bins of one model, without empty bins; all figures are shares from 0 to 1."""
 
     label: str
     confidence: Sequence[float]
@@ -113,7 +113,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Span:
-    """A stage's stretch of time in the background, in seconds."""
+    """The time span of a stage in seconds, shown in the background."""
 
     label: str
     start: float
@@ -121,7 +121,7 @@ class Span:
 
 
 def change_chart(name: str, title: str, description: str, changes: Sequence[Change]) -> str:
-    """Before and after of each figure, one row each, with intervals where there are any."""
+    """Figures before and after tuning, one row each, with intervals if there are any."""
     with _figure(name, WIDE, 0.5 + 0.4 * len(changes)) as (figure, axes):
         for row, change in enumerate(reversed(changes)):
             _draw_change(axes, row, change)
@@ -197,7 +197,7 @@ def loss_by_step(
     smoothed: Sequence[float],
     epoch_ends: Sequence[float],
 ) -> str:
-    """Loss of every optimizer step with its running mean; dotted lines end the epochs."""
+    """Loss at each optimizer step with its running mean; dotted lines mark the ends of epochs."""
     with _figure(name, WIDE) as (figure, axes):
         axes.plot(steps, losses, color=MUTED, linewidth=0.7, alpha=0.6, label="each step")
         axes.plot(steps, smoothed, color=AFTER, label="running mean")
@@ -215,12 +215,12 @@ def loss_by_step(
 def difference_chart(
     name: str, title: str, description: str, differences: Sequence[Difference]
 ) -> str:
-    """Changes with their intervals around the line of no change, one row each, first on top."""
+    """Changes with their intervals, one row each, the first at the top; a line marks 0."""
     with _figure(name, WIDE, 0.6 + 0.3 * len(differences)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=1)
         for row, one in enumerate(reversed(differences)):
             axes.plot(one.bounds, [row, row], color=AFTER, linewidth=2.5, alpha=0.45)
-            fill = AFTER if one.clear else SURFACE
+            fill = AFTER if one.is_significant else SURFACE
             axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
         axes.set_yticks(range(len(differences)), [one.name for one in reversed(differences)])
         axes.tick_params(axis="y", labelcolor=INK)
@@ -232,7 +232,7 @@ def difference_chart(
 
 
 def reliability(name: str, title: str, description: str, models: Sequence[Reliability]) -> str:
-    """How often answers are right against the probability they were given, with intervals."""
+    """Reliability diagram: share of correct answers over their mean probability, with intervals."""
     with _figure(name, height=3.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="calibrated")
         for model in models:
@@ -249,7 +249,7 @@ def reliability(name: str, title: str, description: str, models: Sequence[Reliab
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("probability of the answer")
-        axes.set_ylabel("answers that are right")
+        axes.set_ylabel("correct answers")
         _percent_axis(axes.xaxis)
         _percent_axis(axes.yaxis)
         _legend(axes)
@@ -265,7 +265,7 @@ def over_time(
     unit: str,
     top: float | None = None,
 ) -> str:
-    """Lines over the job's time in seconds, the stages named along the top edge."""
+    """Lines over the job time in seconds, with the stages named along the top."""
     with _figure(name) as (figure, axes):
         end = max(span.end for span in spans) if spans else max(max(x.times) for x in lines)
         scale, time_unit = _time_unit(end)
@@ -279,7 +279,7 @@ def over_time(
         axes.set_ylim(0, top)
         if top is None:
             axes.set_ylim(0, axes.get_ylim()[1] * 1.12)
-        axes.set_xlabel(f"time of the job ({time_unit})")
+        axes.set_xlabel(f"job time ({time_unit})")
         axes.set_ylabel(unit)
         if len(lines) > 1:
             _legend(axes)
@@ -295,9 +295,9 @@ def trend(
     after: Sequence[float],
     bounds: Sequence[tuple[float, float]],
 ) -> str:
-    """Accuracy of one run after another, at the times they were started, the oldest first."""
+    """Accuracy of runs by start time, the oldest first."""
     with _figure(name, WIDE, 3.0) as (figure, axes):
-        dates: Any = matplotlib.dates  # without types of its own
+        dates: Any = matplotlib.dates  # has no type annotations
         times = dates.date2num(moments)
         low, high = zip(*bounds, strict=True)
         size = 6 if len(moments) <= MANY_RUNS else 3
@@ -319,9 +319,9 @@ def amount_trend(
     values: Sequence[float],
     unit: str,
 ) -> str:
-    """What one run after another took, such as its time, the oldest first; from 0 upwards."""
+    """An amount per run, such as its time, by start time, the oldest first; starts at 0."""
     with _figure(name) as (figure, axes):
-        dates: Any = matplotlib.dates  # without types of its own
+        dates: Any = matplotlib.dates  # has no type annotations
         times = dates.date2num(moments)
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
@@ -363,7 +363,7 @@ def _draw_test(
 def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -> None:
     if shaded:
         axes.axvspan(span.start / scale, span.end / scale, color=BAND, linewidth=0, zorder=0)
-    # A name needs some room; a short stage is told by the time table instead.
+    # A name needs some space; short stages are found in the time table.
     if span.end - span.start > 0.012 * end * len(span.label):
         axes.text(
             (span.start + span.end) / 2 / scale,
@@ -382,9 +382,9 @@ def _legend(axes: Axes) -> None:
 
 
 def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
-    """`times` as matplotlib counts them, in days."""
+    """Format an axis of dates; `times` are in days, as matplotlib counts them."""
     dates: Any = matplotlib.dates
-    if times[0] == times[-1]:  # no stretch of time to draw: a day around it
+    if times[0] == times[-1]:  # a single moment: show the day around it
         axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
     locator = dates.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
     axes.xaxis.set_major_locator(locator)
@@ -396,7 +396,7 @@ def _percent_axis(axis: Any) -> None:
 
 
 def _floor(values: Sequence[float]) -> float:
-    """Where an axis of shares starts: 0, unless all values are well above."""
+    """Lower end of an axis of shares: 0, unless all values are well above it."""
     lowest = min(values)
     return 0.0 if lowest < 0.3 else int(10 * (lowest - 0.1)) / 10
 
@@ -419,7 +419,7 @@ def _figure(
     name: str, width: float = HALF, height: float = HEIGHT
 ) -> Iterator[tuple[Figure, Axes]]:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # Text is drawn by the browser; that matplotlib's own font lacks a glyph is no matter.
+        # The browser draws the text, so glyphs missing from matplotlib's font do not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.add_subplot()
@@ -433,11 +433,11 @@ def _svg(figure: Figure, name: str, title: str, description: str) -> str:
 
 
 def _inline(svg: str, name: str, title: str, description: str) -> str:
-    """A drawing made fit for a page: own ids, page colours and fonts, a name for screen readers."""
+    """An SVG adapted to the page: unique ids, page colours and fonts, accessible name."""
     svg = svg[svg.index("<svg") :]
     view_box = re.search(r'viewBox="([^"]*)"', svg)
     body = svg[svg.index(">") + 1 :]
-    # A style element would hold for the whole page.
+    # A style element would apply to the whole page.
     body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", body)

@@ -1,4 +1,4 @@
-"""The model card beside an exported adapter: what it is, what it scored, how to use it."""
+"""The model card of the adapter: what it is, its scores, and how to use it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ tags: [natural-language-inference, qlora, nlijob]
 
 # {base} tuned on {dataset}
 
-A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained by nlijob \
-{run.nlijob_version} on {train_rows:,} rows of {dataset}; epoch {selection.epoch} of {epochs}, \
-selected on validation accuracy.
+A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlijob \
+{run.nlijob_version} on {train_rows:,} rows of {dataset}. It is the checkpoint of epoch \
+{selection.epoch} of {epochs}, selected by validation accuracy.
 
 | test rows: {tuned.rows:,} | base model | with this adapter |
 |---|---|---|
@@ -36,7 +36,7 @@ selected on validation accuracy.
 
 
 def model_card(results: Results) -> str:
-    """The card as Markdown with the hub's front matter."""
+    """The card as Markdown with the front matter that the Hugging Face hub reads."""
     config = results.run.config
     return CARD.format(
         base_model=json.dumps(config.model.name),

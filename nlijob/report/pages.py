@@ -28,17 +28,17 @@ from nlijob.report.view.text import as_name
 from nlijob.rundir import RunDir, write_text
 
 LONGEST_IN_CHART = 30
-"""Characters of a run's name beside a chart."""
+"""Longest name of a run beside a chart, in characters."""
 MARK_WITHIN = 4096
-"""Bytes at the beginning of a page or JSON that tell which command wrote it."""
+"""The mark of the command that wrote a page or JSON file is within its first bytes."""
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> tuple[Path, Path]:
-    """Compare finished runs, the first the reference; returns the page's and the JSON's path.
+    """Compare finished runs with the first of them; returns the paths of the page and the JSON.
 
-    Files that an earlier comparison wrote are replaced, others are left alone. Raises
-    ConfigurationError on folders or an output that cannot be meant, NotAvailableError where a
-    folder holds no finished run.
+    Files written by an earlier comparison are replaced; other files are never overwritten. Raises
+    ConfigurationError on unusable folders or output, NotAvailableError if a folder holds no
+    finished run.
     """
     json_path = _checked_output(output, comparison.KIND)
     runs = _read_runs(folders)
@@ -56,10 +56,10 @@ def write_comparison(folders: Sequence[Path], output: Path) -> tuple[Path, Path]
 
 
 def write_index(runs_dir: Path, output: Path) -> tuple[Path, Path]:
-    """A page over all runs right below a folder; returns the page's and the JSON's path.
+    """Write a page on all runs directly in a folder; returns the paths of the page and the JSON.
 
-    Files that this command wrote earlier are replaced, others are left alone. Raises
-    ConfigurationError on an output that cannot be meant, NotAvailableError without any run.
+    Files written earlier by this command are replaced; other files are never overwritten. Raises
+    ConfigurationError on an unusable output, NotAvailableError if there is no run.
     """
     json_path = _checked_output(output, history.KIND)
     if not runs_dir.is_dir():
@@ -89,12 +89,12 @@ def write_index(runs_dir: Path, output: Path) -> tuple[Path, Path]:
 
 
 def relative_link(target: Path, page: Path) -> str:
-    """The way from a page to a file, for a browser: also from a plain server, or from disk.
+    """Relative URL from a page to a file; works from disk and from a web server.
 
-    It always begins with a dot, so that no name of a folder passes for a scheme or a host.
+    It always begins with a dot, so that the name of a folder is never read as a scheme or host.
     """
-    way = os.path.relpath(target.resolve(), page.parent.resolve())
-    parts = (quote(os.fsencode(part), safe="") for part in Path(way).parts)
+    path = os.path.relpath(target.resolve(), page.parent.resolve())
+    parts = (quote(os.fsencode(part), safe="") for part in Path(path).parts)
     return "/".join((".", *parts))
 
 
@@ -104,7 +104,7 @@ def relative_link(target: Path, page: Path) -> str:
 def _read_runs(folders: Sequence[Path]) -> list[ComparedRun]:
     if len(folders) < 2:
         raise ConfigurationError(
-            "compare takes two runs or more", "name their folders, such as runs/demo runs/other"
+            "compare needs at least two runs", "name their folders, such as runs/demo runs/other"
         )
     seen: dict[Path, Path] = {}
     for folder in folders:
@@ -131,7 +131,7 @@ def _all_or_every_fault(folders: Iterable[Path]) -> list[Results]:
     if faults:
         raise NotAvailableError(
             "\n".join(faults),
-            "name folders of finished runs; `report RUN_DIR` measures one of another version again",
+            "name folders of finished runs; `report RUN_DIR` updates a run of another version",
         )
     return outcomes
 
@@ -141,7 +141,7 @@ def _rows(folder: Path, results: Results) -> tuple[comparison.LabelledRow, ...]:
         return labelled_rows(results, *read_test_rows(RunDir(folder), results))
     except NoOutcomeError as error:
         raise NotAvailableError(
-            _fault(folder, error), f"`report {folder}` measures the run again from its records"
+            _fault(folder, error), f"`report {folder}` evaluates the run again from its records"
         ) from error
 
 
@@ -150,7 +150,7 @@ def _fault(folder: Path, error: NoOutcomeError) -> str:
 
 
 def _names(folders: Sequence[Path], outcomes: Sequence[Results]) -> list[str]:
-    """The runs' ids; their folders where two have the same."""
+    """The ids of the runs, or their folders if two runs have the same id."""
     ids = [outcome.run.run_id for outcome in outcomes]
     return ids if len({*ids}) == len(ids) else [str(folder) for folder in folders]
 
@@ -177,17 +177,17 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
 
 
 def _trends(number: int, series: Series) -> dict[str, Plot]:
-    """Accuracy over time, and what the runs took where it was measured."""
+    """Charts of accuracy, time and (if measured) energy over the runs of a series."""
     runs = [(run.started, run.figures) for run in series.runs if run.started and run.figures]
     times = [(moment, one.total_s / 60) for moment, one in runs]
     energies = [(m, one.energy_j / 3600) for m, one in runs if one.energy_j is not None]
     plots = {
         f"series-{number}": _accuracy_trend(number, runs),
-        f"series-{number}-time": _amount_trend(f"time-{number}", "Time of the job", times, "min"),
+        f"series-{number}-time": _amount_trend(f"time-{number}", "Job time", times, "min"),
     }
     if energies:
         plots[f"series-{number}-energy"] = _amount_trend(
-            f"energy-{number}", "Energy of the GPUs", energies, "Wh"
+            f"energy-{number}", "GPU energy", energies, "Wh"
         )
     return plots
 
@@ -195,7 +195,7 @@ def _trends(number: int, series: Series) -> dict[str, Plot]:
 def _amount_trend(
     name: str, title: str, amounts: Sequence[tuple[datetime.datetime, float]], unit: str
 ) -> Plot:
-    caption = f"{title} of each run, at the time it was started (UTC)."
+    caption = f"{title} of each run, by start time (UTC)."
     moments, values = zip(*amounts, strict=True)
     return Plot(
         charts.amount_trend(f"chart-{name}", title, caption, moments, values, unit), caption
@@ -204,8 +204,8 @@ def _amount_trend(
 
 def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures]]) -> Plot:
     caption = (
-        "Test accuracy of each run before and after tuning, at the time it was started (UTC); "
-        "the band holds the 95 % intervals after tuning."
+        "Test accuracy of each run before and after tuning, by start time (UTC); the band shows "
+        "the 95 % intervals after tuning."
     )
     svg = charts.trend(
         f"chart-series-{number}",
@@ -220,7 +220,7 @@ def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures
 
 
 def _shortened(name: str) -> str:
-    """A name with its middle left out: beginnings are often alike."""
+    """A name with its middle left out, as names often begin alike."""
     name = " ".join(name.split())
     half = LONGEST_IN_CHART // 2
     return name if len(name) <= LONGEST_IN_CHART else f"{name[:half]}…{name[-half + 1 :]}"
@@ -236,7 +236,7 @@ def _inline(plots: dict[str, Plot]) -> dict[str, dict[str, str]]:
 
 
 def _checked_output(output: Path, kind: str) -> Path:
-    """The JSON's path. Raises ConfigurationError where a file that is not this command's stands."""
+    """Path of the JSON. Raises ConfigurationError if another command wrote an existing file."""
     json_path = output.with_suffix(".json") if output.name else output
     if output.suffix not in (".html", ".htm"):
         raise ConfigurationError(f"--output {output}: name a file that ends in .html")
@@ -244,7 +244,7 @@ def _checked_output(output: Path, kind: str) -> Path:
         try:
             if path.exists() and not _written_by(path, kind):
                 raise ConfigurationError(
-                    f"{path} is there and was not written by this command; it is left alone",
+                    f"{path} exists and was not written by this command; it is left unchanged",
                     "name another file with --output",
                 )
         except OSError as error:
@@ -261,7 +261,7 @@ def _written_by(path: Path, kind: str) -> bool:
 
 def _write(output: Path, html: str, json_path: Path, document: str) -> None:
     try:
-        # A lone half of a surrogate pair, as JSON can carry it, is no text that can be written.
+        # JSON can hold a lone surrogate, which cannot be encoded as UTF-8.
         write_text(json_path, document.encode("utf-8", "replace").decode())
         write_text(output, html.encode("utf-8", "replace").decode())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Which charts a report has, from the outcome and the logs of a run."""
+"""The charts of a report, drawn from the results and the logs of a run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from nlijob.report import charts
 from nlijob.report.charts import Change, Line, Span
 
 MOST_POINTS = 500
-"""Points of a line; a longer one is drawn as means of neighbours."""
+"""Most points of a line; a longer line is drawn as means of neighbouring points."""
 RUNNING_MEAN = 25
-"""Optimizer steps in the running mean of the loss, at most."""
+"""Longest window of the running mean of the loss, in optimizer steps."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A chart with the sentence that says what it shows."""
+    """A chart with its caption."""
 
     svg: str
     caption: str
@@ -38,11 +38,11 @@ class Plot:
 
 @dataclass(frozen=True)
 class Clock:
-    """The job's own time: attempts one after the other, without the pauses between them."""
+    """Job time: the attempts joined together, without the pauses between them."""
 
     samples: tuple[HardwareSample, ...]
     times: tuple[float, ...]
-    """Seconds of the job at each sample."""
+    """Job time of each sample, in seconds."""
 
     @classmethod
     def of(cls, samples: Sequence[HardwareSample]) -> Clock:
@@ -57,7 +57,7 @@ class Clock:
         return cls(tuple(ordered), tuple(times))
 
     def spans(self) -> tuple[Span, ...]:
-        """The stages in turn; one goes on until the next begins."""
+        """The stages in order; each lasts until the next begins."""
         starts = [
             (stage, next(run)[0])
             for (_, stage), run in groupby(
@@ -73,7 +73,7 @@ class Clock:
     def line(
         self, label: str, value: Callable[[HardwareSample], float | None], colour: str
     ) -> Line:
-        """A figure of every sample; broken between attempts, thinned where there are many."""
+        """A figure of every sample; interrupted between attempts, thinned if there are many."""
         times: list[float] = []
         values: list[float | None] = []
         pairs = zip(self.times, self.samples, strict=True)
@@ -148,7 +148,7 @@ def _changes(results: Results) -> Plot:
             for before, after in zip(base.classes, tuned.classes, strict=True)
         ),
     ]
-    caption = "Test split before (square) and after tuning (circle); bars are 95 % intervals."
+    caption = "Test split before (square) and after tuning (circle). Bars are 95 % intervals."
     return Plot(
         charts.change_chart("chart-accuracy", "Figures before and after tuning", caption, changes),
         caption,
@@ -157,15 +157,15 @@ def _changes(results: Results) -> Plot:
 
 def _slices(judged: Sequence[Slice]) -> Plot:
     caption = (
-        "Change in accuracy by slice, with 95 % intervals; filled where it differs from none "
-        "beyond what chance explains, all slices considered."
+        "Change in accuracy by slice, with 95 % intervals. Filled markers are significant after "
+        "Holm's correction for all slices."
     )
     differences = [
         charts.Difference(
             one.name,
             one.change,
             (one.change_interval.low, one.change_interval.high),
-            one.told_apart,
+            one.is_significant,
         )
         for one in judged
     ]
@@ -180,8 +180,8 @@ def _pair(bounds: Interval | None) -> tuple[float, float] | None:
 
 def _reliability(results: Results) -> Plot:
     caption = (
-        "Answers by their probability: how many are right. Above the dotted line a model is less "
-        "sure than it is right, below it is surer. Bars are 95 % intervals."
+        "Share of correct answers by the probability of the answer. Above the dotted line a model "
+        "is underconfident, below it overconfident. Bars are 95 % intervals."
     )
     models = [
         _model_reliability("before", results.base, charts.BEFORE, "s"),
@@ -209,8 +209,8 @@ def _epochs(results: Results) -> Plot:
     intervals = [wilson_interval(score.correct, score.rows) for score in scores]
     base = results.base_validation
     caption = (
-        f"Accuracy after every epoch. Epoch {results.selection.epoch} was selected on validation "
-        f"rows ({percent(results.selection.validation_accuracy)})."
+        f"Accuracy after each epoch. Epoch {results.selection.epoch} was selected by validation "
+        f"accuracy ({percent(results.selection.validation_accuracy)})."
     )
     svg = charts.accuracy_by_epoch(
         "chart-epochs",
@@ -228,7 +228,10 @@ def _epochs(results: Results) -> Plot:
 
 
 def _losses(results: Results) -> Plot:
-    caption = "Loss by epoch; validation loss that rises while training loss falls is overfitting."
+    caption = (
+        "Loss by epoch. A validation loss that rises while the training loss falls is a sign of "
+        "overfitting."
+    )
     svg = charts.loss_by_epoch(
         "chart-loss",
         "Loss by epoch",
@@ -250,9 +253,9 @@ def _steps(steps: Sequence[TrainStep]) -> Plot:
     ]
     ends = [later.step - 0.5 for step, later in pairwise(steps) if later.epoch != step.epoch]
     every = max(1, len(steps) // (2 * MOST_POINTS))
-    caption = f"Training loss of every optimizer step and its running mean over {width} steps."
+    caption = f"Training loss at each optimizer step, and its running mean over {width} steps."
     if every > 1:
-        caption += f" One step in {every} is drawn."
+        caption += f" One step in {every} is shown."
     svg = charts.loss_by_step(
         "chart-steps",
         "Training loss by optimizer step",
@@ -296,7 +299,7 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
         ("gpu-power", "GPU power", "W", None, gpu_lines(lambda gpu: gpu.power_w)),
         (
             "cpu-load",
-            "CPU load, all cores",
+            "CPU load of all cores",
             "%",
             100.0,
             [clock.line("CPU", lambda sample: 100 * sample.cpu_load, charts.AFTER)],
@@ -312,7 +315,7 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
     for name, title, unit, top, lines in figures:
         measured = [line for line in lines if any(value is not None for value in line.values)]
         if measured:
-            caption = f"{title} over the job ({unit})."
+            caption = f"{title} during the job ({unit})."
             svg = charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top)
             yield name, Plot(svg, caption)
 

@@ -1,4 +1,4 @@
-"""The report of a run: one file that asks for nothing from anywhere."""
+"""The report of a run: a self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -25,23 +25,21 @@ TEMPLATES = next(
 
 
 def render(run: RunDir) -> Path:
-    """Measure a run and write results.json, the adapter's model card, summary.md and report.html.
+    """Evaluate a run and write results.json, the model card, summary.md and report.html.
 
-    Each is written whole or not at all.
-
-    Needs the records alone, neither torch nor a GPU. Returns the path of the report. Raises
-    OSError where a record is missing and ValueError where one is damaged.
+    Needs only the records, neither torch nor a GPU. Each file is written atomically. Returns the
+    path of the report. Raises OSError if a record is missing and ValueError if one is damaged.
     """
     results = build_results(run)
     write_record(run.results, results)
-    write_text(run.adapter / "README.md", model_card(results))
+    write_text(run.model_card, model_card(results))
     write_text(run.summary, summary_markdown(results))
     write_text(run.report, report_html(results, run))
     return run.report
 
 
 def report_html(results: Results, run: RunDir) -> str:
-    """The page as text; the logs of the run are read for the charts."""
+    """The page as text; the charts are drawn from the logs of the run."""
     steps = list(read_lines(TrainStep, run.train_log)) if run.train_log.exists() else []
     samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
     outcome = Outcome(results, steps, samples)
@@ -53,10 +51,10 @@ def report_html(results: Results, run: RunDir) -> str:
 
 
 def render_page(template: str, **values: object) -> str:
-    """A template of `templates/` with the page's style and script in it.
+    """Render a template of `templates/` with style and script inlined.
 
-    Text in `values` is escaped. The template gets `style`, `script` and `script_hash` (for the
-    Content-Security-Policy) besides.
+    Text in `values` is escaped. The template also gets `style`, `script` and `script_hash` (for
+    the Content-Security-Policy).
     """
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
@@ -73,7 +71,7 @@ def render_page(template: str, **values: object) -> str:
 
 
 def _environment() -> Environment:
-    # autoescape by name would pass over *.html.j2: it is on for everything.
+    # Autoescape by file name would not cover *.html.j2, so it is always on.
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The outcome in a few lines of Markdown, for pull requests and chat."""
+"""A summary of the results in Markdown, for pull requests and chat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nlijob.report.view.summary import summary_section
 
 
 def summary_markdown(results: Results) -> str:
-    """The first screen of the report as Markdown; texts of the data set are shown as text."""
+    """The first screen of the report as Markdown; text from the data set is escaped."""
     summary = summary_section(results)
     base, tuned, bootstrap = results.base, results.tuned, results.bootstrap
     gates = [summary.gates, *summary.gate_failures] if summary.gates else []
@@ -58,5 +58,5 @@ def _row(*cells: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
+    """Text escaped for Markdown, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|~@])", r"\\\1", " ".join(text.split()))

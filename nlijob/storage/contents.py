@@ -20,7 +20,7 @@ class Stamp(NamedTuple):
 
 
 def is_copied(name: str) -> bool:
-    """Whether a file of a run belongs in a copy; locks and unfinished files do not.
+    """Whether a file of a run belongs in a copy; locks, messages and unfinished files do not.
 
     Neither do names that lead out of the run's folder, which a bucket may contain.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -27,13 +28,21 @@ class Caller(Protocol):
     def __call__(self, *arguments: str) -> Shown: ...
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two finished runs, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    for number, name in enumerate(("a", "b")):
+        render(build_run(folder / name, Spec(run_id=name, training_seed=number)))
+    return folder
+
+
 @pytest.fixture
 def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> Caller:
     """The command line in a folder with two finished runs in runs/."""
-    for number, name in enumerate(("a", "b")):
-        render(build_run(tmp_path / "runs" / name, Spec(run_id=name, training_seed=number)))
+    shutil.copytree(runs, tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
 
     def called(*arguments: str) -> Shown:
@@ -70,18 +79,18 @@ def test_both_write_to_output(call: Caller) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("compare",), 2, "takes two runs or more"),
-        (("compare", "runs/a"), 2, "takes two runs or more"),
+        (("compare",), 2, "needs at least two runs"),
+        (("compare", "runs/a"), 2, "needs at least two runs"),
         (("compare", "runs/a", "runs/b/../a"), 2, "are the same run"),
         (("compare", "runs/a", "runs/b", "--output", "x.pdf"), 2, "ends in .html"),
         (("compare", "runs/a", "runs/b", "--output", "runs"), 2, "is a directory"),
-        (("compare", "runs/a", "runs/b", "--output", "runs/a/report.html"), 2, "left alone"),
+        (("compare", "runs/a", "runs/b", "--output", "runs/a/report.html"), 2, "left unchanged"),
         (("compare", "runs/a", "nowhere"), 4, "nowhere: no such folder"),
         (("compare", "runs/a", "runs"), 4, "runs holds no finished run to compare"),
         (("index",), 2, "Missing argument"),
         (("index", "nowhere"), 4, "nowhere: no such folder"),
         (("index", "runs/a/subset"), 4, "holds no runs"),
-        (("index", "runs", "--output", "runs/a/report.html"), 2, "left alone"),
+        (("index", "runs", "--output", "runs/a/report.html"), 2, "left unchanged"),
     ],
 )
 def test_an_error_ends_with_its_code_and_a_hint(

@@ -1,4 +1,4 @@
-"""Base against tuned model on the test rows."""
+"""Base and tuned model on the test rows."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from nlijob.report.view.text import percent_or, unbroken, visible
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Base against tuned on the test rows."""
+    """Accuracy section: metrics, confusion matrices, label distribution and baselines."""
 
     lead: str
     controls: Controls
     more_rows: str
-    """What the whole test split would do to the intervals; "" where it was taken."""
+    """Intervals expected with the whole test split; "" if all of it was used."""
     label_bias: tuple[str, ...]
     overall: Table
     by_label: Table
@@ -37,13 +37,13 @@ class Accuracy:
 
 
 def accuracy_section(results: Results) -> Accuracy:
-    """Every metric before and after, over all rows and by label, with both confusion matrices."""
+    """All metrics before and after tuning, overall and by label, and both confusion matrices."""
     base, tuned = results.base, results.tuned
     names = results.manifest.label_names
     return Accuracy(
         lead=(
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
-            "batches. Intervals are at 95 %."
+            "batches. All intervals are 95 % confidence intervals."
         ),
         controls=controls_section(results),
         more_rows=_more_rows(results),
@@ -52,11 +52,11 @@ def accuracy_section(results: Results) -> Accuracy:
         ),
         overall=_overall_table(results),
         by_label=Table(
-            "By label: one label against the rest",
+            "By label (one versus the rest)",
             columns(
                 "label",
                 "rows",
-                "given: before",
+                "predicted: before",
                 "after",
                 "precision: before",
                 "after",
@@ -82,7 +82,7 @@ def _overall_table(results: Results) -> Table:
     rows = [
         Row(
             (
-                f"accuracy ({count(base.correct)} → {count(tuned.correct)} rows)",
+                f"accuracy ({count(base.correct)} → {count(tuned.correct)} correct)",
                 _with(base.accuracy, base.accuracy_interval),
                 _with(tuned.accuracy, tuned.accuracy_interval),
                 _change(results.gain, results.gain_interval),
@@ -112,7 +112,7 @@ def _overall_table(results: Results) -> Table:
 def _more_rows(results: Results) -> str:
     if results.on_all_rows is None:
         return ""
-    return f"{narrower_sentence(results.on_all_rows)} --test-size 0 takes them all."
+    return f"{narrower_sentence(results.on_all_rows)} Use --test-size 0 to take all of them."
 
 
 def _interval_row(name: str, before: float, after: float, intervals: ChangeIntervals) -> Row:
@@ -127,7 +127,7 @@ def _interval_row(name: str, before: float, after: float, intervals: ChangeInter
 
 
 def _with(share: float, bounds: Interval | None) -> str:
-    """A share with its interval below it."""
+    """A share, with its interval on a second line."""
     return percent(share) + (f"\n{interval(bounds.low, bounds.high)}" if bounds else "")
 
 
@@ -148,8 +148,8 @@ def _label_row(before: ClassMetrics, after: ClassMetrics) -> Row:
             count(before.support),
             count(before.predicted),
             count(after.predicted),
-            percent_or(before.precision, "never given"),
-            percent_or(after.precision, "never given"),
+            percent_or(before.precision, "never predicted"),
+            percent_or(after.precision, "never predicted"),
             percent_or(before.recall, "no rows"),
             percent_or(after.recall, "no rows"),
             percent(before.f1),

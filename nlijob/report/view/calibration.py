@@ -1,4 +1,4 @@
-"""Whether the models are right as often as they say they are."""
+"""Calibration: whether confidence matches accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.report.view.text import unbroken
 
 @dataclass(frozen=True)
 class CalibrationSection:
-    """Calibration before and after."""
+    """Calibration before and after tuning."""
 
     sentences: tuple[str, ...]
     table: Table
@@ -35,7 +35,7 @@ def calibration_section(results: Results) -> CalibrationSection:
                 _points_row("expected calibration error (points)", base.ece, tuned.ece),
                 Row(
                     (
-                        "the same of a calibrated model: mean, 95 % at most",
+                        "ECE of a calibrated model: mean; 95th percentile",
                         _if_calibrated(base),
                         _if_calibrated(tuned),
                         "",
@@ -60,8 +60,10 @@ def calibration_section(results: Results) -> CalibrationSection:
             ),
         ),
         bins=Table(
-            "Reliability: answers by their probability",
-            columns("probability of the answer", "rows: before", "right", "rows: after", "right"),
+            "Reliability by probability of the answer",
+            columns(
+                "probability of the answer", "rows: before", "correct", "rows: after", "correct"
+            ),
             tuple(
                 _bin_row(before, after)
                 for before, after in zip(base.bins, tuned.bins, strict=True)

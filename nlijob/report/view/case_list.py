@@ -1,7 +1,7 @@
-"""Every test row that a model has wrong, in one table that can be searched and filtered.
+"""All test rows that a model got wrong, in one table that can be searched and filtered.
 
-Ten thousand test rows must fit in a file that opens at once, so labels and tags are abbreviated,
-and of data with very long rows only as many are listed as fit.
+A page with ten thousand rows must stay small and open quickly, so labels and tags are abbreviated.
+If rows are very long, only as many are listed as fit.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from nlijob.analysis.wording import count, plural, signed
 from nlijob.records import CaseGroups, CaseRow
 from nlijob.report.view.text import visible
 
-ROOM = 1_000_000
-"""Bytes that the rows may take: the rest of a page takes some 0.3 MB, and it stays below 1.5."""
+MOST_BYTES = 1_000_000
+"""Largest total size of the rows, in bytes. The rest of a page takes about 0.3 MB, so that a page
+stays below 1.5 MB."""
 MARKUP = 95
-"""Bytes of a row besides its texts."""
+"""Bytes of a row's HTML besides its texts."""
 TAG_CODES = {
     "negation": "neg",
     "numbers": "num",
@@ -53,7 +54,7 @@ class ListedRow:
 
 @dataclass(frozen=True)
 class Choice:
-    """Something to filter by."""
+    """An option of a filter."""
 
     value: str
     text: str
@@ -61,25 +62,25 @@ class Choice:
 
 @dataclass(frozen=True)
 class CaseList:
-    """The table with what one can filter by."""
+    """The table and its filters."""
 
     rows: tuple[ListedRow, ...]
     title: str
     note: str
-    """What is left out; "" for nothing."""
+    """How many rows are left out; "" if none."""
     kinds: tuple[Choice, ...]
     mistakes: tuple[Choice, ...]
-    """Gold label and wrong answer, abbreviated: "ent>neu"."""
+    """Gold label and wrong answer, abbreviated, such as "ent>neu"."""
     tags: tuple[Choice, ...]
     legend: tuple[tuple[str, str], ...]
-    """Abbreviation -> what it stands for."""
+    """Pairs of abbreviation and meaning."""
 
 
 KINDS = {"c": "corrected", "s": "still wrong", "n": "newly broken"}
 
 
 def case_list(groups: CaseGroups, label_names: Sequence[str]) -> CaseList:
-    """Every row of the three kinds, in the order of its kind, as far as they fit."""
+    """The rows of all three kinds, kind by kind, as many as fit."""
     of_kind = {
         "c": groups.rows_corrected,
         "s": groups.rows_still_wrong,
@@ -96,18 +97,20 @@ def case_list(groups: CaseGroups, label_names: Sequence[str]) -> CaseList:
     names = dict(zip(codes, label_names, strict=True))
     return CaseList(
         rows=tuple(rows),
-        title=f"All {plural(whole, 'row')} that a model has wrong"
+        title=f"All {plural(whole, 'row')} that at least one model got wrong"
         if len(rows) == whole
-        else f"{count(len(rows))} of {plural(whole, 'row')} that a model has wrong",
+        else f"{count(len(rows))} of {plural(whole, 'row')} that at least one model got wrong",
         note=""
         if len(rows) == whole
-        else f"{plural(whole - len(rows), 'row')} with smaller margins left out, to keep this file "
-        "small; results.json has all.",
+        else f"{plural(whole - len(rows), 'row')} with smaller margins left out to keep this file "
+        "small; results.json contains all rows.",
         kinds=tuple(
             Choice(key, f"{name} ({count(len(of_kind[key]))})") for key, name in KINDS.items()
         ),
         mistakes=tuple(
-            Choice(f"{gold}>{wrong}", f"{names[gold]} taken for {names[wrong]} ({count(number)})")
+            Choice(
+                f"{gold}>{wrong}", f"{names[gold]} predicted as {names[wrong]} ({count(number)})"
+            )
             for (gold, wrong), number in mistakes.most_common()
         ),
         tags=tuple(
@@ -123,7 +126,7 @@ def case_list(groups: CaseGroups, label_names: Sequence[str]) -> CaseList:
 
 
 def abbreviations(label_names: Sequence[str]) -> tuple[str, ...]:
-    """Each name's first three letters, or as many as it takes to tell the names apart."""
+    """Shortest distinct prefixes of the names, of three letters or more."""
     longest = max(len(name) for name in label_names)
     for length in range(3, longest + 1):
         short = tuple(visible(name)[:length].strip() for name in label_names)
@@ -133,8 +136,8 @@ def abbreviations(label_names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _fitting(kinds: Iterable[Sequence[CaseRow]]) -> set[int]:
-    """Row numbers that fit into the room there is, each kind's first rows first."""
-    left, kept = ROOM, set()
+    """Row numbers that fit into `MOST_BYTES`, taken from the three kinds in turn."""
+    left, kept = MOST_BYTES, set()
     for row in (row for turn in zip_longest(*kinds) for row in turn if row is not None):
         left -= len(row.premise.encode()) + len(row.hypothesis.encode()) + MARKUP
         if left < 0:
@@ -158,5 +161,5 @@ def _listed(kind: str, row: CaseRow, codes: Sequence[str]) -> ListedRow:
 
 
 def _wrong_answer(row: ListedRow) -> str:
-    """The tuned model's where it is wrong, else the base model's."""
+    """The tuned model's answer if it is wrong, else the base model's."""
     return row.after if row.after != row.gold else row.before

@@ -1,4 +1,4 @@
-"""The failure cases as they are shown."""
+"""The failure cases: rows that tuning corrected, left wrong or broke."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Bar:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one model made of a row."""
+    """One model's answer for a row."""
 
     model: str
     label: str
     right: bool
     bars: tuple[Bar, ...]
     text: str | None
-    """What it wrote freely; None where none was generated."""
+    """Free output; None if none was generated."""
     text_note: str
 
 
 @dataclass(frozen=True)
 class ShownCase:
-    """One row with both answers."""
+    """A row with both models' answers."""
 
     anchor: str
     row: str
@@ -56,9 +56,9 @@ class ShownCase:
     tags: tuple[str, ...]
     explanation: str
     overlap: str
-    """Share of the hypothesis's content words that stand in the premise."""
+    """Share of the hypothesis's content words that are also in the premise."""
     importance: tuple[Importance, ...]
-    """The base model's words and the tuned model's; empty where none were measured."""
+    """Word importance for the base and the tuned model; empty if not measured."""
     not_tried: str
 
 
@@ -75,7 +75,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Segment:
-    """One kind's part of all test rows."""
+    """One group's share of all test rows."""
 
     key: str
     name: str
@@ -98,7 +98,7 @@ def cases_section(results: Results) -> Cases:
     groups, label_names = results.cases, results.manifest.label_names
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
     counts = (
-        ("both-right", "both right", groups.both_right),
+        ("both-right", "both correct", groups.both_right),
         ("corrected", "corrected", groups.corrected),
         ("still-wrong", "still wrong", groups.still_wrong),
         ("newly-broken", "newly broken", groups.newly_broken),
@@ -118,8 +118,8 @@ def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[Kind, ...]:
         _kind(
             "corrected",
             "Corrected by tuning",
-            "the base model was wrong, the tuned model is right",
-            "those whose gold label gained the most probability",
+            "the base model was wrong, the tuned model is correct",
+            "those where the gold label gained the most probability",
             groups.corrected,
             groups.shown_corrected,
             label_names,
@@ -136,8 +136,8 @@ def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[Kind, ...]:
         _kind(
             "newly-broken",
             "Newly broken",
-            "the base model was right, the tuned model is wrong",
-            "those whose gold label lost the most probability",
+            "the base model was correct, the tuned model is wrong",
+            "those where the gold label lost the most probability",
             groups.newly_broken,
             groups.shown_newly_broken,
             label_names,
@@ -155,7 +155,7 @@ def _kind(
     label_names: Sequence[str],
 ) -> Kind:
     if not number:
-        lead = f"No test row is of this kind ({meaning})."
+        lead = f"No test rows: {meaning}."
     elif number > len(shown):
         lead = f"{len(shown)} of {count(number)} shown ({meaning}): {chosen}."
     else:
@@ -185,10 +185,16 @@ def _shown(key: str, case: Case, label_names: Sequence[str]) -> ShownCase:
         ),
         tags=case.tags,
         explanation=unbroken(case.explanation),
-        overlap="no content words" if case.overlap is None else percent(case.overlap, 0),
+        overlap=_overlap(case),
         importance=word_importance(case, label_names),
         not_tried=not_tried(case),
     )
+
+
+def _overlap(case: Case) -> str:
+    if case.overlap is None:
+        return "the hypothesis has no content words"
+    return f"{percent(case.overlap, 0)} of the hypothesis's content words"
 
 
 def _answer(
@@ -215,7 +221,7 @@ def _answer(
 
 def _text_note(text: str | None) -> str:
     if text is None:
-        return "no free text was generated"
+        return "no free output was generated"
     if not text.strip():
-        return "wrote nothing"
-    return "goes on after its first line" if "\n" in text.strip() else ""
+        return "empty"
+    return "continues after its first line" if "\n" in text.strip() else ""

@@ -1,4 +1,4 @@
-"""Several runs beside each other, as the page shows them."""
+"""View of the comparison page: several runs side by side."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from nlijob.report.view.parts import Column, Row, Table, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible
 
 SHOWN_FLIPS = 100
-"""Rows of one kind on the page; the JSON beside it has all."""
+"""Most rows of one kind on the page; the JSON file has all of them."""
 NO_GPU = "no GPU"
-NOT_ADJUSTED = "The intervals are 95 % each, without a correction."
+NOT_ADJUSTED = "The 95 % intervals are not corrected for the number of comparisons."
 
 
 @dataclass(frozen=True)
 class RunLink:
-    """A run and the way to its report."""
+    """A run and the link to its report."""
 
     name: str
     href: str
-    """"" where it has no report."""
+    """"" if it has no report."""
     note: str
 
 
 @dataclass(frozen=True)
 class ShownFlip:
-    """A row that one tuned model has right and the other wrong."""
+    """A row that exactly one of two tuned models got right."""
 
     anchor: str
     row: str
@@ -56,13 +56,13 @@ class ShownFlip:
     hypothesis: str
     gold: str
     answers: tuple[tuple[str, str, bool], ...]
-    """Run, answer, whether it is right."""
+    """Run, answer, and whether it is correct."""
     note: str
 
 
 @dataclass(frozen=True)
 class FlipGroup:
-    """The rows that one run alone has right."""
+    """The rows that only one of the runs got right."""
 
     key: str
     title: str
@@ -73,14 +73,14 @@ class FlipGroup:
 
 @dataclass(frozen=True)
 class PairSection:
-    """A run against the reference."""
+    """A run compared with the reference."""
 
     anchor: str
     title: str
     sentence: str
     note: str
     tone: str
-    """"better", "worse" or "unclear", of the other run."""
+    """"better", "worse" or "unclear": how the other run compares with the reference."""
     rows: str
     table: Table | None
     base: str
@@ -96,10 +96,10 @@ class ComparePage:
     brand: str
     generator: str
     contents: tuple[tuple[str, str], ...]
-    """Anchor and name."""
+    """Pairs of anchor and name."""
     runs: tuple[RunLink, ...]
     other_rows: str
-    """What to mind where not all runs were scored on the same rows; "" otherwise."""
+    """A caution if not all runs were scored on the same rows, else ""."""
     holm: str
     pairs: tuple[PairSection, ...]
     figures: Table
@@ -113,7 +113,7 @@ class ComparePage:
 def compare_page(
     comparison: Comparison, links: Mapping[str, str], json_name: str, version: str
 ) -> ComparePage:
-    """The page; `links` leads from a run's name to its report, where there is one."""
+    """The page; `links` maps the name of a run to its report, if it has one."""
     names = [as_name(run.name) for run in comparison.runs]
     figures = [run.figures for run in comparison.runs]
     pairs = tuple(
@@ -121,7 +121,9 @@ def compare_page(
     )
     return ComparePage(
         title=f"{plural(len(names), 'run')} compared",
-        subtitle=f"Each is held against the first, “{names[0]}”, on the test rows that both have.",
+        subtitle=(
+            f"Each run is compared with the first, “{names[0]}”, on the test rows that both share."
+        ),
         brand="nlijob compare",
         generator=comparison.kind,
         contents=(
@@ -150,44 +152,47 @@ def compare_page(
 
 
 def verdict(one: Against) -> tuple[str, str]:
-    """What came of a comparison in one sentence, never stronger than its test, and its tone."""
+    """The result of a comparison in one sentence, no stronger than its test, and its tone."""
     reference, other = f"“{as_name(one.reference)}”", f"“{as_name(one.other)}”"
     if one.tuned is None:
         return (
-            f"{other} and {reference} have no test row in common: neither can be called better "
-            "than the other by a test on the same rows.",
+            f"{other} and {reference} have no test row in common, so no paired test can compare "
+            "them.",
             "unclear",
         )
     rows = plural(one.common_rows, "common test row")
     mine, its = _accuracies(one)
-    if one.told_apart:
+    if one.is_significant:
         more = one.tuned.difference > 0
         return (
-            f"On the {rows}, {other} is right {'more' if more else 'less'} often than "
-            f"{reference}: {percent(its)} against {percent(mine)}.",
+            f"On the {rows}, {other} is correct {'more' if more else 'less'} often than "
+            f"{reference}: {percent(its)} versus {percent(mine)}.",
             "better" if more else "worse",
         )
     if not one.tuned.gained and not one.tuned.lost:
-        return f"{other} and {reference} are right on exactly the same of the {rows}.", "unclear"
+        return (
+            f"On the {rows}, {other} and {reference} are correct on exactly the same ones.",
+            "unclear",
+        )
     if not one.tuned.difference:
         return (
-            f"{other} and {reference} are right equally often on the {rows} ({percent(its)}), "
-            "though not on the same ones.",
+            f"On the {rows}, {other} and {reference} are correct equally often ({percent(its)}), "
+            "but not on the same ones.",
             "unclear",
         )
     return (
-        f"On the {rows}, {other} ({percent(its)}) cannot be told from {reference} "
+        f"On the {rows}, {other} ({percent(its)}) is not distinguishable from {reference} "
         f"({percent(mine)}).",
         "unclear",
     )
 
 
 def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
-    """A paired difference with its interval and test, in brackets where they belong."""
+    """A paired difference, with its interval and test in parentheses."""
     bounds = difference.interval
     return (
         f"{points(difference.difference)} (95 % interval "
-        f"{points_interval(bounds.low, bounds.high)}; exact McNemar test "
+        f"{points_interval(bounds.low, bounds.high)}; exact McNemar test, "
         f"{p_value(difference.mcnemar_p)}"
         f"{adjusted})"
     )
@@ -206,7 +211,7 @@ def _pair(number: int, one: Against, json_name: str) -> PairSection:
     )
     return PairSection(
         anchor=anchor,
-        title=f"“{other}” against “{reference}”",
+        title=f"“{other}” versus “{reference}”",
         sentence=unbroken(sentence),
         note=unbroken(_pair_note(one)),
         tone=tone,
@@ -218,7 +223,7 @@ def _pair(number: int, one: Against, json_name: str) -> PairSection:
 
 
 def _accuracies(one: Against) -> tuple[float, float]:
-    """Of the reference and of the other, on the common rows."""
+    """Accuracy of the reference and of the other run on the common rows."""
     assert one.tuned is not None
     right = one.both_right
     return (right + one.tuned.lost) / one.common_rows, (right + one.tuned.gained) / one.common_rows
@@ -227,27 +232,27 @@ def _accuracies(one: Against) -> tuple[float, float]:
 def _pair_note(one: Against) -> str:
     if one.tuned is None:
         return ""
-    adjusted = "" if one.adjusted_p is None else f", {p_value(one.adjusted_p)} after Holm"
+    adjusted = "" if one.adjusted_p is None else f", Holm-adjusted {p_value(one.adjusted_p)}"
     return (
-        f"A difference of {difference_note(one.tuned, adjusted)}: "
-        f"{plural(one.tuned.gained, 'row')} only “{as_name(one.other)}” has right, "
-        f"{count(one.tuned.lost)} only “{as_name(one.reference)}”."
+        f"The difference is {difference_note(one.tuned, adjusted)}. "
+        f"Only “{as_name(one.other)}” is correct on {plural(one.tuned.gained, 'row')}, "
+        f"only “{as_name(one.reference)}” on {count(one.tuned.lost)}."
     )
 
 
 def _common_rows(one: Against) -> str:
     mine, its, both = one.reference_rows, one.other_rows, one.common_rows
-    alike = "with the same row number, premise, hypothesis and gold label"
+    alike = "rows with the same number, premise, hypothesis and gold label"
     if not both:
         return (
-            f"None of the {count(its)} and {plural(mine, 'test row')} is the same in both runs "
-            f"({alike}), so no paired test was made."
+            f"The {count(its)} and {plural(mine, 'test row')} of the two runs have no row in "
+            f"common ({alike}), so no paired test was made."
         )
     if both == mine == its:
         return f"Both runs were scored on the same {plural(both, 'test row')}."
     return (
-        f"{count(both)} of the {plural(its, 'test row')} of “{as_name(one.other)}” and of the "
-        f"{count(mine)} of “{as_name(one.reference)}” are the same row ({alike}); only these are "
+        f"{count(both)} of the {plural(its, 'test row')} of “{as_name(one.other)}” and the "
+        f"{count(mine)} of “{as_name(one.reference)}” are in both runs ({alike}); only these are "
         "compared here."
     )
 
@@ -257,16 +262,16 @@ def _paired_table(one: Against) -> Table:
     other, reference = as_name(one.other), as_name(one.reference)
     whole = one.common_rows
     return Table(
-        "The common rows by which tuned model is right",
+        "Common rows by which tuned model is correct",
         (
             Column("", numeric=False),
-            Column(f"“{reference}” right"),
+            Column(f"“{reference}” correct"),
             Column(f"“{reference}” wrong"),
         ),
         (
             Row(
                 (
-                    f"“{other}” right",
+                    f"“{other}” correct",
                     share_of(one.both_right, whole),
                     share_of(one.tuned.gained, whole),
                 )
@@ -290,17 +295,17 @@ def _base_note(base: BaseAgreement, one: Against) -> str:
     if not base.differing:
         return f"The two base models gave the same answers on the {rows}; {shift}."
     text = (
-        f"The two base models, before any tuning, answered {count(base.differing)} of the {rows} "
-        f"differently ({count(base.only_other_right)} right only in “{as_name(one.other)}”, "
+        f"Before tuning, the two base models answered {count(base.differing)} of the {rows} "
+        f"differently ({count(base.only_other_right)} correct only in “{as_name(one.other)}”, "
         f"{count(base.only_reference_right)} only in “{as_name(one.reference)}”; {shift}), so the "
         "two gains start from different answers."
     )
     if base.same_model:
         return (
-            f"{text} Both runs asked for the same model, held and prompted in the same way: the "
-            "machine, a package's version or the model's files may differ."
+            f"{text} Both runs use the same model, quantisation and prompt, so the machine, a "
+            "package version or the model files may differ."
         )
-    return f"{text} The runs did not ask for the same model, held and prompted in the same way."
+    return f"{text} The runs differ in model, quantisation or prompt."
 
 
 # ---------------------------------------------------------------- rows that flipped
@@ -310,18 +315,18 @@ def _flip_group(
     key: str, one: Against, winner: str, flips: Sequence[Flip], json_name: str
 ) -> FlipGroup:
     number = len(flips)
-    order = "those first where the two gave the gold label the most different probabilities"
+    order = "those first where the probability of the gold label differs most"
     if not number:
-        lead = "There is no such row."
+        lead = "There are no such rows."
     elif number > SHOWN_FLIPS:
-        lead = f"{SHOWN_FLIPS} of {count(number)} shown, {order}; {json_name} holds all."
+        lead = f"{SHOWN_FLIPS} of {count(number)} shown, {order}; {json_name} contains all."
     elif number == 1:
         lead = "One row."
     else:
         lead = f"All {count(number)} shown, {order}."
     return FlipGroup(
         key=key,
-        title=f"Only “{winner}” is right",
+        title=f"Only “{winner}” is correct",
         count=count(number),
         lead=lead,
         flips=tuple(_shown_flip(key, flip, one) for flip in flips[:SHOWN_FLIPS]),
@@ -337,7 +342,7 @@ def _shown_flip(key: str, flip: Flip, one: Against) -> ShownFlip:
         hypothesis=visible(flip.hypothesis),
         gold=visible(flip.gold),
         answers=tuple((as_name(n), visible(answer), answer == flip.gold) for n, answer in answers),
-        note=f"probability of the gold label apart by {probability(flip.gap)}",
+        note=f"probability of the gold label differs by {probability(flip.gap)}",
     )
 
 
@@ -357,9 +362,9 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
         ("balanced accuracy after", [percent(one.tuned_balanced_accuracy) for one in figures]),
         ("macro F1 after", [percent(one.tuned_macro_f1) for one in figures]),
         ("selected epoch", [f"{one.selected_epoch} of {one.epochs}" for one in figures]),
-        ("trained weights", [count(one.trainable_parameters) for one in figures]),
+        ("trainable parameters", [count(one.trainable_parameters) for one in figures]),
         ("time", [_time(one) for one in figures]),
-        ("time of training", [duration(one.training_s) for one in figures]),
+        ("training time", [duration(one.training_s) for one in figures]),
         ("training speed", [rate(one.training_examples_per_s) for one in figures]),
         ("cost", [cost_text(one) for one in figures]),
         ("GPU energy", [energy_text(one) for one in figures]),
@@ -379,7 +384,7 @@ def _outcomes_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
         return (share_of(getattr(one, kind), one.test_rows) for one in figures)
 
     kinds = {
-        "both_right": "right before and after",
+        "both_right": "correct before and after",
         "corrected": "corrected by tuning",
         "still_wrong": "still wrong",
         "newly_broken": "newly broken",
@@ -434,17 +439,17 @@ def _time(one: Figures) -> str:
 
 
 def cost_text(one: Figures) -> str:
-    """What a run cost, or that no price was given."""
+    """The cost of a run, or that no price was given."""
     return "no price given" if one.cost is None else visible(money(one.cost, one.currency))
 
 
 def energy_text(one: Figures) -> str:
-    """The energy of a run's GPUs, or that there was none."""
+    """The energy used by the GPUs of a run, or that there was no GPU."""
     return energy(one.energy_j) if one.has_gpu else NO_GPU
 
 
 def gate_text(one: Figures) -> str:
-    """Whether the accuracy and gain that were asked for are reached."""
+    """Whether the required accuracy and gain were reached."""
     if one.gates is None:
         return "none"
     return "reached" if one.gates else "not reached"
@@ -454,7 +459,7 @@ def gate_text(one: Figures) -> str:
 
 
 def _contents_name(pair: PairSection, pairs: Sequence[PairSection]) -> str:
-    return "Row by row" if len(pairs) == 1 else pair.title.partition(" against ")[0]
+    return "Row by row" if len(pairs) == 1 else pair.title.partition(" versus ")[0]
 
 
 def _run_note(one: Figures) -> str:
@@ -465,8 +470,8 @@ def _other_rows(figures: Sequence[Figures]) -> str:
     if len({one.test_rows_sha256 for one in figures}) == 1:
         return ""
     return (
-        "Not all runs were scored on the same test rows: part of a difference between two "
-        "accuracies side by side may be the rows'. The comparisons row by row are free of that."
+        "Not all runs were scored on the same test rows, so differences between the accuracies "
+        "side by side may come from the rows. The row-by-row comparisons are not affected by this."
     )
 
 
@@ -475,6 +480,6 @@ def _holm_note(against: Sequence[Against]) -> str:
     if not tests:
         return ""
     return (
-        f"{tests} comparisons were made: a run counts as different where p is below 0.05 after "
-        f"Holm's correction for {tests}. {NOT_ADJUSTED}"
+        f"{tests} comparisons were made, so a run counts as different only if p is below 0.05 "
+        f"after Holm's correction for {tests}. {NOT_ADJUSTED}"
     )

@@ -35,7 +35,7 @@ def configuration_section(results: Results) -> Configuration:
 
 
 def configuration_tables(config: JobConfig) -> Iterable[Table]:
-    """Every value, a table a section; what stands outside the sections comes first."""
+    """All settings, one table per section; settings outside the sections come first."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     plain = {name: v for name, v in values.items() if not dataclasses.is_dataclass(v)}
     yield _settings("job", plain)
@@ -54,7 +54,7 @@ def _settings(section: str, values: Mapping[str, Any]) -> Table:
 
 
 def setting_text(value: Any) -> str:
-    """A value of the configuration for readers."""
+    """A configuration value as text."""
     if value is None:
         return "not set"
     if isinstance(value, bool):

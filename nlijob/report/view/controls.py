@@ -1,4 +1,4 @@
-"""Simpler things than tuning, beside the two models."""
+"""Baselines that the tuned model is compared with."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nlijob.analysis.wording import (
 )
 from nlijob.heads import describe
 from nlijob.records import Control, Results
-from nlijob.report.view.parts import Row, Table, text_columns
+from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What the tuned model must be better than, and whether it is."""
+    """The baselines, and what the missing premise shows."""
 
     table: Table
     finding: str
@@ -30,7 +30,7 @@ class Controls:
 
 
 def controls_section(results: Results) -> Controls:
-    """The majority class, and the controls that were asked for."""
+    """The majority class, and the other controls that were requested."""
     shots = results.run.config.eval.few_shot
     rows = [
         *(_row(control, shots) for control in results.controls),
@@ -43,17 +43,17 @@ def controls_section(results: Results) -> Controls:
                 "",
                 "",
             ),
-            mark="the outcome",
+            mark="this run",
         ),
     ]
     return Controls(
         table=Table(
-            "What the tuned model must be better than",
-            text_columns(
+            "Baselines that the tuned model should beat",
+            columns(
                 "",
                 "accuracy",
                 "95 % interval",
-                "tuned model over it",
+                "tuned model minus baseline",
                 "95 % interval",
                 "McNemar test",
             ),
@@ -62,8 +62,8 @@ def controls_section(results: Results) -> Controls:
         finding=unbroken(premise_finding(results.controls)),
         few_shot_hint=""
         if shots or not describe(results.run.config.model.head).takes_few_shot
-        else "Examples in the prompt were not tried: --set eval.few_shot=3 would tell how much of "
-        "the gain they bring to the base model without any tuning.",
+        else "Few-shot prompting was not tried. --set eval.few_shot=3 shows how much of the gain "
+        "the base model reaches with examples in its prompt and without tuning.",
     )
 
 
@@ -83,7 +83,7 @@ def _row(control: Control, shots: int) -> Row:
 
 def _name(control: Control, shots: int) -> str:
     return {
-        "majority class": "always the commonest label",
-        "few-shot": f"base model with {plural(shots, 'example')} in its prompt",
+        "majority class": "always the most frequent label",
+        "few-shot": f"base model with {plural(shots, 'example')} in the prompt",
         "blank premise": "tuned model without the premise",
     }[control.kind]

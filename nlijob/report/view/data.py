@@ -1,4 +1,4 @@
-"""Which rows the figures are about."""
+"""The data set and the rows that were used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nlijob.report.view.parts import Column, Fact, Row, Table, columns, text_col
 
 @dataclass(frozen=True)
 class Data:
-    """Which rows the figures are about."""
+    """The data set and the rows that were used."""
 
     facts: tuple[Fact, ...]
     rows: Table
@@ -22,7 +22,7 @@ class Data:
 
 
 def data_section(results: Results) -> Data:
-    """Source, selection, labels, premises shared by splits, and hashes."""
+    """Source, selection, labels, premises shared between splits, and hashes."""
     manifest = results.manifest
     splits = [manifest.splits[split] for split in SPLITS if split in manifest.splits]
     return Data(
@@ -47,7 +47,7 @@ def _rows_table(splits: Sequence[SplitManifest]) -> Table:
         "Rows of each split",
         (
             *text_columns("split", "rule"),
-            *map(Column, ("in the source", "taken", "unlabelled, dropped", "kept")),
+            *map(Column, ("in the source", "selected", "unlabelled, dropped", "kept")),
         ),
         tuple(
             Row(
@@ -78,7 +78,7 @@ def _classes_table(splits: Sequence[SplitManifest], label_names: Sequence[str]) 
 
 def _shared_table(manifest: Manifest) -> Table:
     return Table(
-        "Premises that stand in two splits",
+        "Premises shared between splits",
         columns("splits", "premises"),
         tuple(
             Row((pair.replace("+", " and "), count(number)))

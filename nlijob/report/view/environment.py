@@ -1,4 +1,4 @@
-"""Where the job ran: the machine, and the packages of the process that trained."""
+"""The machine that the job ran on, and the packages of the training process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from nlijob.report.view.parts import Fact, Row, Table, text_columns
 
 
 def environment_facts(environment: Environment) -> tuple[Fact, ...]:
-    """Devices, number formats and versions beneath the packages."""
+    """Devices, number formats, and versions of the platform."""
     return (
         Fact("device", environment.device),
         *(
@@ -26,9 +26,9 @@ def environment_facts(environment: Environment) -> tuple[Fact, ...]:
 
 
 def packages_table(environment: Environment) -> Table:
-    """The packages that trained, by name, with their versions."""
+    """Packages of the training process with their versions, sorted by name."""
     return Table(
-        "Packages in the process that trained",
+        "Packages in the training process",
         text_columns("package", "version"),
         tuple(Row(item) for item in sorted(environment.packages.items())),
     )

@@ -1,4 +1,4 @@
-"""What every epoch scored, and which was kept."""
+"""The score of each epoch, and the epoch that was selected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.report.view.text import unbroken
 
 @dataclass(frozen=True)
 class Epochs:
-    """What every epoch scored, and which was kept."""
+    """The score of each epoch, and the epoch that was selected."""
 
     lead: str
     table: Table
@@ -21,12 +21,12 @@ class Epochs:
 
 
 def epochs_section(results: Results) -> Epochs:
-    """The base model (epoch 0) and every epoch; the selected one is marked."""
+    """The base model (epoch 0) and each epoch; the selected one is marked."""
     selected = results.selection.epoch
     return Epochs(
         lead=unbroken(_lead(results)),
         table=Table(
-            "Accuracy and loss after every epoch",
+            "Accuracy and loss after each epoch",
             columns(
                 "epoch",
                 "training loss",
@@ -38,9 +38,9 @@ def epochs_section(results: Results) -> Epochs:
             (_epoch_zero(results), *(_epoch_row(epoch, selected) for epoch in results.epochs)),
         ),
         note=(
-            "Test accuracy by epoch is for information only: it was never read to choose the "
-            "epoch. Losses are in nats; the training loss is the mean over the epoch's rows with "
-            "dropout on, while weights were still moving."
+            "Test accuracy by epoch is for information only: it was not used to choose the epoch. "
+            "Losses are in nats. The training loss is the mean over the epoch's rows, with dropout "
+            "on and while the weights were still changing."
         ),
     )
 
@@ -50,8 +50,9 @@ def _lead(results: Results) -> str:
     chosen = next(epoch for epoch in results.epochs if epoch.epoch == selection.epoch)
     score = chosen.validation
     lead = (
-        f"Epoch {selection.epoch} was kept: {share_of(score.correct, score.rows)} validation "
-        f"accuracy at a loss of {score.loss:.3f}. Rule: {selection.rule}."
+        f"Epoch {selection.epoch} was selected, with a validation accuracy of "
+        f"{share_of(score.correct, score.rows)} and a loss of {score.loss:.3f}. "
+        f"Rule: {selection.rule}."
     )
     if len(selection.tied_on_accuracy) > 1:
         tied = listed([str(epoch) for epoch in selection.tied_on_accuracy])

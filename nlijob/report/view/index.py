@@ -1,4 +1,4 @@
-"""All runs of a schedule, as the page shows them."""
+"""View of the index page: all runs in a folder."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from nlijob.report.view.parts import Fact
 from nlijob.report.view.text import as_name, unbroken, visible
 
 MOST_SERIES = 20
-"""Series that are drawn, the latest first."""
+"""Most series with a section of their own; the latest come first."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the table."""
+    """A row of the table of runs."""
 
     anchor: str
     started: str
     name: str
     href: str
-    """"" where there is no report."""
+    """"" if there is no report."""
     about: str
     """Recipe, model and data set."""
     state: str
-    """"" where it is finished."""
+    """"" if it is finished."""
     reason: str
     cells: tuple[tuple[str, str], ...]
-    """Value and small note, a cell each; none where there are no figures."""
+    """Value and note of each cell; empty if the run has no figures."""
     gate: str
     """"reached", "not reached" or "none"."""
     series: str
-    """Its number; "" where the run stands alone."""
+    """Number of the series; "" if the run is not in one."""
     is_drawn: bool
-    """Whether the series has a place on the page."""
+    """Whether the series has a section on the page."""
 
 
 @dataclass(frozen=True)
 class SeriesSection:
-    """Runs that can be compared, over time."""
+    """Comparable runs over time."""
 
     anchor: str
     title: str
@@ -68,7 +68,7 @@ class SeriesSection:
     settings: str
     varying: str
     tone: str
-    """"worse" where the newest run fell behind, else "unclear"."""
+    """"worse" if the newest run fell behind, else "unclear"."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class IndexPage:
     below: tuple[str, ...]
     """A sentence for each series whose newest run fell behind."""
     steady: str
-    """What to say where none did."""
+    """What to say if none did."""
     left_out: str
-    """On the runs and folders that have no figures here; "" where there are none."""
+    """Note on runs and folders without figures; "" if there are none."""
     columns: tuple[str, ...]
     runs: tuple[RunRow, ...]
     series: tuple[SeriesSection, ...]
@@ -99,12 +99,12 @@ COLUMNS = ("accuracy before", "accuracy after", "gain", "time", "GPU energy", "c
 def index_page(
     history: History, folder: str, links: Mapping[str, str], other_folders: int, version: str
 ) -> IndexPage:
-    """The page; `links` leads from a run's folder to its report."""
+    """The page; `links` maps the folder of a run to its report."""
     repeated = repeated_series(history)
     numbers = {one.newest.series: str(n) for n, one in enumerate(repeated, start=1)}
     alone = len(history.series) - len(repeated)
     return IndexPage(
-        title=f"{plural(len(history.entries), 'run')} in {as_name(folder)}",
+        title=f"{plural(len(history.entries), 'run')} in “{as_name(folder)}”",
         subtitle=_span(history.entries),
         brand="nlijob index",
         generator="nlijob index",
@@ -135,7 +135,7 @@ def index_page(
 
 
 def repeated_series(history: History) -> tuple[Series, ...]:
-    """The series of two runs or more, the latest first: a single run has no trend."""
+    """The series with at least two runs, the latest first; a single run has no trend."""
     return tuple(one for one in history.series if len(one.runs) > 1)
 
 
@@ -154,8 +154,8 @@ def _below(series: Series, number: str, check: Check) -> str:
     newest = series.newest
     assert newest.figures is not None
     return (
-        f"The newest run of series {number}, “{as_name(newest.folder)}”, is distinguishably below "
-        f"{_named(check)}: {percent(newest.figures.tuned_accuracy)} against "
+        f"The newest run of series {number}, “{as_name(newest.folder)}”, is significantly below "
+        f"{_named(check)}: {percent(newest.figures.tuned_accuracy)} versus "
         f"{percent(check.accuracy)} on the same {plural(newest.figures.test_rows, 'test row')}, "
         f"{_test(series, check)}."
     )
@@ -164,10 +164,11 @@ def _below(series: Series, number: str, check: Check) -> str:
 def _steady(repeated: Sequence[Series]) -> str:
     if not repeated or any(one.is_below for one in repeated):
         return ""
-    whose = "the newest run" if len(repeated) == 1 else "the newest run of any series"
+    which = "The newest run" if len(repeated) == 1 else "In each series, the newest run"
     return (
-        f"Nothing shows {whose} to be below the one before it or the median of the earlier ones. "
-        "That is no proof that it is as good: on few rows only a large fall can be told."
+        f"{which} is not significantly below the run before it or the earlier run of median "
+        "accuracy. This does not prove that it is as good: on few rows, only a large drop can be "
+        "detected."
     )
 
 
@@ -189,10 +190,10 @@ def _left_out(entries: Sequence[Entry], other_folders: int) -> str:
 def _series_note(drawn: int, alone: int) -> str:
     parts = []
     if drawn > MOST_SERIES:
-        parts.append(f"The {MOST_SERIES} latest of {count(drawn)} series are drawn.")
+        parts.append(f"The {MOST_SERIES} latest of {count(drawn)} series are shown.")
     if alone:
         verb = "has" if alone == 1 else "have"
-        parts.append(f"{plural(alone, 'run')} {verb} no other to be compared to.")
+        parts.append(f"{plural(alone, 'run')} {verb} no other run to be compared with.")
     return " ".join(parts)
 
 
@@ -268,7 +269,7 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
     return (
         Fact("runs", count(len(runs)), _dates(series.runs)),
         Fact(
-            "newest accuracy after tuning",
+            "latest accuracy after tuning",
             percent(newest.tuned_accuracy),
             f"95 % interval {interval(bounds.low, bounds.high)}",
         ),
@@ -278,11 +279,11 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
             f"{percent(min(accuracies))} to {percent(max(accuracies))}",
         ),
         Fact(
-            "time, median",
+            "median time",
             clock(statistics.median(one.total_s for one in runs)),
-            f"{clock(sum(one.total_s for one in runs))} together",
+            f"{clock(sum(one.total_s for one in runs))} in total",
         ),
-        _together("energy, together", runs, lambda one: one.energy_j, energy),
+        _together("total energy", runs, lambda one: one.energy_j, energy),
         _cost_fact(runs),
     )
 
@@ -293,11 +294,11 @@ def _together(
     figure: Callable[[Figures], float | None],
     text: Callable[[float | None], str],
 ) -> Fact:
-    """A sum over the runs that have the figure, with their number where some lack it."""
+    """Sum over the runs that have the figure, with their number if some do not."""
     known = [value for one in runs if (value := figure(one)) is not None]
     if not known:
         return Fact(name, text(None))
-    note = "" if len(known) == len(runs) else f"of {len(known)} of {len(runs)} runs"
+    note = "" if len(known) == len(runs) else f"over {len(known)} of {len(runs)} runs"
     return Fact(name, text(sum(known)), note)
 
 
@@ -305,29 +306,32 @@ def _cost_fact(runs: Sequence[Figures]) -> Fact:
     currencies = sorted({one.currency for one in runs if one.cost is not None})
     if len(currencies) != 1:
         text = "several currencies" if currencies else "no price given"
-        return Fact("cost, together", text)
+        return Fact("total cost", text)
 
     def text_of(amount: float | None) -> str:
         return f"{visible(currencies[0])} {amount or 0:,.2f}"
 
-    return _together("cost, together", runs, lambda one: one.cost, text_of)
+    return _together("total cost", runs, lambda one: one.cost, text_of)
 
 
 def _dates(runs: Sequence[Entry]) -> str:
     moments: list[datetime.datetime] = [run.started for run in runs if run.started is not None]
-    return f"{moments[0]:%Y-%m-%d} to {moments[-1]:%Y-%m-%d}" if moments else ""
+    if not moments:
+        return ""
+    first, last = (f"{moment:%Y-%m-%d}" for moment in (moments[0], moments[-1]))
+    return first if first == last else f"{first} to {last}"
 
 
 def _check_sentence(series: Series, check: Check) -> str:
     difference = check.difference.difference
     if check.p >= SIGNIFICANT:
-        outcome = "cannot be told apart"
+        outcome = "no significant difference"
         if not check.difference.gained and not check.difference.lost:
-            outcome = "right on exactly the same rows"
+            outcome = "correct on exactly the same rows"
     else:
-        outcome = f"distinguishably {'above' if difference > 0 else 'below'}"
+        outcome = f"significantly {'above' if difference > 0 else 'below'}"
     return (
-        f"The newest run, “{as_name(series.newest.folder)}”, against {_named(check)}: {outcome}; "
+        f"The newest run, “{as_name(series.newest.folder)}”, versus {_named(check)}: {outcome}; "
         f"{_test(series, check)}."
     )
 
@@ -339,19 +343,21 @@ def _named(check: Check) -> str:
 
 
 def _test(series: Series, check: Check) -> str:
-    adjusted = f", {p_value(check.p)} after Holm" if len(series.checks) > 1 else ""
+    adjusted = f", Holm-adjusted {p_value(check.p)}" if len(series.checks) > 1 else ""
     return difference_note(check.difference, adjusted)
 
 
 def _settings(series: Series) -> str:
-    """In what the series is unlike the others here."""
+    """Settings in which the series differs from others on this page."""
     if not series.own_settings:
         return ""
     pairs = [f"{visible(key)} = {setting_text(v)}" for key, v in series.own_settings.items()]
-    return f"Unlike another series of this model and data set: {'; '.join(pairs)}."
+    return (
+        f"Settings that differ from another series of this model and data set: {'; '.join(pairs)}."
+    )
 
 
 def _varying(series: Series) -> str:
     if not series.varying:
         return ""
-    return f"Not the same in all of its runs: {listed(series.varying)}."
+    return f"Not the same in all runs of this series: {listed(series.varying)}."

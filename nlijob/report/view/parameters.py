@@ -1,4 +1,4 @@
-"""How large the model is, and what was trained."""
+"""Size of the model, and the parameters that were trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.report.view.parts import Fact, Row, Table, columns
 
 @dataclass(frozen=True)
 class Parameters:
-    """How large the model is and what was trained."""
+    """Size of the model, and the parameters that were trained."""
 
     counts: Table
     explanation: str
@@ -22,7 +22,7 @@ class Parameters:
 
 
 def parameters_section(results: Results) -> Parameters:
-    """Counts and shares of trained weights, the LoRA settings, the modules matched."""
+    """Parameter counts, LoRA settings and matched modules."""
     counts, config = results.parameters, results.run.config
     lora, model = config.lora, config.model
     return Parameters(
@@ -35,7 +35,11 @@ def parameters_section(results: Results) -> Parameters:
             Fact("quantisation", _quantization(model)),
             Fact("quantised modules", count(counts.quantized_modules)),
             Fact("compute dtype", results.environment.compute_dtype),
-            Fact("base weights in memory", gib(counts.base_memory_bytes), "with their constants"),
+            Fact(
+                "base weights in memory",
+                gib(counts.base_memory_bytes),
+                "including quantisation constants",
+            ),
             Fact("head", model.head),
         ),
         modules=Table(
@@ -58,21 +62,21 @@ def _counts_table(counts: ParameterCounts, head: str) -> Table:
         Row(("total, logical", count(logical), percent(counts.trainable / logical, 3))),
         Row(("total, packed", count(packed), percent(counts.trainable / packed, 3))),
     ]
-    return Table("Parameters", columns("", "number", "trainable share of it"), tuple(rows))
+    return Table("Parameters", columns("", "number", "trainable share"), tuple(rows))
 
 
 def _totals_explained(counts: ParameterCounts) -> str:
     if counts.total_logical == counts.total_packed:
-        return "Nothing is stored in 4 bits, so counting weights and stored elements agree."
+        return "Nothing is stored in 4 bits, so both totals are the same."
     return (
-        f"Two totals, both right. Logical counts every weight once: {count(counts.total_logical)}. "
-        "Packed counts stored elements, and two 4-bit weights share one: "
-        f"{count(counts.total_packed)}. Published figures for one and the same model differ by "
-        "this alone, and so do shares of trainable weights."
+        "Both totals are correct. The logical total counts every weight once: "
+        f"{count(counts.total_logical)}. The packed total counts stored elements, and two 4-bit "
+        f"weights share one element: {count(counts.total_packed)}. Published figures for the same "
+        "model often differ only in this, and so do trainable shares."
     )
 
 
 def _quantization(model: ModelConfig) -> str:
     if model.quantization == "none":
         return "none"
-    return "4-bit NF4" + (", double quantization" if model.double_quantization else "")
+    return "4-bit NF4" + (", double quantisation" if model.double_quantization else "")

@@ -1,4 +1,4 @@
-"""The building blocks of a page: frozen, and every text in them formatted already."""
+"""The building blocks of a page; all texts in them are formatted already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Column:
-    """A table's column; numbers stand to the right."""
+    """A column of a table; numbers are right-aligned."""
 
     name: str
     numeric: bool = True
@@ -24,7 +24,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A table's row; `mark` is set in it as a badge, `bar` (0 to 1) behind it as a bar."""
+    """A row of a table; `mark` is shown as a badge, `bar` (0 to 1) as a bar in the background."""
 
     cells: tuple[str, ...]
     mark: str = ""
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with the caption that makes it readable alone."""
+    """A table with its caption."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -43,13 +43,13 @@ class Table:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """Rows of one gold label given one answer."""
+    """The rows with one gold label and one answer."""
 
     count: str
     share: str
-    """Of the gold label's rows."""
+    """Share of the gold label's rows."""
     weight: float
-    """0 to 1, for the shade."""
+    """Depth of the shade, 0 to 1."""
     right: bool
 
 

@@ -25,7 +25,7 @@ class Prompt:
 
 
 def prompt_section(results: Results) -> Prompt:
-    """Template, one example with its tokens, the label tokens, and lengths by split."""
+    """Template, an example with its tokens, the label tokens, and lengths by split."""
     prompt = results.prompt
     return Prompt(
         lead=_lead(results),
@@ -41,7 +41,7 @@ def prompt_section(results: Results) -> Prompt:
 def _lead(results: Results) -> str:
     lead = describe(results.run.config.model.head).reading
     if not results.prompt.template:
-        lead += " There is no template: the tokenizer joins premise and hypothesis itself."
+        lead += " There is no template: the tokenizer joins premise and hypothesis."
     return lead
 
 
@@ -49,7 +49,7 @@ def _labels_table(results: Results) -> Table:
     prompt, names = results.prompt, results.manifest.label_names
     rows = zip(names, prompt.label_token_texts, prompt.label_tokens, strict=True)
     return Table(
-        "What stands for each label",
+        "Label tokens",
         (*text_columns("label", "text"), Column("token id")),
         tuple(Row((name, f"“{visible(text)}”", str(token))) for name, text, token in rows),
     )
@@ -57,7 +57,7 @@ def _labels_table(results: Results) -> Table:
 
 def _lengths_table(prompt: PromptRecord) -> Table:
     return Table(
-        f"Length of the model input in tokens; the model takes {count(prompt.max_length)}",
+        f"Length of the model input in tokens (limit: {count(prompt.max_length)})",
         columns("split", "mean", "longest"),
         tuple(
             Row((split, f"{prompt.mean_tokens[split]:.1f}", count(prompt.longest_tokens[split])))

@@ -1,4 +1,4 @@
-"""What the job took of the machine."""
+"""The job's use of the machine: load, memory, power and energy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.report.view.text import percent_or
 
 @dataclass(frozen=True)
 class Resources:
-    """What the job took of the machine."""
+    """The job's use of the machine: load, memory, power and energy."""
 
     no_gpu: str
     gpus: tuple[tuple[str, tuple[Fact, ...]], ...]
@@ -22,7 +22,7 @@ class Resources:
 
 
 def resources_section(results: Results) -> Resources:
-    """Load, memory, power and energy: each GPU's, then torch's and the rest of the machine's."""
+    """Figures of each GPU, then of torch and of the rest of the machine."""
     use, environment = results.resources, results.environment
     return Resources(
         no_gpu="" if use.gpus else "No GPU: this job ran on the CPU.",
@@ -37,16 +37,16 @@ def resources_section(results: Results) -> Resources:
             Fact(
                 "RAM",
                 gib(use.max_ram_used_bytes),
-                f"peak of the job's processes, of {gib(environment.ram_bytes)}",
+                f"peak of the job's processes; {gib(environment.ram_bytes)} in total",
             ),
-            Fact("disk", gib(use.min_disk_free_bytes), "least free space seen"),
+            Fact("disk", gib(use.min_disk_free_bytes), "lowest free space during the job"),
         ),
         note=_sampling_note(results),
     )
 
 
 def total_energy_j(results: Results) -> float | None:
-    """Energy of all GPUs; None where any was not measured, as a part would pass for the whole."""
+    """Energy of all GPUs in joules; None unless all were measured, as a partial sum misleads."""
     return resources.total_energy_j(results.resources.gpus)
 
 
@@ -59,14 +59,14 @@ def _gpu_facts(gpu: GpuUse, attempts: int) -> tuple[Fact, ...]:
         Fact("mean load in training", percent_or(gpu.mean_training_load, NOT_MEASURED)),
         Fact("highest load", percent_or(gpu.max_load, NOT_MEASURED)),
         Fact(
-            "memory seen by the driver",
+            "memory used (from the driver)",
             gib(gpu.max_memory_used_bytes),
-            f"highest sample, of {gib(gpu.total_memory_bytes)}",
+            f"highest sample; {gib(gpu.total_memory_bytes)} in total",
         ),
         Fact("mean power", power),
         Fact("energy", energy(gpu.energy_j)),
         Fact("highest temperature", heat),
-        Fact("uuid", gpu.uuid or NOT_MEASURED),
+        Fact("UUID", gpu.uuid or NOT_MEASURED),
         *([Fact("in attempts", ", ".join(map(str, gpu.attempts)))] if attempts > 1 else []),
     )
 
@@ -74,8 +74,8 @@ def _gpu_facts(gpu: GpuUse, attempts: int) -> tuple[Fact, ...]:
 def _torch_facts(results: Results) -> tuple[Fact, ...]:
     use = results.resources
     return (
-        Fact("peak allocated", gib(use.peak_allocated_bytes), "GPU memory in use, by torch"),
-        Fact("peak reserved", gib(use.peak_reserved_bytes), "GPU memory held, by torch"),
+        Fact("peak allocated", gib(use.peak_allocated_bytes), "GPU memory allocated by torch"),
+        Fact("peak reserved", gib(use.peak_reserved_bytes), "GPU memory reserved by torch"),
     )
 
 
@@ -86,7 +86,7 @@ def _sampling_note(results: Results) -> str:
     text = f"{plural(results.resources.samples, 'sample')}, one every {every:g} s."
     if results.resources.gpus:
         text += (
-            " Load and memory are what the driver reports for the whole card, with anything else "
-            "that ran on it; torch's figures are this job's own. 1 GiB is 1,073,741,824 bytes."
+            " The driver reports load and memory for the whole card, including anything else that "
+            "ran on it; torch's figures are for this job only. 1 GiB is 1,073,741,824 bytes."
         )
     return text

@@ -1,4 +1,4 @@
-"""What tuning did to the test rows of each kind."""
+"""Accuracy before and after tuning in slices of the test rows."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from nlijob.report.view.text import unbroken, visible
 
 @dataclass(frozen=True)
 class Slices:
-    """Accuracy before and after in each slice, the most telling first."""
+    """Accuracy before and after in each slice, significant changes first."""
 
     lead: str
     table: Table
     too_few: str
     meanings: tuple[tuple[str, str], ...]
-    """Slice -> its bounds."""
+    """Pairs of slice and definition."""
 
 
 def slices_section(results: Results) -> Slices:
-    """Every slice of the test rows that has any."""
+    """All slices that contain test rows."""
     return Slices(
         lead=unbroken(visible(slices_sentence(results.slices))),
         table=Table(
@@ -47,7 +47,7 @@ def _row(one: Slice) -> Row:
             points_interval(one.change_interval.low, one.change_interval.high),
             "" if one.adjusted_p is None else unbroken(p_value(one.adjusted_p)),
         ),
-        mark=("helped" if one.change > 0 else "hurt") if one.told_apart else "",
+        mark=("helped" if one.change > 0 else "hurt") if one.is_significant else "",
     )
 
 

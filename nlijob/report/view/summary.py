@@ -1,4 +1,4 @@
-"""The first screen: what came of it, in one sentence, and the figures most asked for."""
+"""The first screen: the result in one sentence, and the main figures."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from nlijob.report.view.text import unbroken, visible
 
 @dataclass(frozen=True)
 class Side:
-    """One model's accuracy, as large as it gets."""
+    """One model's accuracy, shown in large type."""
 
     name: str
     accuracy: str
     counts: str
     interval: str
     value: float
-    """Percent, for the bar."""
+    """Accuracy in percent, for the bar."""
     low: float
     high: float
 
@@ -60,7 +60,7 @@ class Summary:
 
 
 def summary_section(results: Results) -> Summary:
-    """Verdict, both accuracies, the four tiles, gates and warnings."""
+    """Verdict, both accuracies, tiles, gates and warnings."""
     verdict, tone = _verdict(results)
     return Summary(
         verdict=unbroken(verdict),
@@ -78,10 +78,10 @@ def summary_section(results: Results) -> Summary:
 
 
 def _verdict(results: Results) -> tuple[str, str]:
-    """The outcome in one sentence, and its tone."""
+    """The result in one sentence, and its tone."""
     before, after = percent(results.base.accuracy), percent(results.tuned.accuracy)
-    told_apart = results.mcnemar_p < SIGNIFICANT
-    if told_apart and (habit := habitual_label(results.tuned)):
+    is_significant = results.mcnemar_p < SIGNIFICANT
+    if is_significant and (habit := habitual_label(results.tuned)):
         return (
             f"Test accuracy went from {before} to {after}, but the tuned model answers "
             f"“{habit.name}” for {count(habit.predicted)} of {plural(results.tuned.rows, 'row')}.",
@@ -89,10 +89,10 @@ def _verdict(results: Results) -> tuple[str, str]:
         )
     if not results.gain:
         return f"Test accuracy is the same before and after tuning: {after}.", "unclear"
-    if not told_apart:
+    if not is_significant:
         return (
-            f"Test accuracy went from {before} to {after}; on these rows that cannot be told "
-            "from no change.",
+            f"Test accuracy went from {before} to {after}, but the change is not statistically "
+            "significant on these rows.",
             "unclear",
         )
     if results.gain > 0:
@@ -103,9 +103,9 @@ def _verdict(results: Results) -> tuple[str, str]:
 def _verdict_note(results: Results) -> str:
     bounds, cases = results.gain_interval, results.cases
     return (
-        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p)} {count(cases.corrected)} "
-        f"rows were corrected and {count(cases.newly_broken)} newly broken: "
-        f"{points(results.gain)} (exact McNemar test {p_value(results.mcnemar_p)})."
+        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p)} Tuning corrected "
+        f"{plural(cases.corrected, 'row')} and broke {count(cases.newly_broken)}: "
+        f"{points(results.gain)} (exact McNemar test, {p_value(results.mcnemar_p)})."
     )
 
 
@@ -129,7 +129,7 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
         _energy_tile(results),
         _memory_tile(results),
         Fact(
-            "trained weights",
+            "trainable parameters",
             count(results.parameters.trainable),
             f"{percent(results.parameters.trainable / results.parameters.total_logical, 2)} of "
             f"{count(results.parameters.total_logical)}",
@@ -139,7 +139,7 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
 
 def _time_note(results: Results) -> str:
     training = sum(stage.duration_s for stage in results.stages if stage.stage == "train")
-    # a time below a minute stands above in seconds already
+    # a time below a minute is shown in seconds already
     in_seconds = f"{results.total_s:,.0f} s" if results.total_s >= MINUTE else ""
     parts = [in_seconds, f"training {clock(training)}" if training else ""]
     if results.attempts > 1:
@@ -152,7 +152,7 @@ def _cost_tiles(results: Results) -> tuple[Fact, ...]:
     if cost is None:
         return ()
     hourly = money(cost.price_per_hour, cost.currency)
-    note = f"at {hourly} an hour ({visible(cost.source)}); the job's own time alone"
+    note = f"at {hourly} an hour ({visible(cost.source)}); job time only"
     return (Fact("cost", visible(money(cost.amount, cost.currency)), visible(note)),)
 
 
@@ -161,7 +161,7 @@ def _energy_tile(results: Results) -> Fact:
     if used is None:
         return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
     amount, _, joules = energy(used).partition(" (")
-    return Fact("GPU energy", amount, f"{joules.rstrip(')')}; the whole card, by its own meter")
+    return Fact("GPU energy", amount, f"{joules.rstrip(')')}; whole card, from its own meter")
 
 
 def _memory_tile(results: Results) -> Fact:
@@ -179,7 +179,7 @@ def _gates_text(results: Results) -> str:
     asked = results.run.config.report
     wanted = []
     if asked.min_accuracy is not None:
-        wanted.append(f"test accuracy of {100 * asked.min_accuracy:g} % or more")
+        wanted.append(f"a test accuracy of at least {100 * asked.min_accuracy:g} %")
     if asked.min_gain is not None:
-        wanted.append(f"a gain of {100 * asked.min_gain:g} points or more")
-    return f"Asked for: {listed(wanted)}." if wanted else ""
+        wanted.append(f"a gain of at least {100 * asked.min_gain:g} points")
+    return f"Required: {listed(wanted)}." if wanted else ""

@@ -1,4 +1,4 @@
-"""The words of a shown case: where its two texts differ, and which words carry the answers."""
+"""The words of a shown case: how its texts differ, and which words the answers depend on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from nlijob.records import Case, OccludedWord
 from nlijob.report.view.text import visible
 
 FULL_COLOUR = 0.5
-"""Importance from which a word has its full colour."""
+"""Importance at and above which a word has its full colour."""
 LEAST_SHOWN = 0.02
-"""Importance from which a word has any: arithmetic alone moves probabilities by less."""
+"""Importance below which a word has no colour: rounding alone changes probabilities by less."""
 TOP_WORDS = 3
 LEAST_CUT = 100
-"""Characters without a word that was tried from which a text is cut short."""
+"""A text is cut after its last tried word if this many characters or more follow."""
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A piece of a text; `only_here` where the other text lacks it."""
+    """A piece of a text; `only_here` if the other text does not contain it."""
 
     text: str
     only_here: bool
@@ -29,18 +29,18 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Weighted:
-    """A piece of a text with the importance of a word, or none."""
+    """A word with its importance, or a piece of text without."""
 
     text: str
     strength: float
-    """0 to 100, percent of the full colour; 0 for what is no word or hardly matters."""
+    """Percent of the full colour, 0 to 100; 0 for unimportant words and text between words."""
     against: bool
-    """Whether the model was surer of its answer without the word."""
+    """Whether the model gave its answer a higher probability without the word."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Which words carry one model's answer."""
+    """The words that one model's answer depends on."""
 
     model: str
     answer: str
@@ -50,13 +50,13 @@ class Importance:
 
 
 def differing_words(case: Case) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
-    """Premise and hypothesis in stretches that stand in both or in one only."""
+    """Premise and hypothesis cut into stretches that are in both texts or in only one."""
     difference = word_difference(case.premise, case.hypothesis)
     return _stretches(difference.premise), _stretches(difference.hypothesis)
 
 
 def word_importance(case: Case, label_names: Sequence[str]) -> tuple[Importance, ...]:
-    """The base model's words and the tuned model's; empty where none were measured."""
+    """Word importance for the base and the tuned model; empty if not measured."""
     if not case.word_importance:
         return ()
     return (
@@ -76,9 +76,9 @@ def word_importance(case: Case, label_names: Sequence[str]) -> tuple[Importance,
 
 
 def not_tried(case: Case) -> str:
-    """How many words of a very long row were passed over; "" for none."""
+    """Note on the words of a very long row that were not tried; "" if there are none."""
     passed = case.words_not_tried
-    return f"{plural(passed, 'word')} beyond the first of each text not tried." if passed else ""
+    return f"Not tried: {plural(passed, 'word')} at the end of long texts." if passed else ""
 
 
 def _stretches(segments: Iterable[Segment]) -> tuple[Stretch, ...]:
@@ -113,9 +113,9 @@ def _tried(text: str, words: Sequence[tuple[OccludedWord, float]]) -> str:
 
 
 def _weighted(text: str, words: Sequence[tuple[OccludedWord, float]]) -> Iterator[Weighted]:
-    """The text in order: words of some importance, and all that stands between them.
+    """The text in order: important words, and the text between them.
 
-    It ends where the last word was tried: what follows in a very long text has no figures.
+    A very long text ends at the last word that was tried, as the rest has no figures.
     """
     done, text = 0, _tried(text, words)
     for word, weight in words:

@@ -1,8 +1,7 @@
-"""Evidence beside a case: facts about words, and explanations that claim nothing."""
+"""Evidence on a case: facts about its words, and explanations worded as possible."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import pytest
@@ -37,9 +36,9 @@ def evidence(
 @pytest.mark.parametrize(
     ("premise", "hypothesis", "label", "tag"),
     [
-        ("A man sleeps", "A man does not sleep", 2, "negation on one side"),
+        ("A man sleeps", "A man does not sleep", 2, "negation in one text only"),
         ("Two dogs run", "3 dogs run", 2, "number words differ"),
-        ("People wait", "Everyone waits", 1, "all-or-none word added"),
+        ("People wait", "Everyone waits", 1, "absolute word added"),
         ("A dog chases a cat", "A cat chases a dog", 2, "contradiction in nearly the same words"),
         ("A man strums", "Music plays", 0, "entailment in other words"),
     ],
@@ -54,7 +53,7 @@ def test_wording_is_tagged(premise: str, hypothesis: str, label: int, tag: str) 
 )
 def test_wording_that_agrees_is_not_tagged(premise: str, hypothesis: str) -> None:
     tags = evidence(premise, hypothesis, 2).tags
-    assert not {"negation on one side", "number words differ"} & {*tags}
+    assert not {"negation in one text only", "number words differ"} & {*tags}
 
 
 def test_tags_of_the_texts_come_first_under_their_names() -> None:
@@ -69,20 +68,21 @@ def test_only_inputs_longer_than_most_are_tagged_long() -> None:
 
 def test_a_sure_mistake_of_the_tuned_model_is_tagged() -> None:
     tags = evidence("A dog", "A cat", 2, tuned=(0.95, 0.03, 0.02)).tags
-    assert "tuned model sure of its mistake" in tags
+    assert "tuned model confidently wrong" in tags
 
 
 def test_explanation_names_both_models_labels_and_probabilities() -> None:
     text = evidence("A dog", "A cat", 0, base=(0.1, 0.71, 0.19)).explanation
-    assert "base model leaned to neutral (p = 0.71)" in text
-    assert "tuned model to entailment (p = 0.80)" in text
+    assert "base model answered neutral (p = 0.71)" in text
+    assert "tuned model entailment (p = 0.80)" in text
 
 
 def test_every_reason_is_worded_as_possible() -> None:
     for label in range(3):
         for answer in ((0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8), (0.4, 0.35, 0.25)):
-            text = evidence("Two men do not run", "Everyone runs fast", label, answer, answer)
-            _, *reasons = re.split(r"(?<=[a-z]\.) ", text.explanation)
+            found = evidence("Two men do not run", "Everyone runs fast", label, answer, answer)
+            _, *reasons = [finding.text for finding in found.findings]
+            assert reasons
             assert all("may" in reason or "Nothing" in reason for reason in reasons)
 
 
@@ -90,10 +90,10 @@ def test_a_habit_of_the_base_model_is_named_with_its_counts() -> None:
     neutral = [row(0, (0.1, 0.8, 0.1)) for _ in range(10)]
     explainer = Explainer.over(neutral, neutral, NAMES)
     text = explainer.evidence(Example(0, "A", "B", 0), neutral[0], neutral[0]).explanation
-    assert "gave neutral for 10 of 10 test rows" in text
+    assert "answered neutral for 10 of 10 test rows" in text
 
 
-def test_no_reason_is_made_up_where_nothing_stands_out() -> None:
+def test_no_reason_is_invented_if_nothing_stands_out() -> None:
     text = evidence("A man plays", "A man plays", 0, tuned=(0.9, 0.05, 0.05)).explanation
     assert "Nothing in the wording stands out" in text
 
@@ -111,17 +111,28 @@ WORDS = (
 )
 
 
-def test_the_word_that_a_wrong_answer_rests_on_is_named_with_its_figure() -> None:
+def test_the_word_that_a_wrong_answer_depends_on_is_named_with_its_figure() -> None:
     text = evidence("A dog runs", "Cats sit", 0, importance=WORDS).explanation
-    assert "“Cats” in the hypothesis carried the base model's wrong answer most" in text
+    assert "base model's wrong answer depends most on the word “Cats” in the hypothesis" in text
     assert "the probability of neutral falls by 0.42" in text
 
 
 def test_the_tuned_models_mistake_comes_before_the_base_models() -> None:
     text = evidence("A dog runs", "Cats sit", 2, importance=WORDS).explanation
-    assert "“dog” in the premise carried the tuned model's wrong answer" in text
+    assert "tuned model's wrong answer depends most on the word “dog” in the premise" in text
 
 
 def test_a_word_that_hardly_matters_is_not_named() -> None:
     small = (OccludedWord("premise", 2, 5, 0.05, 0.6),)
-    assert "carried" not in evidence("A dog runs", "Cats sit", 0, importance=small).explanation
+    assert "depends" not in evidence("A dog runs", "Cats sit", 0, importance=small).explanation
+
+
+def test_a_finding_carries_its_code_and_figures_beside_its_sentence() -> None:
+    answers, reason, word = evidence("A dog runs", "Cats sit", 0, importance=WORDS).findings
+    assert (answers.code, answers.figures["base_answer"]) == ("answers", "neutral")
+    assert (answers.figures["gold_label"], answers.figures["tuned_probability"]) == (
+        "entailment",
+        0.8,
+    )
+    assert (reason.code, reason.figures) == ("low-overlap", {"overlap": 0.0})
+    assert (word.code, word.figures["word"], word.figures["fall"]) == ("key-word", "Cats", 0.42)

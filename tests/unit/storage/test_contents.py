@@ -21,7 +21,7 @@ def test_results_and_logs_are_copied(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [".lock", "train/state-1.tmp", "train/.report.html.7.tmp", "worker/task.json"]
 )
-def test_locks_unfinished_files_and_messages_between_the_sides_are_not_copied(name: str) -> None:
+def test_locks_unfinished_files_and_messages_are_not_copied(name: str) -> None:
     assert not contents.is_copied(name)
 
 
@@ -50,7 +50,7 @@ def test_a_marker_is_valid_while_its_files_have_their_sizes(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff"])
-def test_a_broken_marker_is_never_valid(content: bytes) -> None:
+def test_a_damaged_marker_is_never_valid(content: bytes) -> None:
     assert not contents.is_valid(content, {})
 
 

@@ -1,4 +1,4 @@
-"""Every test row that a model has wrong, in one table."""
+"""Every test row that at least one model got wrong, in one table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from nlijob.analysis.tags import TAGS
 from nlijob.records import CaseGroups, CaseRow
-from nlijob.report.view.case_list import ROOM, TAG_CODES, abbreviations, case_list
+from nlijob.report.view.case_list import MOST_BYTES, TAG_CODES, abbreviations, case_list
 from tests.synthetic import LABELS, Spec
 from tests.unit.report.view.outcomes import outcome
 
@@ -33,7 +33,7 @@ def test_every_row_of_the_three_kinds_is_listed_once_in_their_order() -> None:
     found = case_list(GROUPS, LABELS)
     whole = (*GROUPS.rows_corrected, *GROUPS.rows_still_wrong, *GROUPS.rows_newly_broken)
     assert [one.index for one in found.rows] == [one.index for one in whole]
-    assert found.title == f"All {len(whole)} rows that a model has wrong"
+    assert found.title == f"All {len(whole)} rows that at least one model got wrong"
     assert found.note == ""
 
 
@@ -44,29 +44,29 @@ def test_labels_and_tags_are_abbreviated_and_the_legend_says_how() -> None:
     assert (one.margin, one.tags) == ("+0.80", "neg rem")
     legend = dict(found.legend)
     assert legend["con"] == "contradiction"
-    assert legend["neg"].startswith("negation on one side: ")
+    assert legend["neg"].startswith("negation in one text only: ")
     assert "gen" not in legend
 
 
-def test_a_mistake_is_the_tuned_models_where_it_makes_one() -> None:
+def test_a_mistake_is_the_tuned_models_if_it_is_wrong() -> None:
     rows = [row(1), row(2, tuned_predicted=0), row(3, base_predicted=2, tuned_predicted=0)]
     found = case_list(groups(rows[:1], rows[1:2], rows[2:]), LABELS)
     assert {one.value: one.text for one in found.mistakes} == {
-        "con>ent": "contradiction taken for entailment (2)",
-        "con>neu": "contradiction taken for neutral (1)",
+        "con>ent": "contradiction predicted as entailment (2)",
+        "con>neu": "contradiction predicted as neutral (1)",
     }
 
 
-def test_rows_that_do_not_fit_are_left_out_from_the_end_of_each_kind_and_told() -> None:
+def test_rows_that_do_not_fit_are_dropped_from_the_end_of_each_kind_with_a_note() -> None:
     long = "word " * 2_000
     corrected = [row(index, long) for index in range(200)]
     wrong = [row(1_000, tuned_predicted=0)]
     found = case_list(groups(corrected, wrong, []), LABELS)
     listed = [one.index for one in found.rows]
     assert listed == [*range(len(listed) - 1), 1_000]
-    assert sum(len(one.premise) for one in found.rows) < ROOM
+    assert sum(len(one.premise) for one in found.rows) < MOST_BYTES
     assert len(listed) < 120
-    assert found.title == f"{len(listed)} of 201 rows that a model has wrong"
+    assert found.title == f"{len(listed)} of 201 rows that at least one model got wrong"
     assert found.note.startswith(f"{201 - len(listed)} rows with smaller margins left out")
 
 
@@ -84,5 +84,7 @@ def test_every_tag_has_a_code_of_its_own() -> None:
         (("not so", "not"), ("L0", "L1")),
     ],
 )
-def test_abbreviations_tell_labels_apart(names: tuple[str, ...], codes: tuple[str, ...]) -> None:
+def test_abbreviations_of_labels_are_distinct(
+    names: tuple[str, ...], codes: tuple[str, ...]
+) -> None:
     assert abbreviations(names) == codes

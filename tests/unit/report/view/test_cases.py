@@ -1,4 +1,4 @@
-"""The failure cases as they are shown."""
+"""The section on failure cases."""
 
 from __future__ import annotations
 
@@ -24,4 +24,4 @@ def test_shares_of_probability_bars_are_percent_of_their_row() -> None:
 def test_a_run_without_free_text_says_so() -> None:
     answer = cases(outcome(Spec(generations=False))).kinds[0].cases[0].answers[0]
     assert answer.text is None
-    assert answer.text_note == "no free text was generated"
+    assert answer.text_note == "no free output was generated"

@@ -1,4 +1,4 @@
-"""The comparison says no more than its figures bear."""
+"""The comparison claims no more than its figures support."""
 
 from __future__ import annotations
 
@@ -32,11 +32,16 @@ def plain(text: str) -> str:
 @pytest.mark.parametrize(
     ("first", "second", "sentence", "tone"),
     [
-        ("0" * 10 + "1" * 5, "1" * 15, "“b” is right more often than “a”: 100.0 %", "better"),
-        ("1" * 15, "0" * 10 + "1" * 5, "“b” is right less often than “a”: 33.3 %", "worse"),
-        ("1100", "1110", "“b” (75.0 %) cannot be told from “a” (50.0 %)", "unclear"),
-        ("1100", "1100", "right on exactly the same of the 4 common test rows", "unclear"),
-        ("1100", "0011", "equally often on the 4 common test rows (50.0 %), though not", "unclear"),
+        ("0" * 10 + "1" * 5, "1" * 15, "“b” is correct more often than “a”: 100.0 %", "better"),
+        ("1" * 15, "0" * 10 + "1" * 5, "“b” is correct less often than “a”: 33.3 %", "worse"),
+        ("1100", "1110", "“b” (75.0 %) is not distinguishable from “a” (50.0 %)", "unclear"),
+        (
+            "1100",
+            "1100",
+            "4 common test rows, “b” and “a” are correct on exactly the same",
+            "unclear",
+        ),
+        ("1100", "0011", "correct equally often (50.0 %), but not on the same", "unclear"),
     ],
 )
 def test_the_sentence_is_as_strong_as_the_test(
@@ -47,13 +52,13 @@ def test_the_sentence_is_as_strong_as_the_test(
     assert pair.tone == tone
 
 
-def test_a_difference_that_only_one_test_would_bear_is_not_claimed_among_three() -> None:
+def test_a_difference_significant_alone_is_not_claimed_among_three_tests() -> None:
     better, same = rights("1" * 20), rights("0" * 6 + "1" * 14)
     alone = page(same, better)
     among = page(same, better, same, same)
     assert "more often" in alone.pairs[0].sentence
-    assert "cannot be told" in among.pairs[0].sentence
-    assert "after Holm" in among.pairs[0].note
+    assert "not distinguishable" in among.pairs[0].sentence
+    assert "Holm-adjusted" in among.pairs[0].note
     assert "after Holm’s" in among.holm or "Holm's correction for 3" in among.holm
     assert "Holm" not in alone.pairs[0].note
     assert alone.holm == ""
@@ -62,25 +67,25 @@ def test_a_difference_that_only_one_test_would_bear_is_not_claimed_among_three()
 def test_the_note_has_difference_interval_test_and_counts() -> None:
     (pair,) = page(rights("1100"), rights("1110")).pairs
     assert re.search(
-        r"\+25\.0 points \(95 % interval −\d+\.\d to \+\d+\.\d; exact McNemar test p = 1\.000\): "
-        r"1 row only “b” has right, 0 only “a”",
+        r"\+25\.0 points \(95 % interval −\d+\.\d to \+\d+\.\d; exact McNemar test, p = 1\.000\)\. "
+        r"Only “b” is correct on 1 row, only “a” on 0",
         plain(pair.note),
     )
 
 
-def test_how_many_rows_are_common_is_said() -> None:
+def test_the_number_of_common_rows_is_stated() -> None:
     whole = page(rights("110"), rights("111")).pairs[0]
     some = page(rights("1101"), rights("111")).pairs[0]
     none = page([row(0)], [row(0, premise="other")]).pairs[0]
     assert whole.rows == "Both runs were scored on the same 3 test rows."
-    assert some.rows.startswith("3 of the 3 test rows of “b” and of the 4 of “a” are the same row")
+    assert some.rows.startswith("3 of the 3 test rows of “b” and the 4 of “a” are in both runs")
     assert "no paired test was made" in none.rows
     assert "no test row in common" in none.sentence
     assert none.table is None
     assert none.flips == ()
 
 
-def test_runs_on_other_test_rows_are_not_set_side_by_side_without_a_word() -> None:
+def test_runs_on_different_test_rows_get_a_caution() -> None:
     other = outcome(Spec(seed=12))
     assert page(rights("1"), rights("1")).other_rows == ""
     assert (
@@ -89,7 +94,7 @@ def test_runs_on_other_test_rows_are_not_set_side_by_side_without_a_word() -> No
     )
 
 
-def test_base_models_are_told_of() -> None:
+def test_differences_between_base_models_are_described() -> None:
     same = page(rights("11"), rights("11")).pairs[0].base
     shifted = row(1, base_probabilities={"neutral": 0.9, "entailment": 0.1, "contradiction": 0})
     close = page(rights("11"), [row(0), shifted]).pairs[0].base
@@ -97,8 +102,8 @@ def test_base_models_are_told_of() -> None:
     assert "the same answers and probabilities" in same
     assert "the same answers" in close
     assert "differs by up to 0.20" in close
-    assert "answered 1 of the 2 common rows differently (0 right only in “b”, 1 only" in unlike
-    assert "Both runs asked for the same model" in unlike
+    assert "answered 1 of the 2 common rows differently (0 correct only in “b”, 1 only" in unlike
+    assert "Both runs use the same model" in unlike
 
 
 def test_the_list_of_rows_is_cut_and_says_so() -> None:
@@ -106,7 +111,7 @@ def test_the_list_of_rows_is_cut_and_says_so() -> None:
     group = page(rights("0" * number), rights("1" * number)).pairs[0].flips[0]
     assert len(group.flips) == SHOWN_FLIPS
     assert group.lead.startswith(f"{SHOWN_FLIPS} of {number} shown")
-    assert "compare.json holds all" in group.lead
+    assert "compare.json contains all" in group.lead
 
 
 def test_the_table_of_rows_adds_up() -> None:
@@ -115,7 +120,7 @@ def test_the_table_of_rows_adds_up() -> None:
     assert [line.cells[1:] for line in table.rows] == [("25.0 % (1 of 4)", "25.0 % (1 of 4)")] * 2
 
 
-def test_figures_stand_side_by_side() -> None:
+def test_figures_are_side_by_side() -> None:
     results = [outcome(Spec()), outcome(Spec(gpu=False, lora_r=64))]
     found = page(rights("1"), rights("1"), results=results)
     figures = {line.cells[0]: line.cells[1:] for line in found.figures.rows}
@@ -128,7 +133,7 @@ def test_figures_stand_side_by_side() -> None:
     assert found.data is None
 
 
-def test_no_difference_makes_no_table() -> None:
+def test_without_differences_there_is_no_table() -> None:
     found = page(rights("1"), rights("1"))
     assert (found.configuration, found.data, found.environment) == (None, None, None)
 
