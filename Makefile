@@ -12,7 +12,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow test-gpu bench lint image image-cpu image-test wheel-test run shell lock clean
+.PHONY: help report test test-slow test-gpu bench lint docs image image-cpu image-test wheel-test run shell lock clean
 
 help: ## list what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ lint: .venv/.ready ## ruff and mypy, strict; hadolint
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 	.venv/bin/hadolint --no-color --failure-threshold style Dockerfile
+
+docs: .venv/.ready ## build the documents as a site in build/site; any warning is an error
+	$(python) -m properdocs build --strict --quiet --config-file mkdocs.yml
 
 image: ## build the image for a GPU: nlijob
 	docker build --tag nlijob $(labels) .

@@ -1,8 +1,8 @@
-"""What a job is asked to do: frozen dataclasses read from a TOML recipe and options.
+"""The configuration of a job: frozen dataclasses, read from a TOML recipe and options.
 
-A recipe is a TOML file with one table a dataclass below. It may name another recipe with
-`extends`; its own keys then win. Options come on top as `section.key=value`. Unknown keys are
-refused and every fault is reported at once, before anything is loaded.
+A recipe is a TOML file with one table per dataclass below. It may build on another recipe, named
+by `extends`, whose keys it overrides. Options of the form `section.key=value` override both.
+Unknown keys are refused, and all faults are reported at once, before anything is loaded.
 """
 
 from __future__ import annotations
@@ -27,67 +27,92 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class SplitSize:
-    """How many rows of a split to take: one row every `stride`, or `size` evenly spaced rows."""
+    """The rows to take from a split: one in every `stride` rows, or `size` evenly spaced rows."""
 
     stride: int | None = None
-    """Take rows 0, k, 2k, ... of the split as it stands."""
+    """Take rows 0, k, 2k, ... of the split in its stored order."""
     size: int | None = None
     """Take this many evenly spaced rows; 0 takes all."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which rows the job works on. A split is taken by stride or by size, never both."""
+    """The data set, the rows to take from each split, and the meaning of columns and labels.
+
+    Each split needs either a stride or a size, not both. Rows without a gold label (label -1) are
+    dropped after the selection.
+    """
 
     dataset: str
     """Hub data set id, a directory with {train,validation,test}.{jsonl,parquet,csv}, or "demo"."""
     revision: str | None = None
-    """Commit id of the hub data set; pin it, or tomorrow's figures are about other rows."""
+    """Commit id of the hub data set. Without one, the newest version is used, and a later run may
+    see other rows."""
     config_name: str | None = None
     """Configuration of the hub data set, such as "plain_text"."""
     train_stride: int | None = None
+    """Take training rows 0, k, 2k, ... in their stored order; 1 takes all."""
     train_size: int | None = None
+    """Take this many evenly spaced training rows; 0 takes all."""
     validation_stride: int | None = None
+    """Take validation rows 0, k, 2k, ... in their stored order; 1 takes all."""
     validation_size: int | None = None
+    """Take this many evenly spaced validation rows; 0 takes all."""
     test_stride: int | None = None
+    """Take test rows 0, k, 2k, ... in their stored order; 1 takes all."""
     test_size: int | None = None
+    """Take this many evenly spaced test rows; 0 takes all."""
     train_split: str = "train"
+    """The source's name for the training split."""
     validation_split: str = "validation"
+    """The source's name for the validation split; MultiNLI, for example, has
+    "validation_matched"."""
     test_split: str = "test"
-    """Names of the splits in the source (MultiNLI, say, has "validation_matched")."""
+    """The source's name for the test split."""
     premise_column: str = "premise"
+    """Column that holds the premise."""
     hypothesis_column: str = "hypothesis"
+    """Column that holds the hypothesis."""
     label_column: str = "label"
+    """Column that holds the gold label, as a number or a name."""
     label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-    """Meaning of label 0, 1, 2, ...; fixes the number of classes."""
+    """Names of labels 0, 1, 2, ...; their number is the number of classes."""
     label_map: dict[str, int] = field(default_factory=dict)
-    """Label as the source spells it -> label number, where names above do not settle it."""
+    """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
+    only for spellings that are neither in label_names nor a label number."""
 
     def split_size(self, split: str) -> SplitSize:
-        """How many rows of "train", "validation" or "test" to take."""
+        """Return how many rows of "train", "validation" or "test" to take."""
         return SplitSize(getattr(self, f"{split}_stride"), getattr(self, f"{split}_size"))
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The base model and how it is held in memory."""
+    """The base model, and how it is held in memory."""
 
     name: str
-    """Hub model id, a directory with a model, or "demo"."""
+    """Hub model id, a directory that holds a model, or "demo"."""
     revision: str | None = None
-    """Commit id of the hub model."""
+    """Commit id of the hub model. Without one, the newest version is used."""
     head: HeadName = "causal"
+    """How the model answers. causal: with one token after the prompt. sequence-classification: with
+    a new linear layer on the transformer, which is trained too."""
     device: Device = "auto"
+    """Where the model is computed. auto: on an NVIDIA GPU if there is one, else on the CPU."""
     requires_gpu: bool = False
     """Refuse to start without a GPU unless device is "cpu"."""
     quantization: Literal["nf4", "none"] = "nf4"
+    """nf4: hold linear layers' weights in 4 bits (QLoRA). none: hold them in compute_dtype."""
     double_quantization: bool = True
+    """Also quantise the constants of 4-bit weights, which saves about 0.4 bits per weight."""
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
-    """auto: bfloat16 where the GPU has it, else float16; float32 on a CPU."""
+    """Data type of matrix products. auto: on a GPU, bfloat16 from compute capability 8.0 on, else
+    float16; on a CPU, bfloat16 if it has AMX and the model's hidden size is at least 256, else
+    float32."""
     residual_dropout: float | None = None
-    """Overrides the model's own dropout on residual values while training; none leaves it."""
+    """Dropout probability on the residual stream in training; none keeps the model's own."""
     max_length: int | None = None
-    """Longest prompt in tokens; none takes the model's context. Longer rows are an error."""
+    """Longest prompt in tokens; none allows the model's whole context. A longer row is an error."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +120,11 @@ class PromptConfig:
     """How a row becomes model input."""
 
     template: str = ""
-    """Text with {premise} and {hypothesis}. Empty (classification only): the tokenizer's pair."""
+    """Text with {premise} and {hypothesis}. If empty, which only the classification head allows,
+    the tokenizer joins the two as a pair."""
     verbalizers: tuple[str, ...] = ()
-    """Causal head: the text that stands for each label, one distinct token each, in context."""
+    """Causal head: the answer that stands for each label. After the prompt, each must be exactly
+    one token, and no two the same."""
 
 
 @dataclass(frozen=True)
@@ -105,92 +132,116 @@ class LoraConfig:
     """The adapter (Hu et al., 2021, LoRA)."""
 
     r: int = 16
+    """Rank of each adapter matrix."""
     alpha: int = 32
+    """The adapter's output is scaled by alpha / r."""
     dropout: float = 0.05
+    """Dropout probability on the adapter's input in training."""
     target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "dense")
-    """Names of linear modules; a name that matches none is an error."""
+    """Names of the linear modules to adapt. A name that matches no module is an error."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimisation: AdamW on the adapter (and a classification head)."""
+    """The optimisation: AdamW on the adapter and, if the head is new, on the head."""
 
     epochs: int = 5
+    """Passes over the training rows. Each ends with a checkpoint and a validation score."""
     batch_size: int = 8
-    """Effective batch: rows an optimizer step, whatever is held in memory at once."""
+    """Effective batch size: rows per optimizer step, however few are in memory at once."""
     micro_batch_size: int | None = None
-    """Rows a forward pass; none takes the whole batch. Must divide batch_size."""
+    """Rows per forward pass; must divide batch_size. none takes the whole batch. If memory runs
+    out, the job takes fewer, with the same outcome."""
     learning_rate: float = 2e-4
+    """Highest learning rate, reached at the end of the warm-up."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate changes after the warm-up: down to 0 along a line or a half cosine, or
+    not at all."""
     warmup_ratio: float = 0.03
-    """Share of all steps in which the learning rate rises from 0."""
+    """Share of all optimizer steps in which the learning rate rises linearly from 0."""
     weight_decay: float = 0.0
+    """AdamW's weight decay; 0 turns it off."""
     max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     gradient_checkpointing: bool = False
-    """Take the least memory: of each layer keep only what enters it and compute the layer again for
-    its gradient, keep weights 4-bit, score few rows at once. Slower; the outcome is the same."""
+    """Use as little memory as possible: recompute activations in the backward pass, keep the base
+    weights in 4 bits, and score few rows at once. Slower, with the same outcome."""
     speed: Literal["auto", "graph", "plain"] = "auto"
-    """graph: packed rows and CUDA graphs, or an error; plain: the libraries' own layers, one
-    operation after the other; auto: graphs where they serve, on a CPU packed rows without them.
-    The outcome is the same."""
+    """Execution mode; the outcome is the same up to rounding. graph: packed rows and CUDA graphs,
+    or an error. plain: the libraries' own layers, one operation after the other. auto: the fastest
+    mode that supports the model and the machine; on a CPU, packed rows without graphs."""
     seed: int = 42
+    """Seed of the row order, dropout, and the first weights of the adapter and a new head."""
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How models are scored."""
+    """How models are scored, and what else is measured for the report."""
 
     batch_size: int = 32
+    """Rows per forward pass in scoring; fewer if memory runs out."""
     test_each_epoch: bool = True
-    """Also score test rows after each epoch; for information, never used to select."""
+    """Also score the test rows after each epoch. Shown in the report, never used to select."""
     cases: int = 12
-    """Failure cases of each kind for which free output is generated and shown; at least 5."""
+    """Failure cases of each kind to show in detail; at least 5."""
     generate_tokens: int = 24
-    """Length of the free output of a shown case, in tokens; 0 generates none."""
+    """Longest free output generated for a shown case, in tokens; 0 generates none."""
     word_importance: bool = True
-    """For shown cases: leave out each word in turn and see what becomes of both models' answers."""
+    """For shown cases, measure how both models' answers change without each of the words."""
     blank_premise: bool = True
-    """Also score the tuned model on the test rows with the premise left blank: does it read it?"""
+    """Also score the tuned model on the test rows with a blank premise, to see if it uses it."""
     few_shot: int = 0
-    """Also score the base model on the test rows with this many training rows in its prompt."""
+    """Also score the base model on the test rows with this many training rows and their answers in
+    its prompt; 0 leaves this out."""
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the report shows and asks for."""
+    """What the report shows, the gates that the job must pass, and the prices of machines."""
 
     title: str = ""
+    """The report's title; empty for a title made from the model's and the data set's names."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
     min_accuracy: float | None = None
-    """Exit 3 where the tuned model's test accuracy is below this (0 to 1)."""
+    """End with exit code 3 if the tuned model's test accuracy is lower (0 to 1); none: no gate."""
     min_gain: float | None = None
-    """Exit 3 where tuned minus base test accuracy is below this (-1 to 1)."""
+    """End with exit code 3 if tuned minus base test accuracy is lower (-1 to 1); none: no gate."""
     gate_on: Literal["value", "lower"] = "value"
-    """What the two above are held against: the figure, or the lower bound of its interval."""
+    """What min_accuracy and min_gain are compared with: the measured value, or the lower bound of
+    its 95 % interval."""
     price_per_hour: float | None = None
-    """What an hour of this machine costs, for the job's cost on the report."""
+    """Price of this machine per hour, from which the report computes the job's cost; none: see
+    gpu_prices_per_hour."""
     gpu_prices_per_hour: dict[str, float] = field(default_factory=dict)
-    """Part of a GPU's name -> its price an hour, where no price of the machine is given."""
+    """Maps part of a GPU's name to its price per hour. Used if price_per_hour is not given."""
     currency: str = "USD"
-    """What prices are in."""
+    """Currency of the prices."""
 
 
 @dataclass(frozen=True)
 class JobConfig:
-    """One job, whole."""
+    """The whole configuration of one job."""
 
     data: DataConfig
+    """The data set and the rows taken from it."""
     model: ModelConfig
+    """The base model."""
     description: str = ""
+    """One line about the recipe, shown in the list of recipes."""
     prompt: PromptConfig = PromptConfig()
+    """How a row becomes model input."""
     lora: LoraConfig = LoraConfig()
+    """The adapter."""
     train: TrainConfig = TrainConfig()
+    """The optimisation."""
     eval: EvalConfig = EvalConfig()
+    """How models are scored."""
     report: ReportConfig = ReportConfig()
+    """The report, its gates and prices."""
 
     def value(self, dotted: str) -> Any:
-        """The value (or section, as a dict) at "section" or "section.key"."""
+        """Return the section "section" as a dict, or the value "section.key"."""
         value: Any = self
         for part in dotted.split("."):
             value = getattr(value, part)
@@ -199,19 +250,19 @@ class JobConfig:
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that come with the job, sorted."""
+    """Return the names of the built-in recipes, sorted."""
     return sorted(path.stem for path in RECIPES_DIR.glob("*.toml"))
 
 
 def recipe_name(recipe: str) -> str:
-    """A short name for a recipe given by name or file."""
+    """Return a short name for a recipe, which is given by name or file."""
     return Path(recipe).stem
 
 
 def load_config(recipe: str, overrides: Mapping[str, Any] | None = None) -> JobConfig:
-    """Read a recipe (a name or a TOML file) and put `overrides` ("section.key" -> value) on top.
+    """Read a recipe (a name or a TOML file) and apply `overrides` ("section.key" -> value).
 
-    Raises ConfigurationError with every fault found.
+    Raises ConfigurationError that lists every fault.
     """
     tables = _read_recipe(recipe)
     faults: list[str] = []
@@ -219,15 +270,15 @@ def load_config(recipe: str, overrides: Mapping[str, Any] | None = None) -> JobC
         _override(tables, dotted, value, faults)
     config = build(JobConfig, tables, "", faults)
     if config is not None:
-        told = {key for fault in faults for key in _keys(fault)}
-        faults += [fault for fault in check(config) if told.isdisjoint(_keys(fault))]
+        faulty = {key for fault in faults for key in _keys(fault)}
+        faults += [fault for fault in check(config) if faulty.isdisjoint(_keys(fault))]
     if faults or config is None:
-        raise ConfigurationError.from_faults(faults, f"in recipe {recipe!r} with its options")
+        raise ConfigurationError.from_faults(faults, f"check recipe {recipe!r} and the options")
     return config
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """'section.key=value' -> (dotted key, value read as TOML, or as text where it is none)."""
+    """Split 'section.key=value' into the dotted key and the value, read as TOML or else as text."""
     key, separator, raw = text.partition("=")
     if not separator or key.strip().count(".") != 1:
         raise ConfigurationError(
@@ -240,7 +291,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def check(config: JobConfig) -> list[str]:
-    """Faults that types alone do not show, each as "section.key: what is wrong"."""
+    """Return the faults that types do not rule out, each as "section.key: what is wrong"."""
     return [
         *_check_data(config.data),
         *_check_prompt(config),
@@ -250,7 +301,7 @@ def check(config: JobConfig) -> list[str]:
 
 
 def _keys(fault: str) -> list[str]:
-    """The keys that a fault is about: "a.b, a.c: what is wrong" -> ["a.b", "a.c"]."""
+    """Return the keys that a fault names: "a.b, a.c: what is wrong" -> ["a.b", "a.c"]."""
     return fault.partition(":")[0].split(", ")
 
 
@@ -267,9 +318,10 @@ def _check_data(data: DataConfig) -> Iterable[str]:
         yield "data.label_names: at least two labels are needed"
     if len(set(data.label_names)) != len(data.label_names):
         yield "data.label_names: names must differ"
+    largest = len(data.label_names) - 1
     for name, label in data.label_map.items():
-        if not -1 <= label < len(data.label_names):
-            yield f"data.label_map.{name}: {label} is no label (-1 to {len(data.label_names) - 1})"
+        if not -1 <= label <= largest:
+            yield f"data.label_map.{name}: {label} is not a label number (-1 to {largest})"
 
 
 def _check_prompt(config: JobConfig) -> Iterable[str]:
@@ -280,7 +332,7 @@ def _check_prompt(config: JobConfig) -> Iterable[str]:
     if config.eval.few_shot and not head.takes_few_shot:
         yield f"eval.few_shot: the {head.title} takes no examples in its prompt; set it to 0"
     if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
-        yield "prompt.verbalizers: two labels share one"
+        yield "prompt.verbalizers: two labels share a verbalizer"
 
 
 def _check_template(template: str) -> Iterable[str]:
@@ -293,7 +345,7 @@ def _check_template(template: str) -> Iterable[str]:
         if name not in names:
             yield f"prompt.template: {{{name}}} is missing"
     for name in sorted(names - {"premise", "hypothesis"}):
-        yield f"prompt.template: {{{name}}} is unknown; only {{premise}} and {{hypothesis}} are"
+        yield f"prompt.template: {{{name}}} is unknown; use {{premise}} and {{hypothesis}} only"
 
 
 def _check_numbers(config: JobConfig) -> Iterable[str]:
@@ -326,7 +378,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
     for dotted, low in (("report.min_accuracy", 0), ("report.min_gain", -1)):
         value = config.value(dotted)
         if value is not None and not low <= value <= 1:
-            yield f"{dotted}: {value} is not in [{low}, 1]; give a share, not percent"
+            yield f"{dotted}: {value} is not in [{low}, 1]; give a fraction, not a percentage"
     if train.micro_batch_size and train.batch_size % train.micro_batch_size:
         yield (
             f"train.micro_batch_size: {train.micro_batch_size} does not divide "
@@ -347,7 +399,9 @@ def _check_hardware(model: ModelConfig) -> Iterable[str]:
 def _read_recipe(recipe: str, folder: Path = Path(), seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = _recipe_path(recipe, folder)
     if path in seen:
-        raise ConfigurationError(f"recipe {recipe!r} extends itself", "remove the circle")
+        raise ConfigurationError(
+            f"recipe {recipe!r} extends itself", "remove one `extends` from the cycle"
+        )
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -367,7 +421,7 @@ def _read_recipe(recipe: str, folder: Path = Path(), seen: tuple[Path, ...] = ()
 
 
 def _recipe_path(recipe: str, folder: Path) -> Path:
-    """The file of a recipe; one named by another recipe stands in or below that one's folder."""
+    """Return a recipe's file. `folder` is that of the recipe that extends it."""
     path = folder / recipe
     if path.suffix == ".toml":
         if path.is_file():
@@ -379,8 +433,10 @@ def _recipe_path(recipe: str, folder: Path) -> Path:
     names = recipe_names()
     close = difflib.get_close_matches(recipe, names, n=1)
     raise ConfigurationError(
-        f"unknown recipe {recipe!r}; there are {', '.join(names)}",
-        f"did you mean {close[0]!r}?" if close else "or name a .toml file",
+        f"unknown recipe {recipe!r}; known: {', '.join(names)}",
+        f"did you mean {close[0]!r}?"
+        if close
+        else "give one of these names or the path of a .toml file",
     )
 
 
@@ -395,7 +451,7 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, faults: list[str]
 
 
 def _drop_other_size(table: dict[str, Any], section: str, key: str) -> None:
-    """A size on top of a recipe replaces that split's stride, and the reverse."""
+    """Drop a split's stride and size before one of them is set, as the two exclude each other."""
     if section == "data" and key.endswith(("_stride", "_size")):
         split = key.rpartition("_")[0]
         table.pop(f"{split}_stride", None)

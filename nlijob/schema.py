@@ -34,7 +34,7 @@ def record_schema(cls: type) -> Schema:
 
 def _of_dataclass(cls: type, definitions: dict[str, Schema]) -> Schema:
     hints = typing.get_type_hints(cls)
-    notes = _field_docstrings(cls)
+    notes = field_docstrings(cls)
     properties = {}
     for field in dataclasses.fields(cls):
         schema = _of_type(hints[field.name], definitions)
@@ -72,7 +72,7 @@ def _of_type(hint: Any, definitions: dict[str, Schema]) -> Schema:
     raise TypeError(f"no JSON Schema for {hint!r}")
 
 
-def _field_docstrings(cls: type) -> dict[str, str]:
+def field_docstrings(cls: type) -> dict[str, str]:
     """The text under each field of a dataclass, which Python itself does not keep."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)

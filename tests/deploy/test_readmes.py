@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.deploy.files import DEPLOY, ROOT, job_variables
 from tests.deploy.test_aws_batch import input_shape
+from tests.markdown import shell_commands
 
 READMES = sorted(DEPLOY.glob("*/README.md"))
 GLOBAL_AWS_OPTIONS = {"--cli-input-json"}
@@ -21,14 +20,6 @@ def readme(request: pytest.FixtureRequest) -> Path:
     path = request.param
     assert isinstance(path, Path)
     return path
-
-
-def commands(readme: Path) -> Iterator[list[str]]:
-    """The shell commands of the guide, as words."""
-    for block in re.findall(r"^```sh\n(.*?)^```", readme.read_text("utf-8"), re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words
 
 
 def test_every_platform_has_a_guide() -> None:
@@ -56,7 +47,7 @@ def test_files_exist(readme: Path) -> None:
 
 def test_make_targets_and_build_arguments_exist(readme: Path) -> None:
     makefile, dockerfile = ((ROOT / n).read_text("utf-8") for n in ("Makefile", "Dockerfile"))
-    targets = [words[1] for words in commands(readme) if words[0] == "make"]
+    targets = [words[1] for words in shell_commands(readme) if words[0] == "make"]
     assert targets
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
     for name in re.findall(r"--build-arg (\w+)=", readme.read_text("utf-8")):
@@ -64,7 +55,7 @@ def test_make_targets_and_build_arguments_exist(readme: Path) -> None:
 
 
 def test_image_of_the_guide_is_the_image_of_the_job(readme: Path) -> None:
-    (image,) = [words[2] for words in commands(readme) if words[:2] == ["docker", "push"]]
+    (image,) = [words[2] for words in shell_commands(readme) if words[:2] == ["docker", "push"]]
     files = [p for p in readme.parent.iterdir() if p.suffix in (".json", ".yaml")]
     named = {m for p in files for m in re.findall(r"[\w./-]+/nlijob:\w+", p.read_text("utf-8"))}
     assert named == {image}
@@ -72,7 +63,7 @@ def test_image_of_the_guide_is_the_image_of_the_job(readme: Path) -> None:
 
 def test_aws_commands_have_the_options_of_the_service_model() -> None:
     seen = 0
-    for words in commands(DEPLOY / "aws-batch" / "README.md"):
+    for words in shell_commands(DEPLOY / "aws-batch" / "README.md"):
         if words[0] != "aws":
             continue
         operation = "".join(part.title() for part in words[2].split("-"))

@@ -233,7 +233,7 @@ def test_all_faults_come_at_once() -> None:
         "train.epochs: -1 is below 1",
         "train.seed: expected a whole number, got 'x'",
         "model.nme: unknown key; did you mean 'name'?",
-        "report.min_gain: 50.0 is not in [-1, 1]; give a share, not percent",
+        "report.min_gain: 50.0 is not in [-1, 1]; give a fraction, not a percentage",
     ):
         assert f"  - {text}" in message
 
@@ -250,8 +250,8 @@ def test_a_value_of_the_wrong_type_is_told_once() -> None:
         ("data.train_size", -1, "-1 is below 0"),
         ("data.label_names", ["yes"], "at least two labels"),
         ("data.label_names", ["yes", "yes", "no"], "names must differ"),
-        ("data.label_map", {"x": 3}, "3 is no label (-1 to 2)"),
-        ("data.label_map", {"x": -2}, "-2 is no label"),
+        ("data.label_map", {"x": 3}, "3 is not a label number (-1 to 2)"),
+        ("data.label_map", {"x": -2}, "-2 is not a label number"),
         ("model.head", "generative", "is none of 'causal', 'sequence-classification'"),
         ("model.max_length", 0, "0 is below 1"),
         ("model.residual_dropout", 1.0, "1.0 is not in [0, 1)"),
@@ -261,7 +261,7 @@ def test_a_value_of_the_wrong_type_is_told_once() -> None:
         ("prompt.template", "{premise} {hypothesis} {}", "{} is unknown"),
         ("prompt.template", "{premise} {hypothesis} {", "write {{ and }} for literal braces"),
         ("prompt.verbalizers", [" 0", " 1"], "2 given for 3 labels"),
-        ("prompt.verbalizers", [" 0", " 1", " 1"], "two labels share one"),
+        ("prompt.verbalizers", [" 0", " 1", " 1"], "two labels share a verbalizer"),
         ("lora.dropout", 1.0, "1.0 is not in [0, 1)"),
         ("lora.alpha", 0, "0 is below 1"),
         ("lora.target_modules", [], "name at least one module"),
@@ -277,7 +277,7 @@ def test_a_value_of_the_wrong_type_is_told_once() -> None:
         ("eval.cases", 4, "4 is below 5"),
         ("eval.generate_tokens", -1, "-1 is below 0"),
         ("report.sample_interval_s", 0, "0.0 is not above 0"),
-        ("report.min_accuracy", 75, "75.0 is not in [0, 1]; give a share, not percent"),
+        ("report.min_accuracy", 75, "75.0 is not in [0, 1]; give a fraction, not a percentage"),
     ],
 )
 def test_a_value_that_cannot_be_is_named_by_its_key(key: str, value: Any, text: str) -> None:

@@ -1,0 +1,89 @@
+"""Writes the reference part of docs/configuration.md from nlijob/config.py.
+
+    python -m tools.configuration_reference
+
+Text above the marker line is written by hand and kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from nlijob.config import JobConfig
+from nlijob.schema import field_docstrings
+
+PAGE = Path(__file__).parent.parent / "docs" / "configuration.md"
+MARKER = "<!-- Generated from nlijob/config.py: python -m tools.configuration_reference -->\n"
+TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "boolean"}
+
+
+def main() -> None:
+    """Replace the generated part of the page."""
+    by_hand, _, _ = PAGE.read_text(encoding="utf-8").partition(MARKER)
+    PAGE.write_text(by_hand + MARKER + reference(), encoding="utf-8")
+
+
+def reference() -> str:
+    """The generated part: a heading, a sentence and a table of keys for each section."""
+    hints = typing.get_type_hints(JobConfig)
+    sections = {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
+    keys = [field for field in dataclasses.fields(JobConfig) if field.name not in sections]
+    parts = [_section("Top level", "", JobConfig, keys)]
+    for name, cls in sections.items():
+        description = " ".join((cls.__doc__ or "").split())
+        parts.append(_section(f"`[{name}]`", description, cls, dataclasses.fields(cls)))
+    return "".join(parts)
+
+
+def _section(heading: str, description: str, cls: type, keys: Any) -> str:
+    hints, notes = typing.get_type_hints(cls), field_docstrings(cls)
+    lines = [f"\n## {heading}\n"]
+    lines += [description + "\n"] if description else []
+    lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for key in keys:
+        cells = (_type_text(hints[key.name]), _default(key), _escaped(notes.get(key.name, "")))
+        lines.append(f"| `{key.name}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type_text(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_text(a) for a in arguments if a is not types.NoneType)
+    if origin is tuple:
+        return f"list of {_type_text(arguments[0])}s"
+    if origin is dict:
+        return f"table of {_type_text(arguments[1])}s"
+    return TYPE_NAMES[hint]
+
+
+def _default(key: dataclasses.Field[Any]) -> str:
+    """The default as a recipe would spell it."""
+    if key.default_factory is not dataclasses.MISSING:
+        value: Any = key.default_factory()
+    elif key.default is dataclasses.MISSING:
+        return "required"
+    else:
+        value = key.default
+    if value is None:
+        return "not set"
+    return f"`{json.dumps(value)}`"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    main()
