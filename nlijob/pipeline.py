@@ -1,9 +1,7 @@
-"""The job as a story: the stages in order, each skipped where it is complete.
-
-    subset -> baseline -> train -> select -> evaluate -> report
+"""Runs the stages of `nlijob.stages` in order and skips those that are complete.
 
 A stage's fingerprint is a hash of the configuration it reads and of the fingerprints of the
-stages before it; a stage is complete where its marker carries that very fingerprint.
+stages it follows. A stage is complete when its marker carries the present fingerprint.
 """
 
 from __future__ import annotations
@@ -19,13 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records, subset
+from nlijob.analysis.wording import clock
 from nlijob.config import JobConfig
-from nlijob.console import Console, duration_text
+from nlijob.console import Console
 from nlijob.errors import GateError
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.launch import GpuSide
-from nlijob.records import Manifest, Progress, Results, RunRecord, Timing, WorkerTask
+from nlijob.records import (
+    FORMAT_VERSION,
+    Manifest,
+    Progress,
+    Results,
+    RunRecord,
+    Timing,
+    WorkerTask,
+)
 from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
 
@@ -47,17 +54,16 @@ class Job:
 
     @property
     def config(self) -> JobConfig:
-        """What the job is asked to do."""
+        """The configuration of the run."""
         return self.record.config
 
     def work(self) -> Results:
-        """Run what is not complete and return the outcome.
+        """Run the stages that are not complete and return the outcome.
 
-        Raises JobError where a stage cannot be done, GateError where the outcome is below what
-        the configuration asks for; the report is there in that case.
+        Raises JobError where a stage cannot be done.
         """
         with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
-            if self._needs_gpu_side():  # to start takes longer than all that comes before its work
+            if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
@@ -83,7 +89,7 @@ class Job:
     # ------------------------------------------------------------ stages
 
     def _needs_gpu_side(self) -> bool:
-        """Whether a stage of it is not complete whatever its inputs, which are not read yet."""
+        """Whether a GPU stage has no marker, so that it has to run whatever its inputs."""
         return not all(self.run.marker(name).exists() for name in GPU_STAGES)
 
     def _find_model(self) -> None:
@@ -93,14 +99,14 @@ class Job:
 
     def _begin(self) -> None:
         for log in (self.run.timings, self.run.hardware, self.run.machines):
-            if self._computes_anew():  # what another configuration took is no cost of this one
+            if self._starts_over():  # other inputs: their time is not this run's cost
                 log.unlink(missing_ok=True)
             drop_torn_line(log)
         self.attempt = next_attempt(self.run)
         write_record(self.run.config, continued(self.record, self.run))
 
-    def _computes_anew(self) -> bool:
-        """Whether the run's folder holds models or scores of other inputs than these."""
+    def _starts_over(self) -> bool:
+        """Whether the folder holds rows, scores or models made from other inputs."""
         first = {stage.name: stage.name for stage in STAGES if stage.stamp}
         return any(
             self.run.is_of_other_inputs(marker, self.fingerprints[stage])
@@ -117,7 +123,7 @@ class Job:
         with self._timed("subset"):
             manifest = subset.build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest.parent])
-        self._say("subset", f"{_rows_text(manifest)}; {duration_text(time.monotonic() - started)}")
+        self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):
@@ -144,19 +150,19 @@ class Job:
                 fingerprints=self.fingerprints,
             )
         )
-        importlib.import_module("nlijob.report.render")  # needed later; there is time now
+        importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
         gpu_side.follow(show)
 
     def _render(self) -> None:
         from nlijob.report.render import render
 
-        self._add_timing(WHOLE_JOB, self.started_at, self.started)  # so that the report can say it
+        self._add_timing(WHOLE_JOB, self.started_at, self.started)  # for the report
         self.run.unmark("report")
         started = time.monotonic()
         with self._timed("report"):
             render(self.run)
         self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
-        self._say("report", duration_text(time.monotonic() - started))
+        self._say("report", clock(time.monotonic() - started))
 
     # ------------------------------------------------------------ markers
 
@@ -170,7 +176,7 @@ class Job:
         for stage in stages:
             self._say(stage, "complete, skipped")
 
-    # ------------------------------------------------------------ telling and timing
+    # ------------------------------------------------------------ console and timings
 
     def _say(self, stage: str, text: str) -> None:
         if stage in STAGE_NAMES:
@@ -205,25 +211,25 @@ class Job:
 
 
 def check_gates(results: Results) -> None:
-    """Raise GateError where the outcome is below what was asked for."""
+    """Raise GateError where the outcome misses a gate of the configuration."""
     if not results.gates.passed:
         missed = "; ".join(failure.text for failure in results.gates.failures)
-        raise GateError(missed, "the report is complete all the same")
+        raise GateError(missed, "the report is complete")
 
 
 def model_stamp(model_dir: Path) -> str:
-    """What tells a model from others: a hub snapshot's commit, a local folder's files."""
+    """Identity of a model: the commit of a hub snapshot, or names and hashes of local files."""
     in_hub_cache = model_dir.parent.name == "snapshots"
     return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
 
 
-def stage_fingerprints(config: JobConfig, of_model: str) -> dict[str, str]:
-    """Stage -> fingerprint, for this configuration, a model of this stamp and local data files."""
-    stamps = {"": "", "data": subset.source_stamp(config.data), "model": of_model}
+def stage_fingerprints(config: JobConfig, model: str) -> dict[str, str]:
+    """Stage -> fingerprint, from the configuration, the model's stamp and local data files."""
+    stamps = {"": "", "data": subset.source_stamp(config.data), "model": model}
     fingerprints: dict[str, str] = {}
     for stage in STAGES:
         content = [
-            records.FORMAT_VERSION,
+            FORMAT_VERSION,
             stage.name,
             [config.value(key) for key in stage.reads],
             [fingerprints[name] for name in stage.follows],
@@ -235,7 +241,7 @@ def stage_fingerprints(config: JobConfig, of_model: str) -> dict[str, str]:
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
-    """The run's record, with the time of its first attempt where it goes on from one."""
+    """The run's record; a resumed run keeps the time of its first attempt."""
     try:
         earlier = records.read(RunRecord, run.config)
     except (OSError, ValueError):
@@ -245,14 +251,14 @@ def continued(record: RunRecord, run: RunDir) -> RunRecord:
 
 
 def next_attempt(run: RunDir) -> int:
-    """The number of this attempt at the run, from 1."""
+    """The number of the next attempt, from 1."""
     if not run.timings.exists():
         return 1
     return 1 + max((t.attempt for t in records.read_lines(Timing, run.timings)), default=0)
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a crash left unfinished, so that new ones can be added."""
+    """Remove a last line that a crash left incomplete, so that lines can be appended."""
     if path.exists():
         text = path.read_bytes()
         whole = text.rfind(b"\n") + 1

@@ -1,8 +1,8 @@
-"""Every path of a run on disk, atomic writes, completion markers, and the lock.
+"""All paths of a run on disk, atomic writes, completion markers, and the lock.
 
-A stage is complete when its marker is there, names the fingerprint asked for, and every file it
-lists still has its size. Markers are written last, so a stage cut off half-way is never taken for
-complete.
+A stage is complete when its marker exists and carries the expected fingerprint, and every file
+that the marker lists still has its size. Markers are written last, so an interrupted stage never
+counts as complete.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from nlijob import records
 from nlijob.errors import ConfigurationError
+from nlijob.files import atomic_write, sync
 
 MARKERS = "markers/"
-"""Beginning of the names of completion markers, below the run's folder."""
+"""Prefix of the names of completion markers, below the run's folder."""
 TRAIN = "train/"
-"""Beginning of the names of what training writes, part of which goes away during the job."""
+"""Prefix of the names of what training writes; some of it is deleted during the job."""
 EPOCH_MARKER = "train-epoch-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Beginning of the names of training states, each of which goes away after the next epoch."""
+"""Prefix of the names of training states; each is deleted after the next epoch."""
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
-"""Messages between the two sides of one attempt, of no use to another attempt."""
+"""Messages between the two sides of one attempt; later attempts do not need them."""
 
 
 class RunDir:
@@ -42,17 +42,6 @@ class RunDir:
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
-        self.train_folder = root / TRAIN
-        self.plan = self.train_folder / "plan.json"
-        self.train_log = self.train_folder / "log.jsonl"
-        self.train_result = self.train_folder / "result.json"
-        self.selection = root / "selection.json"
-        self.evaluate_result = root / "evaluate" / "result.json"
-        self.evaluate_predictions = root / "evaluate" / "predictions.jsonl"
-        self.blank_premise_predictions = root / "evaluate" / "blank_premise.jsonl"
-        self.generations = root / "evaluate" / "generations.jsonl"
-        self.occlusion = root / "evaluate" / "occlusion.jsonl"
-        self.adapter = root / "adapter"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -61,8 +50,22 @@ class RunDir:
         self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
 
+        trial = root  # what belongs to one training; a run has one
+        self.train_folder = trial / TRAIN
+        self.plan = self.train_folder / "plan.json"
+        self.train_log = self.train_folder / "log.jsonl"
+        self.train_result = self.train_folder / "result.json"
+        self.selection = trial / "selection.json"
+        self.evaluate_result = trial / "evaluate" / "result.json"
+        self.evaluate_predictions = trial / "evaluate" / "predictions.jsonl"
+        self.blank_premise_predictions = trial / "evaluate" / "blank_premise.jsonl"
+        self.generations = trial / "evaluate" / "generations.jsonl"
+        self.occlusion = trial / "evaluate" / "occlusion.jsonl"
+        self.adapter = trial / "adapter"
+        self.model_card = self.adapter / "README.md"
+
     def subset(self, split: str) -> Path:
-        """The rows of a split."""
+        """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
 
     def epoch(self, epoch: int) -> Path:
@@ -70,38 +73,38 @@ class RunDir:
         return self.train_folder / f"epoch-{epoch}"
 
     def epoch_result(self, epoch: int) -> Path:
-        """The figures of an epoch."""
+        """The file with the figures of an epoch."""
         return self.epoch(epoch) / "result.json"
 
     def epoch_predictions(self, epoch: int) -> Path:
-        """Validation (and test) predictions after an epoch."""
+        """The file with validation (and test) predictions after an epoch."""
         return self.epoch(epoch) / "predictions.jsonl"
 
     def training_state(self, epoch: int) -> Path:
-        """Optimizer, schedule and scaler after an epoch, to go on from; only the last is kept."""
+        """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
         return self.root / f"{TRAINING_STATES}{epoch}.pt"
 
     def name(self, path: Path) -> str:
-        """A file's name below the run's folder, as it is at the place of a copy too."""
+        """Path of a file below the run's folder, with forward slashes."""
         return path.relative_to(self.root).as_posix()
 
     # ------------------------------------------------------------ markers
 
     def marker(self, stage: str) -> Path:
-        """The completion marker of a stage, or of an epoch by its `epoch_marker`."""
+        """The completion marker of a stage, or of an epoch (see `epoch_marker`)."""
         return self.root / MARKERS / f"{stage}.json"
 
     def marked(self) -> list[str]:
-        """Names of everything that has a completion marker, epochs in their order."""
+        """Names of all stages and epochs that have a completion marker, epochs in order."""
         files = (self.root / MARKERS).glob("*.json")
         return sorted((file.stem for file in files), key=lambda name: (len(name), name))
 
     def count_marked_epochs(self) -> int:
-        """How many epochs have a completion marker."""
+        """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
 
     def is_complete(self, stage: str, fingerprint: str) -> bool:
-        """Whether the stage was finished from these very inputs and its files are still there."""
+        """Whether the stage was completed with these inputs and its files are unchanged in size."""
         try:
             marker = records.read(records.Marker, self.marker(stage))
         except (OSError, ValueError):
@@ -113,14 +116,14 @@ class RunDir:
         )
 
     def is_of_other_inputs(self, stage: str, fingerprint: str) -> bool:
-        """Whether the stage was finished once, from other inputs than these."""
+        """Whether the stage was completed with other inputs."""
         try:
             return records.read(records.Marker, self.marker(stage)).fingerprint != fingerprint
         except (OSError, ValueError):
             return False
 
     def mark_complete(self, stage: str, fingerprint: str, outputs: Iterable[Path]) -> None:
-        """Write the stage's marker over its outputs (files, or folders with all they hold)."""
+        """Write the stage's marker, which lists its outputs (files, or folders with all files)."""
         files = [file for path in outputs for file in _files(path)]
         for file in files:
             sync(file)
@@ -129,22 +132,22 @@ class RunDir:
         write_text(self.marker(stage), records.dump(marker))
 
     def unmark(self, stage: str) -> None:
-        """Take a stage for not done, before it is done again."""
+        """Delete a stage's marker, before the stage is done again."""
         self.marker(stage).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run for this process; two jobs in one folder would mix their records.
+        """Reserve the folder for this process: two jobs in one folder would mix their records.
 
-        Raises ConfigurationError where another process holds it, or nothing can be written there.
+        Raises ConfigurationError where another process holds it or it is not writable.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / ".lock").open("w")
         except OSError as error:
             raise ConfigurationError(
-                f"{self.root} cannot be written to: {error.strerror}",
-                "name a folder that can with --runs-dir",
+                f"{self.root} is not writable: {error.strerror}",
+                "choose a writable folder with --runs-dir",
             ) from error
         with handle:
             try:
@@ -152,7 +155,7 @@ class RunDir:
             except BlockingIOError as error:
                 raise ConfigurationError(
                     f"another job is working on {self.root}",
-                    "wait for it, or give this one another --run-id",
+                    "wait for it, or choose another --run-id",
                 ) from error
             yield
 
@@ -165,8 +168,8 @@ def epoch_marker(epoch: int) -> str:
 def training_state_of(marker: str) -> str:
     """Name of the training state that belongs to an epoch's marker file.
 
-    The marker does not list it, because it goes away after the next epoch. For the marker file of
-    a stage, a name that no file has.
+    The marker does not list it, because it is deleted after the next epoch. The marker file of a
+    stage gives a name that no file has.
     """
     epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
     return f"{TRAINING_STATES}{epoch}.pt"
@@ -177,28 +180,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def sync(path: Path) -> None:
-    """Return once a file, or the names in a folder, are safe on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside it, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(path.parent)
+    """Write a text file atomically, in UTF-8."""
+    with atomic_write(path) as handle:
+        handle.write(text.encode("utf-8"))
 
 
 def write_record(path: Path, record: Any) -> None:
@@ -212,7 +197,7 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 
 
 def append_record(path: Path, record: Any) -> None:
-    """Add one record to a JSON Lines file; a line is written in one call, so never interleaved."""
+    """Append one record to a JSON Lines file, in one write so that lines never interleave."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as handle:
         handle.write(records.dump_line(record))

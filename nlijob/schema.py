@@ -1,4 +1,4 @@
-"""The JSON Schema (draft 2020-12) of a record, made from its dataclasses and their docstrings."""
+"""The JSON Schema (draft 2020-12) of a record, generated from dataclasses and docstrings."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def results_schema() -> Schema:
 
 
 def record_schema(cls: type) -> Schema:
-    """The schema of a record written as JSON. Raises TypeError on a type that it does not know."""
+    """The schema of a record written as JSON. Raises TypeError on an unsupported type."""
     definitions: dict[str, Schema] = {}
-    schema = _of_dataclass(cls, definitions)
+    schema = _dataclass_schema(cls, definitions)
     if "format_version" in schema["properties"]:
         schema["properties"]["format_version"]["const"] = records.FORMAT_VERSION
     return {"$schema": DRAFT, "title": cls.__name__, **schema, "$defs": definitions}
 
 
-def _of_dataclass(cls: type, definitions: dict[str, Schema]) -> Schema:
+def _dataclass_schema(cls: type, definitions: dict[str, Schema]) -> Schema:
     hints = typing.get_type_hints(cls)
     notes = field_docstrings(cls)
     properties = {}
     for field in dataclasses.fields(cls):
-        schema = _of_type(hints[field.name], definitions)
+        schema = _type_schema(hints[field.name], definitions)
         if field.name in notes:
             schema["description"] = notes[field.name]
         properties[field.name] = schema
@@ -50,7 +50,7 @@ def _of_dataclass(cls: type, definitions: dict[str, Schema]) -> Schema:
     }
 
 
-def _of_type(hint: Any, definitions: dict[str, Schema]) -> Schema:
+def _type_schema(hint: Any, definitions: dict[str, Schema]) -> Schema:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in PLAIN:
         return {"type": PLAIN[hint]}
@@ -59,21 +59,21 @@ def _of_type(hint: Any, definitions: dict[str, Schema]) -> Schema:
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [_of_type(argument, definitions) for argument in arguments]}
+        return {"anyOf": [_type_schema(argument, definitions) for argument in arguments]}
     if origin is tuple and arguments[1:] == (...,):
-        return {"type": "array", "items": _of_type(arguments[0], definitions)}
+        return {"type": "array", "items": _type_schema(arguments[0], definitions)}
     if origin is dict:
-        return {"type": "object", "additionalProperties": _of_type(arguments[1], definitions)}
+        return {"type": "object", "additionalProperties": _type_schema(arguments[1], definitions)}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if hint.__name__ not in definitions:
-            definitions[hint.__name__] = {}  # stands in while the definition is made
-            definitions[hint.__name__] = _of_dataclass(hint, definitions)
+            definitions[hint.__name__] = {}  # placeholder that ends a recursion
+            definitions[hint.__name__] = _dataclass_schema(hint, definitions)
         return {"$ref": f"#/$defs/{hint.__name__}"}
     raise TypeError(f"no JSON Schema for {hint!r}")
 
 
 def field_docstrings(cls: type) -> dict[str, str]:
-    """The text under each field of a dataclass, which Python itself does not keep."""
+    """Field -> the docstring below it, read from the source because Python discards it."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     notes: dict[str, str] = {}

@@ -2,8 +2,8 @@
 
     subset -> baseline -> train -> select -> evaluate -> report
 
-To add a stage: a line here, its files in RunDir, and its work: a function in
-`nlijob/gpu/stages/` for the GPU side, a method of `pipeline.Job` for the parent.
+To add a stage, add a line here, its files to RunDir, and its work: a file in `nlijob/gpu/stages/`
+for the GPU side, a method of `pipeline.Job` for the parent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Phase:
 
     name: str
     words: str
-    """What happens in it, as the page says it."""
+    """What happens in the phase, in the words of the page."""
 
 
 @dataclass(frozen=True)

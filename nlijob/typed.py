@@ -1,4 +1,4 @@
-"""Plain data (TOML, JSON) into typed dataclasses, with every fault told at once."""
+"""Converts plain data (TOML, JSON) into typed dataclasses and reports all faults at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None:
-    """Make a `cls` (a dataclass) from a mapping, checking names and types all the way down.
+    """A `cls` (a dataclass) from a mapping; names and types are checked at every level.
 
-    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". A value at fault is
-    left at its default, so that the caller can check the others; None where it has no default.
+    Every fault is appended to `faults` as "<where>.<key>: <what is wrong>". A faulty value gets its
+    default, so that the caller can check the others; returns None where it has no default.
     """
     if not isinstance(data, Mapping):
         faults.append(f"{where}: expected a table of keys, got {_shown(data)}")
@@ -43,9 +43,12 @@ def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None
 
 
 def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
-    """`value` as the type that `hint` asks for; a fault is appended where it does not fit."""
+    """`value` as the type `hint`. Appends a fault where it does not fit.
+
+    Raises TypeError on a hint that cannot be read from plain data.
+    """
     if type(value) is hint and (not isinstance(value, float) or math.isfinite(value)):
-        return value  # nearly every value of a record
+        return value  # the fast path of nearly every value
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -80,7 +83,7 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
 
 
 def _convert_union(value: object, arms: tuple[Any, ...], path: str, faults: list[str]) -> Any:
-    """`value` as the first arm that it fits: an arm of its very type before all others."""
+    """`value` as the first arm that accepts it; an arm of exactly its type is tried first."""
     if value is None and type(None) in arms:
         return None
     arms = tuple(arm for arm in arms if arm is not type(None))
@@ -101,7 +104,7 @@ class _Field(NamedTuple):
     required: bool
 
 
-@functools.cache  # a run's outcome has thousands of records, of a few classes
+@functools.cache  # an outcome has thousands of records of a few classes
 def _fields(cls: type[Any]) -> dict[str, _Field]:
     hints = typing.get_type_hints(cls)
     return {

@@ -1,4 +1,4 @@
-"""A complete run folder made up from a seed, without torch: what the report's tests read.
+"""Generates a complete run folder from a seed, without torch, for the tests of the report.
 
 run = build_run(tmp_path, Spec(gpu=False, head="sequence-classification"))
 """
@@ -82,7 +82,7 @@ HOSTILE = (
 
 @dataclass(frozen=True)
 class Spec:
-    """What kind of run to make up."""
+    """The kind of run to generate."""
 
     gpu: bool = True
     head: HeadName = "causal"
@@ -91,14 +91,14 @@ class Spec:
     demo: bool = False
     hostile: bool = False
     rows: int = 98
-    """Test rows, and validation rows."""
+    """Number of test rows, and of validation rows."""
     train_rows: int = 400
     epochs: int = 5
     base_skill: float = 0.25
     tuned_skill: float = 2.6
-    """By how much the gold label's logit stands out."""
+    """Added to the logit of the gold label."""
     base_habit: float = 2.4
-    """By how much the base model's logit of "neutral" stands out."""
+    """Added to the base model's logit of "neutral"."""
     base_validation: bool = True
     test_each_epoch: bool = True
     generations: bool = True
@@ -110,10 +110,10 @@ class Spec:
     report: ReportConfig = field(default_factory=ReportConfig)
     seed: int = 11
     training_seed: int | None = None
-    """Another adapter on the same rows and the same base model."""
+    """A seed for another adapter on the same rows and base model."""
     run_id: str = "20260102-030405-synthetic"
     recipe: str = ""
-    """"" for the one that goes with `demo`."""
+    """Name of the recipe; "" for the one that matches `demo`."""
     created_at: str = "2026-01-02T03:04:05+00:00"
     lora_r: int = 32
 
@@ -131,7 +131,7 @@ class _Builder:
         self.examples = {split: self._examples(split) for split in SPLITS}
 
     def build(self) -> RunDir:
-        """Every record in the order in which a job writes them."""
+        """Write every record in the order in which a job writes them."""
         run, spec = self.run, self.spec
         write_record(run.config, self._record())
         write_record(run.environment, self._environment())
@@ -451,7 +451,7 @@ class _Builder:
     def _attempt(
         self, attempt: int, started: float, epochs: Sequence[int], done: bool
     ) -> Iterator[Timing]:
-        """One attempt's timings; where `done`, subset and baseline are complete already."""
+        """Timings of one attempt; with `done`, subset and baseline are already complete."""
         clock = started
 
         def timing(stage: str, part: Part, seconds: float, examples: int | None = None) -> Timing:

@@ -1,6 +1,6 @@
-"""Several runs beside each other: where they differ, and whose tuned model is right more often.
+"""Compares several runs: how they differ, and whose tuned model is more accurate.
 
-The first run is the reference: every other one is held against it, on the test rows that both have.
+The first run is the reference. Every other run is compared with it on their common test rows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KIND = "nlijob compare"
 
 @dataclass(frozen=True)
 class LabelledRow:
-    """A test row as one run's two models labelled it; labels by name, as numbers may differ."""
+    """A test row with both models' predictions; labels are names because numbers may differ."""
 
     index: int
     """Row number in the source split."""
@@ -33,13 +33,13 @@ class LabelledRow:
 
     @property
     def identity(self) -> tuple[int, str, str, str]:
-        """What makes it the same row in another run: place, both texts and gold label."""
+        """Key that a row has in every run: row number, both texts and gold label."""
         return self.index, self.premise, self.hypothesis, self.gold
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of the runs, under a name that no other has."""
+    """One of the compared runs, with a unique name."""
 
     name: str
     results: Results
@@ -48,16 +48,16 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting, package or fact that is not the same in all runs."""
+    """A setting, package or fact that differs between the runs."""
 
     key: str
     values: tuple[Any, ...]
-    """One a run, in order; None where it is not set or not there."""
+    """One value per run, in order; None where it is not set or missing."""
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A common test row that exactly one of two tuned models has right."""
+    """A common test row that exactly one of two tuned models labels correctly."""
 
     index: int
     premise: str
@@ -66,17 +66,17 @@ class Flip:
     reference_answer: str
     other_answer: str
     gap: float
-    """How much more probability the model that is right gave the gold label."""
+    """Difference between the two models' probabilities of the gold label."""
 
 
 @dataclass(frozen=True)
 class BaseAgreement:
-    """The two runs' base models, before any tuning, on the common rows."""
+    """How far the base models of two runs agree on the common rows."""
 
     same_model: bool
-    """Whether both runs ask for the same model, held and prompted in the same way."""
+    """Whether both runs use the same model with the same quantisation and prompt."""
     differing: int
-    """Rows that they answer differently."""
+    """Rows with different predictions."""
     only_reference_right: int
     only_other_right: int
     largest_shift: float
@@ -85,7 +85,7 @@ class BaseAgreement:
 
 @dataclass(frozen=True)
 class Against:
-    """A run held against the reference, on their common test rows."""
+    """A run compared with the reference on their common test rows."""
 
     reference: str
     other: str
@@ -95,29 +95,29 @@ class Against:
     both_right: int
     both_wrong: int
     tuned: PairedDifference | None
-    """The other tuned model over the reference's; None without common rows."""
+    """The other tuned model compared with the reference's; None without common rows."""
     adjusted_p: float | None
-    """McNemar's p by Holm's rule over all comparisons; None where there is one alone, or none."""
+    """McNemar's p, Holm-adjusted over all comparisons; None with fewer than two."""
     base: BaseAgreement | None
     only_other_right: tuple[Flip, ...]
     only_reference_right: tuple[Flip, ...]
 
     @property
     def p(self) -> float:
-        """The p that counts: adjusted where there are several. 1.0 without common rows."""
+        """The adjusted p where there are several comparisons; 1.0 without common rows."""
         if self.tuned is None:
             return 1.0
         return self.tuned.mcnemar_p if self.adjusted_p is None else self.adjusted_p
 
     @property
     def is_significant(self) -> bool:
-        """Whether one of the two tuned models is right on more rows than chance explains."""
+        """Whether the two tuned models differ significantly in accuracy."""
         return self.p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class NamedFigures:
-    """A run's name on the page, and its figures."""
+    """The figures of a run, with its name on the page."""
 
     name: str
     figures: Figures
@@ -136,9 +136,9 @@ class Comparison:
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
-    """Two runs or more, the first of them the reference. Raises ValueError on fewer."""
+    """The comparison of two runs or more. Raises ValueError on fewer."""
     if len(runs) < 2:
-        raise ValueError(f"{len(runs)} run: a comparison takes two or more")
+        raise ValueError(f"{len(runs)} run: a comparison needs two or more")
     reference, *others = runs
     results = [run.results for run in runs]
     return Comparison(
@@ -157,9 +157,9 @@ def labelled_rows(
     base: Iterable[Prediction],
     tuned: Iterable[Prediction],
 ) -> tuple[LabelledRow, ...]:
-    """The test rows with both models' answers, in row order.
+    """The test rows with both models' predictions, in row order.
 
-    All three must be of the same rows; raises KeyError where they are not.
+    Raises KeyError where the three arguments are not for the same rows.
     """
     names = results.manifest.label_names
     before = {row.index: row for row in base}
@@ -204,7 +204,7 @@ def _against(reference: ComparedRun, other: ComparedRun) -> Against:
 
 
 def _adjusted(pairs: Sequence[Against]) -> tuple[Against, ...]:
-    """The pairs with Holm's p, where more than one test was made."""
+    """The pairs with Holm-adjusted p where there is more than one test."""
     tests = [pair.tuned.mcnemar_p for pair in pairs if pair.tuned is not None]
     if len(tests) < 2:
         return tuple(pairs)
@@ -219,7 +219,7 @@ def _right(row: LabelledRow) -> bool:
 
 
 def _flips(pairs: Iterable[tuple[LabelledRow, LabelledRow]]) -> tuple[Flip, ...]:
-    """The clearest first; the same rows always in the same order."""
+    """The rows as flips, the largest gap first; ties in row order."""
     flips = [
         Flip(
             index=first.index,
@@ -251,11 +251,11 @@ def _base_agreement(
 
 
 def _base_settings(results: Results) -> dict[str, Any]:
-    """What an untuned model's answers depend on, as far as it was asked for."""
+    """The settings that the base model's predictions depend on."""
     keep = ("model.", "prompt.", "data.label_names")
     chosen = {k: v for k, v in settings(results.run.config).items() if k.startswith(keep)}
-    no_matter = {"model.device", "model.requires_gpu", "model.residual_dropout"}
-    return {key: value for key, value in chosen.items() if key not in no_matter}
+    irrelevant = {"model.device", "model.requires_gpu", "model.residual_dropout"}
+    return {key: value for key, value in chosen.items() if key not in irrelevant}
 
 
 def _shift(first: Mapping[str, float], second: Mapping[str, float]) -> float:
@@ -269,7 +269,7 @@ def _shift(first: Mapping[str, float], second: Mapping[str, float]) -> float:
 def _differences(
     results: Sequence[Results], facts: Callable[[Results], Mapping[str, Any]]
 ) -> tuple[Difference, ...]:
-    """The keys whose values are not the same in all runs, in the order they first come up."""
+    """The keys whose values differ between the runs, in order of first appearance."""
     of_runs = [facts(one) for one in results]
     keys = dict.fromkeys(key for one in of_runs for key in one)
     rows = (Difference(key, tuple(one.get(key) for one in of_runs)) for key in keys)

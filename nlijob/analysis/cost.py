@@ -1,4 +1,4 @@
-"""What the job's time cost, at the price that was given."""
+"""The cost of the job's time at the configured price."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SECONDS_AN_HOUR = 3600
 
 
 def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float]) -> Cost | None:
-    """The price of the seconds of each attempt; None where no price is known.
+    """Cost of the seconds of all attempts; None unless the price of every attempt is known.
 
-    `price_per_hour` is the machine's and wins over the table of GPU prices, which are added up
-    over the GPUs that an attempt computed on. Only the job's own time counts, not the machine's
-    start or idle time.
+    `price_per_hour` is the price of the machine and takes precedence over the table of GPU prices,
+    which are summed over the GPUs of an attempt. Only the job's own time counts, not the start or
+    idle time of the machine.
     """
     hours = {attempt: of / SECONDS_AN_HOUR for attempt, of in seconds.items()}
     prices = {attempt: _price_per_hour(asked, in_use.at(attempt)) for attempt in hours}
@@ -38,13 +38,13 @@ def _price_per_hour(asked: ReportConfig, gpus: Sequence[GpuInfo]) -> float | Non
 
 
 def _price_of(gpu_names: list[str], table: Mapping[str, float]) -> float | None:
-    """The sum over the GPUs; None without GPUs or where one is not in the table."""
+    """Sum over the GPUs; None without GPUs, or where one is not in the table."""
     prices = [_entry(name, table) for name in gpu_names]
     known = [price for price in prices if price is not None]
     return sum(known) if known and len(known) == len(prices) else None
 
 
 def _entry(gpu_name: str, table: Mapping[str, float]) -> float | None:
-    """The price under the longest key that stands in the GPU's name, whatever the case."""
+    """Price under the longest key that occurs in the GPU's name, ignoring case."""
     fitting = [key for key in table if key.casefold() in gpu_name.casefold()]
     return table[max(fitting, key=len)] if fitting else None

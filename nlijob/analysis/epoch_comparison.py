@@ -1,9 +1,9 @@
-"""Comparison of the selected epoch with the others on the validation rows.
+"""Whether the selected epoch differs significantly from the others on the validation rows.
 
 All epochs are scored on the same rows, so each other epoch is compared with the selected one row by
-row (exact McNemar test), and the p-values are Holm-adjusted over the epochs compared. The epoch was
-selected by its score on these rows, so its lead is overestimated: an adjusted p below 0.05 is
-weaker evidence than it would be on new rows.
+row (exact McNemar test), and the p-values are Holm-adjusted over the compared epochs. The selected
+epoch was chosen by its score on these rows, so its lead is biased upwards: an adjusted p below 0.05
+is weaker evidence than it would be on new rows.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from nlijob.records import EpochComparison, Prediction
 def compare_epochs(
     selected: Sequence[Prediction], others: Mapping[int, Sequence[Prediction]]
 ) -> tuple[EpochComparison, ...]:
-    """Compare the selected epoch's predictions with those of each other epoch, by epoch number.
+    """Compare the selected epoch's predictions with those of each other epoch (by number).
 
-    All predictions are on the rows of one split, in any order; the result is in the order of the
-    epochs. Raises ValueError if there are no rows, if a row was labelled twice, or if an epoch
-    labelled different rows.
+    All predictions are for the rows of one split, in any order; the result is in the order of the
+    epochs. Raises ValueError without rows, where a row occurs twice, or where rows differ.
     """
     right = _right(selected)
     if not right:
@@ -36,20 +35,20 @@ def compare_epochs(
 
 
 def epochs_sentence(selected_epoch: int, comparisons: Sequence[EpochComparison]) -> str:
-    """A sentence on the epochs not distinguishable from the selected one; "" with one epoch."""
+    """Which other epochs do not differ significantly from the selected one; "" without others."""
     if not comparisons:
         return ""
     alike = [found for found in comparisons if not found.is_significant]
     rows = plural(comparisons[0].rows, "validation row")
     tests = f"exact McNemar test on the same {rows}"
     if len(comparisons) > 1:
-        tests += f", Holm-adjusted over the {count(len(comparisons))} epochs compared"
+        tests += f", Holm-adjusted over {count(len(comparisons))} compared epochs"
     if not alike:
         verb = "differs" if len(comparisons) == 1 else "differ"
         return (
-            f"{_epochs(comparisons)} {verb} significantly from the selected epoch {selected_epoch} "
-            f"({tests}; largest adjusted "
-            f"{p_value(max(found.adjusted_p for found in comparisons))}). As epoch "
+            f"{_epochs(comparisons)} {verb} significantly from the selected epoch "
+            f"{selected_epoch} ({tests}; largest adjusted "
+            f"{p_value(max(found.adjusted_p for found in comparisons))}). Because epoch "
             f"{selected_epoch} was selected on these rows, its lead may be overestimated."
         )
     smallest = p_value(min(found.adjusted_p for found in alike))
@@ -66,14 +65,14 @@ def _right(predictions: Sequence[Prediction]) -> dict[tuple[str, int], bool]:
         (p.split, p.index): p.predicted == p.label for p in predictions
     }
     if len(right) != len(predictions):
-        raise ValueError("a row was labelled twice by one epoch")
+        raise ValueError("an epoch labels a row twice")
     return right
 
 
 def _alone(
     selected: Mapping[tuple[str, int], bool], other: Mapping[tuple[str, int], bool], epoch: int
 ) -> tuple[int, int]:
-    """Numbers of rows that only the selected epoch, and only the other one, labels correctly."""
+    """Rows that only the selected epoch, and that only the other one labels correctly."""
     if selected.keys() != other.keys():
         differing = len(selected.keys() ^ other.keys())
         raise ValueError(f"epoch {epoch} was scored on different rows ({differing} differ)")

@@ -1,4 +1,4 @@
-"""A run's main figures, few enough to stand beside those of other runs."""
+"""The main figures of a run, for comparison with other runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.records import Interval, Results
 
 @dataclass(frozen=True)
 class Figures:
-    """What is asked first of a run; None for what was not measured."""
+    """Main figures of a run; None for what was not measured."""
 
     run_id: str
     recipe: str
@@ -52,11 +52,11 @@ class Figures:
     currency: str
     energy_j: float | None
     peak_gpu_bytes: int | None
-    """Allocated by torch."""
+    """Peak of the memory allocated by torch."""
     peak_ram_bytes: int | None
     trainable_parameters: int
     gates: bool | None
-    """Whether what was asked for is reached; None where nothing was asked for."""
+    """Whether all gates are met; None without gates."""
 
 
 def figures(results: Results) -> Figures:

@@ -1,8 +1,8 @@
-"""The runs of a schedule over time: which can be compared, and whether the newest fell behind.
+"""Runs of a schedule over time: which are comparable, and whether the newest one is worse.
 
-A series is made of runs of one configuration scored on the very same test rows, so that its trend
-is about nothing but the runs. Each run is boiled down to what the page needs as soon as it is
-read: hundreds of runs take little memory.
+A series holds runs with the same configuration and the same test rows, so that its trend reflects
+nothing but the runs. Each run is reduced to what the page needs as soon as it is read, so that
+hundreds of runs take little memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nlijob.records import SIGNIFICANT, PairedDifference, Results, RunRecord, re
 from nlijob.rundir import RunDir
 
 KIND = "nlijob index"
-NO_MATTER = (
+IRRELEVANT = (
     "description",
     "report.",
     "eval.",
@@ -34,76 +34,76 @@ NO_MATTER = (
     "train.gradient_checkpointing",
     "train.speed",
 )
-"""Settings, or beginnings of them, in which the runs of a series may differ: they change neither
-what is learned nor what is asked, beyond chance."""
+"""Settings, or prefixes of settings, that may differ within a series: they affect neither training
+nor the questions asked, except by chance."""
 MEDIAN_OF = 3
-"""Earlier runs from which a median says more than the run before."""
+"""Number of earlier runs from which the newest is also compared with their median."""
 
 State = Literal["finished", "unfinished", "other version", "damaged"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A folder with a run in it; `figures` where it is finished."""
+    """A folder with a run; only a finished one has `figures`."""
 
     folder: str
-    """Name below the folder of runs."""
+    """Name of the folder below the folder of runs."""
     state: State
     reason: str
-    """Why there are no figures, or what to mind about them; "" for nothing."""
+    """Why there are no figures, or a caveat about them; "" for neither."""
     started: datetime.datetime | None
-    """When the run was first started; None where nothing says so."""
+    """When the run was first started; None where unknown."""
     figures: Figures | None
     has_report: bool
     series: str = ""
-    """What it shares with the runs that it can be compared to; "" without figures."""
+    """Identifier of the series, the same for all comparable runs; "" without figures."""
     settings: Mapping[str, Any] | None = None
     train_rows_sha256: str = ""
     packages: Mapping[str, str] | None = None
     wrong: Sequence[int] = ()
-    """Test rows that the tuned model has wrong."""
+    """Row numbers of the test rows that the tuned model labels incorrectly."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """The newest run of a series held against an earlier one, on the same test rows."""
+    """The newest run of a series compared with an earlier one on the same test rows."""
 
     against: Literal["the run before", "the median of the earlier runs"]
     folder: str
     accuracy: float
     difference: PairedDifference
-    """The newest over the earlier one."""
+    """Accuracy of the newest run minus that of the earlier one."""
     p: float
-    """McNemar's; by Holm's rule where the newest is held against two."""
+    """p of McNemar's test, Holm-adjusted where the newest run is compared with two."""
 
     @property
     def is_below(self) -> bool:
-        """Whether the newest is right on fewer rows, and on more fewer than chance explains."""
+        """Whether the newest run is significantly less accurate."""
         return self.p < SIGNIFICANT and self.difference.difference < 0
 
 
 @dataclass(frozen=True)
 class Series:
-    """Runs that can be compared, the oldest first."""
+    """Comparable runs, the oldest first."""
 
     runs: tuple[Entry, ...]
     own_settings: Mapping[str, Any]
-    """The settings in which it is unlike another series of the same model and data set."""
+    """The settings that differ from another series of the same model and data set."""
     checks: tuple[Check, ...]
 
     @property
     def newest(self) -> Entry:
-        """The run that was started last."""
+        """The most recently started run."""
         return self.runs[-1]
 
     @property
     def is_below(self) -> bool:
-        """Whether the newest run is distinguishably below an earlier one."""
+        """Whether the newest run is significantly less accurate than an earlier one."""
         return any(check.is_below for check in self.checks)
 
     @property
     def varying(self) -> tuple[str, ...]:
-        """What is not the same in all its runs, in words."""
+        """What differs between the runs, in words."""
         own = self.runs
         facts: dict[str, set[str]] = {
             "training rows": {run.train_rows_sha256 for run in own},
@@ -130,7 +130,7 @@ class IndexedRun:
 
 @dataclass(frozen=True)
 class IndexedSeries:
-    """A series in index.json; its runs by folder, the oldest first."""
+    """A series in index.json; its runs are folder names, the oldest first."""
 
     series: str
     runs: tuple[str, ...]
@@ -142,7 +142,7 @@ class IndexedSeries:
 
 @dataclass(frozen=True)
 class Index:
-    """index.json: every run, the newest first, and the series they make."""
+    """index.json: all runs, the newest first, and their series."""
 
     kind: str
     runs: tuple[IndexedRun, ...]
@@ -151,40 +151,40 @@ class Index:
 
 @dataclass(frozen=True)
 class History:
-    """All runs, the newest first, and the series they make, the latest first."""
+    """All runs, the newest first, and their series, the latest first."""
 
     entries: tuple[Entry, ...]
     series: tuple[Series, ...]
 
 
 def read_entries(runs_dir: Path) -> tuple[list[Entry], int]:
-    """Every run right below the folder, and how many folders hold none.
+    """Every run directly below the folder, and the number of folders without a run.
 
-    Reads results.json, and where there is none what else tells of the run. Raises OSError where
-    the folder cannot be listed.
+    Reads results.json or, where it is missing, the other records. Raises OSError where the folder
+    cannot be listed.
     """
     folders = sorted(path for path in runs_dir.iterdir() if path.is_dir())
-    # A link such as "latest" to a run beside it is no other run.
+    # A link such as "latest" to a run beside it is not another run.
     folders = [path for path in folders if not _leads_to(path, runs_dir)]
     entries = [entry for path in folders if (entry := read_entry(path)) is not None]
     return entries, len(folders) - len(entries)
 
 
 def read_entry(folder: Path) -> Entry | None:
-    """What a folder tells of its run; None where there is no run in it."""
+    """The run in a folder; None where there is none."""
     try:
         if not holds_a_run(folder):
             return None
-        has_report = (folder / "report.html").is_file()
+        run = RunDir(folder)
+        has_report = run.report.is_file()
     except OSError as error:
         reason = f"the folder cannot be read: {error.strerror}"
         return Entry(folder.name, "damaged", reason, None, None, has_report=False)
-    run = RunDir(folder)
     try:
         results = read_outcome(run)
         started = _moment(results.run.created_at)
         if started is None:
-            raise NoOutcomeError("damaged", "results.json says no time that the run was started")
+            raise NoOutcomeError("damaged", "results.json does not say when the run was started")
     except NoOutcomeError as error:
         asked = _asked(run)
         return Entry(
@@ -195,15 +195,15 @@ def read_entry(folder: Path) -> Entry | None:
             figures=None,
             has_report=has_report,
         )
-    return summary(folder.name, results, _begun_again(run, results), has_report)
+    return summary(folder.name, results, _restarted(run, results), has_report)
 
 
 def summary(folder: str, results: Results, note: str = "", has_report: bool = True) -> Entry:
-    """What of an outcome the history keeps."""
+    """The part of an outcome that the history needs."""
     test = results.manifest.splits["test"]
     train = results.manifest.splits.get("train")
     flat = settings(results.run.config)
-    alike = {key: value for key, value in flat.items() if not key.startswith(NO_MATTER)}
+    alike = {key: value for key, value in flat.items() if not key.startswith(IRRELEVANT)}
     content = [alike, results.manifest.dataset, test.rows_sha256, test.indices]
     text = json.dumps(content, sort_keys=True)
     return Entry(
@@ -222,7 +222,7 @@ def summary(folder: str, results: Results, note: str = "", has_report: bool = Tr
 
 
 def build_history(entries: Iterable[Entry]) -> History:
-    """The runs in order of time, in series, each series' newest run checked."""
+    """The runs in order of time and in series, with the newest run of each series checked."""
     ordered = sorted(entries, key=_when, reverse=True)
     groups: dict[str, list[Entry]] = {}
     for entry in ordered:
@@ -243,7 +243,7 @@ def build_history(entries: Iterable[Entry]) -> History:
 
 
 def index(history: History) -> Index:
-    """The history as index.json holds it."""
+    """The history in the form of index.json."""
     return Index(
         kind=KIND,
         runs=tuple(
@@ -273,9 +273,10 @@ def index(history: History) -> Index:
 
 
 def check_newest(runs: Sequence[Entry]) -> tuple[Check, ...]:
-    """The last of a series' runs against the one before and, from four runs on, the median one.
+    """Compare the last run with the one before and, from four runs on, with the median run.
 
-    The median run is the earlier run of median accuracy (of two, the lower; of equals, the later).
+    The median run is the earlier run with the median accuracy: the lower of two, the later of
+    equals.
     """
     *earlier, newest = runs
     if not earlier:
@@ -288,7 +289,7 @@ def check_newest(runs: Sequence[Entry]) -> tuple[Check, ...]:
         middle = _accuracy(ranked[(len(ranked) - 1) // 2][1])
         median = [entry for _, entry in ranked if _accuracy(entry) == middle][-1]
         chosen.setdefault(median.folder, ("the median of the earlier runs", median))
-    found = [(name, entry, _over(newest, entry)) for name, entry in chosen.values()]
+    found = [(name, entry, _difference(newest, entry)) for name, entry in chosen.values()]
     adjusted = holm([difference.mcnemar_p for _, _, difference in found])
     return tuple(
         Check(name, entry.folder, _accuracy(entry), difference, p)
@@ -299,8 +300,8 @@ def check_newest(runs: Sequence[Entry]) -> tuple[Check, ...]:
 # ---------------------------------------------------------------- detail
 
 
-def _over(newest: Entry, earlier: Entry) -> PairedDifference:
-    """Both were scored on the same rows: the rows that one has wrong and the other right."""
+def _difference(newest: Entry, earlier: Entry) -> PairedDifference:
+    """Difference in accuracy of two runs, from the rows that only one of them labels correctly."""
     new, old = set(newest.wrong), set(earlier.wrong)
     assert newest.figures is not None  # a series has figures
     return paired_difference(len(old - new), len(new - old), newest.figures.test_rows)
@@ -311,13 +312,13 @@ def _accuracy(entry: Entry) -> float:
 
 
 def _own_settings(entry: Entry, firsts: Iterable[Entry]) -> dict[str, Any]:
-    """The run's settings that another series of its model and data set has otherwise."""
+    """The settings that differ from another series of the same model and data set."""
     own = entry.settings or {}
     of_same = [other.settings or {} for other in firsts if _about(other) == _about(entry)]
     return {
         key: value
         for key, value in own.items()
-        if not key.startswith(NO_MATTER) and any(other.get(key) != value for other in of_same)
+        if not key.startswith(IRRELEVANT) and any(other.get(key) != value for other in of_same)
     }
 
 
@@ -331,7 +332,7 @@ def _when(entry: Entry) -> tuple[bool, float, str]:
 
 
 def _moment(text: str) -> datetime.datetime | None:
-    """A time as it stands in a record, in UTC; None where it is none."""
+    """A record's time in UTC; None where the text is not a time."""
     try:
         moment = datetime.datetime.fromisoformat(text)
         if moment.tzinfo is None:
@@ -348,12 +349,12 @@ def _asked(run: RunDir) -> RunRecord | None:
         return None
 
 
-def _begun_again(run: RunDir, results: Results) -> str:
-    """Whether the folder was begun again for something else since it was finished."""
+def _restarted(run: RunDir, results: Results) -> str:
+    """A caveat where a run with another configuration was started in the folder later; else ""."""
     asked = _asked(run)
     if asked is None or asked.config == results.run.config:
         return ""
-    return "begun again with another configuration since; the figures are the earlier one's"
+    return "a run with another configuration was started here later; these are the earlier figures"
 
 
 def _leads_to(path: Path, folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The whole outcome of a run, measured once from its records."""
+"""Computes the whole outcome of a run from its records."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ T = TypeVar("T")
 
 
 def build_results(run: RunDir) -> Results:
-    """Read every record of a finished run and measure what the report tells.
+    """Everything that the report shows, computed from the records of a finished run.
 
-    Raises OSError where a record is missing and ValueError where one is damaged or where records
+    Raises OSError where a record is missing, ValueError where one is damaged or where records
     contradict each other.
     """
     record = read(RunRecord, run.config)
@@ -144,7 +144,7 @@ def build_results(run: RunDir) -> Results:
 def _compare_epochs(
     run: RunDir, epochs: Iterable[EpochResult], selection: Selection
 ) -> tuple[EpochComparison, ...]:
-    """The selected epoch against each other one, row by row on validation."""
+    """The selected epoch compared with each other one on the validation rows."""
     rows = {
         epoch.epoch: of_split(
             read_lines(Prediction, run.epoch_predictions(epoch.epoch)), "validation"
@@ -155,7 +155,7 @@ def _compare_epochs(
 
 
 def _on_all_rows(test: SplitManifest, tuned: Metrics, cases: CaseGroups) -> Narrowing | None:
-    """What the whole split would do to the intervals, were as many of its rows labelled."""
+    """Expected intervals on the whole split, if the same share of its rows is labelled."""
     if test.selected >= test.source_rows:
         return None
     rows_full = round(test.source_rows * test.rows / test.selected)
@@ -163,12 +163,12 @@ def _on_all_rows(test: SplitManifest, tuned: Metrics, cases: CaseGroups) -> Narr
 
 
 def _lines(cls: type[T], path: Path) -> list[T]:
-    """The records of a JSON Lines file that a run may lack (no free output, no sampler)."""
+    """The records of a JSON Lines file; none where the run does not have the file."""
     return list(read_lines(cls, path)) if path.exists() else []
 
 
 def _training_speed(epochs: Sequence[EpochResult]) -> float:
-    """Training rows a second of optimizer steps, over all epochs."""
+    """Training rows per second of optimizer steps, over all epochs."""
     return sum(epoch.examples for epoch in epochs) / sum(epoch.duration_s for epoch in epochs)
 
 

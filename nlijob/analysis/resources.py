@@ -1,4 +1,4 @@
-"""What a run took of the machine, from its hardware samples and from torch's own count."""
+"""How a run used the machine, from hardware samples and from torch's memory counts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Number = TypeVar("Number", int, float)
 
 
 class GpusInUse:
-    """The GPUs that each attempt computed on."""
+    """The GPUs that each attempt used."""
 
     def __init__(self, environment: Environment, machines: Sequence[Machine]) -> None:
-        """`environment`: of the last attempt, and of every other that left no machine."""
+        """`environment` is the last attempt's and serves for every attempt without a machine."""
         self.last = environment.gpus
         self._of: Mapping[int, tuple[GpuInfo, ...]] = {m.attempt: m.gpus for m in machines}
 
     def at(self, attempt: int) -> tuple[GpuInfo, ...]:
-        """Those of an attempt."""
+        """The GPUs of one attempt."""
         return self._of.get(attempt, self.last)
 
     def all(self) -> list[GpuInfo]:
-        """Each once, the last attempt's first."""
+        """Every GPU once, those of the last attempt first."""
         each: dict[tuple[str, str | None], GpuInfo] = {}
         for gpus in (self.last, *self._of.values()):
             for gpu in gpus:
@@ -43,10 +43,10 @@ class GpusInUse:
 def resource_use(
     in_use: GpusInUse, samples: Sequence[HardwareSample], memories: Sequence[Memory]
 ) -> ResourceUse:
-    """Means and peaks over all attempts; None for whatever was not measured.
+    """Means and peaks over all attempts; None for what was not measured.
 
-    `memories` are torch's peaks of every stage on the GPU. A GPU of an earlier attempt that was
-    left before its second sample is passed over.
+    `memories` are torch's peaks for every stage on the GPU. A GPU of an earlier attempt with fewer
+    than two samples is left out.
     """
     of_gpus = [(gpu, _own_samples(gpu, samples, in_use)) for gpu in in_use.all()]
     return ResourceUse(
@@ -63,9 +63,9 @@ def resource_use(
 
 
 def gpu_sample(uuid: str | None, sample: HardwareSample, in_use: int) -> GpuSample | None:
-    """A GPU's part of a sample: the same uuid, or the only GPU where torch gave no uuid.
+    """The part of a sample with the GPU's uuid, or the only part where torch gives no uuid.
 
-    `in_use`: how many GPUs the sample's attempt computed on.
+    `in_use` is the number of GPUs that the sample's attempt used.
     """
     if uuid is None:
         return sample.gpus[0] if len(sample.gpus) == in_use == 1 else None
@@ -73,7 +73,7 @@ def gpu_sample(uuid: str | None, sample: HardwareSample, in_use: int) -> GpuSamp
 
 
 def total_energy_j(gpus: Sequence[GpuUse]) -> float | None:
-    """Energy of all GPUs; None where any was not measured, as a part would pass for the whole."""
+    """Energy of all GPUs together; None unless all were measured."""
     measured = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
     return sum(measured) if measured and len(measured) == len(gpus) else None
 
@@ -81,7 +81,7 @@ def total_energy_j(gpus: Sequence[GpuUse]) -> float | None:
 def _own_samples(
     gpu: GpuInfo, samples: Sequence[HardwareSample], in_use: GpusInUse
 ) -> list[tuple[HardwareSample, GpuSample]]:
-    """The samples of the attempts that computed on a GPU, each with the GPU's part."""
+    """The samples of the attempts that used a GPU, each with the GPU's part of it."""
     found = [
         (sample, gpu_sample(gpu.uuid, sample, len(in_use.at(sample.attempt))))
         for sample in samples
@@ -108,10 +108,9 @@ def _gpu_use(gpu: GpuInfo, own: Sequence[tuple[HardwareSample, GpuSample]]) -> G
 
 
 def _energy_j(samples: Sequence[tuple[int, GpuSample]]) -> float | None:
-    """Energy over all attempts, from the driver's running total within each.
+    """Energy over all attempts, from the driver's running total within each attempt.
 
-    None where any attempt of two samples or more gave none: a sum that leaves one out would be
-    too low without saying so.
+    None where an attempt with two samples or more has no energy: the sum would be too low.
     """
     used: list[float] = []
     for attempt in sorted({attempt for attempt, _ in samples}):
@@ -126,12 +125,12 @@ def _energy_j(samples: Sequence[tuple[int, GpuSample]]) -> float | None:
 
 
 def _identity(gpu: GpuInfo) -> tuple[str, str | None]:
-    """What tells GPUs apart: not the driver, which another machine's start may have changed."""
+    """Name and uuid of a GPU. The driver is left out: it may differ between attempts."""
     return gpu.name, None if gpu.uuid is None else _plain(gpu.uuid)
 
 
 def _plain(uuid: str) -> str:
-    """A uuid as it compares: the driver writes "GPU-" before it, torch may not."""
+    """A uuid for comparison: the driver prefixes it with "GPU-", torch may not."""
     return uuid.lower().removeprefix("gpu-")
 
 

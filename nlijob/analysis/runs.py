@@ -1,4 +1,4 @@
-"""Finished runs as other commands read them, and why a folder holds none."""
+"""Reads finished runs for other commands, or says why a folder holds none."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from nlijob.stages import STAGE_NAMES
 T = TypeVar("T")
 State = Literal["unfinished", "other version", "damaged"]
 LONGEST_REASON = 300
-"""Characters of a message that is not this module's own."""
+"""Longest message, in characters, that is quoted from elsewhere."""
 
 
 class NoOutcomeError(Exception):
-    """A folder without an outcome that can be read: what it is, and why in words."""
+    """The folder has no readable outcome; `state` says in which way, `reason` why in words."""
 
     def __init__(self, state: State, reason: str) -> None:
         super().__init__(reason)
@@ -38,14 +38,14 @@ class NoOutcomeError(Exception):
 
 
 def holds_a_run(folder: Path) -> bool:
-    """Whether anything in the folder was written by a job."""
+    """Whether a job has written anything in the folder."""
     run = RunDir(folder)
     traces = (run.config, run.results, run.manifest, run.timings, run.marker("subset"))
     return any(trace.exists() for trace in traces)
 
 
 def read_outcome(run: RunDir) -> Results:
-    """The outcome of a run. Raises NoOutcomeError where there is none that can be read."""
+    """The outcome of a run. Raises NoOutcomeError where it is missing or unreadable."""
     try:
         text = run.results.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -54,11 +54,11 @@ def read_outcome(run: RunDir) -> Results:
         reason = f"results.json cannot be read: {error.strerror}"
         raise NoOutcomeError("damaged", reason) from error
     except UnicodeDecodeError as error:
-        raise NoOutcomeError("damaged", "results.json is no UTF-8 text") from error
+        raise NoOutcomeError("damaged", "results.json is not UTF-8 text") from error
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise NoOutcomeError("damaged", f"results.json is no JSON: {_short(error)}") from error
+        raise NoOutcomeError("damaged", f"results.json is not JSON: {_short(error)}") from error
     try:
         results = from_json(Results, value)
     except (ValueError, TypeError) as error:
@@ -78,9 +78,9 @@ def wrong_rows(results: Results) -> tuple[int, ...]:
 def read_test_rows(
     run: RunDir, results: Results
 ) -> tuple[list[Example], list[Prediction], list[Prediction]]:
-    """The test rows, and what the base model and the tuned model made of them.
+    """The test rows, and the predictions of the base model and of the tuned model for them.
 
-    Raises NoOutcomeError where a file is missing or damaged, or is not what results.json tells of.
+    Raises NoOutcomeError where a file is missing, damaged, or does not match results.json.
     """
     try:
         examples = list(read_lines(Example, run.subset("test")))
@@ -91,16 +91,16 @@ def read_test_rows(
         raise NoOutcomeError("damaged", reason) from error
     except (ValueError, RecursionError) as error:
         raise NoOutcomeError("damaged", f"the rows cannot be read: {_short(error)}") from error
-    for predictions, told in ((base, results.base), (tuned, results.tuned)):
+    for predictions, metrics in ((base, results.base), (tuned, results.tuned)):
         correct = sum(row.predicted == row.label for row in predictions)
-        if (len(predictions), correct) != (told.rows, told.correct):
-            raise NoOutcomeError("damaged", "results.json tells of other predictions than are here")
+        if (len(predictions), correct) != (metrics.rows, metrics.correct):
+            raise NoOutcomeError("damaged", "the predictions do not match results.json")
     for rows in (base, tuned):
         if {row.index for row in rows} != {row.index for row in examples}:
-            raise NoOutcomeError("damaged", "the predictions are not of the rows in subset/")
+            raise NoOutcomeError("damaged", "the predictions are not for the rows in subset/")
     gold = {row.index: row.label for row in examples}
     if any(row.label != gold[row.index] for row in (*base, *tuned)):
-        raise NoOutcomeError("damaged", "the predictions are of other gold labels than subset/")
+        raise NoOutcomeError("damaged", "the predictions have other gold labels than subset/")
     return examples, base, tuned
 
 
@@ -108,16 +108,16 @@ def read_test_rows(
 
 
 def _check(results: Results) -> None:
-    """What types alone do not show, and what later arithmetic relies on."""
+    """Check what types alone do not ensure and later arithmetic relies on."""
     rows, wrong = results.tuned.rows, results.tuned.rows - results.tuned.correct
     if rows <= 0 or len(wrong_rows(results)) != wrong:
         raise NoOutcomeError("damaged", "results.json contradicts itself about the test rows")
     if "test" not in results.manifest.splits:
-        raise NoOutcomeError("damaged", "results.json says nothing of the test rows")
+        raise NoOutcomeError("damaged", "results.json does not describe the test rows")
 
 
 def _misfit(value: Any, error: Exception | None) -> tuple[State, str]:
-    """What to say of an outcome that is JSON and does not fit this version's records."""
+    """State and reason of an outcome that is JSON but does not fit this version's records."""
     value = value if isinstance(value, dict) else {}
     run = value.get("run")
     version = run.get("nlijob_version") if isinstance(run, dict) else None
@@ -129,22 +129,22 @@ def _misfit(value: Any, error: Exception | None) -> tuple[State, str]:
             f"{listed([str(one) for one in READABLE])}",
         )
     fault = str(error).removeprefix("not a Results: ").partition("; ")[0]
-    told = f"written by another version (nlijob {version[:40]})" if isinstance(version, str) else ""
-    return "other version", f"{told or 'written by another version'}: {_cut(fault)}"
+    by = f" (nlijob {version[:40]})" if isinstance(version, str) else ""
+    return "other version", f"written by another version{by}: {_cut(fault)}"
 
 
 def _how_far(run: RunDir) -> str:
-    """Which stages of a run without an outcome are complete, and how its last attempt ended."""
+    """Which stages of an unfinished run are complete, and how its last attempt ended."""
     marked = run.marked()
     done = [stage for stage in STAGE_NAMES if stage in marked]
     epochs = run.count_marked_epochs()
     if epochs and "train" not in done:
         done.append(plural(epochs, "epoch"))
     reached = f"complete so far: {listed(done)}" if done else "no stage is complete"
-    return f"no results.json; {reached}{_last_words(run)}"
+    return f"no results.json; {reached}{_how_it_ended(run)}"
 
 
-def _last_words(run: RunDir) -> str:
+def _how_it_ended(run: RunDir) -> str:
     try:
         outcome = read(WorkerOutcome, run.worker_outcome)
     except (OSError, ValueError, RecursionError):

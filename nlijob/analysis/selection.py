@@ -1,4 +1,4 @@
-"""Which checkpoint a run keeps: decided on validation rows alone."""
+"""Selects the checkpoint to keep by its validation scores alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ RULE = "highest validation accuracy; on a tie the lower validation loss, then th
 
 
 def select(epochs: Sequence[EpochResult]) -> Selection:
-    """The epoch to keep, by `RULE`. Test scores are never read.
+    """The epoch to keep according to `RULE`. Test scores are never used.
 
-    Accuracies are compared as counts of right rows, so that a tie is a tie. Raises ValueError on
-    no epochs, or where epochs were scored on different numbers of rows.
+    Accuracies are compared as numbers of correct rows, so that ties are exact. Raises ValueError
+    without epochs, or where epochs were scored on different numbers of rows.
     """
     if not epochs:
         raise ValueError("no epoch to select from")

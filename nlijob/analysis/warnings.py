@@ -35,7 +35,7 @@ HABIT = 0.9
 UNBALANCED = 1.5
 """Ratio of the most to the least frequent label from which a split counts as unbalanced."""
 LOW_LABEL_MASS = 0.5
-"""Mean probability of the label tokens below which a comparison of them alone says less."""
+"""Mean probability of all label tokens below which the base model's accuracy says little."""
 CLEAR_FALL = 0.1
 """Relative fall of the training loss from which the model counts as still learning."""
 
@@ -68,7 +68,7 @@ def training_warnings(
         yield Finding(
             "epochs-not-distinguishable",
             {
-                "kept": selection.epoch,
+                "selected": selection.epoch,
                 "epochs": len(alike),
                 "smallest_adjusted_p": min(one.adjusted_p for one in alike),
             },

@@ -1,7 +1,7 @@
-"""The GPU side's process, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR`.
+"""The process of the GPU side, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR`.
 
-It can be stopped from its first moment on, imports what is heavy, and waits for its task. Once it
-has one it leaves an outcome record however it ends.
+It can be stopped from the very start, imports the heavy libraries and waits for its task. Once it
+has a task, it writes an outcome record however it ends.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def main() -> None:
     stopping.raise_on_signals()
     outcome = _outcome(run)
     write_record(run.worker_outcome, outcome)
-    # All is on disk, so the interpreter, its threads and the GPU's memory need not be taken down
-    # piece by piece.
+    # Everything is on disk: a regular shutdown of interpreter, threads and GPU memory only takes
+    # time.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(outcome.exit_code)
@@ -36,24 +36,23 @@ def main() -> None:
 
 def _outcome(run: RunDir) -> WorkerOutcome:
     try:
-        told = stopping.stop_when_closed(sys.stdin.fileno())
+        task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
             from nlijob.gpu import worker
-        told.wait()
+        task_is_written.wait()
         return worker.work(run)
     except stopping.Stopped as stop:
         return WorkerOutcome(
-            ExitCode.STOPPED, f"stopped ({stop})", "the same command goes on from what is complete"
+            ExitCode.STOPPED, f"stopped ({stop})", "the same command resumes from what is complete"
         )
 
 
 @contextlib.contextmanager
 def _lean_imports() -> Iterator[None]:
-    """Import without what takes a fourth of the time and brings nothing.
+    """Import without garbage collection and without torch's compiler, which saves a quarter.
 
-    That is to search for garbage, of which imports leave next to none, and to load torch's
-    compiler for what bitsandbytes would compile where it had no kernels. What is compiled
-    afterwards is compiled as ever.
+    Imports leave almost no garbage, and bitsandbytes loads the compiler at import only for
+    functions that lack a kernel. Later compilation is not affected.
     """
     gc.disable()
     before = os.environ.get(NO_COMPILER)

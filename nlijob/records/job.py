@@ -21,7 +21,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class RunRecord:
-    """config.json: what was asked for."""
+    """config.json: the configuration of the run and the command that started it."""
 
     run_id: str
     recipe: str
@@ -59,14 +59,14 @@ class Environment:
     cpu_count: int
     ram_bytes: int
     compute_dtype: str
-    """What "auto" came to."""
+    """The data type in use, also where the configuration says "auto"."""
     attention: str
-    """Attention implementation in use."""
+    """Name of the attention implementation in use."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A line of machines.jsonl: what an attempt computed on, which may be another each time."""
+    """A line of machines.jsonl: the GPUs of one attempt; each attempt may use other ones."""
 
     attempt: int
     gpus: tuple[GpuInfo, ...]
@@ -78,7 +78,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Example:
-    """A line of subset/<split>.jsonl."""
+    """A line of subset/<split>.jsonl: one row of the data set."""
 
     index: int
     """Row number in the source split."""
@@ -89,26 +89,26 @@ class Example:
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """What was taken of one split."""
+    """The rows selected from one split."""
 
     split: Split
     source_rows: int
     rule: str
-    """In words, such as "every 550th row"."""
+    """The selection rule in words, such as "every 550th row"."""
     selected: int
-    """Rows the rule took, before unlabelled ones were dropped."""
+    """Rows that the rule selects, including unlabelled ones."""
     unlabelled_dropped: int
     rows: int
     class_counts: tuple[int, ...]
-    """Rows of label 0, 1, 2, ..."""
+    """Number of rows with label 0, 1, 2, ..."""
     rows_sha256: str
     indices: tuple[int, ...]
-    """Source row numbers of the rows kept, in order."""
+    """Row numbers of the kept rows in the source split, in order."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """subset/manifest.json."""
+    """subset/manifest.json: where the rows come from and which ones were selected."""
 
     dataset: str
     revision: str | None
@@ -116,7 +116,7 @@ class Manifest:
     label_names: tuple[str, ...]
     splits: dict[str, SplitManifest]
     shared_premises: dict[str, int]
-    """Such as "train+test" -> premises that stand in both."""
+    """Pair of splits, such as "train+test" -> number of premises that occur in both."""
     warnings: tuple[str, ...]
 
 
@@ -125,30 +125,30 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A line of predictions.jsonl: one row as one model labelled it."""
+    """A line of predictions.jsonl: one model's answer to one row."""
 
     split: Split
     index: int
     label: int
     predicted: int
     probabilities: tuple[float, ...]
-    """Over the labels, summing to 1."""
+    """Probability of each label; they sum to 1."""
     label_mass: float | None
-    """Causal head: share of the whole vocabulary's probability on the label tokens."""
+    """Causal head: probability of all label tokens together, within the whole vocabulary."""
     loss: float
     """Cross-entropy in nats at the label position."""
     tokens: int
-    """Length of the model input."""
+    """Length of the model input in tokens."""
 
 
 def of_split(predictions: Iterable[Prediction], split: Split) -> list[Prediction]:
-    """The predictions on one split's rows, in their order."""
+    """The predictions for the rows of one split, in the given order."""
     return [prediction for prediction in predictions if prediction.split == split]
 
 
 @dataclass(frozen=True)
 class SplitScore:
-    """One model on one split."""
+    """One model's score on one split."""
 
     split: Split
     rows: int
@@ -159,18 +159,18 @@ class SplitScore:
 
     @property
     def accuracy(self) -> float:
-        """Share of rows labelled right."""
+        """Share of the rows that are labelled correctly (0 to 1)."""
         return self.correct / self.rows
 
     @property
     def examples_per_s(self) -> float:
-        """Rows a second, forward passes only."""
+        """Rows per second, forward passes only."""
         return self.rows / self.duration_s
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Torch's own count of GPU memory; None on a CPU."""
+    """Peak GPU memory as counted by torch; None on a CPU."""
 
     peak_allocated_bytes: int | None
     peak_reserved_bytes: int | None
@@ -178,18 +178,18 @@ class Memory:
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """baseline/result.json and evaluate/result.json."""
+    """baseline/result.json and evaluate/result.json: the scores of one model."""
 
     model: Literal["base", "tuned"]
     epoch: int | None
-    """Epoch of the checkpoint scored; None for the base model."""
+    """Epoch of the scored checkpoint; None for the base model."""
     scores: dict[str, SplitScore]
     memory: Memory
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A line of evaluate/generations.jsonl: what both models wrote freely for one test row."""
+    """A line of evaluate/generations.jsonl: free text of both models for one test row."""
 
     index: int
     prompt: str
@@ -199,16 +199,16 @@ class Generation:
 
 @dataclass(frozen=True)
 class OccludedWord:
-    """What becomes of both models' answers when one word is left out."""
+    """How both models' answers change when one word is left out."""
 
     text: TextName
     start: int
-    """Characters from the text's beginning."""
+    """Position in the text, in characters."""
     end: int
     base: float
-    """Probability of the base model's own answer: with the word minus without it (-1 to 1)."""
+    """Probability of the base model's own answer, with the word minus without it (-1 to 1)."""
     tuned: float
-    """The same for the tuned model and its own answer."""
+    """Probability of the tuned model's own answer, with the word minus without it (-1 to 1)."""
 
 
 @dataclass(frozen=True)
@@ -217,29 +217,29 @@ class Occlusion:
 
     index: int
     words: tuple[OccludedWord, ...]
-    """In order, the premise's first."""
+    """Words in order of the text, those of the premise first."""
     words_not_tried: int
-    """Words beyond the limit of very long rows."""
+    """Words of very long rows that were not measured."""
 
 
 @dataclass(frozen=True)
 class PromptRecord:
-    """prompt.json: the exact model input."""
+    """prompt.json: how rows become model input."""
 
     template: str
     label_tokens: tuple[int, ...]
-    """Causal head: token id of each label; empty for classification."""
+    """Causal head: token id of each label; empty for a classification head."""
     label_token_texts: tuple[str, ...]
     example_prompt: str
-    """The first test row's, as text."""
+    """Model input of the first test row, decoded to text."""
     example_tokens: tuple[int, ...]
     longest_tokens: dict[str, int]
-    """Split -> longest input."""
+    """Split -> length of its longest input in tokens."""
     mean_tokens: dict[str, float]
     max_length: int
-    """What the model can take."""
+    """Longest input that the model accepts, in tokens."""
     few_shot_prefix: str
-    """What stands before the prompt of the few-shot control; "" without one."""
+    """Text before the prompt in the few-shot control; "" without that control."""
 
 
 # ---------------------------------------------------------------- training
@@ -247,54 +247,55 @@ class PromptRecord:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How large the model is, counted both ways in use."""
+    """Size of the model, counted in both usual ways."""
 
     trainable: int
     total_logical: int
-    """Every weight counted once, whatever its storage."""
+    """Number of weights, independent of how they are stored."""
     total_packed: int
-    """Stored elements: a 4-bit weight counts half, as two share a byte."""
+    """Stored elements: a 4-bit weight counts as half, because two share a byte."""
     lora_parameters: int
     head_parameters: int
-    """Classification head in training; 0 for the causal head."""
+    """Parameters of the trained classification head; 0 for the causal head."""
     matched_modules: dict[str, int]
-    """Target name -> modules it matched."""
+    """Target name -> number of modules that it matches."""
     quantized_modules: int
     base_memory_bytes: int | None
-    """Bytes of all base weights and quantisation constants in memory."""
+    """Memory of all base weights and quantisation constants."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """train/plan.json: how the GPU side computed, and why so."""
+    """train/plan.json: the execution mode of the GPU side, and the reason for it."""
 
     way: Literal["graph", "packed", "plain"]
-    """graph: rows packed end to end, a training step captured as CUDA graphs; packed: the same
-    without graphs, on a CPU; plain: the libraries' own layers, one operation after the other."""
+    """Execution mode. graph: rows are packed end to end and a training step is captured as CUDA
+    graphs; packed: packed rows without graphs, on a CPU; plain: the libraries' own layers, one
+    operation at a time."""
     reason: str
-    """Why this way, in words."""
+    """Why this mode was selected, in words."""
     base_weights: Literal["dequantized", "as loaded"]
-    """dequantized: the 4-bit weights' values kept in the compute dtype as well."""
+    """dequantized: the values of 4-bit weights are also kept in the compute dtype."""
     micro_batch_size: int
-    """Rows held in memory at once while training."""
+    """Rows per forward and backward pass in training."""
     refused: tuple[str, ...]
-    """Faster ways that were tried before, each with why it did not serve; the plain loop may step
-    down in the middle of training."""
+    """Faster modes that were tried first, each with the reason why it was not used. The plain loop
+    can also reduce its micro-batch during training."""
     logits_difference: float | None
-    """Norm of the difference to the plain way's logits over their norm, on some rows at the
-    start; None for the plain way."""
+    """Norm of the difference to the plain loop's logits, divided by their norm, on some rows before
+    training; None in plain mode."""
     token_counts: tuple[int, ...]
-    """Sizes of pack in tokens that training was prepared for; empty for the plain way."""
+    """Pack sizes in tokens that training is prepared for; empty in plain mode."""
     warm_up_s: float
-    """Time it took to prepare, scoring and training together; no part of any epoch."""
+    """Time to prepare scoring and training; not part of any epoch."""
     shared_prefix: int = 0
-    """Tokens that all rows begin with, computed once for all rows of a step; 0 where they begin
-    otherwise, or have too little in common."""
+    """Length in tokens of the prefix that all rows share and that is computed once per step; 0
+    where there is none or it is too short to save time."""
     activations: Literal["kept", "recomputed"] = "kept"
-    """recomputed: of each layer only what enters it is kept while training, and the layer is
-    computed again for its gradient, which takes less memory and more time."""
+    """recomputed: training keeps only the input of each layer and recomputes its activations in the
+    backward pass (gradient checkpointing), which takes less memory and more time."""
     layers: Literal["compiled", "as loaded"] = "as loaded"
-    """compiled: while training, by torch's compiler; its time is in the warm-up."""
+    """compiled: training uses layers compiled by torch; compiling counts as warm-up."""
 
 
 @dataclass(frozen=True)
@@ -303,10 +304,10 @@ class TrainStep:
 
     epoch: int
     step: int
-    """Counted from 1 over the whole training."""
+    """Number of the step in the whole training, from 1."""
     loss: float
     grad_norm: float | None
-    """Before clipping; None where float16 overflowed and loss scaling skipped the step."""
+    """Norm before clipping; None where float16 overflowed and loss scaling skipped the step."""
     learning_rate: float
     examples: int
     duration_s: float
@@ -314,29 +315,29 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """train/epoch-N/result.json."""
+    """train/epoch-N/result.json: the figures of one epoch."""
 
     epoch: int
     steps: int
     examples: int
     train_loss: float
-    """Mean over the epoch's rows, dropout on."""
+    """Mean over the rows of the epoch, with dropout."""
     duration_s: float
-    """Optimizer steps only."""
+    """Time of the optimizer steps alone."""
     validation: SplitScore
     test: SplitScore | None
-    """For information; never used to select."""
+    """Scored for information only; the selection does not use it."""
     memory: Memory
 
     @property
     def examples_per_s(self) -> float:
-        """Training rows a second."""
+        """Training rows per second."""
         return self.examples / self.duration_s
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """train/result.json."""
+    """train/result.json: the whole training."""
 
     parameters: ParameterCounts
     epochs: tuple[EpochResult, ...]
@@ -344,7 +345,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Selection:
-    """selection.json: which checkpoint, and why."""
+    """selection.json: which checkpoint was selected, and why."""
 
     epoch: int
     rule: str
@@ -352,7 +353,7 @@ class Selection:
     validation_loss: float
     candidates: int
     tied_on_accuracy: tuple[int, ...]
-    """Epochs that shared the best accuracy, the selected one among them."""
+    """Epochs with the best accuracy, including the selected one."""
 
 
 # ---------------------------------------------------------------- time and hardware
@@ -385,24 +386,24 @@ class GpuSample:
 
     uuid: str
     load: float | None
-    """0 to 1; None where the driver reports none (MIG)."""
+    """Share of the time that the GPU was busy (0 to 1); None where not reported (MIG)."""
     memory_used_bytes: int | None
     temperature_c: float | None
     power_w: float | None
     energy_j: float | None
-    """The driver's running total; only differences mean anything."""
+    """Running total of the driver; only differences are meaningful."""
 
 
 @dataclass(frozen=True)
 class HardwareSample:
-    """A line of hardware.jsonl."""
+    """A line of hardware.jsonl: the state of the machine at one moment."""
 
     attempt: int
     time_s: float
     """Seconds since 1970."""
     stage: str
     cpu_load: float
-    """0 to 1 over all cores of the machine."""
+    """Load of all cores of the machine together (0 to 1)."""
     ram_used_bytes: int
     """Resident memory of the job's processes."""
     disk_free_bytes: int
@@ -411,7 +412,7 @@ class HardwareSample:
 
 @dataclass(frozen=True)
 class Progress:
-    """A line of progress.jsonl: where the GPU side is."""
+    """A line of progress.jsonl: how far the GPU side is."""
 
     stage: str
     part: str
@@ -426,18 +427,18 @@ class Progress:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """worker/task.json: what the parent asks of the GPU side."""
+    """worker/task.json: the parent's task for the GPU side."""
 
     attempt: int
     launched_at_s: float
-    """When its processes were started, in seconds since 1970."""
+    """When the processes of the GPU side were started, in seconds since 1970."""
     given_at_s: float
-    """When all was there that it needs; the processes may have been ready before, or not yet."""
+    """When the task was written; the processes may become ready before or after."""
     model_dir: str
     model_stamp: str
-    """What tells the model's files from others: a commit of the hub, or names and contents."""
+    """Identity of the model's files: a commit on the hub, or file names and hashes."""
     fingerprints: dict[str, str]
-    """Stage -> fingerprint of what it reads; a stage complete under it is not done again."""
+    """Stage -> fingerprint of its inputs; a stage that is complete under it is skipped."""
 
 
 @dataclass(frozen=True)
@@ -457,5 +458,5 @@ class Marker:
     fingerprint: str
     finished_at: str
     sizes: dict[str, int]
-    """File below the run -> bytes; a file missing or of another size undoes the marker."""
+    """File below the run's folder -> bytes. A file that is missing or differs voids the marker."""
     format_version: int = FORMAT_VERSION

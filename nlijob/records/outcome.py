@@ -22,12 +22,12 @@ from nlijob.records.job import (
 )
 
 SIGNIFICANT = 0.05
-"""p-values below it count as a difference."""
+"""A difference with a p-value below this counts as significant."""
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One label's figures (one against the rest)."""
+    """Figures of one label against all others."""
 
     label: int
     name: str
@@ -50,17 +50,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much more often one model is right than another on the same rows."""
+    """Difference in accuracy between two models on the same rows."""
 
     gained: int
-    """Rows that only the first has right."""
+    """Rows that only the first model labels correctly."""
     lost: int
-    """Rows that only the second has right."""
+    """Rows that only the second model labels correctly."""
     difference: float
     """Accuracy of the first minus that of the second (-1 to 1)."""
     interval: Interval
     mcnemar_p: float
-    """Exact, two-sided."""
+    """Exact two-sided McNemar test."""
 
 
 ControlKind = Literal["majority class", "few-shot", "blank premise"]
@@ -68,61 +68,61 @@ ControlKind = Literal["majority class", "few-shot", "blank premise"]
 
 @dataclass(frozen=True)
 class Control:
-    """Something simpler than tuning, measured on the same test rows."""
+    """A simple baseline, scored on the same test rows as the tuned model."""
 
     kind: ControlKind
-    """Always the commonest label; the base model with training rows in its prompt; the tuned model
-    without the premise."""
+    """majority class: always the most frequent label; few-shot: the base model with training rows
+    in its prompt; blank premise: the tuned model without the premise."""
     rows: int
     correct: int
     accuracy: float
     accuracy_interval: Interval
     tuned_over_it: PairedDifference
-    """The tuned model, as it is, against this."""
+    """The tuned model compared with the control."""
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The rows whose answer had a probability above `low` and up to `high`."""
+    """The rows whose predicted label has a probability above `low` and up to `high`."""
 
     low: float
     high: float
     rows: int
     correct: int
     mean_confidence: float | None
-    """None, as the next two, where the bin has no rows."""
+    """None where the bin has no rows, as are the next two."""
     accuracy: float | None
     accuracy_interval: Interval | None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How well one model's probabilities fit how often it is right."""
+    """How well a model's probabilities match its accuracy."""
 
     rows: int
     mean_confidence: float
-    """Mean probability of the label answered."""
+    """Mean probability of the predicted label."""
     accuracy: float
     bins: tuple[ReliabilityBin, ...]
-    """Of equal width over 0 to 1, empty ones among them."""
+    """Bins of equal width from 0 to 1, including empty ones."""
     ece: float
-    """Expected calibration error (0 to 1): mean distance of confidence and accuracy in the bins."""
+    """Expected calibration error (0 to 1): mean distance of confidence and accuracy by bin."""
     ece_if_calibrated: float
-    """The mean ECE of a perfectly calibrated model with these rows' confidences."""
+    """Mean ECE of a perfectly calibrated model with the same confidences."""
     ece_if_calibrated_high: float
-    """Such a model would stay at or below this in 95 % of cases."""
+    """95th percentile of the ECE of such a model."""
     brier: float
-    """Brier score, summed over the labels: 0 (sure and right) to 2 (sure and wrong)."""
+    """Brier score summed over the labels: 0 (certain and right) to 2 (certain and wrong)."""
 
     @property
     def is_significant(self) -> bool:
-        """Whether the ECE is beyond what perfect calibration explains on these rows."""
-        return self.ece > self.ece_if_calibrated_high + 1e-9  # two ways of summing
+        """Whether the ECE is higher than chance explains for a perfectly calibrated model."""
+        return self.ece > self.ece_if_calibrated_high + 1e-9  # rounding differs
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """One model on the test split."""
+    """Figures of one model on the test rows."""
 
     rows: int
     correct: int
@@ -133,9 +133,9 @@ class Metrics:
     calibration: Calibration
     loss: float
     label_mass: float | None
-    """Causal head: mean share of the vocabulary's probability on the label tokens."""
+    """Causal head: mean probability of all label tokens together, within the whole vocabulary."""
     confusion: tuple[tuple[int, ...], ...]
-    """confusion[gold][predicted] = rows."""
+    """confusion[gold][predicted] is a number of rows."""
     classes: tuple[ClassMetrics, ...]
 
 
@@ -143,7 +143,7 @@ class Metrics:
 class ChangeIntervals:
     """95 % intervals of one figure before and after tuning, and of its change (after - before).
 
-    None where all rows and all answers are of one label, so that resampling shows nothing.
+    None where all rows and all predictions have the same label: resampling cannot vary them.
     """
 
     base: Interval | None
@@ -163,7 +163,7 @@ class BootstrapIntervals:
 
 @dataclass(frozen=True)
 class Narrowing:
-    """Half-widths of 95 % intervals (shares, 0 to 1) on the rows at hand and on more of them."""
+    """Half-widths (0 to 1) of 95 % intervals on the scored rows and on the whole split."""
 
     rows_now: int
     rows_full: int
@@ -175,90 +175,92 @@ class Narrowing:
 
 @dataclass(frozen=True)
 class LabelShare:
-    """Test rows of one label."""
+    """Number of test rows with one label."""
 
     label: int
     name: str
     gold: int
     base: int
-    """Rows that the base model gave this label, right or wrong."""
+    """Rows for which the base model predicts the label, right or wrong."""
     tuned: int
+    """Rows for which the tuned model predicts the label, right or wrong."""
 
 
 @dataclass(frozen=True)
 class LabelBias:
-    """Gold labels against both models' answers on the same rows."""
+    """Label frequencies in the gold labels and in both models' predictions."""
 
     rows: int
     labels: tuple[LabelShare, ...]
     base_distance: float
-    """Total variation distance of the answers' shares from the gold shares (0 to 1): the share of
-    answers that would have to be another label for the shares to agree."""
+    """Total variation distance (0 to 1) between the frequencies of predictions and gold labels: the
+    share of predictions that would have to change for the frequencies to agree."""
     tuned_distance: float
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The test rows of one kind under both models."""
+    """Both models' figures on the test rows of one kind."""
 
     family: str
     """"gold label", "length", "word overlap" or "tag"."""
     key: str
-    """Within its family."""
+    """Identifier within the family."""
     name: str
     meaning: str
-    """The bounds, in words."""
+    """Which rows belong to the slice, in words."""
     rows: int
     base_correct: int
     tuned_correct: int
     corrected: int
     broken: int
     base_interval: Interval
-    """Of the accuracy, 95 % (Wilson)."""
+    """95 % Wilson interval of the accuracy."""
     tuned_interval: Interval
     change: float
     """Tuned minus base accuracy (-1 to 1)."""
     change_interval: Interval
     p: float | None
-    """Exact McNemar test; None where the slice has too few rows to judge."""
+    """Exact McNemar test; None where the slice has too few rows for a test."""
     adjusted_p: float | None
-    """Holm-adjusted over all judged slices of the run."""
+    """p, Holm-adjusted over all tested slices of the run."""
 
     @property
     def judged(self) -> bool:
-        """Whether it has rows enough for a test."""
+        """Whether the slice has enough rows for a test."""
         return self.p is not None
 
     @property
     def is_significant(self) -> bool:
-        """Whether before and after differ beyond what chance explains."""
+        """Whether the change is statistically significant."""
         return self.adjusted_p is not None and self.adjusted_p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class EpochComparison:
-    """The kept epoch against another one on the same rows."""
+    """The selected epoch compared with another one on the same rows."""
 
     epoch: int
-    """The other one."""
+    """The other epoch."""
     rows: int
     selected_alone: int
-    """Rows that only the kept epoch labels right."""
+    """Rows that only the selected epoch labels correctly."""
     other_alone: int
+    """Rows that only the other epoch labels correctly."""
     p: float
     """Exact two-sided McNemar test."""
     adjusted_p: float
-    """Holm-adjusted over the epochs compared."""
+    """p, Holm-adjusted over the compared epochs."""
 
     @property
     def is_significant(self) -> bool:
-        """Whether the rows tell the two epochs apart."""
+        """Whether the two epochs differ significantly on these rows."""
         return self.adjusted_p < SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class Case:
-    """A test row on which the two models are compared."""
+    """A test row that the report shows in detail."""
 
     index: int
     premise: str
@@ -269,16 +271,16 @@ class Case:
     tuned_predicted: int
     tuned_probabilities: tuple[float, ...]
     base_text: str | None
-    """What the base model wrote freely; None where none was generated."""
+    """Free text of the base model; None where none was generated."""
     tuned_text: str | None
     tags: tuple[str, ...]
     explanation: str
-    """Possible reasons, worded as such."""
+    """Possible reasons for the answers; none of them is verified."""
     only_in_premise: tuple[str, ...]
-    """Content words, lower case, in order."""
+    """Content words that occur in the premise only, in lower case and in order."""
     only_in_hypothesis: tuple[str, ...]
     overlap: float | None
-    """Share of the hypothesis's content words that stand in the premise; None where it has none."""
+    """Share of the hypothesis's content words that occur in the premise; None without any."""
     word_importance: tuple[OccludedWord, ...]
     """Empty where it was not measured."""
     words_not_tried: int
@@ -288,7 +290,7 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """A test row that at least one of the two models has wrong."""
+    """A test row that at least one of the two models labels incorrectly."""
 
     index: int
     premise: str
@@ -297,17 +299,17 @@ class CaseRow:
     base_predicted: int
     tuned_predicted: int
     base_gold_probability: float
-    """Probability that the base model gave the gold label."""
+    """Base model's probability of the gold label."""
     tuned_gold_probability: float
     margin: float
-    """The tuned model's probability of the gold label minus its highest of another (-1 to 1)."""
+    """Tuned model's probability of the gold label minus that of the best other label (-1 to 1)."""
     tags: tuple[str, ...]
-    """Keys of the tags that hold for its texts."""
+    """Keys of the tags that apply to the texts."""
 
 
 @dataclass(frozen=True)
 class CaseGroups:
-    """The test rows by what tuning did to them."""
+    """The test rows, grouped by which model labels them correctly."""
 
     both_right: int
     corrected: int
@@ -317,11 +319,11 @@ class CaseGroups:
     shown_still_wrong: tuple[Case, ...]
     shown_newly_broken: tuple[Case, ...]
     rows_corrected: tuple[CaseRow, ...]
-    """Every row of the kind, the largest margin first."""
+    """All corrected rows, the largest margin first."""
     rows_still_wrong: tuple[CaseRow, ...]
-    """Every row of the kind, the clearest mistake first."""
+    """All rows that both models label incorrectly, the smallest margin first."""
     rows_newly_broken: tuple[CaseRow, ...]
-    """Every row of the kind, the clearest mistake first."""
+    """All rows that only the tuned model labels incorrectly, the smallest margin first."""
 
 
 @dataclass(frozen=True)
@@ -345,12 +347,12 @@ class StageTime:
     """Name of the part -> seconds."""
     examples_per_s: float | None
     timed_parts: tuple[PartTime, ...] = ()
-    """The same parts, with what each was spent on."""
+    """The same parts with their kind, epoch and split."""
 
 
 @dataclass(frozen=True)
 class GpuUse:
-    """One GPU over the job."""
+    """Use of one GPU over all attempts."""
 
     name: str
     uuid: str | None
@@ -358,19 +360,19 @@ class GpuUse:
     total_memory_bytes: int
     mean_load: float | None
     mean_training_load: float | None
-    """Over the samples taken while the train stage ran."""
+    """Mean over the samples of the train stage."""
     max_load: float | None
     max_memory_used_bytes: int | None
     energy_j: float | None
     mean_power_w: float | None
     max_temperature_c: float | None
     attempts: tuple[int, ...] = ()
-    """Those in which it was sampled."""
+    """Attempts in which the GPU was sampled."""
 
 
 @dataclass(frozen=True)
 class ResourceUse:
-    """What the job took of the machine."""
+    """Use of the machine over all attempts."""
 
     samples: int
     gpus: tuple[GpuUse, ...]
@@ -383,30 +385,30 @@ class ResourceUse:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the time of all attempts cost."""
+    """Cost of the time of all attempts."""
 
     amount: float
     currency: str
     price_per_hour: float
-    """On average, where attempts ran on machines of other prices."""
+    """The average where attempts ran at different prices."""
     source: str
-    """Where the price is from, in words."""
+    """Where the price comes from, in words."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a reader of the outcome should know."""
+    """Something that a reader of the outcome should know, for people and for programs."""
 
     code: str
-    """The kind of finding, for programs; "" in outcomes that record format 2 held."""
+    """Stable name of the kind of finding; "" in outcomes of record format 2."""
     figures: dict[str, int | float | str]
-    """The figures that the text tells."""
+    """Main figures of the text, by name."""
     text: str
 
 
 @dataclass(frozen=True)
 class Gates:
-    """Outcome of --min-accuracy and --min-gain."""
+    """Whether the outcome meets --min-accuracy and --min-gain."""
 
     passed: bool
     failures: tuple[Finding, ...]
@@ -431,18 +433,18 @@ class Results:
     """Exact two-sided McNemar test on the test rows."""
     bootstrap: BootstrapIntervals
     on_all_rows: Narrowing | None
-    """What the whole test split would do to the intervals; None where it was taken."""
+    """Expected intervals on the whole test split; None where all of it was scored."""
     label_bias: LabelBias
     slices: tuple[Slice, ...]
-    """The most telling first."""
+    """Significant changes first, then the others by the size of their change."""
     controls: tuple[Control, ...]
-    """Majority class, then those that were asked for."""
+    """Majority class, then the controls that the configuration asks for."""
     base_validation: SplitScore | None
-    """The base model on validation rows, where it was scored there."""
+    """Score of the base model on the validation rows; None where it was not scored there."""
     epochs: tuple[EpochResult, ...]
     selection: Selection
     epoch_comparisons: tuple[EpochComparison, ...]
-    """The selected epoch against each other one on the validation rows."""
+    """The selected epoch compared with each other one on the validation rows."""
     cases: CaseGroups
     total_s: float
     attempts: int

@@ -32,7 +32,7 @@ def render(run: RunDir) -> Path:
     """
     results = build_results(run)
     write_record(run.results, results)
-    write_text(run.adapter / "README.md", model_card(results))
+    write_text(run.model_card, model_card(results))
     write_text(run.summary, summary_markdown(results))
     write_text(run.report, report_html(results, run))
     return run.report

@@ -1,4 +1,4 @@
-"""The border: outside the GPU side nothing imports the torch stack when it is imported itself."""
+"""The border: importing a module outside the GPU side does not import the torch stack."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Fingerprints, attempts, and what of a run's folder is kept."""
+"""Fingerprints, attempts, and which records of a run are kept."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 import sys
@@ -56,12 +57,12 @@ def test_stages_run_in_the_order_of_the_interface() -> None:
     assert STAGE_NAMES == ("subset", "baseline", "train", "select", "evaluate", "report")
 
 
-def test_every_stage_comes_after_those_that_it_reads() -> None:
+def test_every_stage_comes_after_the_stages_it_follows() -> None:
     for number, stage in enumerate(STAGES):
         assert set(stage.follows) <= set(STAGE_NAMES[:number])
 
 
-def test_every_phase_has_a_name_of_its_own_and_words() -> None:
+def test_every_phase_has_its_own_name_and_words() -> None:
     assert len({phase.name for phase in PHASES}) == len({phase.words for phase in PHASES}) == 11
 
 
@@ -88,7 +89,7 @@ def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
         ("report.min_accuracy", 0.5, {"report"}),
     ],
 )
-def test_a_changed_value_undoes_the_stages_that_read_it_and_those_after(
+def test_a_changed_value_invalidates_the_stages_that_read_it_and_later_ones(
     key: str, value: Any, stages: set[str]
 ) -> None:
     assert changed_stages(CONFIG, load_config("demo", {key: value})) == stages
@@ -103,7 +104,7 @@ def test_every_value_of_the_configuration_is_read_by_a_stage() -> None:
     assert sections == set(vars(CONFIG))
 
 
-def test_changed_rows_undo_all(tmp_path: Path) -> None:
+def test_changed_rows_invalidate_every_stage(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     config = load_config("demo", {"data.dataset": str(data)})
     before = stage_fingerprints(config, model_stamp(MODEL_DIR))
@@ -112,7 +113,7 @@ def test_changed_rows_undo_all(tmp_path: Path) -> None:
     assert {stage for stage in before if before[stage] != after[stage]} == ALL
 
 
-def test_a_changed_local_model_undoes_all_but_the_subset(tmp_path: Path) -> None:
+def test_a_changed_local_model_invalidates_all_stages_but_the_subset(tmp_path: Path) -> None:
     model = shutil.copytree(MODEL_DIR, tmp_path / "model")
     before = stage_fingerprints(CONFIG, model_stamp(model))
     change_one_byte(model / "model.safetensors")
@@ -120,7 +121,7 @@ def test_a_changed_local_model_undoes_all_but_the_subset(tmp_path: Path) -> None
     assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
 
 
-def test_copies_on_another_machine_undo_nothing(tmp_path: Path) -> None:
+def test_copies_on_another_machine_invalidate_nothing(tmp_path: Path) -> None:
     def fingerprints(machine: str) -> dict[str, str]:
         for source, name in ((MODEL_DIR, "model"), (DATA_DIR, "data")):
             shutil.copytree(source, tmp_path / machine / name, copy_function=shutil.copyfile)
@@ -134,7 +135,7 @@ def test_copies_on_another_machine_undo_nothing(tmp_path: Path) -> None:
 
 
 def change_one_byte(file: Path) -> None:
-    """In the middle of the file, leaving its size and times as they are."""
+    """Change a byte in the middle of a file but neither its size nor its times."""
     state = file.stat()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -142,7 +143,7 @@ def change_one_byte(file: Path) -> None:
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-def test_a_hub_model_is_told_by_its_commit_wherever_the_cache_lies(tmp_path: Path) -> None:
+def test_a_hub_model_is_identified_by_its_commit_wherever_the_cache_is(tmp_path: Path) -> None:
     def fingerprint(cache: str, commit: str) -> str:
         snapshot = tmp_path / cache / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)
@@ -153,9 +154,9 @@ def test_a_hub_model_is_told_by_its_commit_wherever_the_cache_lies(tmp_path: Pat
     assert fingerprint("one", "a" * 40) != fingerprint("one", "b" * 40)
 
 
-def test_a_new_format_undoes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_record_format_invalidates_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     before = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
-    monkeypatch.setattr(records, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
+    monkeypatch.setattr(pipeline, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
     after = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
     assert all(before[stage] != after[stage] for stage in ALL)
 
@@ -179,19 +180,19 @@ def test_an_attempt_comes_after_the_highest_so_far(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("before", "after"), [("a\nb\nc", "a\nb\n"), ("a\nb\n", "a\nb\n"), ("abc", ""), ("", "")]
 )
-def test_a_torn_last_line_is_cut_off(tmp_path: Path, before: str, after: str) -> None:
+def test_an_incomplete_last_line_is_removed(tmp_path: Path, before: str, after: str) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text(before, encoding="utf-8")
     drop_torn_line(path)
     assert path.read_text(encoding="utf-8") == after
 
 
-def test_a_log_that_is_not_there_is_left_so(tmp_path: Path) -> None:
+def test_a_missing_log_is_not_created(tmp_path: Path) -> None:
     drop_torn_line(tmp_path / "log.jsonl")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_record_can_be_added_after_a_torn_line(run: RunDir) -> None:
+def test_a_record_can_be_appended_after_an_incomplete_line(run: RunDir) -> None:
     timing = Timing(1, "train", "", 0.0, 1.0)
     append_record(run.timings, timing)
     run.timings.write_text(records.dump_line(timing) + '{"attempt": 2, "st', encoding="utf-8")
@@ -200,7 +201,7 @@ def test_a_record_can_be_added_after_a_torn_line(run: RunDir) -> None:
     assert list(records.read_lines(Timing, run.timings)) == [timing, timing]
 
 
-def test_a_run_that_goes_on_keeps_the_time_of_its_first_attempt(run: RunDir) -> None:
+def test_a_resumed_run_keeps_the_time_of_its_first_attempt(run: RunDir) -> None:
     write_record(run.config, replace(RECORD, created_at="yesterday"))
     assert continued(RECORD, run).created_at == "yesterday"
 
@@ -211,7 +212,7 @@ def test_a_run_of_another_configuration_is_a_new_one(run: RunDir) -> None:
     assert continued(RECORD, run) == RECORD
 
 
-def test_a_damaged_record_of_an_earlier_attempt_is_passed_over(run: RunDir) -> None:
+def test_a_damaged_record_of_an_earlier_attempt_is_ignored(run: RunDir) -> None:
     write_text(run.config, "{")
     assert continued(RECORD, run) == RECORD
 
@@ -232,7 +233,7 @@ def job(run: RunDir, out: io.StringIO, **overrides: Any) -> Job:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was complete whenever a GPU side was started; none really is."""
+    """The complete stages at each start of the GPU side, which is replaced by a stub."""
     markers: list[str] = []
 
     class NoGpuSide(GpuSide):
@@ -285,7 +286,7 @@ def test_a_subset_of_other_rows_is_built_again(run: RunDir, out: io.StringIO) ->
 
 
 @pytest.mark.usefixtures("started")
-def test_a_subset_that_cannot_be_built_anew_is_no_longer_complete(
+def test_a_subset_that_cannot_be_rebuilt_is_no_longer_complete(
     run: RunDir, out: io.StringIO, tmp_path: Path
 ) -> None:
     work(run, out)
@@ -297,7 +298,7 @@ def test_a_subset_that_cannot_be_built_anew_is_no_longer_complete(
 
 
 @pytest.mark.usefixtures("started")
-def test_attempts_at_the_same_run_keep_their_timings(run: RunDir, out: io.StringIO) -> None:
+def test_later_attempts_keep_the_timings_of_earlier_ones(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     work(run, out)
     timings = list(records.read_lines(Timing, run.timings))
@@ -312,14 +313,14 @@ def test_timings_of_other_inputs_are_dropped(run: RunDir, out: io.StringIO) -> N
 
 
 @pytest.mark.usefixtures("started")
-def test_what_the_gpu_side_says_is_shown_by_stage(run: RunDir, out: io.StringIO) -> None:
+def test_messages_of_the_gpu_side_are_shown_by_stage(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     assert "[3/6] train     epoch 1: loss 0.7\n" in out.getvalue()
     assert "      2.1 GB in memory\n" in out.getvalue()
 
 
 @pytest.mark.usefixtures("started")
-def test_a_fault_is_timed_too(run: RunDir, out: io.StringIO) -> None:
+def test_a_failed_stage_is_timed_too(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     stages = [t.stage for t in records.read_lines(Timing, run.timings)]
     assert stages == ["fetch", "subset", "job"]
@@ -332,7 +333,7 @@ def test_the_gpu_side_starts_before_anything_is_read(
     assert started[0] == ""
 
 
-def test_a_stage_of_the_gpu_side_without_a_marker_starts_it_at_once(
+def test_the_gpu_side_starts_at_once_where_one_of_its_stages_has_no_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
     for stage in GPU_STAGES[:-1]:
@@ -341,7 +342,7 @@ def test_a_stage_of_the_gpu_side_without_a_marker_starts_it_at_once(
     assert "subset" not in started[0]
 
 
-def test_where_all_its_stages_are_marked_the_inputs_are_looked_at_first(
+def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
     for stage in GPU_STAGES:
@@ -366,11 +367,12 @@ def test_no_gpu_side_starts_for_the_report_alone(
     assert started == []
 
 
-def test_a_fault_found_while_the_gpu_side_starts_ends_it_at_once(
+def test_an_error_while_the_gpu_side_starts_ends_it(
     run: RunDir, out: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = [sys.executable, "-c", "import time; time.sleep(3600)"]
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]  # until it is ended
     monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    monkeypatch.setattr(launch, "STOP_GRACE_S", math.inf)
     with pytest.raises(NotAvailableError):
         job(run, out, model__name=str(tmp_path / "nowhere")).work()
     assert [p for p in psutil.Process().children() if p.cmdline() == argv] == []
@@ -383,6 +385,6 @@ def test_a_missed_gate_raises() -> None:
         pipeline.check_gates(results)
 
 
-def test_a_gate_that_is_met_raises_nothing() -> None:
+def test_a_gate_that_is_met_does_not_raise() -> None:
     results = type("Results", (), {"gates": records.Gates(True, ())})()
     pipeline.check_gates(results)

@@ -1,4 +1,4 @@
-"""Completion markers, the lock, and files that are there whole or not at all."""
+"""Completion markers, the lock, and atomic writes."""
 
 from __future__ import annotations
 
@@ -55,27 +55,27 @@ def test_the_marker_is_written_after_its_files_are_synced(
     assert order == ["result.json", "train.json"]
 
 
-def test_a_stage_whose_output_is_not_there_cannot_be_marked(run: RunDir) -> None:
+def test_a_stage_with_a_missing_output_cannot_be_marked(run: RunDir) -> None:
     with pytest.raises(FileNotFoundError):
         run.mark_complete("train", "f", [run.train_result])
     assert not run.is_complete("train", "f")
 
 
-def test_another_fingerprint_undoes_a_marker(marked: RunDir) -> None:
+def test_another_fingerprint_voids_a_marker(marked: RunDir) -> None:
     assert not marked.is_complete("train", "g")
 
 
-def test_a_missing_file_undoes_a_marker(marked: RunDir) -> None:
+def test_a_missing_file_voids_a_marker(marked: RunDir) -> None:
     marked.train_result.unlink()
     assert not marked.is_complete("train", "f")
 
 
-def test_a_resized_file_within_a_marked_folder_undoes_a_marker(marked: RunDir) -> None:
+def test_a_resized_file_within_a_marked_folder_voids_a_marker(marked: RunDir) -> None:
     (marked.epoch(1) / "adapter" / "weights").write_text("123", encoding="utf-8")
     assert not marked.is_complete("train", "f")
 
 
-def test_a_marker_of_another_format_counts_for_nothing(marked: RunDir) -> None:
+def test_a_marker_of_another_format_is_void(marked: RunDir) -> None:
     path = marked.marker("train")
     marker = records.read(Marker, path)
     write_text(path, records.dump(replace(marker, format_version=records.FORMAT_VERSION + 1)))
@@ -83,13 +83,13 @@ def test_a_marker_of_another_format_counts_for_nothing(marked: RunDir) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
-def test_a_damaged_marker_counts_for_nothing(marked: RunDir, text: str) -> None:
+def test_a_damaged_marker_is_void(marked: RunDir, text: str) -> None:
     marked.marker("train").write_text(text, encoding="utf-8")
     assert not marked.is_complete("train", "f")
     assert not marked.is_of_other_inputs("train", "g")
 
 
-def test_unmark_undoes_a_marker_and_may_be_repeated(marked: RunDir) -> None:
+def test_unmark_deletes_a_marker_and_may_be_repeated(marked: RunDir) -> None:
     marked.unmark("train")
     marked.unmark("train")
     assert not marked.is_complete("train", "f")
@@ -100,7 +100,7 @@ def test_a_moved_run_stays_complete(marked: RunDir, tmp_path: Path) -> None:
     assert moved.is_complete("train", "f")
 
 
-def test_only_a_marker_of_another_fingerprint_is_of_other_inputs(marked: RunDir) -> None:
+def test_only_another_fingerprint_means_other_inputs(marked: RunDir) -> None:
     assert marked.is_of_other_inputs("train", "g")
     assert not marked.is_of_other_inputs("train", "f")
     assert not marked.is_of_other_inputs("subset", "g")
@@ -109,7 +109,7 @@ def test_only_a_marker_of_another_fingerprint_is_of_other_inputs(marked: RunDir)
 # ---------------------------------------------------------------- the lock
 
 
-def test_a_run_is_held_by_one_process_only(run: RunDir) -> None:
+def test_only_one_process_can_lock_a_run(run: RunDir) -> None:
     code = (
         "import sys; from pathlib import Path; from nlijob.rundir import RunDir\n"
         "with RunDir(Path(sys.argv[1])).lock(): print('held')"
@@ -122,22 +122,22 @@ def test_a_run_is_held_by_one_process_only(run: RunDir) -> None:
     assert granted.stdout == "held\n"
 
 
-def test_a_second_job_on_a_run_is_told_what_to_do(run: RunDir) -> None:
+def test_a_second_job_on_a_run_gets_a_hint(run: RunDir) -> None:
     with run.lock(), pytest.raises(ConfigurationError) as caught, run.lock():
         pass
     assert "--run-id" in caught.value.hint
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot be written to"):
+    with pytest.raises(ConfigurationError, match="is not writable"):
         RunDir(tmp_path / "file" / "job").lock().__enter__()
 
 
 # ---------------------------------------------------------------- writing
 
 
-def test_a_file_is_written_with_its_folders(run: RunDir) -> None:
+def test_missing_folders_are_created(run: RunDir) -> None:
     write_text(run.train_result, "é")
     assert run.train_result.read_bytes() == "é".encode()
 
@@ -158,7 +158,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_records_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
+def test_records_that_fail_while_being_written_leave_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     write_records(path, [TIMING])
 
@@ -171,7 +171,7 @@ def test_records_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
     assert list(records.read_lines(Timing, path)) == [TIMING]
 
 
-def test_appended_records_come_after_those_there(run: RunDir) -> None:
+def test_appended_records_follow_the_existing_ones(run: RunDir) -> None:
     append_record(run.timings, TIMING)
     append_record(run.timings, replace(TIMING, attempt=2))
     assert [t.attempt for t in records.read_lines(Timing, run.timings)] == [1, 2]

@@ -25,11 +25,11 @@ def as_json(spec: Spec) -> Any:
     return json.loads(records.dump(outcome(spec)))
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_a_valid_json_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(results_schema())
 
 
-def test_the_published_schema_is_that_of_the_code() -> None:
+def test_the_published_schema_matches_the_code() -> None:
     text = "make it anew: entrypoint.py schema > docs/results.schema.json"
     assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == results_schema(), text
 
@@ -71,21 +71,21 @@ def unknown_head(results: Any) -> None:
 @pytest.mark.parametrize(
     "break_it", [drop_gain, add_key, accuracy_as_text, other_version, unknown_head]
 )
-def test_results_that_are_not_are_refused(break_it: Callable[[Any], None]) -> None:
+def test_invalid_results_are_refused(break_it: Callable[[Any], None]) -> None:
     broken = copy.deepcopy(as_json(Spec()))
     break_it(broken)
     with pytest.raises(jsonschema.ValidationError):
         VALIDATOR.validate(broken)
 
 
-def test_fields_carry_the_notes_of_the_code() -> None:
+def test_fields_have_the_docstrings_of_the_code() -> None:
     assert results_schema()["properties"]["mcnemar_p"]["description"].startswith("Exact two-sided")
 
 
-def test_a_type_that_it_does_not_know_is_refused() -> None:
+def test_an_unsupported_type_is_refused() -> None:
     @dataclass
     class Odd:
-        """Has a field that JSON has no type for."""
+        """A class with a field that JSON has no type for."""
 
         when: complex
 

@@ -1,4 +1,4 @@
-"""Plain data into dataclasses: names and types are checked all the way down."""
+"""Conversion of plain data into dataclasses, with names and types checked."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def built(**data: Any) -> Outer | None:
     return outer
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_a_missing_value_gets_its_default() -> None:
     assert built(size=3) == Outer(3)
 
 
@@ -56,7 +56,7 @@ def test_lists_become_tuples_and_tables_dataclasses() -> None:
     )
 
 
-def test_a_whole_number_serves_as_a_number() -> None:
+def test_a_whole_number_is_accepted_as_a_number() -> None:
     outer = built(size=1, rate=2)
     assert outer is not None
     assert isinstance(outer.rate, float)
@@ -89,7 +89,9 @@ def test_an_optional_value_may_be_none() -> None:
         ("inners", [{}, {"names": [1]}], "inners[1].names[0]: expected a text, got 1"),
     ],
 )
-def test_a_value_of_another_type_is_named_with_its_place(key: str, value: Any, fault: str) -> None:
+def test_a_value_of_the_wrong_type_is_reported_with_its_path(
+    key: str, value: Any, fault: str
+) -> None:
     assert faults_of({"size": 1, key: value}) == [fault]
 
 
@@ -100,19 +102,19 @@ def test_a_value_of_a_union_keeps_its_own_type(value: Any) -> None:
     assert (outer.figure, type(outer.figure)) == (value, type(value))
 
 
-def test_a_value_of_a_union_without_its_type_becomes_the_first_that_it_fits() -> None:
+def test_a_value_becomes_the_first_type_of_a_union_that_accepts_it() -> None:
     assert built(size=1, size_or_name=2, table={"names": ["a"]}) == Outer(
         1, size_or_name=2.0, table=Inner(("a",))
     )
 
 
-def test_a_tuple_of_fixed_length_is_no_type_that_can_be_read() -> None:
+def test_a_tuple_of_fixed_length_is_refused_as_a_type() -> None:
     with pytest.raises(TypeError, match="of any length"):
         convert([1, "a"], tuple[int, str], "pair", [])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_is_refused(value: float) -> None:
+def test_nan_and_infinity_are_refused(value: float) -> None:
     assert faults_of({"size": 1, "rate": value}) == [f"rate: expected a number, got {value}"]
 
 
@@ -120,28 +122,28 @@ def test_an_unknown_key_close_to_a_known_one_is_suggested() -> None:
     assert faults_of({"size": 1, "limt": 3}) == ["limt: unknown key; did you mean 'limit'?"]
 
 
-def test_an_unknown_key_like_no_other_lists_what_is_known() -> None:
+def test_an_unknown_key_unlike_any_other_lists_the_known_ones() -> None:
     (fault,) = faults_of({"size": 1, "inner": {"zzz": 3}})
     assert fault == "inner.zzz: unknown key; known: names, counts"
 
 
-def test_every_fault_is_told() -> None:
+def test_every_fault_is_reported() -> None:
     faults = faults_of({"rate": "x", "kind": "y", "inner": {"z": 1}}, "outer")
     assert {fault.partition(":")[0] for fault in faults} == {
         *("outer.size", "outer.rate", "outer.kind", "outer.inner.z")
     }
 
 
-def test_values_at_fault_are_left_at_their_default_beside_sound_ones() -> None:
+def test_faulty_values_get_their_default_and_the_others_are_kept() -> None:
     data = {"size": 3, "rate": "x", "inner": {"names": ["a"], "counts": 1, "z": 1}}
     assert build(Outer, data, "", []) == Outer(3, inner=Inner(("a",)))
 
 
-def test_nothing_is_built_without_a_value_that_has_no_default() -> None:
+def test_nothing_is_built_without_a_required_value() -> None:
     assert build(Outer, {"size": "x"}, "", []) is None
 
 
-def test_what_is_no_table_is_told() -> None:
+def test_a_value_that_is_not_a_table_is_reported() -> None:
     assert faults_of([1, 2], "outer") == ["outer: expected a table of keys, got [1, 2]"]
 
 

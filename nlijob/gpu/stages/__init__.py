@@ -1,4 +1,4 @@
-"""The work of each GPU stage, a file each; `nlijob.stages` says what else there is to know of it.
+"""The work of the GPU stages, one file per stage; their inputs and order are in `nlijob.stages`.
 
 A stage takes the attempt's session, writes its records and returns the files that its completion
 marker lists.

@@ -53,7 +53,7 @@ def resume(session: Session, trainer: Trainer) -> list[EpochResult]:
         trainer.restore(state)
     steps = records.read_lines(TrainStep, run.train_log)
     write_records(run.train_log, [step for step in steps if step.epoch <= complete])
-    session.reporter.say(STAGE, f"epochs 1 to {complete} complete, going on from there")
+    session.reporter.say(STAGE, f"epochs 1 to {complete} complete, resuming after them")
     return results
 
 
@@ -114,7 +114,7 @@ def _optimize(session: Session, trainer: Trainer, epoch: int) -> list[TrainStep]
 def _keep(
     session: Session, trainer: Trainer, result: EpochResult, predictions: Sequence[Prediction]
 ) -> None:
-    """Start writing the epoch's checkpoint, which goes on while the next epoch trains."""
+    """Start writing the epoch's checkpoint, in parallel with the next epoch."""
     last = result.epoch == session.config.train.epochs
     state = None if last else checkpoints.on_host(trainer.state())  # nothing resumes from the last
     weights = checkpoints.on_host(checkpoints.trained_weights(session.loaded.model))

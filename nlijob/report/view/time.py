@@ -1,4 +1,4 @@
-"""Where the time went: the whole job, its stages, its epochs."""
+"""The report's section on time: the whole job, its stages and its epochs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ WORDS = {phase.name: phase.words for phase in PHASES}
 
 @dataclass(frozen=True)
 class Time:
-    """Where the time went."""
+    """The section's content."""
 
     facts: tuple[Fact, ...]
     refused: tuple[str, ...]
-    """Faster ways to compute that did not serve, each with its reason."""
+    """Faster execution modes that were not used, each with its reason."""
     stages: Table
     epochs: Table
     note: str
 
 
 def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
-    """Time of the job, its stages and its epochs; `steps`, if any, give the mean step."""
+    """Time of the job, its stages and its epochs; `steps` give the mean step."""
     return Time(
         facts=(
             Fact("whole job", duration(results.total_s), _attempts_note(results)),
@@ -57,43 +57,54 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
             tuple(_epoch_time_rows(results)),
         ),
         note=(
-            "Examples/s counts optimizer steps only. Work that an interrupted attempt lost is in "
-            "the time of the whole job and in no stage's. The GPU side starts while files are "
-            "read and rows are chosen; its row counts the wait that is left then."
+            "Examples/s counts optimizer steps only. Work that was lost when an attempt was "
+            "interrupted counts for the whole job but for no stage. The GPU side starts while "
+            "files are read and rows are selected; its row counts the remaining wait."
         ),
     )
 
 
 def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
-    weights = {"dequantized": "4-bit values kept dequantised too", "as loaded": "weights as loaded"}
-    again = ", layers computed again for their gradient" if plan.activations != "kept" else ""
+    weights = {
+        "dequantized": "4-bit weights also kept dequantised",
+        "as loaded": "weights as loaded",
+    }
+    recompute = (
+        ", activations recomputed in the backward pass (gradient checkpointing)"
+        if plan.activations == "recomputed"
+        else ""
+    )
     compiled = ", layers compiled for training" if plan.layers == "compiled" else ""
     if plan.way == "plain":
         reason = visible(plan.reason)
         if plan.base_weights == "dequantized":
             reason = f"{reason}; {weights[plan.base_weights]}"
-        return (Fact("way of computing", "plain loop", reason + again),)
-    ways = {"graph": "CUDA graphs on packed rows", "packed": "packed rows"}
-    shared = f"; the {plan.shared_prefix} tokens that all rows begin with are computed once a step"
+        return (Fact("execution mode", "plain loop", reason + recompute),)
+    modes = {"graph": "CUDA graphs on packed rows", "packed": "packed rows"}
+    shared = (
+        f"; the shared prefix of {plan.shared_prefix} tokens is computed once per step"
+        if plan.shared_prefix
+        else ""
+    )
     return (
         Fact(
-            "way of computing",
-            ways[plan.way],
-            weights[plan.base_weights] + again + compiled + (shared if plan.shared_prefix else ""),
+            "execution mode",
+            modes[plan.way],
+            weights[plan.base_weights] + recompute + compiled + shared,
         ),
         Fact(
             "checked against the plain loop",
             percent(plan.logits_difference or 0.0, 2),
-            "difference of the logits on some rows, as a share of their norm",
+            "relative difference of the logits (norm) on some rows",
         ),
-        Fact("warm-up", duration(plan.warm_up_s), "preparing, in no epoch's time"),
+        Fact("warm-up", duration(plan.warm_up_s), "preparation, not part of any epoch"),
     )
 
 
 def _attempts_note(results: Results) -> str:
     if results.attempts == 1:
         return "one attempt"
-    return f"{results.attempts} attempts; the pauses between them are not counted"
+    return f"{results.attempts} attempts; pauses between them are not counted"
 
 
 def _mean_step(steps: Sequence[TrainStep]) -> str:
@@ -111,7 +122,7 @@ def _stage_rows(results: Results) -> Iterable[Row]:
     rest = results.total_s - sum(stage.duration_s for stage in results.stages)
     if rest > 0:
         share = rest / results.total_s
-        yield Row(("between and beside the stages", duration(rest), percent(share), ""), bar=share)
+        yield Row(("outside the stages", duration(rest), percent(share), ""), bar=share)
 
 
 def _stage_row(results: Results, stage: StageTime) -> Row:

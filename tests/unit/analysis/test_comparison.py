@@ -1,4 +1,4 @@
-"""Runs beside each other: which rows count as the same, and what the paired test says."""
+"""Comparison of runs: common rows and the paired test."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def rights(pattern: str) -> list[LabelledRow]:
     "change",
     [{"index": 7}, {"premise": "other"}, {"hypothesis": "other"}, {"gold": "entailment"}],
 )
-def test_a_row_is_common_only_where_place_texts_and_gold_label_agree(
+def test_a_row_is_common_only_where_number_texts_and_gold_label_agree(
     change: dict[str, object],
 ) -> None:
     assert pair([row(0), row(1)], [row(0), row(1)]).common_rows == 2
@@ -73,7 +73,7 @@ def test_without_a_common_row_there_is_no_test() -> None:
     assert one.only_other_right == one.only_reference_right == ()
 
 
-def test_rows_that_only_one_run_has_count_for_nothing() -> None:
+def test_rows_of_only_one_run_are_not_compared() -> None:
     common = pair(rights("1100"), rights("1011"))
     more = pair([*rights("1100"), row(50, False)], [row(60), *rights("1011"), row(70, False)])
     assert more.tuned == common.tuned
@@ -109,7 +109,7 @@ def test_the_paired_test_agrees_with_statsmodels(seed: int) -> None:
     assert one.tuned.interval.low < one.tuned.difference < one.tuned.interval.high
 
 
-def test_several_comparisons_are_adjusted_as_statsmodels_does() -> None:
+def test_p_values_of_several_comparisons_are_adjusted_as_statsmodels_does() -> None:
     runs = [
         run("a", rights("0" * 12 + "1" * 8)),
         run("b", rights("1" * 7 + "0" * 5 + "1" * 8)),
@@ -131,13 +131,13 @@ def test_one_comparison_is_not_adjusted() -> None:
     assert one.is_significant
 
 
-def test_a_run_without_common_rows_counts_for_no_comparison() -> None:
+def test_a_run_without_common_rows_does_not_count_in_the_adjustment() -> None:
     others = [run("b", rights("1110")), run("c", [row(0, premise="of another data set")])]
     found = compare([run("a", rights("1100")), *others]).against
     assert [one.adjusted_p for one in found] == [None, None]
 
 
-def test_every_run_is_held_against_the_first() -> None:
+def test_every_run_is_compared_with_the_first() -> None:
     runs = [run(name, rights("1100")) for name in "abc"]
     assert [(one.reference, one.other) for one in compare(runs).against] == [
         ("a", "b"),
@@ -145,7 +145,7 @@ def test_every_run_is_held_against_the_first() -> None:
     ]
 
 
-def test_one_run_is_no_comparison() -> None:
+def test_a_single_run_is_refused() -> None:
     with pytest.raises(ValueError, match="two or more"):
         compare([run("a", rights("1"))])
 
@@ -153,7 +153,7 @@ def test_one_run_is_no_comparison() -> None:
 # ---------------------------------------------------------------- rows that flipped
 
 
-def test_every_row_that_one_alone_has_right_is_listed_the_clearest_first() -> None:
+def test_every_row_that_only_one_run_labels_correctly_is_listed_by_gap() -> None:
     one = pair(
         [row(0), row(1, False), row(2, False, tuned_gold_probability=0.3), row(3), row(4, False)],
         [row(0), row(1), row(2), row(3, False), row(4, False)],
@@ -168,13 +168,13 @@ def test_every_row_that_one_alone_has_right_is_listed_the_clearest_first() -> No
 # ---------------------------------------------------------------- base models
 
 
-def test_base_models_that_agree_are_said_to() -> None:
+def test_base_models_that_agree_have_no_differing_rows() -> None:
     base = pair(rights("110"), rights("011")).base
     assert base is not None
     assert (base.differing, base.largest_shift, base.same_model) == (0, 0.0, True)
 
 
-def test_base_models_that_answer_otherwise_are_counted() -> None:
+def test_rows_on_which_base_models_differ_are_counted() -> None:
     shifted = {"entailment": 0.6, "neutral": 0.3, "contradiction": 0.1}
     first = [row(0), row(1, base="entailment"), row(2, base="entailment")]
     second = [row(0, base="entailment", base_probabilities=shifted), row(1), row(2, base="other")]
@@ -192,7 +192,9 @@ def test_base_models_that_answer_otherwise_are_counted() -> None:
         ({"device": "cpu"}, True),
     ],
 )
-def test_what_was_asked_of_the_base_model_is_compared(setting: dict[str, str], same: bool) -> None:
+def test_base_models_are_the_same_only_with_the_same_settings(
+    setting: dict[str, str], same: bool
+) -> None:
     results = outcome(Spec())
     model = replace(results.run.config.model, **setting)  # type: ignore[arg-type]
     config = replace(results.run.config, model=model)
@@ -229,13 +231,13 @@ def test_machines_and_packages_that_differ_are_listed() -> None:
     assert "package accelerate" not in found
 
 
-def test_rows_that_differ_are_told_by_their_hash() -> None:
+def test_different_rows_are_listed_by_their_hash() -> None:
     found = of_outcomes(outcome(Spec()), outcome(Spec(seed=12)))
     keys = {one.key for one in found.data}
     assert "test rows, SHA-256" in keys
     assert "test rows" not in keys
 
 
-def test_the_same_outcome_twice_differs_in_nothing() -> None:
+def test_the_same_outcome_twice_has_no_differences() -> None:
     found = of_outcomes(outcome(Spec()), outcome(Spec()))
     assert found.configuration == found.data == found.environment == ()

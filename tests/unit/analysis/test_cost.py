@@ -1,4 +1,4 @@
-"""What the job's time cost, at the price that was given."""
+"""The cost of the job's time at the configured price."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gpus(*names: str) -> tuple[GpuInfo, ...]:
 
 
 def machine(*gpu_names: str) -> GpusInUse:
-    """All attempts on the same."""
+    """The same GPUs in all attempts."""
     return GpusInUse(replace(outcome(Spec()).environment, gpus=gpus(*gpu_names)), [])
 
 
@@ -56,7 +56,7 @@ def test_a_gpu_that_is_not_in_the_table_leaves_the_cost_unknown(names: tuple[str
     assert job_cost(ReportConfig(gpu_prices_per_hour=TABLE), machine(*names), {1: 3600}) is None
 
 
-def test_the_price_of_the_machine_wins_over_the_table() -> None:
+def test_the_price_of_the_machine_takes_precedence_over_the_table() -> None:
     asked = ReportConfig(price_per_hour=9.0, gpu_prices_per_hour=TABLE)
     cost = job_cost(asked, machine("Tesla T4"), {1: 3600})
     assert cost is not None

@@ -1,4 +1,4 @@
-"""The kept epoch against the others, row by row."""
+"""The selected epoch compared with the others, row by row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEPT = epoch(range(5))
 OTHERS = {4: epoch(range(40, 47)), 1: epoch(range(60)), 2: epoch(range(3, 13))}
 
 
-def test_rows_on_which_each_is_right_alone_are_counted() -> None:
+def test_rows_that_only_one_epoch_labels_correctly_are_counted() -> None:
     found = compare_epochs(KEPT, OTHERS)
     assert [(own.epoch, own.selected_alone, own.other_alone) for own in found] == [
         (1, 55, 0),
@@ -42,12 +42,12 @@ def test_p_values_agree_with_statsmodels() -> None:
     assert [own.adjusted_p for own in found] == pytest.approx(list(adjusted))
 
 
-def test_epochs_whose_intervals_overlap_may_still_be_told_apart() -> None:
+def test_epochs_with_overlapping_intervals_may_still_differ_significantly() -> None:
     (found,) = compare_epochs(epoch(set()), {1: epoch(range(8))})
     assert found.is_significant
 
 
-def test_a_lead_that_looking_at_several_epochs_explains_is_within_noise() -> None:
+def test_a_lead_that_multiple_comparisons_explain_is_within_noise() -> None:
     others = {1: epoch(range(6)), 2: epoch(range(1, 7)), 4: epoch(range(2, 8))}
     found = compare_epochs(epoch(set()), others)
     assert all(own.p < 0.05 for own in found)
@@ -58,8 +58,8 @@ def test_a_lead_within_noise_names_the_epochs_and_how_many_were_compared() -> No
     text = epochs_sentence(3, compare_epochs(KEPT, OTHERS))
     assert text == (
         "On the validation rows, the selected epoch 3 is not distinguishable from epochs 2 and 4 "
-        "(exact McNemar test on the same 90 validation rows, Holm-adjusted over the 3 epochs "
-        "compared; smallest adjusted p = 0.453)."
+        "(exact McNemar test on the same 90 validation rows, Holm-adjusted over 3 compared epochs; "
+        "smallest adjusted p = 0.453)."
     )
 
 
@@ -71,18 +71,18 @@ def test_one_other_epoch_needs_no_adjustment() -> None:
     assert "djusted" not in text
 
 
-def test_a_clear_lead_is_reported_with_its_bias() -> None:
+def test_a_clear_lead_comes_with_its_bias() -> None:
     text = epochs_sentence(3, compare_epochs(KEPT, {1: OTHERS[1]}))
-    assert text.startswith("Epoch 1 differs significantly from the selected epoch 3")
+    assert text.startswith("Epoch 1 differs significantly from the selected epoch 3 (")
     assert "its lead may be overestimated" in text
 
 
-def test_epochs_with_the_same_answers_are_not_significant() -> None:
+def test_epochs_with_the_same_predictions_do_not_differ() -> None:
     (found,) = compare_epochs(KEPT, {1: KEPT[::-1]})
     assert (found.p, found.adjusted_p) == (1.0, 1.0)
 
 
-def test_a_single_epoch_has_nothing_to_be_compared_with() -> None:
+def test_a_single_epoch_has_no_comparison() -> None:
     assert compare_epochs(KEPT, {}) == ()
     assert epochs_sentence(1, ()) == ""
 
@@ -92,5 +92,5 @@ def test_rows_that_do_not_match_are_refused() -> None:
         compare_epochs(KEPT, {4: KEPT[1:]})
     with pytest.raises(ValueError, match="no rows"):
         compare_epochs([], {1: KEPT})
-    with pytest.raises(ValueError, match="labelled twice"):
+    with pytest.raises(ValueError, match="labels a row twice"):
         compare_epochs([*KEPT, KEPT[0]], {1: KEPT})

@@ -1,4 +1,4 @@
-"""The main figures are those of the outcome."""
+"""The main figures match the outcome."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def test_figures_are_those_of_the_outcome() -> None:
+def test_figures_match_the_outcome() -> None:
     results = outcome(Spec(resumed=True))
     found = figures(results)
     assert found.tuned_accuracy == results.tuned.accuracy
@@ -27,19 +27,19 @@ def test_what_was_not_measured_or_asked_is_none() -> None:
     assert (found.cost, found.energy_j, found.peak_gpu_bytes, found.gates) == (None,) * 4
 
 
-def test_a_gate_is_told_where_one_was_asked_for() -> None:
+def test_a_gate_is_reported_only_where_one_is_configured() -> None:
     assert figures(outcome(Spec(report=ReportConfig(min_accuracy=0.1)))).gates is True
     assert figures(outcome(Spec(report=ReportConfig(min_gain=0.99)))).gates is False
 
 
-def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_whole() -> None:
+def test_energy_is_unknown_where_only_one_of_two_gpus_measured_it() -> None:
     results = outcome(Spec())
     one = results.resources.gpus[0]
     two = replace(results.resources, gpus=(one, replace(one, energy_j=None)))
     assert figures(replace(results, resources=two)).energy_j is None
 
 
-def test_settings_stand_under_their_dotted_keys() -> None:
+def test_settings_have_dotted_keys() -> None:
     flat = settings(outcome(Spec()).run.config)
     assert flat["lora.r"] == 32
     assert flat["description"] == "a made-up run"

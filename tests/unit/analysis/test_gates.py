@@ -1,4 +1,4 @@
-"""What was asked of the outcome, and whether it is reached."""
+"""Gates on the outcome, and whether they are met."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def judged(asked: ReportConfig) -> Gates:
     return check_gates(asked, results.tuned, results.gain, results.gain_interval)
 
 
-def test_gates_pass_at_the_very_figure_asked_for() -> None:
+def test_a_figure_equal_to_its_gate_passes() -> None:
     results = outcome(Spec())
     assert judged(ReportConfig(min_accuracy=results.tuned.accuracy, min_gain=results.gain)).passed
 
 
-def test_every_missed_gate_is_told_with_its_figures() -> None:
+def test_every_missed_gate_is_reported_with_its_figures() -> None:
     gates = judged(ReportConfig(min_accuracy=1.0, min_gain=0.9))
     assert not gates.passed
     accuracy, gain = gates.failures
@@ -31,7 +31,7 @@ def test_every_missed_gate_is_told_with_its_figures() -> None:
     assert "is below the 90 points asked for" in gain.text
 
 
-def test_no_gate_asked_for_is_passed() -> None:
+def test_without_gates_the_outcome_passes() -> None:
     assert judged(ReportConfig()).passed
 
 

@@ -1,4 +1,4 @@
-"""Runs over time: what is compared with what, and when the newest is said to have fallen behind."""
+"""Runs over time: which are compared, and when the newest one counts as worse."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 
 
 def entry(day: int, wrong: Sequence[int] = (), series: str = "s", rows: int = 100) -> Entry:
-    """A finished run of that day, with these test rows wrong."""
+    """A finished run of that day that labels these test rows incorrectly."""
     made = summary(f"run-{day}", outcome(Spec()))
     assert made.figures is not None
     accuracy = 1 - len(wrong) / rows
@@ -59,7 +59,7 @@ def series_of(spec: Spec) -> str:
 @pytest.mark.parametrize(
     "spec", [Spec(lora_r=64), Spec(epochs=3), Spec(seed=12), Spec(head="sequence-classification")]
 )
-def test_runs_of_other_settings_or_other_test_rows_make_another_series(spec: Spec) -> None:
+def test_other_settings_or_test_rows_make_another_series(spec: Spec) -> None:
     assert series_of(spec) != series_of(Spec())
 
 
@@ -72,7 +72,7 @@ def test_runs_of_other_settings_or_other_test_rows_make_another_series(spec: Spe
         Spec(word_importance=False),
     ],
 )
-def test_runs_that_differ_in_nothing_that_matters_make_one_series(spec: Spec) -> None:
+def test_runs_that_differ_in_irrelevant_settings_make_one_series(spec: Spec) -> None:
     assert series_of(spec) == series_of(Spec())
 
 
@@ -94,13 +94,13 @@ def test_runs_are_newest_first_and_a_series_is_oldest_first() -> None:
     ]
 
 
-def test_a_series_says_in_which_settings_it_is_unlike_another() -> None:
+def test_a_series_names_the_settings_that_differ_from_another() -> None:
     made = [summary(str(r), outcome(Spec(lora_r=r))) for r in (32, 64)]
     assert {one.own_settings["lora.r"] for one in build_history(made).series} == {32, 64}
     assert all(set(one.own_settings) == {"lora.r"} for one in build_history(made).series)
 
 
-def test_a_series_says_what_varies_within_it() -> None:
+def test_a_series_names_what_varies_within_it() -> None:
     first = entry(0)
     second = replace(entry(1), packages={"torch": "0"}, train_rows_sha256="other")
     (series,) = build_history([first, second]).series
@@ -110,11 +110,11 @@ def test_a_series_says_what_varies_within_it() -> None:
 # ---------------------------------------------------------------- the newest run
 
 
-def test_a_first_run_is_held_against_none() -> None:
+def test_a_first_run_has_no_check() -> None:
     assert check_newest([entry(0)]) == ()
 
 
-def test_the_newest_is_held_against_the_one_before_as_statsmodels_does() -> None:
+def test_the_newest_run_is_compared_with_the_one_before_as_statsmodels_does() -> None:
     (check,) = check_newest([entry(0, range(5)), entry(1, range(2, 20))])
     cells = [[80, 15], [2, 3]]
     assert (check.difference.gained, check.difference.lost) == (2, 15)
@@ -123,7 +123,7 @@ def test_the_newest_is_held_against_the_one_before_as_statsmodels_does() -> None
     assert check.is_below
 
 
-def test_from_four_runs_on_the_median_one_comes_in_and_p_is_adjusted() -> None:
+def test_from_four_runs_on_the_median_run_is_compared_too_and_p_adjusted() -> None:
     wrong = [range(10), range(12), range(30), range(14, 40)]
     before, median = check_newest([entry(day, rows) for day, rows in enumerate(wrong)])
     assert (before.folder, median.folder) == ("run-2", "run-1")
@@ -131,24 +131,24 @@ def test_from_four_runs_on_the_median_one_comes_in_and_p_is_adjusted() -> None:
     assert [before.p, median.p] == pytest.approx(list(multipletests(plain, method="holm")[1]))
 
 
-def test_the_median_that_is_the_run_before_is_held_against_once() -> None:
+def test_a_median_run_that_is_the_run_before_is_compared_once() -> None:
     runs = [entry(0, range(3)), entry(1, range(9)), entry(2, range(6)), entry(3, range(8))]
     (check,) = check_newest(runs)
     assert (check.folder, check.p) == ("run-2", check.difference.mcnemar_p)
 
 
-def test_of_equal_medians_the_later_run_is_taken() -> None:
+def test_the_later_of_equal_median_runs_is_used() -> None:
     runs = [entry(day, range(5)) for day in range(4)]
     assert [check.folder for check in check_newest(runs)] == ["run-2"]
 
 
-def test_a_small_fall_is_not_called_one() -> None:
+def test_a_small_fall_is_not_reported() -> None:
     (check,) = check_newest([entry(0, range(5)), entry(1, range(8))])
     assert check.difference.difference < 0
     assert not check.is_below
 
 
-def test_a_rise_is_not_called_a_fall() -> None:
+def test_a_rise_is_not_reported() -> None:
     (check,) = check_newest([entry(0, range(20)), entry(1, ())])
     assert check.p < 0.05
     assert not check.is_below
@@ -180,7 +180,7 @@ def test_a_folder_without_a_run_is_counted_not_listed(tmp_path: Path) -> None:
     assert others == 1
 
 
-def test_a_link_to_a_run_beside_it_is_no_other_run(tmp_path: Path) -> None:
+def test_a_link_to_a_run_beside_it_is_not_another_run(tmp_path: Path) -> None:
     finished(tmp_path / "run")
     (tmp_path / "latest").symlink_to("run")
     entries, others = read_entries(tmp_path)
@@ -232,9 +232,9 @@ def unfinished(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("change", "state", "reason"),
     [
-        (damaged, "damaged", "results.json is no JSON"),
-        (not_text, "damaged", "no UTF-8"),
-        (nested, "damaged", "no JSON"),
+        (damaged, "damaged", "results.json is not JSON"),
+        (not_text, "damaged", "not UTF-8"),
+        (nested, "damaged", "not JSON"),
         (a_folder, "damaged", "cannot be read"),
         (self_contradicting, "damaged", "contradicts itself"),
         (older, "other version", "nlijob 0.1.0 in record format 1; this version reads 2 and 3"),
@@ -255,24 +255,24 @@ def test_a_run_without_figures_is_listed_with_the_reason(
     assert found.started == datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
 
 
-def test_a_time_that_is_none_is_no_finished_run(tmp_path: Path) -> None:
+def test_an_outcome_with_an_invalid_time_is_damaged(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", Spec(created_at="yesterday"))
     found = read_entry(run.root)
     assert found is not None
     assert (found.state, found.started) == ("damaged", None)
 
 
-def test_a_run_begun_again_for_something_else_says_so(tmp_path: Path) -> None:
+def test_a_folder_restarted_with_another_configuration_has_a_caveat(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
     again = build_run(tmp_path / "again", Spec(lora_r=64))
     run.config.write_bytes(again.config.read_bytes())
     found = read_entry(run.root)
     assert found is not None
     assert found.figures is not None
-    assert "begun again with another configuration" in found.reason
+    assert "another configuration was started here later" in found.reason
 
 
-def test_a_run_without_a_time_stands_last() -> None:
+def test_a_run_without_a_time_is_listed_last() -> None:
     nameless = replace(entry(9), state="damaged", started=None, figures=None)
     assert build_history([nameless, entry(0)]).entries[-1] == nameless
 
@@ -286,6 +286,6 @@ def test_the_document_holds_every_run_and_can_be_written() -> None:
     assert dump(document)
 
 
-def test_a_series_falls_behind_where_its_newest_run_does() -> None:
+def test_a_series_is_below_where_its_newest_run_is() -> None:
     (series,) = build_history([entry(0, range(3)), entry(1, range(30))]).series
     assert series.is_below

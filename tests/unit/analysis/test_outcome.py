@@ -1,4 +1,4 @@
-"""The whole outcome of a made-up run."""
+"""The whole outcome of a synthetic run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def results(run: RunDir) -> Results:
     return build_results(run)
 
 
-def test_results_survive_the_way_to_json_and_back(results: Results) -> None:
+def test_results_survive_the_round_trip_through_json(results: Results) -> None:
     assert records.from_json(Results, records.to_json(results)) == results
 
 
@@ -54,7 +54,7 @@ def test_a_resumed_run_counts_both_attempts(results: Results) -> None:
     assert {f"epoch {number}" for number in range(1, 6)} <= train.parts.keys()
 
 
-def test_energy_leaves_the_pause_between_attempts_out(results: Results) -> None:
+def test_energy_excludes_the_pause_between_attempts(results: Results) -> None:
     (gpu,) = results.resources.gpus
     assert gpu.energy_j is not None
     assert gpu.mean_power_w is not None
@@ -71,7 +71,7 @@ def test_figures_that_a_run_lacks_are_none(tmp_path: Path) -> None:
     assert all(case.base_text is None for case in results.cases.shown_corrected)
 
 
-def test_a_run_without_base_validation_says_so(tmp_path: Path) -> None:
+def test_a_run_without_base_validation_has_none(tmp_path: Path) -> None:
     assert build_results(build_run(tmp_path, Spec(base_validation=False))).base_validation is None
 
 

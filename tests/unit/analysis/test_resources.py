@@ -1,4 +1,4 @@
-"""What the machine gave, and what was not measured."""
+"""Use of the machine, and figures that were not measured."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_no_samples_leave_everything_unmeasured() -> None:
     assert (use.mean_cpu_load, use.max_ram_used_bytes, use.min_disk_free_bytes) == (None,) * 3
 
 
-def test_load_that_the_driver_does_not_tell_is_not_zero() -> None:
+def test_load_that_the_driver_does_not_report_is_not_zero() -> None:
     (gpu,) = resource_use(
         GpusInUse(ENVIRONMENT, []), [sample(replace(GPU_SAMPLE, load=None))], []
     ).gpus
@@ -123,14 +123,14 @@ def test_each_attempts_gpu_is_counted() -> None:
     assert total_energy_j([last, first]) == 700
 
 
-def test_a_neighbour_is_left_out_whatever_another_attempt_ran_on() -> None:
+def test_a_gpu_of_another_attempt_is_left_out_of_this_one() -> None:
     in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
     beside = replace(sample(GPU_SAMPLE, attempt=2), gpus=(GPU_SAMPLE, OTHER_SAMPLE))
     (gpu,) = resource_use(in_use, [beside], []).gpus
     assert (gpu.name, gpu.attempts) == ("a GPU", (2,))
 
 
-def test_a_gpu_left_before_its_second_sample_leaves_the_energy_known() -> None:
+def test_a_gpu_with_a_single_sample_does_not_make_the_energy_unknown() -> None:
     in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
     samples = [on_other(5000), with_energy(1000, 2), with_energy(1100, 2)]
     assert total_energy_j(resource_use(in_use, samples, []).gpus) == 100

@@ -1,4 +1,4 @@
-"""Rows are taken only from records that belong together."""
+"""Rows are read only from records that match each other."""
 
 from __future__ import annotations
 
@@ -51,15 +51,13 @@ def torn_inside(run: RunDir) -> None:
     ("change", "reason"),
     [
         (without_a_file, "evaluate/predictions.jsonl cannot be read: No such file"),
-        (of_another_training, "results.json tells of other predictions"),
-        (of_other_rows, "not of the rows in subset/"),
-        (of_other_labels, "of other gold labels than subset/"),
+        (of_another_training, "the predictions do not match results.json"),
+        (of_other_rows, "not for the rows in subset/"),
+        (of_other_labels, "other gold labels than subset/"),
         (torn_inside, "the rows cannot be read"),
     ],
 )
-def test_records_that_do_not_belong_together_are_refused(
-    tmp_path: Path, change: object, reason: str
-) -> None:
+def test_records_that_do_not_match_are_refused(tmp_path: Path, change: object, reason: str) -> None:
     run = build_run(tmp_path)
     results = build_results(run)
     assert callable(change)

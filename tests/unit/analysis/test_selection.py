@@ -1,4 +1,4 @@
-"""The kept epoch: by validation accuracy, then loss, then age; never by test."""
+"""The selected epoch: by validation accuracy, then loss, then number; never by test scores."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_tie_on_both_goes_to_earlier_epoch() -> None:
     assert select([epoch(3, 60), epoch(1, 60), epoch(2, 60)]).epoch == 1
 
 
-def test_test_scores_change_nothing() -> None:
+def test_test_scores_do_not_affect_the_selection() -> None:
     plain = select([epoch(1, 60), epoch(2, 61)])
     assert select([epoch(1, 60, test=98), epoch(2, 61, test=0)]) == plain
 

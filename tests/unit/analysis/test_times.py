@@ -1,4 +1,4 @@
-"""Time over the attempts of a run."""
+"""Times of a run over all its attempts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_no_timings_make_no_time() -> None:
     assert stage_times([]) == ()
 
 
-def test_an_interrupted_stage_counts_by_its_pieces() -> None:
+def test_an_interrupted_stage_counts_by_its_parts() -> None:
     killed = [steps(1, 0, 30), steps(1, 30, 4, "scoring")]
     resumed = [steps(2, 99, 31), Timing(2, "train", "", 99, 40)]
     (train,) = stage_times([*killed, *resumed])
@@ -53,7 +53,7 @@ def test_an_interrupted_stage_counts_by_its_pieces() -> None:
     ]
 
 
-def test_pieces_of_the_same_name_add_up_over_attempts() -> None:
+def test_parts_of_the_same_name_add_up_over_attempts() -> None:
     (train,) = stage_times([steps(1, 0, 3), replace(steps(1, 9, 4), attempt=2)])
     assert train.parts == {"optimizer steps 1": 7}
     assert [part.duration_s for part in train.timed_parts] == [7]

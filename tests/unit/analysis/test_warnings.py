@@ -1,4 +1,4 @@
-"""What a reader is told before trusting the figures: said when true, not said when not."""
+"""Findings about the figures appear exactly where they apply."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMES = ("entailment", "neutral", "contradiction")
 
 
 def metrics(answers: list[int], mass: float | None = None) -> Metrics:
-    """Of gold labels 0, 1, 2, 0, 1, 2, ... answered so."""
+    """Metrics of these predictions for gold labels 0, 1, 2, 0, 1, 2, ..."""
     rows = [
         Prediction("test", i, i % 3, answer, (0.3, 0.3, 0.4), mass, 1.0, 9)
         for i, answer in enumerate(answers)
@@ -53,7 +53,7 @@ def compared(base: Metrics, tuned: Metrics = GOOD, p: float = 0.001) -> str:
 
 
 def epochs(*figures: tuple[float, float, int]) -> list[EpochResult]:
-    """Of (training loss, validation loss, right validation rows of 1,000)."""
+    """Epochs from (training loss, validation loss, correct validation rows of 1,000)."""
     return [
         EpochResult(
             number,
@@ -87,38 +87,38 @@ def test_a_clear_gain_over_a_sound_base_gives_no_warning() -> None:
 
 
 @pytest.mark.parametrize(("p", "warned"), [(0.05, True), (0.4, True), (0.0499, False)])
-def test_a_change_that_may_be_chance_is_told(p: float, warned: bool) -> None:
+def test_a_change_that_chance_explains_is_reported(p: float, warned: bool) -> None:
     assert ("is not distinguishable from no change" in compared(GOOD, p=p)) is warned
 
 
-def test_one_label_nearly_always_is_told_with_its_counts() -> None:
+def test_one_label_nearly_always_is_reported_with_its_counts() -> None:
     text = compared(metrics([1] * 85 + [0, 0, 2, 2, 0]))
     assert "base model answered “neutral” for 85 of 90 test rows (94.4 %)" in text
 
 
-def test_one_label_often_is_not_told_as_nearly_always() -> None:
+def test_one_label_often_is_not_reported_as_nearly_always() -> None:
     assert "answered" not in compared(metrics([1] * 80 + [0] * 10))
 
 
-def test_a_label_found_less_often_is_told_with_both_counts() -> None:
+def test_a_lower_recall_is_reported_with_both_counts() -> None:
     worse = metrics([0, 1, 2] * 25 + [0, 1, 1] * 5)
     text = compared(GOOD, worse)
     assert "fewer of the “contradiction” rows: 30 before, 25 after, of 30" in text
     assert "“neutral”" not in text
 
 
-def test_a_tuned_model_no_better_than_its_commonest_label_is_told() -> None:
+def test_a_tuned_model_no_better_than_the_most_frequent_label_is_reported() -> None:
     text = compared(GOOD, metrics([0, 1, 1] * 5 + [1, 0, 0] * 25))
     assert "Always answering “entailment” would be right for 30 of 90 test rows (33.3 %)" in text
     assert "Always answering" not in compared(GOOD)
 
 
-def test_a_base_model_that_would_write_something_else_is_told() -> None:
+def test_a_low_probability_of_the_label_tokens_is_reported() -> None:
     assert "put 20.0 % of its probability" in compared(metrics([0, 1, 2] * 9, mass=0.2))
     assert "probability" not in compared(metrics([0, 1, 2] * 9, mass=0.6))
 
 
-def test_overfitting_is_told_from_the_epoch_of_the_lowest_validation_loss() -> None:
+def test_overfitting_is_reported_from_the_epoch_of_the_lowest_validation_loss() -> None:
     text = told((0.9, 0.6, 500), (0.5, 0.4, 900), (0.2, 0.5, 700), (0.1, 0.7, 700))
     assert "From epoch 2 to epoch 4" in text
     assert "rose from 0.400 to 0.700" in text
@@ -146,17 +146,17 @@ def compared_epochs(*adjusted: float) -> str:
     return texts(training_warnings(results, select(results), comparisons))
 
 
-def test_a_lead_within_noise_names_the_epochs_that_rows_do_not_tell_apart() -> None:
+def test_a_lead_within_noise_names_the_epochs_that_do_not_differ() -> None:
     text = compared_epochs(0.001, 0.4)
-    assert "the selected epoch 3 is not distinguishable from epoch 2" in text
-    assert "2 epochs compared" in text
+    assert "the selected epoch 3 is not distinguishable from epoch 2 (" in text
+    assert "2 compared epochs" in text
 
 
-def test_a_clear_lead_is_nothing_to_warn_of() -> None:
+def test_a_clear_lead_gives_no_warning() -> None:
     assert compared_epochs(0.001, 0.01) == ""
 
 
-def test_a_slice_made_worse_beyond_chance_is_told() -> None:
+def test_a_slice_that_became_significantly_worse_is_reported() -> None:
     whole = outcome(Spec()).slices[0]
     worse = replace(whole, name="long texts", change=-0.2, p=0.0001, adjusted_p=0.001)
     (finding,) = slice_warnings([worse, replace(whole, p=0.5, adjusted_p=1.0)])
@@ -166,7 +166,7 @@ def test_a_slice_made_worse_beyond_chance_is_told() -> None:
     assert list(slice_warnings([replace(worse, change=0.2)])) == []
 
 
-def test_unbalanced_labels_are_told_with_counts() -> None:
+def test_unbalanced_labels_are_reported_with_counts() -> None:
     (finding,) = data_warnings(manifest((60, 30, 30)))
     assert finding.figures == {"split": "test", "most": 60, "least": 30}
     assert (

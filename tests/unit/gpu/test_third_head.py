@@ -20,9 +20,9 @@ from nlijob.gpu.scoring import score
 from nlijob.heads import HEADS, HeadDescription, HeadName
 from nlijob.records import Example
 from nlijob.report.sections import Outcome
-from nlijob.report.snippet import usage_snippet
 from nlijob.report.view.page import build_page
 from nlijob.report.view.prompt import prompt_section
+from nlijob.report.view.usage import usage_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
@@ -117,7 +117,7 @@ def test_its_requirements_are_checked_with_the_configuration(config: JobConfig) 
 def test_its_words_stand_on_the_page(config: JobConfig) -> None:
     results = outcome(Spec(head="sequence-classification"))
     job = dataclasses.replace(results.run.config, model=config.model)
-    results = dataclasses.replace(results, run=dataclasses.replace(results.run, config=job))
-    assert "with the last state read off" in build_page(Outcome(results)).subtitle
-    assert prompt_section(results).lead.startswith("The last state is the answer.")
-    assert usage_snippet(results).startswith("MODEL = ")
+    changed = dataclasses.replace(results, run=dataclasses.replace(results.run, config=job))
+    assert "with the last state read off" in build_page(Outcome(changed)).subtitle
+    assert prompt_section(changed).lead.startswith("The last state is the answer.")
+    assert usage_section(changed).snippet.startswith("MODEL = ")

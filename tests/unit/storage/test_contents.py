@@ -1,4 +1,4 @@
-"""What of a run is copied, and when a marker holds."""
+"""Which files of a run are copied, and when a marker is valid."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_results_and_logs_are_copied(name: str) -> None:
 @pytest.mark.parametrize(
     "name", [".lock", "train/state-1.tmp", "train/.report.html.7.tmp", "worker/task.json"]
 )
-def test_locks_unfinished_files_and_talk_between_the_sides_are_not(name: str) -> None:
+def test_locks_unfinished_files_and_messages_are_not_copied(name: str) -> None:
     assert not contents.is_copied(name)
 
 
 @pytest.mark.parametrize("name", ["../other", "a/../../b", "/etc/passwd", "train//x", "train/", ""])
-def test_names_that_lead_out_of_the_run_are_not(name: str) -> None:
+def test_names_that_lead_out_of_the_run_are_not_copied(name: str) -> None:
     assert not contents.is_copied(name)
 
 
@@ -41,17 +41,17 @@ def test_markers_come_in_the_order_of_epochs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sizes", "holds"), [({"f": 6}, True), ({"f": 6, "g": 1}, True), ({"f": 5}, False), ({}, False)]
 )
-def test_a_marker_holds_while_its_files_have_their_sizes(
+def test_a_marker_is_valid_while_its_files_have_their_sizes(
     tmp_path: Path, sizes: dict[str, int], holds: bool
 ) -> None:
     complete(RunDir(tmp_path), "subset", "a", "f")
     (marker,) = contents.markers(tmp_path).values()
-    assert contents.is_kept(marker, sizes) == holds
+    assert contents.is_valid(marker, sizes) == holds
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff"])
-def test_a_broken_marker_holds_never(content: bytes) -> None:
-    assert not contents.is_kept(content, {})
+def test_a_damaged_marker_is_never_valid(content: bytes) -> None:
+    assert not contents.is_valid(content, {})
 
 
 def test_an_epochs_marker_names_its_training_state(tmp_path: Path) -> None:
