@@ -1,4 +1,4 @@
-"""From a row to the text that a model reads; pure text, no tokenizer."""
+"""Turns rows into prompts, as plain text without a tokenizer."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nlijob.records import Example
 
 
 def prompt_text(prompt: PromptConfig, example: Example) -> str:
-    """The row in the recipe's template."""
+    """Return the row in the recipe's template."""
     return prompt.template.format(premise=example.premise, hypothesis=example.hypothesis)
 
 
 def few_shot_prefix(prompt: PromptConfig, train: Sequence[Example], shots: int) -> str:
-    """Training rows with their answers, to stand before a prompt; "" for none.
+    """Return `shots` training rows with their answers, to put before a prompt.
 
-    The rows are the first of each label, labels taking turns, so that the same subset always
-    gives the same prompt and no label is favoured. Fewer than `shots` where a label runs out.
+    The first rows of each label are taken, with the labels in turn, so that the same subset always
+    gives the same text and no label is favoured. There are fewer rows if a label runs out.
     """
     by_label = [[row for row in train if row.label == n] for n in range(len(prompt.verbalizers))]
     turns = ((turn % len(by_label), turn // len(by_label)) for turn in range(shots))
@@ -28,6 +28,6 @@ def few_shot_prefix(prompt: PromptConfig, train: Sequence[Example], shots: int) 
 
 
 def with_prefix(prompt: PromptConfig, prefix: str) -> PromptConfig:
-    """The same prompt behind a text that is taken as it is."""
+    """Return the prompt with a literal text in front of its template."""
     literal = prefix.replace("{", "{{").replace("}", "}}")
     return dataclasses.replace(prompt, template=literal + prompt.template)

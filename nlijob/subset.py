@@ -1,8 +1,8 @@
-"""The subset stage: take rows of each split, drop unlabelled ones, write rows and manifest.
+"""The subset stage: selects rows of each split, drops unlabelled ones, writes rows and manifest.
 
-Rows come from a hub data set or from a directory with one file a split. By stride the rule takes
-rows 0, k, 2k, ... of the split as it stands; by size that many evenly spaced rows. Rows labelled
--1 (no agreement among annotators) are dropped afterwards and counted.
+Rows come from a hub data set or from a directory with one file per split. A stride selects rows 0,
+k, 2k, ... of the split in its stored order; a size selects that many evenly spaced rows. Rows
+labelled -1 (the annotators did not agree) are dropped afterwards and counted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig, SplitSize
 from nlijob.demo import DATA_DIR
 from nlijob.errors import NotAvailableError
@@ -27,15 +28,15 @@ UNLABELLED = -1
 FORMATS = (".jsonl", ".parquet", ".csv")
 CORPUS_COLUMNS = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
 TEXT = "utf-8-sig"
-"""UTF-8, with the mark that some programs put at the beginning or without."""
+"""UTF-8, with or without the byte order mark that some programs write."""
 SHOWN_FAULTS = 5
 
 
 def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
-    """Write subset/<split>.jsonl for the three splits and subset/manifest.json, last.
+    """Write subset/<split>.jsonl for the three splits, then subset/manifest.json.
 
-    Raises NotAvailableError where the data cannot be had, a label is out of range, or a split
-    is left without rows.
+    Raises NotAvailableError if the data are not available, a label is out of range, or no labelled
+    row of a split is left.
     """
     taken = {split: _take_split(data, split, hub) for split in SPLITS}
     warnings = [w for split in SPLITS for w in _warnings(data, split, *taken[split])]
@@ -55,7 +56,7 @@ def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
 
 
 def chosen_indices(rows: int, wanted: SplitSize) -> list[int]:
-    """Row numbers that the rule takes of a split with `rows` rows."""
+    """Return the row numbers to select from a split with `rows` rows."""
     if wanted.stride is not None:
         return list(range(0, rows, wanted.stride))
     size = wanted.size or rows
@@ -65,7 +66,7 @@ def chosen_indices(rows: int, wanted: SplitSize) -> list[int]:
 
 
 def rule_text(wanted: SplitSize) -> str:
-    """The rule in words."""
+    """Return the selection rule in words."""
     if wanted.stride == 1 or wanted.size == 0:
         return "all rows"
     if wanted.stride is not None:
@@ -74,7 +75,7 @@ def rule_text(wanted: SplitSize) -> str:
 
 
 def source_stamp(data: DataConfig) -> str:
-    """What tells whether a local source changed: names and contents of its files."""
+    """Return a stamp of the names and contents of a local source's files; "" for a hub data set."""
     directory = _directory(data)
     return folder_stamp(directory, [f"*{suffix}" for suffix in FORMATS]) if directory else ""
 
@@ -88,7 +89,7 @@ def _take_split(data: DataConfig, split: Split, hub: Hub) -> tuple[SplitManifest
     if not labelled:
         raise NotAvailableError(
             f"{data.dataset}, split {split}: no labelled row is left "
-            f"({len(source):,} rows, {len(indices):,} taken by the rule)",
+            f"({plural(len(source), 'row')}, {len(indices):,} selected)",
             f"check the file, data.{split}_stride and data.{split}_size",
         )
     manifest = SplitManifest(
@@ -120,7 +121,7 @@ def _open_split(data: DataConfig, split: Split, hub: Hub) -> Sequence[Row]:
 
 
 def _directory(data: DataConfig) -> Path | None:
-    """The local folder of the data set, or None where it is a hub id."""
+    """Return the local folder of the data set, or None for a hub id."""
     if data.dataset == "demo":
         return DATA_DIR
     return local_folder(data.dataset, "data set", "data.dataset")
@@ -132,20 +133,20 @@ def _split_file(directory: Path, name: str) -> Path:
         return found[0]
     if not found:
         raise NotAvailableError(
-            f"{directory} holds no {name}.jsonl, {name}.parquet or {name}.csv",
-            "name the split as its file is named: data.train_split, data.validation_split, "
-            "data.test_split",
+            f"{directory} contains no {name}.jsonl, {name}.parquet or {name}.csv",
+            "set data.train_split, data.validation_split and data.test_split to the files' names "
+            "without their endings",
         )
     raise NotAvailableError(
-        f"{directory} holds split {name} more than once: {', '.join(p.name for p in found)}",
-        "leave only one of them",
+        f"{directory} contains split {name} more than once: {', '.join(p.name for p in found)}",
+        "keep only one of them",
     )
 
 
 def read_rows(path: Path) -> Sequence[Row]:
-    """The rows of a .jsonl, .csv or .parquet file, each column -> value.
+    """Return the rows of a .jsonl, .csv or .parquet file, each a mapping from column to value.
 
-    Raises NotAvailableError where the file is not what its name says.
+    Raises NotAvailableError if the content does not have the format that the name says.
     """
     readers = {".jsonl": _read_json_lines, ".csv": _read_csv, ".parquet": _read_parquet}
     try:
@@ -205,7 +206,7 @@ def _examples(
             examples.append(Example(index, str(texts[0]), str(texts[1]), label))
     if faults:
         raise NotAvailableError(
-            f"{data.dataset}, split {split}: {len(faults):,} rows cannot be used "
+            f"{data.dataset}, split {split}: {plural(len(faults), 'row')} cannot be used "
             f"({'; '.join(faults[:SHOWN_FAULTS])}{'; ...' if len(faults) > SHOWN_FAULTS else ''})",
             f"labels are 0 to {len(data.label_names) - 1}, {', '.join(data.label_names)}, or -1; "
             "map others with data.label_map",
@@ -214,12 +215,12 @@ def _examples(
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text; JSON can also spell halves of characters, which are none."""
+    """Whether a value is valid text. JSON can also encode lone surrogates, which are not."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:
-    """Column names in use: the recipe's, or the corpus's own where those are what is there."""
+    """Return the column names: the recipe's, or the original corpus's if the source has those."""
     asked = {
         "premise": data.premise_column,
         "hypothesis": data.hypothesis_column,
@@ -230,13 +231,13 @@ def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:
             return columns
     missing = ", ".join(name for name in asked.values() if name not in row)
     raise NotAvailableError(
-        f"{data.dataset}, split {split}: no column {missing}; there are {', '.join(row)}",
-        "name the columns: data.premise_column, data.hypothesis_column, data.label_column",
+        f"{data.dataset}, split {split}: no column {missing}; the columns are {', '.join(row)}",
+        "set data.premise_column, data.hypothesis_column and data.label_column",
     )
 
 
 def _label(value: Any, data: DataConfig) -> int | None:
-    """The label number of a source value; -1 for unlabelled, None for none that is known."""
+    """Return the label number of a source value; -1 for unlabelled, None for an unknown value."""
     text = str(value).strip()
     if text in data.label_map:
         return data.label_map[text]
@@ -259,7 +260,7 @@ def _warnings(
     wanted = data.split_size(split)
     if wanted.size and wanted.size > manifest.source_rows:
         warnings.append(
-            f"{split}: {wanted.size:,} rows were asked for, the split has "
+            f"{split}: {wanted.size:,} rows were requested, but the split has "
             f"{manifest.source_rows:,}; all were taken"
         )
     absent = [n for n, c in zip(data.label_names, manifest.class_counts, strict=True) if c == 0]
@@ -267,7 +268,7 @@ def _warnings(
         warnings.append(f"{split}: no row is labelled {', '.join(absent)}")
     blank = sum(not e.premise.strip() or not e.hypothesis.strip() for e in examples)
     if blank:
-        warnings.append(f"{split}: {blank:,} rows have an empty premise or hypothesis")
+        warnings.append(f"{split}: {plural(blank, 'row')} with an empty premise or hypothesis")
     return warnings
 
 

@@ -1,8 +1,7 @@
-"""The embedded demo: a tiny language model and a small NLI data set, for a laptop without a GPU.
+"""The built-in demo: a tiny language model and a small NLI data set, for a laptop without a GPU.
 
-`MODEL_DIR` is a folder that `AutoModelForCausalLM.from_pretrained` loads;
-`DATA_DIR` holds train.jsonl, validation.jsonl and test.jsonl.
-README.md beside this file says how both were made.
+`AutoModelForCausalLM.from_pretrained` loads the folder `MODEL_DIR`. `DATA_DIR` contains
+train.jsonl, validation.jsonl and test.jsonl. README.md in this folder explains how both were made.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Makes the demo's NLI rows and the unlabelled text that the demo's model is pretrained on.
+"""Generates the demo's NLI rows and the unlabelled text that the demo's model is pretrained on.
 
-Almost every example starts from its hypothesis: it is drawn without a look at the label, and the
-premise is then built so that the label holds. So the hypothesis alone tells nothing of the label.
+Almost every example starts from its hypothesis, which is drawn independently of the label. The
+premise is then built so that the label holds, so the hypothesis alone does not reveal the label.
 
     python -m nlijob.demo.generate --out DIR     # writes train.jsonl, validation.jsonl, test.jsonl
 """
@@ -40,7 +40,7 @@ STOP_WORDS = frozenset(_STOP_WORDS.split(" "))
 
 @dataclass(frozen=True)
 class Example:
-    """One NLI row and the kind of reasoning that it asks for."""
+    """One NLI row and the kind of reasoning that it requires."""
 
     premise: str
     hypothesis: str
@@ -49,19 +49,19 @@ class Example:
 
 
 class NoExampleError(Exception):
-    """This draw allows no example with the wanted label; draw again."""
+    """This draw allows no example with the requested label; draw again."""
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The lower-case words of a text without those that carry little meaning."""
+    """Return the lower-case words of a text, except those with little meaning."""
     return frozenset(re.findall(r"[a-z'-]+", text.lower())) - STOP_WORDS
 
 
-# --- One scene seen twice: the hypothesis first, then a premise that makes the label true ---
+# --- One scene told twice: the hypothesis first, then a premise that makes the label true ---
 
 
 def draw_hypothesis(rng: Random, world: World, extras: int) -> Scene:
-    """A scene that tells the core and up to `extras` more slots of the world, some generalised."""
+    """Draw a scene with the core slots of the world and up to `extras` more, some generalised."""
     usable = [slot for slot in EXTRAS if slot in world.slots]
     shown = set(rng.sample(usable, min(extras, len(usable))))
     if "colour" in shown:
@@ -87,7 +87,7 @@ def _specialised(rng: Random, value: Value, chance: float = 0.5) -> Value:
 
 
 def draw_premise(rng: Random, world: World, hypothesis: Scene, extras: int) -> Scene:
-    """A scene that tells all that the hypothesis does, as exactly or more, and `extras` more."""
+    """Draw a scene with the hypothesis' slots, as specific or more so, and `extras` more slots."""
     slots = {slot: _specialised(rng, value) for slot, value in hypothesis.slots.items()}
     unused = [slot for slot in EXTRAS if slot in world.slots and slot not in slots]
     for slot in rng.sample(unused, min(extras, len(unused))):
@@ -97,12 +97,12 @@ def draw_premise(rng: Random, world: World, hypothesis: Scene, extras: int) -> S
 
 
 def breakable(world: World, hypothesis: Scene) -> list[str]:
-    """The hypothesis' slots that a premise can contradict."""
+    """Return the hypothesis' slots that a premise can contradict."""
     return [slot for slot, value in hypothesis.slots.items() if world.rivals(slot, value)]
 
 
 def loosenable(hypothesis: Scene) -> list[str]:
-    """The hypothesis' slots that a premise can leave open."""
+    """Return the hypothesis' slots that a premise can leave open."""
     return [
         slot
         for slot, value in hypothesis.slots.items()
@@ -111,15 +111,15 @@ def loosenable(hypothesis: Scene) -> list[str]:
 
 
 def contradict(rng: Random, world: World, premise: Scene, hypothesis: Scene, slot: str) -> Scene:
-    """The premise with a value in `slot` that excludes the hypothesis'."""
+    """Return the premise with a value in `slot` that excludes the hypothesis' value."""
     asked = hypothesis.slots[slot]
     rival = Value(rng.choice(_fitting(world, premise, slot, world.rivals(slot, asked))))
     general = _generalised(rng, rival, 0.25)
-    return premise.having(slot, rival if general.meets(asked) else general)
+    return premise.with_slot(slot, rival if general.meets(asked) else general)
 
 
 def _fitting(world: World, premise: Scene, slot: str, rivals: Sequence[Chain]) -> Sequence[Chain]:
-    """Prefers the actions that happen where the premise is."""
+    """Return the rivals, or only those actions that fit the premise's place if there are any."""
     if slot != "action" or "place" not in premise.slots:
         return rivals
     setting = premise.slots["place"].chain.group
@@ -127,25 +127,25 @@ def _fitting(world: World, premise: Scene, slot: str, rivals: Sequence[Chain]) -
 
 
 def loosen(rng: Random, premise: Scene, hypothesis: Scene, slot: str) -> Scene:
-    """The premise with `slot` left out, or told less exactly than the hypothesis tells it."""
+    """Return the premise with `slot` left out or less specific than in the hypothesis."""
     asked = hypothesis.slots[slot]
     if slot == "purpose" and rng.random() < 0.5:
-        # Another purpose: both may hold, so the hypothesis is neither true nor false.
+        # With another purpose, both may hold, so the hypothesis is neither true nor false.
         others = [chain for chain in lexicon.PURPOSES if not Value(chain).meets(asked)]
-        return premise.having(slot, Value(rng.choice(others)))
+        return premise.with_slot(slot, Value(rng.choice(others)))
     if not asked.is_top and (slot not in EXTRAS or rng.random() < 0.5):
         level = rng.randrange(asked.level + 1, len(asked.chain.levels))
-        return premise.having(slot, replace(asked, level=level))
-    return premise.lacking(slot)
+        return premise.with_slot(slot, replace(asked, level=level))
+    return premise.without_slot(slot)
 
 
 def relate(
     rng: Random, world: World, premise: Scene, hypothesis: Scene, label: int
 ) -> tuple[Scene, str]:
-    """Changes a premise that entails the hypothesis so that the label holds; names the slot."""
+    """Return an entailing premise changed so that the label holds, and the name of the slot."""
     can_break, can_loosen = breakable(world, hypothesis), loosenable(hypothesis)
     if not can_break or not can_loosen:
-        # Whatever the label, so that the hypothesis tells nothing of it.
+        # This must not depend on the label, or the hypothesis would reveal it.
         raise NoExampleError
     if label == CONTRADICTION:
         slot = rng.choice(can_break)
@@ -160,23 +160,23 @@ def relate(
 
 
 def plain(rng: Random, label: int) -> Example:
-    """A premise with a few details and a hypothesis with fewer, told in any words."""
+    """A premise with a few details and a hypothesis with fewer, in any words."""
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randrange(3))
     premise = draw_premise(rng, world, hypothesis, rng.randint(1, 3))
     premise, _ = relate(rng, world, premise, hypothesis, label)
-    return _told(premise, hypothesis, label, "plain", Style(rng), Style(rng))
+    return _example(premise, hypothesis, label, "plain", Style(rng), Style(rng))
 
 
 def overlap(rng: Random, label: int) -> Example:
-    """Two long sentences in the same words, but for one place deep inside."""
+    """Two long sentences in the same words, except in one place."""
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randint(4, 6))
     premise, slot = relate(rng, world, hypothesis, hypothesis, label)
     if slot == "none":
         premise = draw_premise(rng, world, hypothesis, 1)
     style = Style(rng)
-    return _told(premise, hypothesis, label, "overlap", style, style)
+    return _example(premise, hypothesis, label, "overlap", style, style)
 
 
 def paraphrase(rng: Random, label: int) -> Example:
@@ -187,7 +187,9 @@ def paraphrase(rng: Random, label: int) -> Example:
     premise, _ = relate(rng, world, premise, hypothesis, label)
     hypothesis_style = Style(rng)
     avoid = content_words(sentence(hypothesis, hypothesis_style))
-    example = _told(premise, hypothesis, label, "paraphrase", Style(rng, avoid), hypothesis_style)
+    example = _example(
+        premise, hypothesis, label, "paraphrase", Style(rng, avoid), hypothesis_style
+    )
     if content_words(example.premise) & content_words(example.hypothesis):
         raise NoExampleError
     return example
@@ -206,11 +208,11 @@ def negation(rng: Random, label: int) -> Example:
     elif label == NEUTRAL:
         premise = loosen(rng, premise, hypothesis, "action")
     denying = replace(hypothesis, negated=True)
-    return _told(premise, denying, label, "negation", Style(rng), Style(rng))
+    return _example(premise, denying, label, "negation", Style(rng), Style(rng))
 
 
 def contrast(rng: Random, label: int) -> Example:
-    """A premise that names two actions, one of which it denies."""
+    """A premise that names two actions and denies one of them."""
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randrange(2))
     premise = draw_premise(rng, world, hypothesis, rng.randint(0, 2))
@@ -220,18 +222,18 @@ def contrast(rng: Random, label: int) -> Example:
     other = contradict(rng, world, premise, hypothesis, "action").slots["action"]
     told = premise.slots["action"]
     if label == CONTRADICTION:
-        premise = replace(premise.having("action", other), denied=asked)
+        premise = replace(premise.with_slot("action", other), denied=asked)
     else:
         premise = replace(premise, denied=other)
         if label == NEUTRAL:
             premise = loosen(rng, premise, hypothesis, "action")
     if premise.denied is not None and premise.denied.entails(told):
         raise NoExampleError
-    return _told(premise, hypothesis, label, "contrast", Style(rng), Style(rng))
+    return _example(premise, hypothesis, label, "contrast", Style(rng), Style(rng))
 
 
 def pair(rng: Random, label: int) -> Example:
-    """Two dressed people; the hypothesis is about what one of them wears."""
+    """Two people with clothes; the hypothesis is about what one of them wears."""
     first, second = _two_different(rng, lexicon.PEOPLE, 1)
     garments = [Value(chain) for chain in _two_different(rng, lexicon.GARMENTS, 0)]
     colours = [Value(chain) for chain in _two_different(rng, lexicon.COLOURS, 0)]
@@ -303,7 +305,7 @@ def _event(rng: Random, verb: Verb, doer: Value, done_to: Value) -> str:
 
 
 def _two_different(rng: Random, table: Sequence[Chain], level: int) -> tuple[Chain, Chain]:
-    """Two chains of one group that differ at `level` and below."""
+    """Draw two chains of one group that differ at `level` and below."""
     first = rng.choice(table)
     names = {words[0] for words in first.levels[: level + 1]}
     rest = [
@@ -314,7 +316,7 @@ def _two_different(rng: Random, table: Sequence[Chain], level: int) -> tuple[Cha
     return first, rng.choice(rest)
 
 
-def _told(
+def _example(
     premise: Scene,
     hypothesis: Scene,
     label: int,
@@ -340,7 +342,7 @@ KINDS: Mapping[Callable[[Random, int], Example], int] = {
 
 
 def draw_example(rng: Random, label: int) -> Example:
-    """One example of the label, of any kind."""
+    """Draw one example of the label, of any kind."""
     (kind,) = rng.choices(list(KINDS), list(KINDS.values()))
     while True:
         try:
@@ -353,7 +355,7 @@ def draw_example(rng: Random, label: int) -> Example:
 
 
 def draw_split(rng: Random, size: int, seen: set[str]) -> list[Example]:
-    """Examples with balanced labels whose premises are not in `seen`; adds theirs to it."""
+    """Draw examples with balanced labels and premises not in `seen`; add those to it."""
     examples: list[Example] = []
     while len(examples) < size:
         example = draw_example(rng, LABELS[len(examples) % 3])
@@ -372,14 +374,14 @@ def draw_split(rng: Random, size: int, seen: set[str]) -> list[Example]:
 def draw_splits(
     seed: int = SEED, sizes: Mapping[str, int] = SPLIT_SIZES
 ) -> dict[str, list[Example]]:
-    """The examples of each split by its name; no premise is in two splits."""
+    """Draw the examples of each split, by its name; no premise is in two splits."""
     rng = Random(seed)
     seen: set[str] = set()
     return {name: draw_split(rng, size, seen) for name, size in sizes.items()}
 
 
 def to_json_line(example: Example) -> str:
-    """The row as it stands in a data file."""
+    """Return the row as a line of a data file."""
     row = {
         "premise": example.premise,
         "hypothesis": example.hypothesis,
@@ -389,7 +391,7 @@ def to_json_line(example: Example) -> str:
 
 
 def write_splits(folder: Path, splits: Mapping[str, Sequence[Example]]) -> None:
-    """Writes one JSON Lines file a split."""
+    """Write one JSON Lines file per split."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, examples in splits.items():
         lines = "".join(map(to_json_line, examples))
@@ -429,12 +431,12 @@ _GLOSSARY = (
     "Claim: something that one says is so.",
 )
 _GLOSSARY_SHARE = 0.02
-# Counting makes the digits differ: a model that meets them only at random cannot tell them apart.
+# Counting gives each digit its own context, without which the model could not tell digits apart.
 _COUNTING_SHARE = 0.05
 
 
 def draw_document(rng: Random, unseen: frozenset[str]) -> str:
-    """A short text about one or more scenes, without any premise that is in `unseen`."""
+    """Draw a short text about one or more scenes, without any premise in `unseen`."""
     if rng.random() < _GLOSSARY_SHARE:
         return "\n".join(rng.sample(_GLOSSARY, 2))
     if rng.random() < _COUNTING_SHARE:
@@ -470,14 +472,14 @@ def _restated(rng: Random, example: Example) -> str:
 
 
 def documents(seed: int, unseen: frozenset[str]) -> Iterator[str]:
-    """Endless unlabelled text, the same for the same seed."""
+    """Yield unlabelled documents without end, the same for the same seed."""
     rng = Random(seed)
     while True:
         yield draw_document(rng, unseen)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Writes the three data files into the folder given by --out."""
+    """Write the three data files to the folder given by --out."""
     parser = argparse.ArgumentParser(prog="python -m nlijob.demo.generate")
     parser.add_argument("--out", type=Path, required=True)
     write_splits(parser.parse_args(arguments).out, draw_splits())

@@ -1,9 +1,9 @@
 """The words of the demo's little world.
 
-Every line of a table is a chain that names one idea from specific to general: `>` steps up to a
-hypernym, `/` separates words that mean the same. What stands before `|` is the chain's group:
-two chains of one group exclude each other (a man is no woman), chains of different groups do not
-(a man may be a baker). An action's group says where it happens: in, out or any.
+Every line of a table is a chain that names one idea from specific to general: `>` leads to a
+hypernym, and `/` separates words that mean the same. The text before `|` is the chain's group. Two
+chains of one group exclude each other (a man is not a woman); chains of different groups do not (a
+man may be a baker). An action's group says where it happens: in, out or any.
 """
 
 from collections.abc import Iterable
@@ -19,12 +19,12 @@ class Chain:
 
     @property
     def names(self) -> frozenset[str]:
-        """Each level's first word: what tells whether two chains meet at some level."""
+        """Each level's first word. Two chains meet at a level whose name they share."""
         return frozenset(level[0] for level in self.levels)
 
 
 def read_table(table: str) -> tuple[Chain, ...]:
-    """Turn a table of the form above into its chains, in order."""
+    """Parse a table in the format above into its chains, in order."""
     return tuple(_read_line(line) for line in table.strip().splitlines())
 
 
@@ -399,7 +399,7 @@ _EXTRA_WORDS = {"two": ("a pair of", "a couple of"), "six": ("half a dozen",)}
 
 
 def number_chain(number: int) -> Chain:
-    """The chain of a count: five > at least five > ... > at least two, or just one."""
+    """Return the chain of a count: five > at least five > ... > at least two, or only "one"."""
     word = _NUMBER_WORDS[number - 1]
     exact = (word, str(number), *_EXTRA_WORDS.get(word, ()))
     bounds = tuple(_at_least(bound) for bound in range(number, 1, -1))
@@ -417,9 +417,9 @@ ONE = NUMBERS[0]
 
 @dataclass(frozen=True)
 class Verb:
-    """What one does to another; `converse` tells the same from the other's side.
+    """Something that one does to another; `converses` say the same from the other's side.
 
-    A symmetric verb holds both ways round (talking with), so it is its own converse.
+    A symmetric verb holds in both directions (talking with), so it is its own converse.
     """
 
     active: str

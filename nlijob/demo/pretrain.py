@@ -2,8 +2,9 @@
 
     python -m nlijob.demo.pretrain --out DIR
 
-The text holds neither the prompt form of the demo's recipe nor the meaning of the label tokens:
-both are left to the tuning. A GPU is used where there is one (README.md says how long it takes).
+The text contains neither the prompt format of the demo's recipe nor the meaning of the label
+tokens: the model learns both in fine-tuning. It uses a GPU if there is one (README.md says how long
+it takes).
 """
 
 import argparse
@@ -50,7 +51,7 @@ class Plan:
 
 
 def draw_texts(count: int, seed: int, unseen: frozenset[str]) -> list[str]:
-    """`count` documents without the premises in `unseen`, drawn by all CPU cores."""
+    """Draw `count` documents without the premises in `unseen`, on all CPU cores."""
     shard_size = min(count, 2_000)
     shards = [(seed + 1 + index, shard_size, unseen) for index in range(count // shard_size)]
     with multiprocessing.get_context("fork").Pool() as pool:
@@ -63,7 +64,7 @@ def _draw_shard(shard: tuple[int, int, frozenset[str]]) -> list[str]:
 
 
 def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the texts with an end-of-text token."""
+    """Train a byte-level BPE tokenizer with an end-of-text token on the texts."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -85,7 +86,7 @@ def train_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def pack(token_lists: Sequence[Sequence[int]], row_length: int, end: int) -> Tensor:
-    """Rows of whole documents, each closed by `end`; what a row has left is `IGNORED`."""
+    """Pack whole documents, each followed by `end`, into rows; pad the rows with `IGNORED`."""
     rows: list[list[int]] = [[]]
     for tokens in token_lists:
         closed = [*tokens, end][:row_length]
@@ -99,7 +100,7 @@ def pack(token_lists: Sequence[Sequence[int]], row_length: int, end: int) -> Ten
 
 
 def build_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> PhiForCausalLM:
-    """An untrained Phi model of the planned size."""
+    """Return an untrained Phi model of the planned size."""
     end = tokenizer.eos_token_id
     config = PhiConfig(
         vocab_size=VOCABULARY_SIZE,
@@ -120,7 +121,7 @@ def build_model(plan: Plan, tokenizer: PreTrainedTokenizerFast) -> PhiForCausalL
 
 
 def learning_rate(plan: Plan, progress: float) -> float:
-    """The rate at `progress` (0 to 1) of the run: linear warm-up, then a cosine down to zero."""
+    """Return the rate at `progress` (0 to 1): a linear warm-up, then a cosine down to zero."""
     if progress < plan.warmup:
         return plan.peak_lr * progress / plan.warmup
     rest = (progress - plan.warmup) / (1 - plan.warmup)
@@ -128,7 +129,7 @@ def learning_rate(plan: Plan, progress: float) -> float:
 
 
 def batches(rows: Tensor, size: int, seed: int) -> Iterator[Tensor]:
-    """Endless shuffled passes over the rows."""
+    """Yield batches of rows in shuffled passes without end."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(rows), generator=generator)
@@ -137,7 +138,7 @@ def batches(rows: Tensor, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def language_loss(model: PhiForCausalLM, rows: Tensor, end: int) -> Tensor:
-    """Mean cross-entropy of each next token, padding left out."""
+    """Return the mean cross-entropy of the next tokens, without padding."""
     ids = rows.long()
     logits = model(input_ids=ids.masked_fill(ids == IGNORED, end)).logits
     return functional.cross_entropy(
@@ -152,7 +153,7 @@ def train(
     tokenizer: PreTrainedTokenizerFast,
     probe: Sequence[Example],
 ) -> None:
-    """Trains the model in place until the planned steps or minutes are used up."""
+    """Train the model in place for the planned steps or minutes, whichever end first."""
     device = model.device
     optimizer = torch.optim.AdamW(
         model.parameters(), betas=(0.9, 0.95), weight_decay=plan.weight_decay
@@ -183,9 +184,9 @@ def train(
 def answer_accuracy(
     model: PhiForCausalLM, tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]
 ) -> float:
-    """How often the model answers a caption and a claim rightly with yes, maybe or no.
+    """Return the accuracy of the model's answer yes, maybe or no to a caption and a claim.
 
-    It shows whether the model has learnt to compare two sentences, which tuning builds on.
+    It shows whether the model has learned to compare two sentences, on which fine-tuning builds.
     """
     prompts = [f"Caption: {e.premise}\nClaim: {e.hypothesis}\nAnswer:" for e in examples]
     encoded = tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
@@ -198,7 +199,7 @@ def answer_accuracy(
 
 
 def pretrain(plan: Plan, out: Path) -> None:
-    """Makes tokenizer and model and saves both to the folder `out`."""
+    """Train a tokenizer and a model, and save both to the folder `out`."""
     torch.manual_seed(plan.seed)
     splits = draw_splits()
     unseen = frozenset(example.premise for split in splits.values() for example in split)
@@ -216,7 +217,7 @@ def pretrain(plan: Plan, out: Path) -> None:
 
 
 def read_plan(arguments: Sequence[str] | None = None) -> tuple[Plan, Path]:
-    """The plan and the output folder that the command line asks for."""
+    """Return the plan and the output folder from the command line."""
     parser = argparse.ArgumentParser(prog="python -m nlijob.demo.pretrain")
     parser.add_argument("--out", type=Path, required=True)
     for name, default in vars(Plan()).items():

@@ -1,7 +1,7 @@
-"""Scenes: who does what, where, when and how, and the English sentences that tell them.
+"""Scenes (who does what, where, when and how) and the English sentences that describe them.
 
 A scene maps slots to values; a value names a chain of the lexicon at some level. A sentence B
-follows from a sentence A when each slot of B is there in A at the same or a more specific level.
+follows from a sentence A if A has each slot of B at the same or a more specific level.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,20 +28,20 @@ class Value:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words that say it, any of which will do."""
+        """The interchangeable words for this value."""
         return self.chain.levels[self.level]
 
     @property
     def is_top(self) -> bool:
-        """Whether nothing more general is left in the chain."""
+        """Whether this is the chain's most general level."""
         return self.level == len(self.chain.levels) - 1
 
     def entails(self, other: "Value") -> bool:
-        """Whether what is this is also the other."""
+        """Whether everything that is this is also the other."""
         return other.words[0] in {level[0] for level in self.chain.levels[self.level :]}
 
     def meets(self, other: "Value") -> bool:
-        """Whether one of the two could be the other, told less or more exactly."""
+        """Whether both could be the same thing, named at different levels."""
         return other.words[0] in self.chain.names or self.words[0] in other.chain.names
 
 
@@ -50,38 +50,41 @@ Slots = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Scene:
-    """What a sentence tells. `denied` is an action that the agent is said not to be doing;
-    a `negated` scene denies its own action."""
+    """The content of a sentence.
+
+    `denied` is an action that the agent is said not to be doing. A `negated` scene denies its own
+    action.
+    """
 
     slots: Slots
     negated: bool = False
     denied: Value | None = None
 
-    def having(self, slot: str, value: Value) -> "Scene":
-        """The same scene with one slot set."""
+    def with_slot(self, slot: str, value: Value) -> "Scene":
+        """Return the scene with one slot set."""
         return replace(self, slots={**self.slots, slot: value})
 
-    def lacking(self, slot: str) -> "Scene":
-        """The same scene without one slot; without a garment there is no colour of it either."""
+    def without_slot(self, slot: str) -> "Scene":
+        """Return the scene without one slot; without a garment, its colour is left out too."""
         gone = {slot, "colour"} if slot == "garment" else {slot}
         return replace(self, slots={k: v for k, v in self.slots.items() if k not in gone})
 
 
 @dataclass(frozen=True)
 class World:
-    """All there is to know of one moment, and the tables that its values come from."""
+    """All facts about one moment, and the tables that its values come from."""
 
     slots: Slots
     tables: Mapping[str, Sequence[Chain]]
 
     def rivals(self, slot: str, value: Value) -> list[Chain]:
-        """The chains that cannot hold together with `value` in `slot`."""
+        """Return the chains that exclude `value` in `slot`."""
         if slot in ("purpose", "garment"):
             return []
-        # Where there are two men there is a man, too: no number contradicts "a man".
+        # If there are two men, there is also a man: no number contradicts "a man".
         if slot == "number" and value.chain == lexicon.ONE:
             return []
-        # Their groups name a setting; actions and places exclude each other all the same.
+        # Actions and places are grouped by setting, but exclude each other across groups too.
         whatever_group = slot in ("action", "place")
         return [
             chain
@@ -115,7 +118,7 @@ ANIMAL_TABLES: Mapping[str, Sequence[Chain]] = {
 
 
 def draw_world(rng: Random, animals: float = 0.2) -> World:
-    """A moment with every slot set; `animals` is how often it is about animals."""
+    """Draw a moment with every slot set; `animals` is the probability that it is about animals."""
     tables = ANIMAL_TABLES if rng.random() < animals else HUMAN_TABLES
     chains = {slot: rng.choice(table) for slot, table in tables.items()}
     if rng.random() < 0.7:
@@ -127,7 +130,7 @@ def draw_world(rng: Random, animals: float = 0.2) -> World:
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun phrase whose last word is its head."""
+    """Return the plural of a noun phrase whose last word is its head."""
     start, space, head = noun.rpartition(" ")
     if noun == "human being":
         return "human beings"
@@ -139,36 +142,39 @@ def plural(noun: str) -> str:
 
 
 def with_article(phrase: str) -> str:
-    """The phrase with "a" or "an" before it."""
+    """Return the phrase with "a" or "an" before it."""
     vowel = phrase[0] in "aeiou" and not phrase.startswith(("uni", "use"))
     return f"{'an' if vowel else 'a'} {phrase}"
 
 
 class Style:
-    """How a scene is put into words: one fixed draw a slot, so that two scenes told in one style
-    differ only where the scenes do. Words that share a word with `avoid` are passed over."""
+    """A choice of words, with one fixed draw per slot.
+
+    Two scenes in one style differ only where the scenes do. Phrases that share a word with `avoid`
+    are not used unless there are no others.
+    """
 
     def __init__(self, rng: Random, avoid: frozenset[str] = frozenset()) -> None:
         self._draws = {key: rng.random() for key in (*SLOTS, "form", "article", "denied")}
         self._avoid = avoid
 
     def pick(self, key: str, options: Sequence[T]) -> T:
-        """One of the options, the same whenever the same options are given."""
+        """Return one of the options, always the same one for the same options."""
         return options[int(self._draws[key] * len(options))]
 
     def word(self, key: str, value: Value) -> str:
-        """One of the words for a value."""
+        """Return one of the words for a value."""
         fresh = [word for word in value.words if self._avoid.isdisjoint(word.split())]
         return self.pick(key, fresh or value.words)
 
 
 def is_plural(slots: Slots) -> bool:
-    """Whether a scene's agents are several."""
+    """Whether a scene has several agents."""
     return slots["number"].chain != lexicon.ONE
 
 
 def noun_phrase(slots: Slots, style: Style) -> str:
-    """The agent with number, look and clothing: "two old men in red hats"."""
+    """Return the agent with number, look and clothing: "two old men in red hats"."""
     several = is_plural(slots)
     noun = style.word("agent", slots["agent"])
     head = plural(noun) if several else noun
@@ -201,7 +207,7 @@ def _action_phrase(scene: Scene, style: Style) -> str:
 
 
 def sentence(scene: Scene, style: Style) -> str:
-    """One English sentence that tells the scene, with capital and full stop."""
+    """Return an English sentence that describes the scene, with a capital and a full stop."""
     slots = scene.slots
     who = noun_phrase(slots, style)
     be = "are" if is_plural(slots) else "is"
@@ -222,6 +228,6 @@ def sentence(scene: Scene, style: Style) -> str:
 
 
 def finish(text: str) -> str:
-    """The text as a sentence: a capital first, a full stop last."""
+    """Return the text with a capital at its start and a full stop at its end."""
     text = text.rstrip(",")
     return f"{text[0].upper()}{text[1:]}."

@@ -1,8 +1,7 @@
-"""Writes and reads adapters (PEFT's own format) and the training state to go on from."""
+"""Writes and reads adapters (in PEFT's format) and the training state that a resume needs."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from nlijob.config import ModelConfig
+from nlijob.files import atomic_write
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -19,9 +19,9 @@ ADAPTER_FILE = "adapter_model.safetensors"
 def save_adapter(
     model: Any, folder: Path, base: ModelConfig, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write the adapter, naming the base model as the recipe does rather than by a local path.
+    """Write the adapter. Its base model is named as in the recipe, not by a local path.
 
-    `weights`: a copy of `trained_weights`, to be written in place of what they are by now.
+    `weights`: an earlier copy of `trained_weights` to write instead of the current values.
     """
     adapter_config = model.peft_config["default"]
     adapter_config.base_model_name_or_path = base.name
@@ -32,26 +32,28 @@ def save_adapter(
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The weights that training changes, by their names in the model."""
+    """Return the weights that training changes, by their names in the model."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
-    """The adapter's weights (and a trained head's) by their names on disk."""
+    """Return the weights of the adapter and of a trained head, by their names on disk."""
     weights: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     return weights
 
 
 def load_adapter(model: Any, folder: Path) -> None:
-    """Put a saved adapter into the model; every weight must be there."""
+    """Load a saved adapter into the model. Raises ValueError unless it has the same weights."""
     weights = load_file(folder / ADAPTER_FILE)
     if weights.keys() != adapter_weights(model).keys():
-        raise ValueError(f"{folder} holds another adapter than this model's")
+        raise ValueError(
+            f"the adapter in {folder} does not have the weights of this model's adapter"
+        )
     set_peft_model_state_dict(model, weights)
 
 
 def on_host(state: dict[str, Any]) -> dict[str, Any]:
-    """A copy of a state or of weights in the host's memory, which training no longer changes."""
+    """Return a copy of a state or of weights in host memory, which training does not change."""
     return {name: _on_host(value) for name, value in state.items()}
 
 
@@ -65,13 +67,8 @@ def _on_host(value: Any) -> Any:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write the training state whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    with beside.open("wb") as handle:
+    with atomic_write(path) as handle:
         torch.save(state, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    beside.replace(path)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:
@@ -81,7 +78,7 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def copy_adapter(source: Path, target: Path) -> list[Path]:
-    """Copy a checkpoint's adapter without the checkpoint's records; returns the new files."""
+    """Replace `target` by a checkpoint's adapter, without its records; return the new files."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     return [Path(shutil.copy2(file, target)) for file in source.glob("adapter_*")]

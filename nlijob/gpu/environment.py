@@ -1,4 +1,4 @@
-"""The machine as the GPU side meets it: its device, its memory, and the record of both."""
+"""The machine as the GPU side sees it: its device, its memory, and the record of both."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ PACKAGES = (
 
 
 def job_device(config: JobConfig) -> torch.device:
-    """The device that accelerate gives this process.
+    """Return the device that accelerate assigns to this process.
 
-    Raises HardwareError where it is not the one asked for, or torch has no code for it.
+    Raises HardwareError if it is not the requested one, or if torch has no kernels for it.
     """
     device: torch.device = Accelerator(cpu=config.model.device == "cpu").device
     if device.type != config.model.device:
         raise HardwareError(
-            "the driver shows a GPU, and torch cannot use it "
+            "the driver reports a GPU, but torch cannot use it "
             f"(torch {torch.__version__}, built for CUDA {torch.version.cuda})",
-            "install a CUDA build of torch that the driver supports, or give --device cpu",
+            "install a CUDA build of torch that the driver supports, or use --device cpu",
         )
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
@@ -53,14 +53,14 @@ def job_device(config: JobConfig) -> torch.device:
 
 
 def _check_capability(device: torch.device) -> None:
-    """Refuse a GPU that this torch has no code for, before a model is loaded."""
+    """Raise HardwareError before loading a model if this torch has no kernels for the GPU."""
     major, minor = torch.cuda.get_device_capability(device)
     built_for = [int(arch.removeprefix("sm_").rstrip("af")) for arch in _architectures()]
     if built_for and major * 10 + minor < min(built_for):
         raise HardwareError(
-            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}; torch "
-            f"{torch.__version__} is built for {min(built_for) / 10} and newer",
-            "install a torch build for an older CUDA (12.6 serves Pascal and Volta)",
+            f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, but "
+            f"torch {torch.__version__} is built for {min(built_for) / 10} and newer",
+            "install a torch build for an older CUDA version (12.6 supports Pascal and Volta)",
         )
 
 
@@ -69,20 +69,20 @@ def _architectures() -> list[str]:
 
 
 def memory(device: torch.device) -> Memory:
-    """Torch's peak since the last reset."""
+    """Return torch's peak memory since the last reset; None on a CPU."""
     if device.type != "cuda":
         return Memory(None, None)
     return Memory(torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device))
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin counting anew; does nothing on a CPU."""
+    """Start a new measurement of peak memory; does nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def environment(loaded: LoadedModel) -> Environment:
-    """Machine, versions, and what "auto" came to."""
+    """Return machine, versions, and what the model settings "auto" resolved to."""
     gpus = (_gpu_info(loaded.device),) if loaded.device.type == "cuda" else ()
     return Environment(
         device="cuda" if gpus else "cpu",

@@ -1,4 +1,4 @@
-"""Altered test rows, and what models' answers to them say: the premise control, word importance."""
+"""Altered test rows and the models' answers to them: the premise control and word importance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from nlijob.records import Example, OccludedWord, Occlusion, Prediction, TextName
 
-MOST_WORDS = 60
-"""Words of one text that are tried; a row of thousands would take as long as all the others."""
+MAX_WORDS = 60
+"""Words of one text that are left out in turn. Without a limit, one row of thousands of words would
+take as long as all the others."""
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 
 Answers = tuple[Prediction, Prediction]
-"""The base model's and the tuned model's, to the same input."""
+"""The base model's and the tuned model's answers to the same input."""
 
 
 @dataclass(frozen=True)
@@ -22,23 +23,27 @@ class Altered:
 
     text: TextName
     start: int
+    """Position of the word's first character in the text."""
     end: int
-    """Where the word stood, in characters."""
+    """Position after its last character."""
     example: Example
-    """The row without it."""
+    """The row without the word."""
 
 
 def blank_premises(examples: Iterable[Example]) -> list[Example]:
-    """The rows with nothing for a premise: what a model then gets right, it gets from the rest."""
+    """Return the rows with empty premises.
+
+    What a model still gets right, it gets right without reading the premise.
+    """
     return [replace(example, premise="") for example in examples]
 
 
 def leave_one_out(example: Example) -> list[Altered]:
-    """The row without its first word, without its second, and so on."""
+    """Return the row without its first word, without its second word, and so on."""
     return [
         Altered(name, *found.span(), _with(example, name, _without(text, *found.span())))
         for name, text in _texts(example)
-        for found in list(WORD.finditer(text))[:MOST_WORDS]
+        for found in list(WORD.finditer(text))[:MAX_WORDS]
     ]
 
 
@@ -48,11 +53,12 @@ def word_importance(
     whole: Mapping[int, Answers],
     without: Iterable[Answers],
 ) -> list[Occlusion]:
-    """By how much each word carries the answer that each model gave to the whole row.
+    """Return how much each word contributes to each model's answer to the whole row.
 
-    `altered` and `whole` go by row number; `without` are the answers to all altered rows, in
-    order. The measure is occlusion: the probability of the answer with the word minus without it
-    (Li et al., 2016, Understanding neural networks through representation erasure).
+    `altered` and `whole` map row numbers to altered rows and to answers. `without` holds the
+    answers to all altered rows, in order. The measure is occlusion: the answer's probability with
+    the word minus its probability without it (Li et al., 2016, Understanding neural networks
+    through representation erasure).
     """
     answers = iter(without)
     return [
@@ -85,11 +91,11 @@ def _with(example: Example, name: TextName, text: str) -> Example:
 
 
 def _beyond_limit(text: str) -> int:
-    return max(0, len(WORD.findall(text)) - MOST_WORDS)
+    return max(0, len(WORD.findall(text)) - MAX_WORDS)
 
 
 def _without(text: str, start: int, end: int) -> str:
-    """The text without a word and without one of the blanks around it."""
+    """Return the text without a word and without one of the spaces around it."""
     if text[end : end + 1] == " ":
         end += 1
     elif start and text[start - 1] == " ":

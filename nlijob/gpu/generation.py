@@ -1,4 +1,4 @@
-"""Free output: what a model writes after the prompt, greedily, for the shown cases only."""
+"""Free output: the text that a model generates after the prompt, greedily, for shown cases only."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.shortage import in_halves
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's, which is planned anew for each length, that is for each token written."""
+"""All but cuDNN's attention, which makes a new plan for each length, so for each new token."""
 
 
 @torch.no_grad()
 def generate(
     loaded: LoadedModel, prompts: Sequence[str], max_new_tokens: int, batch_size: int
 ) -> list[str]:
-    """The text that follows each prompt, at most `max_new_tokens` long, special tokens left out.
+    """Return the text that follows each prompt, without special tokens.
 
-    Of up to `batch_size` prompts at once, or of as many as fit into memory.
+    Each text has at most `max_new_tokens` tokens. Up to `batch_size` prompts are continued at once,
+    or as many as fit into memory.
     """
     loaded.model.eval()
     batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
@@ -34,7 +35,7 @@ def generate(
 
 def _generate_batch(loaded: LoadedModel, max_new_tokens: int, prompts: Sequence[str]) -> list[str]:
     tokenizer: Any = loaded.tokenizer
-    # Padded on the left, so that every prompt ends where the new text begins.
+    # Padding on the left makes every prompt end where the new text begins.
     inputs = tokenizer.pad(
         tokenizer(list(prompts)), padding=True, padding_side="left", return_tensors="pt"
     )

@@ -1,6 +1,6 @@
-"""Loads the base model once, quantised, with its adapter on top.
+"""Loads the quantised base model once, with its adapter on top.
 
-The base model is the same model with the adapter switched off (`model.disable_adapter()`).
+The base model is the same model with its adapter disabled (`model.disable_adapter()`).
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ GIB = 1024**3
 FLOAT32_ATTENTION = "sdpa_float32"
 RESIDUAL_DROPOUT_KEYS = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout_prob")
 CPU_BFLOAT16_WIDTH = 256
-"""From here on a model is computed in bfloat16 on a CPU with AMX; narrower ones gain next to
-nothing, and come to the same figures on every CPU."""
+"""Hidden size from which a model is computed in bfloat16 on a CPU with AMX. Narrower models gain
+next to nothing from it, and in float32 they give the same figures on every CPU."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
-class Skeleton:
-    """What is known of a model before its weights are read."""
+class MetaModel:
+    """A model's modules without their weights."""
 
     config: Any
+    """The model's configuration, a transformers.PretrainedConfig."""
     model: nn.Module
-    """On the meta device: every module, no memory."""
+    """The whole model on the meta device, which takes no memory."""
     head_modules: tuple[str, ...]
-    """Modules beside the transformer itself, such as "lm_head" or "score"; not quantised."""
+    """Modules beside the transformer, such as "lm_head" or "score", which are not quantised."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ class LoadedModel:
     max_length: int
 
 
-def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
-    """The model's modules on the meta device, from its configuration alone.
+def meta_model(config: JobConfig, model_config: Any) -> MetaModel:
+    """Build the model on the meta device, from its configuration alone.
 
-    Raises ConfigurationError where a LoRA target matches no linear module, naming those there.
+    Raises ConfigurationError if a LoRA target matches no linear module, and names those there are.
     """
     with torch.device("meta"):
         model = head_class(config.model.head).auto_class.from_config(model_config)
@@ -70,11 +71,11 @@ def skeleton(config: JobConfig, model_config: Any) -> Skeleton:
         if name != prefix and list(child.parameters())
     )
     check_targets(model, config.lora.target_modules)
-    return Skeleton(model_config, model, heads)
+    return MetaModel(model_config, model, heads)
 
 
 def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any:
-    """The model's configuration with the recipe's choices in it."""
+    """Return the model's configuration, changed as the recipe asks."""
     options = head_class(config.model.head).model_options(config.data.label_names)
     try:
         model_config = transformers.AutoConfig.from_pretrained(model_dir, **options)
@@ -86,13 +87,13 @@ def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any
 
 
 def read_tokenizer(config: JobConfig, model_dir: Path) -> Any:
-    """The model's tokenizer, with a token to pad with."""
+    """Return the model's tokenizer, with a padding token."""
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir)
     except (ValueError, OSError) as error:
         raise NotAvailableError(f"tokenizer of {config.model.name}: {error}") from error
     if tokenizer.pad_token_id is None:
-        # What is padded with never matters: padded positions are never read.
+        # Any token will do, because padded positions are never read.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
@@ -104,23 +105,23 @@ def load(
     device: torch.device,
     copy: QuantizedCopy | None = None,
 ) -> LoadedModel:
-    """Read, quantise and place the model, then put the adapter on it.
+    """Read and quantise the model, move it to the device, and add the adapter.
 
-    `copy`: read instead where it is there, written where it will pay. Raises ConfigurationError
-    (targets, head), NotAvailableError (weights), HardwareError.
+    `copy`: the quantised copy on disk, read if it exists and written if that will save time.
+    Raises ConfigurationError (targets, head), NotAvailableError (weights) and HardwareError.
     """
     model_config = read_model_config(config, model_dir, tokenizer)
-    plan = skeleton(config, model_config)
+    meta = meta_model(config, model_config)
     dtype = compute_dtype(config.model, model_config, device)
     if dtype is torch.float16:
         model_config._attn_implementation = _register_float32_attention()
-    check_memory(plan, config.model, dtype, device)
+    check_memory(meta, config.model, dtype, device)
     torch.manual_seed(config.train.seed)  # initialises a new head
-    model = _base_model(config, model_dir, plan, dtype, device, copy)
+    model = _base_model(config, model_dir, meta, dtype, device, copy)
     _keep_cpu_weights_trainable(model)
     model.config.use_cache = False
     torch.manual_seed(config.train.seed)  # initialises the adapter, after a resume too
-    adapted = add_adapter(config, model, plan.head_modules)
+    adapted = add_adapter(config, model, meta.head_modules)
     return LoadedModel(
         adapted, tokenizer, device, dtype, max_length(config.model, model_config, tokenizer)
     )
@@ -147,30 +148,30 @@ def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) ->
 
 
 def compute_dtype(model: ModelConfig, model_config: Any, device: torch.device) -> torch.dtype:
-    """The dtype that products are computed in; "auto" goes by what the device can do."""
+    """Return the data type of matrix products; "auto" depends on model and device."""
     if model.compute_dtype != "auto":
         return DTYPES[model.compute_dtype]
-    if device.type == "cpu":  # AMX multiplies bfloat16; a CPU without it was not measured
-        pays = getattr(model_config.get_text_config(), "hidden_size", 0) >= CPU_BFLOAT16_WIDTH
-        return torch.bfloat16 if pays and torch.cpu._is_amx_tile_supported() else torch.float32
+    if device.type == "cpu":  # AMX multiplies bfloat16; CPUs without AMX were not measured
+        is_wide = getattr(model_config.get_text_config(), "hidden_size", 0) >= CPU_BFLOAT16_WIDTH
+        return torch.bfloat16 if is_wide and torch.cpu._is_amx_tile_supported() else torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 def max_length(model: ModelConfig, model_config: Any, tokenizer: Any) -> int:
-    """The longest input in tokens."""
+    """Return the longest input in tokens. Raises ConfigurationError if max_length exceeds it."""
     context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     limit = min(context or tokenizer.model_max_length, tokenizer.model_max_length)
     if model.max_length is None:
         return int(limit)
     if model.max_length > limit:
         raise ConfigurationError(
-            f"model.max_length: {model.max_length:,} is above the model's {limit:,} tokens"
+            f"model.max_length: {model.max_length:,} is more than the model's {limit:,} tokens"
         )
     return model.max_length
 
 
 def matched_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
-    """Target name -> linear modules whose name ends with it, as PEFT matches them."""
+    """Return for each target how many linear modules have that last name, as PEFT matches them."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return {
         target: sum(name == target or name.endswith(f".{target}") for name in names)
@@ -179,43 +180,44 @@ def matched_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int
 
 
 def check_targets(model: nn.Module, targets: tuple[str, ...]) -> None:
-    """Raise ConfigurationError where a target matches nothing; PEFT itself passes over it."""
+    """Raise ConfigurationError if a target matches no module, which PEFT itself ignores."""
     unmatched = [name for name, count in matched_modules(model, targets).items() if count == 0]
     if unmatched:
-        there = sorted(
+        names = sorted(
             {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
         )
         raise ConfigurationError(
-            f"lora.target_modules: {', '.join(unmatched)} match no linear module of the model",
-            f"it has {', '.join(there)}",
+            f"lora.target_modules: no linear module of the model is named {' or '.join(unmatched)}",
+            f"the model has {', '.join(names)}",
         )
 
 
 def check_memory(
-    plan: Skeleton, model: ModelConfig, dtype: torch.dtype, device: torch.device
+    meta: MetaModel, model: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Raise HardwareError where the base weights alone do not fit into the GPU's free memory."""
+    """Raise HardwareError if the base weights alone do not fit into the GPU's free memory."""
     if device.type != "cuda":
         return
-    needed = weight_bytes(plan, model, dtype)
+    needed = weight_bytes(meta, model, dtype)
     free, total = torch.cuda.mem_get_info(device)
     if needed > free:
         raise HardwareError(
-            f"out of memory: the model's weights take {needed / GIB:.1f} GiB, and "
+            f"out of memory: the model's weights need {needed / GIB:.1f} GiB, but only "
             f"{free / GIB:.1f} of the GPU's {total / GIB:.1f} GiB are free",
-            "end what else uses the GPU, or take a smaller model or a larger GPU",
+            "stop other programs on the GPU, or use a smaller model or a larger GPU",
         )
 
 
-def weight_bytes(plan: Skeleton, model: ModelConfig, dtype: torch.dtype) -> int:
-    """Bytes of the base weights as they will be held, plus the largest one while it is quantised.
+def weight_bytes(meta: MetaModel, model: ModelConfig, dtype: torch.dtype) -> int:
+    """Return the memory that loading the base weights takes, in bytes.
 
-    A 4-bit weight takes half a byte; its constants (1/64 or less of a float32 each) are left out.
+    It is the sum of the weights as held, plus the largest one before it is quantised. A 4-bit
+    weight takes half a byte. Its constants (1/64 of a float32 or less) are left out.
     """
     total = largest = 0
-    for name, module in plan.model.named_modules():
+    for name, module in meta.model.named_modules():
         four_bit = model.quantization == "nf4" and isinstance(module, nn.Linear)
-        four_bit = four_bit and name.split(".")[0] not in plan.head_modules
+        four_bit = four_bit and name.split(".")[0] not in meta.head_modules
         for key, parameter in module.named_parameters(recurse=False):
             size = parameter.numel() * dtype.itemsize
             largest = max(largest, size)
@@ -229,32 +231,31 @@ def weight_bytes(plan: Skeleton, model: ModelConfig, dtype: torch.dtype) -> int:
 def _base_model(
     config: JobConfig,
     model_dir: Path,
-    plan: Skeleton,
+    meta: MetaModel,
     dtype: torch.dtype,
     device: torch.device,
     copy: QuantizedCopy | None,
 ) -> Any:
-    read = functools.partial(_read_weights, config, plan, dtype, device)
-    quantization = quantization_config(config.model, dtype, plan.head_modules)
-    make = functools.partial(read, model_dir, plan.config, quantization_config=quantization)
+    read = functools.partial(_read_weights, config, dtype, device)
+    quantization = quantization_config(config.model, dtype, meta.head_modules)
+    make = functools.partial(read, model_dir, meta.config, quantization_config=quantization)
     if copy is None or quantization is None:
         return make()
-    quantized = deepcopy(plan.config)
+    quantized = deepcopy(meta.config)
     quantized.quantization_config = quantization.to_dict()
 
     def read_copy(folder: Path) -> Any:
-        model, told = read(folder, quantized, output_loading_info=True)
-        if told["missing_keys"]:  # the library would draw them
-            raise ValueError(f"{folder} is not whole")
+        model, info = read(folder, quantized, output_loading_info=True)
+        if info["missing_keys"]:  # the library initialises these at random
+            raise ValueError(f"{folder} is incomplete")
         return model
 
     model = copy.read(read_copy)
-    return copy.made(make) if model is None else model
+    return copy.create(make) if model is None else model
 
 
 def _read_weights(
     config: JobConfig,
-    plan: Skeleton,
     dtype: torch.dtype,
     device: torch.device,
     model_dir: Path,
@@ -281,7 +282,7 @@ def _read_weights(
 def quantization_config(
     model: ModelConfig, dtype: torch.dtype, head_modules: tuple[str, ...]
 ) -> transformers.BitsAndBytesConfig | None:
-    """NF4 (Dettmers et al., 2023, QLoRA) for every linear module but the head."""
+    """Return settings for NF4 (Dettmers et al., 2023, QLoRA) in all linear modules but the head."""
     if model.quantization == "none":
         return None
     return transformers.BitsAndBytesConfig(
@@ -294,17 +295,17 @@ def quantization_config(
 
 
 def _keep_cpu_weights_trainable(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking weights for inference, after which they cannot train.
+    """Keep bitsandbytes from repacking weights for inference, which breaks training afterwards.
 
-    It does so in eval mode on CPUs with AVX512-BF16.
+    It does so in evaluation mode on CPUs with AVX512-BF16.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (no attribute of nn.Module)
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 (not an attribute of nn.Module)
 
 
 def _train_in_float32(head: nn.Module) -> None:
-    """Hold a trained head in float32 and bring what it is given to that."""
+    """Hold a trained head in float32 and cast its inputs to float32."""
     head.float()
     for module in head.modules():
         if isinstance(module, nn.Linear):
@@ -315,20 +316,21 @@ def _cast_input(linear: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, 
     return (inputs[0].to(next(linear.parameters()).dtype),)
 
 
-def _set_residual_dropout(model_config: Any, share: float | None) -> None:
-    if share is None:
+def _set_residual_dropout(model_config: Any, probability: float | None) -> None:
+    if probability is None:
         return
     keys = [key for key in RESIDUAL_DROPOUT_KEYS if hasattr(model_config, key)]
-    if not keys and share > 0:
+    if not keys and probability > 0:
         raise ConfigurationError(
-            f"model.residual_dropout: {model_config.model_type} models have none to set"
+            f"model.residual_dropout: {model_config.model_type} models have no residual dropout"
         )
     for key in keys:
-        setattr(model_config, key, share)
+        setattr(model_config, key, probability)
 
 
 def _register_float32_attention() -> str:
-    """Attention in float32 for float16 models: phi-2's scores overflow float16."""
+    """Register attention that computes in float32, as phi-2's scores overflow float16; return its
+    name."""
     ALL_ATTENTION_FUNCTIONS.register(FLOAT32_ATTENTION, _float32_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(FLOAT32_ATTENTION, sdpa_mask)
     return FLOAT32_ATTENTION
@@ -351,7 +353,7 @@ def _float32_attention(
 
 
 def quiet_libraries() -> None:
-    """Leave the log to faults; the libraries' notices are about choices made here on purpose."""
+    """Silence the libraries' notices, which are about deliberate choices, but not their errors."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -1,26 +1,21 @@
-"""Counts parameters both ways in use, so that published figures can be compared.
+"""Counts parameters in both common ways, so that published figures can be compared.
 
-logical: every weight once. packed: stored elements, where a 4-bit weight counts half because two
-share a byte (what `p.numel()` gives on a quantised model).
+logical: every weight counts once. packed: stored elements, so that a 4-bit weight counts half
+because two share a byte (the sum of `p.numel()` over a quantised model).
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import bitsandbytes as bnb
-import torch
 from torch import nn
-from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
-from nlijob.config import JobConfig
-from nlijob.gpu.model import add_adapter, quantization_config, skeleton
 from nlijob.records import ParameterCounts
 
 
 def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
-    """Counts of a PEFT model, real or on the meta device."""
+    """Return the counts of a PEFT model; `targets` are the names of its LoRA modules."""
     quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     four_bit = {id(m.weight): m.in_features * m.out_features for m in quantized}
     logical = packed = trainable = lora = 0
@@ -42,23 +37,8 @@ def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
     )
 
 
-def count_on_meta(config: JobConfig, model_config: Any) -> ParameterCounts:
-    """The same from a model's configuration alone: no weights, no memory."""
-    plan = skeleton(config, model_config)
-    quantization = quantization_config(config.model, torch.bfloat16, plan.head_modules)
-    model = plan.model
-    if quantization is not None:
-        model = replace_with_bnb_linear(
-            model, list(plan.head_modules), quantization_config=quantization
-        )
-    with torch.device("meta"):
-        adapted = add_adapter(config, model, plan.head_modules)
-    counts = count_parameters(adapted, config.lora.target_modules)
-    return dataclasses.replace(counts, base_memory_bytes=None)
-
-
 def adapted_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
-    """Target name -> modules that carry an adapter under it."""
+    """Return for each target name how many modules of that name carry an adapter."""
     names = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
     return {
         target: sum(name == target or name.endswith(f".{target}") for name in names)
@@ -67,7 +47,7 @@ def adapted_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int
 
 
 def base_memory_bytes(model: nn.Module) -> int:
-    """Bytes of the frozen weights with their quantisation constants."""
+    """Return the bytes of the frozen weights with their quantisation constants."""
     total = 0
     for parameter in model.parameters():
         if not parameter.requires_grad:

@@ -1,8 +1,9 @@
-"""A copy of the quantised base model, so that the next job need not quantise it again.
+"""A copy of the quantised base model on disk, so that the next job need not quantise it again.
 
-A third of the bytes are read, and nothing is computed: that matters on a CPU, which takes most of a
-minute to quantise phi-2, and where a cold disk is slow. It is written where loading took long
-enough for that to pay, beside what the hub's client keeps (HF_HOME); one a model, as it is large.
+Reading the copy takes a third of the bytes and no computation. That matters on a CPU, which takes
+most of a minute to quantise phi-2, and on a cold disk. A copy is written only if loading took long
+enough to be worth it. It lies in the hub client's cache (HF_HOME); there is one per model, because
+copies are large.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from huggingface_hub import constants
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
+from nlijob.files import sync
 from nlijob.gpu.heads import head_class
-from nlijob.rundir import sync
 
-PAYS_S = 5.0
-"""Loading that takes less is not worth a copy."""
+WORTH_A_COPY_S = 5.0
+"""Loading time from which a copy is written."""
 VERSIONS = ("bitsandbytes", "torch", "transformers")
 
 
 class QuantizedCopy:
-    """What the base model is as this job holds it, on disk; there, or yet to be made."""
+    """The base model on disk, as this job holds it in memory; it may not exist yet."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class QuantizedCopy:
         device: torch.device,
         timed: Callable[[str], AbstractContextManager[None]],
     ) -> None:
-        """`stamp`: tells the model's files from others. `timed`: measures the part so named."""
+        """`stamp` identifies the model's files. `timed(part)` measures how long a part takes."""
         model = config.model
         content = [
             stamp,
@@ -62,11 +63,11 @@ class QuantizedCopy:
 
     @property
     def is_written(self) -> bool:
-        """Whether there is something to seal."""
+        """Whether there is a new copy to seal."""
         return self._unsealed is not None
 
     def read(self, read: Callable[[Path], Any]) -> Any:
-        """What `read` makes of the copy's folder; None where there is no copy, or a broken one."""
+        """Return what `read` makes of the copy's folder, or None if there is no usable one."""
         if not self.folder.is_dir():
             return None
         try:
@@ -74,28 +75,28 @@ class QuantizedCopy:
                 return read(self.folder)
         except HardwareError:
             raise
-        except Exception:  # whatever is wrong with it, the model itself is there
+        except Exception:  # the copy is broken in some way; the original model still loads
             shutil.rmtree(self.folder, ignore_errors=True)
             return None
 
-    def made(self, make: Callable[[], Any]) -> Any:
-        """The model that `make` gives, written where that took long; `seal` makes it a copy.
+    def create(self, make: Callable[[], Any]) -> Any:
+        """Return the model that `make` loads; if that took long, also write it, for `seal`.
 
-        Where it cannot be written (a cache that is read-only, a full disk) there will be none.
+        Without a writable cache, or on a full disk, there will be no copy.
         """
         started = time.monotonic()
         model = make()
-        if time.monotonic() - started >= PAYS_S:
-            # libraries refuse to write for many reasons of their own, and the job needs no copy
+        if time.monotonic() - started >= WORTH_A_COPY_S:
+            # saving fails for many reasons inside the libraries, and the job can do without a copy
             with self._timed("4-bit copy written"), contextlib.suppress(Exception):
                 self._unsealed = self._written(model)
         return model
 
     def seal(self) -> None:
-        """Have what was written safe on disk, and be the model's only copy."""
+        """Flush the written copy to disk and make it the model's only one."""
         if self._unsealed is None:
             return
-        with contextlib.suppress(OSError):  # another job may have sealed its own, or cleared ours
+        with contextlib.suppress(OSError):  # another job may have sealed its own or removed ours
             for file in self._unsealed.iterdir():
                 sync(file)
             self._unsealed.replace(self.folder)
@@ -106,7 +107,7 @@ class QuantizedCopy:
                     shutil.rmtree(other, ignore_errors=True)
 
     def _written(self, model: Any) -> Path | None:
-        """The folder that the model was written to; None where it would take half the disk."""
+        """Write the model and return its folder; None if it would take half of the free space."""
         self._model_folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._model_folder).free < 2 * model.get_memory_footprint():
             return None
@@ -115,7 +116,7 @@ class QuantizedCopy:
             model.save_pretrained(folder)
             folder.chmod(0o755)
             for file in folder.iterdir():
-                file.chmod(0o644)  # a cache may serve several users, as the hub's client's does
+                file.chmod(0o644)  # several users may share the cache, as with the hub client's
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -123,5 +124,5 @@ class QuantizedCopy:
 
 
 def _slug(name: str) -> str:
-    """A hub id or path as the name of a folder."""
+    """Turn a hub id or path into a folder name."""
     return re.sub(r"[^\w.-]+", "--", name).strip("-.")[-100:] or "model"

@@ -1,7 +1,7 @@
-"""Scores rows with a model: one forward pass a batch, no generation.
+"""Scores rows with a model: one forward pass per batch, without generating text.
 
-Rows are sorted by length and cut into batches the same way every time, so that models before and
-after tuning see the same batches in the same order.
+Rows are sorted by length and split into batches the same way every time, so that the model sees the
+same batches in the same order before and after tuning.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from nlijob.gpu.engine import Forward
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.records import Prediction, Split, SplitScore
 
-MOST_UNKNOWN = 2
-"""Batches that may be under way on the device before the first of them is waited for."""
+MAX_PENDING = 2
+"""Batches queued on the device before the results of the first are awaited."""
 
 
 def batches(rows: Sequence[Encoded], size: int) -> list[list[int]]:
-    """The numbers of the rows of each batch."""
+    """Return the row numbers of each batch."""
     order = sorted(range(len(rows)), key=lambda i: rows[i].length)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -37,33 +37,34 @@ def score(
     batch_size: int,
     on_batch: Callable[[int], None],
 ) -> tuple[SplitScore, list[Prediction]]:
-    """The model's predictions in row order, and their sum.
+    """Return the split's score and the model's predictions, in row order.
 
-    `forward` gives the logits of a batch. `on_batch` is told the number of rows done after each.
+    `forward` computes the logits of a batch. `on_batch` is called after each batch with the number
+    of rows scored so far.
     """
     predictions: dict[int, Prediction] = {}
-    under_way: deque[tuple[list[int], Tensor]] = deque()
+    pending: deque[tuple[list[int], Tensor]] = deque()
 
     def finish() -> None:
-        chosen, figures = under_way.popleft()
+        chosen, figures = pending.popleft()
         scored = _predictions(head, split, [rows[i] for i in chosen], figures)
         predictions.update(zip(chosen, scored, strict=True))
         on_batch(len(predictions))
 
     started = time.monotonic()
     for chosen in batches(rows, batch_size):
-        under_way.append((chosen, _figures(forward, head, [rows[i] for i in chosen])))
-        if len(under_way) > MOST_UNKNOWN:
+        pending.append((chosen, _figures(forward, head, [rows[i] for i in chosen])))
+        if len(pending) > MAX_PENDING:
             finish()
-    while under_way:
+    while pending:
         finish()
     duration_s = time.monotonic() - started
     in_order = [predictions[i] for i in range(len(rows))]
-    return summed(split, in_order, duration_s), in_order
+    return split_score(split, in_order, duration_s), in_order
 
 
-def summed(split: Split, predictions: Sequence[Prediction], duration_s: float) -> SplitScore:
-    """Predictions of one split as one score."""
+def split_score(split: Split, predictions: Sequence[Prediction], duration_s: float) -> SplitScore:
+    """Return the score that the predictions of a split add up to."""
     return SplitScore(
         split=split,
         rows=len(predictions),
@@ -74,7 +75,7 @@ def summed(split: Split, predictions: Sequence[Prediction], duration_s: float) -
 
 
 def _figures(forward: Forward, head: Head, rows: Sequence[Encoded]) -> Tensor:
-    """[rows, labels + 2]: each label's logit, the labels' share of the whole, and the loss."""
+    """Return [rows, labels + 2]: the labels' logits, their share of the probability, the loss."""
     logits = forward(rows)
     labels = [row.example.label for row in rows]
     targets = torch.tensor([head.target_class(label) for label in labels], device=logits.device)

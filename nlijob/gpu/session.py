@@ -22,9 +22,9 @@ from nlijob.gpu.model import (
     compute_dtype,
     load,
     max_length,
+    meta_model,
     read_model_config,
     read_tokenizer,
-    skeleton,
 )
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
@@ -112,7 +112,7 @@ class Session:
         model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
         longest = max_length(self.config.model, model_config, self.tokenizer)
         _, head = all_or_every_fault(
-            lambda: skeleton(self.config, model_config),
+            lambda: meta_model(self.config, model_config),
             lambda: self.new_head(self.config.prompt, longest),
         )
         return head

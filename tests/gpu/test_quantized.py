@@ -28,7 +28,7 @@ def test_a_copy_is_the_model_bit_for_bit(
     tokenizer: Any, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
-    monkeypatch.setattr(quantized, "PAYS_S", 0.0)
+    monkeypatch.setattr(quantized, "WORTH_A_COPY_S", 0.0)
     job = load_config("demo", {"model.device": "cuda", "model.compute_dtype": dtype})
     models: list[Any] = []
     for _ in range(2):

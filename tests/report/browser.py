@@ -1,4 +1,4 @@
-"""A headless Chromium that tells everything a page complains of or asks for.
+"""A headless Chromium that records all complaints and requests of a page.
 
 Driven through its DevTools protocol: one WebSocket, JSON messages.
 """
@@ -35,17 +35,17 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--remote-allow-origins=*",
 )
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def find_chromium() -> str | None:
-    """The browser's program: $CHROMIUM, or one of the usual names; None where there is none."""
+    """Path of the browser: $CHROMIUM, or one of the usual names; None if there is none."""
     named = os.environ.get("CHROMIUM")
     return named or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Tab:
-    """One page of the browser, with all that it said since it was opened."""
+    """A page of the browser, with all its events since it was opened."""
 
     def __init__(self, address: str) -> None:
         self._socket = websocket.create_connection(address, timeout=PATIENCE_S)
@@ -55,7 +55,7 @@ class Tab:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command's answer; events that come before it are kept."""
+        """The result of a command; events that arrive before it are kept."""
         self._last += 1
         message = {"id": self._last, "method": method, "params": parameters}
         self._socket.send(json.dumps(message))
@@ -91,7 +91,7 @@ class Tab:
         return answer["result"].get("value")
 
     def show_as(self, scheme: str, width: int = 1280, height: int = 900) -> None:
-        """Take "light" or "dark" as the reader's wish, and a window of this size in pixels."""
+        """Emulate a "light" or "dark" system setting, and a window of this size in pixels."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.call("Emulation.setEmulatedMedia", features=[feature])
         self.call(
@@ -118,7 +118,7 @@ class Tab:
         return [str(event["params"]["request"]["url"]) for event in sent]
 
     def close(self) -> None:
-        """Let go of the page."""
+        """Close the connection."""
         self._socket.close()
 
     def _receive(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Tab:
 
 @contextmanager
 def open_tab(program: str) -> Iterator[Tab]:
-    """A new browser with one tab; both are gone afterwards."""
+    """A new browser with one tab; both are closed afterwards."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -150,7 +150,7 @@ def open_tab(program: str) -> Iterator[Tab]:
 
 
 def _tab_address(profile: Path, process: subprocess.Popen[bytes]) -> str:
-    """Where the first tab listens; the browser writes its port once it does."""
+    """DevTools address of the first tab; the browser writes its port to a file."""
     written = profile / "DevToolsActivePort"
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -175,7 +175,7 @@ def _is_complaint(event: dict[str, Any]) -> bool:
 
 
 def serious_faults(tab: Tab) -> list[dict[str, str]]:
-    """What axe-core calls serious or critical, with everything that can be opened open."""
+    """Serious and critical findings of axe-core, with all details open."""
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js")
     tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
     found: list[dict[str, str]] = tab.evaluate(

@@ -1,7 +1,7 @@
-"""The whole page of one made-up run, kept: what changes in it is seen in the change's own diff.
+"""The page of a synthetic run compared with golden files, so that a diff shows every change.
 
-UPDATE_GOLDEN=1 writes the kept files anew. Style, script and charts have tests of their own and
-are left out.
+UPDATE_GOLDEN=1 rewrites the golden files. Style, script and charts have tests of their own and are
+left out.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def check(name: str, text: str) -> None:
     assert text == kept.read_text(encoding="utf-8"), "if this is meant: UPDATE_GOLDEN=1 make test"
 
 
-def test_the_view_model_is_as_kept(run: RunDir) -> None:
+def test_the_view_model_matches_its_golden_file(run: RunDir) -> None:
     page = dataclasses.asdict(build_page(Outcome(build_results(run))))
     check("page.json", json.dumps(page, indent=1, ensure_ascii=False) + "\n")
 
 
-def test_the_page_is_as_kept(run: RunDir) -> None:
+def test_the_page_matches_its_golden_file(run: RunDir) -> None:
     html = report_html(build_results(run), run)
     html = re.sub(r"<(style|script)>.*?</\1>", r"<\1></\1>", html, flags=re.DOTALL)
     html = re.sub(r"<svg .*?</svg>", "<svg></svg>", html, flags=re.DOTALL)
     check("report.html", re.sub(r"sha256-[\w+/=]+", "sha256-", html))
 
 
-def test_the_summary_is_as_kept(run: RunDir) -> None:
+def test_the_summary_matches_its_golden_file(run: RunDir) -> None:
     check("summary.md", summary_markdown(build_results(run)))

@@ -1,4 +1,4 @@
-"""Recipes and options into a configuration, with every fault at once."""
+"""How recipes and options become a configuration, with all faults reported at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_built_in_recipes_are_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_built_in_recipe_is_sound_and_says_what_it_is(name: str) -> None:
+def test_every_built_in_recipe_is_valid_and_described(name: str) -> None:
     assert load_config(name).description
 
 
@@ -126,7 +126,7 @@ def test_a_recipe_that_gives_size_and_stride_of_a_split_is_refused(tmp_path: Pat
     assert fault(mine) == "data.train_stride, data.train_size: give exactly one of the two"
 
 
-def test_a_recipe_may_extend_a_file_beside_it(tmp_path: Path) -> None:
+def test_a_recipe_may_extend_a_file_in_its_folder(tmp_path: Path) -> None:
     recipe_file(tmp_path, 'extends = "demo"\n[lora]\nr = 3\n', "base.toml")
     mine = recipe_file(tmp_path, 'extends = "base.toml"\n[lora]\nalpha = 5\n')
     lora = load_config(str(mine)).lora
@@ -142,25 +142,25 @@ def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- files and names
 
 
-def test_an_unknown_recipe_is_told_with_the_ones_there_are() -> None:
+def test_an_unknown_recipe_is_reported_with_the_known_ones() -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_config("ph2")
     assert "phi2, reference-0" in caught.value.message
     assert caught.value.hint == "did you mean 'phi2'?"
 
 
-def test_a_recipe_file_that_is_not_there_is_told() -> None:
+def test_a_missing_recipe_file_is_reported() -> None:
     assert fault("nowhere.toml") == "recipe file 'nowhere.toml' does not exist"
 
 
 @pytest.mark.parametrize("content", [b"[lora\n", b"description = '\xe9'\n"])
-def test_a_file_that_is_no_toml_is_told(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_toml_is_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mine.toml"
     path.write_bytes(content)
     assert "mine.toml: not valid TOML" in fault(path)
 
 
-def test_a_recipe_without_a_data_set_is_told(tmp_path: Path) -> None:
+def test_a_recipe_without_a_data_set_is_reported(tmp_path: Path) -> None:
     mine = recipe_file(tmp_path, '[model]\nname = "demo"\n[data]\ntrain_size = 1\n')
     assert "data.dataset: missing" in fault(mine)
 
@@ -188,11 +188,11 @@ def test_a_size_leaves_the_other_splits_alone() -> None:
     assert (data.train_size, data.validation_stride, data.test_stride) == (7, 100, 100)
 
 
-def test_an_override_of_an_unknown_section_is_told() -> None:
+def test_an_override_of_an_unknown_section_is_reported() -> None:
     assert fault(trian__epochs=3) == "trian: unknown key; did you mean 'train'?"
 
 
-def test_an_override_below_a_plain_value_is_told() -> None:
+def test_an_override_inside_a_plain_value_is_reported() -> None:
     assert fault(description__x=3) == "description.x: description is not a section"
 
 
@@ -210,12 +210,12 @@ def test_an_override_below_a_plain_value_is_told() -> None:
         ("a.b=", ""),
     ],
 )
-def test_an_assignment_is_read_as_toml_or_else_as_text(text: str, value: Any) -> None:
+def test_an_assigned_value_is_read_as_toml_or_else_as_text(text: str, value: Any) -> None:
     assert parse_assignment(text) == ("a.b", value)
 
 
 @pytest.mark.parametrize("text", ["a.b", "a=1", "a.b.c=1"])
-def test_an_assignment_of_another_shape_is_refused(text: str) -> None:
+def test_a_malformed_assignment_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"expected section\.key=value"):
         parse_assignment(text)
 
@@ -223,7 +223,7 @@ def test_an_assignment_of_another_shape_is_refused(text: str) -> None:
 # ---------------------------------------------------------------- faults
 
 
-def test_all_faults_come_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     message = fault(
         lora__r=0, train__epochs=-1, train__seed="x", model__nme="x", report__min_gain=50
     )
@@ -238,7 +238,7 @@ def test_all_faults_come_at_once() -> None:
         assert f"  - {text}" in message
 
 
-def test_a_value_of_the_wrong_type_is_told_once() -> None:
+def test_a_value_of_the_wrong_type_is_reported_once() -> None:
     assert fault(data__train_size="many") == "data.train_size: expected a whole number, got 'many'"
     assert fault(prompt__verbalizers=3) == "prompt.verbalizers: expected a list, got 3"
 
@@ -280,7 +280,7 @@ def test_a_value_of_the_wrong_type_is_told_once() -> None:
         ("report.min_accuracy", 75, "75.0 is not in [0, 1]; give a fraction, not a percentage"),
     ],
 )
-def test_a_value_that_cannot_be_is_named_by_its_key(key: str, value: Any, text: str) -> None:
+def test_an_invalid_value_is_reported_with_its_key(key: str, value: Any, text: str) -> None:
     message = fault(**{key.replace(".", "__"): value})
     assert key in message
     assert text in message
@@ -310,7 +310,7 @@ def test_classification_needs_neither_template_nor_verbalizers() -> None:
     assert config.prompt.template == ""
 
 
-def test_literal_braces_may_stand_in_a_template() -> None:
+def test_a_template_may_contain_literal_braces() -> None:
     template = "{{}} {premise} {hypothesis}"
     assert load_config("demo", {"prompt.template": template}).prompt.template == template
 
@@ -318,7 +318,7 @@ def test_literal_braces_may_stand_in_a_template() -> None:
 # ---------------------------------------------------------------- reading
 
 
-def test_value_gives_sections_and_single_values() -> None:
+def test_value_returns_sections_and_single_values() -> None:
     config = load_config("demo")
     assert config.value("eval.batch_size") == config.eval.batch_size
     assert config.value("lora") == {

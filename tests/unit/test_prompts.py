@@ -1,4 +1,4 @@
-"""From a row to the text that a model reads."""
+"""How rows become prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_labels_take_turns_among_the_examples() -> None:
     assert prefix.startswith("P: premise 2\nH: hypothesis 2\nA: yes\n\nP: premise 3\n")
 
 
-def test_a_label_that_has_run_out_is_passed_over() -> None:
+def test_a_label_without_rows_left_is_skipped() -> None:
     assert few_shot_prefix(PROMPT, TRAIN, 9).count("A:") == 5
 
 
@@ -33,7 +33,7 @@ def test_no_shots_leave_the_prompt_as_it_is() -> None:
     assert with_prefix(PROMPT, "") == PROMPT
 
 
-def test_examples_with_braces_stand_before_the_prompt_as_they_are() -> None:
+def test_braces_in_examples_are_kept_literally() -> None:
     prefix = few_shot_prefix(PROMPT, [ROW], 1)
     assert "It {rains}." in prefix
     assert prompt_text(with_prefix(PROMPT, prefix), row(5, 1)) == prefix + prompt_text(

@@ -1,4 +1,4 @@
-"""Which rows are taken of a source, what they become, and what is refused."""
+"""Which rows are taken from a source, how they are read, and what is refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_parquet(path: Path, content: Rows) -> None:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A data folder with twelve rows a split."""
+    """A data folder with twelve rows per split."""
     folder = tmp_path / "source"
     folder.mkdir()
     for split in SPLITS:
@@ -69,7 +69,7 @@ def build(source: Path, **changes: Any) -> tuple[Manifest, RunDir]:
 
 
 def taken(source: Path, **changes: Any) -> list[Example]:
-    """The rows taken of the test split."""
+    """The rows taken from the test split."""
     _, run = build(source, **changes)
     return list(records.read_lines(Example, run.subset("test")))
 
@@ -100,7 +100,7 @@ def refusal(source: Path, **changes: Any) -> NotAvailableError:
         (0, SplitSize(stride=3), []),
     ],
 )
-def test_the_rule_takes_these_rows(count: int, wanted: SplitSize, indices: list[int]) -> None:
+def test_the_rule_selects_these_rows(count: int, wanted: SplitSize, indices: list[int]) -> None:
     assert chosen_indices(count, wanted) == indices
 
 
@@ -159,7 +159,7 @@ def test_an_unlabelled_row_may_lack_its_texts(source: Path) -> None:
 
 def test_a_split_without_a_labelled_row_is_refused(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{**row, "label": -1} for row in rows(3)])
-    assert "split test: no labelled row is left (3 rows, 3 taken" in refusal(source).message
+    assert "split test: no labelled row is left (3 rows, 3 selected" in refusal(source).message
 
 
 def test_an_empty_split_is_refused(source: Path) -> None:
@@ -186,7 +186,7 @@ def test_every_format_gives_the_same_rows(source: Path, suffix: str, write: Any)
     ]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_column(source: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_column_name(source: Path) -> None:
     (source / "test.jsonl").unlink()
     write_csv(source / "test.csv", rows(3), encoding="utf-8-sig")
     (source / "train.jsonl").write_text(json.dumps(rows(1)[0]), encoding="utf-8-sig")
@@ -194,14 +194,16 @@ def test_a_byte_order_mark_is_no_part_of_a_column(source: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_a_file_that_is_not_what_its_name_says_is_told(source: Path, suffix: str) -> None:
+def test_a_file_that_does_not_have_the_format_of_its_name_is_reported(
+    source: Path, suffix: str
+) -> None:
     (source / "test.jsonl").unlink()
     (source / f"test.{suffix}").write_bytes(b"premise,hypothesis,label\n\xe9,b,0\n")
     assert f"test.{suffix} cannot be read" in refusal(source).message
 
 
 @pytest.mark.parametrize("line", ["{", "[1]", ""])
-def test_a_broken_line_is_told_by_its_number(source: Path, line: str) -> None:
+def test_a_broken_line_is_reported_with_its_number(source: Path, line: str) -> None:
     good = json.dumps(rows(1)[0])
     (source / "test.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8")
     assert "test.jsonl, line 2: not" in refusal(source).message
@@ -212,10 +214,10 @@ def test_a_split_in_two_formats_is_refused(source: Path) -> None:
     assert "split test more than once: test.jsonl, test.csv" in refusal(source).message
 
 
-def test_a_missing_split_is_told_with_the_keys_that_name_splits(source: Path) -> None:
+def test_a_missing_split_is_reported_with_the_keys_that_name_splits(source: Path) -> None:
     (source / "test.jsonl").unlink()
     error = refusal(source)
-    assert "holds no test.jsonl, test.parquet or test.csv" in error.message
+    assert "contains no test.jsonl, test.parquet or test.csv" in error.message
     assert "data.test_split" in error.hint
 
 
@@ -224,7 +226,7 @@ def test_splits_may_have_other_names(source: Path) -> None:
     assert len(taken(source, test_split="test_matched")) == 12
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     assert "no such folder" in refusal(tmp_path / "nowhere").message
 
 
@@ -235,7 +237,7 @@ def test_the_source_stamp_changes_with_a_file(source: Path) -> None:
     assert source_stamp(config(source)) != before
 
 
-def test_the_source_stamp_is_the_same_whatever_else_lies_there(source: Path) -> None:
+def test_other_files_and_times_do_not_change_the_source_stamp(source: Path) -> None:
     before = source_stamp(config(source))
     os.utime(source / "test.jsonl", ns=(1, 1))
     (source / "README.md").write_text("rows", encoding="utf-8")
@@ -257,14 +259,14 @@ def test_columns_may_have_other_names(source: Path) -> None:
     assert taken(source, **names) == [Example(0, "one", "two", 1)]
 
 
-def test_a_missing_column_is_told_with_those_there_are(source: Path) -> None:
+def test_a_missing_column_is_reported_with_the_existing_ones(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{"premise": "a", "answer": "b", "label": 0}])
     error = refusal(source)
-    assert "no column hypothesis; there are premise, answer, label" in error.message
+    assert "no column hypothesis; the columns are premise, answer, label" in error.message
     assert "data.hypothesis_column" in error.hint
 
 
-def test_the_corpus_own_format_is_read_and_its_dash_is_unlabelled(source: Path) -> None:
+def test_the_original_corpus_format_is_read_and_its_dash_means_unlabelled(source: Path) -> None:
     own = [
         {"gold_label": label, "sentence1": f"one {i}", "sentence2": f"two {i}", "pairID": "x"}
         for i, label in enumerate(["neutral", "-", "contradiction", "entailment"])
@@ -288,7 +290,7 @@ def test_labels_may_be_numbers_or_names(source: Path, label: Any, number: int | 
     assert [e.label for e in taken(source)[1:]] == ([] if number is None else [number])
 
 
-def test_a_label_map_says_what_other_spellings_mean(source: Path) -> None:
+def test_a_label_map_gives_other_spellings_their_meaning(source: Path) -> None:
     spelt = [{**rows(1)[0], "label": label} for label in ("e", "c", "?", "neutral")]
     write_jsonl(source / "test.jsonl", spelt)
     label_map = {"e": 0, "c": 2, "?": -1}
@@ -301,16 +303,16 @@ def test_a_label_map_wins_over_the_numbers_of_the_source(source: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [3, -2, "hidden", None, 1.0, True])
-def test_a_label_out_of_range_names_its_row(source: Path, label: Any) -> None:
+def test_a_label_out_of_range_is_reported_with_its_row(source: Path, label: Any) -> None:
     content = rows(12)
     content[8]["label"] = label
     write_jsonl(source / "test.jsonl", content)
     error = refusal(source, test_stride=4)
-    assert f"split test: 1 rows cannot be used (row 8: label {label!r})" in error.message
+    assert f"split test: 1 row cannot be used (row 8: label {label!r})" in error.message
     assert "labels are 0 to 2, entailment, neutral, contradiction, or -1" in error.hint
 
 
-def test_of_many_rows_at_fault_the_first_few_are_named(source: Path) -> None:
+def test_of_many_unusable_rows_the_first_few_are_named(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{**row, "label": 7} for row in rows(9)])
     message = refusal(source).message
     assert "9 rows cannot be used" in message
@@ -319,7 +321,7 @@ def test_of_many_rows_at_fault_the_first_few_are_named(source: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, 3, "half an emoji: \ud83d"])
-def test_a_row_whose_premise_is_no_text_is_named(source: Path, text: Any) -> None:
+def test_a_row_whose_premise_is_not_text_is_named(source: Path, text: Any) -> None:
     write_jsonl(source / "test.jsonl", [*rows(1), {**rows(2)[1], "premise": text}])
     assert "row 1: premise or hypothesis is not a text" in refusal(source).message
 
@@ -332,7 +334,7 @@ def test_the_manifest_on_disk_is_the_one_returned(source: Path) -> None:
     assert records.read(Manifest, run.manifest) == manifest
 
 
-def test_the_manifest_says_what_was_asked_for(source: Path) -> None:
+def test_the_manifest_records_the_request(source: Path) -> None:
     manifest, _ = build(source, test_stride=4, config_name="c", revision="r")
     assert (manifest.dataset, manifest.revision, manifest.config_name) == (str(source), "r", "c")
     assert manifest.label_names == NAMES
@@ -378,11 +380,11 @@ def test_the_hash_is_of_the_rows_not_of_their_file(source: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "warning"),
     [
-        ({"test_size": 50}, "test: 50 rows were asked for, the split has 12; all were taken"),
+        ({"test_size": 50}, "test: 50 rows were requested, but the split has 12; all were taken"),
         ({"test_stride": 3}, "test: no row is labelled neutral, contradiction"),
     ],
 )
-def test_what_is_odd_about_a_split_is_a_warning(
+def test_oddities_of_a_split_are_warnings(
     source: Path, changes: dict[str, Any], warning: str
 ) -> None:
     manifest, _ = build(source, **changes)
@@ -395,9 +397,9 @@ def test_blank_texts_are_a_warning(source: Path) -> None:
     content[3]["hypothesis"] = ""
     write_jsonl(source / "test.jsonl", content)
     manifest, _ = build(source)
-    assert manifest.warnings == ("test: 2 rows have an empty premise or hypothesis",)
+    assert manifest.warnings == ("test: 2 rows with an empty premise or hypothesis",)
 
 
-def test_a_sound_subset_has_no_warning(source: Path) -> None:
+def test_a_normal_subset_has_no_warning(source: Path) -> None:
     manifest, _ = build(source)
     assert manifest.warnings == ()

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nlijob.analysis.wording import plural
 from nlijob.config import PromptConfig
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.fast.errors import NotServed
@@ -151,7 +152,7 @@ def _check_lengths(split: Split, rows: Sequence[Encoded], max_length: int) -> No
             f"row {row.example.index} ({row.length:,} tokens)" for row in too_long[:SHOWN_ROWS]
         )
         raise NotAvailableError(
-            f"{split}: {len(too_long):,} prompts are longer than the model's {max_length:,} "
+            f"{split}: {plural(len(too_long), 'prompt')} longer than the model's {max_length:,} "
             f"tokens: {shown}{', ...' if len(too_long) > SHOWN_ROWS else ''}",
             "no row is truncated: remove these rows, shorten prompt.template, or raise "
             "model.max_length if the model accepts longer input",

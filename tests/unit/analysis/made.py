@@ -1,4 +1,4 @@
-"""Predictions made up for the tests of the analysis."""
+"""Synthetic predictions for the tests of the analysis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = ("entailment", "neutral", "contradiction")
 def prediction(
     index: int, label: int, predicted: int, confidence: float = 0.8, split: Split = "test"
 ) -> Prediction:
-    """One row; the labels not answered share the rest of the probability."""
+    """A prediction; the other labels share the rest of the probability."""
     rest = (1 - confidence) / 2
     probabilities = tuple(confidence if answer == predicted else rest for answer in range(3))
     return Prediction(split, index, label, predicted, probabilities, None, 0.5, 20)

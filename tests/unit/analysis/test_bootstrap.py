@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from nlijob.analysis import bootstrap
 from nlijob.analysis.bootstrap import bootstrap_intervals, paired_table
 from nlijob.analysis.metrics import measure
 from nlijob.records import ChangeIntervals, Interval, Prediction
+from tests.effort import lines_run
 from tests.unit.analysis.made import NAMES, answered, chance_answers
 
 
@@ -73,7 +73,9 @@ def test_on_many_rows_the_interval_is_the_normal_one_at_95_percent() -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(0.4, 0.9), (0.95, 0.6), (1.0, 1.0), (0.0, 0.0)])
 @pytest.mark.parametrize("rows", [3, 30, 100])
-def test_every_interval_holds_the_figure_measured(rows: int, before: float, after: float) -> None:
+def test_every_interval_contains_the_measured_figure(
+    rows: int, before: float, after: float
+) -> None:
     base, tuned = both(rows, before, after)
     found, first, last = (
         bootstrap_intervals(base, tuned, 3),
@@ -94,7 +96,7 @@ def test_every_interval_holds_the_figure_measured(rows: int, before: float, afte
     assert holds(f1.change, last.macro_f1 - first.macro_f1)
 
 
-def test_a_model_right_for_every_row_still_has_an_interval_of_some_width() -> None:
+def test_a_perfect_model_still_has_an_interval_of_some_width() -> None:
     perfect, _ = both(60, 1.0, 1.0)
     low, high = bounds(bootstrap_intervals(perfect, perfect, 3).balanced_accuracy.tuned)
     assert 0.85 < low < 0.97
@@ -122,7 +124,7 @@ def test_one_label_throughout_has_no_interval() -> None:
     assert bootstrap_intervals(rows, rows, 3).macro_f1 == ChangeIntervals(None, None, None)
 
 
-def test_one_row_gives_an_interval_that_claims_next_to_nothing() -> None:
+def test_one_row_gives_a_very_wide_interval() -> None:
     low, high = bounds(
         bootstrap_intervals(answered([0], [0]), answered([0], [1]), 3).balanced_accuracy.base
     )
@@ -134,7 +136,7 @@ def test_the_same_predictions_in_any_order_give_the_same_figures() -> None:
     assert bootstrap_intervals(base, tuned, 3) == bootstrap_intervals(base[::-1], tuned[::-1], 3)
 
 
-def test_intervals_do_not_hang_on_the_seed() -> None:
+def test_intervals_hardly_depend_on_the_seed() -> None:
     base, tuned = both(98, 0.5, 0.8)
     one, other = (
         bounds(bootstrap_intervals(base, tuned, 3, seed=seed).macro_f1.change) for seed in (1, 2)
@@ -166,11 +168,9 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert covered >= 184  # 92 %
 
 
-def test_ten_thousand_rows_take_well_under_a_second() -> None:
-    table_rows = both(10_000, 0.5, 0.85)
-    started = time.perf_counter()
-    bootstrap_intervals(*table_rows, 3)
-    assert time.perf_counter() - started < 1
+def test_the_work_grows_with_the_rows_alone_and_not_with_resamples() -> None:
+    table_rows = both(2_000, 0.5, 0.85)
+    assert lines_run(lambda: bootstrap_intervals(*table_rows, 3)) < 30 * 2_000
 
 
 def test_no_rows_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Test rows by what tuning did to them, and the choice of rows to show."""
+"""Groups of test rows, and the choice of rows to show."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_rows_are_matched_by_index_whatever_their_order() -> None:
     assert shown_indices(base, tuned, 5).corrected == (7,)
 
 
-def test_validation_rows_of_the_same_index_are_passed_over() -> None:
+def test_validation_rows_with_the_same_index_are_ignored() -> None:
     base = [row(0, 0, RIGHT, "validation"), row(0, 0, WRONG)]
     tuned = [row(0, 0, RIGHT), row(0, 0, WRONG, "validation")]
     assert shown_indices(base, tuned, 5).corrected == (0,)
@@ -87,7 +87,7 @@ def test_shown_rows_are_those_that_the_report_shows() -> None:
     assert tuple(sorted(case.index for case in shown)) == shown_indices(base, tuned, 3).all
 
 
-def test_free_text_is_none_where_none_was_generated() -> None:
+def test_free_output_is_none_if_none_was_generated() -> None:
     base, tuned = [row(i, 0, WRONG) for i in (0, 1)], [row(i, 0, RIGHT) for i in (0, 1)]
     examples = [Example(index, "A dog runs.", "A cat.", 0) for index in (0, 1)]
     written = [Generation(1, "prompt", "before", "")]
@@ -96,7 +96,7 @@ def test_free_text_is_none_where_none_was_generated() -> None:
     assert (second.base_text, second.tuned_text) == ("before", "")
 
 
-def test_word_importance_stands_with_its_case() -> None:
+def test_word_importance_is_stored_with_its_case() -> None:
     base, tuned = [row(i, 0, WRONG) for i in (0, 1)], [row(i, 0, RIGHT) for i in (0, 1)]
     examples = [Example(index, "A dog runs.", "A cat.", 0) for index in (0, 1)]
     word = OccludedWord("premise", 2, 5, 0.1, 0.4)
@@ -106,7 +106,7 @@ def test_word_importance_stands_with_its_case() -> None:
     assert (second.word_importance, second.words_not_tried) == ((word,), 3)
 
 
-def test_every_row_that_a_model_has_wrong_is_listed_with_its_margin() -> None:
+def test_every_row_that_a_model_got_wrong_is_listed_with_its_margin() -> None:
     base = [row(i, 0, WRONG) for i in range(4)] + [row(4, 0, RIGHT), row(5, 0, RIGHT)]
     tuned = [
         row(0, 0, (0.5, 0.3, 0.2)),

@@ -1,4 +1,4 @@
-"""Evidence beside a case: facts about words, and explanations that claim nothing."""
+"""Evidence on a case: facts about its words, and explanations worded as possible."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_habit_of_the_base_model_is_named_with_its_counts() -> None:
     assert "answered neutral for 10 of 10 test rows" in text
 
 
-def test_no_reason_is_made_up_where_nothing_stands_out() -> None:
+def test_no_reason_is_invented_if_nothing_stands_out() -> None:
     text = evidence("A man plays", "A man plays", 0, tuned=(0.9, 0.05, 0.05)).explanation
     assert "Nothing in the wording stands out" in text
 
@@ -111,7 +111,7 @@ WORDS = (
 )
 
 
-def test_the_word_that_a_wrong_answer_rests_on_is_named_with_its_figure() -> None:
+def test_the_word_that_a_wrong_answer_depends_on_is_named_with_its_figure() -> None:
     text = evidence("A dog runs", "Cats sit", 0, importance=WORDS).explanation
     assert "base model's wrong answer depends most on the word “Cats” in the hypothesis" in text
     assert "the probability of neutral falls by 0.42" in text

@@ -1,4 +1,4 @@
-"""Shares of the labels answered against the gold shares."""
+"""Label distributions compared with the gold labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def metrics(answers: list[int], gold: list[int] | None = None) -> Metrics:
     return measure(answered(gold or GOLD, answers), NAMES)
 
 
-def test_counts_of_gold_labels_and_of_both_models_answers_stand_side_by_side() -> None:
+def test_counts_of_gold_labels_and_both_models_answers_are_side_by_side() -> None:
     found = label_bias(metrics([1] * 30), metrics(GOLD))
     assert [(own.name, own.gold, own.base, own.tuned) for own in found.labels] == [
         ("entailment", 10, 0, 10),
@@ -41,14 +41,14 @@ def test_all_answers_wrong_may_still_be_as_frequent_as_the_gold_labels() -> None
     assert tuned == "The tuned model predicted each label as often as it is the gold label."
 
 
-def test_one_label_for_nearly_all_rows_is_told_plainly() -> None:
+def test_one_label_for_nearly_all_rows_is_stated_plainly() -> None:
     base, _ = label_bias_sentences(metrics([1] * 28 + [0, 2]), metrics(GOLD))
     assert base == (
         "The base model answered “neutral” for 28 of 30 rows; the gold label is “neutral” for 10."
     )
 
 
-def test_a_distance_is_told_with_the_answers_that_make_it() -> None:
+def test_a_distance_is_given_with_its_answers() -> None:
     base, _ = label_bias_sentences(metrics([0] * 4 + [1] * 17 + [2] * 9), metrics(GOLD))
     assert "by 23.3 % (7 of 30 answers would" in base
     assert "overpredicts “neutral” most: 17 answers for 10 rows" in base
@@ -60,6 +60,6 @@ def test_a_label_without_rows_counts_in_the_distance() -> None:
     assert label_bias(other, two).base_distance == 0.5
 
 
-def test_models_measured_on_other_rows_are_refused() -> None:
+def test_models_measured_on_different_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="different rows"):
         label_bias(metrics([0, 0], gold=[0, 0]), metrics([0, 0], gold=[0, 1]))

@@ -65,13 +65,13 @@ def test_balanced_accuracy_leaves_out_labels_without_rows() -> None:
     assert metrics.classes[2].recall is None
 
 
-def test_precision_of_a_label_never_given_is_unknown() -> None:
+def test_precision_of_a_label_never_predicted_is_unknown() -> None:
     metrics = measured([0, 1, 2], [0, 1, 1])
     assert metrics.classes[2].precision is None
     assert metrics.classes[2].f1 == 0.0
 
 
-def test_macro_f1_counts_a_label_given_without_rows() -> None:
+def test_macro_f1_counts_a_predicted_label_without_rows() -> None:
     assert measured([0, 0, 1], [0, 2, 1]).macro_f1 == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 

@@ -1,4 +1,4 @@
-"""What the gain could be, and what more rows would do, in plain words."""
+"""Sentences on the range of the gain and on using more rows."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from nlijob.records import Interval
         (0.0, 0.0, 1.0, "neither a gain nor a loss was found"),
     ],
 )
-def test_the_gain_is_told_in_whole_points(low: float, high: float, p: float, text: str) -> None:
+def test_the_gain_is_given_in_whole_points(low: float, high: float, p: float, text: str) -> None:
     assert text in plain_gain(100, Interval(low, high), p)
 
 
-def test_the_sentence_names_its_rows_and_its_level() -> None:
+def test_the_sentence_states_its_rows_and_level() -> None:
     text = plain_gain(9824, Interval(0.3, 0.4), 0.0)
     assert text == (
         "With 9,824 test rows, the gain could be anything from 30 to 40 points (95 % interval)."
@@ -54,7 +54,7 @@ def test_no_rows_are_refused() -> None:
         plain_gain(0, Interval(0.0, 0.1), 0.5)
 
 
-def test_all_rows_are_set_against_those_taken() -> None:
+def test_all_rows_are_compared_with_those_used() -> None:
     assert narrower_sentence(narrower(87, 50, 5, 98, 9824)) == (
         "With all test rows (about 9,824 instead of 98) and the same proportions, the 95 % "
         "interval of the tuned accuracy would be about ±0.6 points instead of ±6.3, and that of "
@@ -62,5 +62,5 @@ def test_all_rows_are_set_against_those_taken() -> None:
     )
 
 
-def test_where_all_rows_were_taken_nothing_is_promised() -> None:
+def test_there_is_no_projection_if_all_rows_were_used() -> None:
     assert narrower_sentence(narrower(87, 50, 5, 98, 98)) == ""

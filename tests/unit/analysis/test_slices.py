@@ -1,4 +1,4 @@
-"""What tuning did to each kind of test row."""
+"""Effect of tuning on slices of the test rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREMISE = "A man plays a guitar"
 
 
 def sliced(hypotheses: list[str], base_wrong: set[int], tuned_wrong: set[int]) -> tuple[Slice, ...]:
-    """Of rows with gold labels 0, 1, 2, 0, ... and these hypotheses."""
+    """Slices of rows with gold labels 0, 1, 2, 0, ... and these hypotheses."""
     gold = [i % 3 for i in range(len(hypotheses))]
     base = answered(gold, [(g + 1) % 3 if i in base_wrong else g for i, g in enumerate(gold)])
     tuned = answered(gold, [(g + 2) % 3 if i in tuned_wrong else g for i, g in enumerate(gold)])
@@ -57,7 +57,7 @@ def test_p_values_are_adjusted_over_all_judged_slices() -> None:
     assert [found.adjusted_p for found in HURT] == pytest.approx(list(adjusted))
 
 
-def test_slices_is_significant_come_first_from_largest_gain_to_largest_loss() -> None:
+def test_significant_slices_come_first_from_largest_gain_to_largest_loss() -> None:
     changes = [found.change for found in HURT if found.is_significant]
     assert changes == sorted(changes, reverse=True)
     assert changes[0] > 0 > changes[-1]
@@ -65,7 +65,7 @@ def test_slices_is_significant_come_first_from_largest_gain_to_largest_loss() ->
     assert told == sorted(told, reverse=True)
 
 
-def test_the_other_slices_come_by_the_size_of_their_change() -> None:
+def test_the_other_slices_are_sorted_by_the_size_of_their_change() -> None:
     slices = sliced(NEGATED, base_wrong={31, 32}, tuned_wrong={*range(6)})
     assert not any(found.is_significant for found in slices)
     sizes = [abs(found.change) for found in slices]
@@ -81,7 +81,7 @@ def test_slices_made_worse_are_named_with_their_figures() -> None:
     )
 
 
-def test_with_nothing_made_worse_it_says_so_without_claiming_that_nothing_was() -> None:
+def test_without_significant_losses_it_does_not_claim_that_there_were_none() -> None:
     slices = sliced(NEGATED, base_wrong={31, 32}, tuned_wrong={1})
     text = slices_sentence(slices)
     assert f"none of the {len(slices)} slices tested significantly worse" in text
@@ -106,21 +106,21 @@ def test_a_small_slice_comes_last_without_a_test() -> None:
     assert "“negation in one text only” (5)" in text
 
 
-def test_small_slices_do_not_count_among_those_looked_at() -> None:
+def test_small_slices_do_not_count_as_tested() -> None:
     slices = sliced(SMALL, {9}, {10})
     judged = [found for found in slices if found.judged]
     assert len(judged) == len([found for found in slices if found.rows >= 6]) < len(slices)
     assert f"{len(judged)} slices tested" in slices_sentence(slices)
 
 
-def test_gold_labels_length_bands_and_overlap_bands_each_hold_every_row_once() -> None:
+def test_gold_label_length_and_overlap_slices_each_contain_every_row_once() -> None:
     texts = ["word " * (1 + i % 17) + "plays" for i in range(60)]
     slices = sliced(texts, set(), set())
     for family in ("gold label", "length", "word overlap"):
         assert sum(found.rows for found in slices if found.family == family) == 60
 
 
-def test_length_bands_state_their_bounds_and_hold_about_a_third_each() -> None:
+def test_length_bands_state_their_bounds_and_contain_about_a_third_each() -> None:
     slices = sliced(["word " * (i + 1) for i in range(30)], set(), set())
     bands = {found.key: found for found in slices if found.family == "length"}
     assert {key: found.rows for key, found in bands.items()} == {
@@ -157,7 +157,7 @@ def test_a_label_without_rows_has_no_slice() -> None:
     assert [f.key for f in slices if f.family == "gold label"] == ["entailment", "neutral"]
 
 
-def test_one_row_is_too_few_for_everything() -> None:
+def test_one_row_is_too_few_for_any_test() -> None:
     slices = sliced(["A man plays"], set(), {0})
     assert not any(found.judged for found in slices)
     assert slices_sentence(slices) == "No slice has the 6 rows needed for a test."

@@ -1,4 +1,4 @@
-"""Intervals and the one test, against independent implementations."""
+"""Intervals and tests, compared with independent implementations."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_mcnemar_of_very_many_rows_is_a_number() -> None:
 
 
 @pytest.mark.parametrize(("corrected", "broken"), DISCORDANT)
-def test_paired_interval_holds_the_difference(corrected: int, broken: int) -> None:
+def test_paired_interval_contains_the_difference(corrected: int, broken: int) -> None:
     rows = max(1, corrected + broken)
     interval = paired_difference_interval(corrected, broken, rows)
     assert -1 <= interval.low <= (corrected - broken) / rows <= interval.high <= 1
 
 
-def test_paired_interval_turns_round_with_the_direction() -> None:
+def test_paired_interval_is_mirrored_with_the_direction() -> None:
     forward, back = paired_difference_interval(9, 2, 50), paired_difference_interval(2, 9, 50)
     assert (forward.low, forward.high) == pytest.approx((-back.high, -back.low))
 
@@ -111,7 +111,7 @@ def test_half_widths_now_are_those_of_the_intervals(
     assert (found.accuracy_full, found.gain_full) == (found.accuracy_now, found.gain_now)
 
 
-def test_half_widths_in_full_are_those_of_so_many_rows_with_the_same_shares() -> None:
+def test_half_widths_in_full_are_those_of_all_rows_with_the_same_shares() -> None:
     found = narrower(87, 50, 5, 100, 10_000)
     low, high = proportion_confint(8700, 10_000, method="wilson")
     gain = paired_difference_interval(5000, 500, 10_000)
@@ -123,6 +123,6 @@ def test_half_widths_in_full_are_those_of_so_many_rows_with_the_same_shares() ->
 @pytest.mark.parametrize(
     "counts", [(5, 0, 0, 4, 9), (1, 3, 3, 5, 9), (1, 0, 0, 5, 4), (0, 0, 0, 0, 9)]
 )
-def test_narrower_refuses_counts_that_do_not_fit(counts: tuple[int, int, int, int, int]) -> None:
+def test_narrower_refuses_impossible_counts(counts: tuple[int, int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         narrower(*counts)

@@ -1,14 +1,14 @@
-"""Where two texts differ, word by word."""
+"""Word-by-word difference of two texts."""
 
 from __future__ import annotations
 
 import random
-import time
 from itertools import pairwise
 
 import pytest
 
 from nlijob.analysis.word_difference import Segment, word_difference
+from tests.effort import lines_run
 
 
 def marked(segments: tuple[Segment, ...]) -> str:
@@ -41,7 +41,7 @@ def both(premise: str, hypothesis: str) -> tuple[str, str]:
         ("A dog chases a cat", "A cat chases a dog", None),
     ],
 )
-def test_words_of_one_text_only_are_marked(
+def test_words_in_only_one_text_are_marked(
     premise: str, hypothesis: str, expected: tuple[str, str] | None
 ) -> None:
     found = both(premise, hypothesis)
@@ -55,7 +55,7 @@ def test_words_of_one_text_only_are_marked(
 ALPHABET = "aAbB 'é\u0301\u200d\u202e🙂👩-,.\n\tخب漢1_<>\u0000"
 
 
-def test_segments_put_together_are_the_texts_and_never_stand_beside_their_own_kind() -> None:
+def test_segments_add_up_to_the_texts_and_alternate_in_kind() -> None:
     chance = random.Random(8)
     for _ in range(500):
         texts = ["".join(chance.choices(ALPHABET, k=chance.randrange(40))) for _ in range(2)]
@@ -66,7 +66,7 @@ def test_segments_put_together_are_the_texts_and_never_stand_beside_their_own_ki
             assert all(one != following for one, following in pairwise(kinds))
 
 
-def test_the_same_text_twice_differs_nowhere() -> None:
+def test_identical_texts_do_not_differ() -> None:
     text = "One, two; three? " * 600
     assert word_difference(text, text).premise == (Segment(text, "same"),)
 
@@ -88,8 +88,7 @@ def test_very_long_texts_are_compared_without_order() -> None:
         ("'" * 10_000, "' " * 5000),
     ],
 )
-def test_ten_thousand_characters_take_a_bounded_time(premise: str, hypothesis: str) -> None:
-    started = time.perf_counter()
+def test_ten_thousand_characters_are_bounded_work(premise: str, hypothesis: str) -> None:
+    assert lines_run(lambda: word_difference(premise, hypothesis)) < 10_000_000
     found = word_difference(premise, hypothesis)
-    assert time.perf_counter() - started < 1
     assert "".join(segment.text for segment in found.premise) == premise

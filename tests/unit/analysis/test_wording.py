@@ -1,4 +1,4 @@
-"""Figures as text: rounding that cannot lie, units, and what was not measured."""
+"""Figures as text: rounding that cannot mislead, units, and missing values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from nlijob.analysis import wording
         (0.5, "50.0 %"),
     ],
 )
-def test_percent_reads_all_or_none_only_where_it_is(share: float, text: str) -> None:
+def test_only_all_and_none_are_shown_as_100_and_0_percent(share: float, text: str) -> None:
     assert wording.percent(share) == text
 
 
-def test_percent_of_whole_numbers_keeps_off_the_ends_too() -> None:
+def test_whole_percent_never_rounds_to_the_ends() -> None:
     assert wording.percent(0.997, 0) == "> 99 %"
     assert wording.percent(0.003, 0) == "< 1 %"
 
@@ -32,7 +32,7 @@ def test_percent_of_whole_numbers_keeps_off_the_ends_too() -> None:
     ("value", "text"),
     [(1.0, "1.00"), (0.999, "> 0.99"), (0.004, "< 0.01"), (0.0, "0.00"), (0.5, "0.50")],
 )
-def test_probability_is_certain_only_where_it_is(value: float, text: str) -> None:
+def test_only_certain_probabilities_are_shown_as_certain(value: float, text: str) -> None:
     assert wording.probability(value) == text
 
 
@@ -47,11 +47,11 @@ def test_probability_is_certain_only_where_it_is(value: float, text: str) -> Non
         (1.0, "p = 1.000"),
     ],
 )
-def test_p_value_is_never_rounded_over_the_line(p: float, text: str) -> None:
+def test_p_value_is_never_rounded_across_the_threshold(p: float, text: str) -> None:
     assert wording.p_value(p) == text
 
 
-def test_a_small_change_never_reads_as_none() -> None:
+def test_a_small_change_is_never_shown_as_none() -> None:
     assert wording.points(0.0001) == "+< 0.1 points"
     assert wording.points(-0.0001) == "\N{MINUS SIGN}< 0.1 points"
     assert wording.points(0.0) == "0.0 points"
@@ -63,7 +63,9 @@ def test_a_small_change_never_reads_as_none() -> None:
         (0.0001, "< 0.001 s"),
         (0.01, "0.010 s"),
         (12.34, "12.3 s"),
+        (59.4, "59.4 s"),
         (59.97, "1 min 0 s (60 s)"),
+        (3599.6, "1 h 0 min (3,600 s)"),
         (125, "2 min 5 s (125 s)"),
         (9033, "2 h 30 min (9,033 s)"),
         (90000, "1 d 1 h (90,000 s)"),

@@ -1,4 +1,4 @@
-"""The demo's rows: their form, their balance, their hard cases, and that they can be made again."""
+"""The demo's rows: their format, their balance, their hard cases, and their reproduction."""
 
 import json
 import subprocess
@@ -65,14 +65,14 @@ def test_splits_share_no_premise() -> None:
     assert len(premises) == len(set(premises))
 
 
-def test_committed_files_can_be_made_again_byte_for_byte(tmp_path: Path) -> None:
+def test_committed_files_are_reproduced_byte_for_byte(tmp_path: Path) -> None:
     main(["--out", str(tmp_path)])
     for name in SPLIT_SIZES:
         file = f"{name}.jsonl"
         assert (tmp_path / file).read_bytes() == (DATA_DIR / file).read_bytes()
 
 
-def test_the_seed_decides_the_rows() -> None:
+def test_the_seed_determines_the_rows() -> None:
     sizes = {"train": 30, "test": 10}
     assert draw_splits(1, sizes) == draw_splits(1, sizes)
     assert draw_splits(1, sizes) != draw_splits(2, sizes)
@@ -96,7 +96,7 @@ def test_paraphrases_share_no_content_word(splits: dict[str, list[Example]]) -> 
     assert not any(content_words(row.premise) & content_words(row.hypothesis) for row in rows)
 
 
-def test_not_is_no_sign_of_a_contradiction(splits: dict[str, list[Example]]) -> None:
+def test_the_word_not_does_not_indicate_a_contradiction(splits: dict[str, list[Example]]) -> None:
     denying = [row for row in splits["train"] if " not " in row.hypothesis]
     counts = Counter(row.label for row in denying if row.label in LABELS)
     assert min(counts[label] for label in LABELS) > 0.2 * len(denying)

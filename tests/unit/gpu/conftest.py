@@ -1,4 +1,4 @@
-"""The demo's model, loaded as the job loads it, for tests that need a real one."""
+"""The demo's model, loaded as in a job, for tests that need a real model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def examples() -> list[Example]:
 
 @pytest.fixture(scope="session")
 def new_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
-    """Load the demo model afresh, as the recipe or a changed one says."""
+    """Load the demo model afresh, by the recipe or by a changed one."""
 
     def new(config: JobConfig = demo) -> LoadedModel:
         return load(config, MODEL_DIR, tokenizer, CPU)

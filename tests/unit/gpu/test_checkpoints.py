@@ -13,7 +13,7 @@ from nlijob.gpu import checkpoints
 from nlijob.gpu.model import LoadedModel
 
 
-def test_an_adapter_comes_back_as_it_was(
+def test_a_saved_adapter_loads_unchanged(
     demo: JobConfig, new_model: Callable[..., LoadedModel], tmp_path: Path
 ) -> None:
     model, other = new_model().model, new_model().model
@@ -61,7 +61,7 @@ def test_an_adapter_with_a_weight_missing_is_refused(
     weights = load_file(tmp_path / checkpoints.ADAPTER_FILE)
     weights.pop(next(iter(weights)))
     save_file(weights, tmp_path / checkpoints.ADAPTER_FILE)
-    with pytest.raises(ValueError, match="another adapter"):
+    with pytest.raises(ValueError, match="does not have the weights"):
         checkpoints.load_adapter(model, tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_the_exported_adapter_holds_the_adapter_alone(tmp_path: Path) -> None:
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
 
 
-def test_a_state_on_the_host_is_no_longer_changed_by_training() -> None:
+def test_training_does_not_change_a_state_copied_to_the_host() -> None:
     state = {"optimizer": {0: {"step": torch.ones(())}}, "step": 3}
     kept = checkpoints.on_host(state)
     state["optimizer"][0]["step"].add_(1)  # type: ignore[index]

@@ -20,8 +20,8 @@ from nlijob.gpu.model import (
     _float32_attention,
     compute_dtype,
     max_length,
+    meta_model,
     read_model_config,
-    skeleton,
     weight_bytes,
 )
 from nlijob.gpu.parameters import count_parameters
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 class CausalAttention(nn.Module):
-    """As much of a model's attention layer as the attention function asks for."""
+    """The part of an attention layer that the attention function needs."""
 
     is_causal = True
 
@@ -55,7 +55,7 @@ def test_linear_modules_are_held_in_nf4_and_the_head_is_not(
     assert not isinstance(head, bnb.nn.Linear4bit)
 
 
-def test_scoring_in_between_does_not_keep_quantised_weights_from_training(
+def test_quantised_weights_still_train_after_scoring(
     head: CausalHead, rows: list[Encoded], new_model: Callable[..., LoadedModel]
 ) -> None:
     # bitsandbytes repacks weights for inference in eval mode on some CPUs
@@ -103,7 +103,7 @@ def test_a_classification_head_stays_out_of_quantisation_and_trains_in_float32(
     assert copy.weight.requires_grad
 
 
-def test_a_classification_batch_runs_though_the_model_names_no_padding(
+def test_a_classification_model_gets_the_tokenizers_padding_token(
     demo: JobConfig, new_model: Callable[..., LoadedModel]
 ) -> None:
     loaded = new_model(classification(demo))
@@ -116,18 +116,18 @@ def test_the_same_seed_draws_the_same_adapter(new_model: Callable[..., LoadedMod
         assert torch.equal(first[name], second[name])
 
 
-def test_a_target_that_matches_nothing_is_refused_with_the_names_there_are(
+def test_a_target_that_matches_nothing_is_refused_and_the_models_names_are_listed(
     demo: JobConfig, tokenizer: Any
 ) -> None:
     config = changed(demo, "lora", target_modules=("q_proj", "gate_proj", "o_proj"))
     with pytest.raises(ConfigurationError) as error:
-        skeleton(config, read_model_config(config, MODEL_DIR, tokenizer))
-    assert "gate_proj, o_proj match no" in error.value.message
+        meta_model(config, read_model_config(config, MODEL_DIR, tokenizer))
+    assert "no linear module of the model is named gate_proj or o_proj" in error.value.message
     assert "q_proj" in error.value.hint
     assert "fc1" in error.value.hint
 
 
-def test_the_residual_dropout_asked_for_is_the_models(demo: JobConfig, tokenizer: Any) -> None:
+def test_the_model_gets_the_requested_residual_dropout(demo: JobConfig, tokenizer: Any) -> None:
     config = changed(demo, "model", residual_dropout=0.25)
     assert read_model_config(config, MODEL_DIR, tokenizer).resid_pdrop == 0.25
 
@@ -136,7 +136,7 @@ def test_the_residual_dropout_asked_for_is_the_models(demo: JobConfig, tokenizer
     ("width", "amx", "expected"),
     [(2560, True, torch.bfloat16), (2560, False, torch.float32), (192, True, torch.float32)],
 )
-def test_auto_computes_in_bfloat16_on_a_cpu_where_that_pays(
+def test_auto_computes_in_bfloat16_on_a_cpu_if_that_is_faster(
     demo: JobConfig,
     monkeypatch: pytest.MonkeyPatch,
     width: int,
@@ -147,7 +147,9 @@ def test_auto_computes_in_bfloat16_on_a_cpu_where_that_pays(
     assert compute_dtype(demo.model, PhiConfig(hidden_size=width), CPU) is expected
 
 
-def test_a_length_beyond_the_models_context_is_refused(demo: JobConfig, tokenizer: Any) -> None:
+def test_a_maximum_length_beyond_the_models_context_is_refused(
+    demo: JobConfig, tokenizer: Any
+) -> None:
     model_config = read_model_config(demo, MODEL_DIR, tokenizer)
     with pytest.raises(ConfigurationError, match=r"model\.max_length"):
         max_length(dataclasses.replace(demo.model, max_length=10**6), model_config, tokenizer)
@@ -162,13 +164,13 @@ def test_attention_in_float32_survives_scores_that_overflow_float16() -> None:
     assert output.isfinite().all()
 
 
-def test_weight_bytes_tell_what_the_loaded_weights_take(
+def test_weight_bytes_estimate_the_memory_of_the_loaded_weights(
     demo: JobConfig, tokenizer: Any, new_model: Callable[..., LoadedModel]
 ) -> None:
     loaded = new_model()
-    plan = skeleton(demo, read_model_config(demo, MODEL_DIR, tokenizer))
+    meta = meta_model(demo, read_model_config(demo, MODEL_DIR, tokenizer))
     held = count_parameters(loaded.model, demo.lora.target_modules).base_memory_bytes
     assert held is not None
-    largest = 4 * max(p.numel() for p in plan.model.parameters())
-    estimate = weight_bytes(plan, demo.model, torch.float32) - largest
+    largest = 4 * max(p.numel() for p in meta.model.parameters())
+    estimate = weight_bytes(meta, demo.model, torch.float32) - largest
     assert estimate == pytest.approx(held, rel=0.05)

@@ -1,4 +1,4 @@
-"""The copy of the quantised base model: read in place of the model, or left alone."""
+"""The copy of the quantised base model: when it is written, and when it is read."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ READ, WRITTEN = "read from its 4-bit copy", "4-bit copy written"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a model that takes long enough to load."""
+    """An empty cache; any loading time is long enough for a copy."""
     folder = tmp_path / "assets"
     monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
-    monkeypatch.setattr(quantized, "PAYS_S", 0.0)
+    monkeypatch.setattr(quantized, "WORTH_A_COPY_S", 0.0)
     return folder
 
 
 @dataclasses.dataclass
 class Loading:
-    """One job's loading of the model."""
+    """The model as one job loaded it, and the parts of loading that were timed."""
 
     model: Any
     copy: QuantizedCopy
@@ -58,7 +58,7 @@ NewLoading = Callable[..., Loading]
 
 @pytest.fixture
 def loading(demo: JobConfig, tokenizer: Any) -> NewLoading:
-    """Load the model as a job does; what was written is sealed where that is asked for."""
+    """Load the model as a job does, and seal a new copy if `seals`."""
 
     def new(config: JobConfig = demo, stamp: str = "a", seals: bool = True) -> Loading:
         parts: list[str] = []
@@ -88,7 +88,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     )
 
 
-def test_a_copy_is_the_model_bit_for_bit(loading: NewLoading, demo: JobConfig) -> None:
+def test_a_copy_equals_the_model_bit_for_bit(loading: NewLoading, demo: JobConfig) -> None:
     first, second = loading(), loading()
     assert (first.parts, second.parts) == ([WRITTEN], [READ])
     assert same(first.weights(), second.weights())
@@ -97,7 +97,7 @@ def test_a_copy_is_the_model_bit_for_bit(loading: NewLoading, demo: JobConfig) -
     assert second.model.generation_config == first.model.generation_config
 
 
-def test_a_model_from_its_copy_scores_and_trains_as_the_model(
+def test_a_model_read_from_its_copy_scores_and_trains_like_the_original(
     loading: NewLoading, head: CausalHead, rows: list[Encoded]
 ) -> None:
     def outcome(model: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -116,15 +116,15 @@ def test_a_model_from_its_copy_scores_and_trains_as_the_model(
     assert any(gradient.any() for gradient in of_copy)
 
 
-def test_a_model_that_loads_fast_has_no_copy(
+def test_a_model_that_loads_quickly_is_not_copied(
     loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantized, "PAYS_S", 600.0)
+    monkeypatch.setattr(quantized, "WORTH_A_COPY_S", 600.0)
     assert loading().parts == []
     assert not cache.exists()
 
 
-def test_a_model_that_is_not_quantised_has_no_copy(
+def test_a_model_that_is_not_quantised_is_not_copied(
     loading: NewLoading, demo: JobConfig, cache: Path
 ) -> None:
     assert loading(of_model(demo, quantization="none")).parts == []
@@ -132,7 +132,7 @@ def test_a_model_that_is_not_quantised_has_no_copy(
 
 
 @pytest.mark.parametrize("what", ["files", "constants", "dtype", "versions"])
-def test_a_model_that_would_be_another_is_copied_anew_in_place_of_the_old(
+def test_a_changed_model_gets_a_new_copy_that_replaces_the_old_one(
     loading: NewLoading, demo: JobConfig, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = loading()
@@ -152,7 +152,7 @@ def test_a_model_that_would_be_another_is_copied_anew_in_place_of_the_old(
     assert loading(config, stamp).parts == [READ]
 
 
-def test_a_new_classification_head_is_drawn_by_the_seed_and_not_by_the_copy(
+def test_a_new_classification_head_depends_on_the_seed_and_not_on_the_copy(
     loading: NewLoading, demo: JobConfig
 ) -> None:
     config = of_model(demo, head="sequence-classification")
@@ -165,7 +165,7 @@ def test_a_new_classification_head_is_drawn_by_the_seed_and_not_by_the_copy(
 
 
 @pytest.mark.parametrize("fault", ["cut short", "a weight missing", "weights gone"])
-def test_a_broken_copy_is_made_anew(loading: NewLoading, fault: str) -> None:
+def test_a_broken_copy_is_replaced(loading: NewLoading, fault: str) -> None:
     first = loading()
     file = first.copy.folder / "model.safetensors"
     if fault == "cut short":
@@ -182,14 +182,14 @@ def test_a_broken_copy_is_made_anew(loading: NewLoading, fault: str) -> None:
     assert loading().parts == [READ]
 
 
-def test_what_is_not_sealed_is_no_copy_and_is_cleared_away(loading: NewLoading) -> None:
+def test_an_unsealed_copy_is_ignored_and_removed(loading: NewLoading) -> None:
     assert loading(seals=False).parts == [WRITTEN]  # this job was killed
     second = loading()
     assert second.parts == [WRITTEN]
     assert list(second.copy.folder.parent.iterdir()) == [second.copy.folder]
 
 
-def test_of_two_jobs_at_once_one_leaves_its_copy(loading: NewLoading) -> None:
+def test_two_jobs_at_once_leave_one_copy(loading: NewLoading) -> None:
     first, second = loading(seals=False), loading(seals=False)
     first.copy.seal()
     second.copy.seal()
@@ -197,7 +197,7 @@ def test_of_two_jobs_at_once_one_leaves_its_copy(loading: NewLoading) -> None:
     assert loading().parts == [READ]
 
 
-def test_a_cache_cleared_meanwhile_costs_nothing(loading: NewLoading, cache: Path) -> None:
+def test_a_cache_that_is_cleared_meanwhile_does_no_harm(loading: NewLoading, cache: Path) -> None:
     loaded = loading(seals=False)
     shutil.rmtree(cache)
     loaded.copy.seal()
@@ -210,14 +210,14 @@ def test_other_users_of_the_cache_can_read_a_copy(loading: NewLoading) -> None:
     assert folder.stat().st_mode & 0o055 == 0o055
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(loading: NewLoading, cache: Path) -> None:
+def test_a_cache_that_cannot_be_written_does_no_harm(loading: NewLoading, cache: Path) -> None:
     cache.write_text("no folder")
     loaded = loading()
     assert not loaded.copy.is_written
     assert any("quant_state" in name for name in loaded.weights())
 
 
-def test_a_disk_that_would_be_half_filled_has_no_copy(
+def test_no_copy_is_written_that_would_take_half_of_the_free_space(
     loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = SimpleNamespace(free=100_000)
@@ -230,7 +230,7 @@ def test_a_disk_that_would_be_half_filled_has_no_copy(
     "error",
     [OSError(28, "No space left on device"), ValueError("the generation config is invalid")],
 )
-def test_a_copy_that_cannot_be_written_whole_is_none(
+def test_a_copy_that_cannot_be_written_completely_is_removed(
     loading: NewLoading, cache: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def failing(model: Any, folder: Path) -> None:
@@ -254,7 +254,7 @@ def test_each_model_has_a_folder_of_its_own_within_the_cache(
     assert copy.folder.parent.parent == cache / "nlijob"
 
 
-def test_the_job_tells_of_its_copy_and_the_next_one_reads_it(
+def test_the_job_reports_its_copy_and_the_next_job_reads_it(
     demo: JobConfig, tokenizer: Any, tmp_path: Path
 ) -> None:
     def loaded(name: str) -> tuple[LoadedModel, list[str], list[str]]:

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: accessible, following the page, sharing it with others."""
+"""Charts as inline SVG: accessible, themed by the page, independent of each other."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_same_data_give_the_same_bytes() -> None:
     assert every_chart() == every_chart()
 
 
-def test_two_charts_share_no_id() -> None:
+def test_charts_do_not_share_ids() -> None:
     first, second = (set(re.findall(r'\bid="([^"]+)"', changes(name))) for name in ("a", "b"))
     assert first
     assert not first & second
@@ -95,7 +95,7 @@ def test_text_stays_text_in_the_font_of_the_page() -> None:
     assert "font-family" not in svg
 
 
-def test_a_chart_brings_no_style_for_the_rest_of_the_page() -> None:
+def test_a_chart_does_not_style_the_rest_of_the_page() -> None:
     assert "<style" not in changes()
 
 
@@ -115,7 +115,9 @@ def test_names_in_any_script_are_drawn_without_warning(recwarn: pytest.WarningsR
     assert not recwarn.list
 
 
-def test_runs_of_one_moment_are_drawn_without_warning(recwarn: pytest.WarningsRecorder) -> None:
+def test_runs_started_at_the_same_time_are_drawn_without_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     charts.trend("r", "t", "d", MOMENTS[:1] * 2, [0.4] * 2, [0.8] * 2, [(0.7, 0.9)] * 2)
     assert not recwarn.list
 
@@ -126,7 +128,7 @@ def test_a_single_sample_and_a_single_step_can_be_drawn() -> None:
 
 
 @pytest.mark.parametrize("days", [0, 0.01, 0.3, 1, 3, 9, 45, 200, 400, 1500])
-def test_dates_fit_whatever_stretch_of_time_the_runs_span(days: float) -> None:
+def test_dates_fit_any_time_span(days: float) -> None:
     last = MOMENTS[0] + datetime.timedelta(days=days)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""The pages over several runs: complete, escaped, linked, and never over another's file."""
+"""The pages on several runs: complete, escaped, linked, and never overwriting other files."""
 
 from __future__ import annotations
 
@@ -94,9 +94,7 @@ def test_every_link_within_the_page_leads_to_a_place_in_it(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_loaded_and_every_other_link_is_a_relative_one(
-    pages: dict[str, str], name: str
-) -> None:
+def test_nothing_is_loaded_and_all_links_are_relative(pages: dict[str, str], name: str) -> None:
     for tag, attributes in Reader(pages[name]).elements:
         assert "src" not in attributes
         assert tag not in {"iframe", "object", "embed", "img"}
@@ -121,7 +119,7 @@ def test_every_page_has_the_policy_of_the_report(pages: dict[str, str], name: st
     )
 
 
-def test_hostile_rows_names_and_recipes_are_text(pages: dict[str, str]) -> None:
+def test_hostile_rows_names_and_recipes_are_rendered_as_text(pages: dict[str, str]) -> None:
     for name, written in (
         ("hostile", LONG),
         ("many", as_name(ODD)),
@@ -159,13 +157,13 @@ def test_links_lead_to_the_reports(runs: Path, tmp_path: Path) -> None:
         ("a b#c?d%e", "./a%20b%23c%3Fd%25e/report.html"),
     ],
 )
-def test_a_link_is_never_taken_for_an_address(tmp_path: Path, folder: str, link: str) -> None:
+def test_a_link_is_never_read_as_a_scheme_or_host(tmp_path: Path, folder: str, link: str) -> None:
     report = tmp_path / "runs" / folder / "report.html"
     assert relative_link(report, tmp_path / "runs" / "index.html") == link
     assert relative_link(report, tmp_path / "x" / "index.html") == f"./../runs/{link[2:]}"
 
 
-def test_a_name_that_is_no_unicode_is_shown_and_linked(tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_is_shown_and_linked(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/runs/\xff\xfe"))
     try:
         folder.mkdir(parents=True)
@@ -213,7 +211,9 @@ def test_writing_again_gives_the_same_bytes(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mine.html", "mine.json"])
-def test_a_file_of_another_hand_is_left_alone(runs: Path, tmp_path: Path, name: str) -> None:
+def test_a_file_not_written_by_the_command_is_left_unchanged(
+    runs: Path, tmp_path: Path, name: str
+) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(ConfigurationError, match="left unchanged"):
         write_comparison([runs / "first", runs / "second"], tmp_path / "mine.html")
@@ -251,7 +251,7 @@ def test_the_same_run_twice_is_refused(runs: Path, tmp_path: Path) -> None:
         write_comparison([runs / "first", again], tmp_path / "x.html")
 
 
-def test_every_folder_at_fault_is_named_at_once(runs: Path, tmp_path: Path) -> None:
+def test_all_faulty_folders_are_named_at_once(runs: Path, tmp_path: Path) -> None:
     folders = [runs / "nowhere", runs / "first", runs / "unfinished"]
     with pytest.raises(NotAvailableError) as raised:
         write_comparison(folders, tmp_path / "x.html")
@@ -281,7 +281,7 @@ def emptied(run: RunDir) -> None:
         (emptied, "not for the rows in subset/"),
     ],
 )
-def test_a_run_without_what_a_comparison_needs_is_an_error(
+def test_a_run_that_lacks_what_a_comparison_needs_is_an_error(
     runs: Path, tmp_path: Path, change: Callable[[RunDir], None], text: str
 ) -> None:
     other = finished(tmp_path / "other")
@@ -290,7 +290,7 @@ def test_a_run_without_what_a_comparison_needs_is_an_error(
         write_comparison([runs / "first", other], tmp_path / "x.html")
 
 
-def test_two_runs_of_one_id_are_told_apart_by_their_folders(runs: Path, tmp_path: Path) -> None:
+def test_runs_with_the_same_id_are_named_by_their_folders(runs: Path, tmp_path: Path) -> None:
     other = finished(tmp_path / "other", run_id="first")
     _, document = write_comparison([runs / "first", other], tmp_path / "x.html")
     names = [run["name"] for run in json.loads(document.read_text("utf-8"))["runs"]]

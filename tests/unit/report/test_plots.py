@@ -1,4 +1,4 @@
-"""Which charts a run has, and the time they are drawn over."""
+"""The charts of a run, and their time axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_gpu_run_has_charts_of_its_gpu(tmp_path: Path) -> None:
     assert {"gpu-load", "gpu-memory", "gpu-power", "ram"} <= names(tmp_path, Spec())
 
 
-def test_a_cpu_run_has_none_of_a_gpu(tmp_path: Path) -> None:
+def test_a_cpu_run_has_no_gpu_charts(tmp_path: Path) -> None:
     drawn = names(tmp_path, Spec(gpu=False))
     assert {"cpu-load", "ram"} <= drawn
     assert not {name for name in drawn if name.startswith("gpu")}

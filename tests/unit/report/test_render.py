@@ -1,4 +1,4 @@
-"""The report as one file: complete, escaped, and asking for nothing."""
+"""The report as one file: complete, escaped and self-contained."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_nothing_is_loaded_from_anywhere(pages: dict[str, str], name: str) -> No
             assert (attributes.get(key) or "#").startswith(("#", "data:"))
 
 
-def test_policy_lets_the_pages_own_script_run_and_no_other(pages: dict[str, str]) -> None:
+def test_the_policy_allows_only_the_pages_own_script(pages: dict[str, str]) -> None:
     (script,) = re.findall(r"<script>(.*?)</script>", pages["gpu"], flags=re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     reader = Reader(pages["gpu"])
@@ -71,7 +71,7 @@ def test_policy_lets_the_pages_own_script_run_and_no_other(pages: dict[str, str]
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_rows_and_model_output_are_text_and_nothing_else(pages: dict[str, str]) -> None:
+def test_rows_and_model_output_are_rendered_as_text(pages: dict[str, str]) -> None:
     reader = Reader(pages["hostile"])
     assert len(reader.tags("script")) == 1
     assert len(reader.tags("style")) == 1

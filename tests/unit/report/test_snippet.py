@@ -1,4 +1,4 @@
-"""The code that a report offers to copy."""
+"""The code snippet of a report."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ def constants(code: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("head", ["causal", "sequence-classification"])
-def test_snippet_is_python(tmp_path: Path, head: HeadName) -> None:
+def test_the_snippet_is_valid_python(tmp_path: Path, head: HeadName) -> None:
     compile(usage_snippet(results(tmp_path, head)), "snippet", "exec")
 
 
-def test_snippet_carries_the_very_prompt_and_label_tokens(tmp_path: Path) -> None:
+def test_the_snippet_contains_the_exact_prompt_and_label_tokens(tmp_path: Path) -> None:
     values = constants(usage_snippet(results(tmp_path)))
     assert values["TEMPLATE"] == TEMPLATE
     assert values["LABEL_TOKENS"] == {"entailment": 657, "neutral": 352, "contradiction": 362}
 
 
-def test_classification_snippet_carries_the_labels_in_order(tmp_path: Path) -> None:
+def test_the_classification_snippet_contains_the_labels_in_order(tmp_path: Path) -> None:
     values = constants(usage_snippet(results(tmp_path, "sequence-classification")))
     assert values["LABELS"] == ["entailment", "neutral", "contradiction"]
 
 
-def test_a_model_that_was_not_quantised_is_loaded_as_it_is(tmp_path: Path) -> None:
+def test_a_model_that_was_not_quantised_is_loaded_without_quantisation(tmp_path: Path) -> None:
     made = results(tmp_path)
     model = replace(made.run.config.model, quantization="none")
     plain = replace(made, run=replace(made.run, config=replace(made.run.config, model=model)))
     assert "BitsAndBytes" not in usage_snippet(plain)
 
 
-def test_a_template_with_quotes_stays_a_text(tmp_path: Path) -> None:
+def test_a_template_with_quotes_remains_one_string(tmp_path: Path) -> None:
     made = results(tmp_path)
     hostile = '"""\'\'\'\\ {premise}\n")\nimport os  # {hypothesis} \u2028'
     code = usage_snippet(replace(made, prompt=replace(made.prompt, template=hostile)))

@@ -1,4 +1,4 @@
-"""The outcome in a few lines of Markdown."""
+"""The summary in Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def test_verdict_figures_and_warnings_are_in_it() -> None:
+def test_it_contains_verdict_figures_and_warnings() -> None:
     results = outcome(Spec())
     text = summary_markdown(results)
     assert text.startswith(f"### {results.run.run_id}: Tuning raised test accuracy")
@@ -20,7 +20,7 @@ def test_verdict_figures_and_warnings_are_in_it() -> None:
     assert "GPU energy" in text
 
 
-def test_a_missed_gate_is_told() -> None:
+def test_a_missed_gate_is_shown() -> None:
     failure = Finding("min-accuracy", {}, "accuracy is below what was asked")
     missed = replace(outcome(Spec()), gates=Gates(False, (failure,)))
     asked = replace(missed.run.config.report, min_accuracy=0.99)

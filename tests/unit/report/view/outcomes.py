@@ -1,4 +1,4 @@
-"""Outcomes of made-up runs for the tests of the view, each measured once."""
+"""Results of synthetic runs for the tests of the view, each computed once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _measured: dict[str, Results] = {}
 
 
 def outcome(spec: Spec) -> Results:
-    """The results of a run made up from `spec`; the folder it stood in is gone again."""
+    """The results of a synthetic run; its folder is temporary."""
     key = repr(spec)
     if key not in _measured:
         with tempfile.TemporaryDirectory() as folder:

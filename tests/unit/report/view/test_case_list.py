@@ -48,7 +48,7 @@ def test_labels_and_tags_are_abbreviated_and_the_legend_says_how() -> None:
     assert "gen" not in legend
 
 
-def test_a_mistake_is_the_tuned_models_where_it_makes_one() -> None:
+def test_a_mistake_is_the_tuned_models_if_it_is_wrong() -> None:
     rows = [row(1), row(2, tuned_predicted=0), row(3, base_predicted=2, tuned_predicted=0)]
     found = case_list(groups(rows[:1], rows[1:2], rows[2:]), LABELS)
     assert {one.value: one.text for one in found.mistakes} == {
@@ -57,7 +57,7 @@ def test_a_mistake_is_the_tuned_models_where_it_makes_one() -> None:
     }
 
 
-def test_rows_that_do_not_fit_are_left_out_from_the_end_of_each_kind_and_told() -> None:
+def test_rows_that_do_not_fit_are_dropped_from_the_end_of_each_kind_with_a_note() -> None:
     long = "word " * 2_000
     corrected = [row(index, long) for index in range(200)]
     wrong = [row(1_000, tuned_predicted=0)]
@@ -84,5 +84,7 @@ def test_every_tag_has_a_code_of_its_own() -> None:
         (("not so", "not"), ("L0", "L1")),
     ],
 )
-def test_abbreviations_tell_labels_apart(names: tuple[str, ...], codes: tuple[str, ...]) -> None:
+def test_abbreviations_of_labels_are_distinct(
+    names: tuple[str, ...], codes: tuple[str, ...]
+) -> None:
     assert abbreviations(names) == codes

@@ -1,4 +1,4 @@
-"""The failure cases as they are shown."""
+"""The section on failure cases."""
 
 from __future__ import annotations
 

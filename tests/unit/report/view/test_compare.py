@@ -1,4 +1,4 @@
-"""The comparison says no more than its figures bear."""
+"""The comparison claims no more than its figures support."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_sentence_is_as_strong_as_the_test(
     assert pair.tone == tone
 
 
-def test_a_difference_that_only_one_test_would_bear_is_not_claimed_among_three() -> None:
+def test_a_difference_significant_alone_is_not_claimed_among_three_tests() -> None:
     better, same = rights("1" * 20), rights("0" * 6 + "1" * 14)
     alone = page(same, better)
     among = page(same, better, same, same)
@@ -73,7 +73,7 @@ def test_the_note_has_difference_interval_test_and_counts() -> None:
     )
 
 
-def test_how_many_rows_are_common_is_said() -> None:
+def test_the_number_of_common_rows_is_stated() -> None:
     whole = page(rights("110"), rights("111")).pairs[0]
     some = page(rights("1101"), rights("111")).pairs[0]
     none = page([row(0)], [row(0, premise="other")]).pairs[0]
@@ -85,7 +85,7 @@ def test_how_many_rows_are_common_is_said() -> None:
     assert none.flips == ()
 
 
-def test_runs_on_other_test_rows_are_not_set_side_by_side_without_a_word() -> None:
+def test_runs_on_different_test_rows_get_a_caution() -> None:
     other = outcome(Spec(seed=12))
     assert page(rights("1"), rights("1")).other_rows == ""
     assert (
@@ -94,7 +94,7 @@ def test_runs_on_other_test_rows_are_not_set_side_by_side_without_a_word() -> No
     )
 
 
-def test_base_models_are_told_of() -> None:
+def test_differences_between_base_models_are_described() -> None:
     same = page(rights("11"), rights("11")).pairs[0].base
     shifted = row(1, base_probabilities={"neutral": 0.9, "entailment": 0.1, "contradiction": 0})
     close = page(rights("11"), [row(0), shifted]).pairs[0].base
@@ -120,7 +120,7 @@ def test_the_table_of_rows_adds_up() -> None:
     assert [line.cells[1:] for line in table.rows] == [("25.0 % (1 of 4)", "25.0 % (1 of 4)")] * 2
 
 
-def test_figures_stand_side_by_side() -> None:
+def test_figures_are_side_by_side() -> None:
     results = [outcome(Spec()), outcome(Spec(gpu=False, lora_r=64))]
     found = page(rights("1"), rights("1"), results=results)
     figures = {line.cells[0]: line.cells[1:] for line in found.figures.rows}
@@ -133,7 +133,7 @@ def test_figures_stand_side_by_side() -> None:
     assert found.data is None
 
 
-def test_no_difference_makes_no_table() -> None:
+def test_without_differences_there_is_no_table() -> None:
     found = page(rights("1"), rights("1"))
     assert (found.configuration, found.data, found.environment) == (None, None, None)
 

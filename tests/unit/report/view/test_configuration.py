@@ -1,4 +1,4 @@
-"""Nothing the job was given is left out."""
+"""The configuration section shows every setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of every epoch."""
+"""The section on epochs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def test_the_selected_epoch_alone_is_marked() -> None:
+def test_only_the_selected_epoch_is_marked() -> None:
     results = outcome(Spec())
     marked = [row.cells[0] for row in epochs_section(results).table.rows if row.mark]
     assert marked == [str(results.selection.epoch)]

@@ -1,4 +1,4 @@
-"""Controls, slices and calibration as they are shown."""
+"""The sections on controls, slices and calibration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def test_controls_that_were_not_asked_for_are_not_shown() -> None:
+def test_controls_that_were_not_requested_are_not_shown() -> None:
     whole = controls_section(outcome(Spec()))
     names = [row.cells[0] for row in whole.table.rows]
     assert names == [
@@ -32,7 +32,7 @@ def test_a_classification_head_is_not_told_to_try_a_prompt() -> None:
     assert controls_section(outcome(Spec(head="sequence-classification"))).few_shot_hint == ""
 
 
-def test_slices_told_apart_say_which_way() -> None:
+def test_significant_slices_show_their_direction() -> None:
     results = outcome(Spec())
     section = slices_section(results)
     judged = [one for one in results.slices if one.judged]
@@ -52,6 +52,6 @@ def test_calibration_shows_both_models_and_only_bins_with_rows() -> None:
     assert len(section.bins.rows) == used < len(before)
 
 
-def test_the_whole_split_is_offered_only_where_it_was_not_taken() -> None:
+def test_the_whole_split_is_suggested_only_if_it_was_not_used() -> None:
     assert "--test-size 0" in accuracy_section(outcome(Spec())).more_rows
     assert accuracy_section(replace(outcome(Spec()), on_all_rows=None)).more_rows == ""

@@ -1,4 +1,4 @@
-"""The index says of every run what there is to say, and of a fall no more than the test bears."""
+"""The index lists every run, and reports a drop only if the test supports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def plain(text: str) -> str:
     return text.replace("\u00a0", " ")
 
 
-def test_a_fall_that_the_test_bears_is_told_first() -> None:
+def test_a_significant_drop_is_reported_first() -> None:
     found = page(entry(0, range(3)), entry(1, range(30)))
     (sentence,) = found.below
     assert plain(sentence).startswith(
@@ -29,14 +29,14 @@ def test_a_fall_that_the_test_bears_is_told_first() -> None:
     assert found.series[0].tone == "worse"
 
 
-def test_a_small_fall_is_not_told_as_one_nor_as_none() -> None:
+def test_a_small_drop_is_neither_reported_nor_denied() -> None:
     found = page(entry(0, range(5)), entry(1, range(8)))
     assert found.below == ()
     assert "does not prove that it is as good" in found.steady
     assert "no significant difference; −3.0 points" in plain(found.series[0].sentences[0])
 
 
-def test_single_runs_are_judged_in_no_way() -> None:
+def test_single_runs_are_not_judged() -> None:
     found = page(entry(0), entry(1, series="t"))
     assert (found.below, found.steady, found.series) == ((), "", ())
     assert "2 runs have no other run to be compared with" in found.series_note
@@ -57,7 +57,7 @@ def test_a_run_without_a_report_has_no_link() -> None:
     assert [run.href for run in found.runs] == ["./run-1/report.html", ""]
 
 
-def test_only_so_many_series_are_drawn_and_the_rest_is_said() -> None:
+def test_the_number_of_series_is_limited_and_the_rest_is_mentioned() -> None:
     pairs = [entry(2 * n + half, series=str(n)) for n in range(MOST_SERIES + 1) for half in (0, 1)]
     found = page(*pairs)
     assert len(found.series) == MOST_SERIES
@@ -65,7 +65,7 @@ def test_only_so_many_series_are_drawn_and_the_rest_is_said() -> None:
     assert [run.is_drawn for run in found.runs] == [True] * 2 * MOST_SERIES + [False] * 2
 
 
-def test_sums_say_how_many_runs_they_are_of() -> None:
+def test_sums_say_how_many_runs_they_cover() -> None:
     first, second = entry(0), entry(1)
     assert second.figures is not None
     second = replace(second, figures=replace(second.figures, energy_j=None))
@@ -74,7 +74,7 @@ def test_sums_say_how_many_runs_they_are_of() -> None:
     assert facts["total cost"].value == "no price given"
 
 
-def test_costs_in_two_currencies_are_not_added_up() -> None:
+def test_costs_in_different_currencies_are_not_added() -> None:
     entries = []
     for day, currency in enumerate(("USD", "EUR")):
         one = entry(day)
@@ -84,7 +84,7 @@ def test_costs_in_two_currencies_are_not_added_up() -> None:
     assert facts["total cost"].value == "several currencies"
 
 
-def test_the_median_run_is_named_as_such() -> None:
+def test_the_median_run_is_labelled() -> None:
     wrong = [range(10), range(12), range(30), range(14, 40)]
     sentences = page(*(entry(day, rows) for day, rows in enumerate(wrong))).series[0].sentences
     assert "versus the earlier run of median accuracy, “run-1”" in sentences[1]

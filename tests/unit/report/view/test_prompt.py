@@ -1,4 +1,4 @@
-"""The model input as it is shown."""
+"""The section on the prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the job took of the machine; what was not measured says so."""
+"""Resource use; figures that were not measured say so."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_energy_of_all_gpus_is_their_sum() -> None:
     assert total_energy_j(replace(results, resources=two)) == 5400.0
 
 
-def test_with_several_attempts_each_gpu_tells_which_ran_on_it() -> None:
+def test_with_several_attempts_each_gpu_lists_its_attempts() -> None:
     results = outcome(Spec())
     first = replace(results.resources.gpus[0], attempts=(1, 3))
     last = replace(first, name="another GPU", uuid="ef56", attempts=(2,))

@@ -1,4 +1,4 @@
-"""The first screen claims what the figures bear, and no more."""
+"""The first screen claims no more than the figures support."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def test_a_clear_gain_is_called_one() -> None:
+def test_a_significant_gain_is_called_a_gain() -> None:
     summary = summary_section(outcome(Spec()))
     assert summary.verdict.startswith("Tuning raised test accuracy from")
     assert summary.tone == "better"
@@ -22,13 +22,13 @@ def test_a_change_that_may_be_chance_is_not_called_a_gain() -> None:
     assert summary.tone == "unclear"
 
 
-def test_a_clear_loss_is_called_one() -> None:
+def test_a_significant_loss_is_called_a_loss() -> None:
     summary = summary_section(replace(outcome(Spec()), gain=-0.1, mcnemar_p=0.001))
     assert "lowered" in summary.verdict
     assert summary.tone == "worse"
 
 
-def test_a_gain_by_giving_one_label_always_is_not_called_a_gain() -> None:
+def test_a_gain_from_always_answering_one_label_is_not_called_a_gain() -> None:
     results = outcome(Spec())
     answers = [
         replace(c, predicted=98 if c.name == "neutral" else 0) for c in results.tuned.classes
@@ -44,7 +44,7 @@ def test_no_change_is_called_no_change() -> None:
     assert "the same before and after" in summary.verdict
 
 
-def test_the_demo_is_called_one() -> None:
+def test_the_demo_is_marked() -> None:
     assert summary_section(outcome(Spec(demo=True))).demo
     assert not summary_section(outcome(Spec())).demo
 
@@ -55,7 +55,7 @@ def test_a_run_on_the_cpu_shows_memory_of_the_job_and_no_energy() -> None:
     assert tiles["peak memory"].note == "RAM of the job; no GPU"
 
 
-def test_a_cost_stands_on_the_first_screen_where_a_price_was_given() -> None:
+def test_the_first_screen_shows_the_cost_if_a_price_was_given() -> None:
     results = outcome(Spec())
     assert "cost" not in {tile.name for tile in summary_section(results).tiles}
     cost = Cost(0.0421, "USD", 3.2, "the price given for the machine")
@@ -64,7 +64,7 @@ def test_a_cost_stands_on_the_first_screen_where_a_price_was_given() -> None:
     assert tiles["cost"].note.startswith("at USD 3.20 an hour")
 
 
-def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_whole() -> None:
+def test_energy_is_not_measured_unless_every_gpu_was_measured() -> None:
     results = outcome(Spec())
     one = results.resources.gpus[0]
     two = replace(results.resources, gpus=(one, replace(one, energy_j=None)))
@@ -72,7 +72,7 @@ def test_energy_of_one_gpu_of_two_is_not_passed_off_as_the_whole() -> None:
     assert tiles["GPU energy"].value == "not measured"
 
 
-def test_a_time_in_seconds_is_not_told_twice() -> None:
+def test_a_time_in_seconds_is_not_repeated() -> None:
     long = replace(outcome(Spec()), total_s=90.0)
     short = replace(long, total_s=24.6)
     times = [

@@ -1,4 +1,4 @@
-"""Text made fit for a page."""
+"""Preparing text for a page."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_figures_stay_with_their_units() -> None:
     )
 
 
-def test_a_share_of_nothing_is_told_apart_from_a_missing_one() -> None:
+def test_a_share_of_zero_differs_from_a_missing_one() -> None:
     assert percent_or(0.0, "no rows") == "0.0 %"
     assert percent_or(None, "no rows") == "no rows"
 

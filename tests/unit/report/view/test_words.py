@@ -26,7 +26,7 @@ CASE = replace(
 )
 
 
-def test_words_of_one_text_only_are_marked_and_all_text_is_there() -> None:
+def test_words_in_only_one_text_are_marked_and_no_text_is_lost() -> None:
     premise, hypothesis = differing_words(CASE)
     assert [part.text for part in premise if part.only_here] == ["dog"]
     assert [part.text for part in hypothesis if part.only_here] == ["cat"]
@@ -34,7 +34,7 @@ def test_words_of_one_text_only_are_marked_and_all_text_is_there() -> None:
     assert "".join(part.text for part in hypothesis) == CASE.hypothesis
 
 
-def test_importance_keeps_the_text_and_weighs_the_words() -> None:
+def test_importance_keeps_the_text_and_weights_the_words() -> None:
     base, tuned = word_importance(CASE, LABELS)
     assert (base.model, base.answer) == ("base model", "neutral")
     assert (tuned.model, tuned.answer) == ("tuned model", "contradiction")
@@ -51,16 +51,16 @@ def test_the_words_that_matter_most_come_first_with_their_figures() -> None:
     assert base.top == "“dog” +0.30"
 
 
-def test_a_case_in_which_no_word_matters_says_so() -> None:
+def test_a_case_without_important_words_says_so() -> None:
     calm = replace(CASE, word_importance=(OccludedWord("premise", 0, 1, 0.0, 0.001),))
     assert {one.top for one in word_importance(calm, LABELS)} == {"no single word matters much"}
 
 
-def test_nothing_measured_is_nothing_shown() -> None:
+def test_without_measurements_nothing_is_shown() -> None:
     assert word_importance(replace(CASE, word_importance=()), LABELS) == ()
 
 
-def test_words_that_were_not_tried_are_told() -> None:
+def test_words_that_were_not_tried_are_counted() -> None:
     assert not_tried(CASE) == ""
     assert not_tried(replace(CASE, words_not_tried=7)).startswith("Not tried: 7 words")
 
