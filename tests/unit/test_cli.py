@@ -28,8 +28,6 @@ from nlijob.storage import mirror
 from tests import jobs
 from tests.faulty_place import FaultyFileSystem, complete
 
-TORCH_STACK = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets"}
-
 
 class Shown(NamedTuple):
     """How a command line ended."""
