@@ -1,23 +1,25 @@
 # The job in a container. GPU (the default):
 #   docker build -t nlijob . && docker run --gpus all -v "$PWD/runs:/runs" nlijob
-# CPU, to try it: BASE_IMAGE is any Debian or Ubuntu with Python 3.11 or newer in its packages
-#   docker build -t nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu .
-# TORCH_BACKEND=cu126 serves Pascal, Volta and drivers before 580.
-ARG BASE_IMAGE=nvidia/cuda:13.0.1-base-ubuntu24.04
+# CPU, to try it:
+#   docker build -t nlijob:cpu --build-arg TORCH_BACKEND=cpu .
+# TORCH_BACKEND=cu126 supports Pascal, Volta and drivers before 580.
+# BASE_IMAGE may be any Debian or Ubuntu with Python 3.11 or newer in its packages. A CUDA base is
+# not needed, because torch's wheels contain the CUDA libraries (docs/container.md).
+ARG BASE_IMAGE=debian:13-slim
 FROM ${BASE_IMAGE}
 ARG TORCH_BACKEND=pypi
 
-# The distribution's own, patched versions: pinned ones are gone from its mirrors in weeks. gcc is
-# for GPUs alone: torch's compiler has it make what launches its kernels.
+# Versions are not pinned, because the distribution removes patched versions from its mirrors within
+# weeks. gcc is only for GPUs: torch's compiler uses it to compile the launchers of its kernels.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-venv tini \
     && if [ "$TORCH_BACKEND" != cpu ]; then \
         apt-get install --yes --no-install-recommends gcc libc6-dev python3-dev; \
     fi \
-    && rm -rf /var/lib/apt/lists/*
+    && apt-get clean && rm -rf /var/lib/apt/lists/*
 
-# What changes seldom comes first, so that a change of code rebuilds in seconds.
+# What changes rarely comes first, so that after a change of code the image is rebuilt in seconds.
 COPY tools/install-torch.sh /tmp/setup/tools/
 COPY requirements/image.lock requirements/torch.lock /tmp/setup/requirements/
 RUN python3 -m venv /opt/nlijob \
@@ -33,11 +35,13 @@ RUN echo /app >"$(echo /opt/nlijob/lib/python3*/site-packages)/nlijob.pth"
 COPY entrypoint.py /app/
 COPY templates /app/templates
 COPY nlijob /app/nlijob
-# As pip does with packages; the root is read-only later.
+# Compiled now, as pip compiles packages, because the root is read-only at run time.
 RUN /opt/nlijob/bin/python -m compileall -q /app
 
-# Any user id may run it, on a read-only root: it writes to /runs, /cache and /tmp alone.
+# Works with any user id and a read-only root: the job writes only to /runs, /cache and /tmp.
 RUN mkdir -p /runs /cache && chmod 1777 /runs /cache
+# /usr/local/nvidia is where Google Kubernetes Engine mounts the driver; NVIDIA's own container
+# toolkit uses the system's folders.
 ENV HOME=/tmp \
     HF_HOME=/cache/huggingface \
     TRITON_CACHE_DIR=/cache/triton \
@@ -46,13 +50,15 @@ ENV HOME=/tmp \
     NLIJOB_RUNS_DIR=/runs \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PATH="/usr/local/nvidia/bin:$PATH" \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 10001:10001
 WORKDIR /app
 VOLUME ["/runs", "/cache"]
 STOPSIGNAL SIGTERM
-# Last, so that a new commit changes no layer.
+# These come last, so that a new commit changes no layer.
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="nlijob" \

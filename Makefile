@@ -1,5 +1,5 @@
-# make report       the job, end to end, on the embedded demo: runs/demo/report.html
-# make test         the tests
+# make report       run the whole job on the embedded demo: runs/demo/report.html
+# make test         run the tests
 PYTHON ?= python3
 RECIPE ?= demo
 ARGS ?=
@@ -13,15 +13,15 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-arithmetic test-slow test-gpu bench lint docs image image-cpu image-test wheel-test run shell lock clean
+.PHONY: help report test test-arithmetic test-slow test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell lock clean
 
-help: ## list what there is
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .venv/.ready: pyproject.toml requirements/constraints.txt requirements/torch.lock tools/setup-venv.sh tools/install-torch.sh
 	@PYTHON=$(PYTHON) tools/setup-venv.sh
 
-report: .venv/.ready ## run the job: RECIPE=demo (default), phi2, ...; RUN=runs/<id> renders again; ARGS="--epochs 3"
+report: .venv/.ready ## run the job: RECIPE=demo (default), phi2, ...; ARGS="--epochs 3"; RUN=runs/<id> renders again
 ifdef RUN
 	@$(python) entrypoint.py report $(RUN)
 else
@@ -41,40 +41,43 @@ test-slow: .venv/.ready ## run the tests that take minutes
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)
 
-bench: .venv/.ready ## measure training and scoring in each way, and TRL: benchmarks/results/ (a GPU, better)
+bench: .venv/.ready ## measure all execution modes and TRL (on a GPU, preferably): benchmarks/results/
 	$(python) -m benchmarks.bench $(ARGS)
 
-lint: .venv/.ready ## ruff and mypy, strict; hadolint
+lint: .venv/.ready ## run ruff, mypy (strict) and hadolint
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m mypy
 	.venv/bin/hadolint --no-color --failure-threshold style Dockerfile
 
-docs: .venv/.ready ## build the documents as a site in build/site; any warning is an error
+docs: .venv/.ready ## build the documents as a site in build/site; every warning is an error
 	$(python) -m properdocs build --strict --quiet --config-file mkdocs.yml
 
-image: ## build the image for a GPU: nlijob
+image: ## build the GPU image: nlijob
 	docker build --tag nlijob $(labels) .
 
-image-cpu: ## build the image for trying it without one: nlijob:cpu
-	docker build --tag nlijob:cpu --build-arg BASE_IMAGE=debian:13-slim --build-arg TORCH_BACKEND=cpu $(labels) .
+image-cpu: ## build the CPU image, to try the job without a GPU: nlijob:cpu
+	docker build --tag nlijob:cpu --build-arg TORCH_BACKEND=cpu $(labels) .
 
-run: ## run the image, report in runs/: ARGS="--epochs 3"; with no GPU: IMAGE=nlijob:cpu GPUS= ARGS="--recipe demo"
+run: ## run the image, results in runs/: ARGS="--epochs 3"; without a GPU: IMAGE=nlijob:cpu GPUS= ARGS="--recipe demo"
 	@mkdir -p runs
 	$(docker_run) $(IMAGE) $(ARGS)
 
-shell: ## a shell in the image, with the same user and folders
+shell: ## open a shell in the image, with the same user and folders as `make run`
 	@mkdir -p runs
 	$(docker_run) --interactive --tty --entrypoint bash $(IMAGE)
 
 wheel-test: .venv/.ready ## build the wheel, install it in a fresh environment and run the demo
 	tools/wheel-test.sh
 
-image-test: ## build the CPU image and run the job in it, with no Docker engine (root on Debian)
+image-test: ## build the CPU image and run the job in it, without a Docker engine (root on Debian)
 	tools/image-test.sh
 
-lock: .venv/.ready ## resolve the locked versions anew
+image-test-gpu: ## the same for the GPU image; needs no GPU, but 3 GB of downloads and 25 GB of disk
+	BACKEND=gpu tools/image-test.sh
+
+lock: .venv/.ready ## resolve the dependencies into requirements/
 	tools/lock.sh
 
-clean: ## remove the environment and caches, not the runs
+clean: ## remove the environment and caches, but not the runs
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The container's one command; all it does is in nlijob.cli."""
+"""The container's command; nlijob.cli does the work."""
 
 import sys
 

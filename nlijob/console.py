@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from nlijob.analysis.wording import clock
 from nlijob.records import Progress
 
 PLAIN_INTERVAL_S = 15.0
@@ -123,18 +124,5 @@ def _plain(progress: Progress, elapsed_s: float) -> str:
     if progress.done:
         rate = progress.done / elapsed_s
         left_s = (progress.total - progress.done) / rate
-        text += f", {rate:.1f} a second, {duration_text(left_s)} left"
+        text += f", {rate:.1f} a second, {clock(left_s)} left"
     return f"{text}, {progress.note}" if progress.note else text
-
-
-def duration_text(seconds: float) -> str:
-    """Seconds for people: "0.4 s", "12 s", "3 min 05 s", "2 h 01 min"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"

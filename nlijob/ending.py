@@ -1,4 +1,4 @@
-"""How a command ended: the one reading of it, for the exit code and for everyone who is told."""
+"""How a command ended, for the exit code, the terminal, the upload and the notice alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nlijob.stopping import Stopped
 
 
 class End(NamedTuple):
-    """Exit code, what is wrong, and how to mend it."""
+    """Exit code, what is wrong, and how to fix it."""
 
     exit_code: ExitCode
     message: str = ""
@@ -19,7 +19,7 @@ class End(NamedTuple):
 
 
 def end_of(error: BaseException | None) -> End:
-    """The end that an error (or none) makes of a command."""
+    """The end of a command that raised `error`, or none."""
     if error is None:
         return End(ExitCode.DONE)
     if isinstance(error, JobError):
@@ -28,10 +28,10 @@ def end_of(error: BaseException | None) -> End:
         return End(
             ExitCode.STOPPED,
             f"stopped ({error})" if str(error) else "stopped",
-            "the same command goes on from what is complete",
+            "the same command resumes from what is complete",
         )
     return End(
         ExitCode.INTERNAL,
-        "this is a fault of nlijob itself",
+        "this is a bug in nlijob",
         "please report it with the lines above",
     )

@@ -1,7 +1,7 @@
-"""The errors a user can meet, each with its exit code.
+"""The errors that a user can meet, each with its exit code.
 
-Raise a `JobError` for anything the user can mend: it carries what is wrong, where, and how to mend
-it. Anything else that escapes is a bug and ends with `ExitCode.INTERNAL`.
+Raise a `JobError` for anything that the user can fix: it says what is wrong, where, and how to fix
+it. Any other exception that escapes is a bug and ends with `ExitCode.INTERNAL`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
 
 
 class JobError(Exception):
-    """A fault with a message for the user, a hint on how to mend it, and an exit code."""
+    """An error with a message for the user, a hint on how to fix it, and an exit code."""
 
     exit_code = ExitCode.INTERNAL
 
@@ -39,13 +39,13 @@ class JobError(Exception):
 
 
 class ConfigurationError(JobError):
-    """Options, recipe or environment say something that cannot be run (exit 2)."""
+    """Options, recipe or environment do not make up a valid job (exit 2)."""
 
     exit_code = ExitCode.CONFIGURATION
 
     @classmethod
     def from_faults(cls, faults: Sequence[str], hint: str = "") -> ConfigurationError:
-        """One error for all faults found, so that a user mends them in one go."""
+        """One error that lists all faults, so that a user can fix them in one go."""
         if len(faults) == 1:
             return cls(faults[0], hint)
         listed = "\n".join(f"  - {fault}" for fault in faults)
@@ -53,7 +53,7 @@ class ConfigurationError(JobError):
 
 
 def all_or_every_fault(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """What both calls give, or one ConfigurationError with the faults of both."""
+    """The values of both calls. Raises one ConfigurationError with the faults of both."""
     errors: list[ConfigurationError] = []
     values: list[Any] = []
     for call in (first, second):
@@ -71,37 +71,37 @@ def all_or_every_fault(first: Callable[[], A], second: Callable[[], B]) -> tuple
 
 
 class GateError(JobError):
-    """The job is done, and its outcome is below what was asked for (exit 3)."""
+    """The job is done, but its outcome is below the required minimum (exit 3)."""
 
     exit_code = ExitCode.GATE_FAILED
 
 
 class NotAvailableError(JobError):
-    """Model or data cannot be had, or data cannot be used as they are (exit 4)."""
+    """Model or data are not available, or the data are unusable (exit 4)."""
 
     exit_code = ExitCode.NOT_AVAILABLE
 
 
 class HardwareError(JobError):
-    """The machine does not suit the job, or its memory ran out (exit 5)."""
+    """The machine is unsuitable for the job, or ran out of memory (exit 5)."""
 
     exit_code = ExitCode.HARDWARE
 
 
 class DivergedError(JobError):
-    """Training gave a loss or gradient that is no number (exit 6)."""
+    """Training produced a loss or gradient that is not finite (exit 6)."""
 
     exit_code = ExitCode.DIVERGED
 
 
 class StoppedError(JobError):
-    """A signal ended the job; the same command goes on from what is complete (exit 75)."""
+    """A signal stopped the job; the same command resumes it (exit 75)."""
 
     exit_code = ExitCode.STOPPED
 
 
 def error_for(exit_code: int, message: str, hint: str) -> JobError:
-    """The error of an exit code, for faults that another process reported."""
+    """The error with this exit code, to raise what another process reported."""
     kinds: tuple[type[JobError], ...] = (
         ConfigurationError,
         GateError,
@@ -115,6 +115,6 @@ def error_for(exit_code: int, message: str, hint: str) -> JobError:
 
 
 def first_line(error: BaseException) -> str:
-    """An error of a library in one line."""
+    """The type of a library's error and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,7 +1,7 @@
 """The hardware sampler: a thread of the parent that writes hardware.jsonl while the job runs.
 
-GPU load, memory and temperature come from GPUtil (nvidia-smi), power and energy from NVML, the
-rest from psutil. A figure that the driver does not give is None.
+GPU load, memory and temperature come from GPUtil (nvidia-smi), power and energy from NVML, and
+everything else from psutil. A figure that the driver does not report is None.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 
 
 def gpu_count() -> int:
-    """GPUs that the NVIDIA driver shows; 0 with no driver, or where all are hidden from CUDA."""
+    """Number of GPUs with an NVIDIA driver; 0 if CUDA_VISIBLE_DEVICES hides them all."""
     import pynvml
 
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] in ("", "-1"):
@@ -50,7 +50,7 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="hardware sampler", daemon=True)
 
     def __enter__(self) -> Sampler:
-        psutil.cpu_percent()  # the first call only sets the point that the next one measures from
+        psutil.cpu_percent()  # each call measures the time since the call before
         self._thread.start()
         return self
 
@@ -75,7 +75,7 @@ class Sampler:
 
 
 def _resident_bytes(process: psutil.Process) -> int:
-    """Memory of the job: this process and all below it."""
+    """Resident memory of a process and all its descendants."""
     total = 0
     for one in (process, *process.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -101,7 +101,7 @@ def _gpu_sample(gpu: Any) -> GpuSample:
 
 
 def _energy_and_power(uuid: str) -> tuple[float | None, float | None]:
-    """Running total of energy in joules, and power in watts; None where not supported."""
+    """Energy in joules since the driver was loaded, and power in watts; None if unsupported."""
     import pynvml
 
     energy_j = power_w = None
@@ -115,7 +115,7 @@ def _energy_and_power(uuid: str) -> tuple[float | None, float | None]:
 
 
 def _gputil() -> Any:
-    """GPUtil; its version 1.4.0 imports distutils, which Python 3.12 left to setuptools."""
+    """The module GPUtil, whose version 1.4.0 needs setuptools for distutils since Python 3.12."""
     import setuptools  # noqa: F401
     import GPUtil  # isort: skip
 
@@ -123,5 +123,5 @@ def _gputil() -> Any:
 
 
 def _finite(value: float) -> float | None:
-    """GPUtil gives NaN for what nvidia-smi reports as not available."""
+    """The value, or None for the NaN with which GPUtil marks a figure as not available."""
     return value if math.isfinite(value) else None

@@ -1,8 +1,8 @@
 """Models and data sets from a hub, or from a local folder.
 
-The parent fetches whole repositories here, by pinned revision, before the GPU side starts;
-everything after that reads local folders and never asks the network. Data sets are loaded from
-their fetched folder too: given a repository id, `datasets` 5 silently takes whatever revision it
+The parent downloads whole repositories here, at pinned revisions, before the GPU side starts.
+Everything after that reads local folders and needs no network. Data sets are loaded from their
+downloaded folder too: given a repository id, `datasets` 5 silently uses the revision that it
 prepared last when the hub does not answer.
 """
 
@@ -11,38 +11,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
+from nlijob.retry import retry
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 ATTEMPTS = 3
-"""The hub's own client retries each request for 23 s as well."""
+"""The hub's client also retries each request, for 23 s."""
 FIRST_WAIT_S = 2.0
 PIECE_BYTES = 64 * 1024**2
 READ_BYTES = 1024**2
 
 
 class Hub:
-    """Fetches repositories into the cache of the hub's client (HF_HOME)."""
+    """Downloads repositories into the cache of the hub's client (HF_HOME)."""
 
     def __init__(self, offline: bool, tell: Callable[[str], None]) -> None:
-        """`offline`: use what is in the cache only. `tell` is given a line about each retry."""
+        """`offline`: use only what is in the cache. `tell` is given a line about each retry."""
         self._offline = offline
         self._tell = tell
 
     def model_folder(self, model: ModelConfig) -> Path:
-        """The local folder with the model's files, fetched first where it is a hub id.
+        """The local folder with the model's files, downloaded first if the name is a hub id.
 
-        Raises NotAvailableError where it cannot be had or is not whole.
+        Raises NotAvailableError if the model is not available or files are missing.
         """
         if model.name == "demo":
             return MODEL_DIR
@@ -55,12 +55,12 @@ class Hub:
     def load_split(
         self, dataset: str, config_name: str | None, revision: str | None, split: str
     ) -> Sequence[Any]:
-        """The rows of a hub data set's split, as a sequence of column -> value.
+        """The rows of a split of a hub data set, each a mapping of column to value.
 
-        Raises NotAvailableError where it cannot be had.
+        Raises NotAvailableError if the split is not available.
         """
         folder = self._fetch("dataset", dataset, revision, None)
-        os.environ["HF_DATASETS_OFFLINE"] = "1"  # read at import: from here on, local files only
+        os.environ["HF_DATASETS_OFFLINE"] = "1"  # datasets reads this when it is imported
         import datasets
 
         datasets.disable_progress_bars()
@@ -85,28 +85,28 @@ class Hub:
 
         disable_progress_bars()
         what = f"{kind} {name} at revision {revision or 'main'}"
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return Path(
-                    snapshot_download(
-                        name,
-                        repo_type=kind,
-                        revision=revision,
-                        allow_patterns=None if files is None else list(files),
-                        local_files_only=self._offline,
-                    )
-                )
-            except Exception as error:
-                if attempt == ATTEMPTS or self._offline or _is_final(error):
-                    raise self._not_available(what, error) from error
-                wait_s = FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                self._tell(f"      {what}: {first_line(error)}; again in {wait_s:.0f} s")
-                time.sleep(wait_s)
-        raise AssertionError("the last attempt returns or raises")
+        fetch = partial(
+            snapshot_download,
+            name,
+            repo_type=kind,
+            revision=revision,
+            allow_patterns=None if files is None else list(files),
+            local_files_only=self._offline,
+        )
+
+        def tell(error: Exception, wait_s: float) -> None:
+            self._tell(f"      {what}: {first_line(error)}; trying again in {wait_s:.0f} s")
+
+        try:
+            return Path(
+                retry(fetch, ATTEMPTS, FIRST_WAIT_S, lambda e: self._offline or _is_final(e), tell)
+            )
+        except Exception as error:
+            raise self._not_available(what, error) from error
 
     def _not_available(self, what: str, error: Exception) -> NotAvailableError:
         return NotAvailableError(
-            f"{what} cannot be had: {first_line(error)}",
+            f"{what} is not available: {first_line(error)}",
             "it is not in the cache; run `prefetch` with the same options while online"
             if self._offline
             else "check its name and revision, the network, and access rights (HF_TOKEN)",
@@ -114,9 +114,10 @@ class Hub:
 
 
 def local_folder(name: str, kind: str, key: str) -> Path | None:
-    """The folder that `name` means, or None where it is a hub id ("name" or "owner/name").
+    """The folder that `name` refers to, or None if it is a hub id ("name" or "owner/name").
 
-    Raises NotAvailableError where it is written as a path and no folder is there.
+    `kind` and `key` (of the configuration) are for the message of NotAvailableError, which is
+    raised if `name` is written as a path and there is no such folder.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -130,11 +131,11 @@ def local_folder(name: str, kind: str, key: str) -> Path | None:
 
 
 def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
-    """Names and contents of a folder's files that match: the same on every machine.
+    """Names and hashes of a folder's matching files, the same on every machine.
 
-    Every byte counts: a model merged with another adapter may keep sizes, beginning and end. That
-    costs a second a gigabyte and core, of files that are about to be read anyway. A large file is
-    told by its pieces' hashes, so that all cores share it.
+    All bytes are hashed, because a model merged with another adapter may have the same sizes and
+    the same bytes at the beginning and the end. One core hashes a gigabyte in about a second, and
+    the files are about to be read anyway. Large files are hashed in pieces, on all cores.
     """
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     pieces = [
@@ -149,7 +150,7 @@ def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
 
 
 def _sha256(piece: tuple[Path, int]) -> str:
-    """Of the piece of a file that begins there."""
+    """SHA-256 of a piece, given as its file and the position of its first byte."""
     file, start = piece
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
@@ -163,7 +164,7 @@ def _sha256(piece: tuple[Path, int]) -> str:
 
 
 def _check_model_folder(name: str, folder: Path) -> None:
-    """Raise NotAvailableError where configuration or weights are missing."""
+    """Raise NotAvailableError if configuration or weights are missing."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any((folder / file).is_file() for file in WEIGHTS):
         missing.append("model.safetensors")
@@ -179,7 +180,7 @@ def _check_model_folder(name: str, folder: Path) -> None:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether asking again would bring the same answer."""
+    """Whether another attempt would fail in the same way."""
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | ValueError):

@@ -1,8 +1,8 @@
 """Starts the GPU side with `accelerate launch` and follows it to its end.
 
-`accelerate launch` neither passes signals on nor keeps its child's exit code. So the GPU side
-runs in a process group of its own, holds the other end of a pipe (its standard input), begins
-when a byte comes through that and stops when it closes, and leaves an outcome record.
+`accelerate launch` neither forwards signals nor returns its child's exit code. So the GPU side runs
+in a process group of its own and reads a pipe (its standard input): it begins when a byte arrives
+and stops when the pipe is closed. Before it ends it writes an outcome record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LOG_TAIL_LINES = 15
 
 
 def launch_command(run: RunDir, device: str) -> list[str]:
-    """argv of the GPU side: one process group under `accelerate launch`."""
+    """argv that starts the GPU side under `accelerate launch`."""
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--num_processes", "1", "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -42,9 +42,9 @@ def launch_command(run: RunDir, device: str) -> list[str]:
 
 
 class GpuSide:
-    """The GPU side's process group; use as a context manager that leaves nothing of it running.
+    """The process group of the GPU side; as a context manager it leaves none of it running.
 
-    To start takes seconds of imports, so it may be started before it is known what to do.
+    Starting takes seconds of imports, so the processes can be started before their task is known.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class GpuSide:
             _end_group(self._process, self._grace_s)
 
     def start(self) -> None:
-        """Start the processes, where that is not done; they wait for their task."""
+        """Start the processes, unless they are running already; they wait for their task."""
         if self._process is not None:
             return
         run = self._run
@@ -74,8 +74,8 @@ class GpuSide:
         for stale in (run.worker_task, run.worker_outcome, run.progress):
             stale.unlink(missing_ok=True)
         self.launched_at_s = time.time()
-        # else a stop just now would leave processes that nobody knows
-        with run.worker_log.open("wb") as log, stopping.held_back():
+        # A stop between the start and the assignment would leave processes that nothing ends.
+        with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(
                 launch_command(run, self._device),
                 stdin=subprocess.PIPE,
@@ -87,19 +87,19 @@ class GpuSide:
             )
 
     def give(self, task: WorkerTask) -> None:
-        """Have the processes begin; all that the task needs is there."""
+        """Hand over the task, whose inputs must be on disk, and have the processes begin."""
         assert self._process is not None
         assert self._process.stdin is not None
         write_record(self._run.worker_task, task)
-        self._grace_s = STOP_GRACE_S  # until now there was nothing that it could lose
-        with contextlib.suppress(BrokenPipeError):  # it died; what it left says why
+        self._grace_s = STOP_GRACE_S  # before it has a task there is no work to lose
+        with contextlib.suppress(BrokenPipeError):  # the process died; `follow` reports it
             self._process.stdin.write(b"\n")
 
     def follow(self, on_progress: Callable[[Progress], None]) -> None:
-        """Pass progress on as it comes, until the outcome is there; the processes may still end.
+        """Report progress until the outcome record is there; the processes may still be ending.
 
-        Raises the JobError that the GPU side reported, or one with the end of its log where it
-        died without a word.
+        Raises the JobError that the GPU side reported, or one with the end of its log if it ended
+        without an outcome record.
         """
         assert self._process is not None
         _follow(self._process, self._run, on_progress, self._on_log)
@@ -125,7 +125,7 @@ def _follow(
 
 
 def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Close the lifeline, wait for every process of the group, kill what outstays its grace."""
+    """Close the pipe, wait for every process of the group, and kill those that take too long."""
     if process.stdin:
         process.stdin.close()
     deadline = time.monotonic() + grace_s
@@ -138,13 +138,13 @@ def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
 
 def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
     process.poll()
-    with contextlib.suppress(ChildProcessError):  # as PID 1 we inherit, and must bury, orphans
+    with contextlib.suppress(ChildProcessError):  # as PID 1 this process must reap orphans
         os.waitpid(-process.pid, os.WNOHANG)
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
         return False
-    # where PID 1 is another that buries no orphans, dead ones stay in the group for good
+    # If PID 1 is another process that reaps no orphans, zombies stay in the group forever.
     return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
 
 
@@ -160,9 +160,9 @@ def _raise_outcome(run: RunDir, returncode: int | None) -> None:
         outcome = records.read(WorkerOutcome, run.worker_outcome)
     except (OSError, ValueError):
         raise JobError(
-            f"the GPU side ended without a word (status {returncode}); the end of its log:\n"
+            f"the GPU side ended without an outcome (status {returncode}); the end of its log:\n"
             f"{_log_tail(run.worker_log)}",
-            f"the whole log is {run.worker_log}; status -9 mostly means that memory ran out",
+            f"the whole log is {run.worker_log}; status -9 usually means out of memory",
         ) from None
     if outcome.exit_code != ExitCode.DONE:
         raise error_for(outcome.exit_code, outcome.message, outcome.hint)
@@ -177,18 +177,19 @@ def _environment() -> dict[str, str]:
     """Environment of the GPU side, which reads local folders only."""
     return {
         **os.environ,
-        "PYTHONSAFEPATH": "1",  # else files of the current folder would shadow installed modules
+        "PYTHONSAFEPATH": "1",  # files in the current folder must not shadow installed modules
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
-        # Waiting OpenMP threads would spin. Beside anything else on the same cores that slows
-        # training forty times (demo, two cores: 2 examples a second, not 81); alone it is even.
+        # By default, waiting OpenMP threads spin. With other work on the same cores that makes
+        # training forty times slower (demo, two cores: 2 examples/s instead of 81); on an idle
+        # machine there is no difference.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
     }
 
 
 class _Tail:
-    """Reads the complete lines that were added to a text file since the last look."""
+    """Reads the complete lines that were added to a text file since the last call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,15 +1,15 @@
-"""Tells a web address how the job ended: one small JSON document, whatever the end was."""
+"""Posts a small JSON document to a URL when the job ends, however it ends."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import random
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from nlijob.ending import End, end_of
 from nlijob.errors import ConfigurationError, ExitCode
 from nlijob.records import Results
+from nlijob.retry import retry
 from nlijob.rundir import RunDir
 from nlijob.storage.mirror import Mirror
 
@@ -24,22 +25,23 @@ ATTEMPTS = 3
 FIRST_WAIT_S = 1.0
 TIMEOUT_S = 10.0
 LIMIT_S = 60.0
-"""All attempts and the pauses between them."""
+"""Longest time for all attempts and the pauses between them."""
 STOP_LIMIT_S = 2.0
-"""The same after a stop."""
+"""Longest time after the job was stopped."""
 
 ENDS = {ExitCode.DONE: "done", ExitCode.GATE_FAILED: "gate failed", ExitCode.STOPPED: "stopped"}
-"""Exit code -> the end in words; every other is "failed"."""
+"""Exit code -> the value of `end` in the document; for all other codes it is "failed"."""
 
 
 class Notice:
-    """What there is to tell about a job, filled in as far as the job gets, posted when left.
+    """The document about a job, posted when the context ends.
 
-    A notice that is not taken is told in one line and changes nothing else.
+    The job fills in `run`, `mirror` and `results` as far as it gets. If the document cannot be
+    delivered, the user is told so in one line, and nothing else changes.
     """
 
     def __init__(self, url: str | None, recipe: str, tell: Callable[[str], None]) -> None:
-        """Without a URL nobody is told. Raises ConfigurationError where nothing can be posted."""
+        """Without a URL nothing is posted. Raises ConfigurationError if the URL is unusable."""
         if url is not None:
             _check(url)
         self._url = url
@@ -63,10 +65,10 @@ class Notice:
             end = end_of(error)
             fault = _post(self._url, self.content(end), end.exit_code == ExitCode.STOPPED)
             if fault:
-                self._tell(f"Note: the notice to {shown_url(self._url)} was not taken: {fault}")
+                self._tell(f"Note: the notice to {shown_url(self._url)} failed: {fault}")
 
     def content(self, end: End) -> dict[str, Any]:
-        """The document, as plain JSON values."""
+        """The document as plain JSON values."""
         return {
             "run_id": self.run.root.name if self.run else None,
             "recipe": self._recipe,
@@ -81,7 +83,7 @@ class Notice:
 
 
 def shown_url(url: str) -> str:
-    """A URL as it may be printed; the path too may hold a secret, as those of webhooks do."""
+    """The part of a URL that may be printed: the path of a webhook is a secret, too."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -92,56 +94,73 @@ def _check(url: str) -> None:
         usable = parts.scheme in ("http", "https") and parts.hostname and not parts.username
     except ValueError:
         usable = False
-    if not usable:  # the URL itself stays unsaid
+    if not usable:  # the message leaves the URL out, as it may hold a secret
         raise ConfigurationError(
-            "--notify-url: nothing can be posted to this", "give http://... or https://..."
+            "--notify-url: not a URL to post to", "give http://... or https://..."
         )
 
 
-def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
-    """Post `content` as JSON, again where that may help; returns what went wrong, if anything.
+class _NotDeliveredError(Exception):
+    """An attempt failed, for a reason that may be printed."""
 
-    In a thread: a name server that is away cannot be given a time limit.
+    def __init__(self, reason: str, is_final: bool) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
+        """Whether another attempt would fail in the same way."""
+
+
+def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
+    """Post `content` as JSON, with retries; returns what went wrong, or "".
+
+    `in_haste` shortens the time limit. The work is done in a thread, because name resolution has no
+    time limit of its own.
     """
-    faults = [f"no answer within {STOP_LIMIT_S if in_haste else LIMIT_S:.0f} s"]
+    limit_s = STOP_LIMIT_S if in_haste else LIMIT_S
+    outcomes = [f"no answer within {limit_s:.0f} s"]
     body = json.dumps(content).encode()
 
-    def attempt_all() -> None:
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(FIRST_WAIT_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            fault, is_final = _try(url, body)
-            faults.append(fault)
-            if not fault or is_final:
-                return
+    def post() -> None:
+        try:
+            retry(
+                partial(_try, url, body),
+                ATTEMPTS,
+                FIRST_WAIT_S,
+                lambda error: not isinstance(error, _NotDeliveredError) or error.is_final,
+                lambda error, _: outcomes.append(str(error)),
+            )
+        except _NotDeliveredError as error:
+            outcomes.append(str(error))
+        else:
+            outcomes.append("")
 
-    thread = threading.Thread(target=attempt_all, name="notice", daemon=True)
+    thread = threading.Thread(target=post, name="notice", daemon=True)
     thread.start()
-    thread.join(STOP_LIMIT_S if in_haste else LIMIT_S)
-    return faults[-1]
+    thread.join(limit_s)
+    return outcomes[-1]
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirects count as faults: followed, a POST becomes a GET and its document is lost."""
+    """Treats redirects as errors: following one turns a POST into a GET without the document."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Follow none."""
+        """Follow no redirect."""
 
 
-def _try(url: str, body: bytes) -> tuple[str, bool]:
-    """What went wrong, if anything, and whether asking again would bring the same answer."""
+def _try(url: str, body: bytes) -> None:
+    """Post `body` once. Raises _NotDeliveredError."""
     headers = {"Content-Type": "application/json", "User-Agent": "nlijob"}
     try:
         request = urllib.request.Request(url, body, headers)
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
-            return "", True
+        urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S).close()
     except urllib.error.HTTPError as error:
         error.close()
-        return f"HTTP status {error.code}", error.code < 500 and error.code not in (408, 429)
+        is_final = error.code < 500 and error.code not in (408, 429)
+        raise _NotDeliveredError(f"HTTP status {error.code}", is_final) from None
     except urllib.error.URLError as error:
-        return str(error.reason), False
+        raise _NotDeliveredError(str(error.reason), is_final=False) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return type(error).__name__, False  # its text may hold the URL
+        # the error's text may hold the URL
+        raise _NotDeliveredError(type(error).__name__, is_final=False) from None
 
 
 def _outcome(results: Results) -> dict[str, Any]:

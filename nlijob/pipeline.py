@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records, subset
+from nlijob.analysis.wording import clock
 from nlijob.config import JobConfig
-from nlijob.console import Console, duration_text
+from nlijob.console import Console
 from nlijob.errors import GateError
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
@@ -122,7 +123,7 @@ class Job:
         with self._timed("subset"):
             manifest = subset.build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest.parent])
-        self._say("subset", f"{_rows_text(manifest)}; {duration_text(time.monotonic() - started)}")
+        self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):
@@ -161,7 +162,7 @@ class Job:
         with self._timed("report"):
             render(self.run)
         self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
-        self._say("report", duration_text(time.monotonic() - started))
+        self._say("report", clock(time.monotonic() - started))
 
     # ------------------------------------------------------------ markers
 

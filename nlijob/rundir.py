@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from nlijob import records
 from nlijob.errors import ConfigurationError
+from nlijob.files import atomic_write, sync
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -180,28 +180,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def sync(path: Path) -> None:
-    """Flush a file, or a folder's list of names, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically: to a temporary file beside it, which is synced and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(path.parent)
+    """Write a text file atomically, in UTF-8."""
+    with atomic_write(path) as handle:
+        handle.write(text.encode("utf-8"))
 
 
 def write_record(path: Path, record: Any) -> None:

@@ -1,7 +1,7 @@
-"""Ending in good order on SIGTERM or Ctrl-C, the same way in the parent and on the GPU side.
+"""A clean stop on SIGTERM or Ctrl-C, in the parent and on the GPU side.
 
-A signal raises `Stopped` in the main thread wherever it is. Nothing needs tidying: records are
-written whole or not at all, and a stage without its marker is not complete.
+A signal raises `Stopped` in the main thread, wherever that is. No clean-up is needed: records are
+written atomically, and a stage without its marker is not complete.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from nlijob.errors import ExitCode
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_S = 20.0
-"""Time the GPU side has to end. Upload and notice may take 2 s each after it, so that the job ends
-in 25 s, below the 30 s that container schedulers commonly give it."""
+"""Time that the GPU side has to end. Upload and notice may then take 2 s each, so that the job ends
+within 25 s; container schedulers commonly allow 30 s."""
 
 
 class Stopped(BaseException):
-    """A signal asked the job to end. No Exception, so that no library swallows it."""
+    """A signal asked the job to end. Not an Exception, so that no library swallows it."""
 
 
 def raise_on_signals() -> None:
-    """From now on a stop signal raises Stopped in the main thread."""
+    """Make a stop signal raise Stopped in the main thread from now on."""
     for number in STOP_SIGNALS:
         signal.signal(number, _raise_stopped)
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
-    """Have a stop signal wait for the end of a short piece of work that must be done whole."""
-    if threading.current_thread() is not threading.main_thread():  # it is not interrupted anyway
+def delayed_stop() -> Iterator[None]:
+    """Delay stop signals until the end of a short block that must not be interrupted."""
+    if threading.current_thread() is not threading.main_thread():  # signals do not interrupt it
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     before = {
-        number: signal.signal(number, lambda number, _: came.append(number))
+        number: signal.signal(number, lambda number, _: received.append(number))
         for number in STOP_SIGNALS
     }
     try:
@@ -48,33 +48,33 @@ def held_back() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])
 
 
 def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Event:
-    """Stop this process when `descriptor` reads end of file; what it reads first sets the event.
+    """Stop this process at the end of file on `descriptor`; returns an event set by its first byte.
 
-    The parent holds the other end, so however it ends, even killed, no orphan stays behind. Until
-    the event there is nothing to lose, and the process ends at once; then it has `grace_s`, as
-    Stopped may come to nothing: it is lost where it is raised in a callback of the interpreter's
-    own, as those of imports are.
+    The parent holds the other end, so that this process never outlives it, even if the parent is
+    killed. Before the event there is no work to lose, and the process exits at once. After it, the
+    process is sent SIGTERM, and exits when `grace_s` have passed: Stopped is lost if it is raised
+    in one of the interpreter's own callbacks, such as those of imports.
     """
-    told = threading.Event()
+    first_byte = threading.Event()
 
     def wait() -> None:
         while os.read(descriptor, 1):
-            told.set()
-        if told.is_set():
+            first_byte.set()
+        if first_byte.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(grace_s)
         os._exit(ExitCode.STOPPED)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
-    return told
+    return first_byte
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
-    for other in STOP_SIGNALS:  # a second signal must not interrupt the way out
+    for other in STOP_SIGNALS:  # a second signal must not interrupt the shutdown
         signal.signal(other, signal.SIG_IGN)
     raise Stopped(signal.Signals(number).name)

@@ -1,9 +1,19 @@
 #!/usr/bin/env bash
-# Builds the CPU image on a base made of Debian's packages and runs the job in it, with no Docker
-# engine and no image registry: as an arbitrary user id on a read-only root, stopped by SIGTERM,
-# resumed, and its exit codes, files and report checked. Needs root on Debian; says so elsewhere.
+# Builds the image on a base made of Debian's packages and runs the job in it, with no Docker engine
+# and no image registry: as an arbitrary user id on a read-only root, stopped by SIGTERM, resumed,
+# and its exit codes, files and report checked. Needs root on Debian; says so elsewhere.
+#   BACKEND=cpu  the CPU image (the default), with the Python of this machine's Debian release
+#   BACKEND=gpu  the GPU image, on Debian 13 as the Dockerfile's default; it downloads 3 GB, takes
+#                25 GB of disk below TMPDIR while it runs, and needs no GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+backend=${BACKEND:-cpu}
+case $backend in
+    cpu) torch=cpu suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}") ;;
+    gpu) torch=pypi suite=trixie ;;
+    *) echo "error: BACKEND is cpu or gpu, not $backend" >&2 && exit 2 ;;
+esac
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "skipped: image-test needs root on a Debian machine (buildah, podman, mmdebstrap)"
@@ -11,7 +21,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 
 base=localhost/nlijob-base image=localhost/nlijob:test
-work=$(mktemp -d /tmp/image-test.XXXXXX)
+work=$(mktemp -d "${TMPDIR:-/tmp}/image-test.XXXXXX")
 group=image-test-$$
 passed=0 failed=0
 
@@ -67,20 +77,23 @@ EOF
 export CONTAINERS_STORAGE_CONF=$work/storage.conf CONTAINERS_CONF=$work/containers.conf
 export BUILDAH_ISOLATION=chroot TMPDIR=$work/tmp
 
-step "base image"
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+step "base image ($suite)"
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME)' 'Created-By: Packages' |
     awk '$2 !~ /-/ {print $1; exit}')
+# Without documents and translations, as debian:13-slim.
 mmdebstrap --quiet --variant=minbase --format=tar --include=ca-certificates \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-    --dpkgopt=force-unsafe-io "$suite" "$work/base.tar" "$mirror" >"$work/base.log" 2>&1 ||
+    --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt=force-unsafe-io \
+    "$suite" "$work/base.tar" "$mirror" >"$work/base.log" 2>&1 ||
     { tail -20 "$work/base.log"; exit 1; }
 podman import --quiet "$work/base.tar" "$base" >/dev/null
 rm "$work/base.tar"
 
-step "build"
+step "build ($backend)"
 # The machine's certificates and pip settings are bound while RUN steps run and are in no layer.
-binds=() wheels=$(python3 -m pip config get global.find-links 2>/dev/null || true)
+# A folder of wheels may hold the CPU build of torch; the GPU build comes from the package index.
+binds=() wheels=
+[ "$backend" = gpu ] || wheels=$(python3 -m pip config get global.find-links 2>/dev/null || true)
 certificates=/etc/ssl/certs/ca-certificates.crt
 binds+=(--volume "$certificates:$certificates:ro")
 printf '[global]\ncert = %s\ntimeout = 180\n' "$certificates" >"$work/pip.conf"
@@ -90,18 +103,16 @@ if [ -d "$wheels" ]; then
 fi
 binds+=(--volume "$work/pip.conf:/etc/pip.conf:ro")
 buildah build --format docker --network host "${binds[@]}" --build-arg "BASE_IMAGE=$base" \
-    --build-arg TORCH_BACKEND=cpu --build-arg VERSION=test --build-arg REVISION=test \
+    --build-arg "TORCH_BACKEND=$torch" --build-arg VERSION=test --build-arg REVISION=test \
     --tag "$image" . >"$work/build.log" 2>&1 || { tail -30 "$work/build.log"; exit 1; }
 
 step "inspect"
 podman images --format '{{.Repository}}:{{.Tag}} {{.Size}}' | grep nlijob:
 inside() { # inside PROGRAM ARGUMENT...
-    podman run --cgroup-parent "/$group" --rm --read-only --tmpfs /tmp --user 54321:54321 \
-        --entrypoint "$1" "$image" "${@:2}"
+    podman run --cgroup-parent "/$group" --rm --interactive --read-only --tmpfs /tmp \
+        --user "${as:-54321:54321}" --entrypoint "$1" "$image" "${@:2}"
 }
-inside sh -c 'cd /opt/nlijob/lib/python3*/site-packages && du -sm torch bitsandbytes pyarrow \
-    transformers pandas* matplotlib numpy* . /usr /app' 2>/dev/null |
-    sed -E '/dist-info|numpy\.libs/d; s#\t\.$#\tother packages#; s#/usr#/usr: Debian and Python#; s#^#  MiB #'
+as=0:0 inside /opt/nlijob/bin/python - <tools/image_parts.py
 check "labels say what it is" "nlijob test test" "$(podman image inspect --format \
     '{{index .Labels "org.opencontainers.image.title"}} {{index .Labels "org.opencontainers.image.version"}} {{index .Labels "org.opencontainers.image.revision"}}' "$image")"
 check "GPUtil works, with no GPU to list" "[]" \
@@ -110,7 +121,13 @@ check "the clients of both buckets are in it" "s3fs gcsfs" \
     "$(inside /opt/nlijob/bin/python -c 'import gcsfs, s3fs; print(s3fs.__name__, gcsfs.__name__)' 2>&1)"
 check "no module is compiled at each start" 0 "$(inside sh -c 'find /app -name "*.py" | while read -r file; do
     ls "${file%/*}/__pycache__/$(basename "$file" .py)".cpython-*.pyc >/dev/null 2>&1 || echo "$file"; done | wc -l')"
-check "no compiler in it" absent "$(inside sh -c 'command -v cc gcc clang >/dev/null && echo present || echo absent')"
+if [ "$backend" = gpu ]; then
+    code=0 && inside /opt/nlijob/bin/python - <tools/image_cuda_check.py >"$work/out" 2>&1 || code=$?
+    sed 's/^/  /' "$work/out"
+    check "it has what the job needs on a GPU" 0 "$code"
+else
+    check "no compiler in it" absent "$(inside sh -c 'command -v cc gcc clang >/dev/null && echo present || echo absent')"
+fi
 check "nothing of the machine's pip settings in it" absent \
     "$(inside sh -c 'test -e /etc/pip.conf && test -s /etc/pip.conf && echo present || echo absent')"
 
@@ -121,6 +138,10 @@ run=(podman run --cgroup-parent "/$group" --rm --read-only --tmpfs /tmp --tmpfs 
 small=(run --recipe demo --train-size 240 --validation-size 60 --test-size 60 --epochs 3
     --set eval.generate_tokens=4)
 
+for arguments in --help recipes; do
+    code=0 && "${run[@]}" "$image" $arguments >"$work/out" 2>&1 || code=$?
+    check "$arguments" 0 "$code"
+done
 code=0 && "${run[@]}" "$image" >"$work/out" 2>&1 || code=$?
 check "no argument runs phi2, which refuses to start without a GPU" 5 "$code"
 code=0 && "${run[@]}" --env NLIJOB_RECIPE=nonsense "$image" >"$work/out" 2>&1 || code=$?
@@ -128,8 +149,7 @@ check "an environment variable is an option; a wrong one is a configuration faul
 
 "${run[@]}" --name stopped "$image" "${small[@]}" --run-id job >"$work/out" 2>&1 &
 runner=$!
-for _ in $(seq 600); do
-    [ -f "$work/runs/job/markers/train-epoch-1.json" ] && break
+until [ -f "$work/runs/job/markers/train-epoch-1.json" ] || ! kill -0 "$runner" 2>/dev/null; do
     sleep 0.2
 done
 podman kill --signal TERM stopped >/dev/null

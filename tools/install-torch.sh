@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# install-torch.sh PYTHON BACKEND: the locked version of torch for PYTHON's environment.
-# BACKEND: pypi (PyPI's build for Linux with CUDA 13's libraries, checked by hash), cpu, or another
-# build by the name that uv knows it by, such as cu126 for Pascal, Volta and older drivers.
+# install-torch.sh PYTHON BACKEND: installs the locked version of torch in PYTHON's environment.
+# BACKEND: pypi (PyPI's build for Linux with the CUDA 13 libraries, checked by hash), cpu, or another
+# build by uv's name for it, such as cu126 for Pascal, Volta and older drivers.
 set -euo pipefail
 
 python=$1 backend=$2
@@ -13,7 +13,7 @@ if [ "$backend" = pypi ]; then
     pip install --no-deps --require-hashes --requirement "$lock"
     exit
 fi
-# The configured package index first: it may carry the build under its local version.
+# First the configured package index, which may have the build under its local version.
 pip install "$torch+$backend" 2>/dev/null && exit
 pip install uv && "$python" -m uv pip install --quiet --python "$python" --torch-backend="$backend" "$torch" && exit
 if [ "$backend" = cpu ]; then

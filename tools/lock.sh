@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Resolves pyproject.toml anew, for Python 3.11 and newer, into
+# Resolves the dependencies in pyproject.toml, for Python 3.11 and newer, into
 #   requirements/constraints.txt  versions for make
-#   requirements/image.lock       versions and hashes for the image. Torch is not in it, nor what only
-#                                 torch needs: its build depends on the GPU (tools/install-torch.sh).
-#   requirements/torch.lock       versions and hashes of those, of PyPI's build for Linux with CUDA
+#   requirements/image.lock       versions and hashes for the image, without torch and what only torch
+#                                 needs, because its build depends on the GPU (install-torch.sh)
+#   requirements/torch.lock       versions and hashes of torch and what only it needs, for PyPI's
+#                                 build for Linux with CUDA
+# Versions that are locked already stay, unless pyproject.toml excludes them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

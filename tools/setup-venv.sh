@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv with everything that the job and its tests need. Called by the Makefile.
-# Without an NVIDIA driver torch's CPU build is taken: PyPI's brings gigabytes of CUDA libraries.
+# Creates .venv with everything that the job and its tests need. Called by the Makefile. Without an
+# NVIDIA driver it installs torch's CPU build, as PyPI's build brings gigabytes of CUDA libraries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ python=${PYTHON:-python3}
     exit 2
 }
 
-echo "setting up .venv (once; some minutes)"
+echo "setting up .venv (only once; takes some minutes)"
 "$python" -m venv .venv
 backend=$(nvidia-smi >/dev/null 2>&1 && echo pypi || echo cpu)
 tools/install-torch.sh .venv/bin/python "$backend"

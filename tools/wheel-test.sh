@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it in a fresh environment and runs the demo from / with the console
-# script. Writes to a temporary folder only. Needs the package index that pip is configured for.
+# script. Writes only to a temporary folder, and needs only the configured package index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

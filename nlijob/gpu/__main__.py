@@ -43,7 +43,7 @@ def _outcome(run: RunDir) -> WorkerOutcome:
         return worker.work(run)
     except stopping.Stopped as stop:
         return WorkerOutcome(
-            ExitCode.STOPPED, f"stopped ({stop})", "run the same command again to resume"
+            ExitCode.STOPPED, f"stopped ({stop})", "the same command resumes from what is complete"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from nlijob.config import ModelConfig
+from nlijob.files import atomic_write
 
 ADAPTER_FILE = "adapter_model.safetensors"
 
@@ -67,13 +67,8 @@ def _on_host(value: Any) -> Any:
 
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write the training state whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    with beside.open("wb") as handle:
+    with atomic_write(path) as handle:
         torch.save(state, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    beside.replace(path)
 
 
 def load_state(path: Path, device: torch.device) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from huggingface_hub import constants
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
+from nlijob.files import sync
 from nlijob.gpu.heads import head_class
-from nlijob.rundir import sync
 
 WORTH_A_COPY_S = 5.0
 """Loading time from which a copy is written."""

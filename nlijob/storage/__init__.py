@@ -1,6 +1,6 @@
-"""A run in a bucket: sent there while the job runs, fetched from there to go on with it.
+"""A remote copy of a run in a bucket: uploaded while the job runs, downloaded to resume it.
 
-Both ways keep one rule. While a completion marker stands at the place, what it vouches for stands
-there too: markers are taken away first and written last. So a copy cut off half-way is never taken
-for complete, and two equal markers mean equal files.
+Upload and download keep one invariant: while a completion marker exists in the copy, every file
+that it lists exists there too. Markers are therefore deleted first and written last. A partial copy
+is never taken for a complete one, and equal markers mean equal files.
 """

@@ -13,23 +13,23 @@ from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
 
 
 class Stamp(NamedTuple):
-    """Size and time of a file, which show whether it changed."""
+    """Size and time of modification of a file, by which changes are noticed."""
 
     size: int
     changed_ns: int
 
 
 def is_copied(name: str) -> bool:
-    """Whether a file of a run is copied; locks, messages and unfinished files are not.
+    """Whether a file of a run belongs in a copy; locks, messages and unfinished files do not.
 
-    Names that lead out of the run's folder are refused, because a bucket can hold any name.
+    Neither do names that lead out of the run's folder, which a bucket may contain.
     """
     plain = all(part and not part.startswith(".") for part in name.split("/"))
     return plain and not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
 
 
 def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
-    """Name -> stamp of the files to copy, in the whole run or in one of its folders."""
+    """Name -> stamp of the files to copy, in the whole run or in the folder `under` of it."""
     found = {}
     for folder, _, files in os.walk(root / under):
         for path in (Path(folder, file) for file in files):
@@ -40,7 +40,7 @@ def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """Stamp of the file; None where it has been deleted."""
+    """The file's stamp, or None if the file is gone."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -49,7 +49,7 @@ def stamp_of(path: Path) -> Stamp | None:
 
 
 def markers(root: Path) -> dict[str, bytes]:
-    """Name -> content of the markers in a run's folder, epochs in their order."""
+    """Name -> content of the markers in a run's folder, with epochs in order."""
     run = RunDir(root)
     files = [run.marker(name) for name in run.marked()]
     contents = {run.name(file): content_of(file) for file in files}
@@ -57,22 +57,22 @@ def markers(root: Path) -> dict[str, bytes]:
 
 
 def content_of(path: Path) -> bytes | None:
-    """Content of the file; None where it has been deleted."""
+    """The file's content, or None if the file is gone."""
     try:
         return path.read_bytes()
     except FileNotFoundError:
         return None
 
 
-def vouched(marker: bytes) -> dict[str, int]:
-    """Name -> bytes of the files that a marker lists. Raises ValueError where it is damaged."""
+def listed(marker: bytes) -> dict[str, int]:
+    """Name -> bytes of the files that a marker lists. Raises ValueError if it is not a marker."""
     return records.from_json(records.Marker, json.loads(marker)).sizes
 
 
-def is_kept(marker: bytes, sizes: Mapping[str, int]) -> bool:
-    """Whether every file that a marker lists is in `sizes` (name -> bytes) with its size."""
+def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
+    """Whether all files that a marker lists are among those in `sizes` (name -> bytes)."""
     try:
-        claimed = vouched(marker)
+        claimed = listed(marker)
     except ValueError:
         return False
     return all(sizes.get(name) == size for name, size in claimed.items())

@@ -1,9 +1,8 @@
-"""Sends a run to its place while the job runs."""
+"""Uploads a run to its remote copy while the job runs."""
 
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -11,34 +10,35 @@ from types import TracebackType
 
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
+from nlijob.retry import pause_s
 from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir, training_state_of
 from nlijob.storage import contents
-from nlijob.storage.contents import Stamp, content_of, is_kept, stamp_of
+from nlijob.storage.contents import Stamp, content_of, is_valid, stamp_of
 from nlijob.storage.place import Place
 
 POLL_S = 1.0
-"""Time between two looks at the run's markers."""
+"""Interval at which the run's markers are checked."""
 FIRST_ANSWER_S = 5.0
-"""The job waits this long for the place's first answer, to say at once that there is none."""
+"""The job waits this long for the first answer, so that it can warn early if there is none."""
 ATTEMPTS = 4
-"""At the job's end, so many rounds may fail in a row with nothing getting through."""
+"""Number of rounds at the job's end that may fail in a row without any progress."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-"""Time before a failed round is tried again: the first, doubled each time up to the longest."""
+"""Pause after a failed round: it starts with the first and doubles up to the longest."""
 PATIENCE_S = 300.0
-"""At the job's end: time without a byte getting through after which the upload is given up."""
+"""At the job's end the upload is given up after this time without a byte getting through."""
 STOP_WAIT_S = 2.0
-"""The same after a stop, all in all: what is complete has been sent when it was completed."""
+"""After a stop the upload has this time in all; completed stages have been uploaded already."""
 
 COMES_AND_GOES = (MARKERS, TRAIN)
-"""Where another run may have left files at the place that this one would take for its own."""
+"""Folders in which files that another run left in the copy could be mistaken for this run's."""
 
 
 class Mirror:
-    """Keeps the place as the run's folder is, from the moment it is entered until it is left.
+    """Keeps the remote copy equal to the run's folder while the context is active.
 
-    One thread watches the run's markers and sends what changed whenever a stage or an epoch has
-    become complete; nothing else of the job knows about it. Faults never reach the job: they are
-    told when the mirror is left.
+    A thread watches the run's markers and uploads what changed whenever a stage or an epoch is
+    complete. The rest of the job does not know about it. Errors never reach the job; they are
+    reported when the context ends.
     """
 
     def __init__(
@@ -48,39 +48,38 @@ class Mirror:
         tell: Callable[[str], None],
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        """`tell` is given a line at the end; `warn` (default: `tell`), one about each failure."""
+        """`tell` is given a line at the end; `warn` (default: `tell`) is given failures."""
         self.url = place.url
         self._root = run.root
         self._place = place
         self._tell = tell
         self._warn = warn or tell
-        self._there: dict[str, Stamp | None] | None = None
-        """File at the place -> its stamp here when it was sent; None for another run's file.
+        self._remote: dict[str, Stamp | None] | None = None
+        """Remote file -> its local stamp when it was uploaded, or None if another run left it.
 
-        Not known before the place has answered.
+        None as a whole until the first answer.
         """
         self._fault: Exception | None = None
         self._faults_in_a_row = 0
         self._moved = 0.0
-        """When something last got through."""
+        """Time at which bytes last got through."""
         self._answered = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="upload", daemon=True)
 
     @property
     def missing(self) -> list[str]:
-        """Names of the files that do not stand at the place as they stand here."""
-        there = self._there or {}
+        """Names of the files that are missing or out of date in the remote copy."""
+        remote = self._remote or {}
         return [
-            name for name, stamp in contents.stamps(self._root).items() if there.get(name) != stamp
+            name for name, stamp in contents.stamps(self._root).items() if remote.get(name) != stamp
         ]
 
     def __enter__(self) -> Mirror:
         self._thread.start()
-        if not self._answered.wait(FIRST_ANSWER_S) or self._there is None:
+        if not self._answered.wait(FIRST_ANSWER_S) or self._remote is None:
             self._warn(
-                f"Note: no answer from {self.url}{self._why}; "
-                "it is tried again while the job goes on"
+                f"Note: no answer from {self.url}{self._why}; trying again while the job continues"
             )
         return self
 
@@ -97,7 +96,7 @@ class Mirror:
                 self._thread.join(STOP_WAIT_S)
             else:
                 self._wait_while_bytes_move()
-        finally:  # also where a signal ends the waiting
+        finally:  # also if a signal interrupts the wait
             (self._warn if self.missing else self._tell)(self._summary())
 
     def _wait_while_bytes_move(self) -> None:
@@ -110,11 +109,11 @@ class Mirror:
         if not missing:
             return f"Uploaded: {self.url}"
         if not any(name.startswith(MARKERS) for name in missing):
-            return f"Uploaded: {self.url}, but for the last lines of logs{self._why}"
+            return f"Uploaded: {self.url}, except for the last lines of logs{self._why}"
         files = "1 file" if len(missing) == 1 else f"{len(missing)} files"
         return (
             f"Not uploaded to {self.url}: {files}{self._why}; "
-            "the same command sends what is missing"
+            "the same command uploads what is missing"
         )
 
     @property
@@ -136,8 +135,7 @@ class Mirror:
             time.sleep(self._pause_s())
 
     def _pause_s(self) -> float:
-        wait_s = FIRST_WAIT_S * 2.0 ** (self._faults_in_a_row - 1)
-        return min(wait_s, LONGEST_WAIT_S) * random.uniform(0.5, 1.5)
+        return pause_s(self._faults_in_a_row, FIRST_WAIT_S, LONGEST_WAIT_S)
 
     def _try_round(self) -> bool:
         try:
@@ -156,87 +154,87 @@ class Mirror:
         self._faults_in_a_row = 0
 
     def _round(self) -> None:
-        """Send what changed; what has been sent is not sent again where a round breaks off."""
-        if self._there is None:
-            self._there = self._meet()
-        there = self._there
-        markers = contents.markers(self._root)  # before the files: they may be of a later time
-        here = contents.stamps(self._root)
+        """Upload what changed. After an error the next round continues with what is missing."""
+        if self._remote is None:
+            self._remote = self._remote_state()
+        remote = self._remote
+        markers = contents.markers(self._root)  # before the files, which may be newer
+        local = contents.stamps(self._root)
         if not markers:
             return
-        self._withdraw(there, here)
-        for name in sorted(here, key=_most_fleeting_first):
-            if not name.startswith(MARKERS) and there.get(name) != here[name]:
-                self._send(name, there, here[name])
-        sizes = {name: stamp.size for name, stamp in here.items()}
+        self._delete_outdated(remote, local)
+        for name in sorted(local, key=_short_lived_first):
+            if not name.startswith(MARKERS) and remote.get(name) != local[name]:
+                self._send(name, remote, local[name])
+        sizes = {name: stamp.size for name, stamp in local.items()}
         for name, content in markers.items():
-            if there.get(name) != here.get(name) and is_kept(content, sizes):
-                self._send_marker(name, content, there, here.get(name))
-        self._prune(there, here)
+            if remote.get(name) != local.get(name) and is_valid(content, sizes):
+                self._send_marker(name, content, remote, local.get(name))
+        self._prune(remote, local)
 
-    def _meet(self) -> dict[str, Stamp | None]:
-        """What stands at the place already: all that a marker vouches for here and there alike."""
+    def _remote_state(self) -> dict[str, Stamp | None]:
+        """The files that are in the copy already: those listed by a marker that both sides have."""
         try:
-            here = contents.stamps(self._root)  # before the markers: it is what they vouch for
+            local = contents.stamps(self._root)  # before the markers, which list these files
             sizes = self._place.sizes()
-            there: dict[str, Stamp | None] = {
+            remote: dict[str, Stamp | None] = {
                 n: None for n in sizes if n.startswith(COMES_AND_GOES)
             }
             for marker, content in contents.markers(self._root).items():
                 if (
                     marker in sizes
-                    and is_kept(content, sizes)
+                    and is_valid(content, sizes)
                     and self._place.read(marker) == content
                 ):
-                    files = [marker, training_state_of(marker), *contents.vouched(content)]
+                    files = [marker, training_state_of(marker), *contents.listed(content)]
                     for name in files:
-                        if name in here and here[name].size == sizes.get(name):
-                            there[name] = here[name]
+                        if name in local and local[name].size == sizes.get(name):
+                            remote[name] = local[name]
             self._got_through()
-            return there
+            return remote
         finally:
             self._answered.set()
 
-    def _withdraw(self, there: dict[str, Stamp | None], here: dict[str, Stamp]) -> None:
-        """Take away markers that hold no longer, then what another run left beside them."""
-        for name in [n for n in there if n.startswith(MARKERS) and there[n] != here.get(n)]:
-            self._remove(name, there)
-        for name in [n for n, stamp in there.items() if stamp is None]:
-            self._remove(name, there)
+    def _delete_outdated(self, remote: dict[str, Stamp | None], local: dict[str, Stamp]) -> None:
+        """Delete markers that are no longer valid, then the files that another run left."""
+        for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
+            self._remove(name, remote)
+        for name in [n for n, stamp in remote.items() if stamp is None]:
+            self._remove(name, remote)
 
-    def _send(self, name: str, there: dict[str, Stamp | None], stamp: Stamp) -> None:
+    def _send(self, name: str, remote: dict[str, Stamp | None], stamp: Stamp) -> None:
         file = self._root / name
         try:
             self._place.send(name, file, self._bytes_moved)
         except FileNotFoundError:
             if file.exists():
                 raise
-            return  # gone meanwhile; a marker that vouches for it has gone before
-        there[name] = stamp
+            return  # deleted meanwhile, after the marker that listed it
+        remote[name] = stamp
         self._got_through()
 
     def _send_marker(
-        self, name: str, content: bytes, there: dict[str, Stamp | None], stamp: Stamp | None
+        self, name: str, content: bytes, remote: dict[str, Stamp | None], stamp: Stamp | None
     ) -> None:
-        """Send a marker that stood all the while its files were sent."""
+        """Upload a marker, unless it changed while its files were uploaded."""
         file = self._root / name
         if stamp_of(file) == stamp and content_of(file) == content:
             self._place.write(name, content)
-            there[name] = stamp
+            remote[name] = stamp
             self._got_through()
 
-    def _prune(self, there: dict[str, Stamp | None], here: dict[str, Stamp]) -> None:
-        """Take away what went away here, such as the training state of the epoch before."""
-        for name in [name for name in there if name not in here]:
-            with contextlib.suppress(PermissionError):  # a bucket may keep all it was given
-                self._remove(name, there)
+    def _prune(self, remote: dict[str, Stamp | None], local: dict[str, Stamp]) -> None:
+        """Delete what was deleted locally, such as the training state of the previous epoch."""
+        for name in [name for name in remote if name not in local]:
+            with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
+                self._remove(name, remote)
 
-    def _remove(self, name: str, there: dict[str, Stamp | None]) -> None:
+    def _remove(self, name: str, remote: dict[str, Stamp | None]) -> None:
         self._place.remove(name)
-        del there[name]
+        del remote[name]
         self._got_through()
 
 
-def _most_fleeting_first(name: str) -> tuple[bool, str]:
-    """Training states first: each goes away when the next epoch is complete."""
+def _short_lived_first(name: str) -> tuple[bool, str]:
+    """Sort key that puts training states first, as they are deleted after the next epoch."""
     return not name.startswith(TRAINING_STATES), name

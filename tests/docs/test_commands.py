@@ -35,7 +35,8 @@ every_page = pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
 def test_shell_commands_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in job_variables():
         monkeypatch.delenv(name, raising=False)
-    for words in markdown.shell_commands(page):
+    in_text = [shlex.split(s) for s in markdown.code_spans(page) if re.match("(make|nlijob) ", s)]
+    for words in (*markdown.shell_commands(page), *in_text):
         for command in pipeline(words):
             check(command)
 
@@ -198,3 +199,11 @@ def test_files_and_tests_that_are_named_exist(page: Path) -> None:
 def test_variables_are_options_of_the_job(page: Path) -> None:
     named = set(re.findall(r"\bNLIJOB_[A-Z_]+", page.read_text("utf-8")))
     assert named - {"NLIJOB_COMPLETE"} <= job_variables()
+
+
+def test_classes_that_how_it_works_names_exist() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "nlijob").rglob("*.py"))
+    spans = markdown.code_spans(ROOT / "docs" / "how-it-works.md")
+    named = {span for span in spans if re.fullmatch(r"[A-Z]\w*[a-z]\w*", span)}
+    assert len(named) > 5
+    assert all(f"class {name}" in source for name in named), named

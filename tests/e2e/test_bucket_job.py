@@ -89,7 +89,7 @@ def test_a_run_whose_machine_is_gone_goes_on_on_another(
     shutil.rmtree(tmp_path / "one")
 
     second, done = jobs.run_job(tmp_path / "two", *jobs.SMALL_DEMO, *both)
-    assert f"Going on from {place.url}: 3 complete" in done.stderr
+    assert f"Resuming from {place.url}: downloaded 3 complete" in done.stderr
     assert "baseline  complete, skipped" in done.stderr
     assert "epochs 1 to 1 complete" in done.stderr
     assert figures(second) == figures(job)
@@ -118,7 +118,7 @@ def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(
         server.away = False
     assert process.returncode == 0, shown
     assert f"Not uploaded to {place.url}: " in shown.splitlines()[-1]
-    assert "the same command sends what is missing" in shown.splitlines()[-1]
+    assert "the same command uploads what is missing" in shown.splitlines()[-1]
     assert "markers/report.json" not in place.sizes()
     own = RunDir(tmp_path / "job")
     assert figures(own) == figures(job)
@@ -142,4 +142,4 @@ def test_a_stop_waits_for_neither_a_bucket_nor_a_receiver_that_hangs(tmp_path: P
         process.send_signal(signal.SIGTERM)
         _, shown = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 75, shown
-    assert f"Note: the notice to {host} was not taken: no answer within 2 s" in shown
+    assert f"Note: the notice to {host} failed: no answer within 2 s" in shown

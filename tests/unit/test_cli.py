@@ -199,7 +199,7 @@ def test_a_stopped_job_ends_with_75_and_says_how_to_go_on(
     shown = call("run", "--recipe", "demo")
     assert shown.code == 75
     assert "error: stopped" in shown.err
-    assert "hint: the same command goes on from what is complete" in shown.err
+    assert "hint: the same command resumes from what is complete" in shown.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -326,7 +326,7 @@ def test_a_job_is_uploaded_and_gone_on_with_from_there(call: Caller, tmp_path: P
     assert shown.err.splitlines()[-1] == f"Uploaded: {url}/demo"
     shutil.rmtree(run.root)
     shown = call("run", "--recipe", "demo", NLIJOB_RESUME_FROM=url)
-    assert f"Going on from {url}/demo" in shown.err
+    assert f"Resuming from {url}/demo" in shown.err
     assert run.is_complete("subset", "a")
 
 

@@ -1,4 +1,4 @@
-"""Lines for container logs, a bar for a terminal, and durations for people."""
+"""Lines for container logs, a bar for a terminal, and how much is shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pytest
 
 from nlijob import console
-from nlijob.console import Console, Verbosity, duration_text
+from nlijob.console import Console, Verbosity
 from nlijob.records import Progress
 
 
@@ -63,7 +63,7 @@ def test_a_long_part_reports_every_few_seconds_with_rate_and_time_left(clock: Cl
         shown.progress(progress(done, note="loss 0.7"))
     assert out.getvalue().splitlines() == [
         "      epoch 1: 300 of 3,000 rows, 20.0 a second, 2 min 15 s left, loss 0.7",
-        "      epoch 1: 600 of 3,000 rows, 20.0 a second, 2 min 00 s left, loss 0.7",
+        "      epoch 1: 600 of 3,000 rows, 20.0 a second, 2 min 0 s left, loss 0.7",
         "      epoch 1: 900 of 3,000 rows, 20.0 a second, 1 min 45 s left, loss 0.7",
     ]
 
@@ -147,24 +147,3 @@ def test_a_quiet_console_shows_no_progress(clock: Clock) -> None:
     out = Terminal()
     Console(out, Verbosity.QUIET).progress(progress(1500))
     assert out.getvalue() == ""
-
-
-# ---------------------------------------------------------------- durations
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (0.42, "0.4 s"),
-        (12.3, "12 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"),
-        (3599.6, "1 h 00 min"),
-        (7260, "2 h 01 min"),
-        (90_000, "25 h 00 min"),
-    ],
-)
-def test_durations_for_people(seconds: float, text: str) -> None:
-    assert duration_text(seconds) == text

@@ -243,7 +243,7 @@ def test_what_was_fetched_is_there_offline(served: Served, call: str) -> None:
 
 @pytest.mark.parametrize("call", ["unknown model", "unknown revision", "unknown data"])
 def test_what_was_not_fetched_is_told_with_the_way_to_get_it(served: Served, call: str) -> None:
-    assert "cannot be had" in served.offline.error(call)["message"]
+    assert "is not available" in served.offline.error(call)["message"]
     assert "run `prefetch`" in served.offline.error(call)["hint"]
 
 

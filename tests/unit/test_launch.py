@@ -168,7 +168,7 @@ def test_a_log_of_any_bytes_can_be_shown(start: Start) -> None:
 
 
 def test_a_torn_outcome_counts_as_none(start: Start) -> None:
-    with pytest.raises(JobError, match="ended without a word"):
+    with pytest.raises(JobError, match="ended without an outcome"):
         start("(root / 'worker' / 'outcome.json').write_text('{\"exit_code\": 0')")
 
 
@@ -178,7 +178,7 @@ def test_records_of_an_earlier_attempt_are_not_taken_for_this_ones(
     write_record(run.worker_outcome, WorkerOutcome(0, "", ""))
     append_record(run.progress, Progress("train", "epoch 9", 1, 2, "rows"))
     seen: list[Progress] = []
-    with pytest.raises(JobError, match="ended without a word"):
+    with pytest.raises(JobError, match="ended without an outcome"):
         start("sys.exit(1)", seen.append)
     assert seen == []
 

@@ -95,7 +95,7 @@ def told_at(url: str | None, error: BaseException | None = None) -> str:
         (ConfigurationError("2 faults:\n  - a\n  - b"), "failed", 2, "2 faults:"),
         (DivergedError("loss is nan"), "failed", 6, "loss is nan"),
         (JobError("the GPU side ended\n  | its log"), "failed", 70, "the GPU side ended"),
-        (RuntimeError("unforeseen"), "failed", 70, "this is a fault of nlijob itself"),
+        (RuntimeError("unforeseen"), "failed", 70, "this is a bug in nlijob"),
         (Stopped("SIGTERM"), "stopped", 75, "stopped (SIGTERM)"),
         (StoppedError("stopped (SIGTERM)"), "stopped", 75, "stopped (SIGTERM)"),
     ],
@@ -162,7 +162,7 @@ def test_a_fault_that_may_pass_is_tried_again(receiver: Receiver, status: int) -
 def test_a_fault_that_stays_is_told_at_once(receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
     told = told_at(receiver.url)
-    assert told == f"Note: the notice to {receiver.host} was not taken: HTTP status {status}"
+    assert told == f"Note: the notice to {receiver.host} failed: HTTP status {status}"
     assert len(receiver.posted) == 1
 
 
@@ -174,7 +174,7 @@ def test_a_receiver_that_is_away_changes_no_end(
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
     told = told_at(f"{host}/hooks/{SECRET}", error)
-    assert told.startswith(f"Note: the notice to {host} was not taken: ")
+    assert told.startswith(f"Note: the notice to {host} failed: ")
     assert SECRET not in told
 
 
@@ -184,7 +184,7 @@ def test_a_receiver_that_hangs_is_given_up(
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.1)
     receiver.silent.set()
     told = told_at(receiver.url)
-    assert "was not taken" in told
+    assert "failed" in told
     assert SECRET not in told
 
 
@@ -217,5 +217,5 @@ def test_what_nothing_can_be_posted_to_is_refused_and_stays_unsaid(url: str) -> 
 def test_a_url_that_cannot_be_sent_stays_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "FIRST_WAIT_S", 0.001)
     told = told_at(f"http://127.0.0.1:9/a b\n{SECRET}")
-    assert "was not taken" in told
+    assert "failed" in told
     assert SECRET not in told

@@ -121,7 +121,7 @@ def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:
 
 
 def test_a_stop_waits_for_work_that_must_be_done_whole() -> None:
-    begin = """with stopping.held_back():
+    begin = """with stopping.delayed_stop():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.2)

@@ -46,12 +46,12 @@ def test_a_marker_is_valid_while_its_files_have_their_sizes(
 ) -> None:
     complete(RunDir(tmp_path), "subset", "a", "f")
     (marker,) = contents.markers(tmp_path).values()
-    assert contents.is_kept(marker, sizes) == holds
+    assert contents.is_valid(marker, sizes) == holds
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff"])
 def test_a_damaged_marker_is_never_valid(content: bytes) -> None:
-    assert not contents.is_kept(content, {})
+    assert not contents.is_valid(content, {})
 
 
 def test_an_epochs_marker_names_its_training_state(tmp_path: Path) -> None:

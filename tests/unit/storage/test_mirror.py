@@ -82,7 +82,7 @@ def test_markers_are_sent_after_all_that_they_vouch_for(run: RunDir, place: Plac
     sent_now(run, place)
     order = puts()
     for name, content in contents.markers(run.root).items():
-        for file in contents.vouched(content):
+        for file in contents.listed(content):
             assert order.index(file) < order.index(name)
     state, marker = "train/state-2.pt", "markers/train-epoch-2.json"
     assert order.index(state) < order.index(marker)
@@ -207,10 +207,10 @@ def runs_vouched_for() -> dict[str, set[str]]:
     return {
         name: {
             json.loads(content)["fingerprint"],
-            *(files[file].split()[-1] for file in contents.vouched(content.encode())),
+            *(files[file].split()[-1] for file in contents.listed(content.encode())),
         }
         for name, content in files.items()
-        if name.startswith("markers/") and contents.is_kept(content.encode(), sizes)
+        if name.startswith("markers/") and contents.is_valid(content.encode(), sizes)
     }
 
 
@@ -270,9 +270,9 @@ def test_a_place_that_is_away_is_told_first_and_last_and_changes_nothing(
         complete_run(run, "a")
     assert told == [
         "Note: no answer from faulty://bucket/prefix/job (OSError: no route); "
-        "it is tried again while the job goes on",
+        "trying again while the job continues",
         "Not uploaded to faulty://bucket/prefix/job: 10 files (OSError: no route); "
-        "the same command sends what is missing",
+        "the same command uploads what is missing",
     ]
 
 
@@ -358,7 +358,7 @@ def test_after_a_stop_a_place_that_hangs_is_waited_for_briefly(
     FaultyFileSystem.before = staticmethod(never)
     complete_run(run, "a")
     upload.__exit__(type(stop), stop, None)
-    assert "the same command sends what is missing" in told[0]
+    assert "the same command uploads what is missing" in told[0]
 
 
 def test_what_was_complete_before_a_stop_is_not_told_as_missing(run: RunDir, place: Place) -> None:
@@ -369,7 +369,7 @@ def test_what_was_complete_before_a_stop_is_not_told_as_missing(run: RunDir, pla
     write_text(run.hardware, "a line more")
     FaultyFileSystem.before = staticmethod(away)
     upload.__exit__(Stopped, Stopped("SIGTERM"), None)
-    assert told[0].startswith("Uploaded: faulty://bucket/prefix/job, but for the last lines")
+    assert told[0].startswith("Uploaded: faulty://bucket/prefix/job, except for the last lines")
 
 
 def test_at_the_end_a_slow_place_is_waited_for_while_bytes_move(

@@ -53,7 +53,7 @@ def fetches() -> list[str]:
 def test_a_new_machine_has_all_that_was_complete(sent: RunDir, place: Place, here: RunDir) -> None:
     told = told_by_resume(here, place)
     assert told == (
-        "Going on from faulty://bucket/prefix/job: 4 complete stages and epochs fetched"
+        "Resuming from faulty://bucket/prefix/job: downloaded 4 complete stages and epochs"
     )
     assert content(here) == content(sent)
     assert all(here.is_complete(stage, "a") for stage in STAGES)
@@ -63,7 +63,7 @@ def test_where_nothing_is_the_folder_stays_and_it_is_told(place: Place, here: Ru
     complete(here, "subset", "a", "subset/test.jsonl")
     before = content(here)
     told = told_by_resume(here, place)
-    assert told == "Nothing complete at faulty://bucket/prefix/job to go on from"
+    assert told == "Nothing complete at faulty://bucket/prefix/job to resume from"
     assert content(here) == before
 
 
