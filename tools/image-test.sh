@@ -154,7 +154,7 @@ until [ -f "$work/runs/job/markers/train-epoch-1.json" ] || ! kill -0 "$runner" 
 done
 podman kill --signal TERM stopped >/dev/null
 code=0 && wait "$runner" || code=$?
-check "SIGTERM ends it in good order" 75 "$code"
+check "SIGTERM stops it cleanly" 75 "$code"
 check "no report yet" absent "$([ -f "$work/runs/job/report.html" ] && echo present || echo absent)"
 
 code=0 && "${run[@]}" --env NLIJOB_UPLOAD=file:///runs/bucket "$image" "${small[@]}" --run-id job \
