@@ -6,16 +6,17 @@ ARGS ?=
 IMAGE ?= nlijob
 GPUS ?= --gpus all
 python := .venv/bin/python
+side_by_side = -n 2 --dist loadfile --no-loadscope-reorder
 labels = --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' nlijob/__init__.py)" \
 	--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"
 docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --tmpfs /tmp \
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-slow test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell lock clean
+.PHONY: help report test test-arithmetic test-slow test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .venv/.ready: pyproject.toml requirements/constraints.txt requirements/torch.lock tools/setup-venv.sh tools/install-torch.sh
 	@PYTHON=$(PYTHON) tools/setup-venv.sh
@@ -27,8 +28,12 @@ else
 	@$(python) entrypoint.py run --recipe $(RECIPE) $(ARGS)
 endif
 
-test: .venv/.ready ## run the tests (no GPU needed)
-	$(python) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
+test: .venv/.ready ## run the tests in random order (no GPU needed); an earlier order: ARGS=--randomly-seed=N
+	$(python) -m pytest $(side_by_side) -m "not slow and not gpu" $(ARGS)
+
+test-arithmetic: .venv/.ready ## run the tests of arithmetic again, with other instructions and one thread
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
+		$(python) -m pytest $(side_by_side) -m "not slow and not gpu" tests/unit/gpu $(ARGS)
 
 test-slow: .venv/.ready ## run the tests that take minutes
 	$(python) -m pytest -m slow $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,11 @@ def run_job(
     job = RunDir(runs_dir / run_id)
     assert done.returncode == 0, done.stderr + _log(job.worker_log)
     return job, done
+
+
+def copy_run(job: RunDir, runs_dir: Path) -> RunDir:
+    """A copy of a run in another folder of runs, under the same name."""
+    return RunDir(shutil.copytree(job.root, runs_dir / job.root.name))
 
 
 def results(job: RunDir) -> Results:

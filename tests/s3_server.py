@@ -22,7 +22,7 @@ class S3Server:
         self._s3 = DomainDispatcherApplication(create_backend_app)
 
     def __enter__(self) -> S3Server:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,7 +38,7 @@ class S3Server:
     def make_bucket(self, name: str) -> None:
         """An empty bucket."""
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
     @property
     def url(self) -> str:

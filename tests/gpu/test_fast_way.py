@@ -11,7 +11,6 @@ import bitsandbytes as bnb
 import pytest
 import torch
 
-from nlijob import records
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
@@ -28,7 +27,6 @@ from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import Course, PlainTrainer
 from nlijob.records import Example, TrainStep
-from tests import jobs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,6 +37,10 @@ EACH: dict[str, Any] = {}
 TOGETHER = {"lora__target_modules": ("q_proj", "k_proj", "v_proj", "dense"), "lora__r": 16}
 """Where adapters lie on these alone, the layers are computed together, by kernels of our own."""
 layers = pytest.mark.parametrize("targets", [EACH, TOGETHER], ids=["each", "together"])
+# How far losses may part: a step's loss in bfloat16 (8 bits) has the rounding of some 50 stored
+# values, averaged over the rows of a batch: sqrt(50) * 2^-8 / sqrt(8), 1e-2, of which a mean over
+# steps stays below twice and the worst of 100 steps below ten times. float16 has an eighth of that
+# and the steps' own growth (tests/tolerance.py), float32 that growth alone.
 EXACT = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": "cuda"}
 
 
@@ -241,11 +243,14 @@ def test_the_classification_head_trains_in_graphs(
     assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=3e-2, abs=1e-2)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(
-    ("times", "options"),
-    [(1, EACH), (1, TOGETHER), (6, TOGETHER), (1, {"train__gradient_checkpointing": True})],
-    ids=["each", "together", "long", "recomputed"],
+    ("dtype", "times", "options"),
+    [  # each element type by each kind of layers; the rest once, in the type that a GPU trains in
+        *(("float32", 1, options) for options in (EACH, TOGETHER)),
+        *(("float16", 1, options) for options in (EACH, TOGETHER)),
+        *(("bfloat16", 1, EACH), ("bfloat16", 6, TOGETHER)),
+        ("bfloat16", 1, {"train__gradient_checkpointing": True}),
+    ],
 )
 def test_rows_that_begin_alike_train_as_in_the_plain_loop(
     tokenizer: Any,
@@ -475,16 +480,6 @@ def test_ways_that_were_refused_leave_no_memory_behind(
     assert len(before) == 6
     # the first takes what libraries need once
     assert max(before[2:]) - before[1] < 2**20
-
-
-def test_the_job_says_which_way_it_went(tmp_path: Path) -> None:
-    options = (*jobs.SMALL_DEMO, "--device", "cuda")
-    fast, _ = jobs.run_job(tmp_path, *options, run_id="fast")
-    plain, _ = jobs.run_job(tmp_path, *options, "--set", "train.speed='plain'", run_id="plain")
-    plans = [records.read(records.Plan, job.plan) for job in (fast, plain)]
-    assert [plan.way for plan in plans] == ["graph", "plain"]
-    a, b = (jobs.results(job) for job in (fast, plain))
-    assert a.epochs[0].train_loss == pytest.approx(b.epochs[0].train_loss, rel=5e-2)
 
 
 def test_capturing_leaves_no_trace_in_the_adapter(

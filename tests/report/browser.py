@@ -35,7 +35,7 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--remote-allow-origins=*",
 )
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 def find_chromium() -> str | None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +29,6 @@ from tests import jobs
 from tests.faulty_place import FaultyFileSystem, complete
 
 TORCH_STACK = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets"}
-HELP_LIMIT_S = 0.4
 
 
 class Shown(NamedTuple):
@@ -212,7 +210,7 @@ def test_a_stop_signal_ends_the_job_with_75(
 ) -> None:
     def work(_: Job) -> None:
         os.kill(os.getpid(), number)
-        time.sleep(5)
+        pytest.fail("the signal raised nothing")
 
     monkeypatch.setattr(call, "_work_of", lambda: work)
     shown = call("run", "--recipe", "demo")
@@ -618,20 +616,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert "Usage: entrypoint.py" in done.stdout
     imported = set(json.loads(done.stdout.splitlines()[-1]))
     assert imported & {*TORCH_STACK, "huggingface_hub", "matplotlib", "numpy", "pyarrow"} == set()
-
-
-def test_help_answers_at_once() -> None:
-    assert min(cpu_seconds("--help") for _ in range(3)) < HELP_LIMIT_S
-
-
-def cpu_seconds(*arguments: str) -> float:
-    process = subprocess.Popen(
-        jobs.command(*arguments), stdout=subprocess.DEVNULL, env=jobs.environment()
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_utime + usage.ru_stime
 
 
 def test_options_with_no_command_are_those_of_run(call: Caller) -> None:

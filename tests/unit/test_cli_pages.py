@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -27,13 +28,21 @@ class Caller(Protocol):
     def __call__(self, *arguments: str) -> Shown: ...
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two finished runs, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    for number, name in enumerate(("a", "b")):
+        render(build_run(folder / name, Spec(run_id=name, training_seed=number)))
+    return folder
+
+
 @pytest.fixture
 def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], runs: Path, tmp_path: Path
 ) -> Caller:
     """The command line in a folder with two finished runs in runs/."""
-    for number, name in enumerate(("a", "b")):
-        render(build_run(tmp_path / "runs" / name, Spec(run_id=name, training_seed=number)))
+    shutil.copytree(runs, tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
 
     def called(*arguments: str) -> Shown:

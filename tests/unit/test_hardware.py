@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +55,7 @@ def gputil_shows(monkeypatch: pytest.MonkeyPatch, *gpus: SimpleNamespace) -> Non
     monkeypatch.setattr(hardware, "_gputil", lambda: shown)
 
 
-def sampled(path: Path, wait_s: float = 5.0) -> list[HardwareSample]:
+def sampled(path: Path, wait_s: float = 60.0) -> list[HardwareSample]:
     """Samples of a moment's work in the stage "train"."""
     with Sampler(path, attempt=2, interval_s=0.01, disk=path.parent) as sampler:
         sampler.stage = "train"
@@ -91,7 +92,7 @@ def test_samples_say_attempt_stage_and_time(samples: list[HardwareSample]) -> No
     assert {(sample.attempt, sample.stage) for sample in samples} == {(2, "train")}
     times = [sample.time_s for sample in samples]
     assert times == sorted(times)
-    assert time.time() - 60 < times[0] <= time.time()
+    assert psutil.Process().create_time() <= times[0] <= times[-1] <= time.time()
 
 
 def test_samples_have_the_machines_figures_in_their_units(samples: list[HardwareSample]) -> None:
@@ -104,17 +105,14 @@ def test_samples_have_the_machines_figures_in_their_units(samples: list[Hardware
 @pytest.mark.usefixtures("no_driver")
 def test_sampling_ends_with_its_context(tmp_path: Path) -> None:
     path = tmp_path / "hardware.jsonl"
-    written = len(sampled(path))
-    time.sleep(0.1)
-    assert len(list(records.read_lines(HardwareSample, path))) == written
+    sampled(path)
+    assert "hardware sampler" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.usefixtures("no_driver")
 def test_a_long_interval_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    started = time.monotonic()
-    with Sampler(tmp_path / "hardware.jsonl", 1, interval_s=60, disk=tmp_path):
+    with Sampler(tmp_path / "hardware.jsonl", 1, interval_s=threading.TIMEOUT_MAX, disk=tmp_path):
         pass
-    assert time.monotonic() - started < 5
 
 
 # ---------------------------------------------------------------- with one

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -46,9 +48,11 @@ FOLLOW_LIFELINE = "sys.stdin.buffer.read()\n"
 TASK = WorkerTask(1, 0.0, 0.0, "model", "", {})
 DEAF = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 tell(line(1))
-time.sleep(60)
+sys.stdin.buffer.read()
+(root / "heard").touch()
+time.sleep(600)
 """
 
 Start = Callable[..., list[Progress]]
@@ -57,6 +61,12 @@ Start = Callable[..., list[Progress]]
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
+
+
+@pytest.fixture
+def any_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the grace to pass waits for ever."""
+    monkeypatch.setattr(launch, "STOP_GRACE_S", math.inf)
 
 
 @pytest.fixture
@@ -88,7 +98,7 @@ def stop(_: Progress) -> None:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -173,11 +183,11 @@ def test_records_of_an_earlier_attempt_are_not_taken_for_this_ones(
     assert seen == []
 
 
-def test_the_outcome_is_raised_before_the_worker_is_gone(run: RunDir, start: Start) -> None:
-    started = time.monotonic()
+def test_the_outcome_is_raised_before_the_worker_is_gone(
+    run: RunDir, start: Start, any_grace: None
+) -> None:
     with pytest.raises(errors.HardwareError):
         start("leave(5)\n" + FOLLOW_LIFELINE)
-    assert time.monotonic() - started < launch.STOP_GRACE_S / 2
     assert group_is_gone(run)
 
 
@@ -189,7 +199,7 @@ def test_a_worker_that_died_before_its_task_shows_its_log(
     with GpuSide(run, "cpu") as gpu_side:
         gpu_side.start()
         assert gpu_side._process
-        gpu_side._process.wait(10)
+        gpu_side._process.wait(60)
         gpu_side.give(TASK)
         with pytest.raises(JobError, match="no torch"):
             gpu_side.follow(lambda _: None)
@@ -233,26 +243,28 @@ def test_stopped_goes_through_and_the_worker_ends_in_good_order(start: Start, ru
 def test_what_ignores_the_lifeline_is_killed_after_its_grace(
     start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "STOP_GRACE_S", 0.5)
-    started = time.monotonic()
+    # a clock on which the grace is over once the worker has heard that it is to end
+    clock = SimpleNamespace(
+        monotonic=lambda: 2.0 * launch.STOP_GRACE_S * (run.root / "heard").exists(),
+        sleep=time.sleep,
+        time=time.time,
+    )
+    monkeypatch.setattr(launch, "time", clock)
     with pytest.raises(Stopped):
         start(DEAF, stop)
-    assert 0.5 < time.monotonic() - started < 10
     assert group_is_gone(run)
 
 
-def test_a_worker_gets_no_longer_than_it_needs(start: Start) -> None:
-    started = time.monotonic()
+def test_a_worker_gets_no_longer_than_it_needs(start: Start, any_grace: None) -> None:
     with pytest.raises(Stopped):
         start("tell(line(1))\n" + FOLLOW_LIFELINE, stop)
-    assert time.monotonic() - started < launch.STOP_GRACE_S / 2
 
 
 def test_processes_that_outlive_the_worker_are_ended_too(
     start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "STOP_GRACE_S", 0.2)
-    start("subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\nleave(0)")
+    start("subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nleave(0)")
     assert group_is_gone(run)
 
 
@@ -266,15 +278,13 @@ def test_a_fault_while_showing_progress_ends_the_group(start: Start, run: RunDir
 
 
 def test_a_worker_without_a_task_gets_no_grace(
-    run: RunDir, monkeypatch: pytest.MonkeyPatch
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, any_grace: None
 ) -> None:
     argv = [sys.executable, "-c", PRELUDE + DEAF, str(run.root)]
     monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
     with GpuSide(run, "cpu") as gpu_side:
         gpu_side.start()
         wait_for(run.progress)
-        started = time.monotonic()
-    assert time.monotonic() - started < launch.STOP_GRACE_S / 2
     assert group_is_gone(run)
 
 
@@ -285,7 +295,7 @@ from nlijob import launch, stopping
 from nlijob.rundir import RunDir
 
 def popen(command, **options):
-    process = started([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+    process = started([sys.executable, "-c", "import time; time.sleep(600)"], **options)
     os.kill(os.getpid(), signal.SIGTERM)  # before anybody can know of the process
     return process
 
@@ -306,7 +316,7 @@ def test_a_stop_in_the_moment_of_the_start_leaves_no_process_behind(tmp_path: Pa
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert done.stdout.split() == ["-9"], done.stderr
@@ -345,7 +355,7 @@ except JobError:
     sys.exit(0)
 """
     argv = [sys.executable, "-c", first_process, job, str(tmp_path)]
-    done = subprocess.run(argv, cwd=ROOT, timeout=20, check=False)
+    done = subprocess.run(argv, cwd=ROOT, timeout=120, check=False)
     assert done.returncode == 0
 
 

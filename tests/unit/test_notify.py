@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,7 +44,7 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 if receiver.silent.is_set():
-                    receiver.released.wait(20)
+                    receiver.released.wait()  # until the test is over
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.paths.append(self.path)
                 receiver.posted.append(json.loads(body))
@@ -71,7 +70,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     receiver = Receiver()
-    threading.Thread(target=receiver.server.serve_forever, daemon=True).start()
+    threading.Thread(target=receiver.server.serve_forever, args=(0.01,), daemon=True).start()
     yield receiver
     receiver.released.set()
     receiver.server.shutdown()
@@ -127,7 +126,7 @@ def test_a_finished_job_tells_its_outcome(receiver: Receiver, tmp_path: Path) ->
     with Notice(receiver.url, "demo", print) as notice:
         notice.run, notice.results, notice.mirror = RunDir(tmp_path / "job"), results, upload
     (posted,) = receiver.posted
-    assert 0 <= posted.pop("duration_s") < 10
+    assert posted.pop("duration_s") >= 0
     assert posted == {
         "run_id": "job",
         "recipe": "demo",
@@ -193,11 +192,9 @@ def test_a_receiver_that_hangs_is_given_up(
 def test_after_a_stop_a_receiver_that_hangs_is_waited_for_briefly(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, stop: BaseException
 ) -> None:
-    monkeypatch.setattr(notify, "STOP_LIMIT_S", 0.2)
+    monkeypatch.setattr(notify, "STOP_LIMIT_S", 1.0)
     receiver.silent.set()
-    started = time.monotonic()
-    assert "no answer within" in told_at(receiver.url, stop)
-    assert 0.2 <= time.monotonic() - started < 2
+    assert "no answer within 1 s" in told_at(receiver.url, stop)
 
 
 @pytest.mark.parametrize(

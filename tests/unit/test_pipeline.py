@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import shutil
 import sys
@@ -369,8 +370,9 @@ def test_no_gpu_side_starts_for_the_report_alone(
 def test_an_error_while_the_gpu_side_starts_ends_it(
     run: RunDir, out: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    argv = [sys.executable, "-c", "import time; time.sleep(3600)"]
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]  # until it is ended
     monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    monkeypatch.setattr(launch, "STOP_GRACE_S", math.inf)
     with pytest.raises(NotAvailableError):
         job(run, out, model__name=str(tmp_path / "nowhere")).work()
     assert [p for p in psutil.Process().children() if p.cmdline() == argv] == []

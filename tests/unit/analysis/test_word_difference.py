@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from itertools import pairwise
 
 import pytest
 
 from nlijob.analysis.word_difference import Segment, word_difference
+from tests.effort import lines_run
 
 
 def marked(segments: tuple[Segment, ...]) -> str:
@@ -88,8 +88,7 @@ def test_very_long_texts_are_compared_without_order() -> None:
         ("'" * 10_000, "' " * 5000),
     ],
 )
-def test_ten_thousand_characters_take_a_bounded_time(premise: str, hypothesis: str) -> None:
-    started = time.perf_counter()
+def test_ten_thousand_characters_are_bounded_work(premise: str, hypothesis: str) -> None:
+    assert lines_run(lambda: word_difference(premise, hypothesis)) < 10_000_000
     found = word_difference(premise, hypothesis)
-    assert time.perf_counter() - started < 1
     assert "".join(segment.text for segment in found.premise) == premise

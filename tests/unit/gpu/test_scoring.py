@@ -11,6 +11,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.scoring import score
 from nlijob.records import Prediction, SplitScore
+from tests import tolerance
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,9 @@ def test_the_size_of_a_batch_does_not_change_what_is_predicted(
     _, one_by_one = scored(forward, head, rows, 1)
     _, together = scored(forward, head, rows, 24)
     for a, b in zip(one_by_one, together, strict=True):
-        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
+        # a probability changes by at most a quarter of its logit's change, for logits below 40
+        bound = 10 * tolerance.rounding(torch.float32, tolerance.DEMO_OPERATIONS)
+        assert a.probabilities == pytest.approx(b.probabilities, abs=bound)
 
 
 def test_scoring_twice_gives_the_same_bits(
@@ -63,12 +66,14 @@ def test_probabilities_are_over_the_labels_and_their_mass_over_the_vocabulary(
     forward: Forward, head: CausalHead, rows: list[Encoded]
 ) -> None:
     for p in scored(forward, head, rows)[1]:
-        assert sum(p.probabilities) == pytest.approx(1, abs=1e-5)
+        assert sum(p.probabilities) == pytest.approx(1, abs=tolerance.rounding(torch.float32, 8))
         assert p.label_mass is not None
         assert 0 <= p.label_mass <= 1
         # the loss is over the whole vocabulary: -log(mass * probability of the gold label)
         expected = torch.tensor(p.label_mass * p.probabilities[p.label]).log().neg().item()
-        assert p.loss == pytest.approx(expected, rel=1e-3)
+        # sums over the vocabulary, and a logarithm that cancels where the loss is near 0
+        bound = tolerance.rounding(torch.float32, 2048)
+        assert p.loss == pytest.approx(expected, rel=bound, abs=bound)
 
 
 def test_progress_ends_at_the_number_of_rows(

@@ -13,7 +13,7 @@ def test_the_caller_goes_on_while_something_is_written() -> None:
     writer, may_end, done = Writer(), threading.Event(), threading.Event()
 
     def write() -> None:
-        assert may_end.wait(10)
+        assert may_end.wait(60)
         done.set()
 
     writer.do(write)

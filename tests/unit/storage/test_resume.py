@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -191,9 +190,7 @@ def test_a_place_that_hangs_ends_with_4_in_bounded_time(
 ) -> None:
     monkeypatch.setattr(resume, "ANSWER_S", 0.2)
     released = threading.Event()
-    FaultyFileSystem.before = staticmethod(lambda operation, path: released.wait(20))
-    started = time.monotonic()
+    FaultyFileSystem.before = staticmethod(lambda operation, path: released.wait())
     with pytest.raises(NotAvailableError, match="no answer within"):
         told_by_resume(here, place)
-    assert time.monotonic() - started < 2
     released.set()

@@ -21,7 +21,7 @@ from nlijob.gpu.fast.trainer import GraphTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import Course
-from tests import broken_compilers
+from tests import broken_compilers, tolerance
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +78,9 @@ def test_gradients_are_the_layers_own_from_one_compilation(
     layers.install()
     for part, (loss, gradient) in zip(some, expected, strict=True):
         got = loss_and_gradient(loaded, fast, part)
-        assert got[0] == pytest.approx(loss)
-        torch.testing.assert_close(got[1], gradient)
+        # the trace may choose another order of sums than the layers do
+        assert got[0] == pytest.approx(loss, rel=tolerance.training(0))
+        assert tolerance.distance(got[1], gradient) < tolerance.training(0)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -102,7 +103,7 @@ def test_training_goes_the_way_of_the_layers_as_they_are(
     assert not expected.steps.is_compiled
     assert (got.steps.is_compiled, got.steps.not_compiled) == (True, "")
     assert got.state()["is_compiled"]
-    assert losses(got) == pytest.approx(losses(expected), rel=1e-4)
+    assert losses(got) == pytest.approx(losses(expected), rel=tolerance.training(8))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

@@ -30,9 +30,15 @@ from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import Course, PlainTrainer, Trainer
 from nlijob.records import Example
 from nlijob.subset import read_rows
+from tests import tolerance
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, schedule="cosine")
+STEPS = 8
+"""Of these two epochs of 24 rows."""
+LOGITS = tolerance.rounding(torch.float32, tolerance.DEMO_OPERATIONS)
+GRADIENTS = tolerance.rounding(torch.float32, 2 * tolerance.DEMO_OPERATIONS)
+"""A gradient comes through the model twice, there and back."""
 
 NewModel = Callable[..., LoadedModel]
 ATTENTION = ("q_proj", "k_proj", "v_proj", "dense")
@@ -67,6 +73,18 @@ def either(request: pytest.FixtureRequest) -> list[Encoded]:
     """Rows with nothing in common that counts, and rows with a shared prefix."""
     chosen: list[Encoded] = request.getfixturevalue(request.param)
     return chosen
+
+
+def pairwise(name: str, one: object, other: object) -> pytest.MarkDecorator:
+    """Every pair of model, rows and value of `name` at least once, in half of all combinations."""
+    combinations = [
+        ("layer by layer", "rows", one),
+        ("layer by layer", "alike", other),
+        ("layers together", "rows", other),
+        ("layers together", "alike", one),
+    ]
+    names = ("new_model", "either", name)
+    return pytest.mark.parametrize(names, combinations, indirect=names[:2])
 
 
 def tuned(loaded: LoadedModel) -> LoadedModel:
@@ -121,7 +139,7 @@ def test_logits_of_packed_rows_are_the_plain_ones(
     loaded = tuned(new_model())
     expected = plain_logits(loaded, head, either[:6])
     fast = FastModel(loaded, head, dense)
-    torch.testing.assert_close(fast.score_rows(either[:6]), expected, rtol=1e-3, atol=1e-3)
+    assert tolerance.distance(fast.score_rows(either[:6]), expected) < LOGITS
 
 
 def test_layers_are_computed_together_where_that_serves(
@@ -142,7 +160,7 @@ def test_with_the_adapter_switched_off_the_base_model_is_scored(
     loaded = tuned(new_model())
     fast = FastModel(loaded, head, True)
     with loaded.model.disable_adapter():
-        torch.testing.assert_close(fast.score_rows(rows[:4]), base, rtol=1e-3, atol=1e-3)
+        assert tolerance.distance(fast.score_rows(rows[:4]), base) < LOGITS
 
 
 def test_closed_it_leaves_the_model_as_it_was(
@@ -156,7 +174,7 @@ def test_closed_it_leaves_the_model_as_it_was(
     assert torch.equal(plain_logits(loaded, head, rows[:4]), before)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pairwise("dtype", "float32", "bfloat16")
 def test_losses_are_the_plain_loops_in_the_dtypes_of_a_cpu(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dtype: str
 ) -> None:
@@ -165,7 +183,10 @@ def test_losses_are_the_plain_loops_in_the_dtypes_of_a_cpu(
     (plain, _), (fast, loaded) = trainers(of_dtype, head, either)
     assert loaded.compute_dtype is getattr(torch, dtype)
     expected = losses(plain)
-    assert losses(fast) == pytest.approx(expected, rel=1e-3 if dtype == "float32" else 5e-2)
+    bound = tolerance.training(STEPS)
+    if dtype == "bfloat16":  # its rounding outweighs all else; in a mean over a batch it averages
+        bound = tolerance.rounding(torch.bfloat16, tolerance.DEMO_STORED) / CONFIG.batch_size**0.5
+    assert losses(fast) == pytest.approx(expected, rel=bound)
     assert expected[-1] < 0.9 * expected[0]
 
 
@@ -187,8 +208,7 @@ def test_gradients_are_those_of_peft(
     compared = 0
     for name, parameter in plain.model.named_parameters():
         if parameter.requires_grad:
-            difference = (got[name].grad - parameter.grad).norm() / parameter.grad.norm()
-            assert difference < 1e-4, name
+            assert tolerance.distance(got[name].grad, parameter.grad) < GRADIENTS, name
             compared += 1
     assert compared == len(fast.adapter.parameters)
 
@@ -224,24 +244,27 @@ def test_gradients_with_dropout_are_the_differences_of_the_loss(
         assert ahead - behind == pytest.approx(2 * float((grad * step).sum()), rel=3e-2, abs=1e-5)
 
 
-@pytest.mark.parametrize("micro", [None, 3])
+@pairwise("micro", None, 3)
 def test_training_goes_the_way_of_the_plain_loop(
     new_model: NewModel, head: CausalHead, either: list[Encoded], micro: int | None
 ) -> None:
     config = dataclasses.replace(CONFIG, micro_batch_size=micro)
     (plain, plain_model), (fast, fast_model) = trainers(new_model, head, either, config)
+    start = checkpoints.adapter_weights(new_model().model)
     for epoch in (1, 2):
         for expected, got in zip(plain.epoch(epoch), fast.epoch(epoch), strict=True):
-            assert got.loss == pytest.approx(expected.loss, rel=1e-3)
-            assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-2)
+            assert got.loss == pytest.approx(expected.loss, rel=tolerance.training(STEPS))
+            assert got.grad_norm == pytest.approx(expected.grad_norm, rel=tolerance.UPDATES)
             assert (got.step, got.examples) == (expected.step, expected.examples)
             assert got.learning_rate == expected.learning_rate
     weights = checkpoints.adapter_weights(fast_model.model)
     for name, weight in checkpoints.adapter_weights(plain_model.model).items():
-        torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=5e-4)
+        assert tolerance.distance(weights[name], weight, start[name]) < tolerance.updates(name), (
+            name
+        )
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pairwise("dropout", 0.0, 0.3)
 def test_layers_computed_again_train_as_layers_kept(
     demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dropout: float
 ) -> None:
@@ -291,12 +314,12 @@ def test_losses_stay_the_plain_loops_over_100_steps(new_model: NewModel, head: C
     labelled = [
         (i, r) for i, r in enumerate(read_rows(DATA_DIR / "train.jsonl")) if r["label"] >= 0
     ]
-    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:800]]
-    config = dataclasses.replace(CONFIG, batch_size=8)
+    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:400]]
+    config = dataclasses.replace(CONFIG, batch_size=4)
     (plain, _), (fast, _) = trainers(new_model, head, head.encode("train", some), config)
     losses = [torch.tensor([step.loss for step in way.epoch(1)]) for way in (plain, fast)]
     assert len(losses[0]) == 100
-    assert ((losses[1] - losses[0]).abs() / losses[0]).max() < 1e-3
+    assert ((losses[1] - losses[0]).abs() / losses[0]).max() < tolerance.training(100)
 
 
 def test_a_saved_adapter_scores_the_same_with_peft_alone(
@@ -309,9 +332,8 @@ def test_a_saved_adapter_scores_the_same_with_peft_alone(
     checkpoints.load_adapter(other.model, tmp_path)
     fast._fast.adapter.refresh()
     model.model.eval()
-    torch.testing.assert_close(
-        fast._fast.score_rows(rows[:6]), plain_logits(other, head, rows[:6]), rtol=1e-3, atol=1e-3
-    )
+    expected = plain_logits(other, head, rows[:6])
+    assert tolerance.distance(fast._fast.score_rows(rows[:6]), expected) < LOGITS
 
 
 @pytest.mark.parametrize("resumes", ["plain", "fast"])
@@ -339,7 +361,9 @@ def test_either_trainer_goes_on_from_the_others_state(
     second.restore(checkpoints.load_state(tmp_path / "state.pt", CPU))
     for a, b in zip(second.epoch(2), expected, strict=True):
         assert (
-            (a.loss == b.loss) if begins == resumes else a.loss == pytest.approx(b.loss, rel=1e-3)
+            (a.loss == b.loss)
+            if begins == resumes
+            else a.loss == pytest.approx(b.loss, rel=tolerance.training(STEPS))
         )
         assert (a.step, a.learning_rate) == (b.step, b.learning_rate)
 
@@ -371,15 +395,19 @@ def test_an_overflow_is_skipped_as_the_plain_loop_skips_it(
     scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     (plain, plain_model), (fast, fast_model) = trainers(new_model, head, rows)
+    start = checkpoints.adapter_weights(new_model().model)
     expected, got = ([s for e in (1, 2) for s in t.epoch(e)] for t in (plain, fast))
     assert [step.grad_norm is None for step in got] == [s.grad_norm is None for s in expected]
     assert got[0].grad_norm is None
     assert got[-1].grad_norm is not None
-    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=1e-3)
+    bound = tolerance.training(STEPS)
+    assert [s.loss for s in got] == pytest.approx([s.loss for s in expected], rel=bound)
     assert fast.state()["scaler"] == plain.state()["scaler"]
     weights = checkpoints.adapter_weights(fast_model.model)
     for name, weight in checkpoints.adapter_weights(plain_model.model).items():
-        torch.testing.assert_close(weights[name], weight, rtol=1e-2, atol=5e-4)
+        assert tolerance.distance(weights[name], weight, start[name]) < tolerance.updates(name), (
+            name
+        )
 
 
 @pytest.mark.parametrize("resumes", ["plain", "fast"])
@@ -407,7 +435,7 @@ def test_the_classification_head_is_trained_too(
     pairs = head.encode("train", [row.example for row in rows])
     (plain, _), (fast, _) = trainers(lambda: new_model(config), head, pairs)
     for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
-        assert got.loss == pytest.approx(expected.loss, rel=1e-3)
+        assert got.loss == pytest.approx(expected.loss, rel=tolerance.training(STEPS))
 
 
 def test_dequantised_values_are_what_the_4_bit_layer_multiplies_with(
@@ -431,8 +459,9 @@ def test_an_architecture_with_fewer_keys_than_queries_is_served(
 ) -> None:
     (plain, _), (fast, _) = trainers(new_llama, head, either)
     for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
-        assert got.loss == pytest.approx(expected.loss, rel=1e-4)
-        assert got.grad_norm == pytest.approx(expected.grad_norm, rel=1e-3)
+        # a smaller model than the demo's
+        assert got.loss == pytest.approx(expected.loss, rel=tolerance.training(STEPS))
+        assert got.grad_norm == pytest.approx(expected.grad_norm, rel=tolerance.UPDATES)
 
 
 def test_what_it_does_not_serve_is_refused(
