@@ -73,7 +73,7 @@ wheel-test: .venv/.ready ## build the wheel, install it in a fresh environment a
 image-test: ## build the CPU image and run the job in it, without a Docker engine (root on Debian)
 	tools/image-test.sh
 
-image-test-gpu: ## the same for the GPU image; needs no GPU, but 3 GB of downloads and 25 GB of disk
+image-test-gpu: ## the same for the GPU image; needs no GPU, but 3 GB of downloads and 20 GB of disk
 	BACKEND=gpu tools/image-test.sh
 
 lock: .venv/.ready ## resolve the dependencies into requirements/

@@ -1,4 +1,4 @@
-"""What a person sees while the job runs: stage lines, and a bar where there is a terminal.
+"""Prints the progress of a job: a line for each stage, and a bar if there is a terminal.
 
 Without a terminal (container logs) every line is plain, and long work reports every few seconds.
 """

@@ -1,4 +1,4 @@
-"""A place to copy runs to whose faults a test chooses, and small runs to copy."""
+"""A remote folder whose errors a test chooses, and small runs to copy there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ URL = "faulty://bucket/prefix"
 
 
 class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A file system in memory that asks `before(operation, path)` first; that may raise or wait."""
+    """A file system in memory that first calls `before(operation, path)`; it may raise or wait."""
 
     protocol = "faulty"
     store: ClassVar[dict[str, Any]] = {}
@@ -25,7 +25,7 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no
 
     @classmethod
     def reset(cls) -> None:
-        """Empty, without faults."""
+        """Delete all files and errors."""
         cls.store.clear()
         cls.pseudo_dirs[:] = [""]
         cls.calls = []
@@ -33,12 +33,12 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no
 
     @classmethod
     def reset_faults(cls) -> None:
-        """As it was, and without faults from here on."""
+        """Keep the files, and raise no errors from now on."""
         cls.before = staticmethod(lambda operation, path: None)
 
     @classmethod
     def files(cls) -> dict[str, str]:
-        """Name below the run "job" -> content of what is there."""
+        """Name in the run "job" -> content."""
         root = "/bucket/prefix/job/"
         return {p.removeprefix(root): f.getvalue().decode() for p, f in cls.store.items()}
 
@@ -64,7 +64,7 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no
         super().get_file(rpath, lpath, **options)
 
     def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
-        options["callback"].relative_update(1)  # a fault may come after bytes have moved
+        options["callback"].relative_update(1)  # an error may follow after some bytes
         self._ask("put", rpath)
         super().put_file(lpath, rpath, **options)
 
@@ -81,7 +81,7 @@ fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
 
 
 def complete(run: RunDir, stage: str, fingerprint: str, *names: str) -> None:
-    """Do a stage: unmark it, write these files, mark it. The files say whose they are."""
+    """Do a stage: unmark it, write these files, mark it. The files contain the fingerprint."""
     run.unmark(stage)
     for name in names:
         write_text(run.root / name, f"{name} of {fingerprint}")
@@ -89,7 +89,7 @@ def complete(run: RunDir, stage: str, fingerprint: str, *names: str) -> None:
 
 
 def complete_epoch(run: RunDir, epoch: int, fingerprint: str) -> None:
-    """Do an epoch as the GPU side does, with a training state that replaces the one before."""
+    """Do an epoch as the GPU side does, replacing the training state of the epoch before."""
     run.unmark(epoch_marker(epoch))
     write_text(run.training_state(epoch), f"state {epoch} of {fingerprint}")
     complete(run, epoch_marker(epoch), fingerprint, f"train/epoch-{epoch}/adapter")
@@ -97,7 +97,7 @@ def complete_epoch(run: RunDir, epoch: int, fingerprint: str) -> None:
 
 
 def complete_run(run: RunDir, fingerprint: str, epochs: int = 2) -> None:
-    """A small run; runs of fingerprints of one length have files of the same names and sizes."""
+    """Do a small run. Fingerprints of equal length give files of the same names and sizes."""
     write_text(run.config, f"config of {fingerprint}")
     complete(run, "subset", fingerprint, "subset/test.jsonl")
     for epoch in range(1, epochs + 1):

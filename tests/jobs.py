@@ -1,4 +1,4 @@
-"""Runs the command line as a user does, in a process of its own."""
+"""Runs the command line in a process, as a user does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nlijob.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
-"""Real rows and the real tokenizer, where a developer has them; tests skip without."""
+"""Real rows and the real tokenizer, if a developer has them; tests skip otherwise."""
 
 SMALL_DEMO = (
     *("--recipe", "demo", "--train-size", "160", "--validation-size", "40", "--test-size", "60"),
@@ -30,7 +30,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's environment without the job's own variables, changed."""
+    """This process's environment without the job's variables, with `changes` made."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("NLIJOB_")}
     return {**inherited, **changes}
 
@@ -52,7 +52,7 @@ def run(
 def run_job(
     runs_dir: Path, *arguments: str | Path, run_id: str = "job", timeout_s: float = 300
 ) -> tuple[RunDir, subprocess.CompletedProcess[str]]:
-    """Run the job into `runs_dir/run_id`; fails the test, with the logs, where it fails."""
+    """Run the job in `runs_dir/run_id`; fails the test, showing the logs, if the job fails."""
     done = run("run", "--runs-dir", runs_dir, "--run-id", run_id, *arguments, timeout_s=timeout_s)
     job = RunDir(runs_dir / run_id)
     assert done.returncode == 0, done.stderr + _log(job.worker_log)

@@ -4,7 +4,7 @@
 # and its exit codes, files and report checked. Needs root on Debian; says so elsewhere.
 #   BACKEND=cpu  the CPU image (the default), with the Python of this machine's Debian release
 #   BACKEND=gpu  the GPU image, on Debian 13 as the Dockerfile's default; it downloads 3 GB, takes
-#                25 GB of disk below TMPDIR while it runs, and needs no GPU
+#                20 GB of disk below TMPDIR while it runs, and needs no GPU
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -154,14 +154,14 @@ until [ -f "$work/runs/job/markers/train-epoch-1.json" ] || ! kill -0 "$runner" 
 done
 podman kill --signal TERM stopped >/dev/null
 code=0 && wait "$runner" || code=$?
-check "SIGTERM ends it in good order" 75 "$code"
+check "SIGTERM stops it cleanly" 75 "$code"
 check "no report yet" absent "$([ -f "$work/runs/job/report.html" ] && echo present || echo absent)"
 
 code=0 && "${run[@]}" --env NLIJOB_UPLOAD=file:///runs/bucket "$image" "${small[@]}" --run-id job \
     >"$work/out" 2>&1 || code=$?
 [ "$code" = 0 ] || tail -20 "$work/out"
 check "the same command goes on to the end" 0 "$code"
-check "from the last complete epoch" 1 "$(grep -c 'complete, going on from there' "$work/out")"
+check "from the last complete epoch" 1 "$(grep -c 'complete, resuming after them' "$work/out")"
 check "the report is there" 1 "$(grep -c '</html>' "$work/runs/job/report.html")"
 check "written by the user it ran as" 54321 "$(stat -c %u "$work/runs/job/report.html")"
 check "and in the bucket" same "$(cmp -s "$work/runs/job/report.html" \

@@ -44,6 +44,7 @@ sizes = {f"{package.name} {package.version}": package_bytes(package) for package
 parts = {name: size for name, size in sizes.items() if size >= SMALLEST_LISTED_BYTES}
 parts = dict(sorted(parts.items(), key=lambda part: -part[1]))
 parts["other Python packages"] = folder_bytes("/opt/nlijob") - sum(parts.values())
+parts["the job"] = folder_bytes("/app")
 parts["C compiler for Triton"] = compiler_bytes()
 parts["Debian with Python"] = folder_bytes("/usr", "/etc", "/var") - compiler_bytes()
 for name, size in parts.items():

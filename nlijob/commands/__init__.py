@@ -1,8 +1,8 @@
-"""The commands, a module each, imported when a command is called or listed.
+"""The commands, one module each, which is imported when its command is called or listed.
 
-Adding a command is a module with a click command named `command`, and its name in `NAMES`. Modules
-import at their top what is light, and in the command's body what is not: `--help` and shell
-completion list all commands, and must answer at once.
+To add a command, add a module that has a click command named `command`, and its name to `NAMES`.
+The module imports everything heavy inside that function, because `--help` and shell completion load
+all commands and must answer at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 import click
 
 NAMES = ("run", "report", "compare", "index", "prefetch", "recipes", "schema")
-"""In the order in which `--help` lists them."""
+"""The commands in the order of `--help`."""
 
 
 def load(name: str) -> click.Command:

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: the files, and the job's command line as they use it."""
+"""Readers of the deployment files, and a parser for the command lines in them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def job_variables() -> set[str]:
 def parse(
     arguments: list[str], environment: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """The options of `run` as the job would read them; fails the test where it would refuse."""
+    """The options of `run` as the job reads them; raises click's error if it would refuse them."""
     for name in job_variables():
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

@@ -1,4 +1,4 @@
-"""deploy/aws-batch: valid by botocore's service models, and exit codes mean what they should."""
+"""deploy/aws-batch: valid according to botocore's service models; exit codes are handled."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def input_shape(service: str, operation: str) -> Any:
 
 
 def faults(service: str, operation: str, parameters: Any) -> list[str]:
-    """What the service would refuse, by its model."""
+    """What the service would refuse according to its model."""
     validate = pytest.importorskip("botocore.validate")
     shape = input_shape(service, operation)
     report: str = validate.ParamValidator().validate(parameters, shape).generate_report()
@@ -44,7 +44,7 @@ def faults(service: str, operation: str, parameters: Any) -> list[str]:
 
 
 def _unknown_values(shape: Any, value: Any) -> Iterator[str]:
-    """Values outside the model's enumerations, which botocore's own validator lets pass."""
+    """Values outside the model's enumerations, which botocore's validator does not check."""
     if shape.type_name == "structure" and isinstance(value, dict):
         for key in value.keys() & shape.members.keys():
             yield from _unknown_values(shape.members[key], value[key])
@@ -78,7 +78,7 @@ def test_what_the_schedule_submits_is_valid_by_the_service_model(schedule: Any) 
 
 
 def _outcome(definition: Any, exit_code: int, status_reason: str) -> str:
-    """The action of the first condition that matches; Batch tries again where none does."""
+    """The action of the first matching condition; without one, Batch retries."""
     for condition in definition["retryStrategy"]["evaluateOnExit"]:
         seen = {
             "onExitCode": str(exit_code),
@@ -94,19 +94,19 @@ ENDED = "Essential container in task exited"
 
 
 @pytest.mark.parametrize("code", RETRY)
-def test_a_stopped_job_is_tried_again(definition: Any, code: ExitCode) -> None:
+def test_a_stopped_job_is_retried(definition: Any, code: ExitCode) -> None:
     assert _outcome(definition, code, ENDED) == "RETRY"
     assert definition["retryStrategy"]["attempts"] > 1
 
 
-def test_a_reclaimed_spot_machine_is_tried_again(definition: Any) -> None:
+def test_a_job_on_a_reclaimed_spot_machine_is_retried(definition: Any) -> None:
     assert (
         _outcome(definition, 137, "Host EC2 (instance i-0123456789abcdef0) terminated.") == "RETRY"
     )
 
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if code not in (*RETRY, ExitCode.DONE)])
-def test_every_other_end_is_final(definition: Any, code: ExitCode) -> None:
+def test_every_other_exit_code_is_final(definition: Any, code: ExitCode) -> None:
     assert set(FAIL_AT_ONCE) < set(ExitCode)
     assert _outcome(definition, code, ENDED) == "EXIT"
 
@@ -146,7 +146,7 @@ def test_an_attempt_ends_before_the_next_night(definition: Any) -> None:
     assert definition["timeout"]["attemptDurationSeconds"] < 24 * 3600
 
 
-def test_run_id_is_new_a_night_and_the_same_in_its_retries(
+def test_run_id_is_new_every_night_and_the_same_in_its_retries(
     definition: Any, schedule: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parameters = json.loads(schedule["Target"]["Input"])["Parameters"]

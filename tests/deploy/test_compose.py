@@ -1,4 +1,4 @@
-"""compose.gpu.yml: valid by the Compose specification, one GPU, nothing open to the network."""
+"""compose.gpu.yml: valid Compose file, one GPU, nothing open to the network."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_reports_reserve_no_gpu(services: dict[str, Any]) -> None:
     assert services["reports"]["environment"]["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
-def test_only_the_job_starts_by_itself(services: dict[str, Any]) -> None:
+def test_only_the_job_starts_by_default(services: dict[str, Any]) -> None:
     assert [name for name, service in services.items() if not service.get("profiles")] == ["job"]
 
 
 @pytest.mark.parametrize("name", ["job", "reports"])
-def test_nothing_starts_again_by_itself(services: dict[str, Any], name: str) -> None:
+def test_nothing_restarts_automatically(services: dict[str, Any], name: str) -> None:
     assert services[name]["restart"] == "no"
 
 
@@ -55,7 +55,7 @@ def test_services_are_confined(services: dict[str, Any], name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_job_can_write_to_runs_cache_and_tmp_alone(services: dict[str, Any]) -> None:
+def test_job_can_write_only_to_runs_cache_and_tmp(services: dict[str, Any]) -> None:
     writable = [v["target"] for v in services["job"]["volumes"] if not v.get("read_only")]
     assert [*writable, *services["job"]["tmpfs"]] == ["/runs", "/cache", "/tmp"]
 
@@ -64,7 +64,7 @@ def test_job_has_more_shared_memory_than_dockers_64_mb(services: dict[str, Any])
     assert services["job"]["shm_size"] == "2gb"
 
 
-def test_job_is_given_the_time_to_end_in_good_order(services: dict[str, Any]) -> None:
+def test_job_has_time_to_stop_cleanly(services: dict[str, Any]) -> None:
     assert float(services["job"]["stop_grace_period"].removesuffix("s")) > STOP_GRACE_S + 5
 
 
@@ -74,7 +74,7 @@ def test_environment_names_options_of_the_job(services: dict[str, Any]) -> None:
     assert names <= job_variables()
 
 
-def test_reports_are_served_read_only_to_this_machine_alone(services: dict[str, Any]) -> None:
+def test_reports_are_served_read_only_to_this_machine_only(services: dict[str, Any]) -> None:
     (volume,) = services["reports"]["volumes"]
     assert (volume["target"], volume["read_only"]) == ("/runs", True)
     assert [port.rpartition(":")[0] for port in services["reports"]["ports"]] == ["127.0.0.1:8000"]

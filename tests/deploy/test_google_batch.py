@@ -1,4 +1,4 @@
-"""deploy/google-batch: valid by the client library's messages; exit codes mean what they should."""
+"""deploy/google-batch: valid messages of the client library; exit codes are handled."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def task(job: Any) -> Any:
 
 
 def _tried_again(batch: Any, task: Any, exit_code: int) -> bool:
-    """With a policy to retry, Batch retries where an exit code matches and fails otherwise."""
+    """Whether the retry policy, the only one, names the exit code; otherwise the job fails."""
     (policy,) = task.lifecycle_policies  # Batch supports one
     assert policy.action == batch.LifecyclePolicy.Action.RETRY_TASK
     return exit_code in policy.action_condition.exit_codes
 
 
 @pytest.mark.parametrize("code", [*RETRY, SPOT_MACHINE_RECLAIMED])
-def test_a_stopped_job_and_a_reclaimed_machine_are_tried_again(
+def test_a_stopped_job_and_one_on_a_reclaimed_machine_are_retried(
     batch: Any, task: Any, code: int
 ) -> None:
     assert _tried_again(batch, task, code)
@@ -48,7 +48,7 @@ def test_a_stopped_job_and_a_reclaimed_machine_are_tried_again(
 
 
 @pytest.mark.parametrize("code", [code for code in ExitCode if code not in (*RETRY, ExitCode.DONE)])
-def test_every_other_end_is_final(batch: Any, task: Any, code: ExitCode) -> None:
+def test_every_other_exit_code_is_final(batch: Any, task: Any, code: ExitCode) -> None:
     assert set(FAIL_AT_ONCE) < set(ExitCode)
     assert not _tried_again(batch, task, code)
 
@@ -91,7 +91,7 @@ def test_container_starts_the_images_own_entrypoint(task: Any) -> None:
     assert _words(task)[: len(entrypoint) + 1] == ["exec", *entrypoint]
 
 
-def test_run_id_is_new_a_night_and_the_same_in_its_retries(
+def test_run_id_is_new_every_night_and_the_same_in_its_retries(
     task: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = _words(task)[_words(task).index("run") :]

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: valid by Kubernetes' own schemas, and exit codes mean what they should."""
+"""deploy/kubernetes: valid according to Kubernetes' schemas; exit codes are handled."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_manifests_are_valid_by_the_published_schemas(name: str, version: str) -
 
 
 def _outcome(job: dict[str, Any], exit_code: int, disrupted: bool = False) -> str:
-    """The action of the first rule that matches; counted against backoffLimit where none does."""
+    """The action of the first matching rule; without one, the failure counts (backoffLimit)."""
     for rule in job["podFailurePolicy"]["rules"]:
         if "onExitCodes" in rule:
             assert rule["onExitCodes"]["operator"] == "In"
@@ -60,21 +60,21 @@ def _outcome(job: dict[str, Any], exit_code: int, disrupted: bool = False) -> st
 
 @pytest.mark.parametrize("code", FAIL_AT_ONCE)
 @pytest.mark.parametrize("disrupted", [False, True])
-def test_faults_that_stay_fail_the_job_at_once(
+def test_permanent_errors_fail_the_job_at_once(
     job: dict[str, Any], code: ExitCode, disrupted: bool
 ) -> None:
     assert _outcome(job, code, disrupted) == "FailJob"
 
 
 @pytest.mark.parametrize("code", RETRY)
-def test_a_stopped_job_is_tried_again(job: dict[str, Any], code: ExitCode) -> None:
+def test_a_stopped_job_is_retried(job: dict[str, Any], code: ExitCode) -> None:
     assert _outcome(job, code) == "Count"
     assert any(code in rule.get("onExitCodes", {}).get("values", ()) for rule in _rules(job))
     assert job["backoffLimit"] >= 1
 
 
 @pytest.mark.parametrize("code", RETRY)
-def test_a_reclaimed_node_is_not_held_against_the_job(job: dict[str, Any], code: ExitCode) -> None:
+def test_a_reclaimed_node_does_not_count_as_a_failure(job: dict[str, Any], code: ExitCode) -> None:
     assert _outcome(job, code, disrupted=True) == "Ignore"
 
 
@@ -98,11 +98,11 @@ def test_job_asks_for_one_gpu(pod: dict[str, Any]) -> None:
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
-def test_job_is_given_the_time_to_end_in_good_order(pod: dict[str, Any]) -> None:
+def test_job_has_time_to_stop_cleanly(pod: dict[str, Any]) -> None:
     assert pod["terminationGracePeriodSeconds"] > STOP_GRACE_S + 5
 
 
-def test_run_id_is_new_a_night_and_the_same_in_its_retries(pod: dict[str, Any]) -> None:
+def test_run_id_is_new_every_night_and_the_same_in_its_retries(pod: dict[str, Any]) -> None:
     environment = {entry["name"]: entry for entry in pod["containers"][0]["env"]}
     source = environment["NLIJOB_RUN_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
     assert source == "metadata.labels['batch.kubernetes.io/job-name']"

@@ -1,4 +1,4 @@
-"""The guides in deploy/ name only what exists, and reckon right."""
+"""The guides in deploy/ name only what exists, and calculate costs correctly."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_aws_commands_have_the_options_of_the_service_model() -> None:
     assert seen == 5
 
 
-def test_costs_are_reckoned_right(readme: Path) -> None:
+def test_costs_are_calculated_correctly(readme: Path) -> None:
     sums = re.findall(r"P × (\d+) / 3600 = (\d+\.\d+) × P", readme.read_text("utf-8"))
     assert len(sums) == 2
     for seconds, share in sums:

@@ -53,7 +53,7 @@ def call(
 
 
 def test_a_comparison_is_written_to_the_current_folder(call: Caller) -> None:
-    for _ in range(2):  # the second time over its own files
+    for _ in range(2):  # the second call replaces the files of the first
         shown = call("compare", "runs/a", "runs/b")
         assert (shown.code, shown.err) == (0, "")
         assert shown.out == "Comparison: compare.html (compare.json)\n"
@@ -68,7 +68,7 @@ def test_an_index_is_written_beside_the_runs(call: Caller) -> None:
     assert 'href="./a/report.html"' in Path("runs/index.html").read_text("utf-8")
 
 
-def test_both_write_where_told(call: Caller) -> None:
+def test_both_write_to_output(call: Caller) -> None:
     assert call("compare", "runs/a", "runs/b", "--output", "out/x.html").code == 0
     assert call("index", "runs", "--output", "out/y.html").code == 0
     assert {path.name for path in Path("out").iterdir()} == {
@@ -93,7 +93,7 @@ def test_both_write_where_told(call: Caller) -> None:
         (("index", "runs", "--output", "runs/a/report.html"), 2, "left unchanged"),
     ],
 )
-def test_what_cannot_be_done_ends_with_its_code_and_advice(
+def test_an_error_ends_with_its_code_and_a_hint(
     call: Caller, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
     shown = call(*arguments)
@@ -103,7 +103,7 @@ def test_what_cannot_be_done_ends_with_its_code_and_advice(
     assert not Path("compare.html").exists()
 
 
-def test_the_help_says_where_they_write_and_what_they_replace(call: Caller) -> None:
+def test_the_help_says_which_files_they_write_and_replace(call: Caller) -> None:
     for command, default in (("compare", "compare.html"), ("index", "RUNS_DIR/index.html")):
         text = " ".join(call(command, "--help").out.split())
         assert default in text

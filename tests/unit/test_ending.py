@@ -1,4 +1,4 @@
-"""Every error has one reading as an end."""
+"""The exit code, message and hint of every kind of error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from nlijob.errors import DivergedError, ExitCode
 from nlijob.stopping import Stopped
 
 
-def test_no_error_is_done() -> None:
+def test_a_command_without_an_error_is_done() -> None:
     assert end_of(None) == (ExitCode.DONE, "", "")
 
 
-def test_a_known_error_says_its_own() -> None:
+def test_a_known_error_has_its_own_code_message_and_hint() -> None:
     assert end_of(DivergedError("nan", "lower it")) == (ExitCode.DIVERGED, "nan", "lower it")
 
 
 @pytest.mark.parametrize("stop", [Stopped("SIGINT"), KeyboardInterrupt(), click.Abort()])
-def test_every_way_to_stop_is_a_stop(stop: BaseException) -> None:
+def test_every_kind_of_stop_ends_with_75(stop: BaseException) -> None:
     assert end_of(stop).exit_code == ExitCode.STOPPED
 
 
@@ -28,5 +28,5 @@ def test_a_stop_names_its_signal() -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(0), MemoryError()])
-def test_anything_else_is_a_fault_of_the_job(error: BaseException) -> None:
+def test_every_other_error_is_a_bug(error: BaseException) -> None:
     assert end_of(error).exit_code == ExitCode.INTERNAL

@@ -1,4 +1,4 @@
-"""The sampler's figures: what is not reported is None, and without a GPU there is none."""
+"""The sampler's figures: those that are not reported are None."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_gpus_that_are_hidden_from_cuda_are_none(
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver with one GPU, of 5 J so far and 300 W now."""
+    """A driver with one GPU that has used 5 J and draws 300 W."""
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
@@ -56,7 +56,7 @@ def gputil_shows(monkeypatch: pytest.MonkeyPatch, *gpus: SimpleNamespace) -> Non
 
 
 def sampled(path: Path, wait_s: float = 60.0) -> list[HardwareSample]:
-    """Samples of a moment's work in the stage "train"."""
+    """Samples taken during a short stage "train"."""
     with Sampler(path, attempt=2, interval_s=0.01, disk=path.parent) as sampler:
         sampler.stage = "train"
         deadline = time.monotonic() + wait_s

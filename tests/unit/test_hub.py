@@ -28,7 +28,7 @@ MODEL, FLAKY, GATED, DATA = "acme/model", "acme/flaky", "acme/gated", "acme/snli
 COMMIT, OLD_COMMIT, UNKNOWN_COMMIT = "a" * 40, "b" * 40, "c" * 40
 ROWS = {"train": example_rows(40), "validation": example_rows(12), "test": example_rows(10)}
 
-# Makes the calls given as JSON; prints what each gave, or its error, and what was told meanwhile.
+# Makes the calls given as JSON; prints the value or error of each, and the lines told meanwhile.
 CLIENT = """
 import json, sys
 from nlijob import hub
@@ -72,7 +72,7 @@ def data(
 
 
 class Answers(NamedTuple):
-    """What the calls gave, by name."""
+    """Values, errors and told lines of the calls, by name."""
 
     content: dict[str, Any]
 
@@ -109,7 +109,7 @@ def ask(
 
 
 class Served(NamedTuple):
-    """What the calls gave, and two runs of `prefetch`; the hub was gone before the second."""
+    """Answers to the calls, and two runs of `prefetch`, the second after the hub was shut down."""
 
     online: Answers
     offline: Answers
@@ -119,7 +119,7 @@ class Served(NamedTuple):
 
 
 def write_model(folder: Path, weights: bytes) -> None:
-    """As much of a model as the parent looks at, and a file that it has no use for."""
+    """The files of a model that the parent reads, and one that it does not need."""
     folder.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json"):
         (folder / name).write_text("{}", encoding="utf-8")
@@ -177,13 +177,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 # ---------------------------------------------------------------- online
 
 
-def test_a_model_is_fetched_by_its_revision(served: Served) -> None:
+def test_a_model_is_downloaded_at_its_revision(served: Served) -> None:
     for call, weights in (("model", b"new weights"), ("old model", b"old weights")):
         folder = Path(served.online.value(call))
         assert (folder / "model.safetensors").read_bytes() == weights
 
 
-def test_files_that_a_job_has_no_use_for_are_not_fetched(served: Served) -> None:
+def test_files_that_a_job_does_not_need_are_not_downloaded(served: Served) -> None:
     names = {path.name for path in Path(served.online.value("model")).iterdir()}
     assert names == {"config.json", "tokenizer.json", "model.safetensors"}
 
@@ -197,7 +197,7 @@ def test_another_revision_has_other_rows(served: Served) -> None:
     assert len(served.online.value("old data")) == 5
 
 
-def test_a_failing_request_is_tried_again_and_told(served: Served) -> None:
+def test_a_failed_request_is_retried_and_reported(served: Served) -> None:
     assert Path(served.online.value("flaky")).is_dir()
     (told,) = served.online.told("flaky")
     assert "503" in told
@@ -213,7 +213,7 @@ def test_a_failing_request_is_tried_again_and_told(served: Served) -> None:
         ("gated", f"model {GATED} at revision"),
     ],
 )
-def test_what_the_hub_refuses_is_told_by_name_and_not_asked_again(
+def test_a_refusal_of_the_hub_is_reported_and_not_retried(
     served: Served, call: str, name: str
 ) -> None:
     error = served.online.error(call)
@@ -223,7 +223,7 @@ def test_what_the_hub_refuses_is_told_by_name_and_not_asked_again(
 
 
 @pytest.mark.parametrize("call", ["unknown split", "unknown config"])
-def test_a_split_or_configuration_that_a_data_set_lacks_is_told(served: Served, call: str) -> None:
+def test_a_missing_split_or_configuration_is_reported(served: Served, call: str) -> None:
     error = served.online.error(call)
     assert f"data set {DATA}, split" in error["message"]
     assert "data.config_name" in error["hint"]
@@ -232,17 +232,19 @@ def test_a_split_or_configuration_that_a_data_set_lacks_is_told(served: Served, 
 # ---------------------------------------------------------------- offline
 
 
-def test_offline_the_hub_is_not_asked_even_where_it_is_there(served: Served) -> None:
+def test_offline_no_request_is_made_even_if_the_hub_is_up(served: Served) -> None:
     assert served.requests_offline == 0
 
 
 @pytest.mark.parametrize("call", ["model", "old model", "flaky", *ROWS, "old data"])
-def test_what_was_fetched_is_there_offline(served: Served, call: str) -> None:
+def test_downloaded_repositories_are_available_offline(served: Served, call: str) -> None:
     assert served.offline.value(call) == served.online.value(call)
 
 
 @pytest.mark.parametrize("call", ["unknown model", "unknown revision", "unknown data"])
-def test_what_was_not_fetched_is_told_with_the_way_to_get_it(served: Served, call: str) -> None:
+def test_a_missing_repository_is_reported_with_the_command_to_get_it(
+    served: Served, call: str
+) -> None:
     assert "is not available" in served.offline.error(call)["message"]
     assert "run `prefetch`" in served.offline.error(call)["hint"]
 
@@ -250,15 +252,15 @@ def test_what_was_not_fetched_is_told_with_the_way_to_get_it(served: Served, cal
 # ---------------------------------------------------------------- prefetch
 
 
-def test_prefetch_says_what_it_fetched(served: Served) -> None:
+def test_prefetch_prints_what_it_downloaded(served: Served) -> None:
     assert served.prefetched.returncode == 0, served.prefetched.stderr
     assert f"model {MODEL}: " in served.prefetched.stdout
-    # every second of 40 rows, the even ones, of which the unlabelled are none
+    # every second of 40 rows: the even ones, all of which have a label
     assert f"data set {DATA}, train: 40 rows, 20 in the subset" in served.prefetched.stdout
     assert f"data set {DATA}, test: 10 rows, 9 in the subset" in served.prefetched.stdout
 
 
-def test_prefetch_again_offline_with_the_hub_gone_says_the_same(served: Served) -> None:
+def test_a_second_prefetch_offline_prints_the_same(served: Served) -> None:
     assert served.prefetched_offline.returncode == 0, served.prefetched_offline.stderr
     assert served.prefetched_offline.stdout == served.prefetched.stdout
 
@@ -276,16 +278,16 @@ def local_model(folder: Path) -> Path:
     return Hub(True, print).model_folder(ModelConfig(str(folder)))
 
 
-def test_the_demo_model_is_the_one_that_comes_with_the_job() -> None:
+def test_the_demo_model_is_the_embedded_one() -> None:
     assert Hub(True, print).model_folder(ModelConfig("demo")) == MODEL_DIR
 
 
-def test_a_local_model_is_taken_where_it_is(folder: Path) -> None:
+def test_a_local_model_is_used_in_place(folder: Path) -> None:
     assert local_model(folder) == folder
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_model_folder_that_is_not_whole_names_what_it_lacks(folder: Path, file: str) -> None:
+def test_an_incomplete_model_folder_names_the_missing_files(folder: Path, file: str) -> None:
     (folder / file).unlink()
     with pytest.raises(NotAvailableError, match=f"has no {file}$"):
         local_model(folder)
@@ -303,7 +305,7 @@ def test_missing_shards_are_named(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["./model", "/nowhere/model", "~/nowhere/model", "a/b/c"])
-def test_what_is_written_as_a_path_must_be_a_folder(
+def test_a_path_must_be_a_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -313,7 +315,9 @@ def test_what_is_written_as_a_path_must_be_a_folder(
 
 
 @pytest.mark.parametrize("name", ["phi", "owner/phi"])
-def test_a_hub_id_is_no_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_not_a_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert local_folder(name, "model", "model.name") is None
 
@@ -334,7 +338,7 @@ def test_the_stamp_of_a_folder_changes_with_content_and_names(folder: Path) -> N
     assert len(set(stamps)) == len(stamps)
 
 
-def test_every_byte_of_a_large_file_is_in_its_stamp(
+def test_every_byte_of_a_large_file_changes_its_stamp(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "PIECE_BYTES", 10)
@@ -351,7 +355,7 @@ def test_every_byte_of_a_large_file_is_in_its_stamp(
     assert len(stamps) == 6 + 9 + 10 + 11 + 20 + 25
 
 
-def test_the_stamp_of_a_folder_is_that_of_its_copy_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_folder_has_the_same_stamp(folder: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)
     os.utime(copy / "config.json", ns=(1, 1))
     (copy / "notes.md").write_text("read by nobody", encoding="utf-8")

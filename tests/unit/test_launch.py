@@ -1,4 +1,4 @@
-"""The border: how the parent starts, follows and ends the GPU side, tried with made-up workers."""
+"""How the parent starts, follows and ends the GPU side, tested with fake workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
 from tests.jobs import ROOT
 
-# What the made-up workers have at hand: `root`, the run's folder, and ways to leave records.
+# Available to the fake workers: `root`, the run's folder, and functions that write records.
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -71,7 +71,7 @@ def any_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Runs made-up worker code to its end; gives the progress that arrived."""
+    """Runs the code of a fake worker to its end; returns the progress that arrived."""
 
     def start(
         code: str, on_progress: Callable[[Progress], None] = lambda _: None
@@ -105,7 +105,7 @@ def wait_for(path: Path) -> None:
 
 
 def group_is_gone(run: RunDir) -> bool:
-    """Whether nothing of the worker's process group runs; the dead may wait for their burial."""
+    """Whether no process of the worker's group is running; zombies do not count."""
     group = int((run.root / "group").read_text(encoding="utf-8"))
     members = []
     for process in psutil.process_iter(["status"]):
@@ -147,7 +147,7 @@ def test_the_outcome_counts_whatever_status_the_launcher_gives_it(start: Start) 
         start(f"leave({int(ExitCode.DIVERGED)}); sys.exit(0)")
 
 
-def test_a_worker_that_dies_without_a_word_shows_the_end_of_its_log(start: Start) -> None:
+def test_a_worker_that_dies_without_an_outcome_shows_the_end_of_its_log(start: Start) -> None:
     with pytest.raises(JobError) as caught:
         start("for i in range(40): print('line', i, flush=True)\nsys.exit('no driver')")
     message = caught.value.message
@@ -162,7 +162,7 @@ def test_a_killed_worker_shows_the_signal(start: Start) -> None:
         start("os.kill(os.getpid(), signal.SIGKILL)")
 
 
-def test_a_log_of_any_bytes_can_be_shown(start: Start) -> None:
+def test_a_log_that_is_not_utf_8_can_be_shown(start: Start) -> None:
     with pytest.raises(JobError, match="caf�"):
         start(r"os.write(1, b'caf\xe9\n'); sys.exit(1)")
 
@@ -172,9 +172,7 @@ def test_a_torn_outcome_counts_as_none(start: Start) -> None:
         start("(root / 'worker' / 'outcome.json').write_text('{\"exit_code\": 0')")
 
 
-def test_records_of_an_earlier_attempt_are_not_taken_for_this_ones(
-    start: Start, run: RunDir
-) -> None:
+def test_records_of_an_earlier_attempt_are_ignored(start: Start, run: RunDir) -> None:
     write_record(run.worker_outcome, WorkerOutcome(0, "", ""))
     append_record(run.progress, Progress("train", "epoch 9", 1, 2, "rows"))
     seen: list[Progress] = []
@@ -224,7 +222,7 @@ def test_progress_arrives_while_the_worker_runs(start: Start, run: RunDir) -> No
     start("tell(line(1))\n" + wait + "leave(0)", lambda _: answer.touch())
 
 
-def test_a_line_written_in_pieces_arrives_once_and_whole(start: Start) -> None:
+def test_a_line_written_in_pieces_arrives_once_and_complete(start: Start) -> None:
     pieces = "text = line(1, 'é' * 9)\ntell(text[:60]); time.sleep(0.3); tell(text[60:])\nleave(0)"
     (progress,) = start(pieces)
     assert progress.note == "é" * 9
@@ -233,7 +231,7 @@ def test_a_line_written_in_pieces_arrives_once_and_whole(start: Start) -> None:
 # ---------------------------------------------------------------- stopping
 
 
-def test_stopped_goes_through_and_the_worker_ends_in_good_order(start: Start, run: RunDir) -> None:
+def test_stopped_is_raised_and_the_worker_ends_cleanly(start: Start, run: RunDir) -> None:
     with pytest.raises(Stopped):
         start("tell(line(1))\n" + FOLLOW_LIFELINE + "leave(75, 'in good order')", stop)
     assert records.read(WorkerOutcome, run.worker_outcome).message == "in good order"
@@ -296,7 +294,7 @@ from nlijob.rundir import RunDir
 
 def popen(command, **options):
     process = started([sys.executable, "-c", "import time; time.sleep(600)"], **options)
-    os.kill(os.getpid(), signal.SIGTERM)  # before anybody can know of the process
+    os.kill(os.getpid(), signal.SIGTERM)  # before the process is known
     return process
 
 started, subprocess.Popen = subprocess.Popen, popen
@@ -310,7 +308,7 @@ except stopping.Stopped:
 """
 
 
-def test_a_stop_in_the_moment_of_the_start_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_a_stop_during_the_start_leaves_no_process_behind(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STOPPED_AT_ONCE, str(tmp_path)],
         cwd=ROOT,
@@ -326,8 +324,8 @@ def test_the_grace_is_below_what_schedulers_give() -> None:
     assert launch.STOP_GRACE_S < 30
 
 
-def test_dead_processes_that_nobody_buries_do_not_hold_up_the_end(tmp_path: Path) -> None:
-    # As in a container whose first process does not wait for orphans: they stay as zombies.
+def test_zombies_that_nothing_reaps_do_not_delay_the_end(tmp_path: Path) -> None:
+    # As in a container whose process 1 does not reap orphans, so that they stay zombies.
     first_process = """
 import ctypes, subprocess, sys
 set_child_subreaper = 36
@@ -379,7 +377,7 @@ def test_the_worker_is_in_a_process_group_of_its_own(start: Start, run: RunDir) 
     assert pgid == (run.root / "group").read_text(encoding="utf-8")
 
 
-def test_the_worker_asks_no_hub_and_keeps_the_users_python_path(
+def test_the_worker_is_offline_and_keeps_the_users_python_path(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/of/the/user")

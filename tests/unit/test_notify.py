@@ -1,4 +1,4 @@
-"""One document at the end, whatever the end was; no fault of the receiver reaches the job."""
+"""One document is posted at the end; no error of the receiver reaches the job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECRET = "T0KEN"
 
 
 class Receiver:
-    """A web server that keeps what is posted and answers as told, then with 200."""
+    """A web server that keeps posted documents and answers with `answers`, then with 200."""
 
     def __init__(self) -> None:
         self.posted: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 
 def told_at(url: str | None, error: BaseException | None = None) -> str:
-    """What is told where a job ends with this error."""
+    """The lines told when a job ends with this error."""
     told: list[str] = []
     expected = pytest.raises(type(error)) if error else nullcontext()
     with expected, Notice(url, "demo", told.append):
@@ -100,7 +100,7 @@ def told_at(url: str | None, error: BaseException | None = None) -> str:
         (StoppedError("stopped (SIGTERM)"), "stopped", 75, "stopped (SIGTERM)"),
     ],
 )
-def test_every_end_is_posted_once_in_one_line_and_goes_on(
+def test_every_end_is_posted_once_and_the_error_is_raised(
     receiver: Receiver, error: BaseException | None, end: str, exit_code: int, message: str | None
 ) -> None:
     assert told_at(receiver.url, error) == ""
@@ -110,13 +110,13 @@ def test_every_end_is_posted_once_in_one_line_and_goes_on(
     assert receiver.paths == [f"/hooks/{SECRET}?token={SECRET}"]
 
 
-def test_a_job_that_got_nowhere_has_no_run_outcome_report_or_upload(receiver: Receiver) -> None:
+def test_a_job_that_failed_early_has_no_run_outcome_report_or_upload(receiver: Receiver) -> None:
     told_at(receiver.url, ConfigurationError("x"))
     (posted,) = receiver.posted
     assert [posted[key] for key in ("run_id", "outcome", "report", "upload")] == [None] * 4
 
 
-def test_a_finished_job_tells_its_outcome(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_finished_job_posts_its_outcome(receiver: Receiver, tmp_path: Path) -> None:
     results: Any = SimpleNamespace(
         base=SimpleNamespace(accuracy=0.25),
         tuned=SimpleNamespace(accuracy=0.75, rows=40),
@@ -152,14 +152,14 @@ def test_without_a_url_nobody_is_told() -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_a_fault_that_may_pass_is_tried_again(receiver: Receiver, status: int) -> None:
+def test_a_temporary_error_is_retried(receiver: Receiver, status: int) -> None:
     receiver.answers = [status, status]
     assert told_at(receiver.url) == ""
     assert len(receiver.posted) == 3
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 301, 302, 307])
-def test_a_fault_that_stays_is_told_at_once(receiver: Receiver, status: int) -> None:
+def test_a_permanent_error_is_reported_at_once(receiver: Receiver, status: int) -> None:
     receiver.answers = [status]
     told = told_at(receiver.url)
     assert told == f"Note: the notice to {receiver.host} failed: HTTP status {status}"
@@ -167,7 +167,7 @@ def test_a_fault_that_stays_is_told_at_once(receiver: Receiver, status: int) -> 
 
 
 @pytest.mark.parametrize("error", [None, GateError("x"), Stopped("SIGTERM")])
-def test_a_receiver_that_is_away_changes_no_end(
+def test_an_unreachable_receiver_changes_no_exit_code(
     receiver: Receiver, error: BaseException | None
 ) -> None:
     with socket.socket() as free:
@@ -207,14 +207,14 @@ def test_after_a_stop_a_receiver_that_hangs_is_waited_for_briefly(
         f"http://[{SECRET}",
     ],
 )
-def test_what_nothing_can_be_posted_to_is_refused_and_stays_unsaid(url: str) -> None:
+def test_an_unusable_url_is_refused_and_not_printed(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Notice(url, "demo", print)
     assert caught.value.exit_code == ExitCode.CONFIGURATION
     assert SECRET not in caught.value.message + caught.value.hint
 
 
-def test_a_url_that_cannot_be_sent_stays_unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "FIRST_WAIT_S", 0.001)
     told = told_at(f"http://127.0.0.1:9/a b\n{SECRET}")
     assert "failed" in told

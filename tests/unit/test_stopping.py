@@ -1,4 +1,4 @@
-"""Stop signals and the lifeline, each in a process of its own, as they end it."""
+"""Stop signals and the pipe to the parent, tested in separate processes because they end them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ except stopping.Stopped as stop:
 
 @contextmanager
 def started(start: str = "pass", stopped: str = "pass") -> Iterator[subprocess.Popen[str]]:
-    """A process that waits, past its first line."""
+    """A waiting process that has printed its first line."""
     process = subprocess.Popen(
         [sys.executable, "-c", BODY.format(start=start, stopped=stopped)],
         cwd=ROOT,
@@ -62,7 +62,7 @@ def test_a_stop_signal_raises_stopped_with_its_name(number: signal.Signals) -> N
         assert last_words(process) == f"stopped by {number.name}\n"
 
 
-def test_a_second_signal_does_not_interrupt_the_way_out() -> None:
+def test_a_second_signal_does_not_interrupt_the_shutdown() -> None:
     ways_out = "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)"
     with started(stopped=ways_out) as process:
         process.send_signal(signal.SIGTERM)
@@ -81,7 +81,7 @@ def test_the_end_of_the_lifeline_stops_the_process() -> None:
         assert last_words(process) == "stopped by SIGTERM\n"
 
 
-def test_before_it_is_told_anything_the_process_ends_at_once() -> None:
+def test_before_the_first_byte_the_process_ends_at_once() -> None:
     with started("stopping.stop_when_closed(0)") as process:
         assert process.stdin
         process.stdin.close()
@@ -90,7 +90,7 @@ def test_before_it_is_told_anything_the_process_ends_at_once() -> None:
         assert process.returncode == 75
 
 
-def test_a_stop_that_is_lost_ends_the_process_all_the_same() -> None:
+def test_a_lost_stop_ends_the_process_after_its_grace() -> None:
     lost = """stopping.stop_when_closed(0, grace_s=1.0)
     class Lost:
         def __del__(self):
@@ -106,7 +106,7 @@ def test_a_stop_that_is_lost_ends_the_process_all_the_same() -> None:
         assert process.returncode == 75
 
 
-def test_what_comes_through_the_lifeline_is_told() -> None:
+def test_the_first_byte_sets_the_event() -> None:
     start = "told = stopping.stop_when_closed(0); print('ready', flush=True); told.wait()"
     with started(start) as process:
         assert process.stdin
@@ -120,7 +120,7 @@ def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:
     assert not issubclass(Stopped, Exception)
 
 
-def test_a_stop_waits_for_work_that_must_be_done_whole() -> None:
+def test_a_stop_waits_for_a_block_that_must_not_be_interrupted() -> None:
     begin = """with stopping.delayed_stop():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)

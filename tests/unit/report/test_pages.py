@@ -278,7 +278,7 @@ def emptied(run: RunDir) -> None:
     [
         (lost_predictions, "evaluate/predictions.jsonl cannot be read"),
         (other_version, "written by another version"),
-        (emptied, "not of the rows in subset/"),
+        (emptied, "not for the rows in subset/"),
     ],
 )
 def test_a_run_that_lacks_what_a_comparison_needs_is_an_error(

@@ -1,4 +1,4 @@
-"""A run, and a place for it whose faults a test chooses."""
+"""A run, and a remote folder for it whose errors a test chooses."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """An empty place; nobody waits long."""
+    """An empty remote folder; all pauses are short."""
     FaultyFileSystem.reset()
     monkeypatch.setattr(mirror, "POLL_S", 0.01)
     for module in (mirror, resume):
         monkeypatch.setattr(module, "FIRST_WAIT_S", 0.001)
     yield Place("--upload", URL, "job")
-    for thread in threading.enumerate():  # all tests share the place
+    for thread in threading.enumerate():  # all tests share the folder
         if thread.name in ("upload", "resume"):
             thread.join(20)

@@ -1,4 +1,4 @@
-"""A run is sent while its job works, so that no copy cut off anywhere is taken for complete."""
+"""A run is uploaded during its job, and a partial copy is never taken for a complete one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT_S = 120.0
 
 
 def sent_now(run: RunDir, place: Place) -> list[str]:
-    """What a mirror tells that is entered and left again."""
+    """The lines told by a mirror that is entered and left at once."""
     told: list[str] = []
     with Mirror(run, place, told.append):
         pass
@@ -49,13 +49,13 @@ def copied(run: RunDir) -> dict[str, str]:
 # ---------------------------------------------------------------- what is sent, and when
 
 
-def test_the_place_holds_all_of_the_run_in_the_end(run: RunDir, place: Place) -> None:
+def test_the_whole_run_is_uploaded_in_the_end(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
     assert FaultyFileSystem.files() == copied(run)
 
 
-def test_what_is_complete_is_there_while_the_job_goes_on(run: RunDir, place: Place) -> None:
+def test_complete_stages_are_uploaded_while_the_job_continues(run: RunDir, place: Place) -> None:
     with Mirror(run, place, print):
         for epoch in (1, 2):
             complete_epoch(run, epoch, "a")
@@ -63,7 +63,7 @@ def test_what_is_complete_is_there_while_the_job_goes_on(run: RunDir, place: Pla
             wait_until(lambda: copied(run).items() <= FaultyFileSystem.files().items())
 
 
-def test_nothing_is_sent_before_something_is_complete(run: RunDir, place: Place) -> None:
+def test_nothing_is_uploaded_before_a_stage_is_complete(run: RunDir, place: Place) -> None:
     FaultyFileSystem.store.clear()
     place.write("markers/subset.json", b"another run's")
     write_text(run.config, "{}")
@@ -71,13 +71,13 @@ def test_nothing_is_sent_before_something_is_complete(run: RunDir, place: Place)
     assert set(FaultyFileSystem.files()) == {"markers/subset.json"}
 
 
-def test_a_stage_that_becomes_complete_at_the_very_end_is_sent(run: RunDir, place: Place) -> None:
+def test_a_stage_that_is_complete_at_the_very_end_is_uploaded(run: RunDir, place: Place) -> None:
     with Mirror(run, place, print):
         complete_run(run, "a")
     assert FaultyFileSystem.files() == copied(run)
 
 
-def test_markers_are_sent_after_all_that_they_vouch_for(run: RunDir, place: Place) -> None:
+def test_markers_are_uploaded_after_all_files_that_they_list(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     sent_now(run, place)
     order = puts()
@@ -88,7 +88,7 @@ def test_markers_are_sent_after_all_that_they_vouch_for(run: RunDir, place: Plac
     assert order.index(state) < order.index(marker)
 
 
-def test_only_what_changed_is_sent(run: RunDir, place: Place) -> None:
+def test_only_changed_files_are_uploaded(run: RunDir, place: Place) -> None:
     complete_run(run, "a", epochs=1)
     with Mirror(run, place, print):
         wait_until(lambda: "markers/report.json" in FaultyFileSystem.files())
@@ -97,15 +97,15 @@ def test_only_what_changed_is_sent(run: RunDir, place: Place) -> None:
     assert puts() == [*("train/state-2.pt", "train/epoch-2/adapter", "markers/train-epoch-2.json")]
 
 
-def test_another_attempt_sends_no_stage_again(run: RunDir, place: Place) -> None:
+def test_another_attempt_uploads_no_stage_again(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     sent_now(run, place)
     FaultyFileSystem.calls.clear()
     sent_now(run, place)
-    assert puts() == ["config.json"]  # which no marker vouches for
+    assert puts() == ["config.json"]  # which no marker lists
 
 
-def test_a_training_state_goes_away_once_the_next_is_complete(run: RunDir, place: Place) -> None:
+def test_a_training_state_is_deleted_after_the_next_epoch(run: RunDir, place: Place) -> None:
     with Mirror(run, place, print):
         complete_epoch(run, 1, "a")
         wait_until(lambda: "markers/train-epoch-1.json" in FaultyFileSystem.files())
@@ -114,7 +114,7 @@ def test_a_training_state_goes_away_once_the_next_is_complete(run: RunDir, place
     assert FaultyFileSystem.calls[-1] == ("remove", "train/state-1.pt")
 
 
-def test_a_place_that_lets_nothing_be_removed_only_keeps_more(run: RunDir, place: Place) -> None:
+def test_a_bucket_that_forbids_deletion_keeps_more_files(run: RunDir, place: Place) -> None:
     def refuse(operation: str, _: str) -> None:
         if operation == "remove":
             raise PermissionError("not allowed")
@@ -129,7 +129,7 @@ def test_a_place_that_lets_nothing_be_removed_only_keeps_more(run: RunDir, place
     assert told == ["Uploaded: faulty://bucket/prefix/job"]
 
 
-def test_a_file_that_goes_away_meanwhile_is_no_fault(run: RunDir, place: Place) -> None:
+def test_a_file_that_is_deleted_meanwhile_is_not_an_error(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
 
     def go_away(operation: str, path: str) -> None:
@@ -143,9 +143,7 @@ def test_a_file_that_goes_away_meanwhile_is_no_fault(run: RunDir, place: Place) 
 # ---------------------------------------------------------------- other runs, stages done anew
 
 
-def test_a_stage_that_is_being_done_anew_is_vouched_for_no_longer(
-    run: RunDir, place: Place
-) -> None:
+def test_the_marker_of_a_stage_that_is_repeated_is_deleted(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     sent_now(run, place)
     FaultyFileSystem.calls.clear()
@@ -157,7 +155,7 @@ def test_a_stage_that_is_being_done_anew_is_vouched_for_no_longer(
     assert "markers/report.json" not in FaultyFileSystem.files()
 
 
-def test_a_marker_is_not_sent_if_its_stage_is_begun_anew_meanwhile(
+def test_a_marker_is_not_uploaded_if_its_stage_is_repeated_meanwhile(
     run: RunDir, place: Place
 ) -> None:
     complete_run(run, "a")
@@ -172,7 +170,7 @@ def test_a_marker_is_not_sent_if_its_stage_is_begun_anew_meanwhile(
     assert "markers/subset.json" in puts()
 
 
-def test_a_marker_that_does_not_hold_here_is_not_sent(run: RunDir, place: Place) -> None:
+def test_an_invalid_marker_is_not_uploaded(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     write_text(run.report, "of another size")
     sent_now(run, place)
@@ -189,7 +187,7 @@ def test_what_another_run_left_is_replaced(run: RunDir, place: Place, tmp_path: 
 
 
 def stop_after(operations: int) -> Callable[[str, str], None]:
-    """The place does so many operations and then none."""
+    """Lets this many operations succeed, and all later ones fail."""
     left = [operations]
 
     def count(operation: str, path: str) -> None:
@@ -200,8 +198,8 @@ def stop_after(operations: int) -> Callable[[str, str], None]:
     return count
 
 
-def runs_vouched_for() -> dict[str, set[str]]:
-    """Marker at the place that holds -> the runs that wrote it and the files it vouches for."""
+def runs_of_valid_markers() -> dict[str, set[str]]:
+    """Valid remote marker -> the runs that wrote it and the files that it lists."""
     files = FaultyFileSystem.files()
     sizes = {name: len(content) for name, content in files.items()}
     return {
@@ -216,7 +214,7 @@ def runs_vouched_for() -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("epochs_there", [1, 3])
 @pytest.mark.parametrize("operations", range(40))
-def test_wherever_it_is_cut_off_no_marker_vouches_for_files_of_another_run(
+def test_no_interrupted_upload_leaves_a_marker_with_files_of_another_run(
     run: RunDir,
     place: Place,
     tmp_path: Path,
@@ -231,20 +229,22 @@ def test_wherever_it_is_cut_off_no_marker_vouches_for_files_of_another_run(
     complete_run(run, "a", epochs=2)
     FaultyFileSystem.before = staticmethod(stop_after(operations))
     sent_now(run, place)
-    vouched_for = runs_vouched_for()
+    vouched_for = runs_of_valid_markers()
     assert all(runs in ({"a"}, {"b"}) for runs in vouched_for.values()), vouched_for
-    for epoch in (1, 2):  # an epoch without its own training state cannot be gone on from
+    for epoch in (1, 2):  # an epoch without its own training state cannot be resumed
         state = FaultyFileSystem.files().get(f"train/state-{epoch}.pt", "")
         if vouched_for.get(f"markers/train-epoch-{epoch}.json") == {"a"}:
             assert not state.endswith("b")
     if operations == 39:
-        assert FaultyFileSystem.files() == copied(run)  # so that no later cut is left out
+        assert FaultyFileSystem.files() == copied(
+            run
+        )  # otherwise later interruptions would be missed
 
 
 # ---------------------------------------------------------------- faults
 
 
-def test_faults_that_pass_are_not_told(run: RunDir, place: Place) -> None:
+def test_temporary_errors_are_not_reported(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     faults = iter(range(3))
 
@@ -261,7 +261,7 @@ def away(_: str, __: str) -> None:
     raise OSError("no route\nto the host")
 
 
-def test_a_place_that_is_away_is_told_first_and_last_and_changes_nothing(
+def test_an_unreachable_bucket_is_reported_at_start_and_end_and_changes_nothing(
     run: RunDir, place: Place
 ) -> None:
     FaultyFileSystem.before = staticmethod(away)
@@ -276,7 +276,7 @@ def test_a_place_that_is_away_is_told_first_and_last_and_changes_nothing(
     ]
 
 
-def test_another_attempt_sends_what_is_missing(run: RunDir, place: Place) -> None:
+def test_another_attempt_uploads_what_is_missing(run: RunDir, place: Place) -> None:
     complete_run(run, "a")
     FaultyFileSystem.before = staticmethod(stop_after(5))
     (told,) = sent_now(run, place)
@@ -315,7 +315,7 @@ def test_pauses_between_attempts_grow_and_vary(run: RunDir, place: Place) -> Non
 
 
 @pytest.mark.parametrize("error", [HardwareError("no memory"), Stopped("SIGTERM")])
-def test_the_jobs_own_error_goes_through(run: RunDir, place: Place, error: BaseException) -> None:
+def test_the_jobs_own_error_is_raised(run: RunDir, place: Place, error: BaseException) -> None:
     FaultyFileSystem.before = staticmethod(away)
     with pytest.raises(type(error)), Mirror(run, place, print):
         raise error
@@ -361,7 +361,9 @@ def test_after_a_stop_a_place_that_hangs_is_waited_for_briefly(
     assert "the same command uploads what is missing" in told[0]
 
 
-def test_what_was_complete_before_a_stop_is_not_told_as_missing(run: RunDir, place: Place) -> None:
+def test_stages_complete_before_a_stop_are_not_reported_as_missing(
+    run: RunDir, place: Place
+) -> None:
     told: list[str] = []
     upload = Mirror(run, place, told.append).__enter__()
     complete_run(run, "a")
@@ -405,7 +407,7 @@ def test_at_the_end_a_place_where_nothing_moves_is_given_up(
     assert told[-1].startswith("Not uploaded")
 
 
-def test_a_signal_while_waiting_at_the_end_ends_the_wait_and_is_told(
+def test_a_signal_ends_the_wait_at_the_end_and_is_reported(
     run: RunDir, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     complete_run(run, "a")

@@ -1,4 +1,4 @@
-"""One contract for every kind of place, a real S3 server among them."""
+"""All kinds of remote folder behave alike, including one on a real S3 server."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ def file(tmp_path: Path) -> Path:
 
 
 @every_kind
-def test_where_nothing_was_sent_nothing_is(place: Place) -> None:
+def test_a_new_folder_is_empty(place: Place) -> None:
     assert place.sizes() == {}
 
 
 @every_kind
-def test_what_is_sent_is_there_and_comes_back(place: Place, file: Path, tmp_path: Path) -> None:
+def test_an_uploaded_file_is_listed_and_can_be_downloaded(
+    place: Place, file: Path, tmp_path: Path
+) -> None:
     place.send("train/epoch-1/weights", file, lambda: None)
     place.write("markers/x.json", b"{}")
     assert place.sizes() == {"train/epoch-1/weights": 5, "markers/x.json": 2}
@@ -64,7 +66,7 @@ def test_what_is_sent_is_there_and_comes_back(place: Place, file: Path, tmp_path
 
 
 @every_kind
-def test_what_is_sent_again_is_replaced(place: Place, file: Path) -> None:
+def test_a_second_upload_replaces_the_first(place: Place, file: Path) -> None:
     place.send("a", file, lambda: None)
     file.write_bytes(b"other")
     place.send("a", file, lambda: None)
@@ -72,7 +74,7 @@ def test_what_is_sent_again_is_replaced(place: Place, file: Path) -> None:
 
 
 @every_kind
-def test_what_is_removed_is_gone_and_once_more_is_no_fault(place: Place, file: Path) -> None:
+def test_a_file_can_be_removed_twice(place: Place, file: Path) -> None:
     place.send("a", file, lambda: None)
     place.remove("a")
     place.remove("a")
@@ -80,7 +82,7 @@ def test_what_is_removed_is_gone_and_once_more_is_no_fault(place: Place, file: P
 
 
 @every_kind
-def test_runs_whose_ids_begin_alike_are_kept_apart(url: str, place: Place, file: Path) -> None:
+def test_runs_whose_ids_share_a_prefix_are_kept_apart(url: str, place: Place, file: Path) -> None:
     Place("--upload", url, "job2").send("a", file, lambda: None)
     assert place.sizes() == {}
 
@@ -93,21 +95,21 @@ def test_empty_files_are_files(place: Place, file: Path) -> None:
 
 
 @every_kind
-def test_what_another_changes_is_seen(url: str, place: Place, file: Path) -> None:
+def test_changes_by_another_machine_are_seen(url: str, place: Place, file: Path) -> None:
     place.sizes()
     Place("--upload", url, "job").send("a", file, lambda: None)
     assert place.sizes() == {"a": 5}
 
 
 @pytest.mark.parametrize("url", ["memory", "s3"], indirect=True)
-def test_bytes_on_their_way_are_noticed(place: Place, file: Path) -> None:
+def test_progress_of_an_upload_is_reported(place: Place, file: Path) -> None:
     moved: list[None] = []
     place.send("a", file, lambda: moved.append(None))
     assert moved
 
 
 @pytest.mark.parametrize("url", ["s3"], indirect=True)
-def test_a_large_file_is_sent_in_parts(place: Place, file: Path) -> None:
+def test_a_large_file_is_uploaded_in_parts(place: Place, file: Path) -> None:
     with file.open("wb") as handle:
         handle.truncate(120 * 1024 * 1024)
     moved: list[None] = []
@@ -117,7 +119,7 @@ def test_a_large_file_is_sent_in_parts(place: Place, file: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3"], indirect=True)
-def test_a_bucket_that_is_not_there_is_no_empty_one(url: str) -> None:
+def test_a_missing_bucket_is_an_error(url: str) -> None:
     with pytest.raises(FileNotFoundError, match="bucket does not exist"):
         Place("--upload", "s3://nowhere/x", "job").sizes()
 
@@ -126,7 +128,7 @@ def test_a_bucket_that_is_not_there_is_no_empty_one(url: str) -> None:
     "url",
     ["/runs", "bucket", "s3:bucket/x", "s3://", "file://", "nope://bucket/x", "://x", "s3://["],
 )
-def test_what_is_no_place_is_refused(url: str) -> None:
+def test_unusable_urls_are_refused(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Place("--upload", url, "job")
     assert caught.value.message.startswith("--upload ")

@@ -1,4 +1,4 @@
-"""A run is fetched whole or not at all, and never mixed with what another left here."""
+"""A run is downloaded completely or not at all, and never mixed with another run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAGES = ("subset", "train-epoch-1", "train-epoch-2", "report")
 
 @pytest.fixture
 def sent(run: RunDir, place: Place) -> RunDir:
-    """A run that the place holds, of fingerprint "a"."""
+    """A run with fingerprint "a" that has been uploaded."""
     complete_run(run, "a")
     with Mirror(run, place, lambda _: None):
         pass
@@ -50,7 +50,9 @@ def fetches() -> list[str]:
 # ---------------------------------------------------------------- what is fetched
 
 
-def test_a_new_machine_has_all_that_was_complete(sent: RunDir, place: Place, here: RunDir) -> None:
+def test_everything_complete_is_downloaded_to_a_new_machine(
+    sent: RunDir, place: Place, here: RunDir
+) -> None:
     told = told_by_resume(here, place)
     assert told == (
         "Resuming from faulty://bucket/prefix/job: downloaded 4 complete stages and epochs"
@@ -59,7 +61,7 @@ def test_a_new_machine_has_all_that_was_complete(sent: RunDir, place: Place, her
     assert all(here.is_complete(stage, "a") for stage in STAGES)
 
 
-def test_where_nothing_is_the_folder_stays_and_it_is_told(place: Place, here: RunDir) -> None:
+def test_an_empty_copy_changes_nothing_and_is_reported(place: Place, here: RunDir) -> None:
     complete(here, "subset", "a", "subset/test.jsonl")
     before = content(here)
     told = told_by_resume(here, place)
@@ -67,9 +69,7 @@ def test_where_nothing_is_the_folder_stays_and_it_is_told(place: Place, here: Ru
     assert content(here) == before
 
 
-def test_what_is_incomplete_at_the_place_counts_as_nothing(
-    sent: RunDir, place: Place, here: RunDir
-) -> None:
+def test_an_incomplete_copy_counts_as_empty(sent: RunDir, place: Place, here: RunDir) -> None:
     place.remove("report.html")
     for epoch in (1, 2):
         place.write(f"train/epoch-{epoch}/adapter", b"of another size")
@@ -77,7 +77,7 @@ def test_what_is_incomplete_at_the_place_counts_as_nothing(
     assert [stage for stage in STAGES if here.is_complete(stage, "a")] == ["subset"]
 
 
-def test_a_folder_that_is_as_far_is_left_alone(sent: RunDir, place: Place) -> None:
+def test_a_folder_as_complete_as_the_copy_is_left_alone(sent: RunDir, place: Place) -> None:
     write_text(sent.hardware, "this machine's own")
     before = content(sent)
     assert told_by_resume(sent, place) == ""
@@ -99,7 +99,7 @@ def test_a_folder_with_another_run_is_left_alone(sent: RunDir, place: Place, her
     assert content(here) == before
 
 
-def test_an_earlier_state_of_the_run_is_replaced_whole(
+def test_an_earlier_state_of_the_run_is_replaced_entirely(
     sent: RunDir, place: Place, here: RunDir
 ) -> None:
     sent_marker = sent.marker("subset").read_text("utf-8")
@@ -111,7 +111,7 @@ def test_an_earlier_state_of_the_run_is_replaced_whole(
     assert content(here) == content(sent)
 
 
-def test_a_folder_with_nothing_complete_is_replaced_whole(
+def test_a_folder_with_nothing_complete_is_replaced_entirely(
     sent: RunDir, place: Place, here: RunDir
 ) -> None:
     complete_run(here, "b")
@@ -122,7 +122,7 @@ def test_a_folder_with_nothing_complete_is_replaced_whole(
     assert content(here) == content(sent)
 
 
-def test_what_lies_outside_a_run_is_not_written(sent: RunDir, place: Place, here: RunDir) -> None:
+def test_files_outside_the_run_are_not_written(sent: RunDir, place: Place, here: RunDir) -> None:
     FaultyFileSystem.store["/bucket/prefix/job//escaped"] = FaultyFileSystem.store[
         "/bucket/prefix/job/config.json"
     ]
@@ -134,7 +134,7 @@ def test_what_lies_outside_a_run_is_not_written(sent: RunDir, place: Place, here
 
 
 @pytest.mark.parametrize("fetched", range(6))
-def test_a_fetch_cut_off_anywhere_leaves_nothing_complete_and_is_done_anew(
+def test_an_interrupted_download_leaves_nothing_complete_and_is_repeated(
     sent: RunDir, place: Place, here: RunDir, fetched: int
 ) -> None:
     def cut_off(operation: str, _: str) -> None:
@@ -151,7 +151,7 @@ def test_a_fetch_cut_off_anywhere_leaves_nothing_complete_and_is_done_anew(
     assert content(here) == content(sent)
 
 
-def test_faults_that_pass_are_borne(sent: RunDir, place: Place, here: RunDir) -> None:
+def test_temporary_errors_are_retried(sent: RunDir, place: Place, here: RunDir) -> None:
     failed = set()
 
     def fail_once(operation: str, path: str) -> None:
@@ -168,7 +168,7 @@ def test_faults_that_pass_are_borne(sent: RunDir, place: Place, here: RunDir) ->
 @pytest.mark.parametrize(
     ("error", "attempts"), [(OSError("away"), 3), (PermissionError("no"), 1), (KeyError("x"), 3)]
 )
-def test_a_place_that_cannot_be_read_ends_with_4(
+def test_a_remote_copy_that_cannot_be_read_ends_with_4(
     place: Place, here: RunDir, error: Exception, attempts: int
 ) -> None:
     asked = []
