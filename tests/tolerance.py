@@ -57,5 +57,5 @@ def updates(name: str) -> float:
 
 def distance(got: Tensor, expected: Tensor, start: Tensor | float = 0.0) -> float:
     """Norm of the difference, relative to the norm of what is expected beyond `start`."""
-    expected, got = expected.double(), got.double()
+    expected, got = expected.detach().double(), got.detach().double()
     return float((got - expected).norm() / (expected - start).norm())

@@ -250,18 +250,22 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path, moment: str) -
 
 def started_job(runs_dir: Path) -> tuple[subprocess.Popen[bytes], RunDir]:
     arguments = ("run", "--runs-dir", runs_dir, "--run-id", "job", *jobs.SMALL_DEMO)
-    process = subprocess.Popen(
-        jobs.command(*arguments), stderr=subprocess.DEVNULL, env=jobs.environment()
-    )
+    with (runs_dir / "shown").open("wb") as shown:
+        process = subprocess.Popen(jobs.command(*arguments), stderr=shown, env=jobs.environment())
     return process, RunDir(runs_dir / "job")
 
 
 def wait_for(path: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + LIMIT_S
     while not path.exists():
-        assert process.poll() is None, "the job ended before it could be stopped"
+        assert process.poll() is None, "the job ended before it could be stopped" + shown_by(path)
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def shown_by(path: Path) -> str:
+    """What the terminal showed of a started job that was to write `path`."""
+    return "".join(shown.read_text("utf-8") for shown in path.parents[2].glob("shown"))
 
 
 def figures(job: RunDir, epoch: int) -> tuple[float, int, float]:

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from nlijob.gpu.fast.layers import AdaptedLinear
 
-X, A, B = (torch.randn(size, dtype=torch.float64) for size in ((6, 5), (2, 5), (4, 2)))
-WEIGHT, BIAS = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+DRAWN = torch.Generator().manual_seed(0)
+X, A, B, WEIGHT, BIAS = (
+    torch.randn(size, dtype=torch.float64, generator=DRAWN)
+    for size in ((6, 5), (2, 5), (4, 2), (4, 5), (4,))
+)
 
 
 def adapted(x: Tensor, a: Tensor, b: Tensor, dropout: float = 0.0) -> Any:
@@ -35,4 +38,5 @@ def test_dropout_drops_its_share_of_the_adapters_input_only() -> None:
     adapter = adapted(x, A, B, 0.4) - (x @ WEIGHT.t() + BIAS)
     assert len(adapter.unique(dim=0)) > 10
     expected = x[:1] @ A.t() @ B.t()
+    # each of the five inputs' shares of 4,000 rows is known within 1.3 % (one standard deviation)
     torch.testing.assert_close(adapter.mean(0, keepdim=True), expected, rtol=0.2, atol=0.2)
