@@ -40,7 +40,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.subset import read_rows
 
 RESULTS = Path(__file__).parent / "results"

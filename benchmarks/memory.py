@@ -27,7 +27,7 @@ from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import GIB, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import reason
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.subset import read_rows
 
 LEAN = "lean"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from nlijob import records
-from nlijob.records import EpochResult, Metrics, Results
+from nlijob.records.job import EpochResult
+from nlijob.records.outcome import Metrics, Results
 
 
 def summary(results: Results) -> dict[str, Any]:

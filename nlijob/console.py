@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from nlijob.analysis.wording import clock
-from nlijob.records import Progress
+from nlijob.records.job import Progress
 
 PLAIN_INTERVAL_S = 15.0
 

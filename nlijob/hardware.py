@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from nlijob.records import GpuSample, HardwareSample
+from nlijob.records.job import GpuSample, HardwareSample
 from nlijob.rundir import append_record
 
 MIB = 1024 * 1024

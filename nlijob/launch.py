@@ -22,7 +22,7 @@ import psutil
 
 from nlijob import records, stopping
 from nlijob.errors import ExitCode, JobError, error_for
-from nlijob.records import Progress, WorkerOutcome, WorkerTask
+from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record
 
 POLL_S = 0.1

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from nlijob.ending import End, end_of
 from nlijob.errors import ConfigurationError, ExitCode
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.retry import retry
 from nlijob.rundir import RunDir
 from nlijob.storage.mirror import Mirror

@@ -24,15 +24,16 @@ from nlijob.errors import GateError
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.launch import GpuSide
-from nlijob.records import (
+from nlijob.records.job import (
     FORMAT_VERSION,
     Manifest,
     Progress,
-    Results,
     RunRecord,
+    SplitManifest,
     Timing,
     WorkerTask,
 )
+from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
 
@@ -268,7 +269,7 @@ def drop_torn_line(path: Path) -> None:
 
 
 def _rows_text(manifest: Manifest) -> str:
-    splits: Sequence[records.SplitManifest] = list(manifest.splits.values())
+    splits: Sequence[SplitManifest] = list(manifest.splits.values())
     rows = ", ".join(f"{split.rows:,} {split.split}" for split in splits)
     dropped = sum(split.unlabelled_dropped for split in splits)
     return f"{rows} rows" + (f"; {dropped:,} unlabelled dropped" if dropped else "")

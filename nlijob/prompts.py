@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from nlijob.config import PromptConfig
-from nlijob.records import Example
+from nlijob.records.job import Example
 
 
 def prompt_text(prompt: PromptConfig, example: Example) -> str:

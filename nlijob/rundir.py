@@ -17,6 +17,7 @@ from typing import Any
 from nlijob import records
 from nlijob.errors import ConfigurationError
 from nlijob.files import atomic_write, sync
+from nlijob.records.job import FORMAT_VERSION, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -106,11 +107,11 @@ class RunDir:
     def is_complete(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed with these inputs and its files are unchanged in size."""
         try:
-            marker = records.read(records.Marker, self.marker(stage))
+            marker = records.read(Marker, self.marker(stage))
         except (OSError, ValueError):
             return False
         return (
-            marker.format_version == records.FORMAT_VERSION
+            marker.format_version == FORMAT_VERSION
             and marker.fingerprint == fingerprint
             and all(_size(self.root / name) == size for name, size in marker.sizes.items())
         )
@@ -118,7 +119,7 @@ class RunDir:
     def is_of_other_inputs(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed with other inputs."""
         try:
-            return records.read(records.Marker, self.marker(stage)).fingerprint != fingerprint
+            return records.read(Marker, self.marker(stage)).fingerprint != fingerprint
         except (OSError, ValueError):
             return False
 
@@ -128,7 +129,7 @@ class RunDir:
         for file in files:
             sync(file)
         sizes = {self.name(file): file.stat().st_size for file in files}
-        marker = records.Marker(stage, fingerprint, now(), sizes)
+        marker = Marker(stage, fingerprint, now(), sizes)
         write_text(self.marker(stage), records.dump(marker))
 
     def unmark(self, stage: str) -> None:

@@ -10,7 +10,8 @@ import types
 import typing
 from typing import Any, Literal
 
-from nlijob import records
+from nlijob.records.job import FORMAT_VERSION
+from nlijob.records.outcome import Results
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 PLAIN = {int: "integer", float: "number", str: "string", bool: "boolean"}
@@ -20,7 +21,7 @@ Schema = dict[str, Any]
 
 def results_schema() -> Schema:
     """The schema of results.json."""
-    return record_schema(records.Results)
+    return record_schema(Results)
 
 
 def record_schema(cls: type) -> Schema:
@@ -28,7 +29,7 @@ def record_schema(cls: type) -> Schema:
     definitions: dict[str, Schema] = {}
     schema = _dataclass_schema(cls, definitions)
     if "format_version" in schema["properties"]:
-        schema["properties"]["format_version"]["const"] = records.FORMAT_VERSION
+        schema["properties"]["format_version"]["const"] = FORMAT_VERSION
     return {"$schema": DRAFT, "title": cls.__name__, **schema, "$defs": definitions}
 
 

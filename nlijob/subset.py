@@ -20,7 +20,7 @@ from nlijob.config import DataConfig, SplitSize
 from nlijob.demo import DATA_DIR
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub, folder_stamp, local_folder
-from nlijob.records import SPLITS, Example, Manifest, Split, SplitManifest
+from nlijob.records.job import SPLITS, Example, Manifest, Split, SplitManifest
 from nlijob.rundir import RunDir, write_record, write_records
 
 Row = Mapping[str, Any]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nlijob import records
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 
 ROOT = Path(__file__).parent.parent

@@ -27,7 +27,7 @@ from nlijob.config import (
 )
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
-from nlijob.records import (
+from nlijob.records.job import (
     SPLITS,
     Environment,
     EpochResult,

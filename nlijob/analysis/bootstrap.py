@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlijob.analysis.cases import pairs
-from nlijob.records import BootstrapIntervals, ChangeIntervals, Interval, Prediction
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import BootstrapIntervals, ChangeIntervals, Interval
 
 Array = NDArray[Any]
 RESAMPLES = 10_000

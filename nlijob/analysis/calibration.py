@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import MINUS, percent, plural
-from nlijob.records import Calibration, Prediction, ReliabilityBin
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import Calibration, ReliabilityBin
 
 Array = NDArray[Any]
 BINS = 10

@@ -7,16 +7,8 @@ from dataclasses import dataclass
 
 from nlijob.analysis.explain import Explainer
 from nlijob.analysis.tags import text_tags
-from nlijob.records import (
-    Case,
-    CaseGroups,
-    CaseRow,
-    Example,
-    Generation,
-    Occlusion,
-    Prediction,
-    of_split,
-)
+from nlijob.records.job import Example, Generation, Occlusion, Prediction, of_split
+from nlijob.records.outcome import Case, CaseGroups, CaseRow
 
 
 @dataclass(frozen=True)

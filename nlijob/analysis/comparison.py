@@ -11,7 +11,8 @@ from typing import Any
 
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.statistics import holm, paired_difference
-from nlijob.records import SIGNIFICANT, Example, PairedDifference, Prediction, Results
+from nlijob.records.job import Example, Prediction
+from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
 
 KIND = "nlijob compare"
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nlijob.analysis.statistics import paired_difference, wilson_interval
 from nlijob.analysis.wording import interval, p_value, percent, plural, points
-from nlijob.records import SIGNIFICANT, Control, ControlKind, Finding, Prediction
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import SIGNIFICANT, Control, ControlKind, Finding
 
 
 def build_controls(

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from nlijob.analysis.resources import GpusInUse
 from nlijob.config import ReportConfig
-from nlijob.records import Cost, GpuInfo
+from nlijob.records.job import GpuInfo
+from nlijob.records.outcome import Cost
 
 SECONDS_AN_HOUR = 3600
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from nlijob.analysis.statistics import holm, mcnemar_p
 from nlijob.analysis.wording import count, listed, p_value, plural
-from nlijob.records import EpochComparison, Prediction
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import EpochComparison
 
 
 def compare_epochs(

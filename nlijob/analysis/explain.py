@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from nlijob.analysis.tags import TAG_NAMES, Words, compare_words, is_high, is_low
 from nlijob.analysis.wording import listed, probability
-from nlijob.records import Example, Finding, OccludedWord, Prediction
+from nlijob.records.job import Example, OccludedWord, Prediction
+from nlijob.records.outcome import Finding
 
 SURE = 0.9
 """Least probability of a confident answer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from nlijob.analysis.resources import total_energy_j
 from nlijob.config import JobConfig
-from nlijob.records import Interval, Results
+from nlijob.records.outcome import Interval, Results
 
 
 @dataclass(frozen=True)

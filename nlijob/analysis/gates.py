@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nlijob.analysis.wording import count, percent, points
 from nlijob.config import ReportConfig
-from nlijob.records import Finding, Gates, Interval, Metrics
+from nlijob.records.outcome import Finding, Gates, Interval, Metrics
 
 
 def check_gates(asked: ReportConfig, tuned: Metrics, gain: float, gain_interval: Interval) -> Gates:

@@ -19,7 +19,9 @@ from typing import Any, Literal
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_outcome, wrong_rows
 from nlijob.analysis.statistics import holm, paired_difference
-from nlijob.records import SIGNIFICANT, PairedDifference, Results, RunRecord, read
+from nlijob.records.job import RunRecord
+from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
+from nlijob.records.serialization import read
 from nlijob.rundir import RunDir
 
 KIND = "nlijob index"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import count, percent, plural
-from nlijob.records import LabelBias, LabelShare, Metrics
+from nlijob.records.outcome import LabelBias, LabelShare, Metrics
 
 
 def label_bias(base: Metrics, tuned: Metrics) -> LabelBias:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.calibration import calibration
 from nlijob.analysis.statistics import wilson_interval
-from nlijob.records import ClassMetrics, Metrics, Prediction
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import ClassMetrics, Metrics
 
 Confusion = tuple[tuple[int, ...], ...]
 

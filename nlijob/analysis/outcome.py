@@ -24,10 +24,8 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
-from nlijob.records import (
-    CaseGroups,
+from nlijob.records.job import (
     Environment,
-    EpochComparison,
     EpochResult,
     Example,
     Generation,
@@ -35,13 +33,10 @@ from nlijob.records import (
     Machine,
     Manifest,
     Memory,
-    Metrics,
-    Narrowing,
     Occlusion,
     Plan,
     Prediction,
     PromptRecord,
-    Results,
     RunRecord,
     ScoreResult,
     Selection,
@@ -49,9 +44,9 @@ from nlijob.records import (
     Timing,
     TrainResult,
     of_split,
-    read,
-    read_lines,
 )
+from nlijob.records.outcome import CaseGroups, EpochComparison, Metrics, Narrowing, Results
+from nlijob.records.serialization import read, read_lines
 from nlijob.rundir import RunDir
 
 T = TypeVar("T")

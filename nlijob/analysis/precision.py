@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from nlijob.analysis.wording import count, plural
-from nlijob.records import SIGNIFICANT, Interval, Narrowing
+from nlijob.records.outcome import SIGNIFICANT, Interval, Narrowing
 
 SPECK = 1e-9
 """Largest floating-point error on a whole number of points."""

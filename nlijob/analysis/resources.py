@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from nlijob.records import (
-    Environment,
-    GpuInfo,
-    GpuSample,
-    GpuUse,
-    HardwareSample,
-    Machine,
-    Memory,
-    ResourceUse,
-)
+from nlijob.records.job import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
+from nlijob.records.outcome import GpuUse, ResourceUse
 
 Number = TypeVar("Number", int, float)
 

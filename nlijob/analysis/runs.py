@@ -7,18 +7,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nlijob.analysis.wording import listed, plural
-from nlijob.records import (
-    FORMAT_VERSION,
-    Example,
-    Prediction,
-    Results,
-    WorkerOutcome,
-    from_json,
-    of_split,
-    read,
-    read_lines,
-)
+from nlijob.records.job import FORMAT_VERSION, Example, Prediction, WorkerOutcome, of_split
 from nlijob.records.older import READABLE
+from nlijob.records.outcome import Results
+from nlijob.records.serialization import from_json, read, read_lines
 from nlijob.rundir import RunDir
 from nlijob.stages import STAGE_NAMES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nlijob.records import EpochResult, Selection
+from nlijob.records.job import EpochResult, Selection
 
 RULE = "highest validation accuracy; on a tie the lower validation loss, then the earlier epoch"
 

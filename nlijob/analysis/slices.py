@@ -27,7 +27,8 @@ from nlijob.analysis.tags import (
     words,
 )
 from nlijob.analysis.wording import count, listed, p_value, plural, points
-from nlijob.records import Example, Prediction, Slice
+from nlijob.records.job import Example, Prediction
+from nlijob.records.outcome import Slice
 
 LEAST_ROWS = 6
 """Fewest rows of a tested slice: with fewer, p stays above 0.05 even if every row changes."""

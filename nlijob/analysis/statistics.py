@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nlijob.records import Interval, Narrowing, PairedDifference
+from nlijob.records.outcome import Interval, Narrowing, PairedDifference
 
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % point."""

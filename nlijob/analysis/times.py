@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nlijob.records import PartTime, StageTime, Timing
+from nlijob.records.job import Timing
+from nlijob.records.outcome import PartTime, StageTime
 from nlijob.stages import PHASES, WHOLE_JOB
 
 ORDER = tuple(phase.name for phase in PHASES)

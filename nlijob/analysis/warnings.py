@@ -18,15 +18,13 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
-from nlijob.records import (
+from nlijob.records.job import EpochResult, Manifest, Selection
+from nlijob.records.outcome import (
     SIGNIFICANT,
     ClassMetrics,
     EpochComparison,
-    EpochResult,
     Finding,
-    Manifest,
     Metrics,
-    Selection,
     Slice,
 )
 

@@ -73,7 +73,7 @@ def command(
     from nlijob.hub import Hub
     from nlijob.notify import Notice
     from nlijob.pipeline import Job, check_gates
-    from nlijob.records import RunRecord
+    from nlijob.records.job import RunRecord
     from nlijob.rundir import RunDir, now
     from nlijob.storage.mirror import Mirror
     from nlijob.storage.place import Place

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nlijob import stopping
 from nlijob.errors import ExitCode
-from nlijob.records import WorkerOutcome
+from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir, write_record
 
 NO_COMPILER = "TORCHDYNAMO_DISABLE"

@@ -42,7 +42,7 @@ from nlijob.gpu.training import (
     execution_name,
     reason,
 )
-from nlijob.records import Plan
+from nlijob.records.job import Plan
 
 CHECKED_ROWS = 8
 FASTEST = "the fastest mode that this model, this machine and its free memory support"

@@ -14,7 +14,7 @@ from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
 from nlijob.gpu.model import LoadedModel
 from nlijob.hardware import gpu_count
-from nlijob.records import Environment, GpuInfo, Memory
+from nlijob.records.job import Environment, GpuInfo, Memory
 
 PACKAGES = (
     "torch",

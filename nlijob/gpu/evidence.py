@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from nlijob.records import Example, OccludedWord, Occlusion, Prediction, TextName
+from nlijob.records.job import Example, OccludedWord, Occlusion, Prediction, TextName
 
 MAX_WORDS = 60
 """Words of one text that are left out in turn. Without a limit, one row of thousands of words would

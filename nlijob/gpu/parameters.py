@@ -11,7 +11,7 @@ from typing import Any
 import bitsandbytes as bnb
 from torch import nn
 
-from nlijob.records import ParameterCounts
+from nlijob.records.job import ParameterCounts
 
 
 def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:

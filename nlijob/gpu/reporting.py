@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from nlijob.records import Progress, Split, Timing, TimingKind
+from nlijob.records.job import Progress, Split, Timing, TimingKind
 from nlijob.rundir import RunDir, append_record
 
 INTERVAL_S = 0.2

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from nlijob.gpu.engine import Forward
 from nlijob.gpu.heads import Encoded, Head
-from nlijob.records import Prediction, Split, SplitScore
+from nlijob.records.job import Prediction, Split, SplitScore
 
 MAX_PENDING = 2
 """Batches queued on the device before the results of the first are awaited."""

@@ -30,7 +30,8 @@ from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
 from nlijob.gpu.writer import Writer
 from nlijob.prompts import few_shot_prefix
-from nlijob.records import (
+from nlijob.records.job import (
+    SPLITS,
     Example,
     Machine,
     Prediction,
@@ -104,7 +105,7 @@ class Session:
     @cached_property
     def examples(self) -> dict[Split, list[Example]]:
         """The subset's rows."""
-        return {s: list(records.read_lines(Example, self.run.subset(s))) for s in records.SPLITS}
+        return {s: list(records.read_lines(Example, self.run.subset(s))) for s in SPLITS}
 
     @cached_property
     def head(self) -> Head:

@@ -25,7 +25,7 @@ from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobE
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import recompute, repeated_layers
-from nlijob.records import TrainStep
+from nlijob.records.job import TrainStep
 
 SMALLEST_LOSS_SCALE = 1.0
 FIRST_LOSS_SCALE = 2.0**12

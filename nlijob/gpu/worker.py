@@ -12,7 +12,7 @@ from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.reporting import WHOLE, Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
-from nlijob.records import WorkerOutcome
+from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
 from nlijob.stages import GPU_STAGES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_snippet
 
 CARD = """\

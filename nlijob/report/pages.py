@@ -17,7 +17,7 @@ from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Series, build_history, read_entries
 from nlijob.analysis.runs import NoOutcomeError, read_outcome, read_test_rows
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report import charts
 from nlijob.report.charts import Change
 from nlijob.report.plots import Plot

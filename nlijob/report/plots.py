@@ -9,16 +9,8 @@ from itertools import groupby, pairwise
 from nlijob.analysis.resources import gpu_sample
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import GIB, percent
-from nlijob.records import (
-    GpuSample,
-    GpuUse,
-    HardwareSample,
-    Interval,
-    Metrics,
-    Results,
-    Slice,
-    TrainStep,
-)
+from nlijob.records.job import GpuSample, HardwareSample, TrainStep
+from nlijob.records.outcome import GpuUse, Interval, Metrics, Results, Slice
 from nlijob.report import charts
 from nlijob.report.charts import Change, Line, Span
 

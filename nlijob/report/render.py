@@ -10,7 +10,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nlijob.analysis.outcome import build_results
-from nlijob.records import HardwareSample, Results, TrainStep, read_lines
+from nlijob.records.job import HardwareSample, TrainStep
+from nlijob.records.outcome import Results
+from nlijob.records.serialization import read_lines
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown

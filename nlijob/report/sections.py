@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nlijob.records import HardwareSample, Results, TrainStep
+from nlijob.records.job import HardwareSample, TrainStep
+from nlijob.records.outcome import Results
 from nlijob.report import plots
 from nlijob.report.plots import Plot
 from nlijob.report.view.accuracy import accuracy_section

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nlijob.heads import describe
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 
 QUANTIZATION = """
     quantization_config=BitsAndBytesConfig(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nlijob.analysis.wording import count, interval, percent, points
-from nlijob.records import Interval, Results
+from nlijob.records.outcome import Interval, Results
 from nlijob.report.view.summary import summary_section
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlijob import records
+from nlijob.records.job import Marker
 from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
 
 
@@ -66,7 +67,7 @@ def content_of(path: Path) -> bytes | None:
 
 def listed(marker: bytes) -> dict[str, int]:
     """Name -> bytes of the files that a marker lists. Raises ValueError if it is not a marker."""
-    return records.from_json(records.Marker, json.loads(marker)).sizes
+    return records.from_json(Marker, json.loads(marker)).sizes
 
 
 def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:

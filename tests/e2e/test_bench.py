@@ -18,7 +18,7 @@ from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.fast.model import shape_of
 from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import read_tokenizer
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.subset import read_rows
 from tests import jobs
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nlijob import records
-from nlijob.records import EpochResult, Machine
+from nlijob.records.job import EpochResult, Machine
 from nlijob.rundir import RunDir
 from nlijob.storage import contents
 from nlijob.storage.place import Place

@@ -13,7 +13,8 @@ import jsonschema
 import pytest
 
 from nlijob import records
-from nlijob.records import EpochResult, Prediction, Results, ScoreResult, TrainStep
+from nlijob.records.job import EpochResult, Generation, Prediction, ScoreResult, Timing, TrainStep
+from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 from tests import jobs
 
@@ -58,7 +59,7 @@ def test_stages_run_in_order_and_the_reports_path_comes_last(
 
 
 def test_the_model_is_loaded_once(job: RunDir) -> None:
-    timings = list(records.read_lines(records.Timing, job.timings))
+    timings = list(records.read_lines(Timing, job.timings))
     assert [t.stage for t in timings].count("load") == 1
 
 
@@ -101,7 +102,7 @@ def test_free_output_is_there_for_the_shown_cases_only(job: RunDir, outcome: Res
         for cases in (groups.shown_corrected, groups.shown_still_wrong, groups.shown_newly_broken)
         for case in cases
     }
-    written = {g.index for g in records.read_lines(records.Generation, job.generations)}
+    written = {g.index for g in records.read_lines(Generation, job.generations)}
     assert written == shown
 
 

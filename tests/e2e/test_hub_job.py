@@ -10,7 +10,7 @@ import pytest
 
 from nlijob import records
 from nlijob.demo import MODEL_DIR
-from nlijob.records import Prediction
+from nlijob.records.job import Example, Prediction
 from nlijob.rundir import RunDir
 from tests import hub_server, jobs
 
@@ -61,7 +61,7 @@ def assert_snippet_predicts_as_the_job_did(job: RunDir, env: dict[str, str]) -> 
     from nlijob.report.snippet import usage_snippet
 
     outcome = jobs.results(job)
-    examples = list(records.read_lines(records.Example, job.subset("test")))
+    examples = list(records.read_lines(Example, job.subset("test")))
     pairs = [(e.premise, e.hypothesis) for e in examples]
     code = usage_snippet(outcome) + f"\nfor pair in {pairs!r}:\n    print(predict(*pair))\n"
     done = subprocess.run(

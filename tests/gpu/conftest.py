@@ -12,7 +12,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.subset import read_rows
 
 

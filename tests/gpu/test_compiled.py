@@ -17,7 +17,7 @@ from nlijob.gpu.engine import Engine
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.records import Example, Plan
+from nlijob.records.job import Example, Plan
 from tests import broken_compilers
 
 pytestmark = [

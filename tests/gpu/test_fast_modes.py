@@ -26,7 +26,7 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import PlainTrainer, TrainingSchedule
-from nlijob.records import Example, TrainStep
+from nlijob.records.job import Example, TrainStep
 
 pytestmark = [
     pytest.mark.gpu,

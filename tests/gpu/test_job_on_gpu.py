@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from nlijob import records
-from nlijob.records import Results
+from nlijob.records.job import Plan
+from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 from tests import jobs
 
@@ -79,7 +80,7 @@ def test_the_classification_head_trains(tmp_path: Path) -> None:
 def test_the_job_records_its_execution_mode(job: RunDir, outcome: Results, tmp_path: Path) -> None:
     slower = ("--set", "train.speed='plain'", "--set", "train.micro_batch_size=2")
     plain, _ = jobs.run_job(tmp_path, *ON_GPU, *slower)
-    plans = [records.read(records.Plan, one.plan) for one in (job, plain)]
+    plans = [records.read(Plan, one.plan) for one in (job, plain)]
     assert [plan.way for plan in plans] == ["graph", "plain"]
     # two ways of dropping values: losses are alike as those of two seeds are
     expected = jobs.results(plain).epochs[0].train_loss
@@ -103,7 +104,7 @@ def test_training_on_a_nearly_full_gpu_uses_less_memory(tmp_path: Path) -> None:
         job, _ = jobs.run_job(
             tmp_path, *ON_GPU, "--train-size", "0", "--batch-size", "2048", "--epochs", "1"
         )
-    plan = records.read(records.Plan, job.plan)
+    plan = records.read(Plan, job.plan)
     assert any("out of memory" in way for way in plan.refused), plan.refused
     assert plan.micro_batch_size < 1965 or plan.activations == "recomputed"
 

@@ -21,7 +21,7 @@ from nlijob.commands.options import OPTIONS
 from nlijob.config import recipe_names
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
-from nlijob.records import Finding, Gates
+from nlijob.records.outcome import Finding, Gates
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from nlijob.storage import mirror

@@ -8,7 +8,7 @@ import pytest
 
 from nlijob import console
 from nlijob.console import Console, Verbosity
-from nlijob.records import Progress
+from nlijob.records.job import Progress
 
 
 class Terminal(io.StringIO):

@@ -15,7 +15,7 @@ import pytest
 
 from nlijob import hardware, records
 from nlijob.hardware import MIB, Sampler, gpu_count
-from nlijob.records import HardwareSample
+from nlijob.records.job import HardwareSample
 
 GPU = SimpleNamespace(uuid="GPU-1", load=0.5, memoryUsed=100.0, temperature=60.0)
 

@@ -18,7 +18,7 @@ import pytest
 from nlijob import errors, launch, records
 from nlijob.errors import ExitCode, JobError
 from nlijob.launch import GpuSide, launch_command
-from nlijob.records import Progress, WorkerOutcome, WorkerTask
+from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
 from tests.jobs import ROOT

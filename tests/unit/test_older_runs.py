@@ -12,7 +12,7 @@ import pytest
 
 from nlijob import cli
 from nlijob.analysis.outcome import build_results
-from nlijob.records import dump
+from nlijob.records.serialization import dump
 from tests.synthetic import Spec, build_run
 
 KEPT = Path(__file__).parents[1] / "data" / "run-0.1.0"

@@ -30,7 +30,8 @@ from nlijob.pipeline import (
     next_attempt,
     stage_fingerprints,
 )
-from nlijob.records import Manifest, Progress, RunRecord, Timing, WorkerTask
+from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
+from nlijob.records.outcome import Finding, Gates
 from nlijob.rundir import RunDir, append_record, write_record, write_text
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
 
@@ -156,7 +157,7 @@ def test_a_hub_model_is_identified_by_its_commit_wherever_the_cache_is(tmp_path:
 
 def test_a_new_record_format_invalidates_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     before = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
-    monkeypatch.setattr(pipeline, "FORMAT_VERSION", records.FORMAT_VERSION + 1)
+    monkeypatch.setattr(pipeline, "FORMAT_VERSION", FORMAT_VERSION + 1)
     after = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
     assert all(before[stage] != after[stage] for stage in ALL)
 
@@ -379,12 +380,12 @@ def test_an_error_while_the_gpu_side_starts_ends_it(
 
 
 def test_a_missed_gate_raises() -> None:
-    failures = tuple(records.Finding("", {}, text) for text in ("one", "two"))
-    results = type("Results", (), {"gates": records.Gates(False, failures)})()
+    failures = tuple(Finding("", {}, text) for text in ("one", "two"))
+    results = type("Results", (), {"gates": Gates(False, failures)})()
     with pytest.raises(GateError, match="one; two"):
         pipeline.check_gates(results)
 
 
 def test_a_gate_that_is_met_does_not_raise() -> None:
-    results = type("Results", (), {"gates": records.Gates(True, ())})()
+    results = type("Results", (), {"gates": Gates(True, ())})()
     pipeline.check_gates(results)

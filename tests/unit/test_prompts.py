@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nlijob.config import PromptConfig
 from nlijob.prompts import few_shot_prefix, prompt_text, with_prefix
-from nlijob.records import Example
+from nlijob.records.job import Example
 
 PROMPT = PromptConfig("P: {premise}\nH: {hypothesis}\nA:", (" yes", " maybe", " no"))
 ROW = Example(9, "It {rains}.", "It is wet.", 0)

@@ -15,7 +15,18 @@ import pytest
 
 from nlijob import records
 from nlijob.config import load_config, recipe_names
-from nlijob.records import Example, Prediction, RunRecord, SplitScore, Timing, job, older, outcome
+from nlijob.records import job, older, outcome
+from nlijob.records.job import (
+    FORMAT_VERSION,
+    Example,
+    Marker,
+    Prediction,
+    RunRecord,
+    SplitScore,
+    Timing,
+    WorkerTask,
+)
+from nlijob.records.outcome import Results
 
 CLASSES = [
     value
@@ -53,7 +64,7 @@ def test_every_record_survives_the_round_trip_through_json(cls: type[Any], optio
 
 
 def test_all_records_are_tried() -> None:
-    assert {records.Results, records.Marker, records.WorkerTask, RunRecord} <= set(CLASSES)
+    assert {Results, Marker, WorkerTask, RunRecord} <= set(CLASSES)
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
@@ -137,7 +148,7 @@ def test_scores_have_accuracy_and_speed() -> None:
 
 
 def test_older_records_are_upgraded_to_the_present_format() -> None:
-    assert older.READABLE[-1] == records.FORMAT_VERSION
+    assert older.READABLE[-1] == FORMAT_VERSION
 
 
 @pytest.mark.parametrize(
@@ -164,12 +175,12 @@ def test_a_timing_of_format_2_gets_its_kind_from_its_part(
 def test_a_configuration_of_format_2_is_read_as_one_of_the_present_format() -> None:
     record = RunRecord("id", "demo", load_config("demo"), (), "today", "0.1.0", 2)
     read = records.from_json(RunRecord, json.loads(records.dump(record)))
-    assert read == replace(record, format_version=records.FORMAT_VERSION)
+    assert read == replace(record, format_version=FORMAT_VERSION)
 
 
 def test_a_marker_of_format_2_keeps_its_format() -> None:
-    marker = records.Marker("train", "x", "today", {}, 2)
-    assert records.from_json(records.Marker, json.loads(records.dump(marker))) == marker
+    marker = Marker("train", "x", "today", {}, 2)
+    assert records.from_json(Marker, json.loads(records.dump(marker))) == marker
 
 
 @pytest.mark.parametrize(
@@ -182,4 +193,4 @@ def test_a_marker_of_format_2_keeps_its_format() -> None:
 )
 def test_a_damaged_outcome_of_format_2_is_refused_with_its_faults(value: Any) -> None:
     with pytest.raises(ValueError, match="not a Results"):
-        records.from_json(records.Results, value)
+        records.from_json(Results, value)

@@ -14,7 +14,7 @@ import pytest
 
 from nlijob import records, rundir
 from nlijob.errors import ConfigurationError
-from nlijob.records import Marker, Timing
+from nlijob.records.job import FORMAT_VERSION, Marker, Timing
 from nlijob.rundir import RunDir, append_record, write_records, write_text
 
 TIMING = Timing(1, "train", "é", 1.0, 2.0)
@@ -78,7 +78,7 @@ def test_a_resized_file_within_a_marked_folder_voids_a_marker(marked: RunDir) ->
 def test_a_marker_of_another_format_is_void(marked: RunDir) -> None:
     path = marked.marker("train")
     marker = records.read(Marker, path)
-    write_text(path, records.dump(replace(marker, format_version=records.FORMAT_VERSION + 1)))
+    write_text(path, records.dump(replace(marker, format_version=FORMAT_VERSION + 1)))
     assert not marked.is_complete("train", "f")
 
 

@@ -18,7 +18,7 @@ from nlijob import records
 from nlijob.config import DataConfig, SplitSize
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
-from nlijob.records import SPLITS, Example, Manifest
+from nlijob.records.job import SPLITS, Example, Manifest
 from nlijob.rundir import RunDir
 from nlijob.subset import build_subset, chosen_indices, rule_text, source_stamp
 

@@ -21,7 +21,7 @@ from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import SMALLEST_LOSS_SCALE, TrainingSchedule, check_step
-from nlijob.records import TrainStep
+from nlijob.records.job import TrainStep
 
 MAX_STEPS_IN_FLIGHT = 32
 """Steps that may be in flight before the trainer waits for the oldest."""

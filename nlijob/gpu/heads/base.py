@@ -20,7 +20,7 @@ from nlijob.config import PromptConfig
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.prompts import prompt_text
-from nlijob.records import Example, Split
+from nlijob.records.job import Example, Split
 
 SHOWN_ROWS = 5
 

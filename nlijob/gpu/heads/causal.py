@@ -13,7 +13,7 @@ from nlijob.config import PromptConfig
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.heads.base import Batch, Encoded, Head, new_batch
 from nlijob.prompts import prompt_text
-from nlijob.records import Example
+from nlijob.records.job import Example
 
 CHECKED_PROMPTS = 64
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.heads.base import Batch, Encoded, Head, new_batch
-from nlijob.records import Example
+from nlijob.records.job import Example
 
 
 class ClassificationHead(Head):

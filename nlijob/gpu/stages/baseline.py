@@ -8,7 +8,7 @@ from nlijob.gpu.environment import memory
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
 from nlijob.prompts import with_prefix
-from nlijob.records import Prediction, ScoreResult
+from nlijob.records.job import Prediction, ScoreResult
 from nlijob.rundir import write_record, write_records
 
 

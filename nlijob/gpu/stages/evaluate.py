@@ -14,7 +14,15 @@ from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
 from nlijob.heads import describe
 from nlijob.prompts import prompt_text
-from nlijob.records import Example, Generation, Occlusion, Prediction, ScoreResult, Selection
+from nlijob.records.job import (
+    Example,
+    Generation,
+    Occlusion,
+    Prediction,
+    ScoreResult,
+    Selection,
+    of_split,
+)
 from nlijob.rundir import write_record, write_records
 
 STAGE = "evaluate"
@@ -67,7 +75,7 @@ def _word_importance(session: Session, tuned: Sequence[Prediction]) -> list[Occl
     after = score("tuned")
     with session.loaded.model.disable_adapter():
         before = score("base")
-    tuned_answers = {row.index: row for row in records.of_split(tuned, "test")}
+    tuned_answers = {row.index: row for row in of_split(tuned, "test")}
     whole = {row.index: (row, tuned_answers[row.index]) for row in _base_on_test(session)}
     return evidence.word_importance(shown, altered, whole, zip(before, after, strict=True))
 
@@ -99,4 +107,4 @@ def _shown(session: Session, tuned: Sequence[Prediction]) -> list[Example]:
 
 def _base_on_test(session: Session) -> list[Prediction]:
     predictions = records.read_lines(Prediction, session.run.baseline_predictions)
-    return records.of_split(predictions, "test")
+    return of_split(predictions, "test")

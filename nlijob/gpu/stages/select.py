@@ -7,7 +7,7 @@ from pathlib import Path
 from nlijob import records
 from nlijob.analysis import selection as rule
 from nlijob.gpu.session import Session
-from nlijob.records import TrainResult
+from nlijob.records.job import TrainResult
 from nlijob.rundir import write_record
 
 

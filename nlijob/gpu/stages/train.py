@@ -14,7 +14,7 @@ from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Part, checkpoint, optimizer_steps
 from nlijob.gpu.session import Session, scores_text
 from nlijob.gpu.training import Trainer
-from nlijob.records import EpochResult, Prediction, Split, TrainResult, TrainStep
+from nlijob.records.job import EpochResult, Prediction, Split, TrainResult, TrainStep
 from nlijob.rundir import RunDir, append_record, epoch_marker, write_record, write_records
 
 STAGE = "train"

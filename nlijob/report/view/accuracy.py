@@ -16,7 +16,7 @@ from nlijob.analysis.wording import (
     points,
     points_interval,
 )
-from nlijob.records import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
+from nlijob.records.outcome import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
 from nlijob.report.view.controls import Controls, controls_section
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, columns
 from nlijob.report.view.text import percent_or, unbroken, visible

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis.calibration import calibration_sentence
 from nlijob.analysis.wording import count, decimal, percent, signed
-from nlijob.records import Calibration, ReliabilityBin, Results
+from nlijob.records.outcome import Calibration, ReliabilityBin, Results
 from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken
 

@@ -13,7 +13,7 @@ from itertools import zip_longest
 
 from nlijob.analysis.tags import TAGS
 from nlijob.analysis.wording import count, plural, signed
-from nlijob.records import CaseGroups, CaseRow
+from nlijob.records.outcome import CaseGroups, CaseRow
 from nlijob.report.view.text import visible
 
 MOST_BYTES = 1_000_000

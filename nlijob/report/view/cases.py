@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, percent, probability, share_of
-from nlijob.records import Case, CaseGroups, Results
+from nlijob.records.outcome import Case, CaseGroups, Results
 from nlijob.report.view.case_list import CaseList, case_list
 from nlijob.report.view.text import unbroken, visible
 from nlijob.report.view.words import (

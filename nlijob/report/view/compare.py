@@ -25,7 +25,7 @@ from nlijob.analysis.wording import (
     rate,
     share_of,
 )
-from nlijob.records import PairedDifference
+from nlijob.records.outcome import PairedDifference
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Column, Row, Table, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nlijob.config import JobConfig
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report.view.environment import environment_facts, packages_table
 from nlijob.report.view.parts import Fact, Row, Table, text_columns
 from nlijob.report.view.text import visible

@@ -15,7 +15,7 @@ from nlijob.analysis.wording import (
     points_interval,
 )
 from nlijob.heads import describe
-from nlijob.records import Control, Results
+from nlijob.records.outcome import Control, Results
 from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken
 

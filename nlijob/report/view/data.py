@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, share_of
-from nlijob.records import SPLITS, Manifest, Results, SplitManifest
+from nlijob.records.job import SPLITS, Manifest, SplitManifest
+from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Column, Fact, Row, Table, columns, text_columns
 
 

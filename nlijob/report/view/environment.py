@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nlijob.analysis.wording import gib, plural
-from nlijob.records import Environment
+from nlijob.records.job import Environment
 from nlijob.report.view.parts import Fact, Row, Table, text_columns
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import NOT_MEASURED, interval, listed, share_of
-from nlijob.records import EpochResult, Results, SplitScore
+from nlijob.records.job import EpochResult, SplitScore
+from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken
 

@@ -20,7 +20,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
-from nlijob.records import SIGNIFICANT
+from nlijob.records.outcome import SIGNIFICANT
 from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Fact

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from nlijob.analysis.wording import count
 from nlijob.heads import describe
-from nlijob.records import SPLITS, Results
+from nlijob.records.job import SPLITS
+from nlijob.records.outcome import Results
 from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.parts import Fact
 

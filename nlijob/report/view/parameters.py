@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from nlijob.analysis.wording import count, gib, percent
 from nlijob.config import ModelConfig
 from nlijob.heads import describe
-from nlijob.records import ParameterCounts, Results
+from nlijob.records.job import ParameterCounts
+from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Fact, Row, Table, columns
 
 

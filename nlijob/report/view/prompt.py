@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, plural
 from nlijob.heads import describe
-from nlijob.records import SPLITS, PromptRecord, Results
+from nlijob.records.job import SPLITS, PromptRecord
+from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Column, Row, Table, columns, text_columns
 from nlijob.report.view.text import visible
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis import resources
 from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
-from nlijob.records import GpuUse, Results
+from nlijob.records.outcome import GpuUse, Results
 from nlijob.report.view.parts import Fact
 from nlijob.report.view.text import percent_or
 

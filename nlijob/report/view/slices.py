@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nlijob.analysis.slices import slices_sentence, too_few_sentence
 from nlijob.analysis.wording import count, interval, p_value, percent, points, points_interval
-from nlijob.records import Results, Slice
+from nlijob.records.outcome import Results, Slice
 from nlijob.report.view.parts import Row, Table, columns
 from nlijob.report.view.text import unbroken, visible
 

@@ -21,7 +21,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
-from nlijob.records import SIGNIFICANT, Metrics, Results
+from nlijob.records.outcome import SIGNIFICANT, Metrics, Results
 from nlijob.report.view.parts import Fact
 from nlijob.report.view.resources import total_energy_j
 from nlijob.report.view.text import unbroken, visible

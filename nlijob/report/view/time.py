@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
-from nlijob.records import Plan, Results, StageTime, TimingKind, TrainStep
+from nlijob.records.job import Plan, TimingKind, TrainStep
+from nlijob.records.outcome import Results, StageTime
 from nlijob.report.view.parts import Fact, Row, Table, columns
 from nlijob.report.view.text import visible
 from nlijob.stages import PHASES

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from nlijob.analysis.word_difference import Segment, word_difference
 from nlijob.analysis.wording import listed, plural, signed
-from nlijob.records import Case, OccludedWord
+from nlijob.records.job import OccludedWord
+from nlijob.records.outcome import Case
 from nlijob.report.view.text import visible
 
 FULL_COLOUR = 0.5

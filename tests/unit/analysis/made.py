@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from nlijob.records import Prediction, Split
+from nlijob.records.job import Prediction, Split
 
 NAMES = ("entailment", "neutral", "contradiction")
 

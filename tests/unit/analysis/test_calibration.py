@@ -11,7 +11,7 @@ from sklearn.metrics import brier_score_loss
 
 from nlijob.analysis.calibration import calibration, calibration_sentence
 from nlijob.analysis.statistics import wilson_interval
-from nlijob.records import Prediction
+from nlijob.records.job import Prediction
 from tests.effort import lines_run
 from tests.unit.analysis.made import prediction
 

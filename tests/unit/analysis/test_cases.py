@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nlijob.analysis.cases import build_cases, group, pairs, shown_indices
-from nlijob.records import Example, Generation, OccludedWord, Occlusion, Prediction, Split
+from nlijob.records.job import Example, Generation, OccludedWord, Occlusion, Prediction, Split
 
 NAMES = ("entailment", "neutral", "contradiction")
 

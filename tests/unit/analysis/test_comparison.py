@@ -18,7 +18,8 @@ from nlijob.analysis.comparison import (
     compare,
     labelled_rows,
 )
-from nlijob.records import Example, Results
+from nlijob.records.job import Example
+from nlijob.records.outcome import Results
 from tests.synthetic import Spec
 from tests.unit.analysis.made import NAMES, prediction
 from tests.unit.report.view.outcomes import outcome

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from nlijob.analysis.controls import build_controls, control_warnings, premise_finding
-from nlijob.records import Control, Prediction
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import Control
 
 
 def rows(gold: Sequence[int], answers: Sequence[int]) -> list[Prediction]:

@@ -9,7 +9,7 @@ import pytest
 from nlijob.analysis.cost import job_cost
 from nlijob.analysis.resources import GpusInUse
 from nlijob.config import ReportConfig
-from nlijob.records import GpuInfo, Machine
+from nlijob.records.job import GpuInfo, Machine
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 

@@ -7,7 +7,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from nlijob.analysis.epoch_comparison import compare_epochs, epochs_sentence
-from nlijob.records import Prediction
+from nlijob.records.job import Prediction
 from tests.unit.analysis.made import answered
 
 GOLD = [0, 1, 2] * 30

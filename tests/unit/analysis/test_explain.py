@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from nlijob.analysis.explain import Evidence, Explainer
-from nlijob.records import Example, OccludedWord, Prediction
+from nlijob.records.job import Example, OccludedWord, Prediction
 
 NAMES = ("entailment", "neutral", "contradiction")
 

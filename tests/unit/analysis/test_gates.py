@@ -6,7 +6,7 @@ import pytest
 
 from nlijob.analysis.gates import check_gates
 from nlijob.config import ReportConfig
-from nlijob.records import Gates
+from nlijob.records.outcome import Gates
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 

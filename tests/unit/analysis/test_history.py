@@ -21,7 +21,8 @@ from nlijob.analysis.history import (
     summary,
 )
 from nlijob.analysis.outcome import build_results
-from nlijob.records import WorkerOutcome, dump, to_json
+from nlijob.records.job import WorkerOutcome
+from nlijob.records.serialization import dump, to_json
 from nlijob.rundir import RunDir, epoch_marker, write_record
 from tests.synthetic import Spec, build_run
 from tests.unit.report.view.outcomes import outcome

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cityblock
 
 from nlijob.analysis.label_bias import label_bias, label_bias_sentences
 from nlijob.analysis.metrics import measure
-from nlijob.records import Metrics
+from nlijob.records.outcome import Metrics
 from tests.unit.analysis.made import NAMES, answered
 
 GOLD = [0, 1, 2] * 10

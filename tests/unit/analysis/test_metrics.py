@@ -14,7 +14,8 @@ from sklearn.metrics import (
 )
 
 from nlijob.analysis.metrics import measure
-from nlijob.records import Metrics, Prediction
+from nlijob.records.job import Prediction
+from nlijob.records.outcome import Metrics
 
 NAMES = ("entailment", "neutral", "contradiction")
 

@@ -9,7 +9,7 @@ import pytest
 from nlijob import records
 from nlijob.analysis.outcome import build_results
 from nlijob.analysis.statistics import mcnemar_p
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 from tests.synthetic import Spec, build_run
 

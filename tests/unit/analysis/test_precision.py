@@ -8,7 +8,7 @@ import pytest
 
 from nlijob.analysis.precision import narrower_sentence, plain_gain
 from nlijob.analysis.statistics import mcnemar_p, narrower, paired_difference_interval
-from nlijob.records import Interval
+from nlijob.records.outcome import Interval
 
 
 @pytest.mark.parametrize(

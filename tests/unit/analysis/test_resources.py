@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlijob.analysis.resources import GpusInUse, resource_use, total_energy_j
-from nlijob.records import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
+from nlijob.records.job import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
 
 UUID = "AB12-cd34"
 GPU = GpuInfo("a GPU", UUID, "9.0", 100, "580.1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nlijob.analysis.selection import select
-from nlijob.records import EpochResult, Memory, SplitScore
+from nlijob.records.job import EpochResult, Memory, SplitScore
 
 
 def epoch(

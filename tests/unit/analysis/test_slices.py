@@ -7,7 +7,8 @@ from statsmodels.stats.multitest import multipletests
 
 from nlijob.analysis.slices import measure_slices, slices_sentence, too_few_sentence
 from nlijob.analysis.statistics import mcnemar_p, paired_difference_interval, wilson_interval
-from nlijob.records import Example, Slice
+from nlijob.records.job import Example
+from nlijob.records.outcome import Slice
 from tests.unit.analysis.made import NAMES, answered
 
 PREMISE = "A man plays a guitar"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlijob.analysis.times import attempt_seconds, stage_times
-from nlijob.records import Timing, TimingKind
+from nlijob.records.job import Timing, TimingKind
 
 
 def steps(

@@ -15,17 +15,8 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
-from nlijob.records import (
-    EpochComparison,
-    EpochResult,
-    Finding,
-    Manifest,
-    Memory,
-    Metrics,
-    Prediction,
-    SplitManifest,
-    SplitScore,
-)
+from nlijob.records.job import EpochResult, Manifest, Memory, Prediction, SplitManifest, SplitScore
+from nlijob.records.outcome import EpochComparison, Finding, Metrics
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 

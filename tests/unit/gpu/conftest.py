@@ -14,7 +14,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, load, read_tokenizer
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.subset import read_rows
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nlijob.gpu.evidence import MAX_WORDS, blank_premises, leave_one_out, word_importance
-from nlijob.records import Example, Prediction
+from nlijob.records.job import Example, Prediction
 
 ROW = Example(7, "A man can't sleep.", "He is awake", 0)
 

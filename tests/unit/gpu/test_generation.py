@@ -10,7 +10,7 @@ from nlijob.gpu import generation
 from nlijob.gpu.generation import generate
 from nlijob.gpu.model import LoadedModel
 from nlijob.prompts import prompt_text
-from nlijob.records import Example
+from nlijob.records.job import Example
 
 
 @pytest.fixture(scope="module")

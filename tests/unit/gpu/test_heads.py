@@ -11,7 +11,7 @@ from nlijob.config import JobConfig
 from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, label_tokens
 from nlijob.gpu.model import LoadedModel
-from nlijob.records import Example
+from nlijob.records.job import Example
 from tests import tolerance
 
 CPU = torch.device("cpu")

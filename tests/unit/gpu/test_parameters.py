@@ -10,7 +10,7 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 from nlijob.config import JobConfig, load_config
 from nlijob.gpu.model import add_adapter, meta_model, quantization_config
 from nlijob.gpu.parameters import count_parameters
-from nlijob.records import ParameterCounts
+from nlijob.records.job import ParameterCounts
 
 # recipe: trainable, total logical, total packed; as published, or derived by hand from the shapes
 FIGURES = {

@@ -24,7 +24,7 @@ from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.session import Session
 from nlijob.gpu.writer import Writer
-from nlijob.records import Progress, Timing
+from nlijob.records.job import Progress, Timing
 from nlijob.rundir import RunDir
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.scoring import score
-from nlijob.records import Prediction, SplitScore
+from nlijob.records.job import Prediction, SplitScore
 from tests import tolerance
 
 

@@ -18,7 +18,7 @@ from nlijob.gpu.heads.base import new_batch
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.scoring import score
 from nlijob.heads import HEADS, HeadDescription, HeadName
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.report.sections import Outcome
 from nlijob.report.view.page import build_page
 from nlijob.report.view.prompt import prompt_section

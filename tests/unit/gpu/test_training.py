@@ -15,7 +15,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import MemoryBudget, PlainTrainer, TrainingSchedule
-from nlijob.records import TrainStep
+from nlijob.records.job import TrainStep
 from tests import tolerance
 
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nlijob.analysis.outcome import build_results
-from nlijob.records import HardwareSample, TrainStep, read_lines
+from nlijob.records.job import HardwareSample, TrainStep
+from nlijob.records.serialization import read_lines
 from nlijob.report.plots import MOST_POINTS, Clock
 from nlijob.report.sections import Outcome, draw_plots
 from tests.synthetic import Spec, build_run

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from nlijob import records
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report.render import render
 from nlijob.rundir import RunDir
 from tests.html_reader import Reader

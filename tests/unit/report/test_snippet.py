@@ -10,7 +10,7 @@ import pytest
 
 from nlijob.analysis.outcome import build_results
 from nlijob.heads import HeadName
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_snippet
 from tests.synthetic import TEMPLATE, Spec, build_run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nlijob.analysis.wording import percent
-from nlijob.records import Finding, Gates
+from nlijob.records.outcome import Finding, Gates
 from nlijob.report.summary_markdown import summary_markdown
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome

@@ -28,7 +28,7 @@ from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
-from nlijob.records import Example
+from nlijob.records.job import Example
 from nlijob.subset import read_rows
 from tests import tolerance
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from nlijob.analysis.outcome import build_results
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from tests.synthetic import Spec, build_run
 
 _measured: dict[str, Results] = {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlijob.analysis.tags import TAGS
-from nlijob.records import CaseGroups, CaseRow
+from nlijob.records.outcome import CaseGroups, CaseRow
 from nlijob.report.view.case_list import MOST_BYTES, TAG_CODES, abbreviations, case_list
 from tests.synthetic import LABELS, Spec
 from tests.unit.report.view.outcomes import outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report.view.cases import Cases, cases_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome

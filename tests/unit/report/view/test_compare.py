@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from nlijob.analysis.comparison import ComparedRun, LabelledRow, compare
-from nlijob.records import Results
+from nlijob.records.outcome import Results
 from nlijob.report.view.compare import SHOWN_FLIPS, ComparePage, compare_page
 from tests.synthetic import Spec
 from tests.unit.analysis.test_comparison import rights, row

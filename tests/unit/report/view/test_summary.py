@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nlijob.records import Cost
+from nlijob.records.outcome import Cost
 from nlijob.report.view.summary import summary_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome

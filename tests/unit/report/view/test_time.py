@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from nlijob.records import Plan
+from nlijob.records.job import Plan
 from nlijob.report.view.time import time_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nlijob.records import OccludedWord
+from nlijob.records.job import OccludedWord
 from nlijob.report.view.words import differing_words, not_tried, word_importance
 from tests.synthetic import LABELS, Spec
 from tests.unit.report.view.outcomes import outcome
