@@ -22,6 +22,8 @@ import matplotlib.dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlijob.records.outcome import Interval
+
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
 MANY_RUNS = 40
@@ -69,14 +71,22 @@ STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
+class Plot:
+    """A chart with its caption, which is also its description for screen readers."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Change:
     """One figure before and after, as shares from 0 to 1."""
 
     name: str
     before: float | None
     after: float | None
-    before_interval: tuple[float, float] | None = None
-    after_interval: tuple[float, float] | None = None
+    before_interval: Interval | None = None
+    after_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Difference:
 
     name: str
     value: float
-    bounds: tuple[float, float]
+    bounds: Interval
     is_significant: bool
 
 
@@ -106,7 +116,7 @@ class Reliability:
     label: str
     confidence: Sequence[float]
     accuracy: Sequence[float]
-    bounds: Sequence[tuple[float, float]]
+    bounds: Sequence[Interval]
     colour: str
     marker: str
 
@@ -120,7 +130,7 @@ class Span:
     end: float
 
 
-def change_chart(name: str, title: str, description: str, changes: Sequence[Change]) -> str:
+def change_chart(name: str, title: str, caption: str, changes: Sequence[Change]) -> Plot:
     """Figures before and after tuning, one row each, with intervals if there are any."""
     with _figure(name, WIDE, 0.5 + 0.4 * len(changes)) as (figure, axes):
         for row, change in enumerate(reversed(changes)):
@@ -131,24 +141,24 @@ def change_chart(name: str, title: str, description: str, changes: Sequence[Chan
         axes.set_xlim(0, 1)
         _percent_axis(axes.xaxis)
         axes.grid(visible=False, axis="y")
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def accuracy_by_epoch(
     name: str,
     title: str,
-    description: str,
+    caption: str,
     epochs: Sequence[int],
     validation: Sequence[float],
-    bounds: Sequence[tuple[float, float]],
+    bounds: Sequence[Interval],
     test: Sequence[float | None],
     base_validation: float | None,
     base_test: float,
     selected: int,
-) -> str:
+) -> Plot:
     """Accuracy after every epoch; epoch 0 is the base model."""
     with _figure(name) as (figure, axes):
-        low, high = zip(*bounds, strict=True)
+        low, high = [one.low for one in bounds], [one.high for one in bounds]
         axes.fill_between(
             epochs, low, high, color=BAND, linewidth=0, label="validation, 95 % interval"
         )
@@ -163,18 +173,18 @@ def accuracy_by_epoch(
         axes.set_ylim(_floor([*low, *base, base_test, *_known(test)]), 1.0)
         _percent_axis(axes.yaxis)
         _legend(axes)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def loss_by_epoch(
     name: str,
     title: str,
-    description: str,
+    caption: str,
     epochs: Sequence[int],
     train: Sequence[float],
     validation: Sequence[float],
     selected: int,
-) -> str:
+) -> Plot:
     """Training and validation loss after every epoch."""
     with _figure(name) as (figure, axes):
         axes.plot(epochs, train, color=BEFORE, marker="s", label="training")
@@ -185,18 +195,18 @@ def loss_by_epoch(
         axes.set_ylabel("loss (nats)")
         axes.set_ylim(bottom=0)
         _legend(axes)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def loss_by_step(
     name: str,
     title: str,
-    description: str,
+    caption: str,
     steps: Sequence[int],
     losses: Sequence[float],
     smoothed: Sequence[float],
     epoch_ends: Sequence[float],
-) -> str:
+) -> Plot:
     """Loss at each optimizer step with its running mean; dotted lines mark the ends of epochs."""
     with _figure(name, WIDE) as (figure, axes):
         axes.plot(steps, losses, color=MUTED, linewidth=0.7, alpha=0.6, label="each step")
@@ -209,17 +219,17 @@ def loss_by_step(
         axes.set_xlim(min(steps), max(max(steps), min(steps) + 1))
         axes.set_ylim(bottom=0)
         _legend(axes)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def difference_chart(
-    name: str, title: str, description: str, differences: Sequence[Difference]
-) -> str:
+    name: str, title: str, caption: str, differences: Sequence[Difference]
+) -> Plot:
     """Changes with their intervals, one row each, the first at the top; a line marks 0."""
     with _figure(name, WIDE, 0.6 + 0.3 * len(differences)) as (figure, axes):
         axes.axvline(0, color=INK, linewidth=1)
         for row, one in enumerate(reversed(differences)):
-            axes.plot(one.bounds, [row, row], color=AFTER, linewidth=2.5, alpha=0.45)
+            _draw_interval(axes, row, one.bounds, AFTER, alpha=0.45)
             fill = AFTER if one.is_significant else SURFACE
             axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
         axes.set_yticks(range(len(differences)), [one.name for one in reversed(differences)])
@@ -228,16 +238,18 @@ def difference_chart(
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("+0", "0"))
         axes.set_xlabel("change in accuracy (points)")
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
-def reliability(name: str, title: str, description: str, models: Sequence[Reliability]) -> str:
+def reliability(name: str, title: str, caption: str, models: Sequence[Reliability]) -> Plot:
     """Reliability diagram: share of correct answers over their mean probability, with intervals."""
     with _figure(name, height=3.4) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="calibrated")
         for model in models:
             for x, bounds in zip(model.confidence, model.bounds, strict=True):
-                axes.plot([x, x], bounds, color=model.colour, linewidth=2, alpha=0.45)
+                axes.plot(
+                    [x, x], [bounds.low, bounds.high], color=model.colour, linewidth=2, alpha=0.45
+                )
             axes.plot(
                 model.confidence,
                 model.accuracy,
@@ -253,18 +265,18 @@ def reliability(name: str, title: str, description: str, models: Sequence[Reliab
         _percent_axis(axes.xaxis)
         _percent_axis(axes.yaxis)
         _legend(axes)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def over_time(
     name: str,
     title: str,
-    description: str,
+    caption: str,
     lines: Sequence[Line],
     spans: Sequence[Span],
     unit: str,
     top: float | None = None,
-) -> str:
+) -> Plot:
     """Lines over the job time in seconds, with the stages named along the top."""
     with _figure(name) as (figure, axes):
         end = max(span.end for span in spans) if spans else max(max(x.times) for x in lines)
@@ -283,23 +295,23 @@ def over_time(
         axes.set_ylabel(unit)
         if len(lines) > 1:
             _legend(axes)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def trend(
     name: str,
     title: str,
-    description: str,
+    caption: str,
     moments: Sequence[datetime.datetime],
     before: Sequence[float],
     after: Sequence[float],
-    bounds: Sequence[tuple[float, float]],
-) -> str:
+    bounds: Sequence[Interval],
+) -> Plot:
     """Accuracy of runs by start time, the oldest first."""
     with _figure(name, WIDE, 3.0) as (figure, axes):
         dates: Any = matplotlib.dates  # has no type annotations
         times = dates.date2num(moments)
-        low, high = zip(*bounds, strict=True)
+        low, high = [one.low for one in bounds], [one.high for one in bounds]
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
         axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
@@ -308,17 +320,17 @@ def trend(
         axes.set_ylim(_floor([*low, *before]), 1.0)
         _percent_axis(axes.yaxis)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handlelength=1.6)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 def amount_trend(
     name: str,
     title: str,
-    description: str,
+    caption: str,
     moments: Sequence[datetime.datetime],
     values: Sequence[float],
     unit: str,
-) -> str:
+) -> Plot:
     """An amount per run, such as its time, by start time, the oldest first; starts at 0."""
     with _figure(name) as (figure, axes):
         dates: Any = matplotlib.dates  # has no type annotations
@@ -328,7 +340,7 @@ def amount_trend(
         _date_axis(axes, times, most_ticks=6)
         axes.set_ylim(0, 1.12 * max(values) or 1)
         axes.set_ylabel(unit)
-        return _svg(figure, name, title, description)
+        return _plot(figure, name, title, caption)
 
 
 # ---------------------------------------------------------------- pieces
@@ -346,8 +358,13 @@ def _draw_change(axes: Axes, row: int, change: Change) -> None:
             continue
         height = row + (lift if bounds else 0)
         if bounds:
-            axes.plot(bounds, [height, height], color=colour, linewidth=2.5, alpha=0.55)
+            _draw_interval(axes, height, bounds, colour, alpha=0.55)
         axes.plot([value], [height], marker, color=colour, ms=8, mec=SURFACE, mew=1.2, zorder=3)
+
+
+def _draw_interval(axes: Axes, height: float, bounds: Interval, colour: str, alpha: float) -> None:
+    ends = (bounds.low, bounds.high)
+    axes.plot(ends, [height, height], color=colour, linewidth=2.5, alpha=alpha)
 
 
 def _draw_test(
@@ -425,14 +442,14 @@ def _figure(
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, name: str, title: str, description: str) -> str:
+def _plot(figure: Figure, name: str, title: str, caption: str) -> Plot:
     buffer = io.StringIO()
     no_metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    return _inline(buffer.getvalue(), name, title, description)
+    return Plot(_inline(buffer.getvalue(), name, title, caption), caption)
 
 
-def _inline(svg: str, name: str, title: str, description: str) -> str:
+def _inline(svg: str, name: str, title: str, caption: str) -> str:
     """An SVG adapted to the page: unique ids, page colours and fonts, accessible name."""
     svg = svg[svg.index("<svg") :]
     view_box = re.search(r'viewBox="([^"]*)"', svg)
@@ -451,6 +468,6 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'viewBox="{view_box.group(1) if view_box else ""}">'
         f'<title id="{name}-title">{html.escape(title)}</title>'
-        f'<desc id="{name}-text">{html.escape(description)}</desc>'
+        f'<desc id="{name}-text">{html.escape(caption)}</desc>'
     )
     return opening + body.rstrip()

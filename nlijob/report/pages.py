@@ -8,8 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from markupsafe import Markup
-
 from nlijob import __version__, records
 from nlijob.analysis import comparison, history
 from nlijob.analysis.comparison import ComparedRun, NamedFigures, compare, labelled_rows
@@ -19,8 +17,7 @@ from nlijob.analysis.runs import NoOutcomeError, read_outcome, read_test_rows
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError
 from nlijob.records.outcome import Results
 from nlijob.report import charts
-from nlijob.report.charts import Change
-from nlijob.report.plots import Plot
+from nlijob.report.charts import Change, Plot
 from nlijob.report.render import render_page
 from nlijob.report.view.compare import compare_page
 from nlijob.report.view.index import MOST_SERIES, index_page, repeated_series
@@ -50,7 +47,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> tuple[Path, Path]
     }
     plot = _accuracy_plot(outcome.runs)
     page = compare_page(outcome, links, json_path.name, __version__)
-    html = render_page("compare.html.j2", page=page, plots=_inline({"accuracy": plot}))
+    html = render_page("compare.html.j2", page=page, plots={"accuracy": plot})
     _write(output, html, json_path, records.dump(outcome))
     return output, json_path
 
@@ -83,7 +80,7 @@ def write_index(runs_dir: Path, output: Path) -> tuple[Path, Path]:
     for number, series in enumerate(repeated_series(found)[:MOST_SERIES], start=1):
         plots |= _trends(number, series)
     page = index_page(found, name, links, others, __version__)
-    html = render_page("index.html.j2", page=page, plots=_inline(plots))
+    html = render_page("index.html.j2", page=page, plots=plots)
     _write(output, html, json_path, records.dump(history.index(found)))
     return output, json_path
 
@@ -164,8 +161,8 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
             _shortened(as_name(run.name)),
             run.figures.base_accuracy,
             run.figures.tuned_accuracy,
-            (run.figures.base_accuracy_interval.low, run.figures.base_accuracy_interval.high),
-            (run.figures.tuned_accuracy_interval.low, run.figures.tuned_accuracy_interval.high),
+            run.figures.base_accuracy_interval,
+            run.figures.tuned_accuracy_interval,
         )
         for run in runs
     ]
@@ -173,7 +170,7 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
         "Test accuracy of each run before (square) and after tuning (circle), with 95 % intervals."
     )
     title = "Accuracy of the runs before and after tuning"
-    return Plot(charts.change_chart("chart-accuracy", title, caption, changes), caption)
+    return charts.change_chart("chart-accuracy", title, caption, changes)
 
 
 def _trends(number: int, series: Series) -> dict[str, Plot]:
@@ -197,9 +194,7 @@ def _amount_trend(
 ) -> Plot:
     caption = f"{title} of each run, by start time (UTC)."
     moments, values = zip(*amounts, strict=True)
-    return Plot(
-        charts.amount_trend(f"chart-{name}", title, caption, moments, values, unit), caption
-    )
+    return charts.amount_trend(f"chart-{name}", title, caption, moments, values, unit)
 
 
 def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures]]) -> Plot:
@@ -207,16 +202,15 @@ def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures
         "Test accuracy of each run before and after tuning, by start time (UTC); the band shows "
         "the 95 % intervals after tuning."
     )
-    svg = charts.trend(
+    return charts.trend(
         f"chart-series-{number}",
         f"Accuracy over time, series {number}",
         caption,
         [moment for moment, _ in runs],
         [one.base_accuracy for _, one in runs],
         [one.tuned_accuracy for _, one in runs],
-        [(f.tuned_accuracy_interval.low, f.tuned_accuracy_interval.high) for _, f in runs],
+        [one.tuned_accuracy_interval for _, one in runs],
     )
-    return Plot(svg, caption)
 
 
 def _shortened(name: str) -> str:
@@ -224,12 +218,6 @@ def _shortened(name: str) -> str:
     name = " ".join(name.split())
     half = LONGEST_IN_CHART // 2
     return name if len(name) <= LONGEST_IN_CHART else f"{name[:half]}…{name[-half + 1 :]}"
-
-
-def _inline(plots: dict[str, Plot]) -> dict[str, dict[str, str]]:
-    return {
-        name: {"svg": Markup(plot.svg), "caption": plot.caption} for name, plot in plots.items()
-    }
 
 
 # ---------------------------------------------------------------- writing

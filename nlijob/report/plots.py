@@ -10,22 +10,14 @@ from nlijob.analysis.resources import gpu_sample
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import GIB, percent
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
-from nlijob.records.outcome import GpuUse, Interval, Metrics, Results, Slice
+from nlijob.records.outcome import GpuUse, Metrics, Results
 from nlijob.report import charts
-from nlijob.report.charts import Change, Line, Span
+from nlijob.report.charts import Change, Difference, Line, Plot, Span
 
 MOST_POINTS = 500
 """Most points of a line; a longer line is drawn as means of neighbouring points."""
 RUNNING_MEAN = 25
 """Longest window of the running mean of the loss, in optimizer steps."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A chart with its caption."""
-
-    svg: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -82,58 +74,28 @@ class Clock:
 
 def accuracy_plots(results: Results) -> dict[str, Plot]:
     """Figures on the test split before and after tuning."""
-    return {"accuracy": _changes(results)}
-
-
-def slice_plots(results: Results) -> dict[str, Plot]:
-    """Change in accuracy by slice; empty where no slice has enough rows."""
-    judged = [one for one in results.slices if one.judged]
-    return {"slices": _slices(judged)} if judged else {}
-
-
-def calibration_plots(results: Results) -> dict[str, Plot]:
-    """Reliability diagram of both models."""
-    return {"reliability": _reliability(results)}
-
-
-def epoch_plots(results: Results) -> dict[str, Plot]:
-    """Accuracy and loss by epoch."""
-    return {"epochs": _epochs(results), "loss": _losses(results)}
-
-
-def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
-    """Training loss by optimizer step; empty without a training log."""
-    return {"steps": _steps(steps)} if steps else {}
-
-
-def hardware_plots(results: Results, samples: Sequence[HardwareSample]) -> dict[str, Plot]:
-    """Load, memory and power over the job; empty without samples."""
-    return dict(_hardware(results, Clock.of(samples))) if samples else {}
-
-
-def _changes(results: Results) -> Plot:
-    base, tuned = results.base, results.tuned
+    base, tuned, bootstrap = results.base, results.tuned, results.bootstrap
     changes = [
         Change(
             "accuracy",
             base.accuracy,
             tuned.accuracy,
-            _pair(base.accuracy_interval),
-            _pair(tuned.accuracy_interval),
+            base.accuracy_interval,
+            tuned.accuracy_interval,
         ),
         Change(
             "balanced accuracy",
             base.balanced_accuracy,
             tuned.balanced_accuracy,
-            _pair(results.bootstrap.balanced_accuracy.base),
-            _pair(results.bootstrap.balanced_accuracy.tuned),
+            bootstrap.balanced_accuracy.base,
+            bootstrap.balanced_accuracy.tuned,
         ),
         Change(
             "macro F1",
             base.macro_f1,
             tuned.macro_f1,
-            _pair(results.bootstrap.macro_f1.base),
-            _pair(results.bootstrap.macro_f1.tuned),
+            bootstrap.macro_f1.base,
+            bootstrap.macro_f1.tuned,
         ),
         *(
             Change(f"recall of {before.name}", before.recall, after.recall)
@@ -141,36 +103,29 @@ def _changes(results: Results) -> Plot:
         ),
     ]
     caption = "Test split before (square) and after tuning (circle). Bars are 95 % intervals."
-    return Plot(
-        charts.change_chart("chart-accuracy", "Figures before and after tuning", caption, changes),
-        caption,
-    )
+    title = "Figures before and after tuning"
+    return {"accuracy": charts.change_chart("chart-accuracy", title, caption, changes)}
 
 
-def _slices(judged: Sequence[Slice]) -> Plot:
+def slice_plots(results: Results) -> dict[str, Plot]:
+    """Change in accuracy by slice; empty where no slice has enough rows."""
+    differences = [
+        Difference(one.name, one.change, one.change_interval, one.is_significant)
+        for one in results.slices
+        if one.judged
+    ]
+    if not differences:
+        return {}
     caption = (
         "Change in accuracy by slice, with 95 % intervals. Filled markers are significant after "
         "Holm's correction for all slices."
     )
-    differences = [
-        charts.Difference(
-            one.name,
-            one.change,
-            (one.change_interval.low, one.change_interval.high),
-            one.is_significant,
-        )
-        for one in judged
-    ]
-    return Plot(
-        charts.difference_chart("chart-slices", "Change by slice", caption, differences), caption
-    )
+    chart = charts.difference_chart("chart-slices", "Change by slice", caption, differences)
+    return {"slices": chart}
 
 
-def _pair(bounds: Interval | None) -> tuple[float, float] | None:
-    return None if bounds is None else (bounds.low, bounds.high)
-
-
-def _reliability(results: Results) -> Plot:
+def calibration_plots(results: Results) -> dict[str, Plot]:
+    """Reliability diagram of both models."""
     caption = (
         "Share of correct answers by the probability of the answer. Above the dotted line a model "
         "is underconfident, below it overconfident. Bars are 95 % intervals."
@@ -179,14 +134,25 @@ def _reliability(results: Results) -> Plot:
         _model_reliability("before", results.base, charts.BEFORE, "s"),
         _model_reliability("after", results.tuned, charts.AFTER, "o"),
     ]
-    return Plot(charts.reliability("chart-reliability", "Reliability", caption, models), caption)
+    chart = charts.reliability("chart-reliability", "Reliability", caption, models)
+    return {"reliability": chart}
+
+
+def epoch_plots(results: Results) -> dict[str, Plot]:
+    """Accuracy and loss by epoch."""
+    return {"epochs": _epochs(results), "loss": _losses(results)}
+
+
+def hardware_plots(results: Results, samples: Sequence[HardwareSample]) -> dict[str, Plot]:
+    """Load, memory and power over the job; empty without samples."""
+    return dict(_hardware(results, Clock.of(samples))) if samples else {}
 
 
 def _model_reliability(
     label: str, metrics: Metrics, colour: str, marker: str
 ) -> charts.Reliability:
     points = [
-        (own.mean_confidence, own.accuracy, (own.accuracy_interval.low, own.accuracy_interval.high))
+        (own.mean_confidence, own.accuracy, own.accuracy_interval)
         for own in metrics.calibration.bins
         if own.mean_confidence is not None
         and own.accuracy is not None
@@ -198,25 +164,23 @@ def _model_reliability(
 
 def _epochs(results: Results) -> Plot:
     scores = [epoch.validation for epoch in results.epochs]
-    intervals = [wilson_interval(score.correct, score.rows) for score in scores]
     base = results.base_validation
     caption = (
         f"Accuracy after each epoch. Epoch {results.selection.epoch} was selected by validation "
         f"accuracy ({percent(results.selection.validation_accuracy)})."
     )
-    svg = charts.accuracy_by_epoch(
+    return charts.accuracy_by_epoch(
         "chart-epochs",
         "Accuracy by epoch",
         caption,
         [epoch.epoch for epoch in results.epochs],
         [score.accuracy for score in scores],
-        [(bounds.low, bounds.high) for bounds in intervals],
+        [wilson_interval(score.correct, score.rows) for score in scores],
         [epoch.test.accuracy if epoch.test else None for epoch in results.epochs],
         base.accuracy if base else None,
         results.base.accuracy,
         results.selection.epoch,
     )
-    return Plot(svg, caption)
 
 
 def _losses(results: Results) -> Plot:
@@ -224,7 +188,7 @@ def _losses(results: Results) -> Plot:
         "Loss by epoch. A validation loss that rises while the training loss falls is a sign of "
         "overfitting."
     )
-    svg = charts.loss_by_epoch(
+    return charts.loss_by_epoch(
         "chart-loss",
         "Loss by epoch",
         caption,
@@ -233,22 +197,22 @@ def _losses(results: Results) -> Plot:
         [epoch.validation.loss for epoch in results.epochs],
         results.selection.epoch,
     )
-    return Plot(svg, caption)
 
 
-def _steps(steps: Sequence[TrainStep]) -> Plot:
+def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
+    """Training loss by optimizer step; empty without a training log."""
+    if not steps:
+        return {}
     width = max(1, min(RUNNING_MEAN, len(steps) // 5))
     losses = [step.loss for step in steps]
-    smoothed = [
-        sum(losses[max(0, i + 1 - width) : i + 1]) / len(losses[max(0, i + 1 - width) : i + 1])
-        for i in range(len(losses))
-    ]
+    windows = [losses[max(0, end - width) : end] for end in range(1, len(losses) + 1)]
+    smoothed = [sum(window) / len(window) for window in windows]
     ends = [later.step - 0.5 for step, later in pairwise(steps) if later.epoch != step.epoch]
     every = max(1, len(steps) // (2 * MOST_POINTS))
     caption = f"Training loss at each optimizer step, and its running mean over {width} steps."
     if every > 1:
         caption += f" One step in {every} is shown."
-    svg = charts.loss_by_step(
+    chart = charts.loss_by_step(
         "chart-steps",
         "Training loss by optimizer step",
         caption,
@@ -257,7 +221,7 @@ def _steps(steps: Sequence[TrainStep]) -> Plot:
         smoothed[::every],
         ends,
     )
-    return Plot(svg, caption)
+    return {"steps": chart}
 
 
 def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
@@ -308,8 +272,10 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
         measured = [line for line in lines if any(value is not None for value in line.values)]
         if measured:
             caption = f"{title} during the job ({unit})."
-            svg = charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top)
-            yield name, Plot(svg, caption)
+            yield (
+                name,
+                charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top),
+            )
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,6 +14,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.records.job import HardwareSample, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_lines
+from nlijob.report.charts import Plot
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
@@ -45,17 +47,13 @@ def report_html(results: Results, run: RunDir) -> str:
     steps = list(read_lines(TrainStep, run.train_log)) if run.train_log.exists() else []
     samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
     outcome = Outcome(results, steps, samples)
-    plots = {
-        name: {"svg": Markup(plot.svg), "caption": plot.caption}
-        for name, plot in draw_plots(outcome).items()
-    }
-    return render_page("report.html.j2", page=build_page(outcome), plots=plots)
+    return render_page("report.html.j2", page=build_page(outcome), plots=draw_plots(outcome))
 
 
-def render_page(template: str, **values: object) -> str:
-    """Render a template of `templates/` with style and script inlined.
+def render_page(template: str, page: object, plots: Mapping[str, Plot]) -> str:
+    """Render a template of `templates/` with charts, style and script inlined.
 
-    Text in `values` is escaped. The template also gets `style`, `script` and `script_hash` (for
+    Text in `page` is escaped. The template also gets `style`, `script` and `script_hash` (for
     the Content-Security-Policy).
     """
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
@@ -64,7 +62,8 @@ def render_page(template: str, **values: object) -> str:
         _environment()
         .get_template(template)
         .render(
-            **values,
+            page=page,
+            plots=plots,
             style=Markup(style),
             script=Markup(script),
             script_hash=_csp_hash(script),

@@ -10,30 +10,46 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import pytest
 
+from nlijob.records.outcome import Interval
 from nlijob.report import charts
 from nlijob.report.charts import INK, Change, Difference, Line, Reliability, Span
 
 CHANGES = [
-    Change("accuracy", 0.4, 0.9, (0.3, 0.5), (0.8, 0.95)),
+    Change("accuracy", 0.4, 0.9, Interval(0.3, 0.5), Interval(0.8, 0.95)),
     Change("recall of $x^2$ <b>", None, 0.2),
 ]
 MOMENTS = [datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (2, 5)]
 
 
 def changes(name: str = "one") -> str:
-    return charts.change_chart(name, "Before & after", "A <text>", CHANGES)
+    return charts.change_chart(name, "Before & after", "A <text>", CHANGES).svg
 
 
 def every_chart() -> dict[str, str]:
-    return {
-        "changes": changes(),
+    plots = {
+        "changes": charts.change_chart("c", "t", "d", CHANGES),
         "epochs": charts.accuracy_by_epoch(
-            "e", "t", "d", [1, 2], [0.5, 0.6], [(0.4, 0.6), (0.5, 0.7)], [0.5, None], 0.3, 0.4, 2
+            "e",
+            "t",
+            "d",
+            [1, 2],
+            [0.5, 0.6],
+            [Interval(0.4, 0.6), Interval(0.5, 0.7)],
+            [0.5, None],
+            0.3,
+            0.4,
+            2,
         ),
         "loss": charts.loss_by_epoch("l", "t", "d", [1, 2], [0.5, 0.4], [0.6, 0.7], 2),
         "steps": charts.loss_by_step("s", "t", "d", [1, 2, 3], [1, 0.5, 2], [1, 1, 1], [1.5]),
         "trend": charts.trend(
-            "r", "t", "d", MOMENTS, [0.4, 0.4], [0.8, 0.9], [(0.7, 0.9), (0.8, 0.95)]
+            "r",
+            "t",
+            "d",
+            MOMENTS,
+            [0.4, 0.4],
+            [0.8, 0.9],
+            [Interval(0.7, 0.9), Interval(0.8, 0.95)],
         ),
         "amounts": charts.amount_trend("m", "t", "d", MOMENTS, [2.5, 0.0], "min"),
         "slices": charts.difference_chart(
@@ -41,8 +57,8 @@ def every_chart() -> dict[str, str]:
             "t",
             "d",
             [
-                Difference("short texts", 0.3, (0.1, 0.5), True),
-                Difference("long <texts>", -0.1, (-0.3, 0.1), False),
+                Difference("short texts", 0.3, Interval(0.1, 0.5), True),
+                Difference("long <texts>", -0.1, Interval(-0.3, 0.1), False),
             ],
         ),
         "reliability": charts.reliability(
@@ -50,14 +66,22 @@ def every_chart() -> dict[str, str]:
             "t",
             "d",
             [
-                Reliability("before", [0.5, 0.9], [0.4, 1.0], [(0.2, 0.6), (0.8, 1.0)], INK, "s"),
-                Reliability("after", [0.95], [0.9], [(0.7, 1.0)], INK, "o"),
+                Reliability(
+                    "before",
+                    [0.5, 0.9],
+                    [0.4, 1.0],
+                    [Interval(0.2, 0.6), Interval(0.8, 1.0)],
+                    INK,
+                    "s",
+                ),
+                Reliability("after", [0.95], [0.9], [Interval(0.7, 1.0)], INK, "o"),
             ],
         ),
         "time": charts.over_time(
             "o", "t", "d", [Line("x", [0, 5], [1, None])], [Span("train", 0, 5)], "%", 100
         ),
     }
+    return {name: plot.svg for name, plot in plots.items()}
 
 
 @pytest.mark.parametrize("name", every_chart())
@@ -118,7 +142,7 @@ def test_names_in_any_script_are_drawn_without_warning(recwarn: pytest.WarningsR
 def test_runs_started_at_the_same_time_are_drawn_without_warning(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
-    charts.trend("r", "t", "d", MOMENTS[:1] * 2, [0.4] * 2, [0.8] * 2, [(0.7, 0.9)] * 2)
+    charts.trend("r", "t", "d", MOMENTS[:1] * 2, [0.4] * 2, [0.8] * 2, [Interval(0.7, 0.9)] * 2)
     assert not recwarn.list
 
 
@@ -133,4 +157,6 @@ def test_dates_fit_any_time_span(days: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         charts.amount_trend("m", "t", "d", [MOMENTS[0], last], [1.0, 2.0], "min")
-        charts.trend("r", "t", "d", [MOMENTS[0], last], [0.4] * 2, [0.8] * 2, [(0.7, 0.9)] * 2)
+        charts.trend(
+            "r", "t", "d", [MOMENTS[0], last], [0.4] * 2, [0.8] * 2, [Interval(0.7, 0.9)] * 2
+        )
