@@ -6,7 +6,6 @@ left out.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -40,8 +39,8 @@ def check(name: str, text: str) -> None:
 
 
 def test_the_view_model_matches_its_golden_file(run: RunDir) -> None:
-    page = dataclasses.asdict(build_page(Outcome(build_results(run))))
-    check("page.json", json.dumps(page, indent=1, ensure_ascii=False) + "\n")
+    page = build_page(Outcome(build_results(run)))
+    check("page.json", json.dumps(page, indent=1, ensure_ascii=False, default=vars) + "\n")
 
 
 def test_the_page_matches_its_golden_file(run: RunDir) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nlijob.analysis.label_bias import label_bias_sentences
 from nlijob.analysis.precision import narrower_sentence
@@ -17,30 +16,16 @@ from nlijob.analysis.wording import (
     points_interval,
 )
 from nlijob.records.outcome import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
-from nlijob.report.view.controls import Controls, controls_section
-from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, columns
+from nlijob.report.view.controls import controls_section
+from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, View, columns
 from nlijob.report.view.text import percent_or, unbroken, visible
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """Accuracy section: metrics, confusion matrices, label distribution and baselines."""
-
-    lead: str
-    controls: Controls
-    more_rows: str
-    """Intervals expected with the whole test split; "" if all of it was used."""
-    label_bias: tuple[str, ...]
-    overall: Table
-    by_label: Table
-    matrices: tuple[Matrix, Matrix]
-
-
-def accuracy_section(results: Results) -> Accuracy:
+def accuracy_section(results: Results) -> View:
     """All metrics before and after tuning, overall and by label, and both confusion matrices."""
     base, tuned = results.base, results.tuned
     names = results.manifest.label_names
-    return Accuracy(
+    return View(
         lead=(
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
             "batches. All intervals are 95 % confidence intervals."

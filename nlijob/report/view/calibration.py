@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis.calibration import calibration_sentence
 from nlijob.analysis.wording import count, decimal, percent, signed
 from nlijob.records.outcome import Calibration, ReliabilityBin, Results
-from nlijob.report.view.parts import Row, Table, columns
+from nlijob.report.view.parts import Row, Table, View, columns
 from nlijob.report.view.text import unbroken
 
 
-@dataclass(frozen=True)
-class CalibrationSection:
-    """Calibration before and after tuning."""
-
-    sentences: tuple[str, ...]
-    table: Table
-    bins: Table
-
-
-def calibration_section(results: Results) -> CalibrationSection:
+def calibration_section(results: Results) -> View:
     """Expected calibration error, Brier score and reliability bins of both models."""
     base, tuned = results.base.calibration, results.tuned.calibration
-    return CalibrationSection(
+    return View(
         sentences=(
             unbroken(calibration_sentence("base", base)),
             unbroken(calibration_sentence("tuned", tuned)),

@@ -14,6 +14,7 @@ from itertools import zip_longest
 from nlijob.analysis.tags import TAGS
 from nlijob.analysis.wording import count, plural, signed
 from nlijob.records.outcome import CaseGroups, CaseRow
+from nlijob.report.view.parts import View
 from nlijob.report.view.text import visible
 
 MOST_BYTES = 1_000_000
@@ -52,35 +53,14 @@ class ListedRow:
     tags: str
 
 
-@dataclass(frozen=True)
-class Choice:
-    """An option of a filter."""
-
-    value: str
-    text: str
-
-
-@dataclass(frozen=True)
-class CaseList:
-    """The table and its filters."""
-
-    rows: tuple[ListedRow, ...]
-    title: str
-    note: str
-    """How many rows are left out; "" if none."""
-    kinds: tuple[Choice, ...]
-    mistakes: tuple[Choice, ...]
-    """Gold label and wrong answer, abbreviated, such as "ent>neu"."""
-    tags: tuple[Choice, ...]
-    legend: tuple[tuple[str, str], ...]
-    """Pairs of abbreviation and meaning."""
-
-
 KINDS = {"c": "corrected", "s": "still wrong", "n": "newly broken"}
 
 
-def case_list(groups: CaseGroups, label_names: Sequence[str]) -> CaseList:
-    """The rows of all three kinds, kind by kind, as many as fit."""
+def case_list(groups: CaseGroups, label_names: Sequence[str]) -> View:
+    """The rows of all three kinds, kind by kind, as many as fit, and the options of the filters.
+
+    A mistake is written as gold label and wrong answer, abbreviated, such as "ent>neu".
+    """
     of_kind = {
         "c": groups.rows_corrected,
         "s": groups.rows_still_wrong,
@@ -91,37 +71,36 @@ def case_list(groups: CaseGroups, label_names: Sequence[str]) -> CaseList:
     rows = [
         _listed(kind, row, codes) for kind, of in of_kind.items() for row in of if row.index in kept
     ]
-    whole = sum(len(of) for of in of_kind.values())
+    whole = plural(sum(len(of) for of in of_kind.values()), "row")
+    left_out = sum(len(of) for of in of_kind.values()) - len(rows)
     mistakes = Counter((row.gold, _wrong_answer(row)) for row in rows)
-    tags = Counter(code for row in rows for code in row.tags.split())
     names = dict(zip(codes, label_names, strict=True))
-    return CaseList(
-        rows=tuple(rows),
-        title=f"All {plural(whole, 'row')} that at least one model got wrong"
-        if len(rows) == whole
-        else f"{count(len(rows))} of {plural(whole, 'row')} that at least one model got wrong",
-        note=""
-        if len(rows) == whole
-        else f"{plural(whole - len(rows), 'row')} with smaller margins left out to keep this file "
-        "small; results.json contains all rows.",
-        kinds=tuple(
-            Choice(key, f"{name} ({count(len(of_kind[key]))})") for key, name in KINDS.items()
-        ),
-        mistakes=tuple(
-            Choice(
-                f"{gold}>{wrong}", f"{names[gold]} predicted as {names[wrong]} ({count(number)})"
+    tagged = Counter(code for row in rows for code in row.tags.split())
+    tags = [(TAG_CODES[tag.key], tag) for tag in TAGS if tagged[TAG_CODES[tag.key]]]
+    return View(
+        rows=rows,
+        title=f"{f'{count(len(rows))} of' if left_out else 'All'} {whole} that at least one model "
+        "got wrong",
+        note=f"{plural(left_out, 'row')} with smaller margins left out to keep this file small; "
+        "results.json contains all rows."
+        if left_out
+        else "",
+        kinds=[
+            View(value=key, text=f"{name} ({count(len(of_kind[key]))})")
+            for key, name in KINDS.items()
+        ],
+        mistakes=[
+            View(
+                value=f"{gold}>{wrong}",
+                text=f"{names[gold]} predicted as {names[wrong]} ({count(number)})",
             )
             for (gold, wrong), number in mistakes.most_common()
-        ),
-        tags=tuple(
-            Choice(TAG_CODES[tag.key], f"{tag.name} ({count(tags[TAG_CODES[tag.key]])})")
-            for tag in TAGS
-            if tags[TAG_CODES[tag.key]]
-        ),
-        legend=(
+        ],
+        tags=[View(value=code, text=f"{tag.name} ({count(tagged[code])})") for code, tag in tags],
+        legend=[
             *((code, name) for code, name in names.items() if code != name),
-            *((TAG_CODES[t.key], f"{t.name}: {t.meaning}") for t in TAGS if tags[TAG_CODES[t.key]]),
-        ),
+            *((code, f"{tag.name}: {tag.meaning}") for code, tag in tags),
+        ],
     )
 
 

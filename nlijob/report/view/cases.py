@@ -3,97 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, percent, probability, share_of
 from nlijob.records.outcome import Case, CaseGroups, Results
-from nlijob.report.view.case_list import CaseList, case_list
+from nlijob.report.view.case_list import case_list
+from nlijob.report.view.parts import View
 from nlijob.report.view.text import unbroken, visible
 from nlijob.report.view.words import (
-    Importance,
-    Stretch,
     differing_words,
     not_tried,
     word_importance,
 )
 
 
-@dataclass(frozen=True)
-class Bar:
-    """The probability of one label."""
-
-    label: str
-    text: str
-    width: float
-    """0 to 100, percent of the full bar."""
-    gold: bool
-    answer: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One model's answer for a row."""
-
-    model: str
-    label: str
-    right: bool
-    bars: tuple[Bar, ...]
-    text: str | None
-    """Free output; None if none was generated."""
-    text_note: str
-
-
-@dataclass(frozen=True)
-class ShownCase:
-    """A row with both models' answers."""
-
-    anchor: str
-    row: str
-    premise: tuple[Stretch, ...]
-    hypothesis: tuple[Stretch, ...]
-    gold: str
-    answers: tuple[Answer, ...]
-    tags: tuple[str, ...]
-    explanation: str
-    overlap: str
-    """Share of the hypothesis's content words that are also in the premise."""
-    importance: tuple[Importance, ...]
-    """Word importance for the base and the tuned model; empty if not measured."""
-    not_tried: str
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The cases of one kind."""
-
-    key: str
-    title: str
-    lead: str
-    count: str
-    cases: tuple[ShownCase, ...]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One group's share of all test rows."""
-
-    key: str
-    name: str
-    text: str
-    width: float
-    """0 to 100, percent of all rows."""
-
-
-@dataclass(frozen=True)
-class Cases:
-    """The section on failure cases."""
-
-    segments: tuple[Segment, ...]
-    kinds: tuple[Kind, ...]
-    all_rows: CaseList
-
-
-def cases_section(results: Results) -> Cases:
+def cases_section(results: Results) -> View:
     """Counts of every kind, the shown cases, and the table of all wrong rows."""
     groups, label_names = results.cases, results.manifest.label_names
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
@@ -103,9 +26,9 @@ def cases_section(results: Results) -> Cases:
         ("still-wrong", "still wrong", groups.still_wrong),
         ("newly-broken", "newly broken", groups.newly_broken),
     )
-    return Cases(
+    return View(
         segments=tuple(
-            Segment(key, name, share_of(number, rows), 100 * number / rows)
+            View(key=key, name=name, text=share_of(number, rows), width=100 * number / rows)
             for key, name, number in counts
         ),
         kinds=_kinds(groups, label_names),
@@ -113,7 +36,7 @@ def cases_section(results: Results) -> Cases:
     )
 
 
-def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[Kind, ...]:
+def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[View, ...]:
     return (
         _kind(
             "corrected",
@@ -153,14 +76,14 @@ def _kind(
     number: int,
     shown: Sequence[Case],
     label_names: Sequence[str],
-) -> Kind:
+) -> View:
     if not number:
         lead = f"No test rows: {meaning}."
     elif number > len(shown):
         lead = f"{len(shown)} of {count(number)} shown ({meaning}): {chosen}."
     else:
         lead = f"All {count(number)} shown ({meaning})." if number > 1 else f"One row: {meaning}."
-    return Kind(
+    return View(
         key=key,
         title=title,
         lead=lead,
@@ -169,11 +92,11 @@ def _kind(
     )
 
 
-def _shown(key: str, case: Case, label_names: Sequence[str]) -> ShownCase:
+def _shown(key: str, case: Case, label_names: Sequence[str]) -> View:
     base = (case.base_predicted, case.base_probabilities, case.base_text)
     tuned = (case.tuned_predicted, case.tuned_probabilities, case.tuned_text)
     premise, hypothesis = differing_words(case)
-    return ShownCase(
+    return View(
         anchor=f"{key}-{case.index}",
         row=f"test row {case.index}",
         premise=premise,
@@ -204,12 +127,18 @@ def _answer(
     probabilities: Sequence[float],
     text: str | None,
     label_names: Sequence[str],
-) -> Answer:
+) -> View:
     bars = (
-        Bar(name, probability(value), 100 * value, label == gold, label == predicted)
+        View(
+            label=name,
+            text=probability(value),
+            width=100 * value,
+            gold=label == gold,
+            answer=label == predicted,
+        )
         for label, (name, value) in enumerate(zip(label_names, probabilities, strict=True))
     )
-    return Answer(
+    return View(
         model=model,
         label=label_names[predicted],
         right=predicted == gold,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
@@ -27,7 +26,7 @@ from nlijob.analysis.wording import (
 )
 from nlijob.records.outcome import PairedDifference
 from nlijob.report.view.configuration import setting_text
-from nlijob.report.view.parts import Column, Row, Table, text_columns
+from nlijob.report.view.parts import Column, Row, Table, View, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible
 
 SHOWN_FLIPS = 100
@@ -36,110 +35,37 @@ NO_GPU = "no GPU"
 NOT_ADJUSTED = "The 95 % intervals are not corrected for the number of comparisons."
 
 
-@dataclass(frozen=True)
-class RunLink:
-    """A run and the link to its report."""
-
-    name: str
-    href: str
-    """"" if it has no report."""
-    note: str
-
-
-@dataclass(frozen=True)
-class ShownFlip:
-    """A row that exactly one of two tuned models got right."""
-
-    anchor: str
-    row: str
-    premise: str
-    hypothesis: str
-    gold: str
-    answers: tuple[tuple[str, str, bool], ...]
-    """Run, answer, and whether it is correct."""
-    note: str
-
-
-@dataclass(frozen=True)
-class FlipGroup:
-    """The rows that only one of the runs got right."""
-
-    key: str
-    title: str
-    count: str
-    lead: str
-    flips: tuple[ShownFlip, ...]
-
-
-@dataclass(frozen=True)
-class PairSection:
-    """A run compared with the reference."""
-
-    anchor: str
-    title: str
-    sentence: str
-    note: str
-    tone: str
-    """"better", "worse" or "unclear": how the other run compares with the reference."""
-    rows: str
-    table: Table | None
-    base: str
-    flips: tuple[FlipGroup, ...]
-
-
-@dataclass(frozen=True)
-class ComparePage:
-    """The whole page."""
-
-    title: str
-    subtitle: str
-    brand: str
-    generator: str
-    contents: tuple[tuple[str, str], ...]
-    """Pairs of anchor and name."""
-    runs: tuple[RunLink, ...]
-    other_rows: str
-    """A caution if not all runs were scored on the same rows, else ""."""
-    holm: str
-    pairs: tuple[PairSection, ...]
-    figures: Table
-    outcomes: Table
-    configuration: Table | None
-    data: Table | None
-    environment: Table | None
-    footer: str
-
-
 def compare_page(
     comparison: Comparison, links: Mapping[str, str], json_name: str, version: str
-) -> ComparePage:
+) -> View:
     """The page; `links` maps the name of a run to its report, if it has one."""
     names = [as_name(run.name) for run in comparison.runs]
     figures = [run.figures for run in comparison.runs]
-    pairs = tuple(
-        _pair(number, one, json_name) for number, one in enumerate(comparison.against, start=1)
-    )
-    return ComparePage(
+    against = list(enumerate(comparison.against, start=1))
+    return View(
         title=f"{plural(len(names), 'run')} compared",
         subtitle=(
             f"Each run is compared with the first, “{names[0]}”, on the test rows that both share."
         ),
-        brand="nlijob compare",
         generator=comparison.kind,
         contents=(
             ("summary", "Summary"),
             ("figures", "Side by side"),
-            *((pair.anchor, _contents_name(pair, pairs)) for pair in pairs),
+            *((f"pair-{n}", _contents_name(one, len(against))) for n, one in against),
             ("configuration", "Configuration"),
             ("environment", "Environment"),
         ),
         runs=tuple(
-            RunLink(as_name(run.name), links.get(run.name, ""), _run_note(run.figures))
+            View(
+                name=as_name(run.name),
+                href=links.get(run.name, ""),
+                note=_run_note(run.figures),
+            )
             for run in comparison.runs
         ),
         other_rows=_other_rows(figures),
         holm=_holm_note(comparison.against),
-        pairs=pairs,
+        pairs=[_pair(n, one, json_name) for n, one in against],
         figures=_figures_table(names, figures),
         outcomes=_outcomes_table(names, figures),
         configuration=_differences(
@@ -201,7 +127,7 @@ def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
 # ---------------------------------------------------------------- pairs
 
 
-def _pair(number: int, one: Against, json_name: str) -> PairSection:
+def _pair(number: int, one: Against, json_name: str) -> View:
     sentence, tone = verdict(one)
     reference, other = as_name(one.reference), as_name(one.other)
     anchor = f"pair-{number}"
@@ -209,7 +135,7 @@ def _pair(number: int, one: Against, json_name: str) -> PairSection:
         _flip_group(f"{anchor}-corrected", one, other, one.only_other_right, json_name),
         _flip_group(f"{anchor}-newly-broken", one, reference, one.only_reference_right, json_name),
     )
-    return PairSection(
+    return View(
         anchor=anchor,
         title=f"“{other}” versus “{reference}”",
         sentence=unbroken(sentence),
@@ -311,9 +237,7 @@ def _base_note(base: BaseAgreement, one: Against) -> str:
 # ---------------------------------------------------------------- rows that flipped
 
 
-def _flip_group(
-    key: str, one: Against, winner: str, flips: Sequence[Flip], json_name: str
-) -> FlipGroup:
+def _flip_group(key: str, one: Against, winner: str, flips: Sequence[Flip], json_name: str) -> View:
     number = len(flips)
     order = "those first where the probability of the gold label differs most"
     if not number:
@@ -324,7 +248,7 @@ def _flip_group(
         lead = "One row."
     else:
         lead = f"All {count(number)} shown, {order}."
-    return FlipGroup(
+    return View(
         key=key,
         title=f"Only “{winner}” is correct",
         count=count(number),
@@ -333,9 +257,9 @@ def _flip_group(
     )
 
 
-def _shown_flip(key: str, flip: Flip, one: Against) -> ShownFlip:
+def _shown_flip(key: str, flip: Flip, one: Against) -> View:
     answers = ((one.reference, flip.reference_answer), (one.other, flip.other_answer))
-    return ShownFlip(
+    return View(
         anchor=f"{key}-{flip.index}",
         row=f"test row {flip.index}",
         premise=visible(flip.premise),
@@ -458,8 +382,8 @@ def gate_text(one: Figures) -> str:
 # ---------------------------------------------------------------- words
 
 
-def _contents_name(pair: PairSection, pairs: Sequence[PairSection]) -> str:
-    return "Row by row" if len(pairs) == 1 else pair.title.partition(" versus ")[0]
+def _contents_name(one: Against, pairs: int) -> str:
+    return "Row by row" if pairs == 1 else f"“{as_name(one.other)}”"
 
 
 def _run_note(one: Figures) -> str:

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nlijob.config import JobConfig
 from nlijob.records.outcome import Results
 from nlijob.report.view.environment import environment_facts, packages_table
-from nlijob.report.view.parts import Fact, Row, Table, text_columns
+from nlijob.report.view.parts import Row, Table, View, text_columns
 from nlijob.report.view.text import visible
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Every setting of the job, the machine it ran on and the packages it used."""
-
-    command: str
-    settings: tuple[Table, ...]
-    environment: tuple[Fact, ...]
-    packages: Table
-
-
-def configuration_section(results: Results) -> Configuration:
+def configuration_section(results: Results) -> View:
     """The command as it was given, all settings by section, and the environment."""
-    return Configuration(
+    return View(
         command=visible(" ".join(results.run.command)),
         settings=tuple(configuration_tables(results.run.config)),
         environment=environment_facts(results.environment),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis.controls import premise_finding
 from nlijob.analysis.wording import (
     count,
@@ -16,20 +14,11 @@ from nlijob.analysis.wording import (
 )
 from nlijob.heads import describe
 from nlijob.records.outcome import Control, Results
-from nlijob.report.view.parts import Row, Table, columns
+from nlijob.report.view.parts import Row, Table, View, columns
 from nlijob.report.view.text import unbroken
 
 
-@dataclass(frozen=True)
-class Controls:
-    """The baselines, and what the missing premise shows."""
-
-    table: Table
-    finding: str
-    few_shot_hint: str
-
-
-def controls_section(results: Results) -> Controls:
+def controls_section(results: Results) -> View:
     """The majority class, and the other controls that were requested."""
     shots = results.run.config.eval.few_shot
     rows = [
@@ -46,7 +35,7 @@ def controls_section(results: Results) -> Controls:
             mark="this run",
         ),
     ]
-    return Controls(
+    return View(
         table=Table(
             "Baselines that the tuned model should beat",
             columns(

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, share_of
 from nlijob.records.job import SPLITS, Manifest, SplitManifest
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Column, Fact, Row, Table, columns, text_columns
+from nlijob.report.view.parts import Column, Fact, Row, Table, View, columns, text_columns
 
 
-@dataclass(frozen=True)
-class Data:
-    """The data set and the rows that were used."""
-
-    facts: tuple[Fact, ...]
-    rows: Table
-    classes: Table
-    shared: Table
-    hashes: Table
-
-
-def data_section(results: Results) -> Data:
+def data_section(results: Results) -> View:
     """Source, selection, labels, premises shared between splits, and hashes."""
     manifest = results.manifest
     splits = [manifest.splits[split] for split in SPLITS if split in manifest.splits]
-    return Data(
+    return View(
         facts=(
             Fact("data set", manifest.dataset),
             Fact("revision", manifest.revision or "not pinned"),

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import NOT_MEASURED, interval, listed, share_of
 from nlijob.records.job import EpochResult, SplitScore
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Row, Table, columns
+from nlijob.report.view.parts import Row, Table, View, columns
 from nlijob.report.view.text import unbroken
 
 
-@dataclass(frozen=True)
-class Epochs:
-    """The score of each epoch, and the epoch that was selected."""
-
-    lead: str
-    table: Table
-    note: str
-
-
-def epochs_section(results: Results) -> Epochs:
+def epochs_section(results: Results) -> View:
     """The base model (epoch 0) and each epoch; the selected one is marked."""
     selected = results.selection.epoch
-    return Epochs(
+    return View(
         lead=unbroken(_lead(results)),
         table=Table(
             "Accuracy and loss after each epoch",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Check, Entry, History, Series
@@ -23,74 +22,11 @@ from nlijob.analysis.wording import (
 from nlijob.records.outcome import SIGNIFICANT
 from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
 from nlijob.report.view.configuration import setting_text
-from nlijob.report.view.parts import Fact
+from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.text import as_name, unbroken, visible
 
 MOST_SERIES = 20
 """Most series with a section of their own; the latest come first."""
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """A row of the table of runs."""
-
-    anchor: str
-    started: str
-    name: str
-    href: str
-    """"" if there is no report."""
-    about: str
-    """Recipe, model and data set."""
-    state: str
-    """"" if it is finished."""
-    reason: str
-    cells: tuple[tuple[str, str], ...]
-    """Value and note of each cell; empty if the run has no figures."""
-    gate: str
-    """"reached", "not reached" or "none"."""
-    series: str
-    """Number of the series; "" if the run is not in one."""
-    is_drawn: bool
-    """Whether the series has a section on the page."""
-
-
-@dataclass(frozen=True)
-class SeriesSection:
-    """Comparable runs over time."""
-
-    anchor: str
-    title: str
-    subtitle: str
-    facts: tuple[Fact, ...]
-    plot: str
-    """Name of its chart."""
-    sentences: tuple[str, ...]
-    settings: str
-    varying: str
-    tone: str
-    """"worse" if the newest run fell behind, else "unclear"."""
-
-
-@dataclass(frozen=True)
-class IndexPage:
-    """The whole page."""
-
-    title: str
-    subtitle: str
-    brand: str
-    generator: str
-    contents: tuple[tuple[str, str], ...]
-    below: tuple[str, ...]
-    """A sentence for each series whose newest run fell behind."""
-    steady: str
-    """What to say if none did."""
-    left_out: str
-    """Note on runs and folders without figures; "" if there are none."""
-    columns: tuple[str, ...]
-    runs: tuple[RunRow, ...]
-    series: tuple[SeriesSection, ...]
-    series_note: str
-    footer: str
 
 
 COLUMNS = ("accuracy before", "accuracy after", "gain", "time", "GPU energy", "cost")
@@ -98,15 +34,14 @@ COLUMNS = ("accuracy before", "accuracy after", "gain", "time", "GPU energy", "c
 
 def index_page(
     history: History, folder: str, links: Mapping[str, str], other_folders: int, version: str
-) -> IndexPage:
+) -> View:
     """The page; `links` maps the folder of a run to its report."""
     repeated = repeated_series(history)
     numbers = {one.newest.series: str(n) for n, one in enumerate(repeated, start=1)}
     alone = len(history.series) - len(repeated)
-    return IndexPage(
+    return View(
         title=f"{plural(len(history.entries), 'run')} in “{as_name(folder)}”",
         subtitle=_span(history.entries),
-        brand="nlijob index",
         generator="nlijob index",
         contents=(
             ("summary", "Summary"),
@@ -202,10 +137,10 @@ def _series_note(drawn: int, alone: int) -> str:
 
 def _run_row(
     number: int, entry: Entry, links: Mapping[str, str], numbers: Mapping[str, str]
-) -> RunRow:
+) -> View:
     known = entry.figures
     own = numbers.get(entry.series, "") if known else ""
-    return RunRow(
+    return View(
         anchor=f"run-{number}",
         started=f"{entry.started:%Y-%m-%d %H:%M}" if entry.started else "not known",
         name=as_name(entry.folder),
@@ -241,11 +176,11 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
 # ---------------------------------------------------------------- series
 
 
-def _series(number: int, series: Series) -> SeriesSection:
+def _series(number: int, series: Series) -> View:
     newest = series.newest
     assert newest.figures is not None
     recipes = listed(sorted({as_name(run.figures.recipe) for run in series.runs if run.figures}))
-    return SeriesSection(
+    return View(
         anchor=f"series-{number}",
         title=f"Series {number}: {recipes}",
         subtitle=(

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis.wording import count, gib, percent
 from nlijob.config import ModelConfig
 from nlijob.heads import describe
 from nlijob.records.job import ParameterCounts
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Fact, Row, Table, columns
+from nlijob.report.view.parts import Fact, Row, Table, View, columns
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Size of the model, and the parameters that were trained."""
-
-    counts: Table
-    explanation: str
-    facts: tuple[Fact, ...]
-    modules: Table
-
-
-def parameters_section(results: Results) -> Parameters:
+def parameters_section(results: Results) -> View:
     """Parameter counts, LoRA settings and matched modules."""
     counts, config = results.parameters, results.run.config
     lora, model = config.lora, config.model
-    return Parameters(
+    return View(
         counts=_counts_table(counts, describe(model.head).title),
         explanation=_totals_explained(counts),
         facts=(

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+
+
+class View(SimpleNamespace):
+    """What one template prints, by name. Only the template reads it, so its parts have no types;
+    a name that the template does not find is an error when the page is rendered."""
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis.wording import count, plural
 from nlijob.heads import describe
 from nlijob.records.job import SPLITS, PromptRecord
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Column, Row, Table, columns, text_columns
+from nlijob.report.view.parts import Column, Row, Table, View, columns, text_columns
 from nlijob.report.view.text import visible
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """The exact model input."""
-
-    lead: str
-    template: str
-    example: str
-    tokens: str
-    example_length: str
-    labels: Table | None
-    lengths: Table
-
-
-def prompt_section(results: Results) -> Prompt:
+def prompt_section(results: Results) -> View:
     """Template, an example with its tokens, the label tokens, and lengths by split."""
     prompt = results.prompt
-    return Prompt(
+    return View(
         lead=_lead(results),
         template=visible(prompt.template),
         example=visible(prompt.example_prompt),

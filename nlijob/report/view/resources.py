@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis import resources
 from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
 from nlijob.records.outcome import GpuUse, Results
-from nlijob.report.view.parts import Fact
+from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.text import percent_or
 
 
-@dataclass(frozen=True)
-class Resources:
-    """The job's use of the machine: load, memory, power and energy."""
-
-    no_gpu: str
-    gpus: tuple[tuple[str, tuple[Fact, ...]], ...]
-    facts: tuple[Fact, ...]
-    note: str
-
-
-def resources_section(results: Results) -> Resources:
+def resources_section(results: Results) -> View:
     """Figures of each GPU, then of torch and of the rest of the machine."""
     use, environment = results.resources, results.environment
-    return Resources(
+    return View(
         no_gpu="" if use.gpus else "No GPU: this job ran on the CPU.",
         gpus=tuple((gpu.name, _gpu_facts(gpu, results.attempts)) for gpu in use.gpus),
         facts=(

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.analysis.slices import slices_sentence, too_few_sentence
 from nlijob.analysis.wording import count, interval, p_value, percent, points, points_interval
 from nlijob.records.outcome import Results, Slice
-from nlijob.report.view.parts import Row, Table, columns
+from nlijob.report.view.parts import Row, Table, View, columns
 from nlijob.report.view.text import unbroken, visible
 
 
-@dataclass(frozen=True)
-class Slices:
-    """Accuracy before and after in each slice, significant changes first."""
-
-    lead: str
-    table: Table
-    too_few: str
-    meanings: tuple[tuple[str, str], ...]
-    """Pairs of slice and definition."""
-
-
-def slices_section(results: Results) -> Slices:
+def slices_section(results: Results) -> View:
     """All slices that contain test rows."""
-    return Slices(
+    return View(
         lead=unbroken(visible(slices_sentence(results.slices))),
         table=Table(
             "Accuracy before and after, by slice",

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
 from nlijob.records.job import Plan, TimingKind, TrainStep
 from nlijob.records.outcome import Results, StageTime
-from nlijob.report.view.parts import Fact, Row, Table, columns
+from nlijob.report.view.parts import Fact, Row, Table, View, columns
 from nlijob.report.view.text import visible
 from nlijob.stages import PHASES
 
 WORDS = {phase.name: phase.words for phase in PHASES}
 
 
-@dataclass(frozen=True)
-class Time:
-    """The section's content."""
-
-    facts: tuple[Fact, ...]
-    refused: tuple[str, ...]
-    """Faster execution modes that were not used, each with its reason."""
-    stages: Table
-    epochs: Table
-    note: str
-
-
-def time_section(results: Results, steps: Sequence[TrainStep]) -> Time:
+def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
     """Time of the job, its stages and its epochs; `steps` give the mean step."""
-    return Time(
+    return View(
         facts=(
             Fact("whole job", duration(results.total_s), _attempts_note(results)),
             Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),

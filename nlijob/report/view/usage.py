@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_note, usage_snippet
+from nlijob.report.view.parts import View
 
 
-@dataclass(frozen=True)
-class Usage:
-    """A script that loads the adapter, and what to know before running it."""
-
-    note: str
-    snippet: str
-
-
-def usage_section(results: Results) -> Usage:
+def usage_section(results: Results) -> View:
     """The script for this run's model, prompt and labels."""
-    return Usage(usage_note(results), usage_snippet(results))
+    return View(note=usage_note(results), snippet=usage_snippet(results))

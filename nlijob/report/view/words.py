@@ -9,6 +9,7 @@ from nlijob.analysis.word_difference import Segment, word_difference
 from nlijob.analysis.wording import listed, plural, signed
 from nlijob.records.job import OccludedWord
 from nlijob.records.outcome import Case
+from nlijob.report.view.parts import View
 from nlijob.report.view.text import visible
 
 FULL_COLOUR = 0.5
@@ -18,14 +19,6 @@ LEAST_SHOWN = 0.02
 TOP_WORDS = 3
 LEAST_CUT = 100
 """A text is cut after its last tried word if this many characters or more follow."""
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """A piece of a text; `only_here` if the other text does not contain it."""
-
-    text: str
-    only_here: bool
 
 
 @dataclass(frozen=True)
@@ -39,24 +32,13 @@ class Weighted:
     """Whether the model gave its answer a higher probability without the word."""
 
 
-@dataclass(frozen=True)
-class Importance:
-    """The words that one model's answer depends on."""
-
-    model: str
-    answer: str
-    top: str
-    premise: tuple[Weighted, ...]
-    hypothesis: tuple[Weighted, ...]
-
-
-def differing_words(case: Case) -> tuple[tuple[Stretch, ...], tuple[Stretch, ...]]:
+def differing_words(case: Case) -> tuple[tuple[View, ...], tuple[View, ...]]:
     """Premise and hypothesis cut into stretches that are in both texts or in only one."""
     difference = word_difference(case.premise, case.hypothesis)
     return _stretches(difference.premise), _stretches(difference.hypothesis)
 
 
-def word_importance(case: Case, label_names: Sequence[str]) -> tuple[Importance, ...]:
+def word_importance(case: Case, label_names: Sequence[str]) -> tuple[View, ...]:
     """Word importance for the base and the tuned model; empty if not measured."""
     if not case.word_importance:
         return ()
@@ -82,11 +64,11 @@ def not_tried(case: Case) -> str:
     return f"Not tried: {plural(passed, 'word')} at the end of long texts." if passed else ""
 
 
-def _stretches(segments: Iterable[Segment]) -> tuple[Stretch, ...]:
-    return tuple(Stretch(visible(s.text), s.kind == "only here") for s in segments)
+def _stretches(segments: Iterable[Segment]) -> tuple[View, ...]:
+    return tuple(View(text=visible(s.text), only_here=s.kind == "only here") for s in segments)
 
 
-def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -> Importance:
+def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -> View:
     weighted = list(zip(case.word_importance, weights, strict=True))
     texts = {"premise": case.premise, "hypothesis": case.hypothesis}
     ranked = sorted(weighted, key=lambda pair: -abs(pair[1]))[:TOP_WORDS]
@@ -99,7 +81,7 @@ def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -
         tuple(_weighted(text, [(w, v) for w, v in weighted if w.text == name]))
         for name, text in texts.items()
     )
-    return Importance(
+    return View(
         model=model,
         answer=answer,
         top=listed(top) if top else "no single word matters much",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from nlijob.records.outcome import Results
-from nlijob.report.view.cases import Cases, cases_section
+from nlijob.report.view.cases import cases_section
+from nlijob.report.view.parts import View
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
 
-def cases(results: Results) -> Cases:
+def cases(results: Results) -> View:
     return cases_section(results)
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from nlijob.analysis.comparison import ComparedRun, LabelledRow, compare
 from nlijob.records.outcome import Results
-from nlijob.report.view.compare import SHOWN_FLIPS, ComparePage, compare_page
+from nlijob.report.view.compare import SHOWN_FLIPS, compare_page
+from nlijob.report.view.parts import View
 from tests.synthetic import Spec
 from tests.unit.analysis.test_comparison import rights, row
 from tests.unit.report.view.outcomes import outcome
 
 
-def page(*of_runs: Sequence[LabelledRow], results: Sequence[Results] = ()) -> ComparePage:
+def page(*of_runs: Sequence[LabelledRow], results: Sequence[Results] = ()) -> View:
     outcomes = results or [outcome(Spec())] * len(of_runs)
     runs = [
         ComparedRun(name, one, tuple(rows))

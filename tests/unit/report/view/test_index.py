@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nlijob.analysis.history import Entry, build_history
-from nlijob.report.view.index import MOST_SERIES, IndexPage, index_page
+from nlijob.report.view.index import MOST_SERIES, index_page
+from nlijob.report.view.parts import View
 from tests.unit.analysis.test_history import entry
 
 
-def page(*entries: Entry, other_folders: int = 0) -> IndexPage:
+def page(*entries: Entry, other_folders: int = 0) -> View:
     links = {one.folder: f"./{one.folder}/report.html" for one in entries if one.has_report}
     return index_page(build_history(entries), "runs", links, other_folders, "0.1.0")
 
