@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nlijob.analysis.statistics import paired_difference, wilson_interval
-from nlijob.analysis.wording import interval, p_value, percent, plural, points
+from nlijob.analysis.wording import p_value, percent, plural, points, with_interval
 from nlijob.records.job import Prediction
 from nlijob.records.outcome import SIGNIFICANT, Control, ControlKind, Finding
 
@@ -68,9 +68,8 @@ def premise_finding(controls: Sequence[Control]) -> str:
     blank, majority = by_kind.get("blank premise"), by_kind["majority class"]
     if blank is None:
         return ""
-    bounds = blank.accuracy_interval
-    share = f"{percent(blank.accuracy)} ({interval(bounds.low, bounds.high)})"
-    if bounds.low > majority.accuracy:
+    share = with_interval(blank.accuracy, blank.accuracy_interval)
+    if blank.accuracy_interval.low > majority.accuracy:
         return (
             f"Without the premise, the tuned model is still correct on {share} of the rows, which "
             f"is more than always answering the most frequent label "

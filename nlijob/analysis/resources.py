@@ -65,7 +65,7 @@ def gpu_sample(uuid: str | None, sample: HardwareSample, in_use: int) -> GpuSamp
 
 
 def total_energy_j(gpus: Sequence[GpuUse]) -> float | None:
-    """Energy of all GPUs together; None unless all were measured."""
+    """Energy of all GPUs in joules; None unless all were measured, as a partial sum misleads."""
     measured = [gpu.energy_j for gpu in gpus if gpu.energy_j is not None]
     return sum(measured) if measured and len(measured) == len(gpus) else None
 

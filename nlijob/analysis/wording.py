@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from nlijob.records.outcome import Interval
+
 NOT_MEASURED = "not measured"
 GIB = 2**30
 MIB = 2**20
@@ -30,9 +32,14 @@ def share_of(part: int, whole: int) -> str:
     return f"{percent(part / whole)} ({count(part)} of {count(whole)})"
 
 
-def interval(low: float, high: float) -> str:
+def interval(bounds: Interval) -> str:
     """A confidence interval of a share, such as "79.0 to 92.2 %"."""
-    return f"{100 * low:.1f} to {100 * high:.1f} %"
+    return f"{100 * bounds.low:.1f} to {100 * bounds.high:.1f} %"
+
+
+def with_interval(share: float, bounds: Interval | None) -> str:
+    """A share with its confidence interval, such as "87.0 % (79.0 to 92.2 %)"."""
+    return percent(share) + (f" ({interval(bounds)})" if bounds else "")
 
 
 def points(difference: float) -> str:
@@ -49,9 +56,9 @@ def signed(value: float, decimals: int) -> str:
     return f"{sign}{abs(value):.{decimals}f}"
 
 
-def points_interval(low: float, high: float) -> str:
+def points_interval(bounds: Interval) -> str:
     """An interval of a difference of two shares, in points, such as "+21.0 to +44.9"."""
-    return f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
+    return f"{signed(100 * bounds.low, 1)} to {signed(100 * bounds.high, 1)}"
 
 
 def probability(value: float) -> str:

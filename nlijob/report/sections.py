@@ -37,10 +37,6 @@ class Outcome:
     samples: Sequence[HardwareSample] = ()
 
 
-def _no_plots(_: Outcome) -> Mapping[str, Plot]:
-    return {}
-
-
 @dataclass(frozen=True)
 class Section:
     """A section before it is built for a run."""
@@ -50,7 +46,7 @@ class Section:
     title: str
     """Entry in the contents."""
     view: Callable[[Outcome], object]
-    plots: Callable[[Outcome], Mapping[str, Plot]] = _no_plots
+    plots: Callable[[Outcome], Mapping[str, Plot]] = lambda _: {}
     """Charts by name; a chart without figures is left out."""
 
     @property

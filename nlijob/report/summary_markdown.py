@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from nlijob.analysis.wording import count, interval, percent, points
-from nlijob.records.outcome import Interval, Results
+from nlijob.analysis.wording import count, points, with_interval
+from nlijob.records.outcome import Results
 from nlijob.report.view.summary import summary_section
 
 
@@ -23,20 +23,20 @@ def summary_markdown(results: Results) -> str:
         "|---|---|---|---|",
         _row(
             "accuracy",
-            _share(base.accuracy, base.accuracy_interval),
-            _share(tuned.accuracy, tuned.accuracy_interval),
+            with_interval(base.accuracy, base.accuracy_interval),
+            with_interval(tuned.accuracy, tuned.accuracy_interval),
             points(results.gain),
         ),
         _row(
             "balanced accuracy",
-            _share(base.balanced_accuracy, bootstrap.balanced_accuracy.base),
-            _share(tuned.balanced_accuracy, bootstrap.balanced_accuracy.tuned),
+            with_interval(base.balanced_accuracy, bootstrap.balanced_accuracy.base),
+            with_interval(tuned.balanced_accuracy, bootstrap.balanced_accuracy.tuned),
             points(tuned.balanced_accuracy - base.balanced_accuracy),
         ),
         _row(
             "macro F1",
-            _share(base.macro_f1, bootstrap.macro_f1.base),
-            _share(tuned.macro_f1, bootstrap.macro_f1.tuned),
+            with_interval(base.macro_f1, bootstrap.macro_f1.base),
+            with_interval(tuned.macro_f1, bootstrap.macro_f1.tuned),
             points(tuned.macro_f1 - base.macro_f1),
         ),
         "",
@@ -47,10 +47,6 @@ def summary_markdown(results: Results) -> str:
         *(f"- {_plain(warning)}" for warning in summary.warnings),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _share(share: float, bounds: Interval | None) -> str:
-    return percent(share) + (f" ({interval(bounds.low, bounds.high)})" if bounds else "")
 
 
 def _row(*cells: str) -> str:

@@ -17,7 +17,7 @@ from nlijob.analysis.wording import (
 )
 from nlijob.records.outcome import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
 from nlijob.report.view.controls import controls_section
-from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, View, columns
+from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, View, columns, row
 from nlijob.report.view.text import percent_or, unbroken, visible
 
 
@@ -65,13 +65,11 @@ def accuracy_section(results: Results) -> View:
 def _overall_table(results: Results) -> Table:
     base, tuned, bootstrap = results.base, results.tuned, results.bootstrap
     rows = [
-        Row(
-            (
-                f"accuracy ({count(base.correct)} → {count(tuned.correct)} correct)",
-                _with(base.accuracy, base.accuracy_interval),
-                _with(tuned.accuracy, tuned.accuracy_interval),
-                _change(results.gain, results.gain_interval),
-            )
+        row(
+            f"accuracy ({count(base.correct)} → {count(tuned.correct)} correct)",
+            _with(base.accuracy, base.accuracy_interval),
+            _with(tuned.accuracy, tuned.accuracy_interval),
+            _change(results.gain, results.gain_interval),
         ),
         _interval_row(
             "balanced accuracy",
@@ -80,13 +78,11 @@ def _overall_table(results: Results) -> Table:
             bootstrap.balanced_accuracy,
         ),
         _interval_row("macro F1", base.macro_f1, tuned.macro_f1, bootstrap.macro_f1),
-        Row(
-            (
-                "mean loss (nats)",
-                decimal(base.loss),
-                decimal(tuned.loss),
-                f"{tuned.loss - base.loss:+.3f}".replace("-", "\N{MINUS SIGN}"),
-            )
+        row(
+            "mean loss (nats)",
+            decimal(base.loss),
+            decimal(tuned.loss),
+            f"{tuned.loss - base.loss:+.3f}".replace("-", "\N{MINUS SIGN}"),
         ),
     ]
     if base.label_mass is not None and tuned.label_mass is not None:
@@ -101,45 +97,41 @@ def _more_rows(results: Results) -> str:
 
 
 def _interval_row(name: str, before: float, after: float, intervals: ChangeIntervals) -> Row:
-    return Row(
-        (
-            name,
-            _with(before, intervals.base),
-            _with(after, intervals.tuned),
-            _change(after - before, intervals.change),
-        )
+    return row(
+        name,
+        _with(before, intervals.base),
+        _with(after, intervals.tuned),
+        _change(after - before, intervals.change),
     )
 
 
 def _with(share: float, bounds: Interval | None) -> str:
     """A share, with its interval on a second line."""
-    return percent(share) + (f"\n{interval(bounds.low, bounds.high)}" if bounds else "")
+    return percent(share) + (f"\n{interval(bounds)}" if bounds else "")
 
 
 def _change(change: float, bounds: Interval | None) -> str:
     if bounds is None:
         return points(change)
-    return f"{points(change)}\n{points_interval(bounds.low, bounds.high)}"
+    return f"{points(change)}\n{points_interval(bounds)}"
 
 
 def _share_row(name: str, before: float, after: float) -> Row:
-    return Row((name, percent(before), percent(after), points(after - before)))
+    return row(name, percent(before), percent(after), points(after - before))
 
 
 def _label_row(before: ClassMetrics, after: ClassMetrics) -> Row:
-    return Row(
-        (
-            before.name,
-            count(before.support),
-            count(before.predicted),
-            count(after.predicted),
-            percent_or(before.precision, "never predicted"),
-            percent_or(after.precision, "never predicted"),
-            percent_or(before.recall, "no rows"),
-            percent_or(after.recall, "no rows"),
-            percent(before.f1),
-            percent(after.f1),
-        )
+    return row(
+        before.name,
+        count(before.support),
+        count(before.predicted),
+        count(after.predicted),
+        percent_or(before.precision, "never predicted"),
+        percent_or(after.precision, "never predicted"),
+        percent_or(before.recall, "no rows"),
+        percent_or(after.recall, "no rows"),
+        percent(before.f1),
+        percent(after.f1),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nlijob.analysis.calibration import calibration_sentence
 from nlijob.analysis.wording import count, decimal, percent, signed
 from nlijob.records.outcome import Calibration, ReliabilityBin, Results
-from nlijob.report.view.parts import Row, Table, View, columns
+from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
 
 
@@ -22,29 +22,23 @@ def calibration_section(results: Results) -> View:
             columns("", "before", "after", "change"),
             (
                 _points_row("expected calibration error (points)", base.ece, tuned.ece),
-                Row(
-                    (
-                        "ECE of a calibrated model: mean; 95th percentile",
-                        _if_calibrated(base),
-                        _if_calibrated(tuned),
-                        "",
-                    )
+                row(
+                    "ECE of a calibrated model: mean; 95th percentile",
+                    _if_calibrated(base),
+                    _if_calibrated(tuned),
+                    "",
                 ),
-                Row(
-                    (
-                        "Brier score (0 to 2)",
-                        decimal(base.brier),
-                        decimal(tuned.brier),
-                        signed(tuned.brier - base.brier, 3),
-                    )
+                row(
+                    "Brier score (0 to 2)",
+                    decimal(base.brier),
+                    decimal(tuned.brier),
+                    signed(tuned.brier - base.brier, 3),
                 ),
-                Row(
-                    (
-                        "mean probability of the answer",
-                        percent(base.mean_confidence),
-                        percent(tuned.mean_confidence),
-                        "",
-                    )
+                row(
+                    "mean probability of the answer",
+                    percent(base.mean_confidence),
+                    percent(tuned.mean_confidence),
+                    "",
                 ),
             ),
         ),
@@ -64,7 +58,7 @@ def calibration_section(results: Results) -> View:
 
 def _points_row(name: str, before: float, after: float) -> Row:
     change = signed(100 * (after - before), 1)
-    return Row((name, f"{100 * before:.1f}", f"{100 * after:.1f}", change))
+    return row(name, f"{100 * before:.1f}", f"{100 * after:.1f}", change)
 
 
 def _if_calibrated(found: Calibration) -> str:
@@ -72,12 +66,10 @@ def _if_calibrated(found: Calibration) -> str:
 
 
 def _bin_row(before: ReliabilityBin, after: ReliabilityBin) -> Row:
-    return Row(
-        (
-            f"above {100 * before.low:.0f} to {100 * before.high:.0f} %",
-            count(before.rows),
-            "" if before.accuracy is None else percent(before.accuracy),
-            count(after.rows),
-            "" if after.accuracy is None else percent(after.accuracy),
-        )
+    return row(
+        f"above {100 * before.low:.0f} to {100 * before.high:.0f} %",
+        count(before.rows),
+        "" if before.accuracy is None else percent(before.accuracy),
+        count(after.rows),
+        "" if after.accuracy is None else percent(after.accuracy),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
@@ -12,7 +12,6 @@ from nlijob.analysis.wording import (
     duration,
     energy,
     gib,
-    interval,
     listed,
     money,
     p_value,
@@ -23,10 +22,11 @@ from nlijob.analysis.wording import (
     probability,
     rate,
     share_of,
+    with_interval,
 )
 from nlijob.records.outcome import PairedDifference
 from nlijob.report.view.configuration import setting_text
-from nlijob.report.view.parts import Column, Row, Table, View, text_columns
+from nlijob.report.view.parts import Column, Table, View, row, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible
 
 SHOWN_FLIPS = 100
@@ -77,50 +77,11 @@ def compare_page(
     )
 
 
-def verdict(one: Against) -> tuple[str, str]:
-    """The result of a comparison in one sentence, no stronger than its test, and its tone."""
-    reference, other = f"“{as_name(one.reference)}”", f"“{as_name(one.other)}”"
-    if one.tuned is None:
-        return (
-            f"{other} and {reference} have no test row in common, so no paired test can compare "
-            "them.",
-            "unclear",
-        )
-    rows = plural(one.common_rows, "common test row")
-    mine, its = _accuracies(one)
-    if one.is_significant:
-        more = one.tuned.difference > 0
-        return (
-            f"On the {rows}, {other} is correct {'more' if more else 'less'} often than "
-            f"{reference}: {percent(its)} versus {percent(mine)}.",
-            "better" if more else "worse",
-        )
-    if not one.tuned.gained and not one.tuned.lost:
-        return (
-            f"On the {rows}, {other} and {reference} are correct on exactly the same ones.",
-            "unclear",
-        )
-    if not one.tuned.difference:
-        return (
-            f"On the {rows}, {other} and {reference} are correct equally often ({percent(its)}), "
-            "but not on the same ones.",
-            "unclear",
-        )
-    return (
-        f"On the {rows}, {other} ({percent(its)}) is not distinguishable from {reference} "
-        f"({percent(mine)}).",
-        "unclear",
-    )
-
-
 def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
     """A paired difference, with its interval and test in parentheses."""
-    bounds = difference.interval
     return (
-        f"{points(difference.difference)} (95 % interval "
-        f"{points_interval(bounds.low, bounds.high)}; exact McNemar test, "
-        f"{p_value(difference.mcnemar_p)}"
-        f"{adjusted})"
+        f"{points(difference.difference)} (95 % interval {points_interval(difference.interval)}; "
+        f"exact McNemar test, {p_value(difference.mcnemar_p)}{adjusted})"
     )
 
 
@@ -128,7 +89,6 @@ def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
 
 
 def _pair(number: int, one: Against, json_name: str) -> View:
-    sentence, tone = verdict(one)
     reference, other = as_name(one.reference), as_name(one.other)
     anchor = f"pair-{number}"
     groups = (
@@ -138,9 +98,9 @@ def _pair(number: int, one: Against, json_name: str) -> View:
     return View(
         anchor=anchor,
         title=f"“{other}” versus “{reference}”",
-        sentence=unbroken(sentence),
+        sentence=unbroken(_verdict(one)),
         note=unbroken(_pair_note(one)),
-        tone=tone,
+        tone=_tone(one),
         rows=_common_rows(one),
         table=_paired_table(one) if one.tuned else None,
         base=unbroken(_base_note(one.base, one)) if one.base else "",
@@ -148,11 +108,34 @@ def _pair(number: int, one: Against, json_name: str) -> View:
     )
 
 
-def _accuracies(one: Against) -> tuple[float, float]:
-    """Accuracy of the reference and of the other run on the common rows."""
-    assert one.tuned is not None
-    right = one.both_right
-    return (right + one.tuned.lost) / one.common_rows, (right + one.tuned.gained) / one.common_rows
+def _verdict(one: Against) -> str:
+    """The result of a comparison in one sentence, no stronger than its test."""
+    reference, other = f"“{as_name(one.reference)}”", f"“{as_name(one.other)}”"
+    tuned, rows = one.tuned, one.common_rows
+    if tuned is None:
+        return (
+            f"{other} and {reference} have no test row in common, so no paired test can compare "
+            "them."
+        )
+    start = f"On the {plural(rows, 'common test row')}, {other}"
+    mine, its = (percent((one.both_right + only) / rows) for only in (tuned.lost, tuned.gained))
+    if one.is_significant:
+        often = "more" if tuned.difference > 0 else "less"
+        return f"{start} is correct {often} often than {reference}: {its} versus {mine}."
+    if not tuned.gained and not tuned.lost:
+        return f"{start} and {reference} are correct on exactly the same ones."
+    if not tuned.difference:
+        return (
+            f"{start} and {reference} are correct equally often ({its}), but not on the same ones."
+        )
+    return f"{start} ({its}) is not distinguishable from {reference} ({mine})."
+
+
+def _tone(one: Against) -> str:
+    """How the other run compares with the reference: "better", "worse" or "unclear"."""
+    if one.tuned is None or not one.is_significant:
+        return "unclear"
+    return "better" if one.tuned.difference > 0 else "worse"
 
 
 def _pair_note(one: Against) -> str:
@@ -195,19 +178,13 @@ def _paired_table(one: Against) -> Table:
             Column(f"“{reference}” wrong"),
         ),
         (
-            Row(
-                (
-                    f"“{other}” correct",
-                    share_of(one.both_right, whole),
-                    share_of(one.tuned.gained, whole),
-                )
+            row(
+                f"“{other}” correct",
+                share_of(one.both_right, whole),
+                share_of(one.tuned.gained, whole),
             ),
-            Row(
-                (
-                    f"“{other}” wrong",
-                    share_of(one.tuned.lost, whole),
-                    share_of(one.both_wrong, whole),
-                )
+            row(
+                f"“{other}” wrong", share_of(one.tuned.lost, whole), share_of(one.both_wrong, whole)
             ),
         ),
     )
@@ -280,8 +257,14 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
         ("machine", [as_name(listed(one.devices)) for one in figures]),
         ("training rows", [count(one.train_rows) for one in figures]),
         ("test rows", [count(one.test_rows) for one in figures]),
-        ("accuracy before", [_share(f.base_accuracy, f.base_accuracy_interval) for f in figures]),
-        ("accuracy after", [_share(f.tuned_accuracy, f.tuned_accuracy_interval) for f in figures]),
+        (
+            "accuracy before",
+            [with_interval(f.base_accuracy, f.base_accuracy_interval) for f in figures],
+        ),
+        (
+            "accuracy after",
+            [with_interval(f.tuned_accuracy, f.tuned_accuracy_interval) for f in figures],
+        ),
         ("gain", [_gain(one) for one in figures]),
         ("balanced accuracy after", [percent(one.tuned_balanced_accuracy) for one in figures]),
         ("macro F1 after", [percent(one.tuned_macro_f1) for one in figures]),
@@ -299,7 +282,7 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
     return Table(
         "The runs side by side, each on its own test rows",
         (Column("", numeric=False), *(Column(name) for name in names)),
-        tuple(Row((name, *cells)) for name, cells in rows),
+        tuple(row(name, *cells) for name, cells in rows),
     )
 
 
@@ -316,7 +299,7 @@ def _outcomes_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
     return Table(
         "What tuning did to each run's test rows",
         (Column("", numeric=False), *(Column(name) for name in names)),
-        tuple(Row((text, *cells(kind))) for kind, text in kinds.items()),
+        tuple(row(text, *cells(kind)) for kind, text in kinds.items()),
     )
 
 
@@ -325,16 +308,14 @@ def _differences(
     what: str,
     names: Sequence[str],
     differences: Sequence[Difference],
-    text: Any,
+    text: Callable[[Any], str],
 ) -> Table | None:
     if not differences:
         return None
     return Table(
         caption,
         text_columns(what, *names),
-        tuple(
-            Row((visible(row.key), *(text(value) for value in row.values))) for row in differences
-        ),
+        tuple(row(visible(one.key), *map(text, one.values)) for one in differences),
     )
 
 
@@ -348,13 +329,8 @@ def _fact_text(value: Any) -> str:
     return visible(str(value)) or "none"
 
 
-def _share(value: float, bounds: Any) -> str:
-    return f"{percent(value)} ({interval(bounds.low, bounds.high)})"
-
-
 def _gain(one: Figures) -> str:
-    bounds = one.gain_interval
-    return f"{points(one.gain)} ({points_interval(bounds.low, bounds.high)})"
+    return f"{points(one.gain)} ({points_interval(one.gain_interval)})"
 
 
 def _time(one: Figures) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from nlijob.config import JobConfig
 from nlijob.records.outcome import Results
 from nlijob.report.view.environment import environment_facts, packages_table
-from nlijob.report.view.parts import Row, Table, View, text_columns
+from nlijob.report.view.parts import Table, View, row, text_columns
 from nlijob.report.view.text import visible
 
 
@@ -38,7 +38,7 @@ def _settings(section: str, values: Mapping[str, Any]) -> Table:
     return Table(
         section,
         text_columns("setting", "value"),
-        tuple(Row((name, setting_text(value))) for name, value in values.items()),
+        tuple(row(name, setting_text(value)) for name, value in values.items()),
     )
 
 

@@ -14,7 +14,7 @@ from nlijob.analysis.wording import (
 )
 from nlijob.heads import describe
 from nlijob.records.outcome import Control, Results
-from nlijob.report.view.parts import Row, Table, View, columns
+from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
 
 
@@ -23,15 +23,13 @@ def controls_section(results: Results) -> View:
     shots = results.run.config.eval.few_shot
     rows = [
         *(_row(control, shots) for control in results.controls),
-        Row(
-            (
-                "tuned model",
-                f"{percent(results.tuned.accuracy)} ({count(results.tuned.correct)} rows)",
-                interval(results.tuned.accuracy_interval.low, results.tuned.accuracy_interval.high),
-                "",
-                "",
-                "",
-            ),
+        row(
+            "tuned model",
+            f"{percent(results.tuned.accuracy)} ({count(results.tuned.correct)} rows)",
+            interval(results.tuned.accuracy_interval),
+            "",
+            "",
+            "",
             mark="this run",
         ),
     ]
@@ -57,16 +55,14 @@ def controls_section(results: Results) -> View:
 
 
 def _row(control: Control, shots: int) -> Row:
-    bounds, over = control.accuracy_interval, control.tuned_over_it
-    return Row(
-        (
-            _name(control, shots),
-            f"{percent(control.accuracy)} ({count(control.correct)} rows)",
-            interval(bounds.low, bounds.high),
-            points(over.difference),
-            points_interval(over.interval.low, over.interval.high),
-            unbroken(p_value(over.mcnemar_p)),
-        )
+    over = control.tuned_over_it
+    return row(
+        _name(control, shots),
+        f"{percent(control.accuracy)} ({count(control.correct)} rows)",
+        interval(control.accuracy_interval),
+        points(over.difference),
+        points_interval(over.interval),
+        unbroken(p_value(over.mcnemar_p)),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nlijob.analysis.wording import count, share_of
 from nlijob.records.job import SPLITS, Manifest, SplitManifest
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Column, Fact, Row, Table, View, columns, text_columns
+from nlijob.report.view.parts import Column, Fact, Table, View, columns, row, text_columns
 
 
 def data_section(results: Results) -> View:
@@ -26,7 +26,7 @@ def data_section(results: Results) -> View:
         hashes=Table(
             "SHA-256 of the rows kept",
             text_columns("split", "hash"),
-            tuple(Row((split.split, split.rows_sha256)) for split in splits),
+            tuple(row(split.split, split.rows_sha256) for split in splits),
         ),
     )
 
@@ -39,15 +39,13 @@ def _rows_table(splits: Sequence[SplitManifest]) -> Table:
             *map(Column, ("in the source", "selected", "unlabelled, dropped", "kept")),
         ),
         tuple(
-            Row(
-                (
-                    split.split,
-                    split.rule,
-                    count(split.source_rows),
-                    count(split.selected),
-                    count(split.unlabelled_dropped),
-                    count(split.rows),
-                )
+            row(
+                split.split,
+                split.rule,
+                count(split.source_rows),
+                count(split.selected),
+                count(split.unlabelled_dropped),
+                count(split.rows),
             )
             for split in splits
         ),
@@ -59,7 +57,7 @@ def _classes_table(splits: Sequence[SplitManifest], label_names: Sequence[str]) 
         "Rows of each label",
         columns("split", *label_names),
         tuple(
-            Row((split.split, *(share_of(n, split.rows) for n in split.class_counts)))
+            row(split.split, *(share_of(n, split.rows) for n in split.class_counts))
             for split in splits
         ),
     )
@@ -70,7 +68,7 @@ def _shared_table(manifest: Manifest) -> Table:
         "Premises shared between splits",
         columns("splits", "premises"),
         tuple(
-            Row((pair.replace("+", " and "), count(number)))
+            row(pair.replace("+", " and "), count(number))
             for pair, number in manifest.shared_premises.items()
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nlijob.analysis.wording import gib, plural
 from nlijob.records.job import Environment
-from nlijob.report.view.parts import Fact, Row, Table, text_columns
+from nlijob.report.view.parts import Fact, Table, row, text_columns
 
 
 def environment_facts(environment: Environment) -> tuple[Fact, ...]:
@@ -30,5 +30,5 @@ def packages_table(environment: Environment) -> Table:
     return Table(
         "Packages in the training process",
         text_columns("package", "version"),
-        tuple(Row(item) for item in sorted(environment.packages.items())),
+        tuple(row(*item) for item in sorted(environment.packages.items())),
     )

@@ -6,7 +6,7 @@ from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import NOT_MEASURED, interval, listed, share_of
 from nlijob.records.job import EpochResult, SplitScore
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Row, Table, View, columns
+from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
 
 
@@ -53,23 +53,22 @@ def _lead(results: Results) -> str:
 def _epoch_zero(results: Results) -> Row:
     score = results.base_validation
     validation = _scored(score) if score else (NOT_MEASURED,) * 3
-    return Row(
-        ("0 (base)", "no training", *validation, share_of(results.base.correct, results.base.rows))
+    return row(
+        "0 (base)", "no training", *validation, share_of(results.base.correct, results.base.rows)
     )
 
 
 def _epoch_row(epoch: EpochResult, selected: int) -> Row:
     test = share_of(epoch.test.correct, epoch.test.rows) if epoch.test else NOT_MEASURED
-    return Row(
-        (str(epoch.epoch), f"{epoch.train_loss:.3f}", *_scored(epoch.validation), test),
+    return row(
+        str(epoch.epoch),
+        f"{epoch.train_loss:.3f}",
+        *_scored(epoch.validation),
+        test,
         mark="selected" if epoch.epoch == selected else "",
     )
 
 
 def _scored(score: SplitScore) -> tuple[str, str, str]:
     bounds = wilson_interval(score.correct, score.rows)
-    return (
-        f"{score.loss:.3f}",
-        share_of(score.correct, score.rows),
-        interval(bounds.low, bounds.high),
-    )
+    return f"{score.loss:.3f}", share_of(score.correct, score.rows), interval(bounds)

@@ -160,11 +160,10 @@ def _about(one: Figures) -> str:
 
 
 def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
-    before, after = one.base_accuracy_interval, one.tuned_accuracy_interval
     used = "" if one.has_gpu else NO_GPU
     cells = (
-        (percent(one.base_accuracy), interval(before.low, before.high)),
-        (percent(one.tuned_accuracy), interval(after.low, after.high)),
+        (percent(one.base_accuracy), interval(one.base_accuracy_interval)),
+        (percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)),
         (points(one.gain), p_value(one.mcnemar_p)),
         (clock(one.total_s), f"{one.attempts} attempts" if one.attempts > 1 else ""),
         (used or energy(one.energy_j).partition(" (")[0], ""),
@@ -200,13 +199,12 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
     runs = [run.figures for run in series.runs if run.figures]
     accuracies = [one.tuned_accuracy for one in runs]
     newest = runs[-1]
-    bounds = newest.tuned_accuracy_interval
     return (
         Fact("runs", count(len(runs)), _dates(series.runs)),
         Fact(
             "latest accuracy after tuning",
             percent(newest.tuned_accuracy),
-            f"95 % interval {interval(bounds.low, bounds.high)}",
+            f"95 % interval {interval(newest.tuned_accuracy_interval)}",
         ),
         Fact(
             "median accuracy",

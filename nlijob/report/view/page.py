@@ -10,17 +10,7 @@ from nlijob.heads import describe
 from nlijob.records.job import SPLITS
 from nlijob.records.outcome import Results
 from nlijob.report.sections import SECTIONS, Outcome
-from nlijob.report.view.parts import Fact
-
-
-@dataclass(frozen=True)
-class BuiltSection:
-    """A section of one run's report; `template` prints `view`."""
-
-    id: str
-    title: str
-    template: str
-    view: object
+from nlijob.report.view.parts import Fact, View
 
 
 @dataclass(frozen=True)
@@ -30,13 +20,13 @@ class Page:
     title: str
     subtitle: str
     run_facts: tuple[Fact, ...]
-    sections: tuple[BuiltSection, ...]
+    sections: tuple[View, ...]
     footer: str
 
     @property
     def contents(self) -> tuple[tuple[str, str], ...]:
         """Anchor and title of each section."""
-        return tuple((section.id, section.title) for section in self.sections)
+        return tuple((section.id, section.title) for section in SECTIONS)
 
 
 def build_page(outcome: Outcome) -> Page:
@@ -53,7 +43,8 @@ def build_page(outcome: Outcome) -> Page:
             Fact("attempts", count(results.attempts)),
         ),
         sections=tuple(
-            BuiltSection(one.id, one.title, one.template, one.view(outcome)) for one in SECTIONS
+            View(id=one.id, title=one.title, template=one.template, view=one.view(outcome))
+            for one in SECTIONS
         ),
         footer=f"nlijob {run.nlijob_version} · record format {results.format_version}",
     )

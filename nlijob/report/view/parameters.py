@@ -7,7 +7,7 @@ from nlijob.config import ModelConfig
 from nlijob.heads import describe
 from nlijob.records.job import ParameterCounts
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Fact, Row, Table, View, columns
+from nlijob.report.view.parts import Fact, Table, View, columns, row
 
 
 def parameters_section(results: Results) -> View:
@@ -34,7 +34,7 @@ def parameters_section(results: Results) -> View:
         modules=Table(
             "Target modules",
             columns("name", "modules matched"),
-            tuple(Row((name, count(n))) for name, n in counts.matched_modules.items()),
+            tuple(row(name, count(n)) for name, n in counts.matched_modules.items()),
         ),
     )
 
@@ -42,14 +42,14 @@ def parameters_section(results: Results) -> View:
 def _counts_table(counts: ParameterCounts, head: str) -> Table:
     logical, packed = counts.total_logical, counts.total_packed
     rows = [
-        Row(("trainable", count(counts.trainable), "")),
-        Row(("of these, LoRA", count(counts.lora_parameters), ""), indented=True),
+        row("trainable", count(counts.trainable), ""),
+        row("of these, LoRA", count(counts.lora_parameters), "", indented=True),
     ]
     if counts.head_parameters:
-        rows.append(Row((f"of these, {head}", count(counts.head_parameters), ""), indented=True))
+        rows.append(row(f"of these, {head}", count(counts.head_parameters), "", indented=True))
     rows += [
-        Row(("total, logical", count(logical), percent(counts.trainable / logical, 3))),
-        Row(("total, packed", count(packed), percent(counts.trainable / packed, 3))),
+        row("total, logical", count(logical), percent(counts.trainable / logical, 3)),
+        row("total, packed", count(packed), percent(counts.trainable / packed, 3)),
     ]
     return Table("Parameters", columns("", "number", "trainable share"), tuple(rows))
 

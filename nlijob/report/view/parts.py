@@ -68,6 +68,11 @@ class Matrix:
     rows: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
 
 
+def row(*cells: str, mark: str = "", bar: float | None = None, indented: bool = False) -> Row:
+    """A row of these cells."""
+    return Row(cells, mark, bar, indented)
+
+
 def columns(*names: str) -> tuple[Column, ...]:
     """Columns by name: the first is text, the others are numbers."""
     return tuple(Column(name, numeric=position > 0) for position, name in enumerate(names))

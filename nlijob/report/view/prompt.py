@@ -6,7 +6,7 @@ from nlijob.analysis.wording import count, plural
 from nlijob.heads import describe
 from nlijob.records.job import SPLITS, PromptRecord
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Column, Row, Table, View, columns, text_columns
+from nlijob.report.view.parts import Column, Table, View, columns, row, text_columns
 from nlijob.report.view.text import visible
 
 
@@ -37,7 +37,7 @@ def _labels_table(results: Results) -> Table:
     return Table(
         "Label tokens",
         (*text_columns("label", "text"), Column("token id")),
-        tuple(Row((name, f"“{visible(text)}”", str(token))) for name, text, token in rows),
+        tuple(row(name, f"“{visible(text)}”", str(token)) for name, text, token in rows),
     )
 
 
@@ -46,7 +46,7 @@ def _lengths_table(prompt: PromptRecord) -> Table:
         f"Length of the model input in tokens (limit: {count(prompt.max_length)})",
         columns("split", "mean", "longest"),
         tuple(
-            Row((split, f"{prompt.mean_tokens[split]:.1f}", count(prompt.longest_tokens[split])))
+            row(split, f"{prompt.mean_tokens[split]:.1f}", count(prompt.longest_tokens[split]))
             for split in SPLITS
             if split in prompt.longest_tokens
         ),

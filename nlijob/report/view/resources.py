@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from nlijob.analysis import resources
 from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
 from nlijob.records.outcome import GpuUse, Results
 from nlijob.report.view.parts import Fact, View
@@ -31,11 +30,6 @@ def resources_section(results: Results) -> View:
         ),
         note=_sampling_note(results),
     )
-
-
-def total_energy_j(results: Results) -> float | None:
-    """Energy of all GPUs in joules; None unless all were measured, as a partial sum misleads."""
-    return resources.total_energy_j(results.resources.gpus)
 
 
 def _gpu_facts(gpu: GpuUse, attempts: int) -> tuple[Fact, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nlijob.analysis.slices import slices_sentence, too_few_sentence
-from nlijob.analysis.wording import count, interval, p_value, percent, points, points_interval
+from nlijob.analysis.wording import count, p_value, points, points_interval, with_interval
 from nlijob.records.outcome import Results, Slice
-from nlijob.report.view.parts import Row, Table, View, columns
+from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken, visible
 
 
@@ -24,19 +24,13 @@ def slices_section(results: Results) -> View:
 
 
 def _row(one: Slice) -> Row:
-    return Row(
-        (
-            visible(one.name),
-            count(one.rows),
-            _accuracy(one.base_correct, one.rows, one.base_interval.low, one.base_interval.high),
-            _accuracy(one.tuned_correct, one.rows, one.tuned_interval.low, one.tuned_interval.high),
-            points(one.change),
-            points_interval(one.change_interval.low, one.change_interval.high),
-            "" if one.adjusted_p is None else unbroken(p_value(one.adjusted_p)),
-        ),
+    return row(
+        visible(one.name),
+        count(one.rows),
+        with_interval(one.base_correct / one.rows, one.base_interval),
+        with_interval(one.tuned_correct / one.rows, one.tuned_interval),
+        points(one.change),
+        points_interval(one.change_interval),
+        "" if one.adjusted_p is None else unbroken(p_value(one.adjusted_p)),
         mark=("helped" if one.change > 0 else "hurt") if one.is_significant else "",
     )
-
-
-def _accuracy(correct: int, rows: int, low: float, high: float) -> str:
-    return f"{percent(correct / rows)} ({interval(low, high)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nlijob.analysis.precision import plain_gain
+from nlijob.analysis.resources import total_energy_j
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     MINUTE,
@@ -23,7 +24,6 @@ from nlijob.analysis.wording import (
 )
 from nlijob.records.outcome import SIGNIFICANT, Metrics, Results
 from nlijob.report.view.parts import Fact
-from nlijob.report.view.resources import total_energy_j
 from nlijob.report.view.text import unbroken, visible
 
 
@@ -115,7 +115,7 @@ def _side(name: str, metrics: Metrics) -> Side:
         name=name,
         accuracy=percent(metrics.accuracy),
         counts=f"{count(metrics.correct)} of {count(metrics.rows)}",
-        interval=f"95 % interval {interval(bounds.low, bounds.high)}",
+        interval=f"95 % interval {interval(bounds)}",
         value=100 * metrics.accuracy,
         low=100 * bounds.low,
         high=100 * bounds.high,
@@ -157,7 +157,7 @@ def _cost_tiles(results: Results) -> tuple[Fact, ...]:
 
 
 def _energy_tile(results: Results) -> Fact:
-    used = total_energy_j(results)
+    used = total_energy_j(results.resources.gpus)
     if used is None:
         return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
     amount, _, joules = energy(used).partition(" (")

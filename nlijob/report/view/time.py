@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
 from nlijob.records.job import Plan, TimingKind, TrainStep
 from nlijob.records.outcome import Results, StageTime
-from nlijob.report.view.parts import Fact, Row, Table, View, columns
+from nlijob.report.view.parts import Fact, Row, Table, View, columns, row
 from nlijob.report.view.text import visible
 from nlijob.stages import PHASES
 
@@ -106,33 +106,31 @@ def _stage_rows(results: Results) -> Iterable[Row]:
         yield _stage_row(results, stage)
         for part in stage.timed_parts:
             if part.epoch is None:  # epochs have a table of their own
-                yield Row((part.name, duration(part.duration_s), "", ""), indented=True)
+                yield row(part.name, duration(part.duration_s), "", "", indented=True)
     rest = results.total_s - sum(stage.duration_s for stage in results.stages)
     if rest > 0:
         share = rest / results.total_s
-        yield Row(("outside the stages", duration(rest), percent(share), ""), bar=share)
+        yield row("outside the stages", duration(rest), percent(share), "", bar=share)
 
 
 def _stage_row(results: Results, stage: StageTime) -> Row:
     share = min(1.0, stage.duration_s / results.total_s) if results.total_s else 0.0
     speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
     name = WORDS.get(stage.stage, stage.stage)
-    return Row((name, duration(stage.duration_s), percent(share), speed), bar=share)
+    return row(name, duration(stage.duration_s), percent(share), speed, bar=share)
 
 
 def _epoch_time_rows(results: Results) -> Iterable[Row]:
     for epoch in results.epochs:
-        yield Row(
-            (
-                str(epoch.epoch),
-                count(epoch.steps),
-                count(epoch.examples),
-                duration(epoch.duration_s),
-                decimal(epoch.examples_per_s),
-                duration(_seconds(results, epoch.epoch, "scoring")),
-                duration(_seconds(results, epoch.epoch, "checkpoint")),
-                f"{epoch.train_loss:.3f}",
-            ),
+        yield row(
+            str(epoch.epoch),
+            count(epoch.steps),
+            count(epoch.examples),
+            duration(epoch.duration_s),
+            decimal(epoch.examples_per_s),
+            duration(_seconds(results, epoch.epoch, "scoring")),
+            duration(_seconds(results, epoch.epoch, "checkpoint")),
+            f"{epoch.train_loss:.3f}",
             mark="selected" if epoch.epoch == results.selection.epoch else "",
         )
 

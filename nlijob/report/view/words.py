@@ -42,19 +42,11 @@ def word_importance(case: Case, label_names: Sequence[str]) -> tuple[View, ...]:
     """Word importance for the base and the tuned model; empty if not measured."""
     if not case.word_importance:
         return ()
+    words = case.word_importance
+    base, tuned = [word.base for word in words], [word.tuned for word in words]
     return (
-        _importance(
-            "base model",
-            label_names[case.base_predicted],
-            case,
-            [word.base for word in case.word_importance],
-        ),
-        _importance(
-            "tuned model",
-            label_names[case.tuned_predicted],
-            case,
-            [word.tuned for word in case.word_importance],
-        ),
+        _importance("base model", label_names[case.base_predicted], case, base),
+        _importance("tuned model", label_names[case.tuned_predicted], case, tuned),
     )
 
 
