@@ -102,16 +102,8 @@ class StoppedError(JobError):
 
 def error_for(exit_code: int, message: str, hint: str) -> JobError:
     """The error with this exit code, to raise what another process reported."""
-    kinds: tuple[type[JobError], ...] = (
-        ConfigurationError,
-        GateError,
-        NotAvailableError,
-        HardwareError,
-        DivergedError,
-        StoppedError,
-    )
-    kind = next((kind for kind in kinds if kind.exit_code == exit_code), JobError)
-    return kind(message, hint)
+    kinds: dict[int, type[JobError]] = {kind.exit_code: kind for kind in JobError.__subclasses__()}
+    return kinds.get(exit_code, JobError)(message, hint)
 
 
 def first_line(error: BaseException) -> str:

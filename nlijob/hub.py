@@ -102,15 +102,12 @@ class Hub:
                 retry(fetch, ATTEMPTS, FIRST_WAIT_S, lambda e: self._offline or _is_final(e), tell)
             )
         except Exception as error:
-            raise self._not_available(what, error) from error
-
-    def _not_available(self, what: str, error: Exception) -> NotAvailableError:
-        return NotAvailableError(
-            f"{what} is not available: {first_line(error)}",
-            "it is not in the cache; run `prefetch` with the same options while online"
-            if self._offline
-            else "check its name and revision, the network, and access rights (HF_TOKEN)",
-        )
+            raise NotAvailableError(
+                f"{what} is not available: {first_line(error)}",
+                "it is not in the cache; run `prefetch` with the same options while online"
+                if self._offline
+                else "check its name and revision, the network, and access rights (HF_TOKEN)",
+            ) from error
 
 
 def local_folder(name: str, kind: str, key: str) -> Path | None:

@@ -102,26 +102,18 @@ class GpuSide:
         without an outcome record.
         """
         assert self._process is not None
-        _follow(self._process, self._run, on_progress, self._on_log)
-        _raise_outcome(self._run, self._process.returncode)
-
-
-def _follow(
-    process: subprocess.Popen[bytes],
-    run: RunDir,
-    on_progress: Callable[[Progress], None],
-    on_log: Callable[[str], None],
-) -> None:
-    with _Tail(run.progress) as progress, _Tail(run.worker_log) as log:
-        running = True
-        while running:
-            running = process.poll() is None and not run.worker_outcome.exists()
-            for line in log.lines():
-                on_log(line)
-            for line in progress.lines():
-                on_progress(records.from_json(Progress, json.loads(line)))
-            if running:
-                time.sleep(POLL_S)
+        run = self._run
+        with _Tail(run.progress) as progress, _Tail(run.worker_log) as log:
+            running = True
+            while running:
+                running = self._process.poll() is None and not run.worker_outcome.exists()
+                for line in log.lines():
+                    self._on_log(line)
+                for line in progress.lines():
+                    on_progress(records.from_json(Progress, json.loads(line)))
+                if running:
+                    time.sleep(POLL_S)
+        _raise_outcome(run, self._process.returncode)
 
 
 def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:

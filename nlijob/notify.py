@@ -10,7 +10,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,12 +54,7 @@ class Notice:
     def __enter__(self) -> Notice:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._url is not None:
             end = end_of(error)
             fault = _post(self._url, self.content(end), end.exit_code == ExitCode.STOPPED)
@@ -78,7 +72,9 @@ class Notice:
             "duration_s": round(time.monotonic() - self._started, 1),
             "outcome": _outcome(self.results) if self.results else None,
             "report": str(self.run.report.absolute()) if self.run and self.results else None,
-            "upload": _upload(self.mirror) if self.mirror else None,
+            "upload": {"url": self.mirror.url, "files_missing": len(self.mirror.missing)}
+            if self.mirror
+            else None,
         }
 
 
@@ -170,7 +166,3 @@ def _outcome(results: Results) -> dict[str, Any]:
         "test_rows": results.tuned.rows,
         "selected_epoch": results.selection.epoch,
     }
-
-
-def _upload(mirror: Mirror) -> dict[str, Any]:
-    return {"url": mirror.url, "files_missing": len(mirror.missing)}

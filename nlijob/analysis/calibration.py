@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlijob.analysis.statistics import wilson_interval
-from nlijob.analysis.wording import MINUS, percent, plural
+from nlijob.analysis.wording import percent, plural, signed
 from nlijob.records.job import Prediction
 from nlijob.records.outcome import Calibration, ReliabilityBin
 
@@ -44,7 +44,7 @@ def calibration(
     """
     if not predictions:
         raise ValueError("no predictions to measure")
-    pairs = sorted((p.probabilities[p.predicted], p.predicted == p.label) for p in predictions)
+    pairs = sorted((p.probabilities[p.predicted], p.is_right) for p in predictions)
     confidence, right = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     if confidence[0] < -SPECK or confidence[-1] > 1 + SPECK:
         raise ValueError("a probability is outside 0 to 1")
@@ -80,6 +80,7 @@ def brier_score(predictions: Sequence[Prediction]) -> float:
 def calibration_sentence(model: str, found: Calibration) -> str:
     """What the ECE shows about one model ("base" or "tuned"), given the number of rows."""
     gap = found.mean_confidence - found.accuracy
+    signed_gap = f"{signed(100 * gap, 1)} points"
     figures = (
         f"The {model} model gave its answers a mean probability of "
         f"{percent(found.mean_confidence)} and was correct on {percent(found.accuracy)} of "
@@ -93,7 +94,7 @@ def calibration_sentence(model: str, found: Calibration) -> str:
     if not found.is_significant:
         return f"{figures}; {expected}, so it is not distinguishable from a calibrated model."
     direction = "overconfident" if gap > 0 else "underconfident"
-    where = f": overall, it is {direction} ({_signed(gap)})" if abs(gap) >= found.ece / 2 else ""
+    where = f": overall, it is {direction} ({signed_gap})" if abs(gap) >= found.ece / 2 else ""
     return f"{figures}; {expected}. Its probabilities do not match its accuracy{where}."
 
 
@@ -133,7 +134,3 @@ def _ece(confidence: Array, right: Array, place: Array, bins: int) -> Array:
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
-
-
-def _signed(gap: float) -> str:
-    return f"{'+' if gap > 0 else MINUS}{abs(100 * gap):.1f} points"

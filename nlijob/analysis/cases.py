@@ -36,16 +36,6 @@ class Pair:
         others = [p for other, p in enumerate(probabilities) if other != label]
         return probabilities[label] - max(others)
 
-    @property
-    def base_right(self) -> bool:
-        """Whether the base model predicted the gold label."""
-        return self.base.predicted == self.base.label
-
-    @property
-    def tuned_right(self) -> bool:
-        """Whether the tuned model predicted the gold label."""
-        return self.tuned.predicted == self.tuned.label
-
 
 @dataclass(frozen=True)
 class Groups:
@@ -87,16 +77,18 @@ def pairs(base: Iterable[Prediction], tuned: Iterable[Prediction]) -> tuple[Pair
     return matched
 
 
-def group(matched: Iterable[Pair]) -> Groups:
+def group(matched: Sequence[Pair]) -> Groups:
     """The pairs grouped by which of the two models is correct."""
-    groups: dict[tuple[bool, bool], list[Pair]] = {}
-    for pair in matched:
-        groups.setdefault((pair.base_right, pair.tuned_right), []).append(pair)
+
+    def where(base_right: bool, tuned_right: bool) -> tuple[Pair, ...]:
+        right = (base_right, tuned_right)
+        return tuple(p for p in matched if (p.base.is_right, p.tuned.is_right) == right)
+
     return Groups(
-        both_right=tuple(groups.get((True, True), ())),
-        corrected=tuple(groups.get((False, True), ())),
-        still_wrong=tuple(groups.get((False, False), ())),
-        newly_broken=tuple(groups.get((True, False), ())),
+        both_right=where(True, True),
+        corrected=where(False, True),
+        still_wrong=where(False, False),
+        newly_broken=where(True, False),
     )
 
 

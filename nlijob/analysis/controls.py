@@ -98,7 +98,7 @@ def _controls(
 
 
 def _right(predictions: Iterable[Prediction]) -> dict[int, bool]:
-    return {row.index: row.predicted == row.label for row in predictions}
+    return {row.index: row.is_right for row in predictions}
 
 
 def _control(kind: ControlKind, tuned: Mapping[int, bool], control: Mapping[int, bool]) -> Control:

@@ -33,14 +33,10 @@ def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float
 
 
 def _price_per_hour(asked: ReportConfig, gpus: Sequence[GpuInfo]) -> float | None:
+    """The machine's price, or the sum over its GPUs; None without GPUs or where one is unknown."""
     if asked.price_per_hour is not None:
         return asked.price_per_hour
-    return _price_of([gpu.name for gpu in gpus], asked.gpu_prices_per_hour)
-
-
-def _price_of(gpu_names: list[str], table: Mapping[str, float]) -> float | None:
-    """Sum over the GPUs; None without GPUs, or where one is not in the table."""
-    prices = [_entry(name, table) for name in gpu_names]
+    prices = [_entry(gpu.name, asked.gpu_prices_per_hour) for gpu in gpus]
     known = [price for price in prices if price is not None]
     return sum(known) if known and len(known) == len(prices) else None
 

@@ -62,9 +62,7 @@ def epochs_sentence(selected_epoch: int, comparisons: Sequence[EpochComparison])
 
 
 def _right(predictions: Sequence[Prediction]) -> dict[tuple[str, int], bool]:
-    right: dict[tuple[str, int], bool] = {
-        (p.split, p.index): p.predicted == p.label for p in predictions
-    }
+    right: dict[tuple[str, int], bool] = {(p.split, p.index): p.is_right for p in predictions}
     if len(right) != len(predictions):
         raise ValueError("an epoch labels a row twice")
     return right

@@ -96,9 +96,9 @@ class Explainer:
             yield "entailment in other words"
         if base.tokens > self.long_above_tokens:
             yield "long input"
-        if base.probabilities[base.label] <= 1 - SURE and base.predicted != base.label:
+        if base.probabilities[base.label] <= 1 - SURE and not base.is_right:
             yield "base model far off"
-        if tuned.predicted != tuned.label and tuned.probabilities[tuned.predicted] >= SURE:
+        if not tuned.is_right and tuned.probabilities[tuned.predicted] >= SURE:
             yield "tuned model confidently wrong"
         if _margin(tuned) < CLOSE:
             yield "close call after tuning"
@@ -133,7 +133,7 @@ class Explainer:
 
     def _habit(self, base: Prediction) -> Iterable[Finding]:
         count = self.base_counts[base.predicted]
-        if base.predicted != base.label and self.rows and count / self.rows >= HABIT:
+        if not base.is_right and self.rows and count / self.rows >= HABIT:
             answer = self.label_names[base.predicted]
             yield _finding(
                 "habit",
@@ -146,8 +146,8 @@ class Explainer:
 
     def _wording(self, words: Words, base: Prediction, tuned: Prediction) -> Iterable[Finding]:
         """Possible reasons for the wrong answer in the words, the more specific ones first."""
-        wrong = tuned if tuned.predicted != tuned.label else base
-        if wrong.predicted == wrong.label:
+        wrong = base if tuned.is_right else tuned
+        if wrong.is_right:
             return
         answer, gold = self.label_names[wrong.predicted], self.label_names[wrong.label]
         yield from _contrasts(words, answer, gold)
@@ -168,11 +168,10 @@ class Explainer:
         importance: Sequence[OccludedWord],
     ) -> Iterable[Finding]:
         """The word that a wrong answer depends on most, if it depends on a single word."""
-        tuned_is_wrong = tuned.predicted != tuned.label
-        model, wrong = ("tuned", tuned) if tuned_is_wrong else ("base", base)
-        weights = [(word.tuned if tuned_is_wrong else word.base, word) for word in importance]
+        model, wrong = ("base", base) if tuned.is_right else ("tuned", tuned)
+        weights = [(word.base if tuned.is_right else word.tuned, word) for word in importance]
         weight, found = max(weights, key=lambda pair: pair[0], default=(0.0, None))
-        if found is None or weight < KEY_WORD or wrong.predicted == wrong.label:
+        if found is None or weight < KEY_WORD or wrong.is_right:
             return
         text = example.premise if found.text == "premise" else example.hypothesis
         word, answer = text[found.start : found.end], self.label_names[wrong.predicted]

@@ -62,7 +62,7 @@ class Figures:
 def figures(results: Results) -> Figures:
     """The main figures of an outcome."""
     run, manifest, cases = results.run, results.manifest, results.cases
-    base, tuned = results.base, results.tuned
+    base, tuned, environment = results.base, results.tuned, results.environment
     asked = run.config.report
     gated = asked.min_accuracy is not None or asked.min_gain is not None
     return Figures(
@@ -72,8 +72,8 @@ def figures(results: Results) -> Figures:
         nlijob_version=run.nlijob_version,
         model=run.config.model.name,
         dataset=manifest.dataset,
-        devices=device_names(results),
-        has_gpu=bool(results.environment.gpus),
+        devices=tuple(gpu.name for gpu in environment.gpus) or (environment.cpu_name,),
+        has_gpu=bool(environment.gpus),
         train_rows=manifest.splits["train"].rows if "train" in manifest.splits else 0,
         test_rows=tuned.rows,
         test_rows_sha256=manifest.splits["test"].rows_sha256,
@@ -106,12 +106,6 @@ def figures(results: Results) -> Figures:
         trainable_parameters=results.parameters.trainable,
         gates=results.gates.passed if gated else None,
     )
-
-
-def device_names(results: Results) -> tuple[str, ...]:
-    """Names of the GPUs, or of the processor where there was none."""
-    environment = results.environment
-    return tuple(gpu.name for gpu in environment.gpus) or (environment.cpu_name,)
 
 
 def settings(config: JobConfig) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TypeVar
 
 from nlijob.analysis.bootstrap import bootstrap_intervals
 from nlijob.analysis.cases import build_cases
@@ -32,7 +30,6 @@ from nlijob.records.job import (
     HardwareSample,
     Machine,
     Manifest,
-    Memory,
     Occlusion,
     Plan,
     Prediction,
@@ -46,10 +43,8 @@ from nlijob.records.job import (
     of_split,
 )
 from nlijob.records.outcome import CaseGroups, EpochComparison, Metrics, Narrowing, Results
-from nlijob.records.serialization import read, read_lines
+from nlijob.records.serialization import read, read_all, read_lines
 from nlijob.rundir import RunDir
-
-T = TypeVar("T")
 
 
 def build_results(run: RunDir) -> Results:
@@ -66,19 +61,19 @@ def build_results(run: RunDir) -> Results:
     evaluation = read(ScoreResult, run.evaluate_result)
     training = read(TrainResult, run.train_result)
     selection = read(Selection, run.selection)
-    timings = _lines(Timing, run.timings)
+    timings = read_all(Timing, run.timings)
 
     base_rows = of_split(read_lines(Prediction, run.baseline_predictions), "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     base = measure(base_rows, manifest.label_names)
     tuned = measure(tuned_rows, manifest.label_names)
-    examples = _lines(Example, run.subset("test"))
+    examples = read_all(Example, run.subset("test"))
     cases = build_cases(
         base_rows,
         tuned_rows,
         examples,
-        _lines(Generation, run.generations),
-        _lines(Occlusion, run.occlusion),
+        read_all(Generation, run.generations),
+        read_all(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
     )
@@ -86,11 +81,11 @@ def build_results(run: RunDir) -> Results:
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
     comparisons = _compare_epochs(run, training.epochs, selection)
     seconds = attempt_seconds(timings)
-    in_use = GpusInUse(environment, _lines(Machine, run.machines))
+    in_use = GpusInUse(environment, read_all(Machine, run.machines))
     controls = build_controls(
         tuned_rows,
-        _lines(Prediction, run.few_shot_predictions),
-        _lines(Prediction, run.blank_premise_predictions),
+        read_all(Prediction, run.few_shot_predictions),
+        read_all(Prediction, run.blank_premise_predictions),
     )
 
     return Results(
@@ -121,8 +116,8 @@ def build_results(run: RunDir) -> Results:
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
             in_use,
-            _lines(HardwareSample, run.hardware),
-            _memories(baseline, training.epochs, evaluation),
+            read_all(HardwareSample, run.hardware),
+            [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
         ),
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
@@ -157,17 +152,6 @@ def _on_all_rows(test: SplitManifest, tuned: Metrics, cases: CaseGroups) -> Narr
     return narrower(tuned.correct, cases.corrected, cases.newly_broken, tuned.rows, rows_full)
 
 
-def _lines(cls: type[T], path: Path) -> list[T]:
-    """The records of a JSON Lines file; none where the run does not have the file."""
-    return list(read_lines(cls, path)) if path.exists() else []
-
-
 def _training_speed(epochs: Sequence[EpochResult]) -> float:
     """Training rows per second of optimizer steps, over all epochs."""
     return sum(epoch.examples for epoch in epochs) / sum(epoch.duration_s for epoch in epochs)
-
-
-def _memories(
-    baseline: ScoreResult, epochs: Iterable[EpochResult], evaluation: ScoreResult
-) -> list[Memory]:
-    return [baseline.memory, *(epoch.memory for epoch in epochs), evaluation.memory]

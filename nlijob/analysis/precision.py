@@ -31,8 +31,8 @@ def plain_gain(rows: int, bounds: Interval, p: float) -> str:
         return f"{start} the gain could be anything from {_span(low, high)} {end}"
     if high < 0:
         return f"{start} the loss could be anything from {_span(-high, -low)} {end}"
-    worst = f"a loss of {_points(_up(-low))}" if low < 0 else "no change"
-    best = f"a gain of {_points(_up(high))}" if high > 0 else "no change"
+    worst = f"a loss of {plural(_up(-low), 'point')}" if low < 0 else "no change"
+    best = f"a gain of {plural(_up(high), 'point')}" if high > 0 else "no change"
     if worst == best:
         return f"{start} neither a gain nor a loss was found {end}"
     return f"{start} the change could be anything from {worst} to {best} {end}"
@@ -55,15 +55,11 @@ def narrower_sentence(narrowing: Narrowing) -> str:
 def _span(low: float, high: float) -> str:
     """A range of points; both bounds are above 0, the lower one first."""
     least = math.floor(100 * low + SPECK)
-    return f"{least if least else 'just above 0'} to {_points(_up(high))}"
+    return f"{least if least else 'just above 0'} to {plural(_up(high), 'point')}"
 
 
 def _up(share: float) -> int:
     return math.ceil(100 * share - SPECK)
-
-
-def _points(number: int) -> str:
-    return f"{number} point{'' if number == 1 else 's'}"
 
 
 def _half(width: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from nlijob.analysis.wording import listed, plural
 from nlijob.records.job import FORMAT_VERSION, Example, Prediction, WorkerOutcome, of_split
@@ -14,7 +14,6 @@ from nlijob.records.serialization import from_json, read, read_lines
 from nlijob.rundir import RunDir
 from nlijob.stages import STAGE_NAMES
 
-T = TypeVar("T")
 State = Literal["unfinished", "other version", "damaged"]
 LONGEST_REASON = 300
 """Longest message, in characters, that is quoted from elsewhere."""
@@ -84,7 +83,7 @@ def read_test_rows(
     except (ValueError, RecursionError) as error:
         raise NoOutcomeError("damaged", f"the rows cannot be read: {_short(error)}") from error
     for predictions, metrics in ((base, results.base), (tuned, results.tuned)):
-        correct = sum(row.predicted == row.label for row in predictions)
+        correct = sum(row.is_right for row in predictions)
         if (len(predictions), correct) != (metrics.rows, metrics.correct):
             raise NoOutcomeError("damaged", "the predictions do not match results.json")
     for rows in (base, tuned):

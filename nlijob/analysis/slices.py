@@ -119,10 +119,10 @@ def _tested(found: Sequence[Slice]) -> Iterator[Slice]:
 
 def _slice(kind: _Kind, own: Sequence[Pair]) -> Slice:
     rows = len(own)
-    before = sum(pair.base_right for pair in own)
-    after = sum(pair.tuned_right for pair in own)
-    corrected = sum(pair.tuned_right and not pair.base_right for pair in own)
-    broken = sum(pair.base_right and not pair.tuned_right for pair in own)
+    before = sum(pair.base.is_right for pair in own)
+    after = sum(pair.tuned.is_right for pair in own)
+    corrected = sum(pair.tuned.is_right and not pair.base.is_right for pair in own)
+    broken = sum(pair.base.is_right and not pair.tuned.is_right for pair in own)
     return Slice(
         family=kind.family,
         key=kind.key,

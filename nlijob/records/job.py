@@ -140,6 +140,11 @@ class Prediction:
     tokens: int
     """Length of the model input in tokens."""
 
+    @property
+    def is_right(self) -> bool:
+        """Whether the gold label was predicted."""
+        return self.predicted == self.label
+
 
 def of_split(predictions: Iterable[Prediction], split: Split) -> list[Prediction]:
     """The predictions for the rows of one split, in the given order."""

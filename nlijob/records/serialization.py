@@ -47,6 +47,11 @@ def read_lines(cls: type[T], path: Path) -> Iterator[T]:
                 yield from_json(cls, json.loads(line))
 
 
+def read_all(cls: type[T], path: Path) -> list[T]:
+    """The records of a JSON Lines file; none where there is no such file."""
+    return list(read_lines(cls, path)) if path.exists() else []
+
+
 def dump(record: Any) -> str:
     """A record as indented JSON text."""
     return json.dumps(to_json(record), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

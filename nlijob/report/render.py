@@ -13,7 +13,7 @@ from markupsafe import Markup
 from nlijob.analysis.outcome import build_results
 from nlijob.records.job import HardwareSample, TrainStep
 from nlijob.records.outcome import Results
-from nlijob.records.serialization import read_lines
+from nlijob.records.serialization import read_all
 from nlijob.report.charts import Plot
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots
@@ -44,8 +44,8 @@ def render(run: RunDir) -> Path:
 
 def report_html(results: Results, run: RunDir) -> str:
     """The page as text; the charts are drawn from the logs of the run."""
-    steps = list(read_lines(TrainStep, run.train_log)) if run.train_log.exists() else []
-    samples = list(read_lines(HardwareSample, run.hardware)) if run.hardware.exists() else []
+    steps = read_all(TrainStep, run.train_log)
+    samples = read_all(HardwareSample, run.hardware)
     outcome = Outcome(results, steps, samples)
     return render_page("report.html.j2", page=build_page(outcome), plots=draw_plots(outcome))
 

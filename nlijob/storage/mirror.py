@@ -6,7 +6,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
@@ -83,12 +82,7 @@ class Mirror:
             )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         stopped = end_of(error).exit_code == ExitCode.STOPPED
         self._ended.set()
         try:

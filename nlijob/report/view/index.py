@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
@@ -78,11 +77,16 @@ def repeated_series(history: History) -> tuple[Series, ...]:
 
 
 def _span(entries: Sequence[Entry]) -> str:
-    moments = [entry.started for entry in entries if entry.started is not None]
-    if not moments:
-        return ""
-    first, last = f"{min(moments):%Y-%m-%d}", f"{max(moments):%Y-%m-%d}"
-    return f"Started on {first}." if first == last else f"Started from {first} to {last}."
+    days = _days(entries)
+    if len(days) < 2:
+        return f"Started on {days[0]}." if days else ""
+    return f"Started from {days[0]} to {days[1]}."
+
+
+def _days(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """The first and the last day on which a run was started, or the only one."""
+    moments = sorted(entry.started for entry in entries if entry.started is not None)
+    return tuple(dict.fromkeys(f"{moment:%Y-%m-%d}" for moment in moments[:1] + moments[-1:]))
 
 
 def _below(series: Series, number: str, check: Check) -> str:
@@ -187,7 +191,6 @@ def _series(number: int, series: Series) -> View:
             f"same {plural(newest.figures.test_rows, 'test row')} in every run"
         ),
         facts=_series_facts(series),
-        plot=f"series-{number}",
         sentences=tuple(unbroken(_check_sentence(series, check)) for check in series.checks),
         settings=_settings(series),
         varying=_varying(series),
@@ -200,7 +203,7 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
     accuracies = [one.tuned_accuracy for one in runs]
     newest = runs[-1]
     return (
-        Fact("runs", count(len(runs)), _dates(series.runs)),
+        Fact("runs", count(len(runs)), " to ".join(_days(series.runs))),
         Fact(
             "latest accuracy after tuning",
             percent(newest.tuned_accuracy),
@@ -245,14 +248,6 @@ def _cost_fact(runs: Sequence[Figures]) -> Fact:
         return f"{visible(currencies[0])} {amount or 0:,.2f}"
 
     return _together("total cost", runs, lambda one: one.cost, text_of)
-
-
-def _dates(runs: Sequence[Entry]) -> str:
-    moments: list[datetime.datetime] = [run.started for run in runs if run.started is not None]
-    if not moments:
-        return ""
-    first, last = (f"{moment:%Y-%m-%d}" for moment in (moments[0], moments[-1]))
-    return first if first == last else f"{first} to {last}"
 
 
 def _check_sentence(series: Series, check: Check) -> str:
