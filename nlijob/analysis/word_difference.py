@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import groupby
-from typing import Literal
 
-SegmentKind = Literal["same", "only here"]
 MOST_ALIGNED = 40_000
 """Texts with more pairs of words than this are compared without regard to order."""
 JOINERS = "'\u2019\u200c\u200d\ufe0e\ufe0f"
@@ -19,10 +17,10 @@ JOINERS = "'\u2019\u200c\u200d\ufe0e\ufe0f"
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment of a text."""
+    """A segment of a text; `only_here` if the other text does not contain it."""
 
     text: str
-    kind: SegmentKind
+    only_here: bool
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,11 @@ def word_difference(premise: str, hypothesis: str) -> WordDifference:
     """Cut both texts into segments that are in both texts or in only one of them.
 
     Words are compared in order, ignoring case, the kind of apostrophe and the encoding of accents.
-    Spaces and punctuation are never a difference by themselves: between two words that are "only
-    here" they are too, otherwise they are "same". In scripts without spaces, a word reaches to the
+    Spaces and punctuation are never a difference by themselves: they are only in one text if the
+    words on both sides are. In scripts without spaces, a word reaches to the
     next punctuation mark. In very long texts (more than `MOST_ALIGNED` pairs of words between their
-    common beginning and end) order is ignored to bound the time: a word is "same" as often as both
-    texts contain it.
+    common beginning and end) order is ignored to bound the time: a word is in
+    both texts as often as each of them contains it.
     """
     before, after = _pieces(premise), _pieces(hypothesis)
     keys_before = [_key(piece) for piece, is_word in before if is_word]
@@ -107,19 +105,17 @@ def _in_both(own: Sequence[str], other: Sequence[str]) -> list[bool]:
 
 
 def _segments(pieces: Sequence[tuple[str, bool]], same: Sequence[bool]) -> tuple[Segment, ...]:
-    kinds = _kinds(pieces, same)
-    marked = zip(pieces, kinds, strict=True)
+    marked = zip(pieces, _only_here(pieces, same), strict=True)
     return tuple(
-        Segment("".join(text for (text, _), _ in run), kind)
-        for kind, run in groupby(marked, lambda item: item[1])
+        Segment("".join(text for (text, _), _ in run), only_here)
+        for only_here, run in groupby(marked, lambda item: item[1])
     )
 
 
-def _kinds(pieces: Sequence[tuple[str, bool]], same: Sequence[bool]) -> Iterator[SegmentKind]:
-    """The kind of each piece; text between two words that are "only here" is so too."""
+def _only_here(pieces: Sequence[tuple[str, bool]], same: Sequence[bool]) -> Iterator[bool]:
+    """Whether each piece is only in this text; so is the text between two such words."""
     of_words = iter(same)
     words = [next(of_words) if is_word else None for _, is_word in pieces]
     for place, own in enumerate(words):
         around = words[max(0, place - 1) : place + 2]
-        only_here = own is False or (own is None and around.count(False) == 2)
-        yield "only here" if only_here else "same"
+        yield own is False or (own is None and around.count(False) == 2)

@@ -28,6 +28,7 @@ WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
 MANY_RUNS = 40
 """A trend with more points than this has small markers."""
+DATES: Any = matplotlib.dates  # has no type annotations
 
 # matplotlib needs real colours; each of these is later replaced by a CSS variable.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -135,12 +136,9 @@ def change_chart(name: str, title: str, caption: str, changes: Sequence[Change])
     with _figure(name, WIDE, 0.5 + 0.4 * len(changes)) as (figure, axes):
         for row, change in enumerate(reversed(changes)):
             _draw_change(axes, row, change)
-        axes.set_yticks(range(len(changes)), [change.name for change in reversed(changes)])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.6, len(changes) - 0.4)
+        _named_rows(axes, [change.name for change in changes])
         axes.set_xlim(0, 1)
         _percent_axis(axes.xaxis)
-        axes.grid(visible=False, axis="y")
         return _plot(figure, name, title, caption)
 
 
@@ -232,10 +230,7 @@ def difference_chart(
             _draw_interval(axes, row, one.bounds, AFTER, alpha=0.45)
             fill = AFTER if one.is_significant else SURFACE
             axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
-        axes.set_yticks(range(len(differences)), [one.name for one in reversed(differences)])
-        axes.tick_params(axis="y", labelcolor=INK)
-        axes.set_ylim(-0.6, len(differences) - 0.4)
-        axes.grid(visible=False, axis="y")
+        _named_rows(axes, [one.name for one in differences])
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("+0", "0"))
         axes.set_xlabel("change in accuracy (points)")
         return _plot(figure, name, title, caption)
@@ -309,8 +304,7 @@ def trend(
 ) -> Plot:
     """Accuracy of runs by start time, the oldest first."""
     with _figure(name, WIDE, 3.0) as (figure, axes):
-        dates: Any = matplotlib.dates  # has no type annotations
-        times = dates.date2num(moments)
+        times = DATES.date2num(moments)
         low, high = [one.low for one in bounds], [one.high for one in bounds]
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
@@ -333,8 +327,7 @@ def amount_trend(
 ) -> Plot:
     """An amount per run, such as its time, by start time, the oldest first; starts at 0."""
     with _figure(name) as (figure, axes):
-        dates: Any = matplotlib.dates  # has no type annotations
-        times = dates.date2num(moments)
+        times = DATES.date2num(moments)
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
         _date_axis(axes, times, most_ticks=6)
@@ -365,6 +358,14 @@ def _draw_change(axes: Axes, row: int, change: Change) -> None:
 def _draw_interval(axes: Axes, height: float, bounds: Interval, colour: str, alpha: float) -> None:
     ends = (bounds.low, bounds.high)
     axes.plot(ends, [height, height], color=colour, linewidth=2.5, alpha=alpha)
+
+
+def _named_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a chart, the first at the top."""
+    axes.set_yticks(range(len(names)), names[::-1])
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.grid(visible=False, axis="y")
 
 
 def _draw_test(
@@ -400,12 +401,11 @@ def _legend(axes: Axes) -> None:
 
 def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
     """Format an axis of dates; `times` are in days, as matplotlib counts them."""
-    dates: Any = matplotlib.dates
     if times[0] == times[-1]:  # a single moment: show the day around it
         axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
-    locator = dates.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
+    locator = DATES.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, tz=datetime.UTC))
+    axes.xaxis.set_major_formatter(DATES.ConciseDateFormatter(locator, tz=datetime.UTC))
 
 
 def _percent_axis(axis: Any) -> None:

@@ -53,11 +53,9 @@ class Mirror:
         self._place = place
         self._tell = tell
         self._warn = warn or tell
-        self._remote: dict[str, Stamp | None] | None = None
-        """Remote file -> its local stamp when it was uploaded, or None if another run left it.
-
-        None as a whole until the first answer.
-        """
+        self._remote: dict[str, Stamp | None] = {}
+        """Remote file -> its local stamp when it was uploaded, or None if another run left it."""
+        self._is_remote_known = False
         self._fault: Exception | None = None
         self._faults_in_a_row = 0
         self._moved = 0.0
@@ -69,14 +67,12 @@ class Mirror:
     @property
     def missing(self) -> list[str]:
         """Names of the files that are missing or out of date in the remote copy."""
-        remote = self._remote or {}
-        return [
-            name for name, stamp in contents.stamps(self._root).items() if remote.get(name) != stamp
-        ]
+        local = contents.stamps(self._root)
+        return [name for name, stamp in local.items() if self._remote.get(name) != stamp]
 
     def __enter__(self) -> Mirror:
         self._thread.start()
-        if not self._answered.wait(FIRST_ANSWER_S) or self._remote is None:
+        if not self._answered.wait(FIRST_ANSWER_S) or not self._is_remote_known:
             self._warn(
                 f"Note: no answer from {self.url}{self._why}; trying again while the job continues"
             )
@@ -149,54 +145,48 @@ class Mirror:
 
     def _round(self) -> None:
         """Upload what changed. After an error the next round continues with what is missing."""
-        if self._remote is None:
-            self._remote = self._remote_state()
-        remote = self._remote
+        if not self._is_remote_known:
+            try:
+                self._remote = self._remote_state()
+                self._is_remote_known = True
+            finally:
+                self._answered.set()
         markers = contents.markers(self._root)  # before the files, which may be newer
         local = contents.stamps(self._root)
         if not markers:
             return
-        self._delete_outdated(remote, local)
+        self._delete_outdated(local)
         for name in sorted(local, key=_short_lived_first):
-            if not name.startswith(MARKERS) and remote.get(name) != local[name]:
-                self._send(name, remote, local[name])
+            if not name.startswith(MARKERS) and self._remote.get(name) != local[name]:
+                self._send(name, local[name])
         sizes = {name: stamp.size for name, stamp in local.items()}
         for name, content in markers.items():
-            if remote.get(name) != local.get(name) and is_valid(content, sizes):
-                self._send_marker(name, content, remote, local.get(name))
-        self._prune(remote, local)
+            if self._remote.get(name) != local.get(name) and is_valid(content, sizes):
+                self._send_marker(name, content, local.get(name))
+        self._prune(local)
 
     def _remote_state(self) -> dict[str, Stamp | None]:
         """The files that are in the copy already: those listed by a marker that both sides have."""
-        try:
-            local = contents.stamps(self._root)  # before the markers, which list these files
-            sizes = self._place.sizes()
-            remote: dict[str, Stamp | None] = {
-                n: None for n in sizes if n.startswith(COMES_AND_GOES)
-            }
-            for marker, content in contents.markers(self._root).items():
-                if (
-                    marker in sizes
-                    and is_valid(content, sizes)
-                    and self._place.read(marker) == content
-                ):
-                    files = [marker, training_state_of(marker), *contents.listed(content)]
-                    for name in files:
-                        if name in local and local[name].size == sizes.get(name):
-                            remote[name] = local[name]
-            self._got_through()
-            return remote
-        finally:
-            self._answered.set()
+        local = contents.stamps(self._root)  # before the markers, which list these files
+        sizes = self._place.sizes()
+        remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(COMES_AND_GOES)}
+        for marker, content in contents.markers(self._root).items():
+            if marker in sizes and is_valid(content, sizes) and self._place.read(marker) == content:
+                for name in (marker, training_state_of(marker), *contents.listed(content)):
+                    if name in local and local[name].size == sizes.get(name):
+                        remote[name] = local[name]
+        self._got_through()
+        return remote
 
-    def _delete_outdated(self, remote: dict[str, Stamp | None], local: dict[str, Stamp]) -> None:
+    def _delete_outdated(self, local: dict[str, Stamp]) -> None:
         """Delete markers that are no longer valid, then the files that another run left."""
+        remote = self._remote
         for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
-            self._remove(name, remote)
+            self._remove(name)
         for name in [n for n, stamp in remote.items() if stamp is None]:
-            self._remove(name, remote)
+            self._remove(name)
 
-    def _send(self, name: str, remote: dict[str, Stamp | None], stamp: Stamp) -> None:
+    def _send(self, name: str, stamp: Stamp) -> None:
         file = self._root / name
         try:
             self._place.send(name, file, self._bytes_moved)
@@ -204,28 +194,26 @@ class Mirror:
             if file.exists():
                 raise
             return  # deleted meanwhile, after the marker that listed it
-        remote[name] = stamp
+        self._remote[name] = stamp
         self._got_through()
 
-    def _send_marker(
-        self, name: str, content: bytes, remote: dict[str, Stamp | None], stamp: Stamp | None
-    ) -> None:
+    def _send_marker(self, name: str, content: bytes, stamp: Stamp | None) -> None:
         """Upload a marker, unless it changed while its files were uploaded."""
         file = self._root / name
         if stamp_of(file) == stamp and content_of(file) == content:
             self._place.write(name, content)
-            remote[name] = stamp
+            self._remote[name] = stamp
             self._got_through()
 
-    def _prune(self, remote: dict[str, Stamp | None], local: dict[str, Stamp]) -> None:
+    def _prune(self, local: dict[str, Stamp]) -> None:
         """Delete what was deleted locally, such as the training state of the previous epoch."""
-        for name in [name for name in remote if name not in local]:
+        for name in [name for name in self._remote if name not in local]:
             with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
-                self._remove(name, remote)
+                self._remove(name)
 
-    def _remove(self, name: str, remote: dict[str, Stamp | None]) -> None:
+    def _remove(self, name: str) -> None:
         self._place.remove(name)
-        del remote[name]
+        del self._remote[name]
         self._got_through()
 
 

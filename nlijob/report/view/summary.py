@@ -80,21 +80,15 @@ def summary_section(results: Results) -> Summary:
 def _verdict(results: Results) -> tuple[str, str]:
     """The result in one sentence, and its tone."""
     before, after = percent(results.base.accuracy), percent(results.tuned.accuracy)
+    change = f"Test accuracy went from {before} to {after}, but the"
     is_significant = results.mcnemar_p < SIGNIFICANT
     if is_significant and (habit := habitual_label(results.tuned)):
-        return (
-            f"Test accuracy went from {before} to {after}, but the tuned model answers "
-            f"“{habit.name}” for {count(habit.predicted)} of {plural(results.tuned.rows, 'row')}.",
-            "unclear",
-        )
+        rows = f"{count(habit.predicted)} of {plural(results.tuned.rows, 'row')}"
+        return f"{change} tuned model answers “{habit.name}” for {rows}.", "unclear"
     if not results.gain:
         return f"Test accuracy is the same before and after tuning: {after}.", "unclear"
     if not is_significant:
-        return (
-            f"Test accuracy went from {before} to {after}, but the change is not statistically "
-            "significant on these rows.",
-            "unclear",
-        )
+        return f"{change} change is not statistically significant on these rows.", "unclear"
     if results.gain > 0:
         return f"Tuning raised test accuracy from {before} to {after}.", "better"
     return f"Tuning lowered test accuracy from {before} to {after}.", "worse"

@@ -32,7 +32,7 @@ class Weighted:
     """Whether the model gave its answer a higher probability without the word."""
 
 
-def differing_words(case: Case) -> tuple[tuple[View, ...], tuple[View, ...]]:
+def differing_words(case: Case) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
     """Premise and hypothesis cut into stretches that are in both texts or in only one."""
     difference = word_difference(case.premise, case.hypothesis)
     return _stretches(difference.premise), _stretches(difference.hypothesis)
@@ -56,8 +56,8 @@ def not_tried(case: Case) -> str:
     return f"Not tried: {plural(passed, 'word')} at the end of long texts." if passed else ""
 
 
-def _stretches(segments: Iterable[Segment]) -> tuple[View, ...]:
-    return tuple(View(text=visible(s.text), only_here=s.kind == "only here") for s in segments)
+def _stretches(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    return tuple(Segment(visible(s.text), s.only_here) for s in segments)
 
 
 def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -> View:

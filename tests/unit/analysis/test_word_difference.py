@@ -12,7 +12,7 @@ from tests.effort import lines_run
 
 
 def marked(segments: tuple[Segment, ...]) -> str:
-    return "".join(f"[{s.text}]" if s.kind == "only here" else s.text for s in segments)
+    return "".join(f"[{s.text}]" if s.only_here else s.text for s in segments)
 
 
 def both(premise: str, hypothesis: str) -> tuple[str, str]:
@@ -62,13 +62,13 @@ def test_segments_add_up_to_the_texts_and_alternate_in_kind() -> None:
         found = word_difference(*texts)
         for text, segments in zip(texts, (found.premise, found.hypothesis), strict=True):
             assert "".join(segment.text for segment in segments) == text
-            kinds = [segment.kind for segment in segments]
+            kinds = [segment.only_here for segment in segments]
             assert all(one != following for one, following in pairwise(kinds))
 
 
 def test_identical_texts_do_not_differ() -> None:
     text = "One, two; three? " * 600
-    assert word_difference(text, text).premise == (Segment(text, "same"),)
+    assert word_difference(text, text).premise == (Segment(text, only_here=False),)
 
 
 def test_very_long_texts_are_compared_without_order() -> None:
