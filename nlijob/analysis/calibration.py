@@ -44,7 +44,7 @@ def calibration(
     """
     if not predictions:
         raise ValueError("no predictions to measure")
-    pairs = sorted((p.probabilities[p.predicted], p.is_right) for p in predictions)
+    pairs = sorted((p.confidence, p.is_right) for p in predictions)
     confidence, right = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     if confidence[0] < -SPECK or confidence[-1] > 1 + SPECK:
         raise ValueError("a probability is outside 0 to 1")

@@ -102,7 +102,7 @@ def shown_indices(base: Iterable[Prediction], tuned: Iterable[Prediction], per_k
     groups = group(pairs(base, tuned))
     return Shown(
         corrected=_first(groups.corrected, per_kind, lambda pair: pair.gold_shift),
-        still_wrong=_first(groups.still_wrong, per_kind, _confidence),
+        still_wrong=_first(groups.still_wrong, per_kind, lambda pair: pair.tuned.confidence),
         newly_broken=_first(groups.newly_broken, per_kind, lambda pair: -pair.gold_shift),
     )
 
@@ -215,7 +215,3 @@ def _first(
 ) -> tuple[int, ...]:
     ranked = sorted(candidates, key=lambda pair: (-weight(pair), pair.index))
     return tuple(pair.index for pair in ranked[:count])
-
-
-def _confidence(pair: Pair) -> float:
-    return pair.tuned.probabilities[pair.tuned.predicted]

@@ -22,7 +22,14 @@ def build_controls(
     the tuned model's without premises. A control without predictions was not requested and is left
     out. Raises ValueError if a control labelled different rows.
     """
-    return tuple(_controls(tuned, few_shot, blank_premise))
+    right = _right(tuned)
+    (commonest, _), *_ = Counter(row.label for row in tuned).most_common(1)
+    controls = [_control("majority class", right, {r.index: r.label == commonest for r in tuned})]
+    if few_shot:
+        controls.append(_control("few-shot", right, _right(few_shot)))
+    if blank_premise:
+        controls.append(_control("blank premise", right, _right(blank_premise)))
+    return tuple(controls)
 
 
 def control_warnings(controls: Iterable[Control], shots: int) -> Iterator[Finding]:
@@ -80,21 +87,6 @@ def premise_finding(controls: Sequence[Control]) -> str:
         f"clearly more than always answering the most frequent label "
         f"({percent(majority.accuracy)})."
     )
-
-
-def _controls(
-    tuned: Sequence[Prediction],
-    few_shot: Sequence[Prediction],
-    blank_premise: Sequence[Prediction],
-) -> Iterator[Control]:
-    right = _right(tuned)
-    (commonest, _), *_ = Counter(row.label for row in tuned).most_common(1)
-    majority = {row.index: row.label == commonest for row in tuned}
-    yield _control("majority class", right, majority)
-    if few_shot:
-        yield _control("few-shot", right, _right(few_shot))
-    if blank_premise:
-        yield _control("blank premise", right, _right(blank_premise))
 
 
 def _right(predictions: Iterable[Prediction]) -> dict[int, bool]:

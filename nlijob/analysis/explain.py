@@ -98,7 +98,7 @@ class Explainer:
             yield "long input"
         if base.probabilities[base.label] <= 1 - SURE and not base.is_right:
             yield "base model far off"
-        if not tuned.is_right and tuned.probabilities[tuned.predicted] >= SURE:
+        if not tuned.is_right and tuned.confidence >= SURE:
             yield "tuned model confidently wrong"
         if _margin(tuned) < CLOSE:
             yield "close call after tuning"
@@ -108,19 +108,19 @@ class Explainer:
         gold = self.label_names[base.label]
         gold_before, gold_after = (one.probabilities[one.label] for one in (base, tuned))
         if before == after:
-            answers = f"Both models answered {before}, the tuned model with {_p(_top(tuned))}"
+            answers = f"Both models answered {before}, the tuned model with {_p(tuned.confidence)}"
         else:
             answers = (
-                f"The base model answered {before} ({_p(_top(base))}), the tuned model {after} "
-                f"({_p(_top(tuned))})"
+                f"The base model answered {before} ({_p(base.confidence)}), the tuned model "
+                f"{after} ({_p(tuned.confidence)})"
             )
         return _finding(
             "answers",
             f"{answers}; the gold label, {gold}, went from {_p(gold_before)} to {_p(gold_after)}.",
             base_answer=before,
-            base_probability=_top(base),
+            base_probability=base.confidence,
             tuned_answer=after,
-            tuned_probability=_top(tuned),
+            tuned_probability=tuned.confidence,
             gold_label=gold,
             gold_probability_before=gold_before,
             gold_probability_after=gold_after,
@@ -246,10 +246,6 @@ def _new_words(words: Words, answer: str, gold: str) -> Iterable[Finding]:
 
 def _finding(code: str, text: str, /, **figures: int | float | str) -> Finding:
     return Finding(code, figures, text)
-
-
-def _top(prediction: Prediction) -> float:
-    return prediction.probabilities[prediction.predicted]
 
 
 def _margin(prediction: Prediction) -> float:

@@ -19,7 +19,7 @@ def select(epochs: Sequence[EpochResult]) -> Selection:
         raise ValueError("no epoch to select from")
     if len({epoch.validation.rows for epoch in epochs}) > 1:
         raise ValueError("epochs were scored on different numbers of validation rows")
-    best = min(epochs, key=_rank)
+    best = min(epochs, key=lambda e: (-e.validation.correct, e.validation.loss, e.epoch))
     return Selection(
         epoch=best.epoch,
         rule=RULE,
@@ -30,7 +30,3 @@ def select(epochs: Sequence[EpochResult]) -> Selection:
             e.epoch for e in epochs if e.validation.correct == best.validation.correct
         ),
     )
-
-
-def _rank(epoch: EpochResult) -> tuple[int, float, int]:
-    return (-epoch.validation.correct, epoch.validation.loss, epoch.epoch)

@@ -145,6 +145,11 @@ class Prediction:
         """Whether the gold label was predicted."""
         return self.predicted == self.label
 
+    @property
+    def confidence(self) -> float:
+        """Probability of the predicted label."""
+        return self.probabilities[self.predicted]
+
 
 def of_split(predictions: Iterable[Prediction], split: Split) -> list[Prediction]:
     """The predictions for the rows of one split, in the given order."""

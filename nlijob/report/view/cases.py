@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nlijob.analysis.wording import count, percent, probability, share_of
-from nlijob.records.outcome import Case, CaseGroups, Results
+from nlijob.records.outcome import Case, Results
 from nlijob.report.view.case_list import case_list
 from nlijob.report.view.parts import View
 from nlijob.report.view.text import unbroken, visible
@@ -14,6 +14,25 @@ from nlijob.report.view.words import (
     not_tried,
     word_importance,
 )
+
+KINDS = {
+    "corrected": (
+        "Corrected by tuning",
+        "the base model was wrong, the tuned model is correct",
+        "those where the gold label gained the most probability",
+    ),
+    "still-wrong": (
+        "Still wrong",
+        "wrong before and after",
+        "the tuned model's most confident mistakes",
+    ),
+    "newly-broken": (
+        "Newly broken",
+        "the base model was correct, the tuned model is wrong",
+        "those where the gold label lost the most probability",
+    ),
+}
+"""Kind of case -> title, meaning, and how the shown cases were chosen."""
 
 
 def cases_section(results: Results) -> View:
@@ -27,56 +46,21 @@ def cases_section(results: Results) -> View:
         ("newly-broken", "newly broken", groups.newly_broken),
     )
     return View(
-        segments=tuple(
+        segments=[
             View(key=key, name=name, text=share_of(number, rows), width=100 * number / rows)
             for key, name, number in counts
-        ),
-        kinds=_kinds(groups, label_names),
+        ],
+        kinds=[
+            _kind("corrected", groups.corrected, groups.shown_corrected, label_names),
+            _kind("still-wrong", groups.still_wrong, groups.shown_still_wrong, label_names),
+            _kind("newly-broken", groups.newly_broken, groups.shown_newly_broken, label_names),
+        ],
         all_rows=case_list(groups, label_names),
     )
 
 
-def _kinds(groups: CaseGroups, label_names: Sequence[str]) -> tuple[View, ...]:
-    return (
-        _kind(
-            "corrected",
-            "Corrected by tuning",
-            "the base model was wrong, the tuned model is correct",
-            "those where the gold label gained the most probability",
-            groups.corrected,
-            groups.shown_corrected,
-            label_names,
-        ),
-        _kind(
-            "still-wrong",
-            "Still wrong",
-            "wrong before and after",
-            "the tuned model's most confident mistakes",
-            groups.still_wrong,
-            groups.shown_still_wrong,
-            label_names,
-        ),
-        _kind(
-            "newly-broken",
-            "Newly broken",
-            "the base model was correct, the tuned model is wrong",
-            "those where the gold label lost the most probability",
-            groups.newly_broken,
-            groups.shown_newly_broken,
-            label_names,
-        ),
-    )
-
-
-def _kind(
-    key: str,
-    title: str,
-    meaning: str,
-    chosen: str,
-    number: int,
-    shown: Sequence[Case],
-    label_names: Sequence[str],
-) -> View:
+def _kind(key: str, number: int, shown: Sequence[Case], label_names: Sequence[str]) -> View:
+    title, meaning, chosen = KINDS[key]
     if not number:
         lead = f"No test rows: {meaning}."
     elif number > len(shown):

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nlijob.analysis.wording import gib, plural
 from nlijob.config import JobConfig
+from nlijob.records.job import Environment
 from nlijob.records.outcome import Results
-from nlijob.report.view.environment import environment_facts, packages_table
-from nlijob.report.view.parts import Table, View, row, text_columns
+from nlijob.report.view.parts import Fact, Table, View, row, text_columns
 from nlijob.report.view.text import visible
 
 
@@ -18,8 +19,8 @@ def configuration_section(results: Results) -> View:
     return View(
         command=visible(" ".join(results.run.command)),
         settings=tuple(configuration_tables(results.run.config)),
-        environment=environment_facts(results.environment),
-        packages=packages_table(results.environment),
+        environment=_environment_facts(results.environment),
+        packages=_packages_table(results.environment),
     )
 
 
@@ -53,3 +54,28 @@ def setting_text(value: Any) -> str:
     if isinstance(value, dict):
         return visible(", ".join(f"{key} = {item}" for key, item in value.items())) or "none"
     return visible(str(value)) or "empty"
+
+
+def _environment_facts(environment: Environment) -> tuple[Fact, ...]:
+    return (
+        Fact("device", environment.device),
+        *(
+            Fact("GPU", gpu.name, f"compute capability {gpu.compute_capability}")
+            for gpu in environment.gpus
+        ),
+        Fact("CUDA", environment.cuda_version or "none"),
+        Fact("compute dtype", environment.compute_dtype),
+        Fact("attention", environment.attention),
+        Fact("CPU", environment.cpu_name, plural(environment.cpu_count, "core")),
+        Fact("RAM", gib(environment.ram_bytes)),
+        Fact("platform", environment.platform),
+        Fact("Python", environment.python_version),
+    )
+
+
+def _packages_table(environment: Environment) -> Table:
+    return Table(
+        "Packages in the training process",
+        text_columns("package", "version"),
+        tuple(row(*item) for item in sorted(environment.packages.items())),
+    )
