@@ -55,7 +55,7 @@ class Console:
             self._write(text, self._out)
 
     def warn(self, text: str) -> None:
-        """Write one line about something that went wrong and does not end the job."""
+        """Write one line about a problem that does not end the job."""
         self._write(text, self._out)
 
     def detail(self, text: str) -> None:

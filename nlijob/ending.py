@@ -19,7 +19,7 @@ class End(NamedTuple):
 
 
 def end_of(error: BaseException | None) -> End:
-    """The end of a command that raised `error`, or none."""
+    """The end of a command that raised `error`, or that succeeded if it is None."""
     if error is None:
         return End(ExitCode.DONE)
     if isinstance(error, JobError):

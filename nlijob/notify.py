@@ -35,8 +35,8 @@ ENDS = {ExitCode.DONE: "done", ExitCode.GATE_FAILED: "gate failed", ExitCode.STO
 class Notice:
     """The document about a job, posted when the context ends.
 
-    The job fills in `run`, `mirror` and `results` as far as it gets. If the document cannot be
-    delivered, the user is told so in one line, and nothing else changes.
+    The job sets `run`, `mirror` and `results` as it progresses. If the document cannot be
+    delivered, one line says so, and nothing else changes.
     """
 
     def __init__(self, url: str | None, recipe: str, tell: Callable[[str], None]) -> None:

@@ -90,7 +90,7 @@ class Job:
     # ------------------------------------------------------------ stages
 
     def _needs_gpu_side(self) -> bool:
-        """Whether a GPU stage has no marker, so that it has to run whatever its inputs."""
+        """Whether a GPU stage has no marker and so has to run, whatever its inputs are."""
         return not all(self.run.marker(name).exists() for name in GPU_STAGES)
 
     def _find_model(self) -> None:

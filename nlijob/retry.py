@@ -29,8 +29,8 @@ def retry(
 ) -> T:
     """The value of `call`, which is made up to `attempts` times.
 
-    `is_final` says whether an error would come again; `on_failure` is given each error that is
-    followed by another attempt, and the time until then. Raises the last error.
+    `is_final` says whether another attempt would fail in the same way; `on_failure` gets each error
+    that is followed by another attempt, and the pause before it. Raises the last error.
     """
     for failures in range(1, attempts):
         try:

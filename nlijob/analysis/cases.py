@@ -31,7 +31,7 @@ class Pair:
 
     @property
     def tuned_margin(self) -> float:
-        """The tuned model's probability of the gold label minus its highest of any other label."""
+        """The tuned model's probability of the gold label minus its highest other one."""
         label, probabilities = self.base.label, self.tuned.probabilities
         others = [p for other, p in enumerate(probabilities) if other != label]
         return probabilities[label] - max(others)

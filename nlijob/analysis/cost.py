@@ -13,7 +13,7 @@ SECONDS_AN_HOUR = 3600
 
 
 def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float]) -> Cost | None:
-    """Cost of the seconds of all attempts; None unless the price of every attempt is known.
+    """Cost of all attempts; None unless the price of every attempt is known.
 
     `price_per_hour` is the price of the machine and takes precedence over the table of GPU prices,
     which are summed over the GPUs of an attempt. Only the job's own time counts, not the start or

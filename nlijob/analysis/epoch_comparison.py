@@ -71,7 +71,7 @@ def _right(predictions: Sequence[Prediction]) -> dict[tuple[str, int], bool]:
 def _alone(
     selected: Mapping[tuple[str, int], bool], other: Mapping[tuple[str, int], bool], epoch: int
 ) -> tuple[int, int]:
-    """Rows that only the selected epoch, and that only the other one labels correctly."""
+    """Numbers of rows that only the selected epoch and only the other one label correctly."""
     if selected.keys() != other.keys():
         differing = len(selected.keys() ^ other.keys())
         raise ValueError(f"epoch {epoch} was scored on different rows ({differing} differ)")

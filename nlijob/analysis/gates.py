@@ -1,4 +1,4 @@
-"""Whether the outcome reaches what the configuration asks for."""
+"""Whether the outcome meets the gates of the configuration."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nlijob.records.outcome import Finding, Gates, Interval, Metrics
 
 
 def check_gates(asked: ReportConfig, tuned: Metrics, gain: float, gain_interval: Interval) -> Gates:
-    """The gates asked for, with a finding for each that is missed.
+    """Whether all configured gates are met, with a finding for each that is missed.
 
-    They are judged by the figures themselves or, with `gate_on = "lower"`, by the lower bounds of
-    their intervals.
+    A gate is compared with the figure itself or, with `gate_on = "lower"`, with the lower bound of
+    its interval.
     """
     failures = (*_accuracy(asked, tuned), *_gain(asked, gain, gain_interval))
     return Gates(passed=not failures, failures=failures)

@@ -1,4 +1,4 @@
-"""Runs of a schedule over time: which are comparable, and whether the newest one is worse.
+"""Scheduled runs over time: which are comparable, and whether the newest one is worse.
 
 A series holds runs with the same configuration and the same test rows, so that its trend reflects
 nothing but the runs. Each run is reduced to what the page needs as soon as it is read, so that
@@ -39,7 +39,7 @@ IRRELEVANT = (
 """Settings, or prefixes of settings, that may differ within a series: they affect neither training
 nor the questions asked, except by chance."""
 MEDIAN_OF = 3
-"""Number of earlier runs from which the newest is also compared with their median."""
+"""With at least this many earlier runs, the newest is also compared with their median."""
 
 State = Literal["finished", "unfinished", "other version", "damaged"]
 
@@ -352,7 +352,7 @@ def _asked(run: RunDir) -> RunRecord | None:
 
 
 def _restarted(run: RunDir, results: Results) -> str:
-    """A caveat where a run with another configuration was started in the folder later; else ""."""
+    """A caveat if a run with another configuration was later started in the folder, else ""."""
     asked = _asked(run)
     if asked is None or asked.config == results.run.config:
         return ""

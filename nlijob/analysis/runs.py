@@ -20,7 +20,7 @@ LONGEST_REASON = 300
 
 
 class NoOutcomeError(Exception):
-    """The folder has no readable outcome; `state` says in which way, `reason` why in words."""
+    """The folder has no readable outcome; `state` is the kind of failure, `reason` explains it."""
 
     def __init__(self, state: State, reason: str) -> None:
         super().__init__(reason)
@@ -61,7 +61,7 @@ def read_outcome(run: RunDir) -> Results:
 
 
 def wrong_rows(results: Results) -> tuple[int, ...]:
-    """Source row numbers of the test rows that the tuned model has wrong, sorted."""
+    """Source row numbers of the test rows that the tuned model labels incorrectly, sorted."""
     cases = results.cases
     return tuple(sorted(row.index for row in (*cases.rows_still_wrong, *cases.rows_newly_broken)))
 
@@ -108,7 +108,7 @@ def _check(results: Results) -> None:
 
 
 def _misfit(value: Any, error: Exception | None) -> tuple[State, str]:
-    """State and reason of an outcome that is JSON but does not fit this version's records."""
+    """State and reason for an outcome that is JSON but does not match this version's records."""
     value = value if isinstance(value, dict) else {}
     run = value.get("run")
     version = run.get("nlijob_version") if isinstance(run, dict) else None

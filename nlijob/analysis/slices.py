@@ -11,12 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlijob.analysis.cases import Pair, pairs
-from nlijob.analysis.statistics import (
-    holm,
-    mcnemar_p,
-    paired_difference_interval,
-    wilson_interval,
-)
+from nlijob.analysis.statistics import holm, mcnemar_p, paired_difference_interval, wilson_interval
 from nlijob.analysis.tags import (
     HIGH_OVERLAP,
     LOW_OVERLAP,

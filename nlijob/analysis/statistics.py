@@ -11,15 +11,15 @@ Z_95 = 1.959963984540054
 """The standard normal's 97.5 % point."""
 
 
-def wilson_interval(correct: int, rows: int, z: float = Z_95) -> Interval:
-    """Wilson score interval of the share `correct` / `rows`, at 95 % by default.
+def wilson_interval(correct: int, rows: int) -> Interval:
+    """Wilson score interval of the share `correct` / `rows`, at 95 %.
 
     Wilson (1927), Probable inference, the law of succession, and statistical inference. Raises
     ValueError if there are no rows or if `correct` is not between 0 and `rows`.
     """
     if rows <= 0 or not 0 <= correct <= rows:
         raise ValueError(f"{correct} of {rows} is not a share")
-    centre, half = _wilson(correct / rows, rows, z)
+    centre, half = _wilson(correct / rows, rows)
     # At the ends the bound is exactly 0 or 1; floating point would miss it slightly.
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == rows else min(1.0, centre + half)
@@ -43,7 +43,7 @@ def mcnemar_p(corrected: int, broken: int) -> float:
     return min(1.0, 2 * tail / (1 << discordant))
 
 
-def paired_difference_interval(corrected: int, broken: int, rows: int, z: float = Z_95) -> Interval:
+def paired_difference_interval(corrected: int, broken: int, rows: int) -> Interval:
     """95 % interval of the difference of two accuracies on the same rows (-1 to 1).
 
     Wald interval after adding half a row to each of the four cells of the paired table: Agresti and
@@ -52,7 +52,7 @@ def paired_difference_interval(corrected: int, broken: int, rows: int, z: float 
     """
     if rows <= 0 or min(corrected, broken) < 0 or corrected + broken > rows:
         raise ValueError(f"{corrected} and {broken} rows of {rows} do not fit")
-    centre, half = _paired(corrected, broken, rows, z)
+    centre, half = _paired(corrected, broken, rows)
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 
@@ -95,18 +95,19 @@ def narrower(correct: int, corrected: int, broken: int, rows: int, rows_full: in
     )
 
 
-def _wilson(share: float, rows: int, z: float = Z_95) -> tuple[float, float]:
+def _wilson(share: float, rows: int) -> tuple[float, float]:
     """Centre and half-width of the Wilson interval."""
-    scale = 1 + z * z / rows
-    centre = (share + z * z / (2 * rows)) / scale
-    return centre, z / scale * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    scale = 1 + Z_95 * Z_95 / rows
+    centre = (share + Z_95 * Z_95 / (2 * rows)) / scale
+    variance = share * (1 - share) / rows + Z_95 * Z_95 / (4 * rows * rows)
+    return centre, Z_95 / scale * math.sqrt(variance)
 
 
-def _paired(corrected: float, broken: float, rows: int, z: float = Z_95) -> tuple[float, float]:
+def _paired(corrected: float, broken: float, rows: int) -> tuple[float, float]:
     """Centre and half-width of the interval of the paired difference."""
     gained, lost, size = corrected + 0.5, broken + 0.5, rows + 2
     spread = math.sqrt(gained + lost - (gained - lost) ** 2 / size)
-    return (gained - lost) / size, z * spread / size
+    return (gained - lost) / size, Z_95 * spread / size
 
 
 def paired_difference(gained: int, lost: int, rows: int) -> PairedDifference:

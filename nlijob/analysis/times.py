@@ -1,4 +1,4 @@
-"""Where a run's time went, over all its attempts."""
+"""Time spent in each stage of a run, over all attempts."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def _part_times(timings: Iterable[Timing]) -> tuple[PartTime, ...]:
 
 
 def _stage_seconds(timings: Sequence[Timing]) -> float:
-    """Seconds of a stage in one attempt; where it was interrupted, those of its complete parts."""
+    """Time of a stage in one attempt; if it was interrupted, the time of its complete parts."""
     whole = [timing.duration_s for timing in timings if timing.kind == "stage"]
     return sum(whole or [timing.duration_s for timing in timings])
 
 
 def _examples_per_s(timings: Sequence[Timing]) -> float | None:
-    """Speed of the optimizer steps, or of scoring in a stage without any; None without either."""
+    """Speed of the optimizer steps, or of scoring if there are none; None without either."""
     counted = [timing for timing in timings if timing.examples]
     steps = [timing for timing in counted if timing.kind == "optimizer steps"]
     measured = steps or [timing for timing in counted if timing.kind == "scoring"]

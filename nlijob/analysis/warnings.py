@@ -10,14 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.epoch_comparison import epochs_sentence
 from nlijob.analysis.slices import slices_sentence
-from nlijob.analysis.wording import (
-    count,
-    listed,
-    p_value,
-    percent,
-    plural,
-    points,
-)
+from nlijob.analysis.wording import count, listed, p_value, percent, plural, points
 from nlijob.records.job import EpochResult, Manifest, Selection
 from nlijob.records.outcome import (
     SIGNIFICANT,
@@ -29,13 +22,14 @@ from nlijob.records.outcome import (
 )
 
 HABIT = 0.9
-"""Share of all answers from which one label counts as given nearly always."""
+"""A label that makes up at least this share of a model's answers is its habit."""
 UNBALANCED = 1.5
-"""Ratio of the most to the least frequent label from which a split counts as unbalanced."""
+"""A split is unbalanced if its most frequent label has more than this many times the rows of its
+least frequent one."""
 LOW_LABEL_MASS = 0.5
 """Mean probability of all label tokens below which the base model's accuracy says little."""
 CLEAR_FALL = 0.1
-"""Relative fall of the training loss from which the model counts as still learning."""
+"""Smallest relative fall of the training loss that shows that the model is still learning."""
 
 
 def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) -> Iterable[Finding]:
@@ -49,7 +43,7 @@ def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) ->
 
 
 def slice_warnings(slices: Sequence[Slice]) -> Iterable[Finding]:
-    """Findings about kinds of rows that tuning made worse beyond what chance explains."""
+    """A finding if tuning made slices of the test rows significantly worse."""
     worse = sum(one.is_significant and one.change < 0 for one in slices)
     if worse:
         figures = {"worse": worse, "judged": sum(one.judged for one in slices)}
@@ -75,13 +69,13 @@ def training_warnings(
 
 
 def data_warnings(manifest: Manifest) -> Iterable[Finding]:
-    """Findings about the rows that were taken."""
+    """Findings about the selected rows."""
     yield from (Finding("data", {}, text) for text in manifest.warnings)
     yield from _unbalanced(manifest)
 
 
 def habitual_label(metrics: Metrics) -> ClassMetrics | None:
-    """The label that a model gives nearly always; None where there is none."""
+    """The label that the model predicts for nearly every row; None if there is none."""
     top = max(metrics.classes, key=lambda label: label.predicted)
     return top if top.predicted / metrics.rows >= HABIT else None
 

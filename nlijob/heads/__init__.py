@@ -1,6 +1,6 @@
 """The task heads as the parent knows them, without torch: `nlijob.gpu.heads` implements them.
 
-To add a head, write a description here and an implementation there, and enter both in the tables.
+To add a head, write a description here and an implementation there, and add both to the tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the parent needs to know of a task head."""
+"""What the parent needs to know about a task head."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Every record that a run writes to disk: the border between parent, GPU side and report.
 
-All are frozen dataclasses: `job` holds what the job writes while it works, `outcome` what is
-measured of it afterwards. A figure that was not measured is None, never 0. Names carry units.
+All are frozen dataclasses: `job` holds what the job writes while it runs, `outcome` what is
+measured afterwards. A figure that was not measured is None, never 0. Names carry units.
 `serialization` reads and writes them as JSON, `older` upgrades records of earlier versions.
 """
 

@@ -1,4 +1,4 @@
-"""results.json: everything that is measured of a finished run."""
+"""results.json: everything measured about a finished run."""
 
 from __future__ import annotations
 

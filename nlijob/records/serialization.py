@@ -1,4 +1,7 @@
-"""Records to and from JSON. Numbers that JSON cannot hold are refused; None is "not measured"."""
+"""Records to and from JSON.
+
+Numbers that JSON cannot represent are refused; None means "not measured".
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ T = TypeVar("T")
 
 
 def to_json(record: Any) -> Any:
-    """A record as plain JSON values. Raises ValueError on a number that JSON cannot carry."""
+    """A record as plain JSON values. Raises ValueError on a number that JSON cannot represent."""
     value = dataclasses.asdict(record)
     _refuse_nonfinite(value, type(record).__name__)
     return value
@@ -40,7 +43,7 @@ def read(cls: type[T], path: Path) -> T:
 
 
 def read_lines(cls: type[T], path: Path) -> Iterator[T]:
-    """The records of a JSON Lines file; a last line cut short by a crash is passed over."""
+    """The records of a JSON Lines file; a last line cut short by a crash is skipped."""
     with path.open("rb") as lines:  # a line may be cut within a character
         for line in lines:
             if line.endswith(b"\n"):

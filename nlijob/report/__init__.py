@@ -1,1 +1,1 @@
-"""Records of a run into one HTML page: view model first, templates only print."""
+"""Turns the records of a run into one HTML page; the templates only print the view model."""

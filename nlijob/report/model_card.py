@@ -1,4 +1,4 @@
-"""The model card of the adapter: what it is, its scores, and how to use it."""
+"""The model card of the adapter: its training, scores and use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages over several runs: `compare` and `index`, each with its JSON beside it."""
+"""The pages about several runs, `compare` and `index`, each with its JSON beside it."""
 
 from __future__ import annotations
 

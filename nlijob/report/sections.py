@@ -30,7 +30,7 @@ from nlijob.report.view.usage import usage_section
 
 @dataclass(frozen=True)
 class Outcome:
-    """What sections are built from: the results of a run, and its logs where they exist."""
+    """Input of the sections: the results of a run, and its logs if they exist."""
 
     results: Results
     steps: Sequence[TrainStep] = ()

@@ -25,7 +25,7 @@ ANSWER_S = 60.0
 
 
 def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
-    """Replace the run's folder by the remote copy, if the copy is further in the same run.
+    """Replace the run's folder by the remote copy, if the copy has completed more of the same run.
 
     If anything is complete in the folder and not in the copy, the folder stays as it is: the two
     are never mixed. Raises NotAvailableError if the copy cannot be read.

@@ -1,4 +1,4 @@
-"""From the outcome of a run to what the page says: every text formatted, nothing left to compute.
+"""Turns the outcome of a run into formatted text, so that the templates have nothing to compute.
 
-The templates only print what stands here. A module is one section; `page` is their list.
+Each module builds one section or page; `page` puts the sections of a report together.
 """

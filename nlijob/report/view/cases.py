@@ -9,11 +9,7 @@ from nlijob.records.outcome import Case, Results
 from nlijob.report.view.case_list import case_list
 from nlijob.report.view.parts import View
 from nlijob.report.view.text import unbroken, visible
-from nlijob.report.view.words import (
-    differing_words,
-    not_tried,
-    word_importance,
-)
+from nlijob.report.view.words import differing_words, not_tried, word_importance
 
 KINDS = {
     "corrected": (

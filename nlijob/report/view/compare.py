@@ -32,7 +32,6 @@ from nlijob.report.view.text import as_name, unbroken, visible
 SHOWN_FLIPS = 100
 """Most rows of one kind on the page; the JSON file has all of them."""
 NO_GPU = "no GPU"
-NOT_ADJUSTED = "The 95 % intervals are not corrected for the number of comparisons."
 
 
 def compare_page(
@@ -381,5 +380,6 @@ def _holm_note(against: Sequence[Against]) -> str:
         return ""
     return (
         f"{tests} comparisons were made, so a run counts as different only if p is below 0.05 "
-        f"after Holm's correction for {tests}. {NOT_ADJUSTED}"
+        f"after Holm's correction for {tests}. The 95 % intervals are not corrected for the number "
+        "of comparisons."
     )
