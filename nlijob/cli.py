@@ -18,7 +18,7 @@ OWN_OPTIONS = ("-h", "--help", "--version")
 
 
 class JobGroup(click.Group):
-    """Loads a command when it is asked for; with none named, the options are those of `run`."""
+    """Loads a command when it is named; without a name, the options belong to `run`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `run` in front where no command is named."""

@@ -35,7 +35,7 @@ class Hub:
     """Downloads repositories into the cache of the hub's client (HF_HOME)."""
 
     def __init__(self, offline: bool, tell: Callable[[str], None]) -> None:
-        """`offline`: use only what is in the cache. `tell` is given a line about each retry."""
+        """`offline`: use only the cache. `tell` is called with a line about each retry."""
         self._offline = offline
         self._tell = tell
 

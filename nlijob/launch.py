@@ -117,7 +117,7 @@ class GpuSide:
 
 
 def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Close the pipe, wait for every process of the group, and kill those that take too long."""
+    """Close the pipe, wait for every process of the group, and kill the ones that take too long."""
     if process.stdin:
         process.stdin.close()
     deadline = time.monotonic() + grace_s

@@ -17,7 +17,7 @@ def prompt_text(prompt: PromptConfig, example: Example) -> str:
 def few_shot_prefix(prompt: PromptConfig, train: Sequence[Example], shots: int) -> str:
     """Return `shots` training rows with their answers, to put before a prompt.
 
-    The first rows of each label are taken, with the labels in turn, so that the same subset always
+    The first rows of each label are used, with the labels in turn, so that the same subset always
     gives the same text and no label is favoured. There are fewer rows if a label runs out.
     """
     by_label = [[row for row in train if row.label == n] for n in range(len(prompt.verbalizers))]

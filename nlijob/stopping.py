@@ -58,7 +58,7 @@ def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Eve
     The parent holds the other end, so that this process never outlives it, even if the parent is
     killed. Before the event there is no work to lose, and the process exits at once. After it, the
     process is sent SIGTERM, and exits when `grace_s` have passed: Stopped is lost if it is raised
-    in one of the interpreter's own callbacks, such as those of imports.
+    in one of the interpreter's own callbacks, such as an import's.
     """
     first_byte = threading.Event()
 

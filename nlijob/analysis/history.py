@@ -58,7 +58,7 @@ class Entry:
     figures: Figures | None
     has_report: bool
     series: str = ""
-    """Identifier of the series, the same for all comparable runs; "" without figures."""
+    """Identifier of the series, shared by all comparable runs; "" without figures."""
     settings: Mapping[str, Any] | None = None
     train_rows_sha256: str = ""
     packages: Mapping[str, str] | None = None

@@ -24,7 +24,7 @@ class GpusInUse:
         return self._of.get(attempt, self.last)
 
     def all(self) -> list[GpuInfo]:
-        """Every GPU once, those of the last attempt first."""
+        """Every GPU once, starting with the GPUs of the last attempt."""
         each: dict[tuple[str, str | None], GpuInfo] = {}
         for gpus in (self.last, *self._of.values()):
             for gpu in gpus:

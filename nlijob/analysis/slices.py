@@ -104,7 +104,7 @@ def too_few_sentence(slices: Sequence[Slice]) -> str:
 
 
 def _tested(found: Sequence[Slice]) -> Iterator[Slice]:
-    """All slices; those with enough rows get a p-value, adjusted over all of them."""
+    """All slices; slices with enough rows get a p-value, adjusted over all tested slices."""
     large = [own for own in found if own.rows >= LEAST_ROWS]
     raw = [mcnemar_p(own.corrected, own.broken) for own in large]
     for own, p, adjusted_p in zip(large, raw, holm(raw), strict=True):

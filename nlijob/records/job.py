@@ -1,4 +1,4 @@
-"""What the job writes while it works: the border between the parent and the GPU side."""
+"""What the job writes while it runs: the border between the parent and the GPU side."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class Occlusion:
 
     index: int
     words: tuple[OccludedWord, ...]
-    """Words in order of the text, those of the premise first."""
+    """Words of the premise, then of the hypothesis, in the order of the text."""
     words_not_tried: int
     """Words of very long rows that were not measured."""
 

@@ -2,5 +2,5 @@
 
 Upload and download keep one invariant: while a completion marker exists in the copy, every file
 that it lists exists there too. Markers are therefore deleted first and written last. A partial copy
-is never taken for a complete one, and equal markers mean equal files.
+is never mistaken for a complete one, and equal markers mean equal files.
 """

@@ -29,7 +29,7 @@ STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
 COMES_AND_GOES = (MARKERS, TRAIN)
-"""Folders in which files that another run left in the copy could be mistaken for this run's."""
+"""Folders in which files left behind by another run could be mistaken for this run's."""
 
 
 class Mirror:
@@ -166,7 +166,7 @@ class Mirror:
         self._prune(local)
 
     def _remote_state(self) -> dict[str, Stamp | None]:
-        """The files that are in the copy already: those listed by a marker that both sides have."""
+        """The files that the copy already holds, as listed by the markers that both sides have."""
         local = contents.stamps(self._root)  # before the markers, which list these files
         sizes = self._place.sizes()
         remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(COMES_AND_GOES)}

@@ -215,7 +215,7 @@ def _base_note(base: BaseAgreement, one: Against) -> str:
 
 def _flip_group(key: str, one: Against, winner: str, flips: Sequence[Flip], json_name: str) -> View:
     number = len(flips)
-    order = "those first where the probability of the gold label differs most"
+    order = "the largest differences in the probability of the gold label first"
     if not number:
         lead = "There are no such rows."
     elif number > SHOWN_FLIPS:

@@ -194,7 +194,6 @@ def _series(number: int, series: Series) -> View:
         sentences=tuple(unbroken(_check_sentence(series, check)) for check in series.checks),
         settings=_settings(series),
         varying=_varying(series),
-        tone="worse" if series.is_below else "unclear",
     )
 
 

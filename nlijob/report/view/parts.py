@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 
 class View(SimpleNamespace):
-    """What one template prints, by name. Only the template reads it, so its parts have no types;
-    a name that the template does not find is an error when the page is rendered."""
+    """What a template prints, by name.
+
+    Only the template reads it, so its parts have no declared types. A name that is missing is an
+    error when the page is rendered. What Python code reads has a class of its own.
+    """
 
 
 @dataclass(frozen=True)
