@@ -279,7 +279,8 @@ class PlainTrainer:
         """Add a micro-batch's gradient; returns its part of the mean loss over `of` rows."""
         batch = self._head.collate(rows, self._loaded.device)
         logits = self._head.logits(self._loaded.model, batch)
-        loss = functional.cross_entropy(logits, self._head.targets(batch), reduction="sum") / of
+        targets = self._head.targets(rows, self._loaded.device)
+        loss = functional.cross_entropy(logits, targets, reduction="sum") / of
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
