@@ -14,7 +14,6 @@ plain loop reduces its memory use by the same two steps, even in the middle of t
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import GIB, LoadedModel
-from nlijob.gpu.out_of_memory import in_halves, is_out_of_memory
+from nlijob.gpu.out_of_memory import free_memory, in_halves, is_out_of_memory
 from nlijob.gpu.training import (
     MemoryBudget,
     PlainTrainer,
@@ -177,7 +176,7 @@ class Engine:
             plain = halving(functools.partial(self._plain_logits, self._head))(checked)
         while self._modes and not self._fast:
             if self._refused:
-                self._free_memory()
+                free_memory()
             self._mode = self._modes.pop(0)
             try:
                 self._try_mode(plain)
@@ -185,7 +184,7 @@ class Engine:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
-            self._free_memory()
+            free_memory()
             self._reason = self._fall_back_to_plain("no faster mode is supported")
             if self._loaded.device.type == "cpu":
                 self._speed_up_plain()
@@ -246,12 +245,6 @@ class Engine:
         if self._fast:
             self._fast.close()
         self._fast, self._difference = None, None
-
-    def _free_memory(self) -> None:
-        """Free the memory that a refused mode held."""
-        gc.collect()
-        if self._loaded.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _fall_back_to_plain(self, reason: str) -> str:
         """The reason for the plain loop; an error where the configuration rules that out."""

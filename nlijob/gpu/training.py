@@ -10,20 +10,20 @@ effective batch, whatever the micro-batch. An epoch depends only on the state at
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from nlijob.config import TrainConfig
 from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobError
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.recompute import recompute, repeated_layers
 from nlijob.records.job import TrainStep
 
@@ -261,7 +261,8 @@ class PlainTrainer:
 
         Where memory runs out, start over with a smaller memory budget.
         """
-        drawn = _random_state(self._loaded.device)
+        generator = _dropout_generator(self._loaded.device)
+        before = generator.get_state()
         while True:
             self._optimizer.zero_grad(set_to_none=True)
             try:
@@ -269,11 +270,8 @@ class PlainTrainer:
                 return sum(self._backward(part, len(rows)) for part in parts)
             except torch.OutOfMemoryError as error:
                 self._budget.shrink(error)
-            # only now: the error kept the memory of its frames alive
-            gc.collect()
-            if self._loaded.device.type == "cuda":
-                torch.cuda.empty_cache()
-            _set_random_state(self._loaded.device, drawn)
+            free_memory()
+            generator.set_state(before)
 
     def _backward(self, rows: Sequence[Encoded], of: int) -> float:
         """Add a micro-batch's gradient; returns its part of the mean loss over `of` rows."""
@@ -285,13 +283,8 @@ class PlainTrainer:
         return float(loss.detach())
 
 
-def _random_state(device: torch.device) -> Tensor:
-    """The state of the generator that dropout draws from on this device."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(device: torch.device, state: Tensor) -> None:
+def _dropout_generator(device: torch.device) -> torch.Generator:
+    """The generator that dropout draws from on this device."""
     if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+        return torch.cuda.default_generators[device.index]
+    return torch.default_generator

@@ -312,5 +312,4 @@ class Steps:
         self._figures[0].copy_(self._loss)
         self._figures[1].copy_(norm)
         self._figures[2].copy_(self._scaler.scale(self._one))
-        self._adapter.gradient.zero_()
-        self._loss.zero_()
+        self._clear_gradient()
