@@ -98,17 +98,17 @@ class Bench:
         return load(self.config, self.model_dir, self.tokenizer, self.device)
 
     def with_options(self, **train: Any) -> Bench:
-        """The same bench with other training options."""
+        """This bench with other training options."""
         changed = dataclasses.replace(self.config.train, **train)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, train=changed))
 
     def with_dropout(self) -> Bench:
-        """The same bench with the recipe's dropout."""
+        """This bench with the recipe's dropout."""
         changed = dataclasses.replace(self.config.lora, dropout=self.recipe_dropout)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, lora=changed))
 
     def with_task_behind(self) -> Bench:
-        """The same bench with the prompt's lines reordered: the row's own lines come first."""
+        """This bench with the lines of the prompt reordered: the row's texts come first."""
         lines = self.config.prompt.template.split("\n")
         fields = [number for number, line in enumerate(lines) if "{" in line]
         begin, end = fields[0], fields[-1] + 1
@@ -288,7 +288,7 @@ def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[s
     if importlib.util.find_spec("trl"):
         yield from _trl_measurements(bench, options.trl_steps)
     else:
-        print("TRL is not patches, so not measured: pip install '.[bench]'", file=sys.stderr)
+        print("TRL is not measured, as it is missing: pip install '.[bench]'", file=sys.stderr)
 
 
 def _chosen_mode(bench: Bench, steps: int | None = None) -> Figures:

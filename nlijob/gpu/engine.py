@@ -3,7 +3,7 @@
     packed rows and CUDA graphs, dequantised weights  ->  the same on 4-bit weights
     ->  with gradient checkpointing  ->  with a smaller micro-batch  ->  the plain loop
 
-On a CPU the same without graphs; there, the plain loop too uses dequantised weights if they fit.
+A CPU has the same modes without graphs, and its plain loop uses dequantised weights if they fit.
 
 A mode is tried unless something known rules it out, and its logits are checked against the plain
 loop's before it is used. Where one fails, the next is tried, with the same effective batch. The
@@ -288,5 +288,5 @@ def bounded(forward: Forward, tokens: int) -> Forward:
 
 
 def halving(forward: Forward) -> Forward:
-    """`forward` in halves of a batch, and halves of those, where it does not fit into memory."""
+    """`forward` on ever smaller halves of a batch that does not fit into memory."""
     return lambda rows: torch.cat(in_halves(forward, rows))

@@ -1,4 +1,4 @@
-"""Free output: the text that a model generates after the prompt, greedily, for shown cases only."""
+"""Free output: the text that a model generates greedily after the prompts of the shown cases."""
 
 from __future__ import annotations
 

@@ -181,7 +181,8 @@ def execution_name(mode: str, recomputes: bool, rows: int) -> str:
 def reason(error: Exception) -> str:
     """An error's message in one line.
 
-    Of torch's message on memory, the two sentences that do not depend on the moment.
+    When torch runs out of memory, only the first two sentences are kept: the others differ from
+    run to run.
     """
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ". ".join(line.split(". ")[:2]) if isinstance(error, torch.OutOfMemoryError) else line

@@ -1,8 +1,8 @@
 """The interface of a task head: encode rows, collate a batch, compute logits.
 
-Training, scoring and loading are written once against `Head`; what differs between heads stands in
-its subclasses alone. Rows are padded on the right. A causal model reads a row's last real position
-only, so padding after it needs no attention mask.
+Training, scoring and loading use `Head` alone; heads differ in its subclasses only. Rows are padded
+on the right. A causal model reads a row's last real position only, so padding after it needs no
+attention mask.
 """
 
 from __future__ import annotations
