@@ -140,21 +140,17 @@ def loosen(rng: Random, premise: Scene, hypothesis: Scene, slot: str) -> Scene:
     return premise.without_slot(slot)
 
 
-def relate(
-    rng: Random, world: World, premise: Scene, hypothesis: Scene, label: int
-) -> tuple[Scene, str]:
-    """Return an entailing premise changed so that the label holds, and the name of the slot."""
+def relate(rng: Random, world: World, premise: Scene, hypothesis: Scene, label: int) -> Scene:
+    """Return an entailing premise, changed in one slot so that the label holds."""
     can_break, can_loosen = breakable(world, hypothesis), loosenable(hypothesis)
     if not can_break or not can_loosen:
         # This must not depend on the label, or the hypothesis would reveal it.
         raise NoExampleError
     if label == CONTRADICTION:
-        slot = rng.choice(can_break)
-        return contradict(rng, world, premise, hypothesis, slot), slot
+        return contradict(rng, world, premise, hypothesis, rng.choice(can_break))
     if label == NEUTRAL:
-        slot = rng.choice(can_loosen)
-        return loosen(rng, premise, hypothesis, slot), slot
-    return premise, "none"
+        return loosen(rng, premise, hypothesis, rng.choice(can_loosen))
+    return premise
 
 
 # --- The kinds of example ---
@@ -165,7 +161,7 @@ def plain(rng: Random, label: int) -> Example:
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randrange(3))
     premise = draw_premise(rng, world, hypothesis, rng.randint(1, 3))
-    premise, _ = relate(rng, world, premise, hypothesis, label)
+    premise = relate(rng, world, premise, hypothesis, label)
     return _example(premise, hypothesis, label, "plain", Style(rng), Style(rng))
 
 
@@ -173,8 +169,8 @@ def overlap(rng: Random, label: int) -> Example:
     """Two long sentences in the same words, except in one place."""
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randint(4, 6))
-    premise, slot = relate(rng, world, hypothesis, hypothesis, label)
-    if slot == "none":
+    premise = relate(rng, world, hypothesis, hypothesis, label)
+    if label == ENTAILMENT:
         premise = draw_premise(rng, world, hypothesis, 1)
     style = Style(rng)
     return _example(premise, hypothesis, label, "overlap", style, style)
@@ -185,7 +181,7 @@ def paraphrase(rng: Random, label: int) -> Example:
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randrange(2))
     premise = draw_premise(rng, world, hypothesis, rng.randrange(2))
-    premise, _ = relate(rng, world, premise, hypothesis, label)
+    premise = relate(rng, world, premise, hypothesis, label)
     hypothesis_style = Style(rng)
     avoid = content_words(sentence(hypothesis, hypothesis_style))
     example = _example(

@@ -64,11 +64,13 @@ def word_importance(
     return [
         Occlusion(
             example.index,
-            tuple(_importance(one, whole[example.index], next(answers)) for one in of_row),
+            tuple(
+                _importance(one, whole[example.index], next(answers))
+                for one in altered[example.index]
+            ),
             sum(max(0, len(WORD.findall(text)) - MAX_WORDS) for _, text in _texts(example)),
         )
         for example in examples
-        for of_row in [altered[example.index]]
     ]
 
 

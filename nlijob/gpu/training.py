@@ -154,7 +154,8 @@ class MemoryBudget:
 
         Raises HardwareError where the micro-batch is a single row already.
         """
-        self.refused.append(f"{self._name}: {reason(error)}")
+        name = execution_name("plain loop", self.recomputes, self.rows)
+        self.refused.append(f"{name}: {reason(error)}")
         if self._layers and not self.recomputes:
             self.recomputes = True
             self.apply()
@@ -166,10 +167,6 @@ class MemoryBudget:
                 "stop other programs on the GPU, or use shorter prompts, a smaller model or a "
                 "larger GPU",
             )
-
-    @property
-    def _name(self) -> str:
-        return execution_name("plain loop", self.recomputes, self.rows)
 
 
 def execution_name(mode: str, recomputes: bool, rows: int) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from nlijob.gpu.fast.layers import ADAPTER
 
 LoRAGroup = tuple[Sequence[Any], Tensor, Tensor]
-"""LoRA layers, their As [layers, r, in] and their scaled Bs [layers, out, r]. For a single layer the
-tensors are [r, in] and [out, r]."""
+"""LoRA layers, their As [layers, r, in] and their scaled Bs [layers, out, r]. For a single layer,
+these are [r, in] and [out, r]."""
 
 
 class FlatAdapter:
