@@ -199,16 +199,21 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
     targets = ("q_proj", "k_proj", "v_proj", output)
     config = load_config(recipe, {**exact, "lora.target_modules": targets} if on_gpu else exact)
     tokenizer = read_tokenizer(config, model_dir)
-    rows = [row for row in read_rows(options.rows / "train.jsonl") if row["label"] >= 0]
-    size = min(options.train_size, len(rows))
-    chosen = [i * len(rows) // size for i in range(size)]
-    examples = [
-        Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"]) for i in chosen
-    ]
+    examples = spread_rows(options.rows, options.train_size)
     head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
     encoded = head.encode("train", examples)
     dropout = load_config(recipe).lora.dropout
     return Bench(model_dir, config, tokenizer, head, encoded, device, dropout)
+
+
+def spread_rows(folder: Path, count: int) -> list[Example]:
+    """At most `count` of the labelled training rows in a folder, evenly spread."""
+    rows = [row for row in read_rows(folder / "train.jsonl") if row["label"] >= 0]
+    count = min(count, len(rows))
+    return [
+        Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"])
+        for i in (n * len(rows) // count for n in range(count))
+    ]
 
 
 def _random_model(shape: str, folder: Path, device: torch.device) -> Path:

@@ -36,7 +36,7 @@ class Value:
         return self.level == len(self.chain.levels) - 1
 
     def entails(self, other: "Value") -> bool:
-        """Whether everything that is this is also the other."""
+        """Whether everything that this value describes is also described by the other."""
         return other.words[0] in {level[0] for level in self.chain.levels[self.level :]}
 
     def meets(self, other: "Value") -> bool:

@@ -168,7 +168,7 @@ class Engine:
         return [f"{self._mode.name}, compiled layers: {why}"] if why else []
 
     def _next_mode(self) -> None:
-        """Take the first of the modes left that is supported, or else the plain loop."""
+        """Take the next supported mode, or else the plain loop."""
         started = time.monotonic()
         plain = torch.empty(0)
         checked = self._rows[:CHECKED_ROWS]

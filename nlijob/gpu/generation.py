@@ -13,7 +13,7 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import in_halves
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's attention, which makes a new plan for each length, so for each new token."""
+"""Every backend except cuDNN's, which would make a new plan for each new token."""
 
 
 @torch.no_grad()

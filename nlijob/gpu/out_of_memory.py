@@ -11,7 +11,7 @@ import torch
 R = TypeVar("R")
 T = TypeVar("T")
 MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What CUDA's libraries say in a RuntimeError where torch has no exception of its own."""
+"""Messages of the RuntimeErrors by which CUDA's libraries report a lack of memory."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

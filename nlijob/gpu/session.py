@@ -44,7 +44,7 @@ from nlijob.rundir import RunDir, append_record, write_record
 
 
 class Session:
-    """One attempt's model, rows and reporter; each is made when it is first asked for."""
+    """One attempt's model, rows and reporter; each is made at its first use."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
@@ -127,7 +127,7 @@ class Session:
 
     @property
     def few_shot_prefix(self) -> str:
-        """The text before the prompt in the few-shot control; "" where it is not asked for."""
+        """The text before the prompt in the few-shot control, or "" without one."""
         return few_shot_prefix(
             self.config.prompt, self.examples["train"], self.config.eval.few_shot
         )

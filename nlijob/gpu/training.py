@@ -98,7 +98,7 @@ class TrainingSchedule:
 def check_step(epoch: int, step: int, loss: float, norm: float, skipped: bool = False) -> None:
     """Raise where training cannot continue after this step; steps count from 1.
 
-    `skipped`: loss scaling skipped the step, as it does while it looks for its scale. Raises
+    `skipped`: loss scaling skipped the step, as it does until it has found its scale. Raises
     DivergedError, or JobError where no gradient reaches the adapter.
     """
     if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):

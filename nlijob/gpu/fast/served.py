@@ -1,4 +1,4 @@
-"""The fused layers that are tried on a model, and what each of them must offer."""
+"""The fused layers that are tried on a model, and their common interface."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The plain loop's steps on packed rows, launched ahead of the device.
 
-Loss and gradient norm of a step are read a few steps later. A step that diverged is still named,
-and ends the training.
+Loss and gradient norm of a step are read a few steps later. A step that diverged still ends the
+training, and the error names it.
 """
 
 from __future__ import annotations

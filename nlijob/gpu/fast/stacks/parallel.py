@@ -128,7 +128,7 @@ class Workspace:
 
 @dataclass(frozen=True)
 class Last:
-    """What the last layer computes after its attention, for the rows' last tokens only."""
+    """Values of the last layer after its attention, for the rows' last tokens only."""
 
     up: Tensor
     """[rows, wide]"""
