@@ -293,7 +293,7 @@ def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[s
     if importlib.util.find_spec("trl"):
         yield from _trl_measurements(bench, options.trl_steps)
     else:
-        print("TRL is not measured, as it is missing: pip install '.[bench]'", file=sys.stderr)
+        print("TRL is not installed, so not measured: pip install '.[bench]'", file=sys.stderr)
 
 
 def _chosen_mode(bench: Bench, steps: int | None = None) -> Figures:
