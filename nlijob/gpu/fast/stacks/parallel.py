@@ -241,16 +241,16 @@ def backward(
     for number in reversed(range(dims.layers)):
         y, is_last = ws.y[number], number == dims.layers - 1
         both, up = (at_last, last.up) if is_last else (residuals[number], y[:, dims.up])
-        g, d_inner_out = both[:, : dims.width], both[:, dims.width :]
+        d_z, d_inner_out = both[:, : dims.width], both[:, dims.width :]
         if number:
-            torch.mm(g, weights.down[number], out=d_wide[: len(g)])
-            kernels.gelu_backward(up, weights.up_bias[number], d_wide[: len(g)], d_inner_out)
+            torch.mm(d_z, weights.down[number], out=d_wide[: len(d_z)])
+            kernels.gelu_backward(up, weights.up_bias[number], d_wide[: len(d_z)], d_inner_out)
         else:  # nothing before the first layer is trained
-            torch.mm(g, weights.down[number, :, dims.wide :], out=d_inner_out)
+            torch.mm(d_z, weights.down[number, :, dims.wide :], out=d_inner_out)
         rows = pack.last if is_last else None
         d_attended = _through_out(weights.out[number], both, ws, number, rows)
         if is_last:
-            g, d_attended = spread(g), spread(d_attended)
+            d_z, d_attended = spread(d_z), spread(d_attended)
         of_heads, d_inner = y[:, dims.heads], y[:, dims.d_inner]
         attention.backward(ws.attended[number], d_attended, of_heads, pack)
         each = of_heads.view(tokens, 3, dims.width).transpose(0, 1)
@@ -259,7 +259,7 @@ def backward(
             break
         d_normed = _through_first(weights, y, ws, number, pack.last)
         x, stats, into = ws.x[number], ws.stats[number], residuals[number - 1, :, : dims.width]
-        kernels.norm_backward(x, stats, norms[number].weight, d_normed, g, into)
+        kernels.norm_backward(x, stats, norms[number].weight, d_normed, d_z, into)
     return [*_head_gradients(dims, ws), *_out_gradients(dims, ws, residuals, at_last)]
 
 
