@@ -98,17 +98,17 @@ class Bench:
         return load(self.config, self.model_dir, self.tokenizer, self.device)
 
     def with_options(self, **train: Any) -> Bench:
-        """The same bench with other training options."""
+        """This bench with other training options."""
         changed = dataclasses.replace(self.config.train, **train)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, train=changed))
 
     def with_dropout(self) -> Bench:
-        """The same bench with the recipe's dropout."""
+        """This bench with the recipe's dropout."""
         changed = dataclasses.replace(self.config.lora, dropout=self.recipe_dropout)
         return dataclasses.replace(self, config=dataclasses.replace(self.config, lora=changed))
 
     def with_task_behind(self) -> Bench:
-        """The same bench with the prompt's lines reordered: the row's own lines come first."""
+        """This bench with the lines of the prompt reordered: the row's texts come first."""
         lines = self.config.prompt.template.split("\n")
         fields = [number for number, line in enumerate(lines) if "{" in line]
         begin, end = fields[0], fields[-1] + 1
@@ -199,16 +199,21 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
     targets = ("q_proj", "k_proj", "v_proj", output)
     config = load_config(recipe, {**exact, "lora.target_modules": targets} if on_gpu else exact)
     tokenizer = read_tokenizer(config, model_dir)
-    rows = [row for row in read_rows(options.rows / "train.jsonl") if row["label"] >= 0]
-    size = min(options.train_size, len(rows))
-    chosen = [i * len(rows) // size for i in range(size)]
-    examples = [
-        Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"]) for i in chosen
-    ]
+    examples = spread_rows(options.rows, options.train_size)
     head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
     encoded = head.encode("train", examples)
     dropout = load_config(recipe).lora.dropout
     return Bench(model_dir, config, tokenizer, head, encoded, device, dropout)
+
+
+def spread_rows(folder: Path, count: int) -> list[Example]:
+    """At most `count` of the labelled training rows in a folder, evenly spread."""
+    rows = [row for row in read_rows(folder / "train.jsonl") if row["label"] >= 0]
+    count = min(count, len(rows))
+    return [
+        Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"])
+        for i in (n * len(rows) // count for n in range(count))
+    ]
 
 
 def _random_model(shape: str, folder: Path, device: torch.device) -> Path:
@@ -288,7 +293,7 @@ def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[s
     if importlib.util.find_spec("trl"):
         yield from _trl_measurements(bench, options.trl_steps)
     else:
-        print("TRL is not patches, so not measured: pip install '.[bench]'", file=sys.stderr)
+        print("TRL is not installed, so not measured: pip install '.[bench]'", file=sys.stderr)
 
 
 def _chosen_mode(bench: Bench, steps: int | None = None) -> Figures:

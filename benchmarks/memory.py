@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.bench import MAX_LENGTH, spread_rows
 from nlijob.config import load_config
 from nlijob.errors import JobError
 from nlijob.gpu.engine import Engine
@@ -27,8 +28,6 @@ from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import GIB, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import score
 from nlijob.gpu.training import reason
-from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 LEAN = "lean"
 DEVICE = torch.device("cuda", 0)
@@ -58,13 +57,8 @@ def _measured(options: argparse.Namespace, limit: str) -> dict[str, Any]:
         whole = torch.cuda.get_device_properties(DEVICE).total_memory
         torch.cuda.set_per_process_memory_fraction(float(limit) * GIB / whole, DEVICE)
     tokenizer = read_tokenizer(config, options.model)
-    rows = [row for row in read_rows(options.rows / "train.jsonl") if row["label"] >= 0]
-    size = min(options.train_size, len(rows))
-    examples = [
-        Example(i, row["premise"], row["hypothesis"], row["label"])
-        for i, row in enumerate(rows[n * len(rows) // size] for n in range(size))
-    ]
-    head = CausalHead(tokenizer, config.prompt, 2048, examples)
+    examples = spread_rows(options.rows, options.train_size)
+    head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
     encoded = head.encode("train", examples)
     figures: dict[str, Any] = {"limit": limit, "peaks_gib": {}}
 
@@ -85,7 +79,7 @@ def _measured(options: argparse.Namespace, limit: str) -> dict[str, Any]:
         losses = [step.loss for step in trainer.epoch(1)]
         started = time.monotonic()
         losses += [step.loss for step in trainer.epoch(2)]
-        figures["training_examples_per_s"] = round(size / (time.monotonic() - started), 1)
+        figures["training_examples_per_s"] = round(len(examples) / (time.monotonic() - started), 1)
         figures["losses"] = [round(loss, 3) for loss in (losses[0], losses[-1])]
         peak("train")
         batch = config.eval.batch_size

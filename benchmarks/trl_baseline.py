@@ -1,4 +1,4 @@
-"""The same training with TRL's SFTTrainer, for `benchmarks.bench`.
+"""The job's training done by TRL's SFTTrainer, for `benchmarks.bench`.
 
 It gets from the job the 4-bit model with its LoRA adapter, the rows in the order of the job's first
 epoch, the effective batch, the learning rates, the seed, and a loss on the label token only. All

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from nlijob.demo import lexicon
-from nlijob.demo.lexicon import Chain, Verb
+from nlijob.demo.lexicon import ONE, VERBS, Chain, Verb
 from nlijob.demo.scenes import (
+    ANIMAL_TABLES,
     EXTRAS,
+    HUMAN_TABLES,
     Scene,
     Style,
     Value,
@@ -131,7 +132,7 @@ def loosen(rng: Random, premise: Scene, hypothesis: Scene, slot: str) -> Scene:
     asked = hypothesis.slots[slot]
     if slot == "purpose" and rng.random() < 0.5:
         # With another purpose, both may hold, so the hypothesis is neither true nor false.
-        others = [chain for chain in lexicon.PURPOSES if not Value(chain).meets(asked)]
+        others = [chain for chain in HUMAN_TABLES["purpose"] if not Value(chain).meets(asked)]
         return premise.with_slot(slot, Value(rng.choice(others)))
     if not asked.is_top and (slot not in EXTRAS or rng.random() < 0.5):
         level = rng.randrange(asked.level + 1, len(asked.chain.levels))
@@ -139,21 +140,17 @@ def loosen(rng: Random, premise: Scene, hypothesis: Scene, slot: str) -> Scene:
     return premise.without_slot(slot)
 
 
-def relate(
-    rng: Random, world: World, premise: Scene, hypothesis: Scene, label: int
-) -> tuple[Scene, str]:
-    """Return an entailing premise changed so that the label holds, and the name of the slot."""
+def relate(rng: Random, world: World, premise: Scene, hypothesis: Scene, label: int) -> Scene:
+    """Return an entailing premise, changed in one slot so that the label holds."""
     can_break, can_loosen = breakable(world, hypothesis), loosenable(hypothesis)
     if not can_break or not can_loosen:
         # This must not depend on the label, or the hypothesis would reveal it.
         raise NoExampleError
     if label == CONTRADICTION:
-        slot = rng.choice(can_break)
-        return contradict(rng, world, premise, hypothesis, slot), slot
+        return contradict(rng, world, premise, hypothesis, rng.choice(can_break))
     if label == NEUTRAL:
-        slot = rng.choice(can_loosen)
-        return loosen(rng, premise, hypothesis, slot), slot
-    return premise, "none"
+        return loosen(rng, premise, hypothesis, rng.choice(can_loosen))
+    return premise
 
 
 # --- The kinds of example ---
@@ -164,7 +161,7 @@ def plain(rng: Random, label: int) -> Example:
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randrange(3))
     premise = draw_premise(rng, world, hypothesis, rng.randint(1, 3))
-    premise, _ = relate(rng, world, premise, hypothesis, label)
+    premise = relate(rng, world, premise, hypothesis, label)
     return _example(premise, hypothesis, label, "plain", Style(rng), Style(rng))
 
 
@@ -172,8 +169,8 @@ def overlap(rng: Random, label: int) -> Example:
     """Two long sentences in the same words, except in one place."""
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randint(4, 6))
-    premise, slot = relate(rng, world, hypothesis, hypothesis, label)
-    if slot == "none":
+    premise = relate(rng, world, hypothesis, hypothesis, label)
+    if label == ENTAILMENT:
         premise = draw_premise(rng, world, hypothesis, 1)
     style = Style(rng)
     return _example(premise, hypothesis, label, "overlap", style, style)
@@ -184,7 +181,7 @@ def paraphrase(rng: Random, label: int) -> Example:
     world = draw_world(rng)
     hypothesis = draw_hypothesis(rng, world, rng.randrange(2))
     premise = draw_premise(rng, world, hypothesis, rng.randrange(2))
-    premise, _ = relate(rng, world, premise, hypothesis, label)
+    premise = relate(rng, world, premise, hypothesis, label)
     hypothesis_style = Style(rng)
     avoid = content_words(sentence(hypothesis, hypothesis_style))
     example = _example(
@@ -234,11 +231,11 @@ def contrast(rng: Random, label: int) -> Example:
 
 def pair(rng: Random, label: int) -> Example:
     """Two people with clothes; the hypothesis is about what one of them wears."""
-    first, second = _two_different(rng, lexicon.PEOPLE, 1)
-    garments = [Value(chain) for chain in _two_different(rng, lexicon.GARMENTS, 0)]
-    colours = [Value(chain) for chain in _two_different(rng, lexicon.COLOURS, 0)]
+    first, second = _two_different(rng, HUMAN_TABLES["agent"], 1)
+    garments = [Value(chain) for chain in _two_different(rng, HUMAN_TABLES["garment"], 0)]
+    colours = [Value(chain) for chain in _two_different(rng, HUMAN_TABLES["colour"], 0)]
     asked = {
-        "number": Value(lexicon.ONE),
+        "number": Value(ONE),
         "agent": _generalised(rng, Value(first), 0.2),
         "garment": garments[0],
         "colour": colours[0],
@@ -254,7 +251,7 @@ def pair(rng: Random, label: int) -> Example:
         wearer["colour"] = colours[1]
     people = [noun_phrase(who, Style(rng)) for who in (wearer, other)]
     rng.shuffle(people)
-    action = rng.choice(Value(rng.choice(lexicon.ACTIONS)).words)
+    action = rng.choice(Value(rng.choice(HUMAN_TABLES["action"])).words)
     style = Style(rng)
     clothing = noun_phrase(asked, style).partition(" in ")[2]
     person = style.word("agent", asked["agent"])
@@ -269,9 +266,9 @@ def pair(rng: Random, label: int) -> Example:
 
 def roles(rng: Random, label: int) -> Example:
     """Who does what to whom: passives, converses and swapped roles."""
-    verb = rng.choice(lexicon.VERBS)
-    table = lexicon.ANIMALS if rng.random() < 0.3 and not verb.symmetric else lexicon.PEOPLE
-    chains = _two_different(rng, table, 1)
+    verb = rng.choice(VERBS)
+    tables = ANIMAL_TABLES if rng.random() < 0.3 and not verb.symmetric else HUMAN_TABLES
+    chains = _two_different(rng, tables["agent"], 1)
     doer, done_to = (_generalised(rng, Value(chain), 0.2) for chain in chains)
     if doer.is_top or done_to.is_top or doer.meets(done_to):
         raise NoExampleError
@@ -280,7 +277,7 @@ def roles(rng: Random, label: int) -> Example:
         doer, done_to = _one_more_general(rng, doer, done_to)
     elif label == CONTRADICTION:
         if verb.symmetric:
-            verb = rng.choice([v for v in lexicon.VERBS if v.symmetric and v != verb])
+            verb = rng.choice([v for v in VERBS if v.symmetric and v != verb])
         else:
             doer, done_to = done_to, doer
     else:
@@ -380,22 +377,14 @@ def draw_splits(
     return {name: draw_split(rng, size, seen) for name, size in sizes.items()}
 
 
-def to_json_line(example: Example) -> str:
-    """Return the row as a line of a data file."""
-    row = {
-        "premise": example.premise,
-        "hypothesis": example.hypothesis,
-        "label": example.label,
-    }
-    return json.dumps(row) + "\n"
-
-
 def write_splits(folder: Path, splits: Mapping[str, Sequence[Example]]) -> None:
     """Write one JSON Lines file per split."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, examples in splits.items():
-        lines = "".join(map(to_json_line, examples))
-        (folder / f"{name}.jsonl").write_bytes(lines.encode())
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+            for row in examples:
+                shown = {"premise": row.premise, "hypothesis": row.hypothesis, "label": row.label}
+                file.write(json.dumps(shown) + "\n")
 
 
 # --- Unlabelled text ---

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeVar
 
-from nlijob.demo import lexicon
-from nlijob.demo.lexicon import Chain
+from nlijob.demo.lexicon import IRREGULAR_PLURALS, ONE, TABLES, Chain
 
 T = TypeVar("T")
 
@@ -37,7 +36,7 @@ class Value:
         return self.level == len(self.chain.levels) - 1
 
     def entails(self, other: "Value") -> bool:
-        """Whether everything that is this is also the other."""
+        """Whether everything that this value describes is also described by the other."""
         return other.words[0] in {level[0] for level in self.chain.levels[self.level :]}
 
     def meets(self, other: "Value") -> bool:
@@ -82,7 +81,7 @@ class World:
         if slot in ("purpose", "garment"):
             return []
         # If there are two men, there is also a man: no number contradicts "a man".
-        if slot == "number" and value.chain == lexicon.ONE:
+        if slot == "number" and value.chain == ONE:
             return []
         # Actions and places are grouped by setting, but exclude each other across groups too.
         whatever_group = slot in ("action", "place")
@@ -94,35 +93,21 @@ class World:
         ]
 
 
-HUMAN_TABLES: Mapping[str, Sequence[Chain]] = {
-    "number": lexicon.NUMBERS,
-    "agent": lexicon.PEOPLE,
-    "action": lexicon.ACTIONS,
-    "look": lexicon.LOOKS,
-    "garment": lexicon.GARMENTS,
-    "colour": lexicon.COLOURS,
-    "mood": lexicon.MOODS,
-    "place": lexicon.PLACES,
-    "company": lexicon.COMPANY,
-    "time": lexicon.TIMES,
-    "weather": lexicon.WEATHER,
-    "purpose": lexicon.PURPOSES,
-}
-_ANIMAL_SLOTS = ("number", "place", "time", "weather")
+HUMAN_TABLES: Mapping[str, Sequence[Chain]] = {slot: TABLES[slot] for slot in SLOTS}
 ANIMAL_TABLES: Mapping[str, Sequence[Chain]] = {
-    **{slot: HUMAN_TABLES[slot] for slot in _ANIMAL_SLOTS},
-    "agent": lexicon.ANIMALS,
-    "action": lexicon.ANIMAL_ACTIONS,
-    "look": lexicon.ANIMAL_LOOKS,
+    **{slot: TABLES[slot] for slot in ("number", "place", "time", "weather")},
+    **{slot: TABLES[f"animal {slot}"] for slot in ("agent", "action", "look")},
 }
+ANIMALS_SHARE = 0.2
+"""Probability that a scene is about animals."""
 
 
-def draw_world(rng: Random, animals: float = 0.2) -> World:
-    """Draw a moment with every slot set; `animals` is the probability that it is about animals."""
-    tables = ANIMAL_TABLES if rng.random() < animals else HUMAN_TABLES
+def draw_world(rng: Random) -> World:
+    """Draw a moment with every slot set."""
+    tables = ANIMAL_TABLES if rng.random() < ANIMALS_SHARE else HUMAN_TABLES
     chains = {slot: rng.choice(table) for slot, table in tables.items()}
     if rng.random() < 0.7:
-        chains["number"] = lexicon.ONE
+        chains["number"] = ONE
     setting = chains["action"].group
     if setting != "any":
         chains["place"] = rng.choice([c for c in tables["place"] if c.group == setting])
@@ -134,8 +119,8 @@ def plural(noun: str) -> str:
     start, space, head = noun.rpartition(" ")
     if noun == "human being":
         return "human beings"
-    if head in lexicon.IRREGULAR_PLURALS:
-        return start + space + lexicon.IRREGULAR_PLURALS[head]
+    if head in IRREGULAR_PLURALS:
+        return start + space + IRREGULAR_PLURALS[head]
     if head.endswith("y") and head[-2] not in "aeiou":
         return f"{noun[:-1]}ies"
     return noun + ("es" if head.endswith(("s", "sh", "ch", "x")) else "s")
@@ -170,7 +155,7 @@ class Style:
 
 def is_plural(slots: Slots) -> bool:
     """Whether a scene has several agents."""
-    return slots["number"].chain != lexicon.ONE
+    return slots["number"].chain != ONE
 
 
 def noun_phrase(slots: Slots, style: Style) -> str:

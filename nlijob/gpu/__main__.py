@@ -1,7 +1,7 @@
 """The process of the GPU side, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR`.
 
-It can be stopped from the very start, imports the heavy libraries and waits for its task. Once it
-has a task, it writes an outcome record however it ends.
+It imports the heavy libraries, waits for its task and can be stopped at any time. Once it has a
+task, it always ends with an outcome record.
 """
 
 from __future__ import annotations

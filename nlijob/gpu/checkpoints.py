@@ -52,16 +52,12 @@ def load_adapter(model: Any, folder: Path) -> None:
     set_peft_model_state_dict(model, weights)
 
 
-def on_host(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of a state or of weights in host memory, which training does not change."""
-    return {name: _on_host(value) for name, value in state.items()}
-
-
-def _on_host(value: Any) -> Any:
+def on_host(value: Any) -> Any:
+    """Return a copy of nested dicts of tensors in host memory, which training does not change."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        return {name: _on_host(part) for name, part in value.items()}
+        return {name: on_host(part) for name, part in value.items()}
     return value
 
 

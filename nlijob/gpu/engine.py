@@ -3,7 +3,7 @@
     packed rows and CUDA graphs, dequantised weights  ->  the same on 4-bit weights
     ->  with gradient checkpointing  ->  with a smaller micro-batch  ->  the plain loop
 
-On a CPU the same without graphs; there, the plain loop too uses dequantised weights if they fit.
+A CPU has the same modes without graphs, and its plain loop uses dequantised weights if they fit.
 
 A mode is tried unless something known rules it out, and its logits are checked against the plain
 loop's before it is used. Where one fails, the next is tried, with the same effective batch. The
@@ -14,7 +14,6 @@ plain loop reduces its memory use by the same two steps, even in the middle of t
 from __future__ import annotations
 
 import functools
-import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import GIB, LoadedModel
-from nlijob.gpu.out_of_memory import in_halves, is_out_of_memory
+from nlijob.gpu.out_of_memory import free_memory, in_halves, is_out_of_memory
 from nlijob.gpu.training import (
     MemoryBudget,
     PlainTrainer,
@@ -169,7 +168,7 @@ class Engine:
         return [f"{self._mode.name}, compiled layers: {why}"] if why else []
 
     def _next_mode(self) -> None:
-        """Take the first of the modes left that is supported, or else the plain loop."""
+        """Take the next supported mode, or else the plain loop."""
         started = time.monotonic()
         plain = torch.empty(0)
         checked = self._rows[:CHECKED_ROWS]
@@ -177,7 +176,7 @@ class Engine:
             plain = halving(functools.partial(self._plain_logits, self._head))(checked)
         while self._modes and not self._fast:
             if self._refused:
-                self._free_memory()
+                free_memory()
             self._mode = self._modes.pop(0)
             try:
                 self._try_mode(plain)
@@ -185,7 +184,7 @@ class Engine:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
-            self._free_memory()
+            free_memory()
             self._reason = self._fall_back_to_plain("no faster mode is supported")
             if self._loaded.device.type == "cpu":
                 self._speed_up_plain()
@@ -247,12 +246,6 @@ class Engine:
             self._fast.close()
         self._fast, self._difference = None, None
 
-    def _free_memory(self) -> None:
-        """Free the memory that a refused mode held."""
-        gc.collect()
-        if self._loaded.device.type == "cuda":
-            torch.cuda.empty_cache()
-
     def _fall_back_to_plain(self, reason: str) -> str:
         """The reason for the plain loop; an error where the configuration rules that out."""
         if self._config.train.speed == "graph":
@@ -295,5 +288,5 @@ def bounded(forward: Forward, tokens: int) -> Forward:
 
 
 def halving(forward: Forward) -> Forward:
-    """`forward` in halves of a batch, and halves of those, where it does not fit into memory."""
+    """`forward` on ever smaller halves of a batch that does not fit into memory."""
     return lambda rows: torch.cat(in_halves(forward, rows))

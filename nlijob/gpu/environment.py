@@ -55,17 +55,14 @@ def job_device(config: JobConfig) -> torch.device:
 def _check_capability(device: torch.device) -> None:
     """Raise HardwareError before loading a model if this torch has no kernels for the GPU."""
     major, minor = torch.cuda.get_device_capability(device)
-    built_for = [int(arch.removeprefix("sm_").rstrip("af")) for arch in _architectures()]
+    names = [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
+    built_for = [int(name.removeprefix("sm_").rstrip("af")) for name in names]
     if built_for and major * 10 + minor < min(built_for):
         raise HardwareError(
             f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, but "
             f"torch {torch.__version__} is built for {min(built_for) / 10} and newer",
             "install a torch build for an older CUDA version (12.6 supports Pascal and Volta)",
         )
-
-
-def _architectures() -> list[str]:
-    return [arch for arch in torch.cuda.get_arch_list() if arch.startswith("sm_")]
 
 
 def memory(device: torch.device) -> Memory:

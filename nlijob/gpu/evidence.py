@@ -64,11 +64,13 @@ def word_importance(
     return [
         Occlusion(
             example.index,
-            tuple(_importance(one, whole[example.index], next(answers)) for one in of_row),
-            sum(_beyond_limit(text) for _, text in _texts(example)),
+            tuple(
+                _importance(one, whole[example.index], next(answers))
+                for one in altered[example.index]
+            ),
+            sum(max(0, len(WORD.findall(text)) - MAX_WORDS) for _, text in _texts(example)),
         )
         for example in examples
-        for of_row in [altered[example.index]]
     ]
 
 
@@ -88,10 +90,6 @@ def _with(example: Example, name: TextName, text: str) -> Example:
     if name == "premise":
         return replace(example, premise=text)
     return replace(example, hypothesis=text)
-
-
-def _beyond_limit(text: str) -> int:
-    return max(0, len(WORD.findall(text)) - MAX_WORDS)
 
 
 def _without(text: str, start: int, end: int) -> str:

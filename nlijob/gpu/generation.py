@@ -1,4 +1,4 @@
-"""Free output: the text that a model generates after the prompt, greedily, for shown cases only."""
+"""Free output: the text that a model generates greedily after the prompts of the shown cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import in_halves
 
 ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""All but cuDNN's attention, which makes a new plan for each length, so for each new token."""
+"""Every backend except cuDNN's, which would make a new plan for each new token."""
 
 
 @torch.no_grad()

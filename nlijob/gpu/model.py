@@ -170,25 +170,20 @@ def max_length(model: ModelConfig, model_config: Any, tokenizer: Any) -> int:
     return model.max_length
 
 
-def matched_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
-    """Return for each target how many linear modules have that last name, as PEFT matches them."""
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return {
-        target: sum(name == target or name.endswith(f".{target}") for name in names)
-        for target in targets
-    }
+def is_target(name: str, target: str) -> bool:
+    """Whether PEFT counts a module of this name among a target's."""
+    return name == target or name.endswith(f".{target}")
 
 
 def check_targets(model: nn.Module, targets: tuple[str, ...]) -> None:
     """Raise ConfigurationError if a target matches no module, which PEFT itself ignores."""
-    unmatched = [name for name, count in matched_modules(model, targets).items() if count == 0]
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    unmatched = [t for t in targets if not any(is_target(name, t) for name in linear)]
     if unmatched:
-        names = sorted(
-            {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-        )
+        last_names = sorted({name.rpartition(".")[2] for name in linear})
         raise ConfigurationError(
             f"lora.target_modules: no linear module of the model is named {' or '.join(unmatched)}",
-            f"the model has {', '.join(names)}",
+            f"the model has {', '.join(last_names)}",
         )
 
 

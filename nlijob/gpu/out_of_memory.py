@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ import torch
 R = TypeVar("R")
 T = TypeVar("T")
 MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What CUDA's libraries say in a RuntimeError where torch has no exception of its own."""
+"""Messages of the RuntimeErrors by which CUDA's libraries report a lack of memory."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
@@ -27,6 +28,15 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def free_memory() -> None:
+    """Free what is no longer in use.
+
+    Call it after the except block, because the error keeps the memory of its frames alive.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where no GPU is in use
+
+
 def in_halves(work: Callable[[Sequence[R]], T], rows: Sequence[R]) -> list[T]:
     """Results of `work` in order: one for all rows, or several where they do not fit into memory.
 
@@ -37,7 +47,6 @@ def in_halves(work: Callable[[Sequence[R]], T], rows: Sequence[R]) -> list[T]:
     except torch.OutOfMemoryError:
         if len(rows) == 1:
             raise
-    # Only here, after the except block: the error kept the memory of its frames alive.
-    torch.cuda.empty_cache()
+    free_memory()
     middle = len(rows) // 2
     return [*in_halves(work, rows[:middle]), *in_halves(work, rows[middle:])]

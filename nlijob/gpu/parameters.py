@@ -11,6 +11,7 @@ from typing import Any
 import bitsandbytes as bnb
 from torch import nn
 
+from nlijob.gpu.model import is_target
 from nlijob.records.job import ParameterCounts
 
 
@@ -18,6 +19,7 @@ def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
     """Return the counts of a PEFT model; `targets` are the names of its LoRA modules."""
     quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     four_bit = {id(m.weight): m.in_features * m.out_features for m in quantized}
+    adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
     logical = packed = trainable = lora = 0
     for name, parameter in model.named_parameters():
         size = four_bit.get(id(parameter), parameter.numel())
@@ -31,19 +33,10 @@ def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
         total_packed=packed,
         lora_parameters=lora,
         head_parameters=trainable - lora,
-        matched_modules=adapted_modules(model, targets),
+        matched_modules={t: sum(is_target(name, t) for name in adapted) for t in targets},
         quantized_modules=len(quantized),
         base_memory_bytes=base_memory_bytes(model),
     )
-
-
-def adapted_modules(model: nn.Module, targets: tuple[str, ...]) -> dict[str, int]:
-    """Return for each target name how many modules of that name carry an adapter."""
-    names = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
-    return {
-        target: sum(name == target or name.endswith(f".{target}") for name in names)
-        for target in targets
-    }
 
 
 def base_memory_bytes(model: nn.Module) -> int:

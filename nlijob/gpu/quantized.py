@@ -67,7 +67,7 @@ class QuantizedCopy:
         return self._unsealed is not None
 
     def read(self, read: Callable[[Path], Any]) -> Any:
-        """Return what `read` makes of the copy's folder, or None if there is no usable one."""
+        """Return the model that `read` loads from the copy, or None if there is no usable copy."""
         if not self.folder.is_dir():
             return None
         try:

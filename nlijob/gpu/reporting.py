@@ -41,7 +41,7 @@ def scoring(split: Split, epoch: int | None = None) -> Part:
 
 
 def checkpoint(epoch: int) -> Part:
-    """Taking an epoch's checkpoint."""
+    """Saving an epoch's checkpoint."""
     return Part(f"epoch {epoch} checkpoint", "checkpoint", epoch)
 
 
@@ -71,7 +71,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def timed(self, stage: str, part: Part = WHOLE, examples: int | None = None) -> Iterator[None]:
-        """Record the time spent in the block, also where it is interrupted."""
+        """Record the time spent in the block, even if it is interrupted."""
         started_at, started = time.time(), time.monotonic()
         try:
             yield

@@ -77,8 +77,7 @@ def split_score(split: Split, predictions: Sequence[Prediction], duration_s: flo
 def _figures(forward: Forward, head: Head, rows: Sequence[Encoded]) -> Tensor:
     """Return [rows, labels + 2]: the labels' logits, their share of the probability, the loss."""
     logits = forward(rows)
-    labels = [row.example.label for row in rows]
-    targets = torch.tensor([head.target_class(label) for label in labels], device=logits.device)
+    targets = head.targets(rows, logits.device)
     losses = functional.cross_entropy(logits, targets, reduction="none")
     label_logits = head.label_logits(logits)
     mass = torch.exp(label_logits.logsumexp(-1) - logits.logsumexp(-1))

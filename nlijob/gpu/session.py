@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ from nlijob.rundir import RunDir, append_record, write_record
 
 
 class Session:
-    """One attempt's model, rows and reporter; each is made when it is first asked for."""
+    """One attempt's model, rows and reporter; each is made at its first use."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
@@ -78,7 +77,7 @@ class Session:
             self.task.model_stamp,
             compute_dtype(self.config.model, model_config, self.device),
             self.device,
-            self._timed_loading,
+            lambda part: self.reporter.timed("load", Part(part)),
         )
         with self.reporter.timed("load"):
             loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
@@ -128,7 +127,7 @@ class Session:
 
     @property
     def few_shot_prefix(self) -> str:
-        """The text before the prompt in the few-shot control; "" where it is not asked for."""
+        """The text before the prompt in the few-shot control, or "" without one."""
         return few_shot_prefix(
             self.config.prompt, self.examples["train"], self.config.eval.few_shot
         )
@@ -168,9 +167,6 @@ class Session:
     @property
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
-
-    def _timed_loading(self, part: str) -> AbstractContextManager[None]:
-        return self.reporter.timed("load", Part(part))
 
     def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
         first = rows["test"][0]

@@ -10,20 +10,20 @@ effective batch, whatever the micro-batch. An epoch depends only on the state at
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from nlijob.config import TrainConfig
 from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobError
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.recompute import recompute, repeated_layers
 from nlijob.records.job import TrainStep
 
@@ -98,7 +98,7 @@ class TrainingSchedule:
 def check_step(epoch: int, step: int, loss: float, norm: float, skipped: bool = False) -> None:
     """Raise where training cannot continue after this step; steps count from 1.
 
-    `skipped`: loss scaling skipped the step, as it does while it looks for its scale. Raises
+    `skipped`: loss scaling skipped the step, as it does until it has found its scale. Raises
     DivergedError, or JobError where no gradient reaches the adapter.
     """
     if not math.isfinite(loss) or not (math.isfinite(norm) or skipped):
@@ -154,7 +154,8 @@ class MemoryBudget:
 
         Raises HardwareError where the micro-batch is a single row already.
         """
-        self.refused.append(f"{self._name}: {reason(error)}")
+        name = execution_name("plain loop", self.recomputes, self.rows)
+        self.refused.append(f"{name}: {reason(error)}")
         if self._layers and not self.recomputes:
             self.recomputes = True
             self.apply()
@@ -167,10 +168,6 @@ class MemoryBudget:
                 "larger GPU",
             )
 
-    @property
-    def _name(self) -> str:
-        return execution_name("plain loop", self.recomputes, self.rows)
-
 
 def execution_name(mode: str, recomputes: bool, rows: int) -> str:
     """An execution mode with its memory use, as plan and report show it."""
@@ -181,7 +178,8 @@ def execution_name(mode: str, recomputes: bool, rows: int) -> str:
 def reason(error: Exception) -> str:
     """An error's message in one line.
 
-    Of torch's message on memory, the two sentences that do not depend on the moment.
+    When torch runs out of memory, only the first two sentences are kept: the others differ from
+    run to run.
     """
     line = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ". ".join(line.split(". ")[:2]) if isinstance(error, torch.OutOfMemoryError) else line
@@ -261,7 +259,8 @@ class PlainTrainer:
 
         Where memory runs out, start over with a smaller memory budget.
         """
-        drawn = _random_state(self._loaded.device)
+        generator = _dropout_generator(self._loaded.device)
+        before = generator.get_state()
         while True:
             self._optimizer.zero_grad(set_to_none=True)
             try:
@@ -269,28 +268,21 @@ class PlainTrainer:
                 return sum(self._backward(part, len(rows)) for part in parts)
             except torch.OutOfMemoryError as error:
                 self._budget.shrink(error)
-            # only now: the error kept the memory of its frames alive
-            gc.collect()
-            if self._loaded.device.type == "cuda":
-                torch.cuda.empty_cache()
-            _set_random_state(self._loaded.device, drawn)
+            free_memory()
+            generator.set_state(before)
 
     def _backward(self, rows: Sequence[Encoded], of: int) -> float:
         """Add a micro-batch's gradient; returns its part of the mean loss over `of` rows."""
         batch = self._head.collate(rows, self._loaded.device)
         logits = self._head.logits(self._loaded.model, batch)
-        loss = functional.cross_entropy(logits, self._head.targets(batch), reduction="sum") / of
+        targets = self._head.targets(rows, self._loaded.device)
+        loss = functional.cross_entropy(logits, targets, reduction="sum") / of
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
 
-def _random_state(device: torch.device) -> Tensor:
-    """The state of the generator that dropout draws from on this device."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(device: torch.device, state: Tensor) -> None:
+def _dropout_generator(device: torch.device) -> torch.Generator:
+    """The generator that dropout draws from on this device."""
     if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+        return torch.cuda.default_generators[device.index]
+    return torch.default_generator

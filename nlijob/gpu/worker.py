@@ -18,7 +18,7 @@ from nlijob.stages import GPU_STAGES
 
 
 def work(run: RunDir) -> WorkerOutcome:
-    """Do the run's task; every record is written when this returns. Lets `Stopped` through."""
+    """Do the run's task; every record is written when this returns. Does not catch `Stopped`."""
     quiet_libraries()
     try:
         _work(run)

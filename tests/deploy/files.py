@@ -11,6 +11,7 @@ import click
 import pytest
 
 from nlijob import commands
+from nlijob.cli import cli
 from nlijob.errors import ExitCode
 
 ROOT = Path(__file__).parent.parent.parent
@@ -51,5 +52,6 @@ def parse(
         monkeypatch.setenv(name, value)
     command, *rest = arguments
     assert command == "run"
-    context: click.Context = commands.load("run").make_context("run", rest)
+    parent = cli.make_context("nlijob", list(arguments))  # from which the names of --help come
+    context: click.Context = commands.load("run").make_context("run", rest, parent=parent)
     return context.params

@@ -84,15 +84,15 @@ def test_a_steps_profile_adds_up(tmp_path: Path) -> None:
     assert "matrix products" in groups
 
 
-@pytest.mark.skipif(HAS_TRL, reason="TRL is patches")
+@pytest.mark.skipif(HAS_TRL, reason="TRL is installed")
 def test_without_trl_it_says_so_and_goes_on(bench: tuple[Path, str]) -> None:
-    assert "TRL is not patches" in bench[1]
+    assert "TRL is not installed" in bench[1]
 
 
 @pytest.mark.parametrize("name", ["packed rows", *sorted(TRL)])
 def test_each_way_takes_the_plain_loops_steps(ways: dict[str, Any], name: str) -> None:
     if name not in ways:
-        pytest.skip("TRL is not patches")
+        pytest.skip("TRL is not installed")
     expected = ways["plain loop"]["losses"]
     # TRL holds the adapters in bfloat16
     assert ways[name]["losses"][: len(expected)] == pytest.approx(expected, rel=1e-3)

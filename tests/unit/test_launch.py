@@ -337,7 +337,7 @@ import signal, sys
 from pathlib import Path
 from nlijob import launch
 from nlijob.errors import JobError
-from nlijob.records import WorkerTask
+from nlijob.records.job import WorkerTask
 from nlijob.rundir import RunDir
 
 signal.alarm(10)

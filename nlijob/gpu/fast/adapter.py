@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from nlijob.gpu.fast.layers import ADAPTER
 
 LoRAGroup = tuple[Sequence[Any], Tensor, Tensor]
-"""LoRA layers, their As [layers, r, in] and their scaled Bs [layers, out, r]; of a single layer
-A [r, in] and B [out, r]."""
+"""LoRA layers, their As [layers, r, in] and their scaled Bs [layers, out, r]. For a single layer,
+these are [r, in] and [out, r]."""
 
 
 class FlatAdapter:
@@ -28,8 +28,9 @@ class FlatAdapter:
         others: Sequence[nn.Parameter],
         dtype: torch.dtype,
     ) -> None:
-        """`groups`: PEFT's LoRA layers, those that are computed together in one group; all have
-        the same scaling. `others`: the parameters of a trained head.
+        """`groups`: PEFT's LoRA layers; a group is computed together, and all have one scaling.
+
+        `others`: the parameters of a trained head.
         """
         layers = [layer for group in groups for layer in group]
         firsts = [layer.lora_A[ADAPTER].weight for layer in layers]

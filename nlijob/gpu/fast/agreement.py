@@ -1,4 +1,4 @@
-"""How far two computations of the same values differ."""
+"""A measure of the difference between two results of one computation."""
 
 from __future__ import annotations
 

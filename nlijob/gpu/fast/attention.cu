@@ -97,7 +97,7 @@ __device__ void fetched() {
     __syncthreads();
 }
 
-// The rows of a block: the prefix's `shared` rows if another segment contains them, then those of
+// The rows of a block: the prefix's `shared` rows if another segment contains them, then the rows of
 // its own segment.
 struct Segment {
     int begin, shared, length, tile;  // `tile`: first row of the first tile with rows of its own
@@ -112,7 +112,7 @@ struct Segment {
     __device__ int padded() const { return (length + 15) / 16 * 16; }
 };
 
-// Addresses of a token's final values: those of the prefix are in a buffer of their own.
+// Addresses of a token's final values; the prefix has its values in a buffer of its own.
 struct Completed {
     const T *prefix_values, *y;
     int prefix, width;
@@ -210,7 +210,7 @@ __device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long str
     }
 }
 
-// Store those of a warp's 16 rows that belong to the prefix in d_prefix [prefix, 2 width].
+// Store the rows of a warp's 16 that belong to the prefix in d_prefix [prefix, 2 width].
 __device__ void store_prefix(const float (&d)[COLUMNS][4], float scale, float* d_prefix, int width,
                              int first, int prefix) {
 #pragma unroll
@@ -260,7 +260,7 @@ __device__ float row_max(float value) {
 // out [tokens, width] = attention; logs [heads, tokens] = log-sum-exp of each query's scores.
 // y [tokens, 3 width] has queries, keys and values before adapter, bias and rotation; `low_rank` has
 // the products of their input with the As. With `keep`, the final queries, keys and values are
-// written to y, and those of the prefix to prefix_values [prefix, 3 width].
+// written to y, and the prefix's to prefix_values [prefix, 3 width].
 extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     attend(T* y, long stride, const T* low_rank, const T* b, long b_part, long b_stride,
            const T* bias, const T* cosine, const T* sine, const int* bounds, int prefix, float scaling, T* out,

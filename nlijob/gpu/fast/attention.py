@@ -85,7 +85,7 @@ def attend(
     of_keys = bounds
     if prefix:
         key, value, of_keys = prefix.spread(key), prefix.spread(value), prefix.spread_bounds
-    # a segment's last query is at its last key, whatever the prefix before them
+    # a segment's last query is at its last key, with or without a prefix before them
     out = varlen_attn(
         query, key, value, bounds, of_keys, longest, longest, scale=scaling, window_size=CAUSAL
     )

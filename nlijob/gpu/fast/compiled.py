@@ -1,4 +1,4 @@
-"""A model's repeated layers compiled with torch.compile, for trainings long enough to repay it.
+"""A model's repeated layers compiled with torch.compile, if training is long enough.
 
 This is for models that no fused stack supports: other architectures, adapters on other layers. One
 compilation covers all layers and all pack sizes. Dropout draws the same numbers as before.

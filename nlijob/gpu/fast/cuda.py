@@ -32,7 +32,6 @@ POINTERS = {
 }
 """What a kernel calls the values behind a pointer, and their dtype."""
 SCALARS: dict[str, Any] = {"int": ctypes.c_int, "long": ctypes.c_int64, "float": ctypes.c_float}
-INTEGER_BITS = {"int": 32, "long": 64}
 SIGNATURE = re.compile(
     r'extern "C" __global__ void\s+(?:__launch_bounds__\(\w+\)\s+)?(\w+)\(([^()]*)\)\s*\{'
 )
@@ -41,7 +40,6 @@ FREE_SHARED_BYTES = 48 * 1024
 """Shared memory that a block may use without asking for more."""
 
 Capability = tuple[int, int]
-Defined = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,8 @@ class Parameter:
     def _is_number(self, value: Any) -> bool:
         if self.type == "float":
             return isinstance(value, int | float) and not isinstance(value, bool)
-        limit = 1 << (INTEGER_BITS[self.type] - 1)
-        return type(value) is int and -limit <= value < limit
+        # ctypes cuts off the bits of an integer that is too large
+        return type(value) is int and SCALARS[self.type](value).value == value
 
 
 def signatures(text: str) -> dict[str, tuple[Parameter, ...]]:
@@ -133,7 +131,7 @@ class Source:
 
     def compile(self, device: torch.device, dtype: torch.dtype, **defined: int) -> None:
         """Compile and load the kernels. Raises Unsupported where that fails."""
-        self._loaded(_index(device), dtype, tuple(defined.items()))
+        self._loaded(_index(device), dtype, **defined)
 
     def cubin(self, capability: Capability, dtype: torch.dtype, **defined: int) -> bytes:
         """The kernels compiled for an element type and GPUs of a compute capability.
@@ -163,7 +161,7 @@ class Source:
         first = self.check(name, given)
         from cuda.bindings import driver
 
-        kernel = self._loaded(_index(first.device), first.dtype, tuple(defined.items()))[name]
+        kernel = self._loaded(_index(first.device), first.dtype, **defined)[name]
         if shared_bytes > FREE_SHARED_BYTES:
             limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             _done(driver.cuFuncSetAttribute(kernel, limit, shared_bytes), RuntimeError)
@@ -189,9 +187,9 @@ class Source:
             parameter.check(value, first)
         return first
 
-    def _load(self, device: int, dtype: torch.dtype, defined: Defined) -> dict[str, Any]:
+    def _load(self, device: int, dtype: torch.dtype, **defined: int) -> dict[str, Any]:
         """The kernels on a device, by name."""
-        cubin = self.cubin(torch.cuda.get_device_capability(device), dtype, **dict(defined))
+        cubin = self.cubin(torch.cuda.get_device_capability(device), dtype, **defined)
         from cuda.bindings import driver
 
         with torch.cuda.device(device):

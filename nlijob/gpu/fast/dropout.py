@@ -16,8 +16,8 @@ SMALLEST = -(1 << 63)
 def mask(values: Tensor, share: float, *copies: int, dtype: torch.dtype | None = None) -> Tensor:
     """A mask [*copies, *values.shape]: 1 where dropout keeps a value and 0 where it drops it.
 
-    A value is dropped with probability `share`, on a CPU rounded to 1/65536. `dtype` is that of
-    `values` by default.
+    A value is dropped with probability `share`, on a CPU rounded to 1/65536. The mask has the dtype
+    of `values` by default.
     """
     kept = values.new_empty(*copies, *values.shape, dtype=dtype)
     if values.device.type != "cpu":

@@ -75,7 +75,7 @@ class AttentionResult:
     """[prefix, 3 width]: final query, key and value of the prefix. y keeps the original ones,
     which other rows still read."""
     graph: tuple[Tensor, Sequence[Tensor]] | None = None
-    """Otherwise torch's output, and the query, key and value for its gradient."""
+    """Output, and query, key and value for its gradient, if torch's attention ran."""
 
 
 def forward(

@@ -1,4 +1,4 @@
-"""What a CPU needs besides packed rows: faster layers for the plain loop, and its free memory."""
+"""Faster layers for the plain loop on a CPU, and the free memory of a device."""
 
 from __future__ import annotations
 

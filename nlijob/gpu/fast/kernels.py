@@ -128,8 +128,10 @@ def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
 
 
 def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> None:
-    """Gradients of `bias_gelu`'s inputs from that of its output: of u in place, the other's in
-    `beside`."""
+    """Replace u and write `beside` by the gradients of `bias_gelu`'s inputs.
+
+    `d_out` is the gradient of its output.
+    """
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, d_out, d_out.stride(0), beside, beside.stride(0))

@@ -1,7 +1,7 @@
 """Linear layers with LoRA in the compute dtype, in place of PEFT's own.
 
 A layer stays where it is in the model, with its name, parameters and adapter switch; only its class
-is replaced for a time. PEFT therefore creates, saves, loads and switches adapters as usual.
+is replaced temporarily. PEFT therefore creates, saves, loads and switches adapters as usual.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class FastGelu(nn.Module):
 
 
 class LayerPatches:
-    """Replaces the classes of a model's layers for a time."""
+    """Replaces the classes of a model's layers temporarily."""
 
     def __init__(self) -> None:
         self._before: list[tuple[Any, type, tuple[str, ...]]] = []

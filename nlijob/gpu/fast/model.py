@@ -161,7 +161,7 @@ def ids_of(row: Encoded) -> list[int]:
 
 
 def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
-    """Each LoRA layer with its own A [r, in] and B [out, r]; those of a group without gradient."""
+    """Each LoRA layer with its own A [r, in] and B [out, r]; in a group, these have no gradient."""
     single: list[tuple[Any, Tensor, Tensor]] = []
     for group, a, b in adapter.groups:
         if len(group) == 1:

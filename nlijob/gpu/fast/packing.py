@@ -129,7 +129,7 @@ def shared_prefix(rows: Sequence[list[int]], together: int) -> int:
 
     0 where sharing them in packs of `together` rows would not repay the extra work in attention.
     """
-    first, last = min(rows), max(rows)  # a common prefix of these is one of all rows
+    first, last = min(rows), max(rows)  # what these two share, all rows share
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     prefix = min(sum(1 for _ in same), min(map(len, rows)) - 1)
     mean = sum(map(len, rows)) / len(rows)

@@ -1,4 +1,4 @@
-"""The fused layers that are tried on a model, and what each of them must offer."""
+"""The fused layers that are tried on a model, and their common interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FusedStack(Protocol):
     """
 
     def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
-        """`adapters`: those of `groups`, in its order. Raises torch.OutOfMemoryError."""
+        """`adapters`: the adapters of `groups`, in its order. Raises torch.OutOfMemoryError."""
 
     @property
     def dense(self) -> Mapping[int, Tensor]:
@@ -29,7 +29,7 @@ class FusedStack(Protocol):
 
     @staticmethod
     def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
-        """The LoRA layers that the stack computes, those with a common buffer together.
+        """The LoRA layers that the stack computes; each group shares a buffer.
 
         Empty where the model is of another kind. Raises Unsupported with the reason where it is of
         this kind and the stack does not work here.
@@ -55,9 +55,9 @@ CANDIDATES: list[type[FusedStack]] = [PhiStack]
 def choose(
     model: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> tuple[type[FusedStack] | None, list[list[Any]], str]:
-    """The first candidate that fits a model and the LoRA layers that it computes, or why none does.
+    """The first candidate that fits a model, its groups of LoRA layers, and why none fits, or "".
 
-    The reason is empty where no candidate is meant for such a model.
+    The reason is also empty where no candidate is meant for such a model.
     """
     refused = []
     for candidate in CANDIDATES:

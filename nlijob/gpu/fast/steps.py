@@ -91,7 +91,7 @@ class Steps:
         self.is_compiled = False
         """Whether layers are compiled with torch.compile."""
         self.why_not_compiled = ""
-        """Why they are not, where they could be; otherwise ""."""
+        """Why layers that could be compiled are not, or ""."""
 
     def capture(self, sizes: Sequence[int], training_tokens: int, compiles: bool | None) -> None:
         """Capture micro-batches in packs of these sizes (tokens, ascending), and the update.
@@ -312,5 +312,4 @@ class Steps:
         self._figures[0].copy_(self._loss)
         self._figures[1].copy_(norm)
         self._figures[2].copy_(self._scaler.scale(self._one))
-        self._adapter.gradient.zero_()
-        self._loss.zero_()
+        self._clear_gradient()

@@ -1,7 +1,7 @@
 """The plain loop's steps on packed rows, launched ahead of the device.
 
-Loss and gradient norm of a step are read a few steps later. A step that diverged is still named,
-and ends the training.
+Loss and gradient norm of a step are read a few steps later. A step that diverged still ends the
+training, and the error names it.
 """
 
 from __future__ import annotations
@@ -118,16 +118,12 @@ class FastTrainer:
         conditions: a new choice may differ, and with it the rounding in all later steps.
         """
         if state.get("token_counts_chosen_for") == self._chosen_for:
-            self._choose_again(tuple(state["token_counts"]), bool(state["is_compiled"]))
+            counts, compiles = tuple(state["token_counts"]), bool(state["is_compiled"])
+            is_same = (counts, compiles) == (self.token_counts, self.steps.is_compiled)
+            if not is_same and self.steps.recapture(counts, self._training_tokens, compiles):
+                self.token_counts = counts
         self.steps.restore(state)
         self._step = state["step"]
-
-    def _choose_again(self, counts: tuple[int, ...], compiles: bool) -> None:
-        """Use these pack sizes, with compiled layers or not, if they can still be captured."""
-        if (counts, compiles) == (self.token_counts, self.steps.is_compiled):
-            return
-        if self.steps.recapture(counts, self._training_tokens, compiles):
-            self.token_counts = counts
 
     def _totals(self) -> list[int]:
         """Tokens of each micro-batch of the whole training."""

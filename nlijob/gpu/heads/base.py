@@ -1,8 +1,8 @@
 """The interface of a task head: encode rows, collate a batch, compute logits.
 
-Training, scoring and loading are written once against `Head`; what differs between heads stands in
-its subclasses alone. Rows are padded on the right. A causal model reads a row's last real position
-only, so padding after it needs no attention mask.
+Training, scoring and loading use `Head` alone; heads differ in its subclasses only. Rows are padded
+on the right. A causal model reads a row's last real position only, so padding after it needs no
+attention mask.
 """
 
 from __future__ import annotations
@@ -49,8 +49,6 @@ class Batch:
     """[distinct]: the different positions of rows' last real tokens."""
     position_of_row: Tensor
     """[rows]: index into `positions` of each row's last real token."""
-    labels: Tensor
-    """[rows]"""
 
 
 class Head(ABC):
@@ -65,8 +63,6 @@ class Head(ABC):
     saved with the adapter. Otherwise they are pretrained, and frozen unless LoRA targets them."""
     covers_vocabulary: ClassVar[bool]
     """Whether the classes among `logits` are the whole vocabulary rather than the labels."""
-    label_tokens: tuple[int, ...] = ()
-    """Token id of each label; empty where labels are not tokens."""
 
     def __init__(
         self,
@@ -75,10 +71,15 @@ class Head(ABC):
         max_length: int,
         examples: Sequence[Example] = (),
     ) -> None:
-        """`max_length`: longest input in tokens. `examples`: rows to check the prompt on."""
+        """`max_length`: longest input in tokens. `examples`: rows to check the prompt on.
+
+        Raises ConfigurationError if the prompt does not suit the tokenizer.
+        """
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._max_length = max_length
+        self.label_tokens = self._find_label_tokens(examples)
+        """Token id of each label; empty where labels are not tokens."""
 
     @classmethod
     def model_options(cls, label_names: Sequence[str]) -> dict[str, Any]:
@@ -116,13 +117,17 @@ class Head(ABC):
     def target_class(self, label: int) -> int:
         """Return the class of a label among `logits`."""
 
-    @abstractmethod
-    def targets(self, batch: Batch) -> Tensor:
+    def targets(self, rows: Sequence[Encoded], device: torch.device) -> Tensor:
         """Return [rows]: the class of each row's label among `logits`."""
+        return torch.tensor([self.target_class(row.example.label) for row in rows], device=device)
 
     @abstractmethod
     def label_logits(self, logits: Tensor) -> Tensor:
         """Return [rows, labels]: the labels' columns of `logits`, in label order."""
+
+    def _find_label_tokens(self, examples: Sequence[Example]) -> tuple[int, ...]:
+        """Return `label_tokens`."""
+        return ()
 
     def _tokenize(self, examples: Sequence[Example]) -> Mapping[str, list[list[int]]]:
         """Return the tokenizer's columns for the rows in the prompt template."""
@@ -140,7 +145,6 @@ def new_batch(inputs: Mapping[str, Tensor], rows: Sequence[Encoded], device: tor
         inputs={name: tensor.to(device) for name, tensor in inputs.items()},
         positions=positions.to(device),
         position_of_row=position_of_row.to(device),
-        labels=torch.tensor([row.example.label for row in rows], device=device),
     )
 
 

@@ -9,7 +9,6 @@ import torch
 import transformers
 from torch import Tensor
 
-from nlijob.config import PromptConfig
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.heads.base import Batch, Encoded, Head, new_batch
 from nlijob.prompts import prompt_text
@@ -25,21 +24,6 @@ class CausalHead(Head):
     peft_task_type = "CAUSAL_LM"
     is_new = False
     covers_vocabulary = True
-
-    def __init__(
-        self,
-        tokenizer: Any,
-        prompt: PromptConfig,
-        max_length: int,
-        examples: Sequence[Example] = (),
-    ) -> None:
-        """`examples`: the label tokens are derived in the prompts of some of these rows.
-
-        Raises ConfigurationError if a verbalizer is not one distinct token.
-        """
-        super().__init__(tokenizer, prompt, max_length, examples)
-        prompts = [prompt_text(prompt, example) for example in examples[:CHECKED_PROMPTS]]
-        self.label_tokens = label_tokens(tokenizer, prompts, prompt.verbalizers)
 
     def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:
         padding = self._tokenizer.pad_token_id
@@ -61,17 +45,16 @@ class CausalHead(Head):
     def target_class(self, label: int) -> int:
         return self.label_tokens[label]
 
-    def targets(self, batch: Batch) -> Tensor:
-        return self._label_tokens(batch.labels.device)[batch.labels]
-
     def label_logits(self, logits: Tensor) -> Tensor:
-        return logits[:, self._label_tokens(logits.device)]
+        return logits[:, torch.tensor(self.label_tokens, device=logits.device)]
 
     def _tokenize(self, examples: Sequence[Example]) -> Mapping[str, list[list[int]]]:
         return {"input_ids": super()._tokenize(examples)["input_ids"]}
 
-    def _label_tokens(self, device: torch.device) -> Tensor:
-        return torch.tensor(self.label_tokens, device=device)
+    def _find_label_tokens(self, examples: Sequence[Example]) -> tuple[int, ...]:
+        """Return the label tokens in the prompts of some rows; raises like `label_tokens`."""
+        prompts = [prompt_text(self._prompt, example) for example in examples[:CHECKED_PROMPTS]]
+        return label_tokens(self._tokenizer, prompts, self._prompt.verbalizers)
 
 
 def label_tokens(

@@ -49,9 +49,6 @@ class ClassificationHead(Head):
     def target_class(self, label: int) -> int:
         return label
 
-    def targets(self, batch: Batch) -> Tensor:
-        return batch.labels
-
     def label_logits(self, logits: Tensor) -> Tensor:
         return logits
 

@@ -1,4 +1,4 @@
-"""Scores the base model: the adapter is there, switched off."""
+"""Scores the base model, with the adapter switched off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nlijob.rundir import write_record, write_records
 
 
 def baseline(session: Session) -> list[Path]:
-    """Score validation and test rows, and the few-shot control where it is asked for."""
+    """Score validation and test rows, and the few-shot control if it is configured."""
     run = session.run
     with session.loaded.model.disable_adapter():
         scores, predictions = session.score("baseline", ("validation", "test"))

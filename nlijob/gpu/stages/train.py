@@ -1,4 +1,4 @@
-"""Trains epoch by epoch, continuing after the last complete epoch where there is one."""
+"""Trains epoch by epoch, and resumes after the last complete epoch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def resume(session: Session, trainer: Trainer) -> list[EpochResult]:
 
 
 def _complete_epochs(run: RunDir, fingerprint: str, epochs: int) -> int:
-    """The last epoch up to which all are complete and after which training can go on."""
+    """Number of complete epochs after which training can continue."""
     complete = 0
     while run.is_complete(epoch_marker(complete + 1), fingerprint):
         complete += 1

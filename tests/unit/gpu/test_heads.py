@@ -69,8 +69,8 @@ def test_logits_at_the_label_position_are_those_of_the_unpadded_row(
 
 
 def test_targets_are_the_label_tokens(head: CausalHead, rows: list[Encoded]) -> None:
-    batch = head.collate(rows, CPU)
-    assert head.targets(batch).tolist() == [head.label_tokens[r.example.label] for r in rows]
+    tokens = [head.label_tokens[row.example.label] for row in rows]
+    assert head.targets(rows, CPU).tolist() == tokens
 
 
 def test_label_logits_are_in_the_order_of_the_labels(head: CausalHead) -> None:

@@ -45,14 +45,11 @@ class LastStateHead(Head):
 
     def logits(self, model: Any, batch: Batch) -> Tensor:
         logits: Tensor = model(**batch.inputs, use_cache=False).logits
-        rows = torch.arange(len(batch.labels))
+        rows = torch.arange(len(batch.position_of_row))
         return logits[rows, batch.positions[batch.position_of_row], :3].float()
 
     def target_class(self, label: int) -> int:
         return label
-
-    def targets(self, batch: Batch) -> Tensor:
-        return batch.labels
 
     def label_logits(self, logits: Tensor) -> Tensor:
         return logits

@@ -96,7 +96,7 @@ class SmallMemory:
     def logits(self, model: Any, batch: Any) -> torch.Tensor:
         logits = self._head.logits(model, batch)  # dropout has drawn by now
         self._left -= 1
-        if len(batch.labels) > self._rows or self._left >= 0:
+        if len(batch.position_of_row) > self._rows or self._left >= 0:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB. GPU 0 has")
         return logits
 

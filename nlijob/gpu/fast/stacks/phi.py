@@ -65,7 +65,7 @@ class PhiStack:
     """All decoder layers of a Phi model with their dequantised weights; see `FusedStack`."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
-        """`adapters`: those of `groups`. Raises torch.OutOfMemoryError."""
+        """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
         self._model = next(module for module in model.modules() if isinstance(module, PhiModel))
         device = self._model.embed_tokens.weight.device
         self._switch = adapters[0][0][0]

@@ -195,8 +195,8 @@ def test_gradients_equal_those_of_peft(
     new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool, recomputes: bool
 ) -> None:
     plain, other = tuned(new_model()), tuned(new_model())
-    batch = head.collate(either[:5], CPU)
-    functional.cross_entropy(head.logits(plain.model, batch), head.targets(batch)).backward()  # type: ignore[no-untyped-call]
+    logits = head.logits(plain.model, head.collate(either[:5], CPU))
+    functional.cross_entropy(logits, head.targets(either[:5], CPU)).backward()  # type: ignore[no-untyped-call]
     fast = FastModel(other, head, dense, recomputes)
     other.model.train(recomputes)  # activations are recomputed in training mode only
     shape = shape_of(either[:5])
