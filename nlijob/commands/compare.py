@@ -23,7 +23,7 @@ def command(run_dirs: tuple[Path, ...], output: Path) -> int:
     """Compare finished runs with the first one, row by row.
 
     Writes one HTML page and, beside it, the same as JSON: compare.html and compare.json in the
-    current folder. Pages that an earlier comparison wrote are replaced, other files never.
+    current folder. Replaces pages that an earlier comparison wrote, and no other files.
     """
     from nlijob.report.pages import write_comparison
 

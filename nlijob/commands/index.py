@@ -20,8 +20,8 @@ from nlijob.errors import ExitCode
 def command(runs_dir: Path, output: Path | None) -> int:
     """List the runs in a folder, with the trend of their accuracy.
 
-    Writes one HTML page that links to the runs' reports and, beside it, the same as JSON. Pages
-    that this command wrote earlier are replaced, other files never.
+    Writes one HTML page that links to the runs' reports and, beside it, the same as JSON. Replaces
+    pages that this command wrote earlier, and no other files.
     """
     from nlijob.report.pages import write_index
 

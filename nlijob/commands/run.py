@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @option(
     "resume-from",
     metavar="URL",
-    help="First fetch the run from URL/RUN_ID, where it got further there.",
+    help="First fetch the run from URL/RUN_ID, if the copy there is further along.",
 )
 @option(
     "notify-url",

@@ -107,4 +107,4 @@ def test_the_help_says_which_files_they_write_and_replace(call: Caller) -> None:
     for command, default in (("compare", "compare.html"), ("index", "RUNS_DIR/index.html")):
         text = " ".join(call(command, "--help").out.split())
         assert default in text
-        assert "replaced, other files never" in text
+        assert "and no other files" in text

@@ -15,7 +15,7 @@ KINDS = {
     "corrected": (
         "Corrected by tuning",
         "the base model was wrong, the tuned model is correct",
-        "those where the gold label gained the most probability",
+        "the largest gains in the probability of the gold label first",
     ),
     "still-wrong": (
         "Still wrong",
@@ -25,7 +25,7 @@ KINDS = {
     "newly-broken": (
         "Newly broken",
         "the base model was correct, the tuned model is wrong",
-        "those where the gold label lost the most probability",
+        "the largest losses in the probability of the gold label first",
     ),
 }
 """Kind of case -> title, meaning, and how the shown cases were chosen."""

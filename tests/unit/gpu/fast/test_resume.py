@@ -223,7 +223,6 @@ class TestCompiledLayers:
         check_resumed(first, second, stop_after_an_epoch(*first), tmp_path)
         assert second[0].steps.is_compiled == begins_compiled
 
-    @broken_compilers.each
     def test_training_resumes_if_layers_can_no_longer_be_compiled(
         self,
         demo: JobConfig,
@@ -231,17 +230,15 @@ class TestCompiledLayers:
         stop_after_an_epoch: Interrupt,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        backend: Any,
-        why: str,
     ) -> None:
         first = new_trainer(job=demo, compiles=True)
         state = stop_after_an_epoch(*first)
         assert state["is_compiled"]
-        broken_compilers.use(backend, monkeypatch)
+        broken_compilers.use(broken_compilers.missing, monkeypatch)
         second = new_trainer(job=demo)
         check_resumed(first, second, state, tmp_path)
         assert not second[0].steps.is_compiled
-        assert why in second[0].steps.why_not_compiled
+        assert "no C compiler" in second[0].steps.why_not_compiled
 
     def test_compiled_layers_stay_if_others_cannot_be_captured(
         self,
