@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# An example takes as long as the machine lets it; a failure prints how to repeat it.
+hypothesis.settings.register_profile("nlijob", deadline=None, print_blob=True, max_examples=60)
+hypothesis.settings.load_profile("nlijob")
 
 # Test processes share the cores: each computes alone, and waiting OpenMP threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
