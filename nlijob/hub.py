@@ -8,11 +8,9 @@ prepared last when the hub does not answer.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +18,7 @@ from typing import Any, Literal
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
+from nlijob.files import Piece, sha256_of
 from nlijob.retry import retry
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
@@ -28,7 +27,6 @@ ATTEMPTS = 3
 """The hub's client also retries each request, for 23 s."""
 FIRST_WAIT_S = 2.0
 PIECE_BYTES = 64 * 1024**2
-READ_BYTES = 1024**2
 
 
 class Hub:
@@ -131,33 +129,18 @@ def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
     """Names and hashes of a folder's matching files, the same on every machine.
 
     All bytes are hashed, because a model merged with another adapter may have the same sizes and
-    the same bytes at the beginning and the end. One core hashes a gigabyte in about a second, and
-    the files are about to be read anyway. Large files are hashed in pieces, on all cores.
+    the same bytes at the beginning and the end; and they are about to be read anyway. Large files
+    are hashed in pieces, on all cores.
     """
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     pieces = [
-        (file, start)
+        Piece(file, start, PIECE_BYTES)
         for file in files
         if file.is_file()
         for start in range(0, max(1, file.stat().st_size), PIECE_BYTES)
     ]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        hashes = list(pool.map(_sha256, pieces))
-    return "|".join(f"{file.name}:{hash_}" for (file, _), hash_ in zip(pieces, hashes, strict=True))
-
-
-def _sha256(piece: tuple[Path, int]) -> str:
-    """SHA-256 of a piece, given as its file and the position of its first byte."""
-    file, start = piece
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(READ_BYTES))
-    with file.open("rb", buffering=0) as handle:
-        handle.seek(start)
-        left = PIECE_BYTES
-        while read := handle.readinto(buffer[:left]):
-            digest.update(buffer[:read])
-            left -= read
-    return digest.hexdigest()
+    hashes = zip(pieces, sha256_of(pieces), strict=True)
+    return "|".join(f"{piece.file.name}:{hash_}" for piece, hash_ in hashes)
 
 
 def _check_model_folder(name: str, folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from nlijob.config import JobConfig
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Rises whenever the meaning of a record changes; `older` reads what earlier versions wrote."""
 
 Split = Literal["train", "validation", "test"]
@@ -436,6 +438,33 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What the outcome of a stage depends on."""
+
+    settings: dict[str, Any]
+    """Settings that it reads, such as "train.seed" -> 42, with values as JSON has them."""
+    follows: dict[str, str]
+    """Stages whose outcome it reads -> their fingerprints."""
+    stamp: str
+    """Identity of the files outside the run that it reads; "" where there are none."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the inputs and of the record format."""
+        text = json.dumps([FORMAT_VERSION, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size and hash of a file."""
+
+    size_bytes: int
+    sha256: str | None
+    """In hexadecimal digits; None in markers of formats 2 and 3, which list sizes only."""
+
+
+@dataclass(frozen=True)
 class WorkerTask:
     """worker/task.json: the parent's task for the GPU side."""
 
@@ -447,8 +476,8 @@ class WorkerTask:
     model_dir: str
     model_stamp: str
     """Identity of the model's files: a commit on the hub, or file names and hashes."""
-    fingerprints: dict[str, str]
-    """Stage -> fingerprint of its inputs; a stage that is complete under it is skipped."""
+    inputs: dict[str, Inputs]
+    """Stage -> its inputs; a stage that is complete with the same inputs is skipped."""
 
 
 @dataclass(frozen=True)
@@ -462,11 +491,18 @@ class WorkerOutcome:
 
 @dataclass(frozen=True)
 class Marker:
-    """markers/<stage>.json, written last: the stage is complete."""
+    """markers/<stage>.json, written last: the stage, or the epoch, is complete."""
 
     stage: str
     fingerprint: str
+    """Fingerprint of `inputs`."""
     finished_at: str
-    sizes: dict[str, int]
-    """File below the run's folder -> bytes. A file that is missing or differs voids the marker."""
+    files: dict[str, FileStamp]
+    """File below the run's folder -> its stamp. A file that is missing or differs voids the
+    marker."""
+    to_continue: dict[str, FileStamp] = field(default_factory=dict)
+    """Files that are needed only to continue from here, such as an epoch's training state. They may
+    be missing, but must not differ where they are used."""
+    inputs: Inputs | None = None
+    """None in markers of formats 2 and 3."""
     format_version: int = FORMAT_VERSION

@@ -342,7 +342,7 @@ def test_every_byte_of_a_large_file_changes_its_stamp(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "PIECE_BYTES", 10)
-    monkeypatch.setattr(hub, "READ_BYTES", 4)
+    monkeypatch.setattr("nlijob.files.READ_BYTES", 4)
     stamps = set()
     for size in (0, 9, 10, 11, 20, 25):
         (folder / "model.safetensors").write_bytes(bytes(size))
