@@ -63,7 +63,8 @@ def cli() -> None:
     error.
 
     Exit codes: 0 done, 2 usage or configuration, 3 gate failed, 4 model or data not available,
-    5 unsuitable hardware or out of memory, 6 training diverged, 70 internal error, 75 stopped.
+    5 unsuitable hardware or out of memory, 6 training diverged, 70 internal error, 74 disk full or
+    not writable, 75 stopped.
 
     Completion in bash: eval "$(_NLIJOB_COMPLETE=bash_source nlijob)"; in zsh with zsh_source, in
     fish with fish_source.
