@@ -12,7 +12,9 @@ import click
 from nlijob import __version__, commands
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode
+from nlijob.printable import printable
 from nlijob.stopping import Stopped
+from nlijob.streams import lasting_streams
 
 OWN_OPTIONS = ("-h", "--help", "--version")
 
@@ -38,11 +40,17 @@ class JobGroup(click.Group):
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    with lasting_streams():
+        return _exit_code()
+
+
+def _exit_code() -> int:
     try:
         return int(cli.main(standalone_mode=False) or ExitCode.DONE)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
+        error.message = printable(error.message)
         error.show()
         return ExitCode.CONFIGURATION
     except (Exception, Stopped, KeyboardInterrupt) as error:
@@ -72,6 +80,6 @@ def cli() -> None:
 
 
 def _print_error(message: str, hint: str) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(printable(f"error: {message}"), err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(printable(f"hint: {hint}"), err=True)
