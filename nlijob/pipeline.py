@@ -147,7 +147,7 @@ class Job:
                 attempt=self.attempt,
                 launched_at_s=gpu_side.launched_at_s,
                 given_at_s=time.time(),
-                model_dir=str(self.model_dir),
+                model_dir=str(self.model_dir.absolute()),
                 model_stamp=self.model_stamp,
                 inputs=self.inputs,
             )

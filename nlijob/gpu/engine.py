@@ -180,7 +180,7 @@ class Engine:
             self._mode = self._modes.pop(0)
             try:
                 self._try_mode(plain)
-            except (Unsupported, RuntimeError, TypeError, ValueError) as error:
+            except (Unsupported, RuntimeError, MemoryError, TypeError, ValueError) as error:
                 self._refuse(error)
         self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
