@@ -32,6 +32,7 @@ from torch import nn
 
 from benchmarks import step_profile
 from nlijob.config import JobConfig, load_config
+from nlijob.data.sources import read_rows
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.fast.model import FastModel, shape_of
@@ -41,7 +42,6 @@ from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 RESULTS = Path(__file__).parent / "results"
 PHI_2 = {

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nlijob import records, subset
+from nlijob import records
 from nlijob.analysis.wording import clock
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
@@ -122,7 +124,7 @@ class Job:
         self.run.unmark("subset")
         started = time.monotonic()
         with self._timed("subset"):
-            manifest = subset.build_subset(self.config.data, self.run, self.hub)
+            manifest = build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest.parent])
         self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
 
@@ -226,7 +228,7 @@ def model_stamp(model_dir: Path) -> str:
 
 def stage_fingerprints(config: JobConfig, model: str) -> dict[str, str]:
     """Stage -> fingerprint, from the configuration, the model's stamp and local data files."""
-    stamps = {"": "", "data": subset.source_stamp(config.data), "model": model}
+    stamps = {"": "", "data": source_stamp(config.data), "model": model}
     fingerprints: dict[str, str] = {}
     for stage in STAGES:
         content = [

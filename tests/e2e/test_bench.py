@@ -14,12 +14,12 @@ import torch
 
 from benchmarks.bench import Bench
 from nlijob.config import load_config
+from nlijob.data.sources import read_rows
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.fast.model import shape_of
 from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import read_tokenizer
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 from tests import jobs
 
 OURS = {"plain loop", "packed rows", "packed rows, with dropout"}

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, load_config
+from nlijob.data.sources import read_rows
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 
 @pytest.fixture(scope="session")

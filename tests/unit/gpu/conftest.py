@@ -11,11 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, load_config
+from nlijob.data.sources import read_rows
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, load, read_tokenizer
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 CPU = torch.device("cpu")
 

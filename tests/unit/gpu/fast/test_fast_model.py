@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from nlijob.config import JobConfig, TrainConfig, load_config
+from nlijob.data.sources import read_rows
 from nlijob.demo import DATA_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
@@ -29,7 +30,6 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 from tests import tolerance
 
 CPU = torch.device("cpu")

@@ -16,11 +16,12 @@ import pytest
 
 from nlijob import records
 from nlijob.config import DataConfig, SplitSize
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset, chosen_indices, rule_text
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example, Manifest
 from nlijob.rundir import RunDir
-from nlijob.subset import build_subset, chosen_indices, rule_text, source_stamp
 
 NAMES = ("entailment", "neutral", "contradiction")
 Rows = Sequence[Mapping[str, Any]]
