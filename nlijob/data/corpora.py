@@ -1,56 +1,92 @@
-"""What columns and labels of a source mean: makes an `Example` of each row."""
+"""What the columns of a source mean: makes an `Example` of each row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig
-from nlijob.data.sources import Row
+from nlijob.data.labels import UNLABELLED, LabelReader
+from nlijob.data.table import Row, Table, first_faults, shown
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example, Split
 
-UNLABELLED = -1
 CORPUS_COLUMNS = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
-SHOWN_FAULTS = 5
 
 
 def read_examples(
-    data: DataConfig, split: Split, source: Sequence[Row], indices: Sequence[int]
-) -> list[Example]:
-    """The chosen rows of a source as examples; an unlabelled one has the label -1.
+    data: DataConfig, split: Split, table: Table, indices: Sequence[int]
+) -> tuple[list[Example], str]:
+    """The chosen rows of a source as examples, and how integer labels were read, in words.
 
-    Raises NotAvailableError that names the rows that cannot be used.
+    An unlabelled example has the label -1. Raises NotAvailableError that names the rows that
+    cannot be used.
     """
     if not indices:
-        return []
-    columns = _columns(data, split, source[indices[0]])
+        return [], ""
+    columns = _columns(data, split, table.rows[indices[0]])
+    labels = _label_reader(data, split, table, columns["label"])
     examples: list[Example] = []
     faults: list[str] = []
+    hints: set[str] = set()
     for index in indices:
-        row = source[index]
+        row = table.rows[index]
         texts = [row.get(columns[key]) for key in ("premise", "hypothesis")]
-        label = _label(row.get(columns["label"]), data)
+        label = labels.number(row[columns["label"]]) if columns["label"] in row else None
         if label is None:
-            faults.append(f"row {index}: label {row.get(columns['label'])!r}")
-        elif not all(_is_text(text) for text in texts) and label != UNLABELLED:
-            faults.append(f"row {index}: premise or hypothesis is not a text")
+            faults.append(f"{table.place(index)}: {_label_fault(row, columns['label'])}")
+            hints.add(
+                f"labels are 0 to {len(data.label_names) - 1}, {', '.join(data.label_names)}, or "
+                "-1; map others with data.label_map"
+            )
+        elif label != UNLABELLED and (wrong := _text_fault(row, columns)):
+            faults.append(f"{table.place(index)}: {wrong}")
+            hints.add("give these rows both texts, or remove them, or set their label to -1")
         else:
             examples.append(Example(index, str(texts[0]), str(texts[1]), label))
     if faults:
         raise NotAvailableError(
             f"{data.dataset}, split {split}: {plural(len(faults), 'row')} cannot be used "
-            f"({'; '.join(faults[:SHOWN_FAULTS])}{'; ...' if len(faults) > SHOWN_FAULTS else ''})",
-            f"labels are 0 to {len(data.label_names) - 1}, {', '.join(data.label_names)}, or -1; "
-            "map others with data.label_map",
+            f"({first_faults(faults)})",
+            "; ".join(sorted(hints)),
         )
-    return examples
+    return examples, labels.how()
 
 
-def _is_text(value: Any) -> bool:
-    """Whether a value is valid text. JSON can also encode lone surrogates, which are not."""
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+def _label_reader(data: DataConfig, split: Split, table: Table, column: str) -> LabelReader:
+    try:
+        return LabelReader(data, table.class_labels.get(column, {}))
+    except NotAvailableError as error:
+        raise NotAvailableError(
+            f"{data.dataset}, split {split}: {error.message}", error.hint
+        ) from error
+
+
+def _label_fault(row: Row, column: str) -> str:
+    return f"label {shown(row[column])}" if column in row else f"it has no column {column}"
+
+
+def _text_fault(row: Row, columns: dict[str, str]) -> str:
+    """Which of the two texts is missing or not a text; "" if both are valid."""
+    for key in ("premise", "hypothesis"):
+        column = columns[key]
+        if column not in row:
+            return f"it has no column {column}"
+        value: Any = row[column]
+        if not isinstance(value, str):
+            return f"column {column} is {_missing(value) or shown(value)}, not a text"
+        if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can encode these
+            return f"column {column} has half of a character (a lone surrogate): {shown(value)}"
+    return ""
+
+
+def _missing(value: Any) -> str:
+    """The name of a missing value; "" for any other."""
+    if value is None:
+        return "missing (null)"
+    return "missing (NaN)" if isinstance(value, float) and math.isnan(value) else ""
 
 
 def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:
@@ -65,20 +101,13 @@ def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:
             return columns
     missing = ", ".join(name for name in asked.values() if name not in row)
     raise NotAvailableError(
-        f"{data.dataset}, split {split}: no column {missing}; the columns are {', '.join(row)}",
-        "set data.premise_column, data.hypothesis_column and data.label_column",
+        f"{data.dataset}, split {split}: no column {missing}; the columns are "
+        f"{', '.join(map(_column_name, row))}",
+        "set data.premise_column, data.hypothesis_column and data.label_column; the first line of "
+        "a CSV file must name its columns",
     )
 
 
-def _label(value: Any, data: DataConfig) -> int | None:
-    """Return the label number of a source value; -1 for unlabelled, None for an unknown value."""
-    text = str(value).strip()
-    if text in data.label_map:
-        return data.label_map[text]
-    if text in data.label_names:
-        return data.label_names.index(text)
-    if text in ("-", str(UNLABELLED)):
-        return UNLABELLED
-    if text.isdecimal() and int(text) < len(data.label_names):
-        return int(text)
-    return None
+def _column_name(name: str) -> str:
+    """A column's name for a message; in quotes where blanks or its length would hide it."""
+    return name if name.strip() == name and 0 < len(name) <= 60 else shown(name)

@@ -10,16 +10,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig, SplitSize
-from nlijob.data.corpora import UNLABELLED, read_examples
-from nlijob.data.overlap import shared_premises
+from nlijob.data.corpora import read_examples
+from nlijob.data.labels import UNLABELLED
+from nlijob.data.overlap import measure_overlaps, measure_repetition, shared_premises
 from nlijob.data.sources import open_split
+from nlijob.data.table import SHOWN_FAULTS, Table
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example, Manifest, Split, SplitManifest
 from nlijob.rundir import RunDir, write_record, write_records
+
+
+class Taken(NamedTuple):
+    """The rows taken from a split."""
+
+    manifest: SplitManifest
+    examples: list[Example]
+    warnings: list[str]
 
 
 def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
@@ -29,17 +40,18 @@ def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
     row of a split is left.
     """
     taken = {split: _take_split(data, split, hub) for split in SPLITS}
-    warnings = [w for split in SPLITS for w in _warnings(data, split, *taken[split])]
-    for split, (_, examples) in taken.items():
-        write_records(run.subset(split), examples)
+    examples = {split: one.examples for split, one in taken.items()}
+    for split, rows in examples.items():
+        write_records(run.subset(split), rows)
     manifest = Manifest(
         dataset=data.dataset,
         revision=data.revision,
         config_name=data.config_name,
         label_names=data.label_names,
-        splits={split: manifest for split, (manifest, _) in taken.items()},
-        shared_premises=shared_premises({s: examples for s, (_, examples) in taken.items()}),
-        warnings=tuple(warnings),
+        splits={split: one.manifest for split, one in taken.items()},
+        shared_premises=shared_premises(examples),
+        warnings=tuple(warning for one in taken.values() for warning in one.warnings),
+        overlaps=measure_overlaps(examples),
     )
     write_record(run.manifest, manifest)
     return manifest
@@ -64,22 +76,18 @@ def rule_text(wanted: SplitSize) -> str:
     return f"{wanted.size:,} evenly spaced rows"
 
 
-def _take_split(data: DataConfig, split: Split, hub: Hub) -> tuple[SplitManifest, list[Example]]:
-    source = open_split(data, split, hub)
-    wanted = data.split_size(split)
-    indices = chosen_indices(len(source), wanted)
-    examples = read_examples(data, split, source, indices)
+def _take_split(data: DataConfig, split: Split, hub: Hub) -> Taken:
+    table = open_split(data, split, hub)
+    source_rows = len(table.rows)
+    indices = chosen_indices(source_rows, data.split_size(split))
+    examples, labels_read = read_examples(data, split, table, indices)
     labelled = [example for example in examples if example.label != UNLABELLED]
     if not labelled:
-        raise NotAvailableError(
-            f"{data.dataset}, split {split}: no labelled row is left "
-            f"({plural(len(source), 'row')}, {len(indices):,} selected)",
-            f"check the file, data.{split}_stride and data.{split}_size",
-        )
+        raise _no_rows(data, split, source_rows, len(indices))
     manifest = SplitManifest(
         split=split,
-        source_rows=len(source),
-        rule=rule_text(wanted),
+        source_rows=source_rows,
+        rule=rule_text(data.split_size(split)),
         selected=len(indices),
         unlabelled_dropped=len(examples) - len(labelled),
         rows=len(labelled),
@@ -89,17 +97,35 @@ def _take_split(data: DataConfig, split: Split, hub: Hub) -> tuple[SplitManifest
         ),
         rows_sha256=_rows_hash(labelled),
         indices=tuple(example.index for example in labelled),
+        labels_read=labels_read,
+        blank_lines=table.blank_lines,
+        fields_over_lines=len(table.fields_over_lines),
+        first_fields_over_lines=table.fields_over_lines[:SHOWN_FAULTS],
+        repetition=measure_repetition(labelled),
     )
-    return manifest, labelled
+    return Taken(manifest, labelled, _warnings(data, manifest, table, labelled))
+
+
+def _no_rows(data: DataConfig, split: Split, source: int, selected: int) -> NotAvailableError:
+    where = f"{data.dataset}, split {split}"
+    if not source:
+        return NotAvailableError(
+            f"{where}: the source has no rows", "the file is empty, or holds a header alone"
+        )
+    return NotAvailableError(
+        f"{where}: no labelled row is left ({plural(source, 'row')}, {selected:,} selected)",
+        f"check the labels, data.{split}_stride and data.{split}_size",
+    )
 
 
 # ---------------------------------------------------------------- checks
 
 
 def _warnings(
-    data: DataConfig, split: Split, manifest: SplitManifest, examples: Sequence[Example]
+    data: DataConfig, manifest: SplitManifest, table: Table, examples: Sequence[Example]
 ) -> list[str]:
     warnings = []
+    split = manifest.split
     wanted = data.split_size(split)
     if wanted.size and wanted.size > manifest.source_rows:
         warnings.append(
@@ -112,6 +138,14 @@ def _warnings(
     blank = sum(not e.premise.strip() or not e.hypothesis.strip() for e in examples)
     if blank:
         warnings.append(f"{split}: {plural(blank, 'row')} with an empty premise or hypothesis")
+    if table.perhaps_joined:
+        rows = len(table.perhaps_joined)
+        lines = ", ".join(map(str, table.perhaps_joined[:SHOWN_FAULTS]))
+        warnings.append(
+            f"{split}: {plural(rows, 'row')} of the CSV file (at line {lines}"
+            f"{', ...' if rows > SHOWN_FAULTS else ''}) cover several lines which all look like "
+            "rows: stray quotes may have joined them"
+        )
     return warnings
 
 
