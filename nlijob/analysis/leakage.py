@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nlijob.analysis.wording import count, plural, share_of
+from nlijob.analysis.wording import count, percent
 from nlijob.records.job import Manifest, Split, SplitManifest, SplitOverlap
 from nlijob.records.outcome import Finding
 
@@ -40,7 +40,7 @@ def _leaks(manifest: Manifest, matters: bool) -> Iterable[Finding]:
 
 
 def _in_training(one: SplitOverlap) -> Iterable[Finding]:
-    what = "The test rows are the training rows" if one.is_same else f"{_whole(one)} in training"
+    what = "The test rows are the training rows" if one.is_same else _whole(one, "in training")
     yield Finding(
         "test-rows-in-training",
         _figures(one),
@@ -54,13 +54,13 @@ def _in_validation(one: SplitOverlap) -> Iterable[Finding]:
     what = (
         "The test rows are the validation rows"
         if one.is_same
-        else f"{_whole(one)} among the validation rows"
+        else _whole(one, "among the validation rows")
     )
     yield Finding(
         "test-rows-in-validation",
         _figures(one),
-        f"{what}: the epoch is selected on them, so the accuracy of the selected epoch is better "
-        "than on new rows. Give the test split rows of its own (data.test_split) and run again.",
+        f"{what}: the epoch is selected on them, so the accuracy of the selected epoch tends to be "
+        "better than on new rows. Give the test split rows of its own (data.test_split) and run again.",
     )
 
 
@@ -71,7 +71,7 @@ def _validation_in_training(manifest: Manifest) -> Iterable[Finding]:
         what = (
             "The validation rows are the training rows"
             if one.is_same
-            else f"{_whole(one)} in training"
+            else _whole(one, "in training")
         )
         yield Finding(
             "validation-rows-in-training",
@@ -88,8 +88,8 @@ def _premises(manifest: Manifest) -> Iterable[Finding]:
         yield Finding(
             "test-premises-in-training",
             {"rows": one.rows, "rows_with_premise": only_premise},
-            f"{share_of(only_premise, one.rows)} of the test rows have a premise that also stands "
-            "in training, with another hypothesis: accuracy on new premises may be lower.",
+            f"{_rows(only_premise, one.rows, 'test')} have a premise that also stands in training, "
+            "with another hypothesis: accuracy on new premises may be lower.",
         )
 
 
@@ -102,8 +102,8 @@ def _repetition(split: SplitManifest) -> Iterable[Finding]:
         yield Finding(
             "repeated-rows",
             {"split": split.split, "repeated": repetition.repeated_rows, "rows": split.rows},
-            f"{share_of(repetition.repeated_rows, split.rows)} of the test rows repeat an earlier "
-            "one: they are counted again, and the intervals are too narrow.",
+            f"{_rows(repetition.repeated_rows, split.rows, 'test')} repeat an earlier one: they are "
+            "counted again, and the intervals are too narrow.",
         )
     if repetition.contradictory_rows >= least:
         yield Finding(
@@ -113,9 +113,8 @@ def _repetition(split: SplitManifest) -> Iterable[Finding]:
                 "contradictory": repetition.contradictory_rows,
                 "rows": split.rows,
             },
-            f"{plural(repetition.contradictory_rows, f'{split.split} row')} of "
-            f"{count(split.rows)} stand there with more than one label: no model can be right "
-            "about all of them.",
+            f"{_rows(repetition.contradictory_rows, split.rows, split.split)} stand there with more "
+            "than one label: no model can be right about all of them.",
         )
 
 
@@ -123,12 +122,17 @@ def _overlap(manifest: Manifest, split: Split, other: Split) -> SplitOverlap | N
     return next((o for o in manifest.overlaps if (o.split, o.other) == (split, other)), None)
 
 
-def _whole(one: SplitOverlap) -> str:
-    other = f", {count(one.other_label)} of them with another label" if one.other_label else ""
+def _whole(one: SplitOverlap, where: str) -> str:
+    other = f" ({count(one.other_label)} of them with another label)" if one.other_label else ""
     return (
-        f"{share_of(one.whole_rows, one.rows)} of the {one.split} rows also stand, with the same "
-        f"premise and hypothesis{other},"
+        f"{_rows(one.whole_rows, one.rows, one.split)} also stand {where} with the same premise "
+        f"and hypothesis{other}"
     )
+
+
+def _rows(part: int, whole: int, split: str) -> str:
+    """A share of the rows, such as "3 of 32 test rows (9.4 %)"."""
+    return f"{count(part)} of {count(whole)} {split} rows ({percent(part / whole)})"
 
 
 def _figures(one: SplitOverlap) -> dict[str, int | float | str]:
