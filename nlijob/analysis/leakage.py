@@ -59,8 +59,9 @@ def _in_validation(one: SplitOverlap) -> Iterable[Finding]:
     yield Finding(
         "test-rows-in-validation",
         _figures(one),
-        f"{what}: the epoch is selected on them, so the accuracy of the selected epoch tends to be "
-        "better than on new rows. Give the test split rows of its own (data.test_split) and run again.",
+        f"{what}: the epoch is selected on them, so the accuracy of the selected epoch tends to "
+        "be better than on new rows. Give the test split rows of its own (data.test_split) and run "
+        "again.",
     )
 
 
@@ -102,8 +103,8 @@ def _repetition(split: SplitManifest) -> Iterable[Finding]:
         yield Finding(
             "repeated-rows",
             {"split": split.split, "repeated": repetition.repeated_rows, "rows": split.rows},
-            f"{_rows(repetition.repeated_rows, split.rows, 'test')} repeat an earlier one: they are "
-            "counted again, and the intervals are too narrow.",
+            f"{_rows(repetition.repeated_rows, split.rows, 'test')} repeat an earlier one: they "
+            "are counted again, and the intervals are too narrow.",
         )
     if repetition.contradictory_rows >= least:
         yield Finding(
@@ -113,8 +114,8 @@ def _repetition(split: SplitManifest) -> Iterable[Finding]:
                 "contradictory": repetition.contradictory_rows,
                 "rows": split.rows,
             },
-            f"{_rows(repetition.contradictory_rows, split.rows, split.split)} stand there with more "
-            "than one label: no model can be right about all of them.",
+            f"{_rows(repetition.contradictory_rows, split.rows, split.split)} stand there with "
+            "more than one label: no model can be right about all of them.",
         )
 
 
