@@ -12,7 +12,7 @@ from nlijob.gpu.model.configuration import (
 from nlijob.gpu.model.load import LoadedModel, add_adapter, load, quiet_libraries
 from nlijob.gpu.model.quantize import GIB, quantization_config, weight_bytes
 from nlijob.gpu.model.targets import is_target
-from nlijob.gpu.model.tokenizer import read_tokenizer
+from nlijob.gpu.model.tokenizer import read_tokenizer, vocabulary_size
 
 __all__ = [
     "GIB",
@@ -28,5 +28,6 @@ __all__ = [
     "quiet_libraries",
     "read_model_config",
     "read_tokenizer",
+    "vocabulary_size",
     "weight_bytes",
 ]

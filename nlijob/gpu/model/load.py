@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +19,33 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from nlijob import records
 from nlijob.config import JobConfig
-from nlijob.errors import HardwareError, NotAvailableError
+from nlijob.errors import HardwareError, NotAvailableError, first_line
 from nlijob.gpu.heads import head_class
 from nlijob.gpu.model.attention import register_float32_attention
 from nlijob.gpu.model.configuration import (
     MetaModel,
     compute_dtype,
+    is_quantized,
     max_length,
     meta_model,
     read_model_config,
+    source_labels,
 )
+from nlijob.gpu.model.finite import not_finite
 from nlijob.gpu.model.quantize import (
+    adopt_quantization,
     check_memory,
     keep_cpu_weights_trainable,
     quantization_config,
 )
-from nlijob.gpu.quantized import QuantizedCopy
+from nlijob.gpu.model.weights import Loading, check_finite, check_weights, settle_head
+from nlijob.gpu.out_of_memory import is_out_of_memory
+from nlijob.gpu.quantized import HEAD_FILE, BaseModel, QuantizedCopy
+from nlijob.heads.label_order import label_order
+from nlijob.model_files import weight_files
+from nlijob.records.job import HeadOrigin
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class LoadedModel:
     device: torch.device
     compute_dtype: torch.dtype
     max_length: int
+    head: HeadOrigin | None = None
+    """Where the head's weights come from."""
 
 
 def load(
@@ -66,14 +80,19 @@ def load(
         model_config._attn_implementation = register_float32_attention()
     check_memory(meta, config.model, dtype, device)
     torch.manual_seed(config.train.seed)  # initialises a new head
-    model = _base_model(config, model_dir, meta, dtype, device, copy)
+    base = _base_model(config, model_dir, meta, dtype, device, copy)
+    model = base.model
     keep_cpu_weights_trainable(model)
     model.config.use_cache = False
     torch.manual_seed(config.train.seed)  # initialises the adapter, after a resume too
-    adapted = add_adapter(config, model, meta.head_modules)
-    return LoadedModel(
-        adapted, tokenizer, device, dtype, max_length(config.model, model_config, tokenizer)
-    )
+    adapted = add_adapter(config, model, trained_modules(base.head))
+    longest = max_length(config.model, model_config, tokenizer)
+    return LoadedModel(adapted, tokenizer, device, dtype, longest, base.head)
+
+
+def trained_modules(head: HeadOrigin) -> tuple[str, ...]:
+    """The modules of a trained head. A pooler within the transformer is one if it is new."""
+    return tuple(name for name in head.modules if "." not in name or name in head.new)
 
 
 def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) -> Any:
@@ -86,7 +105,7 @@ def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) ->
             lora_alpha=config.lora.alpha,
             lora_dropout=config.lora.dropout,
             target_modules=list(config.lora.target_modules),
-            modules_to_save=list(head_modules) if head.is_new else None,
+            modules_to_save=list(head_modules) if head.trains_head else None,
             task_type=head.peft_task_type,
         ),
     )
@@ -103,23 +122,44 @@ def _base_model(
     dtype: torch.dtype,
     device: torch.device,
     copy: QuantizedCopy | None,
-) -> Any:
+) -> BaseModel:
+    quantization = None
+    if is_quantized(meta.config):
+        adopt_quantization(meta, dtype, head_class(config.model.head).trains_head)
+    else:
+        quantization = quantization_config(config.model, dtype, meta.head_modules)
     read = functools.partial(_read_weights, config, dtype, device)
-    quantization = quantization_config(config.model, dtype, meta.head_modules)
-    make = functools.partial(read, model_dir, meta.config, quantization_config=quantization)
+    make = functools.partial(_original, config, model_dir, meta, read, quantization)
     if copy is None or quantization is None:
         return make()
     quantized = deepcopy(meta.config)
     quantized.quantization_config = quantization.to_dict()
 
-    def read_copy(folder: Path) -> Any:
-        model, info = read(folder, quantized, output_loading_info=True)
-        if info["missing_keys"]:  # the library initialises these at random
-            raise ValueError(f"{folder} is incomplete")
-        return model
+    def read_copy(folder: Path) -> BaseModel:
+        model, loading = read(folder, quantized)
+        check_weights(model, loading)
+        return BaseModel(model, records.read(HeadOrigin, folder / HEAD_FILE))
 
-    model = copy.read(read_copy)
-    return copy.create(make) if model is None else model
+    base = copy.read(read_copy)
+    return copy.create(make) if base is None else base
+
+
+def _original(
+    config: JobConfig,
+    model_dir: Path,
+    meta: MetaModel,
+    read: Callable[..., tuple[Any, Loading]],
+    quantization: Any,
+) -> BaseModel:
+    """Load the model from its own files, quantise it, and settle its head."""
+    labels = label_order(config.data, source_labels(model_dir))
+    with ThreadPoolExecutor(1) as pool:
+        bad = pool.submit(not_finite, weight_files(model_dir))
+        model, loading = read(model_dir, meta.config, quantization_config=quantization)
+        trained = head_class(config.model.head).trains_head
+        origin = settle_head(model, loading, meta, trained, labels, config.train.seed)
+        check_finite(config.model.name, bad.result(), loading.unexpected)
+    return BaseModel(model, origin)
 
 
 def _read_weights(
@@ -129,22 +169,30 @@ def _read_weights(
     model_dir: Path,
     model_config: Any,
     **options: Any,
-) -> Any:
+) -> tuple[Any, Loading]:
+    """Return the model, and what the library says about its weights, for others to judge."""
     place = "cpu" if device.type == "cpu" else device.index or 0
-    head = head_class(config.model.head)
     try:
-        return head.auto_class.from_pretrained(
+        model, info = head_class(config.model.head).auto_class.from_pretrained(
             model_dir,
             config=model_config,
             dtype=dtype,
             device_map={"": place},
-            ignore_mismatched_sizes=head.is_new,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
             **options,
         )
-    except torch.OutOfMemoryError as error:
-        raise HardwareError(f"the model does not fit into the GPU's memory: {error}") from error
-    except OSError as error:
-        raise NotAvailableError(f"model {config.model.name}: {error}") from error
+    except Exception as error:  # of many kinds, from the libraries that read files
+        if is_out_of_memory(error):
+            raise HardwareError(
+                f"the model does not fit into memory: {first_line(error)}"
+            ) from error
+        raise NotAvailableError(
+            f"model {config.model.name} cannot be loaded: {first_line(error)}"
+        ) from error
+    return model, Loading.of(info)
 
 
 def _train_in_float32(head: nn.Module) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from nlijob.config import ModelConfig
 from nlijob.errors import HardwareError
 from nlijob.gpu.model.configuration import MetaModel
+from nlijob.gpu.model.targets import in_module
 
 GIB = 1024**3
 
@@ -26,6 +27,18 @@ def quantization_config(
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=list(head_modules),
     )
+
+
+def adopt_quantization(meta: MetaModel, dtype: torch.dtype, trains_head: bool) -> None:
+    """Have a checkpoint that is quantised already computed in `dtype`, and keep a trained head out of
+    its 4 bits."""
+    stored = meta.config.quantization_config
+    stored = dict(stored if isinstance(stored, dict) else stored.to_dict())
+    stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+    if trains_head:
+        skipped = stored.get("llm_int8_skip_modules") or []
+        stored["llm_int8_skip_modules"] = [*skipped, *meta.head_modules]
+    meta.config.quantization_config = stored
 
 
 def check_memory(
@@ -53,7 +66,7 @@ def weight_bytes(meta: MetaModel, model: ModelConfig, dtype: torch.dtype) -> int
     total = largest = 0
     for name, module in meta.model.named_modules():
         four_bit = model.quantization == "nf4" and isinstance(module, nn.Linear)
-        four_bit = four_bit and name.split(".")[0] not in meta.head_modules
+        four_bit = four_bit and not any(in_module(name, head) for head in meta.head_modules)
         for key, parameter in module.named_parameters(recurse=False):
             size = parameter.numel() * dtype.itemsize
             largest = max(largest, size)

@@ -12,6 +12,11 @@ def is_target(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
+def in_module(name: str, module: str) -> bool:
+    """Whether a name is a module's, or that of something within it."""
+    return name == module or name.startswith(f"{module}.")
+
+
 def check_targets(model: nn.Module, targets: tuple[str, ...]) -> None:
     """Raise ConfigurationError if a target matches no module, which PEFT itself ignores."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
