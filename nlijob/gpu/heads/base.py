@@ -38,6 +38,11 @@ class Encoded:
         """Number of tokens."""
         return len(self.features["input_ids"])
 
+    def first(self, tokens: int) -> Encoded:
+        """The row's first tokens as a row."""
+        features = {name: column[:tokens] for name, column in self.features.items()}
+        return Encoded(self.example, features)
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -30,8 +30,7 @@ def quantization_config(
 
 
 def adopt_quantization(meta: MetaModel, dtype: torch.dtype, trains_head: bool) -> None:
-    """Have a checkpoint that is quantised already computed in `dtype`, and keep a trained head out of
-    its 4 bits."""
+    """Set up a checkpoint that is quantised already: compute in `dtype`, hold the head in full."""
     stored = meta.config.quantization_config
     stored = dict(stored if isinstance(stored, dict) else stored.to_dict())
     stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
