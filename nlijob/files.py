@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-READ_BYTES = 1024**2
-
 from nlijob.disk import disk_faults
+
+READ_BYTES = 1024**2
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ prepared last when the hub does not answer.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,10 +18,10 @@ from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
 from nlijob.files import Piece, sha256_of
+from nlijob.model_files import check_model_folder
 from nlijob.retry import retry
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 ATTEMPTS = 3
 """The hub's client also retries each request, for 23 s."""
 FIRST_WAIT_S = 2.0
@@ -40,14 +39,15 @@ class Hub:
     def model_folder(self, model: ModelConfig) -> Path:
         """The local folder with the model's files, downloaded first if the name is a hub id.
 
-        Raises NotAvailableError if the model is not available or files are missing.
+        Raises NotAvailableError if the model is not available, or if its files are missing or
+        damaged.
         """
         if model.name == "demo":
             return MODEL_DIR
         folder = local_folder(model.name, "model", "model.name")
         if folder is None:
             folder = self._fetch("model", model.name, model.revision, MODEL_FILES)
-        _check_model_folder(model.name, folder)
+        check_model_folder(model.name, folder)
         return folder
 
     def load_split(
@@ -141,22 +141,6 @@ def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
     ]
     hashes = zip(pieces, sha256_of(pieces), strict=True)
     return "|".join(f"{piece.file.name}:{hash_}" for piece, hash_ in hashes)
-
-
-def _check_model_folder(name: str, folder: Path) -> None:
-    """Raise NotAvailableError if configuration or weights are missing."""
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / file).is_file() for file in WEIGHTS):
-        missing.append("model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing += sorted(shard for shard in shards if not (folder / shard).is_file())
-    if missing:
-        raise NotAvailableError(
-            f"model {name}: {folder} has no {', '.join(missing)}",
-            "name a folder that save_pretrained wrote, or a hub model id with safetensors",
-        )
 
 
 def _is_final(error: Exception) -> bool:

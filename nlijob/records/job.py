@@ -46,6 +46,20 @@ class GpuInfo:
 
 
 @dataclass(frozen=True)
+class HeadOrigin:
+    """Where the weights of the model's head come from."""
+
+    modules: tuple[str, ...]
+    """Modules that are kept out of quantisation as the head."""
+    new: tuple[str, ...]
+    """Those of them that the checkpoint lacks, or has for other labels: drawn from the seed."""
+    reason: str
+    """Why they are new, or whose head it is, in words; "" for a head that is not trained."""
+    unused: tuple[str, ...]
+    """Modules of the checkpoint that the task does not use, such as another head."""
+
+
+@dataclass(frozen=True)
 class Environment:
     """environment.json: where the GPU side ran."""
 
@@ -64,6 +78,8 @@ class Environment:
     """The data type in use, also where the configuration says "auto"."""
     attention: str
     """Name of the attention implementation in use."""
+    head: HeadOrigin | None = None
+    """Where the head's weights come from; None if not known."""
 
 
 @dataclass(frozen=True)
