@@ -159,11 +159,9 @@ class Job:
         from nlijob.report.render import render
 
         self._add_timing(WHOLE_JOB, self.started_at, self.started)  # for the report
-        self.run.unmark("report")
         started = time.monotonic()
         with self._timed("report"):
             render(self.run)
-        self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
         self._say("report", clock(time.monotonic() - started))
 
     # ------------------------------------------------------------ markers

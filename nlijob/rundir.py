@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 from nlijob import records
 from nlijob.errors import ConfigurationError
-from nlijob.files import Piece, atomic_write, sha256_of, sync
-from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker
+from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
+from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -91,6 +91,23 @@ class RunDir:
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
         return path.relative_to(self.root).as_posix()
+
+    # ------------------------------------------------------------ damage
+
+    def clear_misplaced(self) -> list[str]:
+        """Delete what is no file where a file belongs, or no folder where a folder belongs.
+
+        Such a thing would make every write there fail. Returns the names of what was deleted.
+        """
+        files = [path for path in vars(self).values() if isinstance(path, Path)]
+        files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
+        files = [file for file in files if file not in (self.root, self.train_folder, self.adapter)]
+        folders = {*(file.parent for file in files), self.adapter, self.train_folder} - {self.root}
+        wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
+        wrong += [path for path in files if _is_there(path) and not path.is_file()]
+        for path in wrong:
+            remove(path)
+        return [self.name(path) for path in wrong]
 
     # ------------------------------------------------------------ markers
 
@@ -176,7 +193,7 @@ class RunDir:
 
     def unmark(self, stage: str) -> None:
         """Delete a stage's marker, before the stage is done again."""
-        self.marker(stage).unlink(missing_ok=True)
+        remove(self.marker(stage))
 
     def _stamps(self, files: Iterable[Path]) -> dict[str, FileStamp]:
         """Name -> stamp of files that were just written, once they are safe on disk."""
@@ -206,7 +223,10 @@ class RunDir:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / ".lock").open("w")
+            lock = self.root / ".lock"
+            if not lock.is_file():
+                remove(lock)
+            handle = lock.open("w")
         except OSError as error:
             raise ConfigurationError(
                 f"{self.root} is not writable: {error.strerror}",
@@ -251,9 +271,16 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 
 def append_record(path: Path, record: Any) -> None:
     """Append one record to a JSON Lines file, in one write so that lines never interleave."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(records.dump_line(record))
+    append(path, records.dump_line(record).encode("utf-8"))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, also by a link that leads nowhere."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 class _State(NamedTuple):
