@@ -115,7 +115,7 @@ def _mixed(
 def _of_older_format(
     run: RunDir, config: JobConfig, markers: Mapping[str, Marker]
 ) -> Iterator[str]:
-    """Contradictions in a run of format 2 or 3, whose markers do not say what they are made from."""
+    """Contradictions in a run of format 2 or 3, whose markers do not hold their inputs."""
     task = _fingerprints_of_task(run)
     for stage in STAGES:
         marker = markers.get(stage.name)

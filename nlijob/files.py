@@ -11,26 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from nlijob.disk import disk_faults
+
 READ_BYTES = 1024**2
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, size_bytes: int | None = None) -> Iterator[BinaryIO]:
     """Open a file beside `path` for writing, and rename it to `path` once it is synced to disk.
 
-    After an error in the block nothing has changed at `path`.
+    After an error in the block nothing has changed at `path`. Raises DiskError if the disk is the
+    reason; `size_bytes`, if it is known beforehand, is for its message.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync(path.parent)
+    with disk_faults(path, size_bytes):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with beside.open("wb") as handle:
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+        sync(path.parent)
 
 
 def append(path: Path, data: bytes) -> None:

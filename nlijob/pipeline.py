@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nlijob import records, subset
+from nlijob import records
 from nlijob.analysis.wording import clock
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
@@ -96,7 +98,7 @@ class Job:
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
         self.model_stamp = model_stamp(self.model_dir)
-        stamps = {"data": subset.source_stamp(self.config.data), "model": self.model_stamp}
+        stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
         self.inputs = stage_inputs(self.config, stamps)
 
     def _begin(self) -> None:
@@ -123,7 +125,7 @@ class Job:
         self.run.unmark("subset")
         started = time.monotonic()
         with self._timed("subset"):
-            manifest = subset.build_subset(self.config.data, self.run, self.hub)
+            manifest = build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest, *map(self.run.subset, SPLITS)])
         self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
 
@@ -147,7 +149,7 @@ class Job:
                 attempt=self.attempt,
                 launched_at_s=gpu_side.launched_at_s,
                 given_at_s=time.time(),
-                model_dir=str(self.model_dir),
+                model_dir=str(self.model_dir.absolute()),
                 model_stamp=self.model_stamp,
                 inputs=self.inputs,
             )

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
-from nlijob import records
-from nlijob.errors import ConfigurationError
+from nlijob import disk, records
+from nlijob.errors import ConfigurationError, DiskError
 from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
 from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 
@@ -53,6 +54,8 @@ class RunDir:
         self.summary = root / "summary.md"
         self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
+        self.accelerate_config = root / "worker" / "accelerate.json"
+        self.console_log = root / "worker" / "console.txt"
 
         trial = root  # what belongs to one training; a run has one
         self.train_folder = trial / TRAIN
@@ -216,10 +219,12 @@ class RunDir:
         return {name: known[self.root / name][1] for name in states}
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Reserve the folder for this process: two jobs in one folder would mix their records.
 
-        Raises ConfigurationError where another process holds it or it is not writable.
+        Where another process holds it: wait for its end, after a call of `on_wait`. Without
+        `on_wait`, raises ConfigurationError, as it does where the folder is not writable. Raises
+        DiskError if the disk is the reason.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -228,19 +233,40 @@ class RunDir:
                 remove(lock)
             handle = lock.open("w")
         except OSError as error:
+            if error.errno in disk.REASONS:
+                raise
             raise ConfigurationError(
                 f"{self.root} is not writable: {error.strerror}",
                 "choose a writable folder with --runs-dir",
             ) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle, on_wait)
             except BlockingIOError as error:
                 raise ConfigurationError(
                     f"another job is working on {self.root}",
                     "wait for it, or choose another --run-id",
                 ) from error
+            except OSError as error:
+                if error.errno in (errno.EIO, errno.EINTR):
+                    raise
+                raise DiskError(
+                    f"{self.root}: the file system offers no locks ({error.strerror}), so two jobs "
+                    "could mix their records",
+                    "choose a folder on another file system with --runs-dir; on NFS, mount it with "
+                    "locks",
+                ) from error
             yield
+
+
+def _lock(handle: TextIO, on_wait: Callable[[], None] | None) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if on_wait is None:
+            raise
+        on_wait()
+        fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 def epoch_marker(epoch: int) -> str:
@@ -255,8 +281,9 @@ def now() -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
-    with atomic_write(path) as handle:
-        handle.write(text.encode("utf-8"))
+    content = text.encode("utf-8")
+    with atomic_write(path, len(content)) as handle:
+        handle.write(content)
 
 
 def write_record(path: Path, record: Any) -> None:

@@ -46,6 +46,20 @@ class GpuInfo:
 
 
 @dataclass(frozen=True)
+class HeadOrigin:
+    """Where the weights of the model's head come from."""
+
+    modules: tuple[str, ...]
+    """Modules that are kept out of quantisation as the head."""
+    new: tuple[str, ...]
+    """Those of them that the checkpoint lacks, or has for other labels: drawn from the seed."""
+    reason: str
+    """Why they are new, or whose head it is, in words; "" for a head that is not trained."""
+    unused: tuple[str, ...]
+    """Modules of the checkpoint that the task does not use, such as another head."""
+
+
+@dataclass(frozen=True)
 class Environment:
     """environment.json: where the GPU side ran."""
 
@@ -64,6 +78,8 @@ class Environment:
     """The data type in use, also where the configuration says "auto"."""
     attention: str
     """Name of the attention implementation in use."""
+    head: HeadOrigin | None = None
+    """Where the head's weights come from; None if not known."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,36 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """How often premises and whole rows repeat within a split. White space does not count."""
+
+    premises: int
+    """Different premises."""
+    repeated_rows: int
+    """Rows whose premise and hypothesis stand in an earlier row."""
+    contradictory_rows: int
+    """Rows whose premise and hypothesis also stand in the split with another label."""
+
+
+@dataclass(frozen=True)
+class SplitOverlap:
+    """The rows of one split that also stand in another one. White space does not count."""
+
+    split: Split
+    other: Split
+    rows: int
+    """Rows of `split`."""
+    rows_with_premise: int
+    """Rows whose premise stands in `other`."""
+    whole_rows: int
+    """Rows whose premise and hypothesis stand together in `other`, with any label."""
+    other_label: int
+    """Of these, rows that have no such label in `other`."""
+    is_same: bool
+    """Both splits hold the same rows."""
+
+
+@dataclass(frozen=True)
 class SplitManifest:
     """The rows selected from one split."""
 
@@ -106,6 +152,16 @@ class SplitManifest:
     rows_sha256: str
     indices: tuple[int, ...]
     """Row numbers of the kept rows in the source split, in order."""
+    labels_read: str = ""
+    """How integer labels were read, in words; "" where this is not known."""
+    blank_lines: int | None = None
+    """Lines of the source file without content, which were skipped; None where not known."""
+    fields_over_lines: int | None = None
+    """CSV fields with line breaks in them; None where not known."""
+    first_fields_over_lines: tuple[int, ...] = ()
+    """Lines at which the first few rows with such fields begin."""
+    repetition: Repetition | None = None
+    """None where not known."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +176,8 @@ class Manifest:
     shared_premises: dict[str, int]
     """Pair of splits, such as "train+test" -> number of premises that occur in both."""
     warnings: tuple[str, ...]
+    overlaps: tuple[SplitOverlap, ...] = ()
+    """Rows that stand in two splits; empty where this is not known."""
 
 
 # ---------------------------------------------------------------- scoring

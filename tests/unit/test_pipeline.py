@@ -18,6 +18,7 @@ import pytest
 from nlijob import launch, pipeline, records
 from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import GateError, HardwareError, NotAvailableError
 from nlijob.fingerprints import stage_inputs
@@ -34,7 +35,6 @@ from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Ti
 from nlijob.records.outcome import Finding, Gates
 from nlijob.rundir import RunDir, append_record, write_record, write_text
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
-from nlijob.subset import source_stamp
 from tests.markers import made_from
 
 ALL = {"subset", "baseline", "train", "select", "evaluate", "report"}
