@@ -9,11 +9,12 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nlijob.analysis.cases import shown_indices
+from nlijob.analysis.outcome import build_results
 from nlijob.analysis.selection import select
 from nlijob.config import (
     DataConfig,
@@ -26,6 +27,7 @@ from nlijob.config import (
     TrainConfig,
 )
 from nlijob.data.overlap import measure_overlaps, measure_repetition
+from nlijob.fingerprints import settings_of, stage_inputs
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
 from nlijob.records.job import (
@@ -37,6 +39,7 @@ from nlijob.records.job import (
     GpuInfo,
     GpuSample,
     HardwareSample,
+    Inputs,
     Manifest,
     Memory,
     OccludedWord,
@@ -54,7 +57,10 @@ from nlijob.records.job import (
     TrainResult,
     TrainStep,
 )
-from nlijob.rundir import RunDir, write_record, write_records
+from nlijob.records.outcome import Results
+from nlijob.records.serialization import read
+from nlijob.rundir import RunDir, epoch_marker, write_record, write_records
+from nlijob.stages import STAGES
 
 LABELS = ("entailment", "neutral", "contradiction")
 TEMPLATE = """Instruct: Does the premise entail the hypothesis?
@@ -120,8 +126,49 @@ class Spec:
 
 
 def build_run(root: Path, spec: Spec | None = None) -> RunDir:
-    """Write every record of a finished run below `root`."""
+    """Write every record of a run below `root` that is finished but for its report."""
     return _Builder(RunDir(root), spec or Spec()).build()
+
+
+def mark_stages(run: RunDir) -> None:
+    """Mark every stage but the report and every epoch as complete, with its files as they are."""
+    config = read(RunRecord, run.config).config
+    inputs = stage_inputs(config, {"data": "made-up rows", "model": "made-up model"})
+    outputs = {
+        "subset": [run.manifest, *map(run.subset, SPLITS)],
+        "baseline": [
+            *(run.baseline_predictions, run.few_shot_predictions),
+            *(run.baseline_result, run.prompt),
+        ],
+        "train": [run.train_result, run.train_log, run.plan],
+        "select": [run.selection],
+        "evaluate": [
+            *(run.evaluate_predictions, run.blank_premise_predictions, run.generations),
+            *(run.occlusion, run.evaluate_result, run.environment),
+        ],
+    }
+    for epoch in range(1, config.train.epochs + 1):
+        _mark(run, epoch_marker(epoch), inputs["train"], [run.epoch_predictions(epoch)])
+    for stage, files in outputs.items():
+        _mark(run, stage, inputs[stage], files)
+
+
+def finish(run: RunDir) -> Results:
+    """Write results.json as the report stage does, without the page, and mark the stage."""
+    results = build_results(run)
+    write_record(run.results, results)
+    evaluate = run.read_marker("evaluate")
+    assert evaluate is not None
+    (stage,) = (stage for stage in STAGES if stage.name == "report")
+    settings = settings_of(results.run.config, stage)
+    run.mark_complete(
+        "report", Inputs(settings, {"evaluate": evaluate.fingerprint}, ""), [run.results]
+    )
+    return results
+
+
+def _mark(run: RunDir, stage: str, inputs: Inputs, files: Iterable[Path]) -> None:
+    run.mark_complete(stage, inputs, [file for file in files if file.is_file()])
 
 
 class _Builder:
@@ -177,6 +224,7 @@ class _Builder:
             write_records(run.blank_premise_predictions, (p for p in blank if p.split == "test"))
         if spec.word_importance:
             write_records(run.occlusion, self._occlusions(base, tuned))
+        mark_stages(run)
         return run
 
     # ------------------------------------------------------------ configuration

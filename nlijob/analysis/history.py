@@ -52,7 +52,7 @@ class Entry:
     """Name of the folder below the folder of runs."""
     state: State
     reason: str
-    """Why there are no figures, or a caveat about them; "" for neither."""
+    """Why there are no figures; "" where there are."""
     started: datetime.datetime | None
     """When the run was first started; None where unknown."""
     figures: Figures | None
@@ -162,7 +162,7 @@ class History:
 def read_entries(runs_dir: Path) -> tuple[list[Entry], int]:
     """Every run directly below the folder, and the number of folders without a run.
 
-    Reads results.json or, where it is missing, the other records. Raises OSError where the folder
+    Reads results.json, config.json and the markers. Raises OSError where the folder
     cannot be listed.
     """
     folders = sorted(path for path in runs_dir.iterdir() if path.is_dir())
@@ -197,10 +197,10 @@ def read_entry(folder: Path) -> Entry | None:
             figures=None,
             has_report=has_report,
         )
-    return summary(folder.name, results, _restarted(run, results), has_report)
+    return summary(folder.name, results, has_report)
 
 
-def summary(folder: str, results: Results, note: str = "", has_report: bool = True) -> Entry:
+def summary(folder: str, results: Results, has_report: bool = True) -> Entry:
     """The part of an outcome that the history needs."""
     test = results.manifest.splits["test"]
     train = results.manifest.splits.get("train")
@@ -211,7 +211,7 @@ def summary(folder: str, results: Results, note: str = "", has_report: bool = Tr
     return Entry(
         folder=folder,
         state="finished",
-        reason=note,
+        reason="",
         started=_moment(results.run.created_at),
         figures=figures(results),
         has_report=has_report,
@@ -347,16 +347,8 @@ def _moment(text: str) -> datetime.datetime | None:
 def _asked(run: RunDir) -> RunRecord | None:
     try:
         return read(RunRecord, run.config)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
-
-
-def _restarted(run: RunDir, results: Results) -> str:
-    """A caveat if a run with another configuration was later started in the folder, else ""."""
-    asked = _asked(run)
-    if asked is None or asked.config == results.run.config:
-        return ""
-    return "a run with another configuration was started here later; these are the earlier figures"
 
 
 def _leads_to(path: Path, folder: Path) -> bool:

@@ -11,25 +11,23 @@ from typing import Any
 import pytest
 
 from nlijob import cli
-from nlijob.analysis.outcome import build_results
-from nlijob.records.serialization import dump
-from tests.synthetic import Spec, build_run
+from tests.synthetic import Spec, build_run, finish
 
 KEPT = Path(__file__).parents[1] / "data" / "run-0.1.0"
 
 
 @pytest.fixture(scope="module")
-def new_results(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def new_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = build_run(tmp_path_factory.mktemp("new"), Spec(demo=True, gpu=False))
-    return dump(build_results(run)).encode()
+    finish(run)
+    return run.root
 
 
 @pytest.fixture
-def runs(tmp_path: Path, new_results: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+def runs(tmp_path: Path, new_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of runs that holds the older run and a present one; also the current folder."""
     shutil.copytree(KEPT, tmp_path / "old")
-    run = build_run(tmp_path / "new", Spec(demo=True, gpu=False))
-    run.results.write_bytes(new_results)
+    shutil.copytree(new_run, tmp_path / "new")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
