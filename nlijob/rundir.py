@@ -28,6 +28,8 @@ TRAIN = "train/"
 EPOCH_MARKER = "train-epoch-"
 TRAINING_STATES = f"{TRAIN}state-"
 """Prefix of the names of training states; each is deleted after the next epoch."""
+PREVIOUS = ".previous"
+"""Ending of the folder's name under which a finished run is kept when other settings replace it."""
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -37,6 +39,7 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._locks = contextlib.ExitStack()
         self._hashes: dict[Path, tuple[_State, str]] = {}
         """File -> its state when it was hashed, and the hash: no file is hashed twice."""
         self.config = root / "config.json"
@@ -71,6 +74,12 @@ class RunDir:
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
 
+    @property
+    def previous(self) -> Path:
+        """The folder in which a finished run is kept when one of other settings replaces it."""
+        root = self.root.absolute()
+        return root.with_name(root.name + PREVIOUS)
+
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
@@ -102,9 +111,10 @@ class RunDir:
 
         Such a thing would make every write there fail. Returns the names of what was deleted.
         """
+        folders_themselves = (self.root, self.train_folder, self.adapter)
         files = [path for path in vars(self).values() if isinstance(path, Path)]
         files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
-        files = [file for file in files if file not in (self.root, self.train_folder, self.adapter)]
+        files = [file for file in files if file not in folders_themselves]
         folders = {*(file.parent for file in files), self.adapter, self.train_folder} - {self.root}
         wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
         wrong += [path for path in files if _is_there(path) and not path.is_file()]
@@ -226,6 +236,32 @@ class RunDir:
         `on_wait`, raises ConfigurationError, as it does where the folder is not writable. Raises
         DiskError if the disk is the reason.
         """
+        with contextlib.ExitStack() as self._locks:
+            self._locks.enter_context(self._locked(on_wait))
+            yield
+
+    def set_aside(self) -> Path:
+        """Rename the folder to <name>.previous, and begin an empty one in its place.
+
+        An earlier .previous folder is deleted. The process must hold the lock; it then holds that
+        of the empty folder too. Returns the new path of the old folder. Raises ConfigurationError
+        if it cannot be renamed.
+        """
+        previous = self.previous
+        try:
+            remove(previous)
+            self.root.rename(previous)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.root} holds a finished run of other settings, and cannot be renamed to "
+                f"{previous.name}: {error.strerror}",
+                "choose another --run-id, or give --replace to lose the finished run",
+            ) from error
+        self._locks.enter_context(self._locked(None))
+        return previous
+
+    @contextlib.contextmanager
+    def _locked(self, on_wait: Callable[[], None] | None) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             lock = self.root / ".lock"
