@@ -22,7 +22,7 @@ from nlijob.analysis.statistics import holm, paired_difference
 from nlijob.records.job import RunRecord
 from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
 from nlijob.records.serialization import read
-from nlijob.rundir import RunDir
+from nlijob.rundir import PREVIOUS, RunDir
 
 KIND = "nlijob index"
 IRRELEVANT = (
@@ -168,6 +168,8 @@ def read_entries(runs_dir: Path) -> tuple[list[Entry], int]:
     folders = sorted(path for path in runs_dir.iterdir() if path.is_dir())
     # A link such as "latest" to a run beside it is not another run.
     folders = [path for path in folders if not _leads_to(path, runs_dir)]
+    # What a finished run was before it was replaced is kept, but has no place in a trend.
+    folders = [path for path in folders if not path.name.endswith(PREVIOUS)]
     entries = [entry for path in folders if (entry := read_entry(path)) is not None]
     return entries, len(folders) - len(entries)
 

@@ -22,6 +22,7 @@ from nlijob.config import Device, JobConfig, check, load_config, recipe_name
 from nlijob.disk import disk_faults
 from nlijob.errors import ConfigurationError, ExitCode, HardwareError
 from nlijob.printable import printable
+from nlijob.rundir import PREVIOUS
 from nlijob.surroundings import other_processes
 
 if TYPE_CHECKING:
@@ -166,6 +167,10 @@ def _default_run_id(recipe: str, config: JobConfig) -> str:
 def _checked_run_id(run_id: str) -> str:
     if run_id in ("", ".", "..") or "/" in run_id:
         raise ConfigurationError(f"--run-id {run_id!r}: give a plain folder name")
+    if run_id.endswith(PREVIOUS):
+        raise ConfigurationError(
+            f"--run-id {run_id!r}: names that end in {PREVIOUS} are for runs that were replaced"
+        )
     if printable(run_id) != run_id or any(c in run_id for c in "\t\n"):
         raise ConfigurationError(
             f"--run-id {run_id!r}: control characters cannot be part of a name"
