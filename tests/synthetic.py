@@ -59,7 +59,7 @@ from nlijob.records.job import (
 )
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read
-from nlijob.rundir import RunDir, epoch_marker, write_record, write_records
+from nlijob.rundir import RunDir, epoch_marker, write_record, write_records, write_text
 from nlijob.stages import STAGES
 
 LABELS = ("entailment", "neutral", "contradiction")
@@ -71,6 +71,8 @@ Output:"""
 UUID = "f3a1c2d4-0b5e-4c6f-8a97-1b2c3d4e5f60"
 STARTED = 1_760_000_000.0
 GIB = 2**30
+STAMPS = {"data": "made-up rows", "model": "made-up model"}
+"""Identity of the files outside the run that its stages are marked with."""
 
 PEOPLE = ("A man", "Two women", "A child in a red coat", "The old guitarist", "Three cyclists")
 DOINGS = ("is sleeping", "are waiting for a bus", "plays in the snow", "is not working", "run")
@@ -112,6 +114,8 @@ class Spec:
     word_importance: bool = True
     blank_premise: bool = True
     few_shot: int = 3
+    weights: bool = False
+    """Each epoch has a file in the place of its adapter."""
     samples: bool = True
     energy: bool = True
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -133,7 +137,7 @@ def build_run(root: Path, spec: Spec | None = None) -> RunDir:
 def mark_stages(run: RunDir) -> None:
     """Mark every stage but the report and every epoch as complete, with its files as they are."""
     config = read(RunRecord, run.config).config
-    inputs = stage_inputs(config, {"data": "made-up rows", "model": "made-up model"})
+    inputs = stage_inputs(config, STAMPS)
     outputs = {
         "subset": [run.manifest, *map(run.subset, SPLITS)],
         "baseline": [
@@ -148,7 +152,8 @@ def mark_stages(run: RunDir) -> None:
         ],
     }
     for epoch in range(1, config.train.epochs + 1):
-        _mark(run, epoch_marker(epoch), inputs["train"], [run.epoch_predictions(epoch)])
+        files = [*run.epoch(epoch).iterdir()]
+        _mark(run, epoch_marker(epoch), inputs["train"], files)
     for stage, files in outputs.items():
         _mark(run, stage, inputs[stage], files)
 
@@ -410,6 +415,8 @@ class _Builder:
             )
             predictions[epoch] = [row for row in rows if row.split == "test"]
             write_records(self.run.epoch_predictions(epoch), rows)
+            if self.spec.weights:
+                write_text(self.run.epoch(epoch) / "adapter_model.safetensors", f"epoch {epoch}")
         return epochs, predictions
 
     def _steps(self) -> Iterator[TrainStep]:
