@@ -115,7 +115,8 @@ class RunDir:
         files = [path for path in vars(self).values() if isinstance(path, Path)]
         files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
         files = [file for file in files if file not in folders_themselves]
-        folders = {*(file.parent for file in files), self.adapter, self.train_folder} - {self.root}
+        folders = {*(file.parent for file in files), self.adapter, self.train_folder}
+        folders = {*folders, self.root / MARKERS} - {self.root}
         wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
         wrong += [path for path in files if _is_there(path) and not path.is_file()]
         for path in wrong:
