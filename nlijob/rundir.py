@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ MARKERS = "markers/"
 TRAIN = "train/"
 """Prefix of the names of what training writes; some of it is deleted during the job."""
 EPOCH_MARKER = "train-epoch-"
+STEP_MARKER = "train-step-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Prefix of the names of training states; each is deleted after the next epoch."""
+"""Prefix of the names of training states; each is deleted once there is a later one."""
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -81,9 +83,20 @@ class RunDir:
         """The file with validation (and test) predictions after an epoch."""
         return self.epoch(epoch) / "predictions.jsonl"
 
+    def epoch_steps(self, epoch: int) -> Path:
+        """The file with the optimizer steps of an epoch, which the training log has too."""
+        return self.epoch(epoch) / "steps.jsonl"
+
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
         return self.root / f"{TRAINING_STATES}{epoch}.pt"
+
+    def step_state(self, epoch: int, step: int) -> Path:
+        """The checkpoint after a step within an epoch, from 1; deleted once there is a later one.
+
+        It holds the weights, what `training_state` holds, and the steps of the epoch so far.
+        """
+        return self.root / f"{TRAINING_STATES}{epoch}-{step}.pt"
 
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
@@ -103,6 +116,11 @@ class RunDir:
     def count_marked_epochs(self) -> int:
         """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
+
+    def marked_steps(self) -> list[tuple[int, int]]:
+        """Epoch and step of each marked checkpoint within an epoch, the latest first."""
+        places = (epoch_and_step(name) for name in self.marked())
+        return sorted((place for place in places if place), reverse=True)
 
     def is_complete(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed with these inputs and its files are unchanged in size."""
@@ -164,6 +182,17 @@ class RunDir:
 def epoch_marker(epoch: int) -> str:
     """The name under which an epoch is marked complete."""
     return f"{EPOCH_MARKER}{epoch}"
+
+
+def step_marker(epoch: int, step: int) -> str:
+    """The name under which a checkpoint within an epoch is marked complete."""
+    return f"{STEP_MARKER}{epoch}-{step}"
+
+
+def epoch_and_step(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of a `step_marker`; None for another marker."""
+    found = re.fullmatch(rf"{STEP_MARKER}([1-9]\d{{0,8}})-([1-9]\d{{0,8}})", marker, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def training_state_of(marker: str) -> str:
