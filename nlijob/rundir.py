@@ -102,7 +102,7 @@ class RunDir:
 
         It holds the weights, what `training_state` holds, and the steps of the epoch so far.
         """
-        return self.root / f"{TRAINING_STATES}{epoch}-{step}.pt"
+        return self.root / step_state_name(epoch, step)
 
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
@@ -295,6 +295,11 @@ def epoch_marker(epoch: int) -> str:
 def step_marker(epoch: int, step: int) -> str:
     """The name under which a checkpoint within an epoch is marked complete."""
     return f"{STEP_MARKER}{epoch}-{step}"
+
+
+def step_state_name(epoch: int, step: int) -> str:
+    """The name of the checkpoint after a step within an epoch (see `RunDir.step_state`)."""
+    return f"{TRAINING_STATES}{epoch}-{step}.pt"
 
 
 def epoch_and_step(marker: str) -> tuple[int, int] | None:

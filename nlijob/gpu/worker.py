@@ -10,11 +10,12 @@ from nlijob.gpu.environment import reset_peak_memory
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
 from nlijob.gpu.reporting import WHOLE, Part
+from nlijob.gpu.resuming import whole_epochs
 from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import GPU_STAGES
+from nlijob.stages import GPU_STAGES, stages_after
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -46,12 +47,27 @@ def _report_start(session: Session) -> None:
         session.reporter.add("start", part, since_s, now - since_s)
 
 
+def _is_complete(session: Session, stage: str) -> bool:
+    """Whether a stage need not be done; training only while a later stage needs no adapter of it.
+
+    The adapters of epochs are listed by the epochs' own markers.
+    """
+    run, inputs = session.run, session.task.inputs
+    if not run.is_complete(stage, inputs[stage].fingerprint):
+        return False
+    if stage != "train" or run.is_complete("evaluate", inputs["evaluate"].fingerprint):
+        return True
+    epochs = session.config.train.epochs
+    return len(whole_epochs(run, inputs[stage].fingerprint, epochs).epochs) == epochs
+
+
 def _do_stage(session: Session, stage: str) -> None:
     inputs = session.task.inputs[stage]
-    if session.run.is_complete(stage, inputs.fingerprint):
+    if _is_complete(session, stage):
         session.reporter.say(stage, "complete, skipped")
         return
-    session.run.unmark(stage)
+    for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced
+        session.run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()
     with session.reporter.timed(stage):
