@@ -15,10 +15,10 @@ from nlijob import records
 from nlijob.errors import JobError
 from nlijob.files import remove
 from nlijob.gpu import checkpoints
-from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.saving import STAGE
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer, reason
+from nlijob.memory import is_out_of_memory
 from nlijob.records.job import EpochResult, Plan, TrainStep
 from nlijob.rundir import (
     EPOCH_MARKER,

@@ -239,4 +239,6 @@ def _short_lived_first(name: str) -> tuple[bool, str]:
 def _is_of_deleted_step(marker: str, local: dict[str, Stamp]) -> bool:
     """Whether a marker is of a checkpoint within an epoch that is gone locally, with its file."""
     place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
-    return bool(place) and marker not in local and step_state_name(*place) not in local
+    if place is None:
+        return False
+    return marker not in local and step_state_name(*place) not in local
