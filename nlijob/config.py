@@ -170,6 +170,9 @@ class TrainConfig:
     """Execution mode; the outcome is the same up to rounding. graph: packed rows and CUDA graphs,
     or an error. plain: the libraries' own layers, one operation after the other. auto: the fastest
     mode that supports the model and the machine; on a CPU, packed rows without graphs."""
+    checkpoint_every_s: float = 300.0
+    """Longest time in seconds between two checkpoints within an epoch, from which an interrupted
+    training resumes; 0 writes them at the ends of epochs only."""
     seed: int = 42
     """Seed of the row order, dropout, and the first weights of the adapter and a new head."""
 
@@ -357,6 +360,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "train.batch_size": 1,
         "train.micro_batch_size": 1,
         "train.weight_decay": 0,
+        "train.checkpoint_every_s": 0,
         "eval.batch_size": 1,
         "eval.cases": 5,
         "eval.generate_tokens": 0,
