@@ -67,9 +67,8 @@ def local_directory(data: DataConfig) -> Path | None:
     folder = local_folder(data.dataset, "data set", "data.dataset")
     name = str(folder or data.dataset)
     if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are not UTF-8
-        readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         raise NotAvailableError(
-            f"the name of the folder {readable} is not UTF-8, so records cannot state it",
+            f"the folder's name {_readable(Path(name))} is not UTF-8, so records cannot state it",
             "rename the folder, or give a link with another name",
         )
     return folder
@@ -140,4 +139,6 @@ def _how_to_give_a_split(directory: Path, name: str) -> str:
 
 
 def _readable(path: Path) -> str:
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A path for a message, whatever bytes are in its name."""
+    name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return name if name.isprintable() else repr(name)

@@ -12,12 +12,16 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from nlijob import records
 from nlijob.config import DataConfig
 from nlijob.data.features import class_labels
 from nlijob.data.sources import open_split, read_file, source_stamp
+from nlijob.data.subset import build_subset
 from nlijob.data.table import Table
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
+from nlijob.records.job import Example
+from nlijob.rundir import RunDir
 
 ORDER = ("contradiction", "neutral", "entailment")
 NUMBERED = dict(enumerate(ORDER))
@@ -105,6 +109,29 @@ def test_a_file_that_the_library_wrote_names_the_labels(tmp_path: Path) -> None:
     )
     datasets.Dataset.from_list(ROWS, features).to_parquet(tmp_path / "test.parquet")
     assert opened(tmp_path).class_labels == {"label": NUMBERED}
+
+
+def test_a_hub_data_set_is_read_by_the_names_of_its_features(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "premise": datasets.Value("string"),
+            "hypothesis": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=list(ORDER)),
+        }
+    )
+
+    class OneHub(Hub):
+        def load_split(self, *_: Any) -> Any:
+            content = [{**ROWS[0], "label": label} for label in (0, 1, 2, -1)]
+            return datasets.Dataset.from_list(content, features)
+
+    data = DataConfig("owner/name", train_size=0, validation_size=0, test_size=0)
+    run = RunDir(tmp_path / "run")
+    manifest = build_subset(data, run, OneHub(True, print))
+    assert [e.label for e in records.read_lines(Example, run.subset("test"))] == [2, 1, 0]
+    assert manifest.splits["test"].unlabelled_dropped == 1
 
 
 @pytest.mark.parametrize("config_name", [None, "plain"])
