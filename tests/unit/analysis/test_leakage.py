@@ -22,22 +22,28 @@ def overlap(split: Split, other: Split, whole: int, rows: int = 1000, **more: An
     )
 
 
-def manifest(*overlaps: SplitOverlap, **repetition: Repetition) -> Manifest:
+def manifest(
+    *overlaps: SplitOverlap, train: Repetition | None = None, test: Repetition | None = None
+) -> Manifest:
+    repetition: dict[Split, Repetition | None] = {"train": train, "test": test}
     splits = {
         split: SplitManifest(
             split, 1000, "all rows", 1000, 0, 1000, (1000,), "", (), repetition=repetition[split]
         )
         for split in repetition
     }
-    return Manifest("data", None, None, ("a",), splits, {}, (), overlaps)  # type: ignore[arg-type]
+    return Manifest("data", None, None, ("a",), {**splits}, {}, (), overlaps)
 
 
 def first(*overlaps: SplitOverlap) -> list[str]:
     return [finding.code for finding in leakage_warnings(manifest(*overlaps))]
 
 
-def later(*overlaps: SplitOverlap, **repetition: Repetition) -> list[str]:
-    return [finding.code for finding in overlap_warnings(manifest(*overlaps, **repetition))]
+def later(
+    *overlaps: SplitOverlap, train: Repetition | None = None, test: Repetition | None = None
+) -> list[str]:
+    made = manifest(*overlaps, train=train, test=test)
+    return [finding.code for finding in overlap_warnings(made)]
 
 
 @pytest.mark.parametrize("other", ["train", "validation"])

@@ -48,8 +48,12 @@ def as_csv(rows: Rows, line_end: str = "\r\n") -> str:
     """Rows as the csv module writes them. With other line ends than its own, older versions of it
     do not quote a carriage return within a text, so then all is quoted."""
     text = io.StringIO()
-    quoting = csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL
-    writer = csv.DictWriter(text, COLUMNS, lineterminator=line_end, quoting=quoting)
+    writer = csv.DictWriter(
+        text,
+        COLUMNS,
+        lineterminator=line_end,
+        quoting=csv.QUOTE_MINIMAL if line_end == "\r\n" else csv.QUOTE_ALL,
+    )
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
