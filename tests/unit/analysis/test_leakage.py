@@ -26,13 +26,13 @@ def manifest(
     *overlaps: SplitOverlap, train: Repetition | None = None, test: Repetition | None = None
 ) -> Manifest:
     repetition: dict[Split, Repetition | None] = {"train": train, "test": test}
-    splits = {
+    splits: dict[str, SplitManifest] = {
         split: SplitManifest(
             split, 1000, "all rows", 1000, 0, 1000, (1000,), "", (), repetition=repetition[split]
         )
         for split in repetition
     }
-    return Manifest("data", None, None, ("a",), {**splits}, {}, (), overlaps)
+    return Manifest("data", None, None, ("a",), splits, {}, (), overlaps)
 
 
 def first(*overlaps: SplitOverlap) -> list[str]:
