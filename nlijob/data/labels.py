@@ -86,8 +86,10 @@ class LabelReader:
             parts.append(f"integer labels read by the names that the source carries: {pairs}")
         if by_number:
             numbers, labels = zip(*sorted(by_number.items()), strict=True)
+            no_names = "no integer labels" if self.names_read else "no labels"
             parts.append(
-                f"the source names no labels; {listed([*map(str, numbers)])} were read as "
+                f"the source names {no_names}; {listed([*map(str, numbers)])} "
+                f"{'was' if len(numbers) == 1 else 'were'} read as "
                 f"{listed([self._name(label) for label in labels])}"
             )
         if by_map:

@@ -119,6 +119,8 @@ def test_it_is_told_that_labels_are_names_or_mapped() -> None:
     labels = reader(label_map={"7": 2})
     for value in ("neutral", 7):
         labels.number(value)
+    labels.number(0)
     assert labels.how() == (
+        "the source names no integer labels; 0 was read as entailment; "
         "integer labels read by data.label_map: 7 = contradiction; labels given by name"
     )
