@@ -7,6 +7,7 @@ names; the integers of any other source are read in the order of data.label_name
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ class LabelReader:
 
     def __post_init__(self) -> None:
         """Raise NotAvailableError if the source has names that the configuration does not know."""
+        if all(name == str(number) for number, name in self.source_names.items()):
+            self.source_names = {}  # the numbers themselves name nothing
         unknown = [
             name
             for number, name in self.source_names.items()
@@ -52,7 +55,7 @@ class LabelReader:
                 f"the source names its labels {listed([*map(shown, self.source_names.values())])}; "
                 f"data.label_names and data.label_map do not know {listed([*map(shown, unknown)])}",
                 "set data.label_names to the names that the source uses (in any order), or map "
-                f"each to a label number or to -1: --set 'data.label_map={{{unknown[0]!r} = 0}}'",
+                f"each to a label number or to -1: --set 'data.label_map={{{json.dumps(unknown[0])} = 0}}'",
             )
 
     def number(self, value: Any) -> int | None:
