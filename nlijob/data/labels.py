@@ -51,11 +51,15 @@ class LabelReader:
             if str(number) not in self.data.label_map and self._of_name(name) is None
         ]
         if unknown:
+            names, missing = (
+                listed([*map(shown, some)]) for some in (self.source_names.values(), unknown)
+            )
+            example = f"--set 'data.label_map={{{json.dumps(unknown[0])} = 0}}'"
             raise NotAvailableError(
-                f"the source names its labels {listed([*map(shown, self.source_names.values())])}; "
-                f"data.label_names and data.label_map do not know {listed([*map(shown, unknown)])}",
+                f"the source names its labels {names}; data.label_names and data.label_map do not "
+                f"know {missing}",
                 "set data.label_names to the names that the source uses (in any order), or map "
-                f"each to a label number or to -1: --set 'data.label_map={{{json.dumps(unknown[0])} = 0}}'",
+                f"each to a label number or to -1: {example}",
             )
 
     def number(self, value: Any) -> int | None:

@@ -64,14 +64,13 @@ def local_directory(data: DataConfig) -> Path | None:
     """
     if data.dataset == "demo":
         return DATA_DIR
-    folder = local_folder(data.dataset, "data set", "data.dataset")
-    name = str(folder or data.dataset)
-    if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are not UTF-8
+    if any("\ud800" <= letter <= "\udfff" for letter in data.dataset):  # bytes that are not UTF-8
         raise NotAvailableError(
-            f"the folder's name {_readable(Path(name))} is not UTF-8, so records cannot state it",
-            "rename the folder, or give a link with another name",
+            f"data set {_readable(Path(data.dataset))}: the name is not UTF-8, so records cannot "
+            "state it",
+            "rename the folder, or give a link to it whose name is UTF-8",
         )
-    return folder
+    return local_folder(data.dataset, "data set", "data.dataset")
 
 
 def read_file(path: Path) -> Table:

@@ -210,8 +210,11 @@ def test_a_folder_whose_name_is_not_utf_8_is_reported_readably(tmp_path: Path) -
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)
     message = refusal(Path(os.fsdecode(folder))).message
-    assert "caf\ufffd is not UTF-8" in message
+    assert "caf\ufffd: the name is not UTF-8" in message
     message.encode()  # can be printed
+    (tmp_path / "link").symlink_to(os.fsdecode(folder))
+    Path(os.fsdecode(folder + b"/test.jsonl")).write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    assert opened(tmp_path / "link").rows == ROWS
 
 
 def test_a_file_whose_name_is_not_utf_8_is_listed_readably(tmp_path: Path) -> None:
