@@ -21,6 +21,7 @@ from nlijob.data.table import shown
 from nlijob.errors import NotAvailableError
 
 UNLABELLED = -1
+SCALARS = (str, int, float, Decimal, type(None))
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?")
 """Whole numbers in ASCII digits; pandas writes a column with missing labels as 0.0, 1.0, ..."""
 BETWEEN_WORDS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
@@ -40,6 +41,7 @@ class LabelReader:
     """How integers were read -> integer -> label number."""
     names_read: bool = False
     """Whether any label was a name."""
+    _read: dict[tuple[type, Any], int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise NotAvailableError if the source has names that the configuration does not know."""
@@ -67,8 +69,14 @@ class LabelReader:
 
         Missing values (null, NaN, an empty text) have no gold label.
         """
-        if not isinstance(value, str | int | float | Decimal | None):
+        if not isinstance(value, SCALARS):
             return None
+        key = type(value), value  # a split has many rows and few spellings
+        if key not in self._read:
+            self._read[key] = self._number(value)
+        return self._read[key]
+
+    def _number(self, value: Any) -> int | None:
         text = str(value).strip()
         if (mapped := self._mapped(text)) is not None:
             return self._remember("label map", _whole_number(value), mapped)

@@ -121,8 +121,10 @@ def _instead(directory: Path, name: str) -> str:
 def _how_to_give_a_split(directory: Path, name: str) -> str:
     files = _files(directory)
     of_split = [path for path in files if path.name.startswith(name)]
-    if any(path.suffix in READERS and "-of-" in path.stem for path in of_split):
-        return f"a split is read from one file: join the parts to {directory.name}/{name}.parquet"
+    parts = [path for path in of_split if path.suffix in READERS and "-of-" in path.stem]
+    if parts:
+        file = f"{name}{parts[0].suffix}"
+        return f"a split is read from one file: join {parts[0].parent}/{name}-* to {file}"
     if kinds := {NOT_READ[path.suffix] for path in of_split if path.suffix in NOT_READ}:
         return (
             f"{' and '.join(sorted(kinds))} are not read: unpack or convert "

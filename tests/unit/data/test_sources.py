@@ -186,8 +186,11 @@ def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
         ("test.tsv", "tab-separated files are not read"),
         ("test.jsonl.gz", "compressed files are not read"),
         ("test.json", "JSON files that are one array or object are not read"),
-        ("test-00000-of-00002.parquet", "a split is read from one file: join the parts"),
-        ("data/test-00000-of-00001.parquet", "a split is read from one file: join the parts"),
+        ("test-00000-of-00002.csv", "a split is read from one file: join ./test-* to test.csv"),
+        (
+            "data/test-00000-of-00001.parquet",
+            "a split is read from one file: join data/test-* to test.parquet",
+        ),
         ("data/test.jsonl", "give the folder that holds the files themselves"),
         ("dev.jsonl", "set data.train_split, data.validation_split and data.test_split"),
     ],
