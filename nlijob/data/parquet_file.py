@@ -12,7 +12,7 @@ from nlijob.errors import NotAvailableError, first_line
 
 
 def read_parquet(path: Path) -> Table:
-    """The rows of a .parquet file.
+    """The rows of a .parquet file; checksums of its pages are verified where it has them.
 
     Raises NotAvailableError if it cannot be read.
     """
@@ -20,7 +20,7 @@ def read_parquet(path: Path) -> Table:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             refuse_repeated_columns(path, schema.names)
             rows: list[dict[str, Any]] = file.read().to_pylist()
