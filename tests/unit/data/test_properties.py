@@ -193,7 +193,7 @@ def test_a_flipped_byte_in_a_parquet_file_with_checksums_changes_no_row(data: An
         content[at] ^= data.draw(st.integers(1, 255))
         path.write_bytes(content)
         with contextlib.suppress(NotAvailableError):
-            # a flipped byte in the schema renames a column, or makes texts bytes: refused later
             kept = list(read_file(path).rows)
-            is_usable = set(kept[0]) == set(COLUMNS) and isinstance(kept[0]["premise"], str)
-            assert kept == rows or not is_usable or isinstance(kept[0]["hypothesis"], bytes)
+            # in the schema it may rename a column or change its type, which is refused later
+            types = {name: type(value) for name, value in kept[0].items()}
+            assert kept == rows or types != {"premise": str, "hypothesis": str, "label": int}
