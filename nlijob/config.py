@@ -76,7 +76,8 @@ class DataConfig:
     label_column: str = "label"
     """Column that holds the gold label, as a number or a name."""
     label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-    """Names of labels 0, 1, 2, ...; their number is the number of classes."""
+    """Names of labels 0, 1, 2, ...; their number is the number of classes. The integers of a source
+    that names its labels are translated by the names."""
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
