@@ -81,7 +81,7 @@ def settle_head(
     return HeadOrigin(
         modules=meta.head_modules,
         new=tuple(name for name in meta.head_modules if name in new | relabelled),
-        reason=_reason(sized, other_labels, relabelled, labels),
+        reason=_reason(sized, other_labels, relabelled, labels, sorted(new)),
         unused=tuple(sorted({_module(name) for name in loading.unexpected})),
     )
 
@@ -181,7 +181,11 @@ def _reorder(model: Any, sized: Mapping[str, int], order: Sequence[int]) -> None
 
 
 def _reason(
-    sized: Mapping[str, int], found: Collection[str], redrawn: Collection[str], labels: LabelOrder
+    sized: Mapping[str, int],
+    found: Collection[str],
+    redrawn: Collection[str],
+    labels: LabelOrder,
+    lacking: Sequence[str],
 ) -> str:
     if not sized:
         return ""
@@ -189,6 +193,8 @@ def _reason(
         return "the checkpoint has no classification head"
     if redrawn and labels.order:
         return "the checkpoint's head has another number of labels than its configuration"
+    if lacking and not redrawn:
+        return f"the checkpoint has none; the rest is {labels.reason}"
     return labels.reason
 
 
