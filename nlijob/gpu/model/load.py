@@ -40,7 +40,7 @@ from nlijob.gpu.model.quantize import (
     keep_cpu_weights_trainable,
     quantization_config,
 )
-from nlijob.gpu.model.weights import Loading, check_finite, check_weights, settle_head
+from nlijob.gpu.model.weights import Loading, check_finite, check_weights, lacking, settle_head
 from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.quantized import HEAD_FILE, BaseModel, QuantizedCopy
 from nlijob.heads.label_order import label_order
@@ -161,8 +161,12 @@ def _original(
     """Load the model from its own files, quantise it, and settle its head."""
     labels = label_order(config.data, source_labels(model_dir))
     with ThreadPoolExecutor(1) as pool:
-        bad = pool.submit(not_finite, weight_files(model_dir))
-        model, loading = read(model_dir, meta.config, quantization_config=quantization)
+        files = weight_files(model_dir)
+        bad = pool.submit(not_finite, files)
+        try:
+            model, loading = read(model_dir, meta.config, quantization_config=quantization)
+        except NotAvailableError as error:
+            raise NotAvailableError(error.message + lacking(meta, files), error.hint) from error
         trained = head_class(config.model.head).trains_head
         origin = settle_head(model, loading, meta, trained, labels, config.train.seed)
         check_finite(config.model.name, bad.result(), loading.unexpected)
