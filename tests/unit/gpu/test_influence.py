@@ -27,6 +27,7 @@ from nlijob.gpu.generation import generate
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded
 from nlijob.gpu.influence import influenced
 from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.heads import HeadName
 from nlijob.records.job import Example
 
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def adapted(demo: JobConfig, tokenizer: Any) -> New:
 
     def new(model: Any, *targets: str, heads: tuple[str, ...] = ()) -> LoadedModel:
         lora = dataclasses.replace(demo.lora, target_modules=targets)
-        kind = "sequence-classification" if heads else "causal"
+        kind: HeadName = "sequence-classification" if heads else "causal"
         config = dataclasses.replace(
             demo, lora=lora, model=dataclasses.replace(demo.model, head=kind)
         )
@@ -134,7 +135,7 @@ def test_a_leak_that_gradients_do_not_show_is_seen_in_the_logits(
     exact = FastModel.logits
 
     def leaking(model: FastModel, packed: Any, shape: Any) -> Tensor:
-        return exact(model, packed, shape) + 1e-4 * packed.ids.sum()
+        return torch.add(exact(model, packed, shape), packed.ids.sum(), alpha=1e-4)
 
     monkeypatch.setattr(FastModel, "logits", leaking)
     plan = Engine(adapted(llama(), "q_proj"), head, demo, rows).plan()
