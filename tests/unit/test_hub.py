@@ -34,13 +34,14 @@ import json, sys
 from nlijob import hub
 from nlijob.config import ModelConfig
 from nlijob.errors import NotAvailableError
+from nlijob.hub_requests import Limits
 
-hub.FIRST_WAIT_S = 0.01
+limits = Limits(first_wait_s=0.01)
 calls, offline = json.loads(sys.argv[1])
 answers = {}
 for name, (kind, arguments) in calls.items():
     told = []
-    asked = hub.Hub(offline, told.append)
+    asked = hub.Hub(offline, told.append, limits)
     try:
         if kind == "model":
             value = str(asked.model_folder(ModelConfig(**arguments)))
@@ -349,7 +350,7 @@ def test_every_byte_of_a_large_file_changes_its_stamp(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "PIECE_BYTES", 10)
-    monkeypatch.setattr(hub, "READ_BYTES", 4)
+    monkeypatch.setattr("nlijob.files.READ_BYTES", 4)
     stamps = set()
     for size in (0, 9, 10, 11, 20, 25):
         (folder / "model.safetensors").write_bytes(bytes(size))
