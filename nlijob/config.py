@@ -97,7 +97,8 @@ class ModelConfig:
     """Commit id of the hub model. Without one, the newest version is used."""
     head: HeadName = "causal"
     """How the model answers. causal: with one token after the prompt. sequence-classification: with
-    a new linear layer on the transformer, which is trained too."""
+    a linear layer on the transformer, which is trained too. It is the model's own if that was made
+    for labels of the same names, and new otherwise."""
     device: Device = "auto"
     """Where the model is computed. auto: on an NVIDIA GPU if there is one, else on the CPU."""
     requires_gpu: bool = False
