@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nlijob import records
+from nlijob.analysis.wording import percent
 from nlijob.config import JobConfig, PromptConfig
 from nlijob.errors import all_or_every_fault
 from nlijob.gpu import reporting, scoring
@@ -188,4 +189,4 @@ class Session:
 
 def scores_text(scores: dict[str, SplitScore]) -> str:
     """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nlijob import records
+from nlijob.analysis.wording import loss
 from nlijob.gpu import checkpoints
 from nlijob.gpu.environment import memory
 from nlijob.gpu.parameters import count_parameters
@@ -90,7 +91,7 @@ def _train_epoch(session: Session, trainer: Trainer, epoch: int) -> EpochResult:
         _keep(session, trainer, result, predictions)
     session.reporter.say(
         STAGE,
-        f"epoch {epoch}: loss {result.train_loss:.3f}, {scores_text(scores)}, "
+        f"epoch {epoch}: loss {loss(result.train_loss)}, {scores_text(scores)}, "
         f"{result.examples_per_s:.0f} examples/s",
     )
     return result
@@ -107,7 +108,7 @@ def _optimize(session: Session, trainer: Trainer, epoch: int) -> list[TrainStep]
             append_record(session.run.train_log, step)
             steps.append(step)
             done += step.examples
-            show(done, f"loss {step.loss:.3f}")
+            show(done, f"loss {loss(step.loss)}")
     return steps
 
 
