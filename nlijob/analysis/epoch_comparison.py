@@ -134,7 +134,7 @@ def loss_sentence(change: LossChange | None) -> str:
     if change is None:
         return ""
     rows = plural(change.rows, "validation row")
-    unit = "" if change.premises is None else f" by {plural(change.premises, 'premise')}"
+    unit = "" if change.premises is None else f", over {plural(change.premises, 'premise')}"
     verdict = (
         "this is more than chance explains"
         if change.is_significant

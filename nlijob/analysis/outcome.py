@@ -66,7 +66,8 @@ def build_results(run: RunDir) -> Results:
     selection = read(Selection, run.selection)
     timings = read_all(Timing, run.timings)
 
-    base_rows = of_split(read_lines(Prediction, run.baseline_predictions), "test")
+    baseline_rows = read_all(Prediction, run.baseline_predictions)
+    base_rows = of_split(baseline_rows, "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     examples = read_all(Example, run.subset("test"))
     groups, premises = premise_groups(examples), premises_of(examples)
@@ -83,7 +84,7 @@ def build_results(run: RunDir) -> Results:
     )
     change = _change(base_rows, tuned_rows, premises)
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
-    validation = _read_validation(run, training.epochs)
+    validation = _read_validation(run, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
     seconds = attempt_seconds(timings)
@@ -155,11 +156,13 @@ def _change(
     )
 
 
-def _read_validation(run: RunDir, epochs: Iterable[EpochResult]) -> Validation:
+def _read_validation(
+    run: RunDir, epochs: Iterable[EpochResult], baseline: Iterable[Prediction]
+) -> Validation:
     """The predictions of every epoch and of the base model for the validation rows."""
     files = {epoch.epoch: run.epoch_predictions(epoch.epoch) for epoch in epochs}
     return Validation(
-        base=of_split(read_lines(Prediction, run.baseline_predictions), "validation"),
+        base=of_split(baseline, "validation"),
         epochs={
             epoch: of_split(read_lines(Prediction, path), "validation")
             for epoch, path in files.items()

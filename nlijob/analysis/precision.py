@@ -45,9 +45,9 @@ def narrower_sentence(narrowing: Narrowing) -> str:
 
 def _disagreement(bounds: Interval, p: float) -> str:
     if p >= SIGNIFICANT and (bounds.low > 0 or bounds.high < 0):
-        return ", but the test below does not exclude that there is no change"
+        return ", but the test does not exclude that there is no change"
     if p < SIGNIFICANT and bounds.low <= 0 <= bounds.high:
-        return "; the test below finds a change that the interval does not, so it is borderline"
+        return "; the test finds a change that the interval does not, so it is borderline"
     return ""
 
 

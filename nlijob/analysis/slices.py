@@ -14,15 +14,8 @@ from nlijob.analysis.cases import Pair, pairs
 from nlijob.analysis.clustered import accuracy_interval, paired_difference
 from nlijob.analysis.premises import Premises, premises_of
 from nlijob.analysis.statistics import holm
-from nlijob.analysis.tags import (
-    HIGH_OVERLAP,
-    LOW_OVERLAP,
-    TAGS,
-    compare_words,
-    is_high,
-    is_low,
-    words,
-)
+from nlijob.analysis.tags import HIGH_OVERLAP, LOW_OVERLAP, TAGS, compare_words, is_high, is_low
+from nlijob.analysis.word_forms import words
 from nlijob.analysis.wording import count, listed, p_value, plural, points
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import Slice
@@ -83,7 +76,7 @@ def slices_sentence(slices: Sequence[Slice]) -> str:
     worse = [found for found in judged if found.is_significant and found.change < 0]
     tested = f"{plural(len(judged), 'slice')} tested"
     by_premise = any(found.premises is not None for found in judged)
-    tests = "exact McNemar tests by premise" if by_premise else "exact McNemar tests"
+    tests = "exact McNemar tests over premises" if by_premise else "exact McNemar tests"
     test = f"{tests}, Holm-adjusted over all of them"
     if not worse:
         fell = sum(found.change < 0 for found in judged)
@@ -202,7 +195,7 @@ def _by_overlap_and_tag(rows: Mapping[int, Example]) -> Iterator[_Kind]:
         ("high", "high", f"{most} or more", high),
     )
     for key, name, bounds, indices in bands:
-        meaning = f"{bounds} of the hypothesis's content words are also in the premise"
+        meaning = f"{bounds} of the hypothesis's content words are also in the premise, as written"
         yield _Kind("word overlap", key, f"{name} word overlap", meaning, indices)
     for tag in TAGS:
         if tag.key not in OVERLAP_TAGS:

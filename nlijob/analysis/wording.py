@@ -114,7 +114,7 @@ def mcnemar_name(premises: int | None) -> str:
     """The name of the test that compares two models; `premises` is None if each row is a unit."""
     if premises is None:
         return "exact McNemar test"
-    return f"exact McNemar test by premise ({count(premises)} premises)"
+    return f"exact McNemar test over {plural(premises, 'premise')}"
 
 
 def count(number: int) -> str:

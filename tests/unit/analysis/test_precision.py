@@ -40,8 +40,8 @@ def test_premises_are_counted_where_they_are_the_units() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "p", "text"),
     [
-        (0.01, 0.12, 0.06, "but the test below does not exclude that there is no change"),
-        (-0.12, -0.01, 0.06, "but the test below does not exclude that there is no change"),
+        (0.01, 0.12, 0.06, "but the test does not exclude that there is no change"),
+        (-0.12, -0.01, 0.06, "but the test does not exclude that there is no change"),
         (-0.001, 0.12, 0.03, "so it is borderline"),
         (-0.12, 0.0, 0.04, "so it is borderline"),
     ],
