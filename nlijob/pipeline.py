@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
-from nlijob.analysis.wording import clock
+from nlijob.analysis.wording import clock, count, percent, plural
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
@@ -228,8 +228,8 @@ class Job:
         base, tuned = results.base, results.tuned
         self.console.line("")
         self.console.result(
-            f"Test accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
-            f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
+            f"Test accuracy {percent(base.accuracy)} -> {percent(tuned.accuracy)} "
+            f"({count(base.correct)} -> {count(tuned.correct)} of {plural(tuned.rows, 'row')}), "
             f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         )
         for warning in results.warnings:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nlijob import records
-from nlijob.analysis.wording import plural
+from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.gpu import reporting, scoring
@@ -234,4 +234,4 @@ def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Predictio
 
 def scores_text(scores: dict[str, SplitScore]) -> str:
     """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())
