@@ -21,6 +21,7 @@ from typing import IO
 import psutil
 
 from nlijob import records, stopping
+from nlijob.attempt import Moment
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record
@@ -56,7 +57,8 @@ class GpuSide:
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
-        self.launched_at_s = 0.0
+        self.launched = Moment.now()
+        """When the processes were started; before that, when this object was made."""
 
     def __enter__(self) -> GpuSide:
         return self
@@ -73,7 +75,7 @@ class GpuSide:
         run.worker_log.parent.mkdir(parents=True, exist_ok=True)
         for stale in (run.worker_task, run.worker_outcome, run.progress):
             stale.unlink(missing_ok=True)
-        self.launched_at_s = time.time()
+        self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(

@@ -6,18 +6,17 @@ stages it follows. A stage is complete when its marker carries the present finge
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records, subset
 from nlijob.analysis.wording import clock
+from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.errors import GateError
@@ -30,12 +29,11 @@ from nlijob.records.job import (
     Progress,
     RunRecord,
     SplitManifest,
-    Timing,
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
-from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
+from nlijob.rundir import RunDir, epoch_marker, write_record
+from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
 
 
 @dataclass
@@ -46,12 +44,14 @@ class Job:
     record: RunRecord
     hub: Hub
     console: Console
-    started_at: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.monotonic)
-    attempt: int = field(init=False)
+    started: Moment = field(default_factory=Moment.now)
+    attempt: Attempt = field(init=False)
     model_dir: Path = field(init=False)
     model_stamp: str = field(init=False)
     fingerprints: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.attempt = Attempt(self.run, self.started)
 
     @property
     def config(self) -> JobConfig:
@@ -63,12 +63,16 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
-        with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
+        gpu_side = GpuSide(self.run, self.config.model.device, self.console.detail)
+        with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
+                self.attempt.begin()
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
                 self._skip(STAGE_NAMES)
+            elif all(map(self._is_complete, STAGE_NAMES[:-1])):
+                self._render_again()
             else:
                 self._work(gpu_side)
         results = records.read(Results, self.run.results)
@@ -77,15 +81,21 @@ class Job:
 
     def _work(self, gpu_side: GpuSide) -> None:
         self._begin()
-        self._add_timing("fetch", self.started_at, self.started)
+        self.attempt.fetched()
         interval_s = self.config.report.sample_interval_s
-        try:
-            with Sampler(self.run.hardware, self.attempt, interval_s, self.run.root) as sampler:
-                self._build_subset(sampler)
-                self._run_gpu_stages(gpu_side, sampler)
+        number = self.attempt.number
+        with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
+            self._build_subset(sampler)
+            self._run_gpu_stages(gpu_side, sampler)
+        self.attempt.end()
+        with self.attempt.timed("report"):
             self._render()
-        finally:
-            self._add_timing(WHOLE_JOB, self.started_at, self.started)
+
+    def _render_again(self) -> None:
+        """Write the report of complete work; this is no attempt and takes no time of the job."""
+        self._skip(STAGE_NAMES[:-1])
+        write_record(self.run.config, continued(self.record, self.run))
+        self._render()
 
     # ------------------------------------------------------------ stages
 
@@ -99,11 +109,14 @@ class Job:
         self.fingerprints = stage_fingerprints(self.config, self.model_stamp)
 
     def _begin(self) -> None:
+        starts_over = self._starts_over()
         for log in (self.run.timings, self.run.hardware, self.run.machines):
-            if self._starts_over():  # other inputs: their time is not this run's cost
+            if starts_over:  # other inputs: their time is not this run's cost
                 log.unlink(missing_ok=True)
             drop_torn_line(log)
-        self.attempt = next_attempt(self.run)
+        if starts_over:
+            self.attempt.begin_afresh()
+        self.attempt.begin()
         write_record(self.run.config, continued(self.record, self.run))
 
     def _starts_over(self) -> bool:
@@ -120,11 +133,11 @@ class Job:
             self._skip(["subset"])
             return
         self.run.unmark("subset")
-        started = time.monotonic()
-        with self._timed("subset"):
+        started = Moment.now()
+        with self.attempt.timed("subset"):
             manifest = subset.build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest.parent])
-        self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
+        self._say("subset", f"{_rows_text(manifest)}; {clock(started.age_s())}")
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):
@@ -141,14 +154,17 @@ class Job:
         sampler.stage = "start"
         self.console.line("      starting the GPU side (accelerate launch)")
         gpu_side.start()
+        given = Moment.now()
         gpu_side.give(
             WorkerTask(
-                attempt=self.attempt,
-                launched_at_s=gpu_side.launched_at_s,
-                given_at_s=time.time(),
+                attempt=self.attempt.number,
+                launched_at_s=gpu_side.launched.wall_s,
+                given_at_s=given.wall_s,
                 model_dir=str(self.model_dir),
                 model_stamp=self.model_stamp,
                 fingerprints=self.fingerprints,
+                launched_monotonic_s=gpu_side.launched.monotonic_s,
+                given_monotonic_s=given.monotonic_s,
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
@@ -157,13 +173,11 @@ class Job:
     def _render(self) -> None:
         from nlijob.report.render import render
 
-        self._add_timing(WHOLE_JOB, self.started_at, self.started)  # for the report
         self.run.unmark("report")
-        started = time.monotonic()
-        with self._timed("report"):
-            render(self.run)
+        started = Moment.now()
+        render(self.run)
         self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
-        self._say("report", clock(time.monotonic() - started))
+        self._say("report", clock(started.age_s()))
 
     # ------------------------------------------------------------ markers
 
@@ -177,7 +191,7 @@ class Job:
         for stage in stages:
             self._say(stage, "complete, skipped")
 
-    # ------------------------------------------------------------ console and timings
+    # ------------------------------------------------------------ console
 
     def _say(self, stage: str, text: str) -> None:
         if stage in STAGE_NAMES:
@@ -197,18 +211,6 @@ class Job:
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
         self.console.result(f"Report: {self.run.report}")
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started_at, started = time.time(), time.monotonic()
-        try:
-            yield
-        finally:
-            self._add_timing(stage, started_at, started)
-
-    def _add_timing(self, stage: str, started_at_s: float, started: float) -> None:
-        duration_s = time.monotonic() - started
-        append_record(self.run.timings, Timing(self.attempt, stage, "", started_at_s, duration_s))
 
 
 def check_gates(results: Results) -> None:
@@ -249,23 +251,6 @@ def continued(record: RunRecord, run: RunDir) -> RunRecord:
         return record
     same = earlier.config == record.config
     return dataclasses.replace(record, created_at=earlier.created_at) if same else record
-
-
-def next_attempt(run: RunDir) -> int:
-    """The number of the next attempt, from 1."""
-    if not run.timings.exists():
-        return 1
-    return 1 + max((t.attempt for t in records.read_lines(Timing, run.timings)), default=0)
-
-
-def drop_torn_line(path: Path) -> None:
-    """Remove a last line that a crash left incomplete, so that lines can be appended."""
-    if path.exists():
-        text = path.read_bytes()
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):
-            with path.open("r+b") as handle:
-                handle.truncate(whole)
 
 
 def _rows_text(manifest: Manifest) -> str:

@@ -15,7 +15,7 @@ from nlijob.analysis.metrics import measure
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower, paired_difference
-from nlijob.analysis.times import attempt_seconds, stage_times
+from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -62,6 +62,7 @@ def build_results(run: RunDir) -> Results:
     training = read(TrainResult, run.train_result)
     selection = read(Selection, run.selection)
     timings = read_all(Timing, run.timings)
+    samples = read_all(HardwareSample, run.hardware)
 
     base_rows = of_split(read_lines(Prediction, run.baseline_predictions), "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
@@ -80,7 +81,8 @@ def build_results(run: RunDir) -> Results:
     change = paired_difference(cases.corrected, cases.newly_broken, tuned.rows)
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
     comparisons = _compare_epochs(run, training.epochs, selection)
-    seconds = attempt_seconds(timings)
+    times = attempt_times(timings, samples)
+    seconds = {attempt: time.seconds for attempt, time in times.items()}
     in_use = GpusInUse(environment, read_all(Machine, run.machines))
     controls = build_controls(
         tuned_rows,
@@ -112,12 +114,13 @@ def build_results(run: RunDir) -> Results:
         cases=cases,
         total_s=sum(seconds.values()),
         attempts=len(seconds),
-        stages=stage_times(timings),
+        stages=stage_times(timings, times),
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
             in_use,
-            read_all(HardwareSample, run.hardware),
+            samples,
             [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
+            seconds,
         ),
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
@@ -128,6 +131,7 @@ def build_results(run: RunDir) -> Results:
             *training_warnings(training.epochs, selection, comparisons),
             *data_warnings(manifest),
         ),
+        cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from nlijob.attempt import Moment
 from nlijob.records.job import Progress, Split, Timing, TimingKind
 from nlijob.rundir import RunDir, append_record
 
@@ -72,17 +73,17 @@ class Reporter:
     @contextlib.contextmanager
     def timed(self, stage: str, part: Part = WHOLE, examples: int | None = None) -> Iterator[None]:
         """Record the time spent in the block, even if it is interrupted."""
-        started_at, started = time.time(), time.monotonic()
+        started = Moment.now()
         try:
             yield
         finally:
-            self.add(stage, part, started_at, time.monotonic() - started, examples)
+            self.add(stage, part, started, started.age_s(), examples)
 
     def add(
         self,
         stage: str,
         part: Part,
-        started_at_s: float,
+        started: Moment,
         duration_s: float,
         examples: int | None = None,
     ) -> None:
@@ -91,11 +92,12 @@ class Reporter:
             self._attempt,
             stage,
             part.name,
-            started_at_s,
+            started.wall_s,
             duration_s,
             examples,
             part.kind,
             part.epoch,
             part.split,
+            started.monotonic_s,
         )
         append_record(self._run.timings, timing)

@@ -48,10 +48,11 @@ def test_an_older_run_renders_with_its_figures(runs: Path, monkeypatch: pytest.M
     before = json.loads((runs / "old" / "results.json").read_text("utf-8"))
     assert call(monkeypatch, "report", "old") == 0
     after = json.loads((runs / "old" / "results.json").read_text("utf-8"))
-    for key in ("base", "tuned", "gain", "epochs", "controls", "resources"):
+    for key in ("base", "tuned", "gain", "epochs", "controls", "total_s", "attempts", "cost"):
         assert after[key] == before[key]
+    assert before["resources"].items() <= after["resources"].items()
     assert [figures(one) for one in after["slices"]] == [figures(one) for one in before["slices"]]
-    stages = {stage["stage"]: stage for stage in after["stages"]}  # "report" came after the outcome
+    stages = {stage["stage"]: stage for stage in after["stages"]}
     for old in before["stages"]:
         assert {key: stages[old["stage"]][key] for key in old} == old
     page = (runs / "old" / "report.html").read_text("utf-8")
