@@ -6,6 +6,7 @@ import click
 
 from nlijob.config import load_config, recipe_names
 from nlijob.errors import ExitCode
+from nlijob.streams import check_output
 
 
 @click.command("recipes")
@@ -20,4 +21,5 @@ def command() -> int:
             f"{', '.join(lora.target_modules)}; {config.train.epochs} epochs, "
             f"batch {config.train.batch_size}, learning rate {config.train.learning_rate:g}"
         )
+    check_output()
     return ExitCode.DONE

@@ -95,6 +95,7 @@ def environment(loaded: LoadedModel) -> Environment:
         ram_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
         attention=str(loaded.model.config._attn_implementation),
+        head=loaded.head,
     )
 
 

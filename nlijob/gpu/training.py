@@ -25,6 +25,7 @@ from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.recompute import recompute, repeated_layers
+from nlijob.memory import is_out_of_memory
 from nlijob.records.job import TrainStep
 
 SMALLEST_LOSS_SCALE = 1.0
@@ -266,7 +267,9 @@ class PlainTrainer:
             try:
                 parts = self._schedule.micro_batches(rows, self._budget.rows)
                 return sum(self._backward(part, len(rows)) for part in parts)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._budget.shrink(error)
             free_memory()
             generator.set_state(before)

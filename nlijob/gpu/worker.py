@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-import traceback
 
 from nlijob.attempt import Moment
-from nlijob.errors import ExitCode, JobError
+from nlijob.disk import disk_faults
+from nlijob.errors import ExitCode
 from nlijob.gpu.environment import reset_peak_memory
 from nlijob.gpu.model import quiet_libraries
-from nlijob.gpu.out_of_memory import is_out_of_memory
+from nlijob.gpu.outcome import outcome_of
 from nlijob.gpu.reporting import WHOLE, Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
@@ -22,23 +22,10 @@ def work(run: RunDir) -> WorkerOutcome:
     """Do the run's task; every record is written when this returns. Does not catch `Stopped`."""
     quiet_libraries()
     try:
-        _work(run)
-    except JobError as error:
-        return WorkerOutcome(error.exit_code, error.message, error.hint)
+        with disk_faults(run.root):
+            _work(run)
     except Exception as error:
-        traceback.print_exc()
-        if is_out_of_memory(error):
-            return WorkerOutcome(
-                ExitCode.HARDWARE,
-                f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",
-                "this happened with one row at a time: end other programs that use the memory, "
-                "or take a smaller model or a larger machine",
-            )
-        return WorkerOutcome(
-            ExitCode.INTERNAL,
-            f"the GPU side failed: {type(error).__name__}: {error}",
-            f"the whole log is {run.worker_log}",
-        )
+        return outcome_of(error, run)
     return WorkerOutcome(ExitCode.DONE, "", "")
 
 
@@ -63,8 +50,8 @@ def _report_start(session: Session) -> None:
 
 
 def _do_stage(session: Session, stage: str) -> None:
-    fingerprint = session.task.fingerprints[stage]
-    if session.run.is_complete(stage, fingerprint):
+    inputs = session.task.inputs[stage]
+    if session.run.is_complete(stage, inputs.fingerprint):
         session.reporter.say(stage, "complete, skipped")
         return
     session.run.unmark(stage)
@@ -72,4 +59,4 @@ def _do_stage(session: Session, stage: str) -> None:
     session.prepare()
     with session.reporter.timed(stage):
         outputs = WORK[stage](session)
-    session.run.mark_complete(stage, fingerprint, outputs)
+    session.run.mark_complete(stage, inputs, outputs)
