@@ -8,19 +8,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis.wording import clock, count, percent, plural
+from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
 from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
+from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
@@ -32,12 +33,11 @@ from nlijob.records.job import (
     Progress,
     RunRecord,
     SplitManifest,
-    Timing,
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, append_record, epoch_marker, step_marker, write_record
-from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
+from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record
+from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
 
 
 @dataclass
@@ -50,13 +50,15 @@ class Job:
     console: Console
     replace: bool = False
     """Whether to lose a finished run of other settings in the folder, instead of keeping it."""
-    started_at: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.monotonic)
-    attempt: int = field(init=False)
+    started: Moment = field(default_factory=Moment.now)
+    attempt: Attempt = field(init=False)
     model_dir: Path = field(init=False)
     model_stamp: str = field(init=False)
     inputs: dict[str, Inputs] = field(init=False)
     """Stage -> what it is made from in this attempt."""
+
+    def __post_init__(self) -> None:
+        self.attempt = Attempt(self.run, self.started)
 
     @property
     def config(self) -> JobConfig:
@@ -68,14 +70,18 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
-        with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
+        gpu_side = GpuSide(self.run, self.config.model.device, self.console.detail)
+        with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
+                self.attempt.begin()
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
                 if not self._is_recorded():  # another job may have begun and stopped
                     write_record(self.run.config, continued(self.record, self.run))
                 self._skip(STAGE_NAMES)
+            elif all(map(self._is_complete, STAGE_NAMES[:-1])):
+                self._render_again()
             else:
                 self._work(gpu_side)
         results = records.read(Results, self.run.results)
@@ -84,15 +90,22 @@ class Job:
 
     def _work(self, gpu_side: GpuSide) -> None:
         self._begin()
-        self._add_timing("fetch", self.started_at, self.started)
+        self.attempt.fetched()
         interval_s = self.config.report.sample_interval_s
-        try:
-            with Sampler(self.run.hardware, self.attempt, interval_s, self.run.root) as sampler:
-                self._build_subset(sampler)
-                self._run_gpu_stages(gpu_side, sampler)
+        number = self.attempt.number
+        with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
+            self._build_subset(sampler)
+            self._run_gpu_stages(gpu_side, sampler)
+        self.attempt.end()
+        with self.attempt.timed("report"):
             self._render()
-        finally:
-            self._add_timing(WHOLE_JOB, self.started_at, self.started)
+
+    def _render_again(self) -> None:
+        """Write the report of complete work; this is no attempt and takes no time of the job."""
+        self._skip(STAGE_NAMES[:-1])
+        self._say_why_again()
+        write_record(self.run.config, continued(self.record, self.run))
+        self._render()
 
     # ------------------------------------------------------------ stages
 
@@ -107,18 +120,23 @@ class Job:
         self.inputs = stage_inputs(self.config, stamps)
 
     def _begin(self) -> None:
-        for stage in STAGE_NAMES:
-            if reason := why_again(self.run, stage, self.inputs):
-                self._say(stage, f"done again: {reason}")
+        self._say_why_again()
         starts_over = self._starts_over()
         if starts_over and self._is_finished():
             self._keep_finished_run()
         for log in (self.run.timings, self.run.hardware, self.run.machines):
             if starts_over:  # other inputs: their time is not this run's cost
-                log.unlink(missing_ok=True)
+                remove(log)
             drop_torn_line(log)
-        self.attempt = next_attempt(self.run)
+        if starts_over:
+            self.attempt.begin_afresh()
+        self.attempt.begin()
         write_record(self.run.config, continued(self.record, self.run))
+
+    def _say_why_again(self) -> None:
+        for stage in STAGE_NAMES:
+            if reason := why_again(self.run, stage, self.inputs):
+                self._say(stage, f"done again: {reason}")
 
     def _starts_over(self) -> bool:
         """Whether the folder holds rows, scores or models made from other inputs."""
@@ -160,11 +178,11 @@ class Job:
             self._skip(["subset"])
             return
         self.run.unmark("subset")
-        started = time.monotonic()
-        with self._timed("subset"):
+        started = Moment.now()
+        with self.attempt.timed("subset"):
             manifest = build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest, *map(self.run.subset, SPLITS)])
-        self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
+        self._say("subset", f"{_rows_text(manifest)}; {clock(started.age_s())}")
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):
@@ -181,14 +199,17 @@ class Job:
         sampler.stage = "start"
         self.console.line("      starting the GPU side (accelerate launch)")
         gpu_side.start()
+        given = Moment.now()
         gpu_side.give(
             WorkerTask(
-                attempt=self.attempt,
-                launched_at_s=gpu_side.launched_at_s,
-                given_at_s=time.time(),
+                attempt=self.attempt.number,
+                launched_at_s=gpu_side.launched.wall_s,
+                given_at_s=given.wall_s,
                 model_dir=str(self.model_dir.absolute()),
                 model_stamp=self.model_stamp,
                 inputs=self.inputs,
+                launched_monotonic_s=gpu_side.launched.monotonic_s,
+                given_monotonic_s=given.monotonic_s,
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
@@ -197,11 +218,9 @@ class Job:
     def _render(self) -> None:
         from nlijob.report.render import render
 
-        self._add_timing(WHOLE_JOB, self.started_at, self.started)  # for the report
-        started = time.monotonic()
-        with self._timed("report"):
-            render(self.run)
-        self._say("report", clock(time.monotonic() - started))
+        started = Moment.now()
+        render(self.run)
+        self._say("report", clock(started.age_s()))
 
     # ------------------------------------------------------------ markers
 
@@ -215,7 +234,7 @@ class Job:
         for stage in stages:
             self._say(stage, "complete, skipped")
 
-    # ------------------------------------------------------------ console and timings
+    # ------------------------------------------------------------ console
 
     def _say(self, stage: str, text: str) -> None:
         if stage in STAGE_NAMES:
@@ -235,18 +254,6 @@ class Job:
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
         self.console.result(f"Report: {self.run.report}")
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started_at, started = time.time(), time.monotonic()
-        try:
-            yield
-        finally:
-            self._add_timing(stage, started_at, started)
-
-    def _add_timing(self, stage: str, started_at_s: float, started: float) -> None:
-        duration_s = time.monotonic() - started
-        append_record(self.run.timings, Timing(self.attempt, stage, "", started_at_s, duration_s))
 
 
 def check_gates(results: Results) -> None:
@@ -276,23 +283,6 @@ def _earlier_records(run: RunDir) -> Iterator[RunRecord]:
         yield records.read(RunRecord, run.config)
     with contextlib.suppress(OSError, ValueError):
         yield records.read(Results, run.results).run
-
-
-def next_attempt(run: RunDir) -> int:
-    """The number of the next attempt, from 1."""
-    if not run.timings.exists():
-        return 1
-    return 1 + max((t.attempt for t in records.read_log(Timing, run.timings).records), default=0)
-
-
-def drop_torn_line(path: Path) -> None:
-    """Remove a last line that a crash left incomplete, so that lines can be appended."""
-    if path.exists():
-        text = path.read_bytes()
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):
-            with path.open("r+b") as handle:
-                handle.truncate(whole)
 
 
 def _rows_text(manifest: Manifest) -> str:

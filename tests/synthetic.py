@@ -528,6 +528,7 @@ class _Builder:
                 part.kind,
                 part.epoch,
                 part.split,
+                _monotonic(attempt, clock),
             )
 
         before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
@@ -550,15 +551,22 @@ class _Builder:
             for part, seconds, examples in parts:
                 yield timing("train", part, seconds, examples)
                 clock += seconds
-        yield Timing(attempt, "train", "", train_started, clock - train_started)
+        yield replace(
+            timing("train", WHOLE, clock - train_started),
+            started_at_s=train_started,
+            started_monotonic_s=_monotonic(attempt, train_started),
+        )
         yield timing("select", WHOLE, 0.01)
         yield timing("evaluate", scoring("test"), 3.0, self.spec.rows)
         yield timing("evaluate", Part("free output"), 21.5, 30)
         yield timing("evaluate", WHOLE, 25.2)
         clock += 25.2
+        yield replace(
+            timing("job", WHOLE, clock - started + 4.4),
+            started_at_s=started,
+            started_monotonic_s=_monotonic(attempt, started),
+        )
         yield timing("report", WHOLE, 2.9)
-        clock += 2.9
-        yield Timing(attempt, "job", "", started, clock - started + 1.5)
 
     def _samples(self, timings: Sequence[Timing]) -> Iterator[HardwareSample]:
         for attempt in sorted({timing.attempt for timing in timings}):
@@ -591,7 +599,13 @@ class _Builder:
             ram_used_bytes=int((3.1 + jitter) * GIB),
             disk_free_bytes=310 * GIB,
             gpus=(gpu,) if self.spec.gpu else (),
+            monotonic_s=_monotonic(attempt, time_s),
         )
+
+
+def _monotonic(attempt: int, time_s: float) -> float:
+    """A moment on the monotonic clock of an attempt's machine; the second has just started."""
+    return time_s - STARTED + (50_000 if attempt == 1 else -7_150)
 
 
 def _softmax(logits: Sequence[float]) -> tuple[float, ...]:

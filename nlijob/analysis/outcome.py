@@ -20,7 +20,7 @@ from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
-from nlijob.analysis.times import attempt_seconds, stage_times
+from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -65,7 +65,6 @@ def build_results(run: RunDir) -> Results:
     training = read(TrainResult, run.train_result)
     selection = read(Selection, run.selection)
     logs = read_logs(run)
-    timings = logs.timings
 
     baseline_rows = read_all(Prediction, run.baseline_predictions)
     base_rows = of_split(baseline_rows, "test")
@@ -91,7 +90,8 @@ def build_results(run: RunDir) -> Results:
     validation = _read_validation(run, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
-    seconds = attempt_seconds(timings)
+    times = attempt_times(logs.timings, logs.samples)
+    seconds = {attempt: time.seconds for attempt, time in times.items()}
     in_use = GpusInUse(environment, logs.machines)
     controls = build_controls(
         tuned_rows,
@@ -125,12 +125,13 @@ def build_results(run: RunDir) -> Results:
         cases=cases,
         total_s=sum(seconds.values()),
         attempts=len(seconds),
-        stages=stage_times(timings),
+        stages=stage_times(logs.timings, times),
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
             in_use,
             logs.samples,
             [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
+            seconds,
         ),
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
@@ -147,6 +148,7 @@ def build_results(run: RunDir) -> Results:
         test_premises=groups,
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
+        cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 
 

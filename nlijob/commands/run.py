@@ -85,7 +85,8 @@ def command(
     **options: Any,
 ) -> int:
     """Run the whole job and write report.html."""
-    started_at, started = time.time(), time.monotonic()
+    started_at_s, started_s = time.time(), time.monotonic()
+    from nlijob.attempt import Moment
     from nlijob.hub import Hub
     from nlijob.notify import Notice
     from nlijob.pipeline import Job, check_gates
@@ -125,7 +126,8 @@ def command(
             with Mirror(run_dir, target, *tell) if target else nullcontext() as mirror:
                 notice.mirror = mirror
                 hub = Hub(offline, console.line)
-                job = Job(run_dir, record, hub, console, replace, started_at, started)
+                started = Moment(started_at_s, started_s)
+                job = Job(run_dir, record, hub, console, replace, started)
                 notice.results = job.work()
             check_gates(notice.results)
     return ExitCode.DONE

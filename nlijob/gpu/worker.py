@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from nlijob.attempt import Moment
 from nlijob.completeness import is_complete
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
@@ -39,12 +40,14 @@ def _work(run: RunDir) -> None:
 
 
 def _report_start(session: Session) -> None:
-    now = time.time()
-    for part, since_s in (
-        (WHOLE, session.task.given_at_s),
-        (Part("start, from its launch on"), session.task.launched_at_s),
+    now_s = time.monotonic()
+    task = session.task
+    for part, date_s, since_s in (
+        (WHOLE, task.given_at_s, task.given_monotonic_s),
+        (Part("start, from its launch on"), task.launched_at_s, task.launched_monotonic_s),
     ):
-        session.reporter.add("start", part, since_s, now - since_s)
+        if since_s is not None:
+            session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)
 
 
 def _do_stage(session: Session, stage: str) -> None:

@@ -61,11 +61,12 @@ def test_an_older_run_renders_with_its_figures(runs: Path, monkeypatch: pytest.M
     before = json.loads((runs / "old" / "results.json").read_text("utf-8"))
     assert call(monkeypatch, "report", "old") == 0
     after = json.loads((runs / "old" / "results.json").read_text("utf-8"))
-    for key in ("base", "tuned", "gain", "epochs", "controls", "resources"):
+    for key in ("base", "tuned", "gain", "epochs", "controls", "resources", "total_s", "cost"):
         assert as_before(after[key], before[key]) == before[key]
+    assert after["attempts"] == before["attempts"]
     slices = [figures(one) for one in before["slices"]]
     assert as_before([figures(one) for one in after["slices"]], slices) == slices
-    stages = {stage["stage"]: stage for stage in after["stages"]}  # "report" came after the outcome
+    stages = {stage["stage"]: stage for stage in after["stages"]}
     for old in before["stages"]:
         assert {key: stages[old["stage"]][key] for key in old} == old
     page = (runs / "old" / "report.html").read_text("utf-8")

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import psutil
 import pytest
 
 from nlijob import launch, pipeline, records
+from nlijob.analysis.times import attempt_times
+from nlijob.attempt import drop_torn_line, next_attempt
 from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
@@ -27,9 +29,7 @@ from nlijob.launch import GpuSide
 from nlijob.pipeline import (
     Job,
     continued,
-    drop_torn_line,
     model_stamp,
-    next_attempt,
 )
 from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.outcome import Finding, Gates
@@ -309,7 +309,7 @@ def test_later_attempts_keep_the_timings_of_earlier_ones(run: RunDir, out: io.St
     work(run, out)
     work(run, out)
     timings = list(records.read_lines(Timing, run.timings))
-    assert [t.attempt for t in timings if t.stage == "job"] == [1, 2]
+    assert [t.attempt for t in timings if (t.stage, t.kind) == ("job", "stage")] == [1, 2]
 
 
 @pytest.mark.usefixtures("started")
@@ -330,7 +330,7 @@ def test_messages_of_the_gpu_side_are_shown_by_stage(run: RunDir, out: io.String
 def test_a_failed_stage_is_timed_too(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     stages = [t.stage for t in records.read_lines(Timing, run.timings)]
-    assert stages == ["fetch", "subset", "job"]
+    assert stages == ["job", "fetch", "subset", "job"]
 
 
 def test_the_gpu_side_starts_before_anything_is_read(
@@ -398,3 +398,38 @@ def test_a_missed_gate_raises() -> None:
 def test_a_gate_that_is_met_does_not_raise() -> None:
     results = type("Results", (), {"gates": Gates(True, ())})()
     pipeline.check_gates(results)
+
+
+# ---------------------------------------------------------------- attempts and their time
+
+
+def test_an_attempt_that_ends_before_any_stage_records_its_time(
+    run: RunDir, out: io.StringIO, started: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(NotAvailableError):
+        job(run, out, model__name=str(tmp_path / "nowhere")).work()
+    assert [one.is_least for one in attempt_times(list(read_timings(run))).values()] == [False]
+
+
+def test_writing_the_report_alone_is_no_attempt(
+    run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
+    for stage in ("subset", *GPU_STAGES):
+        run.mark_complete(stage, inputs[stage], [])
+    append_record(run.timings, Timing(1, "job", "", 0.0, 9.0))
+
+    def rendered(_: RunDir) -> None:
+        raise GateError("rendered")
+
+    monkeypatch.setattr("nlijob.report.render.render", rendered)
+    with pytest.raises(GateError, match="rendered"):
+        job(run, out).work()
+    assert len(list(read_timings(run))) == 1
+    assert not run.hardware.exists()
+    assert records.read(RunRecord, run.config).run_id == RECORD.run_id
+
+
+def read_timings(run: RunDir) -> Iterator[Timing]:
+    return records.read_lines(Timing, run.timings)
