@@ -1,14 +1,18 @@
-"""Files that are written whole or not at all, and are safe on disk once written."""
+"""Files that are written whole or not at all, safe on disk once written, and their hashes."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from nlijob.disk import disk_faults
+
+READ_BYTES = 1024**2
 
 
 @contextlib.contextmanager
@@ -39,3 +43,34 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Piece(NamedTuple):
+    """A part of a file, or all of it."""
+
+    file: Path
+    start: int = 0
+    """Position of its first byte."""
+    size: int | None = None
+    """Its length in bytes; None for as many as the file has."""
+
+
+def sha256_of(pieces: Iterable[Piece]) -> list[str]:
+    """SHA-256 of each piece in hexadecimal digits, computed on all cores. Raises OSError.
+
+    One core hashes a gigabyte in about a second.
+    """
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(_sha256, pieces))
+
+
+def _sha256(piece: Piece) -> str:
+    digest = hashlib.sha256()
+    with piece.file.open("rb", buffering=0) as handle:
+        handle.seek(piece.start)
+        left = os.fstat(handle.fileno()).st_size if piece.size is None else piece.size
+        buffer = memoryview(bytearray(min(READ_BYTES, left)))
+        while read := handle.readinto(buffer[:left]):
+            digest.update(buffer[:read])
+            left -= read
+    return digest.hexdigest()

@@ -1,31 +1,32 @@
 """Runs the stages of `nlijob.stages` in order and skips those that are complete.
 
-A stage's fingerprint is a hash of the configuration it reads and of the fingerprints of the
-stages it follows. A stage is complete when its marker carries the present fingerprint.
+A stage is complete when its marker carries the present fingerprint (see `nlijob.fingerprints`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
-import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nlijob import records, subset
+from nlijob import records
 from nlijob.analysis.wording import clock
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
+from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.launch import GpuSide
 from nlijob.records.job import (
-    FORMAT_VERSION,
+    SPLITS,
+    Inputs,
     Manifest,
     Progress,
     RunRecord,
@@ -51,7 +52,8 @@ class Job:
     attempt: int = field(init=False)
     model_dir: Path = field(init=False)
     model_stamp: str = field(init=False)
-    fingerprints: dict[str, str] = field(init=False)
+    inputs: dict[str, Inputs] = field(init=False)
+    """Stage -> what it is made from in this attempt."""
 
     @property
     def config(self) -> JobConfig:
@@ -96,7 +98,8 @@ class Job:
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
         self.model_stamp = model_stamp(self.model_dir)
-        self.fingerprints = stage_fingerprints(self.config, self.model_stamp)
+        stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
+        self.inputs = stage_inputs(self.config, stamps)
 
     def _begin(self) -> None:
         for log in (self.run.timings, self.run.hardware, self.run.machines):
@@ -110,7 +113,7 @@ class Job:
         """Whether the folder holds rows, scores or models made from other inputs."""
         first = {stage.name: stage.name for stage in STAGES if stage.stamp}
         return any(
-            self.run.is_of_other_inputs(marker, self.fingerprints[stage])
+            self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
             for marker, stage in {**first, epoch_marker(1): "train"}.items()
         )
 
@@ -122,8 +125,8 @@ class Job:
         self.run.unmark("subset")
         started = time.monotonic()
         with self._timed("subset"):
-            manifest = subset.build_subset(self.config.data, self.run, self.hub)
-            self._mark_complete("subset", [self.run.manifest.parent])
+            manifest = build_subset(self.config.data, self.run, self.hub)
+            self._mark_complete("subset", [self.run.manifest, *map(self.run.subset, SPLITS)])
         self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
@@ -148,7 +151,7 @@ class Job:
                 given_at_s=time.time(),
                 model_dir=str(self.model_dir.absolute()),
                 model_stamp=self.model_stamp,
-                fingerprints=self.fingerprints,
+                inputs=self.inputs,
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
@@ -168,10 +171,10 @@ class Job:
     # ------------------------------------------------------------ markers
 
     def _is_complete(self, stage: str) -> bool:
-        return self.run.is_complete(stage, self.fingerprints[stage])
+        return self.run.is_complete(stage, self.inputs[stage].fingerprint)
 
     def _mark_complete(self, stage: str, outputs: Iterable[Path]) -> None:
-        self.run.mark_complete(stage, self.fingerprints[stage], outputs)
+        self.run.mark_complete(stage, self.inputs[stage], outputs)
 
     def _skip(self, stages: Iterable[str]) -> None:
         for stage in stages:
@@ -222,23 +225,6 @@ def model_stamp(model_dir: Path) -> str:
     """Identity of a model: the commit of a hub snapshot, or names and hashes of local files."""
     in_hub_cache = model_dir.parent.name == "snapshots"
     return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
-
-
-def stage_fingerprints(config: JobConfig, model: str) -> dict[str, str]:
-    """Stage -> fingerprint, from the configuration, the model's stamp and local data files."""
-    stamps = {"": "", "data": subset.source_stamp(config.data), "model": model}
-    fingerprints: dict[str, str] = {}
-    for stage in STAGES:
-        content = [
-            FORMAT_VERSION,
-            stage.name,
-            [config.value(key) for key in stage.reads],
-            [fingerprints[name] for name in stage.follows],
-            stamps[stage.stamp],
-        ]
-        text = json.dumps(content, sort_keys=True)
-        fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
-    return fingerprints
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:

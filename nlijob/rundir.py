@@ -1,8 +1,8 @@
 """All paths of a run on disk, atomic writes, completion markers, and the lock.
 
 A stage is complete when its marker exists and carries the expected fingerprint, and every file
-that the marker lists still has its size. Markers are written last, so an interrupted stage never
-counts as complete.
+that the marker lists still has its size and its SHA-256. Markers are written last, so an
+interrupted stage never counts as complete.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import contextlib
 import datetime
 import errno
 import fcntl
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from nlijob import disk, records
 from nlijob.errors import ConfigurationError, DiskError
-from nlijob.files import atomic_write, sync
-from nlijob.records.job import FORMAT_VERSION, Marker
+from nlijob.files import Piece, atomic_write, sha256_of, sync
+from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -36,6 +37,8 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._hashes: dict[Path, tuple[_State, str]] = {}
+        """File -> its state when it was hashed, and the hash: no file is hashed twice."""
         self.config = root / "config.json"
         self.environment = root / "environment.json"
         self.machines = root / "machines.jsonl"
@@ -107,37 +110,96 @@ class RunDir:
         """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
 
-    def is_complete(self, stage: str, fingerprint: str) -> bool:
-        """Whether the stage was completed with these inputs and its files are unchanged in size."""
+    def read_marker(self, stage: str) -> Marker | None:
+        """The completion marker of a stage or an epoch; None where there is no readable one."""
         try:
-            marker = records.read(Marker, self.marker(stage))
+            return records.read(Marker, self.marker(stage))
         except (OSError, ValueError):
-            return False
+            return None
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was completed with these inputs and its files are unchanged."""
+        marker = self.read_marker(stage)
         return (
-            marker.format_version == FORMAT_VERSION
+            marker is not None
+            and marker.format_version == FORMAT_VERSION
             and marker.fingerprint == fingerprint
-            and all(_size(self.root / name) == size for name, size in marker.sizes.items())
+            and not self.changed(marker.files)
         )
+
+    def can_continue_from(self, epoch: str) -> bool:
+        """Whether the files are whole that are needed to continue after a marked epoch.
+
+        They are the ones that `mark_complete` was given as `to_continue`. False if there were none.
+        """
+        marker = self.read_marker(epoch)
+        return bool(marker and marker.to_continue and not self.changed(marker.to_continue))
 
     def is_of_other_inputs(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed with other inputs."""
-        try:
-            return records.read(Marker, self.marker(stage)).fingerprint != fingerprint
-        except (OSError, ValueError):
-            return False
+        marker = self.read_marker(stage)
+        return marker is not None and marker.fingerprint != fingerprint
 
-    def mark_complete(self, stage: str, fingerprint: str, outputs: Iterable[Path]) -> None:
-        """Write the stage's marker, which lists its outputs (files, or folders with all files)."""
-        files = [file for path in outputs for file in _files(path)]
-        for file in files:
-            sync(file)
-        sizes = {self.name(file): file.stat().st_size for file in files}
-        marker = Marker(stage, fingerprint, now(), sizes)
+    def changed(self, files: Mapping[str, FileStamp]) -> list[str]:
+        """Names of the files that are missing or differ from their stamp.
+
+        Files whose size differs are not read. The others are hashed once for each `RunDir`.
+        """
+        states = {name: _state(self.root / name) for name in files}
+        whole = [
+            name
+            for name, stamp in files.items()
+            if (state := states[name]) and state.size_bytes == stamp.size_bytes
+        ]
+        hashes = self._sha256_of([name for name in whole if files[name].sha256 is not None])
+        same = {name for name in whole if hashes.get(name) == files[name].sha256}
+        return [name for name in files if name not in same]
+
+    def mark_complete(
+        self,
+        stage: str,
+        inputs: Inputs,
+        outputs: Iterable[Path],
+        to_continue: Iterable[Path] = (),
+    ) -> None:
+        """Write the marker of a stage or an epoch, which lists its files.
+
+        `outputs` void the marker once they are missing or changed; files in `to_continue` may be
+        deleted later (see `can_continue_from`). Raises OSError where one of the files is missing.
+        """
+        marker = Marker(
+            stage,
+            inputs.fingerprint,
+            now(),
+            self._stamps(outputs),
+            self._stamps(to_continue),
+            inputs,
+        )
         write_text(self.marker(stage), records.dump(marker))
 
     def unmark(self, stage: str) -> None:
         """Delete a stage's marker, before the stage is done again."""
         self.marker(stage).unlink(missing_ok=True)
+
+    def _stamps(self, files: Iterable[Path]) -> dict[str, FileStamp]:
+        """Name -> stamp of files that were just written, once they are safe on disk."""
+        names = []
+        for file in files:
+            sync(file)
+            names.append(self.name(file))
+        hashes = self._sha256_of(names)
+        return {name: FileStamp((self.root / name).stat().st_size, hashes[name]) for name in names}
+
+    def _sha256_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> SHA-256; a file that is in the state in which it was hashed is not read again."""
+        states = {name: _state(self.root / name) for name in names}
+        known = self._hashes
+        unread = [n for n, state in states.items() if known.get(self.root / n, (None,))[0] != state]
+        found = sha256_of(Piece(self.root / name) for name in unread)
+        for name, hash_ in zip(unread, found, strict=True):
+            if state := states[name]:
+                known[self.root / name] = (state, hash_)
+        return {name: known[self.root / name][1] for name in states}
 
     @contextlib.contextmanager
     def lock(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -192,16 +254,6 @@ def epoch_marker(epoch: int) -> str:
     return f"{EPOCH_MARKER}{epoch}"
 
 
-def training_state_of(marker: str) -> str:
-    """Name of the training state that belongs to an epoch's marker file.
-
-    The marker does not list it, because it is deleted after the next epoch. The marker file of a
-    stage gives a name that no file has.
-    """
-    epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
-    return f"{TRAINING_STATES}{epoch}.pt"
-
-
 def now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -231,12 +283,21 @@ def append_record(path: Path, record: Any) -> None:
         handle.write(records.dump_line(record))
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+class _State(NamedTuple):
+    """What changes when a file's content does."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
 
 
-def _size(path: Path) -> int | None:
+def _state(path: Path) -> _State | None:
+    """The state of a file; None where there is no such file."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except OSError:
         return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return _State(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)

@@ -35,6 +35,8 @@ class Stage(Phase):
     """Stages whose outcome it reads."""
     stamp: Literal["", "data", "model"] = ""
     """Files outside the run that it reads: the source of the rows, or the base model."""
+    ignores: tuple[str, ...] = ("model.requires_gpu",)
+    """Keys of these sections that do not affect its outcome."""
 
 
 PHASES: tuple[Phase, ...] = (

@@ -25,6 +25,7 @@ from nlijob.config import (
     ReportConfig,
     TrainConfig,
 )
+from nlijob.data.overlap import measure_overlaps, measure_repetition
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
 from nlijob.records.job import (
@@ -271,6 +272,7 @@ class _Builder:
             splits={split: self._split_manifest(split) for split in SPLITS},
             shared_premises={"train+validation": 0, "train+test": 3, "validation+test": 0},
             warnings=("train+test: 3 premises stand in both splits",),
+            overlaps=measure_overlaps(self.examples),
         )
 
     def _split_manifest(self, split: Split) -> SplitManifest:
@@ -286,6 +288,11 @@ class _Builder:
             class_counts=tuple(sum(row.label == label for row in rows) for label in range(3)),
             rows_sha256=hashlib.sha256(text.encode()).hexdigest(),
             indices=tuple(row.index for row in rows),
+            labels_read="the source names no labels; 0, 1 and 2 were read as "
+            "entailment, neutral and contradiction",
+            blank_lines=1 if split == "test" else 0,
+            fields_over_lines=0,
+            repetition=measure_repetition(rows),
         )
 
     def _prompt(self) -> PromptRecord:

@@ -11,6 +11,7 @@ from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import compare_epochs
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
+from nlijob.analysis.leakage import leakage_warnings
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
@@ -122,6 +123,7 @@ def build_results(run: RunDir) -> Results:
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
         warnings=(
+            *leakage_warnings(manifest),
             *comparison_warnings(base, tuned, change.difference, change.mcnemar_p),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),

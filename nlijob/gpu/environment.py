@@ -93,6 +93,7 @@ def environment(loaded: LoadedModel) -> Environment:
         ram_bytes=psutil.virtual_memory().total,
         compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
         attention=str(loaded.model.config._attn_implementation),
+        head=loaded.head,
     )
 
 

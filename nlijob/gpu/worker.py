@@ -47,8 +47,8 @@ def _report_start(session: Session) -> None:
 
 
 def _do_stage(session: Session, stage: str) -> None:
-    fingerprint = session.task.fingerprints[stage]
-    if session.run.is_complete(stage, fingerprint):
+    inputs = session.task.inputs[stage]
+    if session.run.is_complete(stage, inputs.fingerprint):
         session.reporter.say(stage, "complete, skipped")
         return
     session.run.unmark(stage)
@@ -56,4 +56,4 @@ def _do_stage(session: Session, stage: str) -> None:
     session.prepare()
     with session.reporter.timed(stage):
         outputs = WORK[stage](session)
-    session.run.mark_complete(stage, fingerprint, outputs)
+    session.run.mark_complete(stage, inputs, outputs)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from nlijob.config import JobConfig
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Rises whenever the meaning of a record changes; `older` reads what earlier versions wrote."""
 
 Split = Literal["train", "validation", "test"]
@@ -44,6 +46,20 @@ class GpuInfo:
 
 
 @dataclass(frozen=True)
+class HeadOrigin:
+    """Where the weights of the model's head come from."""
+
+    modules: tuple[str, ...]
+    """Modules that are kept out of quantisation as the head."""
+    new: tuple[str, ...]
+    """Those of them that the checkpoint lacks, or has for other labels: drawn from the seed."""
+    reason: str
+    """Why they are new, or whose head it is, in words; "" for a head that is not trained."""
+    unused: tuple[str, ...]
+    """Modules of the checkpoint that the task does not use, such as another head."""
+
+
+@dataclass(frozen=True)
 class Environment:
     """environment.json: where the GPU side ran."""
 
@@ -62,6 +78,8 @@ class Environment:
     """The data type in use, also where the configuration says "auto"."""
     attention: str
     """Name of the attention implementation in use."""
+    head: HeadOrigin | None = None
+    """Where the head's weights come from; None if not known."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,36 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """How often premises and whole rows repeat within a split. White space does not count."""
+
+    premises: int
+    """Different premises."""
+    repeated_rows: int
+    """Rows whose premise and hypothesis stand in an earlier row."""
+    contradictory_rows: int
+    """Rows whose premise and hypothesis also stand in the split with another label."""
+
+
+@dataclass(frozen=True)
+class SplitOverlap:
+    """The rows of one split that also stand in another one. White space does not count."""
+
+    split: Split
+    other: Split
+    rows: int
+    """Rows of `split`."""
+    rows_with_premise: int
+    """Rows whose premise stands in `other`."""
+    whole_rows: int
+    """Rows whose premise and hypothesis stand together in `other`, with any label."""
+    other_label: int
+    """Of these, rows that have no such label in `other`."""
+    is_same: bool
+    """Both splits hold the same rows."""
+
+
+@dataclass(frozen=True)
 class SplitManifest:
     """The rows selected from one split."""
 
@@ -104,6 +152,16 @@ class SplitManifest:
     rows_sha256: str
     indices: tuple[int, ...]
     """Row numbers of the kept rows in the source split, in order."""
+    labels_read: str = ""
+    """How integer labels were read, in words; "" where this is not known."""
+    blank_lines: int | None = None
+    """Lines of the source file without content, which were skipped; None where not known."""
+    fields_over_lines: int | None = None
+    """CSV fields with line breaks in them; None where not known."""
+    first_fields_over_lines: tuple[int, ...] = ()
+    """Lines at which the first few rows with such fields begin."""
+    repetition: Repetition | None = None
+    """None where not known."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +176,8 @@ class Manifest:
     shared_premises: dict[str, int]
     """Pair of splits, such as "train+test" -> number of premises that occur in both."""
     warnings: tuple[str, ...]
+    overlaps: tuple[SplitOverlap, ...] = ()
+    """Rows that stand in two splits; empty where this is not known."""
 
 
 # ---------------------------------------------------------------- scoring
@@ -436,6 +496,33 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What the outcome of a stage depends on."""
+
+    settings: dict[str, Any]
+    """Settings that it reads, such as "train.seed" -> 42, with values as JSON has them."""
+    follows: dict[str, str]
+    """Stages whose outcome it reads -> their fingerprints."""
+    stamp: str
+    """Identity of the files outside the run that it reads; "" where there are none."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the inputs and of the record format."""
+        text = json.dumps([FORMAT_VERSION, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size and hash of a file."""
+
+    size_bytes: int
+    sha256: str | None
+    """In hexadecimal digits; None in markers of formats 2 and 3, which list sizes only."""
+
+
+@dataclass(frozen=True)
 class WorkerTask:
     """worker/task.json: the parent's task for the GPU side."""
 
@@ -447,8 +534,8 @@ class WorkerTask:
     model_dir: str
     model_stamp: str
     """Identity of the model's files: a commit on the hub, or file names and hashes."""
-    fingerprints: dict[str, str]
-    """Stage -> fingerprint of its inputs; a stage that is complete under it is skipped."""
+    inputs: dict[str, Inputs]
+    """Stage -> its inputs; a stage that is complete with the same inputs is skipped."""
 
 
 @dataclass(frozen=True)
@@ -462,11 +549,18 @@ class WorkerOutcome:
 
 @dataclass(frozen=True)
 class Marker:
-    """markers/<stage>.json, written last: the stage is complete."""
+    """markers/<stage>.json, written last: the stage, or the epoch, is complete."""
 
     stage: str
     fingerprint: str
+    """Fingerprint of `inputs`."""
     finished_at: str
-    sizes: dict[str, int]
-    """File below the run's folder -> bytes. A file that is missing or differs voids the marker."""
+    files: dict[str, FileStamp]
+    """File below the run's folder -> its stamp. A file that is missing or differs voids the
+    marker."""
+    to_continue: dict[str, FileStamp] = field(default_factory=dict)
+    """Files that are needed only to continue from here, such as an epoch's training state. They may
+    be missing, but must not differ where they are used."""
+    inputs: Inputs | None = None
+    """None in markers of formats 2 and 3."""
     format_version: int = FORMAT_VERSION

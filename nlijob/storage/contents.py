@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlijob import records
-from nlijob.records.job import Marker
+from nlijob.records.job import FileStamp, Marker
 from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
 
 
@@ -67,7 +67,15 @@ def content_of(path: Path) -> bytes | None:
 
 def listed(marker: bytes) -> dict[str, int]:
     """Name -> bytes of the files that a marker lists. Raises ValueError if it is not a marker."""
-    return records.from_json(Marker, json.loads(marker)).sizes
+    return _sizes(_read(marker).files)
+
+
+def needed_to_continue(marker: bytes) -> dict[str, int]:
+    """Name -> bytes of the files that are needed only to continue from the marked epoch.
+
+    Raises ValueError if it is not a marker.
+    """
+    return _sizes(_read(marker).to_continue)
 
 
 def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
@@ -77,3 +85,11 @@ def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
     except ValueError:
         return False
     return all(sizes.get(name) == size for name, size in claimed.items())
+
+
+def _read(marker: bytes) -> Marker:
+    return records.from_json(Marker, json.loads(marker))
+
+
+def _sizes(files: Mapping[str, FileStamp]) -> dict[str, int]:
+    return {name: stamp.size_bytes for name, stamp in files.items()}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
 from nlijob.retry import pause_s
-from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir, training_state_of
+from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir
 from nlijob.storage import contents
 from nlijob.storage.contents import Stamp, content_of, is_valid, stamp_of
 from nlijob.storage.place import Place
@@ -172,7 +172,8 @@ class Mirror:
         remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(COMES_AND_GOES)}
         for marker, content in contents.markers(self._root).items():
             if marker in sizes and is_valid(content, sizes) and self._place.read(marker) == content:
-                for name in (marker, training_state_of(marker), *contents.listed(content)):
+                to_continue = contents.needed_to_continue(content)
+                for name in (marker, *contents.listed(content), *to_continue):
                     if name in local and local[name].size == sizes.get(name):
                         remote[name] = local[name]
         self._got_through()

@@ -27,6 +27,7 @@ from nlijob.stopping import Stopped
 from nlijob.storage import mirror
 from tests import jobs
 from tests.faulty_place import FaultyFileSystem, complete
+from tests.markers import made_from
 
 
 class Shown(NamedTuple):
@@ -329,7 +330,7 @@ def test_a_job_is_uploaded_and_resumed_from_there(call: Caller, tmp_path: Path) 
     shutil.rmtree(run.root)
     shown = call("run", "--recipe", "demo", NLIJOB_RESUME_FROM=url)
     assert f"Resuming from {url}/demo" in shown.err
-    assert run.is_complete("subset", "a")
+    assert run.is_complete("subset", made_from("a").fingerprint)
 
 
 def test_urls_do_not_change_what_a_run_computes(

@@ -18,8 +18,10 @@ import pytest
 from nlijob import launch, pipeline, records
 from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import GateError, HardwareError, NotAvailableError
+from nlijob.fingerprints import stage_inputs
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
 from nlijob.pipeline import (
@@ -28,12 +30,12 @@ from nlijob.pipeline import (
     drop_torn_line,
     model_stamp,
     next_attempt,
-    stage_fingerprints,
 )
 from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.outcome import Finding, Gates
 from nlijob.rundir import RunDir, append_record, write_record, write_text
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
+from tests.markers import made_from
 
 ALL = {"subset", "baseline", "train", "select", "evaluate", "report"}
 CONFIG = load_config("demo")
@@ -46,9 +48,13 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR) -> set[str]:
-    stamp = model_stamp(model)
-    old, new = stage_fingerprints(before, stamp), stage_fingerprints(after, stamp)
+    old, new = stage_fingerprints(before, model), stage_fingerprints(after, model)
     return {stage for stage in old if old[stage] != new[stage]}
+
+
+def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, str]:
+    stamps = {"data": source_stamp(config.data), "model": model_stamp(model)}
+    return {stage: inputs.fingerprint for stage, inputs in stage_inputs(config, stamps).items()}
 
 
 # ---------------------------------------------------------------- fingerprints
@@ -108,17 +114,17 @@ def test_every_value_of_the_configuration_is_read_by_a_stage() -> None:
 def test_changed_rows_invalidate_every_stage(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     config = load_config("demo", {"data.dataset": str(data)})
-    before = stage_fingerprints(config, model_stamp(MODEL_DIR))
+    before = stage_fingerprints(config)
     change_one_byte(data / "test.jsonl")
-    after = stage_fingerprints(config, model_stamp(MODEL_DIR))
+    after = stage_fingerprints(config)
     assert {stage for stage in before if before[stage] != after[stage]} == ALL
 
 
 def test_a_changed_local_model_invalidates_all_stages_but_the_subset(tmp_path: Path) -> None:
     model = shutil.copytree(MODEL_DIR, tmp_path / "model")
-    before = stage_fingerprints(CONFIG, model_stamp(model))
+    before = stage_fingerprints(CONFIG, model)
     change_one_byte(model / "model.safetensors")
-    after = stage_fingerprints(CONFIG, model_stamp(model))
+    after = stage_fingerprints(CONFIG, model)
     assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
 
 
@@ -130,7 +136,7 @@ def test_copies_on_another_machine_invalidate_nothing(tmp_path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / machine / "data")
         config = load_config("demo", {"data.dataset": str(link)})
-        return stage_fingerprints(config, model_stamp(tmp_path / machine / "model"))
+        return stage_fingerprints(config, tmp_path / machine / "model")
 
     assert fingerprints("one") == fingerprints("two")
 
@@ -149,16 +155,16 @@ def test_a_hub_model_is_identified_by_its_commit_wherever_the_cache_is(tmp_path:
         snapshot = tmp_path / cache / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)
         (snapshot / "config.json").write_text(cache, encoding="utf-8")
-        return stage_fingerprints(CONFIG, model_stamp(snapshot))["baseline"]
+        return stage_fingerprints(CONFIG, snapshot)["baseline"]
 
     assert fingerprint("one", "a" * 40) == fingerprint("two", "a" * 40)
     assert fingerprint("one", "a" * 40) != fingerprint("one", "b" * 40)
 
 
 def test_a_new_record_format_invalidates_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
-    monkeypatch.setattr(pipeline, "FORMAT_VERSION", FORMAT_VERSION + 1)
-    after = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
+    before = stage_fingerprints(CONFIG)
+    monkeypatch.setattr("nlijob.records.job.FORMAT_VERSION", FORMAT_VERSION + 1)
+    after = stage_fingerprints(CONFIG)
     assert all(before[stage] != after[stage] for stage in ALL)
 
 
@@ -266,7 +272,7 @@ def test_the_subset_is_built_and_marked_before_the_gpu_side_starts(
     manifest = records.read(Manifest, run.manifest)
     assert f"{manifest.splits['train'].rows:,} train" in out.getvalue()
     task = records.read(WorkerTask, run.worker_task)
-    assert run.is_complete("subset", task.fingerprints["subset"])
+    assert run.is_complete("subset", task.inputs["subset"].fingerprint)
     assert Path(task.model_dir) == MODEL_DIR
 
 
@@ -338,7 +344,7 @@ def test_the_gpu_side_starts_at_once_where_one_of_its_stages_has_no_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
     for stage in GPU_STAGES[:-1]:
-        run.mark_complete(stage, "of other inputs", [])
+        run.mark_complete(stage, made_from("other inputs"), [])
     work(run, out)
     assert "subset" not in started[0]
 
@@ -347,7 +353,7 @@ def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
     for stage in GPU_STAGES:
-        run.mark_complete(stage, "of other inputs", [])
+        run.mark_complete(stage, made_from("other inputs"), [])
     work(run, out)
     assert "subset" in started[0]
 
@@ -355,9 +361,10 @@ def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
 def test_no_gpu_side_starts_for_the_report_alone(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_inputs = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
     for stage in GPU_STAGES:
-        run.mark_complete(stage, of_inputs[stage], [])
+        run.mark_complete(stage, inputs[stage], [])
 
     def rendered(_: RunDir) -> None:
         raise GateError("rendered")

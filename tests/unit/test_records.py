@@ -19,6 +19,7 @@ from nlijob.records import job, older, outcome
 from nlijob.records.job import (
     FORMAT_VERSION,
     Example,
+    FileStamp,
     Marker,
     Prediction,
     RunRecord,
@@ -43,6 +44,8 @@ def filled(hint: Any, optional: bool) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return filled(arguments[-1 if optional else 0], optional)
+    if hint is Any:
+        return [1, None, "é"]
     if origin is typing.Literal:
         return arguments[-1]
     if origin is tuple:
@@ -179,8 +182,11 @@ def test_a_configuration_of_format_2_is_read_as_one_of_the_present_format() -> N
 
 
 def test_a_marker_of_format_2_keeps_its_format() -> None:
-    marker = Marker("train", "x", "today", {}, 2)
-    assert records.from_json(Marker, json.loads(records.dump(marker))) == marker
+    text = """{"stage": "train", "fingerprint": "x", "finished_at": "today",
+               "sizes": {"train/result.json": 9}, "format_version": 2}"""
+    files = {"train/result.json": FileStamp(9, None)}
+    marker = Marker("train", "x", "today", files, format_version=2)
+    assert records.from_json(Marker, json.loads(text)) == marker
 
 
 @pytest.mark.parametrize(

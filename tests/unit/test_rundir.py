@@ -16,7 +16,9 @@ from nlijob import records, rundir
 from nlijob.errors import ConfigurationError
 from nlijob.records.job import FORMAT_VERSION, Marker, Timing
 from nlijob.rundir import RunDir, append_record, write_records, write_text
+from tests.markers import made_from
 
+F, G = made_from("f"), made_from("g")
 TIMING = Timing(1, "train", "é", 1.0, 2.0)
 
 
@@ -27,10 +29,10 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def marked(run: RunDir) -> RunDir:
-    """A run whose stage "train" is complete under the fingerprint "f"."""
+    """A run whose stage "train" is complete with the inputs F."""
     write_text(run.train_result, "{}")
     write_text(run.epoch(1) / "adapter" / "weights", "12345")
-    run.mark_complete("train", "f", [run.train_result, run.epoch(1)])
+    run.mark_complete("train", F, [run.train_result, run.epoch(1) / "adapter" / "weights"])
     return run
 
 
@@ -39,9 +41,9 @@ def marked(run: RunDir) -> RunDir:
 
 def test_a_stage_is_complete_once_its_marker_is_written(run: RunDir) -> None:
     write_text(run.train_result, "{}")
-    assert not run.is_complete("train", "f")
-    run.mark_complete("train", "f", [run.train_result])
-    assert run.is_complete("train", "f")
+    assert not run.is_complete("train", F.fingerprint)
+    run.mark_complete("train", F, [run.train_result])
+    assert run.is_complete("train", F.fingerprint)
 
 
 def test_the_marker_is_written_after_its_files_are_synced(
@@ -51,59 +53,59 @@ def test_the_marker_is_written_after_its_files_are_synced(
     order: list[str] = []
     monkeypatch.setattr(rundir, "sync", lambda path: order.append(path.name))
     monkeypatch.setattr(rundir, "write_text", lambda path, _: order.append(path.name))
-    run.mark_complete("train", "f", [run.train_result])
+    run.mark_complete("train", F, [run.train_result])
     assert order == ["result.json", "train.json"]
 
 
 def test_a_stage_with_a_missing_output_cannot_be_marked(run: RunDir) -> None:
     with pytest.raises(FileNotFoundError):
-        run.mark_complete("train", "f", [run.train_result])
-    assert not run.is_complete("train", "f")
+        run.mark_complete("train", F, [run.train_result])
+    assert not run.is_complete("train", F.fingerprint)
 
 
 def test_another_fingerprint_voids_a_marker(marked: RunDir) -> None:
-    assert not marked.is_complete("train", "g")
+    assert not marked.is_complete("train", G.fingerprint)
 
 
 def test_a_missing_file_voids_a_marker(marked: RunDir) -> None:
     marked.train_result.unlink()
-    assert not marked.is_complete("train", "f")
+    assert not marked.is_complete("train", F.fingerprint)
 
 
 def test_a_resized_file_within_a_marked_folder_voids_a_marker(marked: RunDir) -> None:
     (marked.epoch(1) / "adapter" / "weights").write_text("123", encoding="utf-8")
-    assert not marked.is_complete("train", "f")
+    assert not marked.is_complete("train", F.fingerprint)
 
 
 def test_a_marker_of_another_format_is_void(marked: RunDir) -> None:
     path = marked.marker("train")
     marker = records.read(Marker, path)
     write_text(path, records.dump(replace(marker, format_version=FORMAT_VERSION + 1)))
-    assert not marked.is_complete("train", "f")
+    assert not marked.is_complete("train", F.fingerprint)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
 def test_a_damaged_marker_is_void(marked: RunDir, text: str) -> None:
     marked.marker("train").write_text(text, encoding="utf-8")
-    assert not marked.is_complete("train", "f")
-    assert not marked.is_of_other_inputs("train", "g")
+    assert not marked.is_complete("train", F.fingerprint)
+    assert not marked.is_of_other_inputs("train", G.fingerprint)
 
 
 def test_unmark_deletes_a_marker_and_may_be_repeated(marked: RunDir) -> None:
     marked.unmark("train")
     marked.unmark("train")
-    assert not marked.is_complete("train", "f")
+    assert not marked.is_complete("train", F.fingerprint)
 
 
 def test_a_moved_run_stays_complete(marked: RunDir, tmp_path: Path) -> None:
     moved = RunDir(marked.root.rename(tmp_path / "elsewhere"))
-    assert moved.is_complete("train", "f")
+    assert moved.is_complete("train", F.fingerprint)
 
 
 def test_only_another_fingerprint_means_other_inputs(marked: RunDir) -> None:
-    assert marked.is_of_other_inputs("train", "g")
-    assert not marked.is_of_other_inputs("train", "f")
-    assert not marked.is_of_other_inputs("subset", "g")
+    assert marked.is_of_other_inputs("train", G.fingerprint)
+    assert not marked.is_of_other_inputs("train", F.fingerprint)
+    assert not marked.is_of_other_inputs("subset", G.fingerprint)
 
 
 # ---------------------------------------------------------------- the lock

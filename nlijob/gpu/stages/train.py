@@ -40,7 +40,7 @@ def train(session: Session) -> list[Path]:
 def resume(session: Session, trainer: Trainer) -> list[EpochResult]:
     """Results of the complete epochs; restores trainer and model to the end of the last one."""
     run, epochs = session.run, session.config.train.epochs
-    complete = _complete_epochs(run, session.task.fingerprints[STAGE], epochs)
+    complete = _complete_epochs(run, session.task.inputs[STAGE].fingerprint, epochs)
     for epoch in range(complete + 1, epochs + 1):
         run.unmark(epoch_marker(epoch))
     if complete == 0:
@@ -64,7 +64,7 @@ def _complete_epochs(run: RunDir, fingerprint: str, epochs: int) -> int:
         complete += 1
     if complete == epochs:
         return complete
-    while complete and not run.training_state(complete).is_file():
+    while complete and not run.can_continue_from(epoch_marker(complete)):
         complete -= 1
     return complete
 
@@ -136,5 +136,10 @@ def _write(
         checkpoints.save_state(state, run.training_state(epoch))
     write_records(run.epoch_predictions(epoch), predictions)
     write_record(run.epoch_result(epoch), result)
-    run.mark_complete(epoch_marker(epoch), session.task.fingerprints[STAGE], [folder])
+    run.mark_complete(
+        epoch_marker(epoch),
+        session.task.inputs[STAGE],
+        [*folder.glob("adapter_*"), run.epoch_predictions(epoch), run.epoch_result(epoch)],
+        to_continue=[] if state is None else [run.training_state(epoch)],
+    )
     run.training_state(epoch - 1).unlink(missing_ok=True)

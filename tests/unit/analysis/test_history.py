@@ -24,6 +24,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.records.job import WorkerOutcome
 from nlijob.records.serialization import dump, to_json
 from nlijob.rundir import RunDir, epoch_marker, write_record
+from tests.markers import made_from
 from tests.synthetic import Spec, build_run
 from tests.unit.report.view.outcomes import outcome
 
@@ -225,8 +226,8 @@ def no_object(run: RunDir) -> None:
 
 def unfinished(run: RunDir) -> None:
     run.results.unlink()
-    run.mark_complete("subset", "x", [])
-    run.mark_complete(epoch_marker(1), "x", [])
+    run.mark_complete("subset", made_from("x"), [])
+    run.mark_complete(epoch_marker(1), made_from("x"), [])
     write_record(run.worker_outcome, WorkerOutcome(5, "out of memory", ""))
 
 
@@ -238,7 +239,7 @@ def unfinished(run: RunDir) -> None:
         (nested, "damaged", "not JSON"),
         (a_folder, "damaged", "cannot be read"),
         (self_contradicting, "damaged", "contradicts itself"),
-        (older, "other version", "nlijob 0.1.0 in record format 1; this version reads 2 and 3"),
+        (older, "other version", "nlijob 0.1.0 in record format 1; this version reads 2, 3 and 4"),
         (of_other_keys, "other version", "written by another version (nlijob 9.9)"),
         (no_object, "other version", "written by another version"),
         (unfinished, "unfinished", "complete so far: subset and 1 epoch; its last attempt ended"),

@@ -10,6 +10,7 @@ import pytest
 from nlijob.analysis.outcome import build_results
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_test_rows, wrong_rows
 from nlijob.rundir import RunDir
+from tests.markers import made_from
 from tests.synthetic import Spec, build_run
 
 
@@ -70,5 +71,5 @@ def test_records_that_do_not_match_are_refused(tmp_path: Path, change: object, r
 def test_a_folder_holds_a_run_as_soon_as_a_job_wrote_to_it(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     assert not holds_a_run(run.root)
-    run.mark_complete("subset", "x", [])
+    run.mark_complete("subset", made_from("x"), [])
     assert holds_a_run(run.root)

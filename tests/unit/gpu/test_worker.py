@@ -12,6 +12,7 @@ from nlijob.gpu.stages.train import resume
 from nlijob.rundir import RunDir, epoch_marker
 from nlijob.stages import GPU_STAGES
 from tests.faulty_place import complete_epoch
+from tests.markers import made_from
 
 
 def test_every_gpu_stage_of_the_job_has_its_work() -> None:
@@ -26,7 +27,7 @@ def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_again(
     session: Any = SimpleNamespace(
         run=RunDir(tmp_path),
         config=load_config("demo", {"train.epochs": 2}),
-        task=SimpleNamespace(fingerprints={"train": "a"}),
+        task=SimpleNamespace(inputs={"train": made_from("a")}),
     )
     trainer: Any = None
     for epoch in (1, 2):

@@ -204,7 +204,7 @@ def runs_of_valid_markers() -> dict[str, set[str]]:
     sizes = {name: len(content) for name, content in files.items()}
     return {
         name: {
-            json.loads(content)["fingerprint"],
+            json.loads(content)["inputs"]["stamp"],
             *(files[file].split()[-1] for file in contents.listed(content.encode())),
         }
         for name, content in files.items()

@@ -13,6 +13,7 @@ from nlijob.storage import contents, resume
 from nlijob.storage.mirror import Mirror
 from nlijob.storage.place import Place
 from tests.faulty_place import FaultyFileSystem, complete, complete_epoch, complete_run
+from tests.markers import made_from
 
 STAGES = ("subset", "train-epoch-1", "train-epoch-2", "report")
 
@@ -58,7 +59,7 @@ def test_everything_complete_is_downloaded_to_a_new_machine(
         "Resuming from faulty://bucket/prefix/job: downloaded 4 complete stages and epochs"
     )
     assert content(here) == content(sent)
-    assert all(here.is_complete(stage, "a") for stage in STAGES)
+    assert all(here.is_complete(stage, made_from("a").fingerprint) for stage in STAGES)
 
 
 def test_an_empty_copy_changes_nothing_and_is_reported(place: Place, here: RunDir) -> None:
@@ -74,7 +75,9 @@ def test_an_incomplete_copy_counts_as_empty(sent: RunDir, place: Place, here: Ru
     for epoch in (1, 2):
         place.write(f"train/epoch-{epoch}/adapter", b"of another size")
     told_by_resume(here, place)
-    assert [stage for stage in STAGES if here.is_complete(stage, "a")] == ["subset"]
+    assert [stage for stage in STAGES if here.is_complete(stage, made_from("a").fingerprint)] == [
+        "subset"
+    ]
 
 
 def test_a_folder_as_complete_as_the_copy_is_left_alone(sent: RunDir, place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,11 +17,12 @@ import pytest
 
 from nlijob import records
 from nlijob.config import DataConfig, SplitSize
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset, chosen_indices, rule_text
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example, Manifest
 from nlijob.rundir import RunDir
-from nlijob.subset import build_subset, chosen_indices, rule_text, source_stamp
 
 NAMES = ("entailment", "neutral", "contradiction")
 Rows = Sequence[Mapping[str, Any]]
@@ -164,7 +166,7 @@ def test_a_split_without_a_labelled_row_is_refused(source: Path) -> None:
 
 def test_an_empty_split_is_refused(source: Path) -> None:
     (source / "test.jsonl").write_text("", encoding="utf-8")
-    assert "split test: no labelled row is left (0 rows" in refusal(source).message
+    assert "split test: the source has no rows" in refusal(source).message
 
 
 # ---------------------------------------------------------------- files
@@ -202,11 +204,11 @@ def test_a_file_that_does_not_have_the_format_of_its_name_is_reported(
     assert f"test.{suffix} cannot be read" in refusal(source).message
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", ""])
+@pytest.mark.parametrize("line", ["{", "[1]", "3", "null"])
 def test_a_broken_line_is_reported_with_its_number(source: Path, line: str) -> None:
     good = json.dumps(rows(1)[0])
     (source / "test.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8")
-    assert "test.jsonl, line 2: not" in refusal(source).message
+    assert "test.jsonl cannot be read: 1 malformed line: line 2: not" in refusal(source).message
 
 
 def test_a_split_in_two_formats_is_refused(source: Path) -> None:
@@ -302,13 +304,13 @@ def test_a_label_map_wins_over_the_numbers_of_the_source(source: Path) -> None:
     assert [e.label for e in taken(source, label_map=flipped)][:3] == [2, 1, 0]
 
 
-@pytest.mark.parametrize("label", [3, -2, "hidden", None, 1.0, True])
+@pytest.mark.parametrize("label", [3, -2, "hidden", 1.5, True, "²", "1e0", "٣"])
 def test_a_label_out_of_range_is_reported_with_its_row(source: Path, label: Any) -> None:
     content = rows(12)
     content[8]["label"] = label
     write_jsonl(source / "test.jsonl", content)
     error = refusal(source, test_stride=4)
-    assert f"split test: 1 row cannot be used (row 8: label {label!r})" in error.message
+    assert f"split test: 1 row cannot be used (row 8, line 9: label {label!r})" in error.message
     assert "labels are 0 to 2, entailment, neutral, contradiction, or -1" in error.hint
 
 
@@ -316,14 +318,28 @@ def test_of_many_unusable_rows_the_first_few_are_named(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{**row, "label": 7} for row in rows(9)])
     message = refusal(source).message
     assert "9 rows cannot be used" in message
-    assert "row 4: label 7; ...)" in message
+    assert "row 4, line 5: label 7; and 4 more)" in message
     assert "row 5" not in message
 
 
-@pytest.mark.parametrize("text", [None, 3, "half an emoji: \ud83d"])
-def test_a_row_whose_premise_is_not_text_is_named(source: Path, text: Any) -> None:
-    write_jsonl(source / "test.jsonl", [*rows(1), {**rows(2)[1], "premise": text}])
-    assert "row 1: premise or hypothesis is not a text" in refusal(source).message
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "is missing (null), not a text"),
+        (math.nan, "is missing (NaN), not a text"),
+        (3, "is 3, not a text"),
+        (["a"], "is a list, not a text"),
+        ("half an emoji: \ud83d", "has half of a character"),
+    ],
+)
+@pytest.mark.parametrize("column", ["premise", "hypothesis"])
+def test_a_text_that_is_none_is_named_with_its_row_and_column(
+    source: Path, column: str, text: Any, told: str
+) -> None:
+    write_jsonl(source / "test.jsonl", [*rows(1), {**rows(2)[1], column: text}])
+    error = refusal(source)
+    assert f"row 1, line 2: column {column} {told}" in error.message
+    assert "give these rows both texts" in error.hint
 
 
 # ---------------------------------------------------------------- the manifest
