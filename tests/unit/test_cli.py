@@ -18,9 +18,9 @@ from click.shell_completion import ShellComplete
 
 from nlijob import __version__, cli, commands, hardware, notify
 from nlijob.commands.options import OPTIONS
-from nlijob.config import recipe_names
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
+from nlijob.recipe import recipe_names
 from nlijob.records.outcome import Finding, Gates
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped

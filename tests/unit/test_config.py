@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nlijob.config import load_config, parse_assignment, recipe_names
+from nlijob.config import load_config, parse_assignment
 from nlijob.errors import ConfigurationError
+from nlijob.recipe import recipe_names
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "dense")
 Q_V_AND_MLP = ("q_proj", "v_proj", "fc1", "fc2")
