@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_snippet
 
@@ -38,7 +39,7 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 def model_card(results: Results) -> str:
     """The card as Markdown with the front matter that the Hugging Face hub reads."""
     config = results.run.config
-    return CARD.format(
+    text = CARD.format(
         base_model=json.dumps(config.model.name),
         datasets=json.dumps([config.data.dataset]),
         base=config.model.name,
@@ -55,3 +56,4 @@ def model_card(results: Results) -> str:
         tuned_accuracy=results.tuned.accuracy,
         snippet=usage_snippet(results),
     )
+    return printable(text)

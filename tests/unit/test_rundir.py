@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -128,6 +129,13 @@ def test_a_second_job_on_a_run_gets_a_hint(run: RunDir) -> None:
     with run.lock(), pytest.raises(ConfigurationError) as caught, run.lock():
         pass
     assert "--run-id" in caught.value.hint
+
+
+def test_a_process_that_may_wait_gets_the_lock_when_it_is_free(run: RunDir) -> None:
+    with contextlib.ExitStack() as other:
+        other.enter_context(run.lock())
+        with run.lock(on_wait=other.close):
+            pass
 
 
 def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
