@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -214,6 +215,13 @@ def test_a_lock_replaced_by_a_folder_is_made_again(run: RunDir) -> None:
     write_text(run.root / ".lock" / "inside", "x")
     with run.lock():
         assert (run.root / ".lock").is_file()
+
+
+def test_a_process_that_may_wait_gets_the_lock_when_it_is_free(run: RunDir) -> None:
+    with contextlib.ExitStack() as other:
+        other.enter_context(run.lock())
+        with run.lock(on_wait=other.close):
+            pass
 
 
 def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
