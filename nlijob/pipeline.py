@@ -36,7 +36,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
+from nlijob.rundir import RunDir, append_record, epoch_marker, step_marker, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
 
 
@@ -123,9 +123,10 @@ class Job:
     def _starts_over(self) -> bool:
         """Whether the folder holds rows, scores or models made from other inputs."""
         first = {stage.name: stage.name for stage in STAGES if stage.stamp}
+        training = [epoch_marker(1), *(step_marker(*step) for step in self.run.marked_steps())]
         return any(
             self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
-            for marker, stage in {**first, epoch_marker(1): "train"}.items()
+            for marker, stage in {**first, **dict.fromkeys(training, "train")}.items()
         )
 
     def _is_finished(self) -> bool:

@@ -35,6 +35,7 @@ IRRELEVANT = (
     "train.micro_batch_size",
     "train.gradient_checkpointing",
     "train.speed",
+    "train.checkpoint_every_s",
 )
 """Settings, or prefixes of settings, that may differ within a series: they affect neither training
 nor the questions asked, except by chance."""

@@ -35,6 +35,7 @@ from nlijob.prompts import few_shot_prefix
 from nlijob.records.job import (
     SPLITS,
     Example,
+    HeadOrigin,
     Machine,
     Prediction,
     PromptRecord,
@@ -86,6 +87,8 @@ class Session:
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+        if loaded.head and loaded.head.reason:
+            self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
@@ -195,6 +198,13 @@ class Session:
             max_length=self.loaded.max_length,
             few_shot_prefix=self.few_shot_prefix,
         )
+
+
+def head_text(head: HeadOrigin) -> str:
+    """Where a trained head comes from, in a line for the console."""
+    if not head.new:
+        return f"head: {head.reason}"
+    return f"head: {' and '.join(head.new)} new, drawn from the seed: {head.reason}"
 
 
 def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:

@@ -70,6 +70,11 @@ def listed(marker: bytes) -> dict[str, int]:
     return _sizes(_read(marker).files)
 
 
+def fingerprint_of(marker: bytes) -> str:
+    """The fingerprint in a marker. Raises ValueError if it is not a marker."""
+    return _read(marker).fingerprint
+
+
 def needed_to_continue(marker: bytes) -> dict[str, int]:
     """Name -> bytes of the files that are needed only to continue from the marked epoch.
 

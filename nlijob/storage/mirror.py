@@ -10,7 +10,14 @@ from collections.abc import Callable
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
 from nlijob.retry import pause_s
-from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir
+from nlijob.rundir import (
+    MARKERS,
+    TRAIN,
+    TRAINING_STATES,
+    RunDir,
+    epoch_and_step,
+    step_state_name,
+)
 from nlijob.storage import contents
 from nlijob.storage.contents import Stamp, content_of, is_valid, stamp_of
 from nlijob.storage.place import Place
@@ -180,10 +187,15 @@ class Mirror:
         return remote
 
     def _delete_outdated(self, local: dict[str, Stamp]) -> None:
-        """Delete markers that are no longer valid, then the files that another run left."""
+        """Delete markers that are no longer valid, then the files that another run left.
+
+        A checkpoint within an epoch stays until the round has uploaded the next one: nothing
+        replaces its file, and without it a machine that is lost now would lose the whole epoch.
+        """
         remote = self._remote
         for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
-            self._remove(name)
+            if not _is_of_deleted_step(name, local):
+                self._remove(name)
         for name in [n for n, stamp in remote.items() if stamp is None]:
             self._remove(name)
 
@@ -207,8 +219,9 @@ class Mirror:
             self._got_through()
 
     def _prune(self, local: dict[str, Stamp]) -> None:
-        """Delete what was deleted locally, such as the training state of the previous epoch."""
-        for name in [name for name in self._remote if name not in local]:
+        """Delete what was deleted locally, such as an earlier training state: markers first."""
+        gone = [name for name in self._remote if name not in local]
+        for name in sorted(gone, key=lambda name: not name.startswith(MARKERS)):
             with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
                 self._remove(name)
 
@@ -219,5 +232,13 @@ class Mirror:
 
 
 def _short_lived_first(name: str) -> tuple[bool, str]:
-    """Sort key that puts training states first, as they are deleted after the next epoch."""
+    """Sort key that puts training states first, as they are deleted once there is a later one."""
     return not name.startswith(TRAINING_STATES), name
+
+
+def _is_of_deleted_step(marker: str, local: dict[str, Stamp]) -> bool:
+    """Whether a marker is of a checkpoint within an epoch that is gone locally, with its file."""
+    place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+    if place is None:
+        return False
+    return marker not in local and step_state_name(*place) not in local

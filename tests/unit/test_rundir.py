@@ -167,6 +167,27 @@ def test_only_another_fingerprint_means_other_inputs(marked: RunDir) -> None:
     assert not marked.is_of_other_inputs("subset", G.fingerprint)
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("train-step-2-40", (2, 40)),
+        ("train-step-12-3", (12, 3)),
+        *((name, None) for name in ("train-step-2", "train-step-2-x", "train-step-2-040")),
+        *((name, None) for name in ("train-epoch-2", "train-step-2-40-1", "train-step-²-1")),
+    ],
+)
+def test_a_marker_within_an_epoch_tells_its_step(name: str, place: tuple[int, int] | None) -> None:
+    assert rundir.epoch_and_step(name) == place
+
+
+def test_checkpoints_within_epochs_are_found_the_latest_first(run: RunDir) -> None:
+    for place in ((2, 9), (2, 40), (10, 1)):
+        write_text(run.step_state(*place), "state")
+        run.mark_complete(rundir.step_marker(*place), made_from("a"), [run.step_state(*place)])
+    assert run.marked_steps() == [(10, 1), (2, 40), (2, 9)]
+    assert run.count_marked_epochs() == 0
+
+
 # ---------------------------------------------------------------- the lock
 
 
