@@ -203,7 +203,7 @@ def _read_weights(
         raise NotAvailableError(
             f"model {config.model.name} cannot be loaded: {first_line(error)}"
         ) from error
-    return model, Loading.of(info)
+    return model, Loading.of(model, info)
 
 
 def _train_in_float32(head: nn.Module) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes as bnb
 import torch
 from torch import Tensor, nn
 
@@ -46,12 +47,15 @@ class Loading:
     """Weight -> its shapes in the checkpoint and in the model, where these differ."""
 
     @classmethod
-    def of(cls, info: Mapping[str, Any]) -> Loading:
-        """From the library's own dictionary."""
+    def of(cls, model: nn.Module, info: Mapping[str, Any]) -> Loading:
+        """From the loaded model and the library's own dictionary."""
+        misshapen = {
+            name: (tuple(stored), tuple(own)) for name, stored, own in info["mismatched_keys"]
+        }
         return cls(
             frozenset(info["missing_keys"]),
             frozenset(info["unexpected_keys"]),
-            {name: (tuple(stored), tuple(own)) for name, stored, own in info["mismatched_keys"]},
+            {**misshapen, **_misshapen_in_4_bits(model)},
         )
 
 
@@ -85,6 +89,20 @@ def settle_head(
         reason=_reason(bool(sized), found, redrawn, new, labels),
         unused=tuple(sorted({_module(name) for name in loading.unexpected})),
     )
+
+
+def _misshapen_in_4_bits(model: nn.Module) -> dict[str, tuple[Sequence[int], Sequence[int]]]:
+    """4-bit weights of another shape than their layer, which the library does not compare."""
+    own = {
+        f"{name}.weight": (getattr(layer.weight, "quant_state", None), layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, bnb.nn.Linear4bit)
+    }
+    return {
+        name: (tuple(state.shape), (layer.out_features, layer.in_features))
+        for name, (state, layer) in own.items()
+        if state and tuple(state.shape) != (layer.out_features, layer.in_features)
+    }
 
 
 def check_weights(

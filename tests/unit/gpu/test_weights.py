@@ -161,6 +161,17 @@ def test_a_weight_of_another_shape_is_an_error_that_names_both_shapes(
         read(demo, folder)
 
 
+def test_a_4_bit_weight_of_another_shape_than_its_layer_is_an_error(
+    demo: JobConfig, folder: Path, read: Loader
+) -> None:
+    biases = {f"model.layers.{n}.mlp.fc1.bias": torch.zeros(256) for n in range(4)}
+    change(folder, lambda weights: weights.update(biases))
+    configure(folder, intermediate_size=256)
+    with pytest.raises(NotAvailableError, match="8 tensors") as caught:
+        read(demo, folder)
+    assert "fc1.weight ([512, 192] instead of [256, 192])" in caught.value.message
+
+
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.bias", "model.rotary_emb.inv_freq"])
 def test_buffers_that_older_checkpoints_hold_are_no_fault(
     demo: JobConfig, folder: Path, read: Loader, name: str
