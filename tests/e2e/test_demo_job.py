@@ -224,7 +224,7 @@ def test_a_stopped_job_leaves_no_process_and_goes_on_from_the_last_complete_epoc
         assert figures(resumed, epoch) == figures(job, epoch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_job_can_be_stopped_while_the_gpu_side_starts(
     tmp_path: Path, number: signal.Signals
 ) -> None:
