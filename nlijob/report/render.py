@@ -101,8 +101,9 @@ def _environment() -> Environment:
 
 def _without_control_characters(value: object) -> object:
     """A value that a template prints; HTML has no way to write control characters."""
-    is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value) if is_text else value
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
 
 
 def _csp_hash(script: str) -> str:
