@@ -13,6 +13,7 @@ from nlijob.analysis.wording import (
     duration,
     energy,
     gib,
+    job_time,
     listed,
     mcnemar_name,
     money,
@@ -336,7 +337,7 @@ def _gain(one: Figures) -> str:
 
 def _time(one: Figures) -> str:
     attempts = f", {one.attempts} attempts" if one.attempts > 1 else ""
-    return at_least(f"{duration(one.total_s)}{attempts}", one.is_least)
+    return job_time(f"{duration(one.total_s)}{attempts}", one.total_s, one.is_least)
 
 
 def cost_text(one: Figures) -> str:

@@ -13,6 +13,7 @@ from nlijob.analysis.wording import (
     count,
     energy,
     interval,
+    job_time,
     listed,
     p_value,
     percent,
@@ -171,7 +172,7 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
         (percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)),
         (points(one.gain), p_value(one.mcnemar_p)),
         (
-            at_least(clock(one.total_s), one.is_least),
+            job_time(clock(one.total_s), one.total_s, one.is_least),
             f"{one.attempts} attempts" if one.attempts > 1 else "",
         ),
         (used or energy(one.energy_j).partition(" (")[0], ""),

@@ -18,6 +18,7 @@ from nlijob.analysis.wording import (
     energy,
     gib,
     interval,
+    job_time,
     listed,
     mcnemar_name,
     money,
@@ -125,7 +126,9 @@ def _side(name: str, metrics: Metrics) -> Side:
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
         Fact(
-            "time", at_least(clock(results.total_s), bool(results.cut_short)), _time_note(results)
+            "time",
+            job_time(clock(results.total_s), results.total_s, bool(results.cut_short)),
+            _time_note(results),
         ),
         *_cost_tiles(results),
         _energy_tile(results),

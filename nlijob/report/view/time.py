@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.wording import (
     NOT_MEASURED,
-    at_least,
     count,
     decimal,
     duration,
+    job_time,
     listed,
     loss,
     percent,
@@ -30,7 +30,7 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
         facts=(
             Fact(
                 "whole job",
-                at_least(duration(results.total_s), bool(results.cut_short)),
+                job_time(duration(results.total_s), results.total_s, bool(results.cut_short)),
                 _attempts_note(results),
             ),
             Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
