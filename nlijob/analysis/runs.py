@@ -39,16 +39,23 @@ def read_outcome(run: RunDir) -> Results:
     """The outcome of a run.
 
     Raises NoOutcomeError where it is missing or unreadable, has changed since it was written, or is
-    not of the settings and stages in the folder.
+    not of the settings and stages in the folder. A results.json that somebody copied into a folder
+    of its own is taken as it is.
     """
     results = _read_outcome(run)
+    if run.config.exists() or run.marked():
+        _check_belonging(run)
+    return results
+
+
+def _check_belonging(run: RunDir) -> None:
     for doubt in doubts(run, with_report=True):
         raise NoOutcomeError(doubt.kind, doubt.text)
-    marker = run.read_marker("report")
-    name = run.name(run.results)
-    if marker is None or run.changed({n: s for n, s in marker.files.items() if n == name}):
+    marker, name = run.read_marker("report"), run.name(run.results)
+    if marker is None or marker.inputs is None:
+        return  # versions that wrote formats 2 and 3 did not mark a report that was rendered again
+    if run.changed({file: stamp for file, stamp in marker.files.items() if file == name}):
         raise NoOutcomeError("damaged", f"{name} has changed since it was written")
-    return results
 
 
 def _read_outcome(run: RunDir) -> Results:

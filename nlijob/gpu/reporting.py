@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from nlijob.attempt import Moment
 from nlijob.records.job import Progress, Split, Timing, TimingKind
 from nlijob.rundir import RunDir, append_record
 
@@ -82,18 +83,18 @@ class Reporter:
 
         `examples`: how many rows the block processes; a function is called at its end.
         """
-        started_at, started = time.time(), time.monotonic()
+        started = Moment.now()
         try:
             yield
         finally:
             count = examples() if callable(examples) else examples
-            self.add(stage, part, started_at, time.monotonic() - started, count)
+            self.add(stage, part, started, started.age_s(), count)
 
     def add(
         self,
         stage: str,
         part: Part,
-        started_at_s: float,
+        started: Moment,
         duration_s: float,
         examples: int | None = None,
     ) -> None:
@@ -102,11 +103,12 @@ class Reporter:
             self._attempt,
             stage,
             part.name,
-            started_at_s,
+            started.wall_s,
             duration_s,
             examples,
             part.kind,
             part.epoch,
             part.split,
+            started.monotonic_s,
         )
         append_record(self._run.timings, timing)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 
+from nlijob.attempt import Moment
+from nlijob.completeness import is_complete
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu.environment import reset_peak_memory
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
 from nlijob.gpu.reporting import WHOLE, Part
-from nlijob.gpu.resuming import whole_epochs
 from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
@@ -39,31 +40,19 @@ def _work(run: RunDir) -> None:
 
 
 def _report_start(session: Session) -> None:
-    now = time.time()
-    for part, since_s in (
-        (WHOLE, session.task.given_at_s),
-        (Part("start, from its launch on"), session.task.launched_at_s),
+    now_s = time.monotonic()
+    task = session.task
+    for part, date_s, since_s in (
+        (WHOLE, task.given_at_s, task.given_monotonic_s),
+        (Part("start, from its launch on"), task.launched_at_s, task.launched_monotonic_s),
     ):
-        session.reporter.add("start", part, since_s, now - since_s)
-
-
-def _is_complete(session: Session, stage: str) -> bool:
-    """Whether a stage need not be done; training only while a later stage needs no adapter of it.
-
-    The adapters of epochs are listed by the epochs' own markers.
-    """
-    run, inputs = session.run, session.task.inputs
-    if not run.is_complete(stage, inputs[stage].fingerprint):
-        return False
-    if stage != "train" or run.is_complete("evaluate", inputs["evaluate"].fingerprint):
-        return True
-    epochs = session.config.train.epochs
-    return len(whole_epochs(run, inputs[stage].fingerprint, epochs).epochs) == epochs
+        if since_s is not None:
+            session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)
 
 
 def _do_stage(session: Session, stage: str) -> None:
     inputs = session.task.inputs[stage]
-    if _is_complete(session, stage):
+    if is_complete(session.run, stage, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
     for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced

@@ -35,8 +35,12 @@ PATIENCE_S = 300.0
 STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
-COMES_AND_GOES = (MARKERS, TRAIN)
-"""Folders in which files left behind by another run could be mistaken for this run's."""
+OF_STAGES = (
+    *(MARKERS, "subset/", "baseline/", TRAIN, "evaluate/", "adapter/"),
+    *("prompt.json", "selection.json", "results.json", "report.html", "summary.md"),
+)
+"""Beginnings of the names of what stages write: left behind by another run, these files could be
+mistaken for this run's."""
 
 
 class Mirror:
@@ -176,7 +180,7 @@ class Mirror:
         """The files that the copy already holds, as listed by the markers that both sides have."""
         local = contents.stamps(self._root)  # before the markers, which list these files
         sizes = self._place.sizes()
-        remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(COMES_AND_GOES)}
+        remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(OF_STAGES)}
         for marker, content in contents.markers(self._root).items():
             if marker in sizes and is_valid(content, sizes) and self._place.read(marker) == content:
                 to_continue = contents.needed_to_continue(content)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
@@ -12,8 +10,9 @@ from nlijob.errors import NotAvailableError, first_line
 from nlijob.retry import retry
 from nlijob.rundir import EPOCH_MARKER, MARKERS, RunDir, epoch_and_step, write_text
 from nlijob.storage import contents
-from nlijob.storage.contents import is_valid
+from nlijob.storage.contents import clear_way, is_of_a_run, is_valid
 from nlijob.storage.place import Place
+from nlijob.waiting import GivenUpError, while_moving
 
 T = TypeVar("T")
 
@@ -21,7 +20,10 @@ ATTEMPTS = 3
 """The clients of buckets also retry each request."""
 FIRST_WAIT_S = 1.0
 ANSWER_S = 60.0
-"""Longest time to find out what the remote copy contains."""
+"""Longest time without an answer about what the remote copy contains. If a server accepts
+connections and stays silent, the clients of buckets retry for a quarter of an hour."""
+SILENCE_S = 300.0
+"""The download is given up after this time without a byte."""
 
 
 def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
@@ -32,7 +34,7 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
     one of the same training. Raises NotAvailableError if the copy cannot be read.
     """
     try:
-        sizes, remote = _answer(partial(_complete_remote, place))
+        sizes, remote = while_moving(partial(_complete_remote, place), ANSWER_S)
         local = _complete(
             contents.markers(run.root),
             {name: stamp.size for name, stamp in contents.stamps(run.root).items()},
@@ -51,33 +53,16 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
         ) from error
 
 
-def _complete_remote(place: Place) -> tuple[dict[str, int], dict[str, bytes]]:
-    """Name -> size in bytes of all remote files, and the valid markers among them."""
-    sizes = _retried(place.sizes)
-    markers = {name: _retried(partial(place.read, name)) for name in sizes if _is_marker(name)}
+def _complete_remote(
+    place: Place, moved: Callable[[], None]
+) -> tuple[dict[str, int], dict[str, bytes]]:
+    """Name -> size in bytes of all remote files of a run, and the valid markers among them."""
+    sizes = {name: n for name, n in _retried(place.sizes).items() if is_of_a_run(name)}
+    markers = {}
+    for name in filter(_is_marker, sizes):
+        moved()
+        markers[name] = _retried(partial(place.read, name))
     return sizes, _complete(markers, sizes)
-
-
-def _answer(call: Callable[[], T]) -> T:
-    """The value of `call`. Raises TimeoutError if that takes too long.
-
-    If a server accepts connections and stays silent, the clients of buckets retry for a quarter of
-    an hour.
-    """
-    answer: Future[T] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(call())
-        except Exception as error:
-            answer.set_exception(error)
-
-    thread = threading.Thread(target=ask, name="resume", daemon=True)
-    thread.start()
-    thread.join(ANSWER_S)
-    if not answer.done():
-        raise TimeoutError(f"no answer within {ANSWER_S:.0f} s")
-    return answer.result()
 
 
 def _fetch(
@@ -85,12 +70,21 @@ def _fetch(
 ) -> None:
     """Replace the run's files by the remote ones; markers are deleted first and written last."""
     for name in sorted(contents.stamps(run.root), key=_is_marker, reverse=True):
-        (run.root / name).unlink()
+        if is_of_a_run(name):
+            (run.root / name).unlink()
+    while_moving(partial(_fetch_files, run, place, sizes), SILENCE_S)
+    for name, content in remote.items():
+        write_text(clear_way(run.root, name), content.decode())
+
+
+def _fetch_files(
+    run: RunDir, place: Place, sizes: Mapping[str, int], moved: Callable[[], None]
+) -> None:
     for name in sizes:
         if not _is_marker(name):
-            _retried(partial(place.fetch, name, run.root / name))
-    for name, content in remote.items():
-        write_text(run.root / name, content.decode())
+            moved()
+            file = clear_way(run.root, name)
+            _retried(partial(place.fetch, name, file, moved))
 
 
 def _complete(markers: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, bytes]:
@@ -136,4 +130,4 @@ def _retried(call: Callable[[], T]) -> T:
 
 
 def _is_final(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError | PermissionError)
+    return isinstance(error, FileNotFoundError | PermissionError | GivenUpError)

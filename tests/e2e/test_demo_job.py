@@ -261,7 +261,7 @@ def test_a_job_killed_within_an_epoch_has_the_outcome_of_one_that_nobody_killed(
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_job_can_be_stopped_while_the_gpu_side_starts(
     tmp_path: Path, number: signal.Signals
 ) -> None:

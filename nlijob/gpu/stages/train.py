@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nlijob.analysis.wording import loss
 from nlijob.gpu.environment import memory
 from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Part, checkpoint, optimizer_steps, remaining_steps
@@ -77,7 +78,7 @@ def _train_epoch(
     clock.restart()
     session.reporter.say(
         STAGE,
-        f"epoch {epoch}: loss {result.train_loss:.3f}, {scores_text(scores)}, "
+        f"epoch {epoch}: loss {loss(result.train_loss)}, {scores_text(scores)}, "
         f"{result.examples_per_s:.0f} examples/s",
     )
     return result
@@ -118,6 +119,6 @@ def _progress(
     def show(step: TrainStep) -> None:
         nonlocal done
         done += step.examples
-        report(done, f"loss {step.loss:.3f}")
+        report(done, f"loss {loss(step.loss)}")
 
     return show

@@ -295,6 +295,30 @@ def test_no_interrupted_upload_leaves_a_marker_with_files_of_another_run(
         )  # otherwise later interruptions would be missed
 
 
+def test_nothing_is_left_of_a_run_that_is_set_aside(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    sent_now(run, place)
+    with run.lock(), Mirror(run, place, lambda _: None):
+        run.set_aside()
+        write_text(run.config, "config of b")
+        complete(run, "subset", "b", "subset/test.jsonl")
+    assert FaultyFileSystem.files() == copied(run)
+    assert "report.html" not in FaultyFileSystem.files()
+
+
+def test_nothing_is_left_of_a_finished_run_that_is_only_in_the_copy(
+    run: RunDir, place: Place, tmp_path: Path
+) -> None:
+    other = RunDir(tmp_path / "other")
+    complete_run(other, "b")
+    complete(other, "evaluate", "b", "evaluate/result.json", "adapter/weights", "results.json")
+    sent_now(other, place)
+    complete(run, "subset", "a", "subset/test.jsonl")
+    write_text(run.config, "config of a")
+    sent_now(run, place)
+    assert FaultyFileSystem.files() == copied(run)
+
+
 # ---------------------------------------------------------------- faults
 
 
