@@ -169,7 +169,7 @@ def test_configurations_with_different_names_need_a_choice(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "3", '{"features": 3}', '{"a": {"features": []}}']
+    "content", ["", "{", "[]", "3", '{"features": 3}', '{"a": {"features": []}}', "[" * 99_999]
 )
 def test_a_damaged_description_names_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
