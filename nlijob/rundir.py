@@ -11,23 +11,31 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import re
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from nlijob import disk, records
 from nlijob.errors import ConfigurationError, DiskError
-from nlijob.files import Piece, atomic_write, sha256_of, sync
-from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker
+from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
+from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
 TRAIN = "train/"
 """Prefix of the names of what training writes; some of it is deleted during the job."""
 EPOCH_MARKER = "train-epoch-"
+STEP_MARKER = "train-step-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Prefix of the names of training states; each is deleted after the next epoch."""
+"""Prefix of the names of training states; each is deleted once there is a later one."""
+PREVIOUS = ".previous"
+"""Ending of the folder's name under which a finished run is kept when other settings replace it."""
+GPU_SIDE_ENDS_S = 40.0
+"""Within this time a GPU side ends whose parent was killed; it is twice what it is granted."""
+POLL_S = 0.1
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -37,6 +45,7 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._locks = contextlib.ExitStack()
         self._hashes: dict[Path, tuple[_State, str]] = {}
         """File -> its state when it was hashed, and the hash: no file is hashed twice."""
         self.config = root / "config.json"
@@ -54,6 +63,7 @@ class RunDir:
         self.summary = root / "summary.md"
         self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
+        self.worker_lock = root / "worker" / ".lock"
         self.accelerate_config = root / "worker" / "accelerate.json"
         self.console_log = root / "worker" / "console.txt"
 
@@ -71,6 +81,12 @@ class RunDir:
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
 
+    @property
+    def previous(self) -> Path:
+        """The folder in which a finished run is kept when one of other settings replaces it."""
+        root = self.root.absolute()
+        return root.with_name(root.name + PREVIOUS)
+
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
@@ -87,13 +103,43 @@ class RunDir:
         """The file with validation (and test) predictions after an epoch."""
         return self.epoch(epoch) / "predictions.jsonl"
 
+    def epoch_steps(self, epoch: int) -> Path:
+        """The file with the optimizer steps of an epoch, which the training log has too."""
+        return self.epoch(epoch) / "steps.jsonl"
+
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
         return self.root / f"{TRAINING_STATES}{epoch}.pt"
 
+    def step_state(self, epoch: int, step: int) -> Path:
+        """The checkpoint after a step within an epoch, from 1; deleted once there is a later one.
+
+        It holds the weights, what `training_state` holds, and the steps of the epoch so far.
+        """
+        return self.root / step_state_name(epoch, step)
+
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
         return path.relative_to(self.root).as_posix()
+
+    # ------------------------------------------------------------ damage
+
+    def clear_misplaced(self) -> list[str]:
+        """Delete what is no file where a file belongs, or no folder where a folder belongs.
+
+        Such a thing would make every write there fail. Returns the names of what was deleted.
+        """
+        folders_themselves = (self.root, self.train_folder, self.adapter)
+        files = [path for path in vars(self).values() if isinstance(path, Path)]
+        files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
+        files = [file for file in files if file not in folders_themselves]
+        folders = {*(file.parent for file in files), self.adapter, self.train_folder}
+        folders = {*folders, self.root / MARKERS} - {self.root}
+        wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
+        wrong += [path for path in files if _is_there(path) and not path.is_file()]
+        for path in wrong:
+            remove(path)
+        return [self.name(path) for path in wrong]
 
     # ------------------------------------------------------------ markers
 
@@ -109,6 +155,11 @@ class RunDir:
     def count_marked_epochs(self) -> int:
         """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
+
+    def marked_steps(self) -> list[tuple[int, int]]:
+        """Epoch and step of each marked checkpoint within an epoch, the latest first."""
+        places = (epoch_and_step(name) for name in self.marked())
+        return sorted((place for place in places if place), reverse=True)
 
     def read_marker(self, stage: str) -> Marker | None:
         """The completion marker of a stage or an epoch; None where there is no readable one."""
@@ -179,7 +230,7 @@ class RunDir:
 
     def unmark(self, stage: str) -> None:
         """Delete a stage's marker, before the stage is done again."""
-        self.marker(stage).unlink(missing_ok=True)
+        remove(self.marker(stage))
 
     def _stamps(self, files: Iterable[Path]) -> dict[str, FileStamp]:
         """Name -> stamp of files that were just written, once they are safe on disk."""
@@ -209,9 +260,65 @@ class RunDir:
         `on_wait`, raises ConfigurationError, as it does where the folder is not writable. Raises
         DiskError if the disk is the reason.
         """
+        with contextlib.ExitStack() as self._locks:
+            self._locks.enter_context(self._locked(on_wait))
+            self._wait_for_gpu_side()
+            yield
+
+    def reserve_for_gpu_side(self) -> None:
+        """Reserve the folder for this process, of the GPU side, for as long as it lives.
+
+        If the parent is killed, its GPU side needs a moment to end. Until then, the next attempt
+        must not begin (see `lock`): it would take the records of the old one for its own.
+        """
+        if not self.worker_lock.is_file():
+            remove(self.worker_lock)
+        self.worker_lock.parent.mkdir(parents=True, exist_ok=True)
+        self._worker_handle = self.worker_lock.open("w")  # closed, and so free, when it ends
+        fcntl.flock(self._worker_handle, fcntl.LOCK_EX)
+
+    def _wait_for_gpu_side(self) -> None:
+        """Wait until the GPU side of a killed attempt has ended."""
+        if not self.worker_lock.is_file():
+            return
+        deadline = time.monotonic() + GPU_SIDE_ENDS_S
+        with self.worker_lock.open() as handle:
+            while not _is_free(handle):
+                if time.monotonic() > deadline:
+                    raise ConfigurationError(
+                        f"the GPU side of an earlier attempt still works on {self.root}",
+                        "end its processes, or choose another --run-id",
+                    )
+                time.sleep(POLL_S)
+
+    def set_aside(self) -> Path:
+        """Rename the folder to <name>.previous, and begin an empty one in its place.
+
+        An earlier .previous folder is deleted. The process must hold the lock; it then holds that
+        of the empty folder too. Returns the new path of the old folder. Raises ConfigurationError
+        if it cannot be renamed.
+        """
+        previous = self.previous
+        try:
+            remove(previous)
+            self.root.rename(previous)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.root} holds a finished run of other settings, and cannot be renamed to "
+                f"{previous.name}: {error.strerror}",
+                "choose another --run-id, or give --replace to lose the finished run",
+            ) from error
+        self._locks.enter_context(self._locked(None))
+        return previous
+
+    @contextlib.contextmanager
+    def _locked(self, on_wait: Callable[[], None] | None) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / ".lock").open("w")
+            lock = self.root / ".lock"
+            if not lock.is_file():
+                remove(lock)
+            handle = lock.open("w")
         except OSError as error:
             if error.errno in disk.REASONS:
                 raise
@@ -249,9 +356,34 @@ def _lock(handle: TextIO, on_wait: Callable[[], None] | None) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
 
 
+def _is_free(handle: TextIO) -> bool:
+    """Whether no other process holds the lock of this file."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def epoch_marker(epoch: int) -> str:
     """The name under which an epoch is marked complete."""
     return f"{EPOCH_MARKER}{epoch}"
+
+
+def step_marker(epoch: int, step: int) -> str:
+    """The name under which a checkpoint within an epoch is marked complete."""
+    return f"{STEP_MARKER}{epoch}-{step}"
+
+
+def step_state_name(epoch: int, step: int) -> str:
+    """The name of the checkpoint after a step within an epoch (see `RunDir.step_state`)."""
+    return f"{TRAINING_STATES}{epoch}-{step}.pt"
+
+
+def epoch_and_step(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of a `step_marker`; None for another marker."""
+    found = re.fullmatch(rf"{STEP_MARKER}([1-9]\d{{0,8}})-([1-9]\d{{0,8}})", marker, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def now() -> str:
@@ -278,9 +410,16 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 
 def append_record(path: Path, record: Any) -> None:
     """Append one record to a JSON Lines file, in one write so that lines never interleave."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(records.dump_line(record))
+    append(path, records.dump_line(record).encode("utf-8"))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, also by a link that leads nowhere."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 class _State(NamedTuple):

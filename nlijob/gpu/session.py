@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nlijob import records
-from nlijob.analysis.wording import plural
+from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.gpu import reporting, scoring
@@ -125,9 +125,7 @@ class Session:
     def rows(self) -> dict[Split, list[Encoded]]:
         """Every row as model input."""
         with self.reporter.timed("encode"):
-            rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
-        write_record(self.run.prompt, self._prompt_record(rows))
-        return rows
+            return {split: self.head.encode(split, e) for split, e in self.examples.items()}
 
     @property
     def few_shot_prefix(self) -> str:
@@ -168,6 +166,11 @@ class Session:
             scored = scoring.score(self.engine.forward(head), head, split, rows, size, counter)
         check_finite(stage, self.config.model, scored[1])
         return scored
+
+    @property
+    def prompt_record(self) -> PromptRecord:
+        """How the rows become model input."""
+        return self._prompt_record(self.rows)
 
     # ------------------------------------------------------------ detail
 
@@ -231,4 +234,4 @@ def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Predictio
 
 def scores_text(scores: dict[str, SplitScore]) -> str:
     """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

@@ -41,9 +41,9 @@ from nlijob.gpu.model.quantize import (
     quantization_config,
 )
 from nlijob.gpu.model.weights import Loading, check_finite, check_weights, lacking, settle_head
-from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.quantized import HEAD_FILE, BaseModel, QuantizedCopy
 from nlijob.heads.label_order import label_order
+from nlijob.memory import is_out_of_memory
 from nlijob.model_files import weight_files
 from nlijob.records.job import HeadOrigin
 
