@@ -226,12 +226,28 @@ class Engine:
         tolerance = MAX_LOGITS_DIFFERENCE[self._loaded.compute_dtype]
         rounding = ROUNDING_EPSILONS * torch.finfo(self._loaded.compute_dtype).eps
         check_independence(self._fast, self._rows[:CHECKED_ROWS], min(tolerance, rounding))
+        self._check_training()
         logits = self._fast.score_rows(self._rows[:CHECKED_ROWS])
         self._difference = relative_difference(logits, plain)
         if not self._difference <= tolerance:
             self._fast.close()
             self._check_rounding(self._difference, plain)
             self._fast = self._new_fast()
+
+    def _check_training(self) -> None:
+        """Raise Unsupported where the model does in training alone what packs do not support.
+
+        Some models drop values of their attention then.
+        """
+        if self._fast is None or self._fast.is_fused:
+            return
+        device = self._loaded.device
+        self._loaded.model.train()
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                self._fast.score_rows(self._rows[:1])
+        finally:
+            self._loaded.model.eval()
 
     def _new_fast(self) -> FastModel:
         return FastModel(self._loaded, self._head, self._mode.dense, self._mode.recomputes)
