@@ -8,48 +8,51 @@ prepared last when the hub does not answer.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
-from nlijob.retry import retry
+from nlijob.files import Piece, sha256_of
+from nlijob.hub_fetch import Repository
+from nlijob.hub_requests import HubError, Limits
+from nlijob.model_files import check_model_folder
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-ATTEMPTS = 3
-"""The hub's client also retries each request, for 23 s."""
-FIRST_WAIT_S = 2.0
 PIECE_BYTES = 64 * 1024**2
-READ_BYTES = 1024**2
 
 
 class Hub:
     """Downloads repositories into the cache of the hub's client (HF_HOME)."""
 
-    def __init__(self, offline: bool, tell: Callable[[str], None]) -> None:
-        """`offline`: use only the cache. `tell` is called with a line about each retry."""
+    def __init__(
+        self, offline: bool, tell: Callable[[str], None], limits: Limits | None = None
+    ) -> None:
+        """`offline`: use only the cache. `tell` is called with a line about each retry.
+
+        `limits`: how long the hub is waited for; by default as the environment says.
+        """
         self._offline = offline
         self._tell = tell
+        self._limits = limits or Limits.of_environment()
+        self._commits: dict[tuple[str, str, str | None], str] = {}
 
     def model_folder(self, model: ModelConfig) -> Path:
         """The local folder with the model's files, downloaded first if the name is a hub id.
 
-        Raises NotAvailableError if the model is not available or files are missing.
+        Raises NotAvailableError if the model is not available, or if its files are missing or
+        damaged.
         """
         if model.name == "demo":
             return MODEL_DIR
         folder = local_folder(model.name, "model", "model.name")
         if folder is None:
             folder = self._fetch("model", model.name, model.revision, MODEL_FILES)
-        _check_model_folder(model.name, folder)
+        check_model_folder(model.name, folder)
         return folder
 
     def load_split(
@@ -80,34 +83,30 @@ class Hub:
         revision: str | None,
         files: Sequence[str] | None,
     ) -> Path:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.utils.tqdm import disable_progress_bars
+        """The folder with a repository's files, which are whole.
 
-        disable_progress_bars()
+        Raises NotAvailableError, or OSError if the cache's disk is full or cannot be used.
+        """
+        from huggingface_hub import constants
+
         what = f"{kind} {name} at revision {revision or 'main'}"
-        fetch = partial(
-            snapshot_download,
-            name,
-            repo_type=kind,
-            revision=revision,
-            allow_patterns=None if files is None else list(files),
-            local_files_only=self._offline,
-        )
-
-        def tell(error: Exception, wait_s: float) -> None:
-            self._tell(f"      {what}: {first_line(error)}; trying again in {wait_s:.0f} s")
-
+        offline = self._offline or constants.is_offline_mode()
+        asked = self._commits.get((kind, name, revision), revision or "main")
         try:
-            return Path(
-                retry(fetch, ATTEMPTS, FIRST_WAIT_S, lambda e: self._offline or _is_final(e), tell)
+            repository = Repository(
+                kind, name, files, self._limits, lambda text: self._tell(f"      {what}: {text}")
             )
-        except Exception as error:
+            folder = repository.cached(asked) if offline else repository.fetched(asked)
+        except (HubError, ValueError) as error:
             raise NotAvailableError(
-                f"{what} is not available: {first_line(error)}",
-                "it is not in the cache; run `prefetch` with the same options while online"
-                if self._offline
+                f"{what} is not available: {error}",
+                "run `prefetch` with the same options while online"
+                if offline
                 else "check its name and revision, the network, and access rights (HF_TOKEN)",
             ) from error
+        # All splits are of one commit, also if a branch moves meanwhile.
+        self._commits[kind, name, revision] = folder.name
+        return folder
 
 
 def local_folder(name: str, kind: str, key: str) -> Path | None:
@@ -116,8 +115,11 @@ def local_folder(name: str, kind: str, key: str) -> Path | None:
     `kind` and `key` (of the configuration) are for the message of NotAvailableError, which is
     raised if `name` is written as a path and there is no such folder.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path, is_folder = Path(name), False
+    with contextlib.suppress(RuntimeError, OSError):  # no such user; a name that is too long
+        path = path.expanduser()
+        is_folder = path.is_dir()
+    if is_folder:
         return path.resolve()
     if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
         raise NotAvailableError(
@@ -131,59 +133,15 @@ def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
     """Names and hashes of a folder's matching files, the same on every machine.
 
     All bytes are hashed, because a model merged with another adapter may have the same sizes and
-    the same bytes at the beginning and the end. One core hashes a gigabyte in about a second, and
-    the files are about to be read anyway. Large files are hashed in pieces, on all cores.
+    the same bytes at the beginning and the end; and they are about to be read anyway. Large files
+    are hashed in pieces, on all cores.
     """
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     pieces = [
-        (file, start)
+        Piece(file, start, PIECE_BYTES)
         for file in files
         if file.is_file()
         for start in range(0, max(1, file.stat().st_size), PIECE_BYTES)
     ]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        hashes = list(pool.map(_sha256, pieces))
-    return "|".join(f"{file.name}:{hash_}" for (file, _), hash_ in zip(pieces, hashes, strict=True))
-
-
-def _sha256(piece: tuple[Path, int]) -> str:
-    """SHA-256 of a piece, given as its file and the position of its first byte."""
-    file, start = piece
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(READ_BYTES))
-    with file.open("rb", buffering=0) as handle:
-        handle.seek(start)
-        left = PIECE_BYTES
-        while read := handle.readinto(buffer[:left]):
-            digest.update(buffer[:read])
-            left -= read
-    return digest.hexdigest()
-
-
-def _check_model_folder(name: str, folder: Path) -> None:
-    """Raise NotAvailableError if configuration or weights are missing."""
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / file).is_file() for file in WEIGHTS):
-        missing.append("model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing += sorted(shard for shard in shards if not (folder / shard).is_file())
-    if missing:
-        raise NotAvailableError(
-            f"model {name}: {folder} has no {', '.join(missing)}",
-            "name a folder that save_pretrained wrote, or a hub model id with safetensors",
-        )
-
-
-def _is_final(error: Exception) -> bool:
-    """Whether another attempt would fail in the same way."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError | ValueError):
-        return True
-    for fault in (error, error.__cause__):
-        status = getattr(getattr(fault, "response", None), "status_code", None)
-        if status is not None:
-            return 400 <= status < 500 and status not in (408, 429)
-    return False
+    hashes = zip(pieces, sha256_of(pieces), strict=True)
+    return "|".join(f"{piece.file.name}:{hash_}" for piece, hash_ in hashes)

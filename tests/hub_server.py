@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -58,6 +59,19 @@ class Answer:
     file: Path | None = None
     start: int = 0
     length: int = 0
+    misbehave: Misbehaviour | None = None
+
+    def content(self) -> bytes:
+        """The bytes of the body."""
+        if self.file is None:
+            return self.body
+        with self.file.open("rb") as stream:
+            stream.seek(self.start)
+            return stream.read(self.length)
+
+
+Misbehaviour = Callable[[BaseHTTPRequestHandler, Answer, threading.Event], None]
+"""Sends something in place of the answer it is given; the event is set when the hub is closed."""
 
 
 class HubError(Exception):
@@ -80,10 +94,10 @@ class HubError(Exception):
 
 @dataclass
 class _PlannedFailure:
-    """How many more requests to fail, and which."""
+    """How many more requests to fail, which, and how."""
 
     left: int
-    status: int
+    failure: int | Misbehaviour
     path_part: str
     method: str
 
@@ -102,7 +116,9 @@ class HubServer:
         main: Mapping[str, str] | None = None,
     ) -> None:
         self._repositories = {"models": dict(models or {}), "datasets": dict(datasets or {})}
-        self._main = dict(main or {})
+        self.main = dict(main or {})
+        """Repository -> the commit of its `main`, which a test may move."""
+        self.closed = threading.Event()
         for repositories in self._repositories.values():
             for commit in chain.from_iterable(repositories.values()):
                 if not _COMMIT.fullmatch(commit):
@@ -129,6 +145,7 @@ class HubServer:
 
     def close(self) -> None:
         """Stop serving, for tests of an unreachable hub; `url` and `requests` stay readable."""
+        self.closed.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -158,26 +175,36 @@ class HubServer:
         with self._lock:
             self._failures.append(_PlannedFailure(n, status, path_part, method))
 
+    def misbehave_next(
+        self, n: int, misbehaviour: Misbehaviour, path_part: str = "", method: str = ""
+    ) -> None:
+        """Answer the next `n` requests of a kind as `misbehaviour` does."""
+        with self._lock:
+            self._failures.append(_PlannedFailure(n, misbehaviour, path_part, method))
+
     def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """The answer to one request, noted in `exchanges`."""
         url = urlsplit(target)
-        answer = self._planned_failure(method, url.path)
-        if answer is None:
+        failure = self._planned_failure(method, url.path)
+        if isinstance(failure, int):
+            answer = _json_answer({"error": "failing as told"}, failure)
+        else:
             try:
                 answer = self._route(url.path, url.query, headers, body)
             except HubError as error:
                 answer = error.answer()
+            answer.misbehave = failure
         with self._lock:
             self._exchanges.append(Exchange(method, url.path, answer.status))
         return answer
 
-    def _planned_failure(self, method: str, path: str) -> Answer | None:
+    def _planned_failure(self, method: str, path: str) -> int | Misbehaviour | None:
         with self._lock:
             for failure in self._failures:
                 fits = failure.path_part in path and failure.method in ("", method)
                 if fits and failure.left > 0:
                     failure.left -= 1
-                    return _json_answer({"error": "failing as told"}, failure.status)
+                    return failure.failure
         return None
 
     def _route(self, path: str, query: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -201,7 +228,7 @@ class HubServer:
         commits = self._repositories[kind].get(repo)
         if commits is None:
             raise HubError("RepoNotFound", f"Repository not found: {repo}")
-        commit = self._main.get(repo, "") if revision == "main" else revision
+        commit = self.main.get(repo, "") if revision == "main" else revision
         if commit not in commits:
             raise HubError("RevisionNotFound", f"Invalid rev id: {revision}")
         return commit, _files_of(commits[commit])
@@ -246,21 +273,17 @@ def _handler_class(hub: HubServer) -> type[BaseHTTPRequestHandler]:
         def _reply(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             answer = hub.answer(self.command, self.path, dict(self.headers.items()), body)
+            if answer.misbehave is not None:
+                with contextlib.suppress(ConnectionError):  # the client may have enough of it
+                    answer.misbehave(self, answer, hub.closed)
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(answer.length or len(answer.body)))
             self.end_headers()
             if self.command != "HEAD":
-                self._send_body(answer)
-
-        def _send_body(self, answer: Answer) -> None:
-            if answer.file is None:
-                self.wfile.write(answer.body)
-                return
-            with answer.file.open("rb") as stream:
-                stream.seek(answer.start)
-                self.wfile.write(stream.read(answer.length))
+                self.wfile.write(answer.content())
 
         def log_message(self, format: str, *args: Any) -> None:
             """Keep the tests' output quiet; `HubServer.exchanges` has the requests."""

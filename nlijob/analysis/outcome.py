@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nlijob.analysis.agreement import check_rows, check_selection
 from nlijob.analysis.bootstrap import bootstrap_intervals
 from nlijob.analysis.cases import build_cases, pairs
 from nlijob.analysis.clustered import effective_rows, paired_difference
@@ -12,12 +13,14 @@ from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import Validation
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
+from nlijob.analysis.leakage import leakage_warnings
+from nlijob.analysis.logs import read_logs
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
-from nlijob.analysis.times import attempt_seconds, stage_times
+from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -30,8 +33,6 @@ from nlijob.records.job import (
     EpochResult,
     Example,
     Generation,
-    HardwareSample,
-    Machine,
     Manifest,
     Occlusion,
     Plan,
@@ -41,7 +42,6 @@ from nlijob.records.job import (
     ScoreResult,
     Selection,
     SplitManifest,
-    Timing,
     TrainResult,
     of_split,
 )
@@ -64,12 +64,15 @@ def build_results(run: RunDir) -> Results:
     evaluation = read(ScoreResult, run.evaluate_result)
     training = read(TrainResult, run.train_result)
     selection = read(Selection, run.selection)
-    timings = read_all(Timing, run.timings)
+    logs = read_logs(run)
 
     baseline_rows = read_all(Prediction, run.baseline_predictions)
     base_rows = of_split(baseline_rows, "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     examples = read_all(Example, run.subset("test"))
+    check_selection(training, selection, evaluation)
+    check_rows(base_rows, examples, baseline)
+    check_rows(tuned_rows, examples, evaluation)
     groups, premises = premise_groups(examples), premises_of(examples)
     base = measure(base_rows, manifest.label_names, premises)
     tuned = measure(tuned_rows, manifest.label_names, premises)
@@ -87,8 +90,9 @@ def build_results(run: RunDir) -> Results:
     validation = _read_validation(run, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
-    seconds = attempt_seconds(timings)
-    in_use = GpusInUse(environment, read_all(Machine, run.machines))
+    times = attempt_times(logs.timings, logs.samples)
+    seconds = {attempt: time.seconds for attempt, time in times.items()}
+    in_use = GpusInUse(environment, logs.machines)
     controls = build_controls(
         tuned_rows,
         read_all(Prediction, run.few_shot_predictions),
@@ -121,26 +125,30 @@ def build_results(run: RunDir) -> Results:
         cases=cases,
         total_s=sum(seconds.values()),
         attempts=len(seconds),
-        stages=stage_times(timings),
+        stages=stage_times(logs.timings, times),
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
             in_use,
-            read_all(HardwareSample, run.hardware),
+            logs.samples,
             [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
+            seconds,
         ),
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
         warnings=(
+            *leakage_warnings(manifest),
             *comparison_warnings(base, tuned, change, slices),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
             *training_warnings(training.epochs, selection, comparisons, loss_change),
             *data_warnings(manifest),
+            *logs.warnings(),
         ),
         test_premises=groups,
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
+        cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.epoch_comparison import epochs_sentence
+from nlijob.analysis.leakage import overlap_warnings
 from nlijob.analysis.slices import slices_sentence
 from nlijob.analysis.wording import (
     count,
@@ -98,6 +99,7 @@ def training_warnings(
 def data_warnings(manifest: Manifest) -> Iterable[Finding]:
     """Findings about the selected rows."""
     yield from (Finding("data", {}, text) for text in manifest.warnings)
+    yield from overlap_warnings(manifest)
     yield from _unbalanced(manifest)
 
 

@@ -135,8 +135,11 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration with its seconds in parentheses, such as "2 h 5 min (7,500 s)"."""
-    if seconds is None:
+    """A duration with its seconds in parentheses, such as "2 h 5 min (7,500 s)".
+
+    A negative one, of a run before format 4 whose clock was set, was not measured.
+    """
+    if seconds is None or seconds < 0:
         return NOT_MEASURED
     if seconds < MINUTE:
         return short_seconds(seconds)
@@ -144,7 +147,9 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A duration in its two largest units, such as "2 h 5 min"."""
+    """A duration in its two largest units, such as "2 h 5 min"; see `duration` for a negative."""
+    if seconds < 0:
+        return NOT_MEASURED
     if seconds < MINUTE:
         return short_seconds(seconds)
     whole = round(seconds)
@@ -155,6 +160,11 @@ def clock(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s"
+
+
+def at_least(text: str, is_least: bool) -> str:
+    """A figure as text, said to be a lower bound where it is one."""
+    return f"at least {text}" if is_least else text
 
 
 def short_seconds(seconds: float) -> str:

@@ -18,10 +18,12 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     """Fetch model and data into the cache, for `run --offline`."""
     import tempfile
 
+    from nlijob import stopping
+    from nlijob.data.subset import build_subset
     from nlijob.hub import Hub
     from nlijob.rundir import RunDir
-    from nlijob.subset import build_subset
 
+    stopping.raise_on_signals()
     config = configuration(recipe, assignments, options)
     hub = Hub(offline, partial(click.echo, err=True))
     click.echo(f"model {config.model.name}: {hub.model_folder(config.model)}")

@@ -393,7 +393,8 @@ class PartTime:
     kind: TimingKind
     epoch: int | None
     split: Split | None
-    duration_s: float
+    duration_s: float | None
+    """None where a clock that was set made it unusable (runs before format 4)."""
 
 
 @dataclass(frozen=True)
@@ -401,9 +402,10 @@ class StageTime:
     """Seconds of one stage over all attempts, and of its parts."""
 
     stage: str
-    duration_s: float
+    duration_s: float | None
+    """None where a clock that was set made it unusable (runs before format 4)."""
     parts: dict[str, float]
-    """Name of the part -> seconds."""
+    """Name of the part -> seconds, where they are known."""
     examples_per_s: float | None
     timed_parts: tuple[PartTime, ...] = ()
     """The same parts with their kind, epoch and split."""
@@ -427,6 +429,10 @@ class GpuUse:
     max_temperature_c: float | None
     attempts: tuple[int, ...] = ()
     """Attempts in which the GPU was sampled."""
+    energy_s: float | None = None
+    """Seconds of the job that the energy covers; None in runs before format 4."""
+    attempts_s: float | None = None
+    """Seconds of the attempts in which the GPU was in use."""
 
 
 @dataclass(frozen=True)
@@ -440,6 +446,8 @@ class ResourceUse:
     mean_cpu_load: float | None
     max_ram_used_bytes: int | None
     min_disk_free_bytes: int | None
+    unread: tuple[str, ...] = ()
+    """Sources of figures that failed or did not answer, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -506,7 +514,10 @@ class Results:
     """The selected epoch compared with each other one on the validation rows."""
     cases: CaseGroups
     total_s: float
+    """Time of all attempts, each up to the last stage that did work. Writing the report is not part
+    of it, so that writing it again changes nothing."""
     attempts: int
+    """Attempts that did some of the work."""
     stages: tuple[StageTime, ...]
     training_examples_per_s: float
     resources: ResourceUse
@@ -514,6 +525,9 @@ class Results:
     """None where no price was given."""
     gates: Gates
     warnings: tuple[Finding, ...] = ()
+    cut_short: tuple[int, ...] = ()
+    """Attempts that ended without recording their time, as after a kill. Each counts up to the last
+    moment that it recorded, so total time and cost are lower bounds."""
     format_version: int = FORMAT_VERSION
     test_premises: PremiseGroups | None = None
     """How the test rows share premises; None where not known."""

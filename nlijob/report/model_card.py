@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from nlijob.analysis.wording import with_interval
+from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_snippet
 
@@ -39,7 +40,7 @@ def model_card(results: Results) -> str:
     """The card as Markdown with the front matter that the Hugging Face hub reads."""
     config, base, tuned = results.run.config, results.base, results.tuned
     balanced, f1 = results.bootstrap.balanced_accuracy, results.bootstrap.macro_f1
-    return CARD.format(
+    text = CARD.format(
         base_model=json.dumps(config.model.name),
         datasets=json.dumps([config.data.dataset]),
         base=config.model.name,
@@ -59,3 +60,4 @@ def model_card(results: Results) -> str:
         tuned_macro_f1=with_interval(tuned.macro_f1, f1.tuned),
         snippet=usage_snippet(results),
     )
+    return printable(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 
 from nlijob.analysis.resources import gpu_sample
 from nlijob.analysis.wording import GIB, percent
@@ -30,13 +30,14 @@ class Clock:
 
     @classmethod
     def of(cls, samples: Sequence[HardwareSample]) -> Clock:
-        """The clock of these samples."""
+        """The clock of these samples, which are in the order in which they were written."""
         times: list[float] = []
         offset = 0.0
-        ordered = sorted(samples, key=lambda sample: (sample.attempt, sample.time_s))
+        ordered = sorted(samples, key=lambda sample: sample.attempt)
         for _, attempt in groupby(ordered, key=lambda sample: sample.attempt):
-            own = list(attempt)
-            times += [offset + sample.time_s - own[0].time_s for sample in own]
+            own = [_seconds(sample) for sample in attempt]
+            steps = [0.0, *(max(0.0, later - before) for before, later in pairwise(own))]
+            times += [offset + passed for passed in accumulate(steps)]
             offset = times[-1]
         return cls(tuple(ordered), tuple(times))
 
@@ -255,14 +256,14 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
             "CPU load of all cores",
             "%",
             100.0,
-            [clock.line("CPU", lambda sample: 100 * sample.cpu_load, charts.AFTER)],
+            [clock.line("CPU", lambda sample: _times(sample.cpu_load, 100), charts.AFTER)],
         ),
         (
             "ram",
             "RAM of the job's processes",
             "GiB",
             None,
-            [clock.line("RAM", lambda sample: sample.ram_used_bytes / GIB, charts.AFTER)],
+            [clock.line("RAM", lambda s: _times(s.ram_used_bytes, 1 / GIB), charts.AFTER)],
         ),
     ]
     for name, title, unit, top, lines in figures:
@@ -273,6 +274,11 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
                 name,
                 charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top),
             )
+
+
+def _seconds(sample: HardwareSample) -> float:
+    """The moment of a sample; before format 4 only by a clock that may have been set."""
+    return sample.time_s if sample.monotonic_s is None else sample.monotonic_s
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.precision import plain_gain
@@ -11,6 +12,7 @@ from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     MINUTE,
     NOT_MEASURED,
+    at_least,
     clock,
     count,
     energy,
@@ -24,8 +26,9 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
-from nlijob.records.outcome import SIGNIFICANT, Metrics, Results
+from nlijob.records.outcome import SIGNIFICANT, GpuUse, Metrics, Results
 from nlijob.report.view.parts import Fact
+from nlijob.report.view.resources import covered_time
 from nlijob.report.view.text import unbroken, visible
 
 
@@ -121,7 +124,9 @@ def _side(name: str, metrics: Metrics) -> Side:
 
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
-        Fact("time", clock(results.total_s), _time_note(results)),
+        Fact(
+            "time", at_least(clock(results.total_s), bool(results.cut_short)), _time_note(results)
+        ),
         *_cost_tiles(results),
         _energy_tile(results),
         _memory_tile(results),
@@ -135,7 +140,7 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
 
 
 def _time_note(results: Results) -> str:
-    training = sum(stage.duration_s for stage in results.stages if stage.stage == "train")
+    training = next((one.duration_s for one in results.stages if one.stage == "train"), None)
     # a time below a minute is shown in seconds already
     in_seconds = f"{results.total_s:,.0f} s" if results.total_s >= MINUTE else ""
     parts = [in_seconds, f"training {clock(training)}" if training else ""]
@@ -150,7 +155,8 @@ def _cost_tiles(results: Results) -> tuple[Fact, ...]:
         return ()
     hourly = money(cost.price_per_hour, cost.currency)
     note = f"at {hourly} an hour ({visible(cost.source)}); job time only"
-    return (Fact("cost", visible(money(cost.amount, cost.currency)), visible(note)),)
+    amount = at_least(money(cost.amount, cost.currency), bool(results.cut_short))
+    return (Fact("cost", visible(amount), visible(note)),)
 
 
 def _energy_tile(results: Results) -> Fact:
@@ -158,7 +164,14 @@ def _energy_tile(results: Results) -> Fact:
     if used is None:
         return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
     amount, _, joules = energy(used).partition(" (")
-    return Fact("GPU energy", amount, f"{joules.rstrip(')')}; whole card, from its own meter")
+    notes = (joules.rstrip(")"), "whole card, from its own meter", _covered(results.resources.gpus))
+    return Fact("GPU energy", amount, "; ".join(filter(None, notes)))
+
+
+def _covered(gpus: Sequence[GpuUse]) -> str:
+    """The time that the energy covers, if it is the same for all GPUs."""
+    covered = {covered_time(gpu) for gpu in gpus}
+    return covered.pop() if len(covered) == 1 else ""
 
 
 def _memory_tile(results: Results) -> Fact:
