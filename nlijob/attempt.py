@@ -113,9 +113,7 @@ class Attempt:
 
 def next_attempt(run: RunDir) -> int:
     """The number of the next attempt, from 1."""
-    if not run.timings.exists():
-        return 1
-    return 1 + max((t.attempt for t in records.read_lines(Timing, run.timings)), default=0)
+    return 1 + max((t.attempt for t in records.read_log(Timing, run.timings).records), default=0)
 
 
 def drop_torn_line(path: Path) -> None:

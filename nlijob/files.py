@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,29 @@ def atomic_write(path: Path, size_bytes: int | None = None) -> Iterator[BinaryIO
         finally:
             beside.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append lines in one write, so that lines of several processes never interleave.
+
+    If the file ends within a line, as after a full disk, the new lines do not join that one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as handle:
+        if handle.seek(0, os.SEEK_END):
+            handle.seek(-1, os.SEEK_END)
+            if handle.read(1) != b"\n":
+                data = b"\n" + data
+        while data:  # a nearly full disk takes a part, and refuses the rest with an error
+            data = data[handle.write(data) :]
+
+
+def remove(path: Path) -> None:
+    """Delete whatever has this name: a file, a link, a folder with all it holds, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

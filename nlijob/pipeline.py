@@ -5,15 +5,17 @@ A stage is complete when its marker carries the present fingerprint (see `nlijob
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis.wording import clock
 from nlijob.attempt import Attempt, Moment, drop_torn_line
+from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
@@ -45,6 +47,8 @@ class Job:
     record: RunRecord
     hub: Hub
     console: Console
+    replace: bool = False
+    """Whether to lose a finished run of other settings in the folder, instead of keeping it."""
     started: Moment = field(default_factory=Moment.now)
     attempt: Attempt = field(init=False)
     model_dir: Path = field(init=False)
@@ -72,6 +76,8 @@ class Job:
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
+                if not self._is_recorded():  # another job may have begun and stopped
+                    write_record(self.run.config, continued(self.record, self.run))
                 self._skip(STAGE_NAMES)
             elif all(map(self._is_complete, STAGE_NAMES[:-1])):
                 self._render_again()
@@ -96,6 +102,7 @@ class Job:
     def _render_again(self) -> None:
         """Write the report of complete work; this is no attempt and takes no time of the job."""
         self._skip(STAGE_NAMES[:-1])
+        self._say_why_again()
         write_record(self.run.config, continued(self.record, self.run))
         self._render()
 
@@ -112,7 +119,10 @@ class Job:
         self.inputs = stage_inputs(self.config, stamps)
 
     def _begin(self) -> None:
+        self._say_why_again()
         starts_over = self._starts_over()
+        if starts_over and self._is_finished():
+            self._keep_finished_run()
         for log in (self.run.timings, self.run.hardware, self.run.machines):
             if starts_over:  # other inputs: their time is not this run's cost
                 log.unlink(missing_ok=True)
@@ -122,6 +132,11 @@ class Job:
         self.attempt.begin()
         write_record(self.run.config, continued(self.record, self.run))
 
+    def _say_why_again(self) -> None:
+        for stage in STAGE_NAMES:
+            if reason := why_again(self.run, stage, self.inputs):
+                self._say(stage, f"done again: {reason}")
+
     def _starts_over(self) -> bool:
         """Whether the folder holds rows, scores or models made from other inputs."""
         first = {stage.name: stage.name for stage in STAGES if stage.stamp}
@@ -129,6 +144,31 @@ class Job:
             self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
             for marker, stage in {**first, epoch_marker(1): "train"}.items()
         )
+
+    def _is_finished(self) -> bool:
+        """Whether the folder holds a finished run, of whatever settings and version."""
+        markers = [self.run.marker(stage) for stage in STAGE_NAMES]
+        return all(file.is_file() for file in (self.run.results, *markers))
+
+    def _keep_finished_run(self) -> None:
+        """Set aside a finished run that this one would replace, unless it may be lost."""
+        root = self.run.root
+        if self.replace:
+            self.console.warn(f"Note: this replaces the finished run of other settings in {root}")
+            return
+        replaces = self.run.previous.exists()
+        previous = self.run.set_aside()
+        instead = "; the run that was kept there before is deleted" if replaces else ""
+        self.console.warn(
+            f"Note: {root} held a finished run of other settings; it is kept as {previous}{instead}"
+        )
+
+    def _is_recorded(self) -> bool:
+        """Whether config.json holds this configuration."""
+        try:
+            return records.read(RunRecord, self.run.config).config == self.config
+        except (OSError, ValueError):
+            return False
 
     def _build_subset(self, sampler: Sampler) -> None:
         sampler.stage = "subset"
@@ -176,16 +216,14 @@ class Job:
     def _render(self) -> None:
         from nlijob.report.render import render
 
-        self.run.unmark("report")
         started = Moment.now()
         render(self.run)
-        self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
         self._say("report", clock(started.age_s()))
 
     # ------------------------------------------------------------ markers
 
     def _is_complete(self, stage: str) -> bool:
-        return self.run.is_complete(stage, self.inputs[stage].fingerprint)
+        return is_complete(self.run, stage, self.inputs)
 
     def _mark_complete(self, stage: str, outputs: Iterable[Path]) -> None:
         self.run.mark_complete(stage, self.inputs[stage], outputs)
@@ -231,12 +269,18 @@ def model_stamp(model_dir: Path) -> str:
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
     """The run's record; a resumed run keeps the time of its first attempt."""
-    try:
-        earlier = records.read(RunRecord, run.config)
-    except (OSError, ValueError):
-        return record
-    same = earlier.config == record.config
-    return dataclasses.replace(record, created_at=earlier.created_at) if same else record
+    for earlier in _earlier_records(run):
+        if earlier.config == record.config:
+            return dataclasses.replace(record, created_at=earlier.created_at)
+    return record
+
+
+def _earlier_records(run: RunDir) -> Iterator[RunRecord]:
+    """What earlier attempts wrote about the run, as far as it can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        yield records.read(RunRecord, run.config)
+    with contextlib.suppress(OSError, ValueError):
+        yield records.read(Results, run.results).run
 
 
 def _rows_text(manifest: Manifest) -> str:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TextIO
 
 from nlijob import disk, records
 from nlijob.errors import ConfigurationError, DiskError
-from nlijob.files import Piece, atomic_write, sha256_of, sync
-from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker
+from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
+from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -28,6 +28,8 @@ TRAIN = "train/"
 EPOCH_MARKER = "train-epoch-"
 TRAINING_STATES = f"{TRAIN}state-"
 """Prefix of the names of training states; each is deleted after the next epoch."""
+PREVIOUS = ".previous"
+"""Ending of the folder's name under which a finished run is kept when other settings replace it."""
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -37,6 +39,7 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._locks = contextlib.ExitStack()
         self._hashes: dict[Path, tuple[_State, str]] = {}
         """File -> its state when it was hashed, and the hash: no file is hashed twice."""
         self.config = root / "config.json"
@@ -71,6 +74,12 @@ class RunDir:
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
 
+    @property
+    def previous(self) -> Path:
+        """The folder in which a finished run is kept when one of other settings replaces it."""
+        root = self.root.absolute()
+        return root.with_name(root.name + PREVIOUS)
+
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
@@ -94,6 +103,25 @@ class RunDir:
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
         return path.relative_to(self.root).as_posix()
+
+    # ------------------------------------------------------------ damage
+
+    def clear_misplaced(self) -> list[str]:
+        """Delete what is no file where a file belongs, or no folder where a folder belongs.
+
+        Such a thing would make every write there fail. Returns the names of what was deleted.
+        """
+        folders_themselves = (self.root, self.train_folder, self.adapter)
+        files = [path for path in vars(self).values() if isinstance(path, Path)]
+        files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
+        files = [file for file in files if file not in folders_themselves]
+        folders = {*(file.parent for file in files), self.adapter, self.train_folder}
+        folders = {*folders, self.root / MARKERS} - {self.root}
+        wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
+        wrong += [path for path in files if _is_there(path) and not path.is_file()]
+        for path in wrong:
+            remove(path)
+        return [self.name(path) for path in wrong]
 
     # ------------------------------------------------------------ markers
 
@@ -179,7 +207,7 @@ class RunDir:
 
     def unmark(self, stage: str) -> None:
         """Delete a stage's marker, before the stage is done again."""
-        self.marker(stage).unlink(missing_ok=True)
+        remove(self.marker(stage))
 
     def _stamps(self, files: Iterable[Path]) -> dict[str, FileStamp]:
         """Name -> stamp of files that were just written, once they are safe on disk."""
@@ -209,9 +237,38 @@ class RunDir:
         `on_wait`, raises ConfigurationError, as it does where the folder is not writable. Raises
         DiskError if the disk is the reason.
         """
+        with contextlib.ExitStack() as self._locks:
+            self._locks.enter_context(self._locked(on_wait))
+            yield
+
+    def set_aside(self) -> Path:
+        """Rename the folder to <name>.previous, and begin an empty one in its place.
+
+        An earlier .previous folder is deleted. The process must hold the lock; it then holds that
+        of the empty folder too. Returns the new path of the old folder. Raises ConfigurationError
+        if it cannot be renamed.
+        """
+        previous = self.previous
+        try:
+            remove(previous)
+            self.root.rename(previous)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.root} holds a finished run of other settings, and cannot be renamed to "
+                f"{previous.name}: {error.strerror}",
+                "choose another --run-id, or give --replace to lose the finished run",
+            ) from error
+        self._locks.enter_context(self._locked(None))
+        return previous
+
+    @contextlib.contextmanager
+    def _locked(self, on_wait: Callable[[], None] | None) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / ".lock").open("w")
+            lock = self.root / ".lock"
+            if not lock.is_file():
+                remove(lock)
+            handle = lock.open("w")
         except OSError as error:
             if error.errno in disk.REASONS:
                 raise
@@ -278,9 +335,16 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 
 def append_record(path: Path, record: Any) -> None:
     """Append one record to a JSON Lines file, in one write so that lines never interleave."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(records.dump_line(record))
+    append(path, records.dump_line(record).encode("utf-8"))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, also by a link that leads nowhere."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 class _State(NamedTuple):

@@ -22,7 +22,7 @@ from nlijob.analysis.statistics import holm, paired_difference
 from nlijob.records.job import RunRecord
 from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
 from nlijob.records.serialization import read
-from nlijob.rundir import RunDir
+from nlijob.rundir import PREVIOUS, RunDir
 
 KIND = "nlijob index"
 IRRELEVANT = (
@@ -52,7 +52,7 @@ class Entry:
     """Name of the folder below the folder of runs."""
     state: State
     reason: str
-    """Why there are no figures, or a caveat about them; "" for neither."""
+    """Why there are no figures; "" where there are."""
     started: datetime.datetime | None
     """When the run was first started; None where unknown."""
     figures: Figures | None
@@ -162,12 +162,14 @@ class History:
 def read_entries(runs_dir: Path) -> tuple[list[Entry], int]:
     """Every run directly below the folder, and the number of folders without a run.
 
-    Reads results.json or, where it is missing, the other records. Raises OSError where the folder
+    Reads results.json, config.json and the markers. Raises OSError where the folder
     cannot be listed.
     """
     folders = sorted(path for path in runs_dir.iterdir() if path.is_dir())
     # A link such as "latest" to a run beside it is not another run.
     folders = [path for path in folders if not _leads_to(path, runs_dir)]
+    # What a finished run was before it was replaced is kept, but has no place in a trend.
+    folders = [path for path in folders if not path.name.endswith(PREVIOUS)]
     entries = [entry for path in folders if (entry := read_entry(path)) is not None]
     return entries, len(folders) - len(entries)
 
@@ -197,10 +199,10 @@ def read_entry(folder: Path) -> Entry | None:
             figures=None,
             has_report=has_report,
         )
-    return summary(folder.name, results, _restarted(run, results), has_report)
+    return summary(folder.name, results, has_report)
 
 
-def summary(folder: str, results: Results, note: str = "", has_report: bool = True) -> Entry:
+def summary(folder: str, results: Results, has_report: bool = True) -> Entry:
     """The part of an outcome that the history needs."""
     test = results.manifest.splits["test"]
     train = results.manifest.splits.get("train")
@@ -211,7 +213,7 @@ def summary(folder: str, results: Results, note: str = "", has_report: bool = Tr
     return Entry(
         folder=folder,
         state="finished",
-        reason=note,
+        reason="",
         started=_moment(results.run.created_at),
         figures=figures(results),
         has_report=has_report,
@@ -347,16 +349,8 @@ def _moment(text: str) -> datetime.datetime | None:
 def _asked(run: RunDir) -> RunRecord | None:
     try:
         return read(RunRecord, run.config)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
-
-
-def _restarted(run: RunDir, results: Results) -> str:
-    """A caveat if a run with another configuration was later started in the folder, else ""."""
-    asked = _asked(run)
-    if asked is None or asked.config == results.run.config:
-        return ""
-    return "a run with another configuration was started here later; these are the earlier figures"
 
 
 def _leads_to(path: Path, folder: Path) -> bool:

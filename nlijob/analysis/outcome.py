@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nlijob.analysis.agreement import check_rows, check_selection
 from nlijob.analysis.bootstrap import bootstrap_intervals
 from nlijob.analysis.cases import build_cases
 from nlijob.analysis.controls import build_controls, control_warnings
@@ -12,6 +13,7 @@ from nlijob.analysis.epoch_comparison import compare_epochs
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.leakage import leakage_warnings
+from nlijob.analysis.logs import read_logs
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
@@ -28,8 +30,6 @@ from nlijob.records.job import (
     EpochResult,
     Example,
     Generation,
-    HardwareSample,
-    Machine,
     Manifest,
     Occlusion,
     Plan,
@@ -39,7 +39,6 @@ from nlijob.records.job import (
     ScoreResult,
     Selection,
     SplitManifest,
-    Timing,
     TrainResult,
     of_split,
 )
@@ -62,14 +61,17 @@ def build_results(run: RunDir) -> Results:
     evaluation = read(ScoreResult, run.evaluate_result)
     training = read(TrainResult, run.train_result)
     selection = read(Selection, run.selection)
-    timings = read_all(Timing, run.timings)
-    samples = read_all(HardwareSample, run.hardware)
+    logs = read_logs(run)
+    timings = logs.timings
 
     base_rows = of_split(read_lines(Prediction, run.baseline_predictions), "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     base = measure(base_rows, manifest.label_names)
     tuned = measure(tuned_rows, manifest.label_names)
     examples = read_all(Example, run.subset("test"))
+    check_selection(training, selection, evaluation)
+    check_rows(base_rows, examples, baseline)
+    check_rows(tuned_rows, examples, evaluation)
     cases = build_cases(
         base_rows,
         tuned_rows,
@@ -82,9 +84,9 @@ def build_results(run: RunDir) -> Results:
     change = paired_difference(cases.corrected, cases.newly_broken, tuned.rows)
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
     comparisons = _compare_epochs(run, training.epochs, selection)
-    times = attempt_times(timings, samples)
+    times = attempt_times(timings, logs.samples)
     seconds = {attempt: time.seconds for attempt, time in times.items()}
-    in_use = GpusInUse(environment, read_all(Machine, run.machines))
+    in_use = GpusInUse(environment, logs.machines)
     controls = build_controls(
         tuned_rows,
         read_all(Prediction, run.few_shot_predictions),
@@ -119,7 +121,7 @@ def build_results(run: RunDir) -> Results:
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
             in_use,
-            samples,
+            logs.samples,
             [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
             seconds,
         ),
@@ -132,6 +134,7 @@ def build_results(run: RunDir) -> Results:
             *control_warnings(controls, config.eval.few_shot),
             *training_warnings(training.epochs, selection, comparisons),
             *data_warnings(manifest),
+            *logs.warnings(),
         ),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )

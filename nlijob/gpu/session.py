@@ -122,9 +122,7 @@ class Session:
     def rows(self) -> dict[Split, list[Encoded]]:
         """Every row as model input."""
         with self.reporter.timed("encode"):
-            rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
-        write_record(self.run.prompt, self._prompt_record(rows))
-        return rows
+            return {split: self.head.encode(split, e) for split, e in self.examples.items()}
 
     @property
     def few_shot_prefix(self) -> str:
@@ -165,6 +163,11 @@ class Session:
             scored = scoring.score(self.engine.forward(head), head, split, rows, size, counter)
         check_finite(stage, self.config.model, scored[1])
         return scored
+
+    @property
+    def prompt_record(self) -> PromptRecord:
+        """How the rows become model input."""
+        return self._prompt_record(self.rows)
 
     # ------------------------------------------------------------ detail
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from nlijob.attempt import Moment
+from nlijob.completeness import is_complete
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu.environment import reset_peak_memory
@@ -51,7 +52,7 @@ def _report_start(session: Session) -> None:
 
 def _do_stage(session: Session, stage: str) -> None:
     inputs = session.task.inputs[stage]
-    if session.run.is_complete(stage, inputs.fingerprint):
+    if is_complete(session.run, stage, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
     session.run.unmark(stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -183,6 +183,10 @@ class Manifest:
 # ---------------------------------------------------------------- scoring
 
 
+ROUNDING = 1e-4
+"""How far probabilities may be from summing to 1; float32 rounds by 1e-7 each."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A line of predictions.jsonl: one model's answer to one row."""
@@ -199,6 +203,22 @@ class Prediction:
     """Cross-entropy in nats at the label position."""
     tokens: int
     """Length of the model input in tokens."""
+
+    def faults(self) -> Iterator[str]:
+        """What cannot be, whatever the model: labels and probabilities that do not fit together.
+
+        Of labels with the same probability, each may be the predicted one, as the model's logits
+        may differ by less than the rounding of the probabilities.
+        """
+        labels = range(len(self.probabilities))
+        if self.label not in labels or self.predicted not in labels:
+            yield "label or predicted is not the number of one of the probabilities"
+        elif self.probabilities[self.predicted] != max(self.probabilities):
+            yield "predicted is not the label of the highest probability"
+        if not all(0 <= one <= 1 for one in self.probabilities):
+            yield "a probability is not between 0 and 1"
+        if abs(sum(self.probabilities) - 1) > ROUNDING:
+            yield "the probabilities do not sum to 1"
 
     @property
     def is_right(self) -> bool:

@@ -33,7 +33,7 @@ from nlijob.pipeline import (
 )
 from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.outcome import Finding, Gates
-from nlijob.rundir import RunDir, append_record, write_record, write_text
+from nlijob.rundir import RunDir, append_record, epoch_marker, write_record, write_text
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
 from tests.markers import made_from
 
@@ -365,6 +365,8 @@ def test_no_gpu_side_starts_for_the_report_alone(
     inputs = stage_inputs(CONFIG, stamps)
     for stage in GPU_STAGES:
         run.mark_complete(stage, inputs[stage], [])
+    for epoch in range(1, CONFIG.train.epochs + 1):
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
 
     def rendered(_: RunDir) -> None:
         raise GateError("rendered")
@@ -416,6 +418,8 @@ def test_writing_the_report_alone_is_no_attempt(
     inputs = stage_inputs(CONFIG, stamps)
     for stage in ("subset", *GPU_STAGES):
         run.mark_complete(stage, inputs[stage], [])
+    for epoch in range(1, CONFIG.train.epochs + 1):
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
     append_record(run.timings, Timing(1, "job", "", 0.0, 9.0))
 
     def rendered(_: RunDir) -> None:
