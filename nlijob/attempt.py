@@ -113,12 +113,14 @@ class Attempt:
 
 def next_attempt(run: RunDir) -> int:
     """The number of the next attempt, from 1."""
+    if not run.timings.exists():
+        return 1
     return 1 + max((t.attempt for t in records.read_log(Timing, run.timings).records), default=0)
 
 
 def drop_torn_line(path: Path) -> None:
     """Remove a last line that a crash left incomplete, so that lines can be appended."""
-    if path.exists():
+    if path.is_file():
         text = path.read_bytes()
         whole = text.rfind(b"\n") + 1
         if whole < len(text):

@@ -5,6 +5,7 @@ Nothing heavy is imported at module level, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import traceback
 
 import click
@@ -50,8 +51,9 @@ def _exit_code() -> int:
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        error.message = printable(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         return ExitCode.CONFIGURATION
     except (Exception, Stopped, KeyboardInterrupt) as error:
         end = end_of(error)

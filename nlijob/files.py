@@ -60,6 +60,40 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside `path`, which replaces `path` once it is synced to disk.
+
+    After an error in the block nothing has changed at `path`. A process that is killed leaves at
+    most the folder beside, which has a hidden name and is replaced the next time.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    with disk_faults(path):
+        remove(beside)
+        beside.mkdir(parents=True)
+        try:
+            yield beside
+            for file in beside.iterdir():
+                sync(file)
+            sync(beside)
+            remove(path)
+            _rename_folder(beside, path)
+        finally:
+            remove(beside)
+        sync(path.parent)
+
+
+def _rename_folder(folder: Path, to: Path) -> None:
+    """Rename a folder of files; where a file system cannot (a mounted bucket), move the files."""
+    try:
+        folder.rename(to)
+    except OSError:
+        to.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            file.replace(to / file.name)
+        sync(to)
+
+
 def sync(path: Path) -> None:
     """Return once a file, or the list of names in a folder, is safe on disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -8,6 +8,7 @@ prepared last when the hub does not answer.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,8 +115,11 @@ def local_folder(name: str, kind: str, key: str) -> Path | None:
     `kind` and `key` (of the configuration) are for the message of NotAvailableError, which is
     raised if `name` is written as a path and there is no such folder.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path, is_folder = Path(name), False
+    with contextlib.suppress(RuntimeError, OSError):  # no such user; a name that is too long
+        path = path.expanduser()
+        is_folder = path.is_dir()
+    if is_folder:
         return path.resolve()
     if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
         raise NotAvailableError(

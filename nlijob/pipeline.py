@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
-from nlijob.analysis.wording import clock
+from nlijob.analysis.wording import clock, count, percent, plural
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
@@ -21,6 +21,7 @@ from nlijob.console import Console
 from nlijob.data.sources import source_stamp
 from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
+from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
@@ -35,7 +36,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, epoch_marker, write_record
+from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
 
 
@@ -125,7 +126,7 @@ class Job:
             self._keep_finished_run()
         for log in (self.run.timings, self.run.hardware, self.run.machines):
             if starts_over:  # other inputs: their time is not this run's cost
-                log.unlink(missing_ok=True)
+                remove(log)
             drop_torn_line(log)
         if starts_over:
             self.attempt.begin_afresh()
@@ -140,9 +141,10 @@ class Job:
     def _starts_over(self) -> bool:
         """Whether the folder holds rows, scores or models made from other inputs."""
         first = {stage.name: stage.name for stage in STAGES if stage.stamp}
+        training = [epoch_marker(1), *(step_marker(*step) for step in self.run.marked_steps())]
         return any(
             self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
-            for marker, stage in {**first, epoch_marker(1): "train"}.items()
+            for marker, stage in {**first, **dict.fromkeys(training, "train")}.items()
         )
 
     def _is_finished(self) -> bool:
@@ -245,8 +247,8 @@ class Job:
         base, tuned = results.base, results.tuned
         self.console.line("")
         self.console.result(
-            f"Test accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
-            f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
+            f"Test accuracy {percent(base.accuracy)} -> {percent(tuned.accuracy)} "
+            f"({count(base.correct)} -> {count(tuned.correct)} of {plural(tuned.rows, 'row')}), "
             f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         )
         for warning in results.warnings:

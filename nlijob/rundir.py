@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,8 +27,9 @@ MARKERS = "markers/"
 TRAIN = "train/"
 """Prefix of the names of what training writes; some of it is deleted during the job."""
 EPOCH_MARKER = "train-epoch-"
+STEP_MARKER = "train-step-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Prefix of the names of training states; each is deleted after the next epoch."""
+"""Prefix of the names of training states; each is deleted once there is a later one."""
 PREVIOUS = ".previous"
 """Ending of the folder's name under which a finished run is kept when other settings replace it."""
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
@@ -96,9 +98,20 @@ class RunDir:
         """The file with validation (and test) predictions after an epoch."""
         return self.epoch(epoch) / "predictions.jsonl"
 
+    def epoch_steps(self, epoch: int) -> Path:
+        """The file with the optimizer steps of an epoch, which the training log has too."""
+        return self.epoch(epoch) / "steps.jsonl"
+
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
         return self.root / f"{TRAINING_STATES}{epoch}.pt"
+
+    def step_state(self, epoch: int, step: int) -> Path:
+        """The checkpoint after a step within an epoch, from 1; deleted once there is a later one.
+
+        It holds the weights, what `training_state` holds, and the steps of the epoch so far.
+        """
+        return self.root / step_state_name(epoch, step)
 
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
@@ -137,6 +150,11 @@ class RunDir:
     def count_marked_epochs(self) -> int:
         """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
+
+    def marked_steps(self) -> list[tuple[int, int]]:
+        """Epoch and step of each marked checkpoint within an epoch, the latest first."""
+        places = (epoch_and_step(name) for name in self.marked())
+        return sorted((place for place in places if place), reverse=True)
 
     def read_marker(self, stage: str) -> Marker | None:
         """The completion marker of a stage or an epoch; None where there is no readable one."""
@@ -309,6 +327,22 @@ def _lock(handle: TextIO, on_wait: Callable[[], None] | None) -> None:
 def epoch_marker(epoch: int) -> str:
     """The name under which an epoch is marked complete."""
     return f"{EPOCH_MARKER}{epoch}"
+
+
+def step_marker(epoch: int, step: int) -> str:
+    """The name under which a checkpoint within an epoch is marked complete."""
+    return f"{STEP_MARKER}{epoch}-{step}"
+
+
+def step_state_name(epoch: int, step: int) -> str:
+    """The name of the checkpoint after a step within an epoch (see `RunDir.step_state`)."""
+    return f"{TRAINING_STATES}{epoch}-{step}.pt"
+
+
+def epoch_and_step(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of a `step_marker`; None for another marker."""
+    found = re.fullmatch(rf"{STEP_MARKER}([1-9]\d{{0,8}})-([1-9]\d{{0,8}})", marker, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def now() -> str:

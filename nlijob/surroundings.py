@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,6 +95,5 @@ def _absolute(paths: str, drop_empty: bool) -> str:
 
 def _code_folder() -> str | None:
     """The folder to import this very package from, or None where it is installed."""
-    folder = str(PACKAGE.parent)
-    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    return None if folder in installed else folder
+    folder = PACKAGE.parent
+    return None if folder.name in ("site-packages", "dist-packages") else str(folder)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nlijob.analysis.clustered import paired_difference
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_outcome, wrong_rows
-from nlijob.analysis.statistics import holm, paired_difference
+from nlijob.analysis.statistics import holm
 from nlijob.records.job import RunRecord
 from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
 from nlijob.records.serialization import read
@@ -35,6 +36,7 @@ IRRELEVANT = (
     "train.micro_batch_size",
     "train.gradient_checkpointing",
     "train.speed",
+    "train.checkpoint_every_s",
 )
 """Settings, or prefixes of settings, that may differ within a series: they affect neither training
 nor the questions asked, except by chance."""
@@ -64,6 +66,10 @@ class Entry:
     packages: Mapping[str, str] | None = None
     wrong: Sequence[int] = ()
     """Row numbers of the test rows that the tuned model labels incorrectly."""
+    rows: Sequence[int] = ()
+    """Row numbers of all test rows."""
+    premises: Sequence[int] = ()
+    """Number of the premise of each test row; empty where each row is a unit."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,8 @@ def read_entry(folder: Path) -> Entry | None:
         started = _moment(results.run.created_at)
         if started is None:
             raise NoOutcomeError("damaged", "results.json does not say when the run was started")
+        if len(results.manifest.splits["test"].indices) != results.tuned.rows:
+            raise NoOutcomeError("damaged", "results.json contradicts itself about the test rows")
     except NoOutcomeError as error:
         asked = _asked(run)
         return Entry(
@@ -222,6 +230,8 @@ def summary(folder: str, results: Results, has_report: bool = True) -> Entry:
         train_rows_sha256=train.rows_sha256 if train else "",
         packages=results.environment.packages,
         wrong=array("q", wrong_rows(results)),
+        rows=array("q", test.indices),
+        premises=array("q", results.test_premises.numbers if results.test_premises else ()),
     )
 
 
@@ -305,10 +315,13 @@ def check_newest(runs: Sequence[Entry]) -> tuple[Check, ...]:
 
 
 def _difference(newest: Entry, earlier: Entry) -> PairedDifference:
-    """Difference in accuracy of two runs, from the rows that only one of them labels correctly."""
+    """Difference in accuracy of two runs of a series, from the rows that each has wrong."""
     new, old = set(newest.wrong), set(earlier.wrong)
-    assert newest.figures is not None  # a series has figures
-    return paired_difference(len(old - new), len(new - old), newest.figures.test_rows)
+    known = newest.premises or earlier.premises  # an older run does not know its premises
+    premises = known if len(known) == len(newest.rows) else newest.rows
+    return paired_difference(
+        [row not in new for row in newest.rows], [row not in old for row in newest.rows], premises
+    )
 
 
 def _accuracy(entry: Entry) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from nlijob.config import load_config, recipe_names
+from nlijob.config import load_config
 from nlijob.errors import ExitCode
+from nlijob.recipe import recipe_names
 from nlijob.streams import check_output
 
 

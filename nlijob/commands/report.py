@@ -36,6 +36,7 @@ def command(run_dir: Path) -> int:
         )
     with run.lock():
         _check(run)
+        run.clear_misplaced()
         try:
             click.echo(f"Report: {render(run)}")
         except ValueError as error:  # also where records contradict each other

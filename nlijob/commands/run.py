@@ -18,10 +18,11 @@ import click
 
 from nlijob import __version__, stopping
 from nlijob.commands.options import FOLDER, configuration, drop_overruled, option, recipe_options
-from nlijob.config import Device, JobConfig, check, load_config, recipe_name
+from nlijob.config import Device, JobConfig, check, load_config
 from nlijob.disk import disk_faults
 from nlijob.errors import ConfigurationError, ExitCode, HardwareError
 from nlijob.printable import printable
+from nlijob.recipe import recipe_name
 from nlijob.rundir import PREVIOUS
 from nlijob.surroundings import other_processes
 
@@ -101,7 +102,7 @@ def command(
     with Notice(notify_url, recipe, console.warn) as notice:
         config = configuration(recipe, assignments, options)
         run_id = _checked_run_id(run_id or _default_run_id(recipe, config))
-        run_dir = notice.run = RunDir(runs_dir / run_id)
+        run_dir = notice.run = RunDir(_checked_root(runs_dir / run_id))
         source = Place("--resume-from", resume_from, run_id) if resume_from else None
         target = Place("--upload", upload, run_id) if upload else None
         config = _with_device(config, recipe, console, run_dir)
@@ -182,6 +183,17 @@ def _checked_run_id(run_id: str) -> str:
             f"--run-id {run_id[:20]}...: longer than {LONGEST_NAME} bytes, which file systems allow"
         )
     return run_id
+
+
+def _checked_root(root: Path) -> Path:
+    """The run's folder. Libraries cannot write to a path whose bytes are not UTF-8."""
+    try:
+        str(root.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"--runs-dir: the path {root.absolute()} is not UTF-8", "choose or rename a folder"
+        ) from None
+    return root
 
 
 def _without_secrets(command: Sequence[str]) -> tuple[str, ...]:

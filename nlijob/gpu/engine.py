@@ -36,7 +36,7 @@ from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Batch, Encoded, Head
 from nlijob.gpu.influence import influenced
 from nlijob.gpu.model import GIB, LoadedModel
-from nlijob.gpu.out_of_memory import free_memory, in_halves, is_out_of_memory
+from nlijob.gpu.out_of_memory import free_memory, in_halves
 from nlijob.gpu.training import (
     MemoryBudget,
     PlainTrainer,
@@ -45,6 +45,7 @@ from nlijob.gpu.training import (
     execution_name,
     reason,
 )
+from nlijob.memory import is_out_of_memory
 from nlijob.records.job import Plan
 
 CHECKED_ROWS = 8

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.parameters import is_double_quantized
 from nlijob.hardware import driver_version
 from nlijob.records.job import Environment, GpuInfo, Memory
 
@@ -96,6 +97,7 @@ def environment(loaded: LoadedModel) -> Environment:
         compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
         attention=str(loaded.model.config._attn_implementation),
         head=loaded.head,
+        double_quantization=is_double_quantized(loaded.model),
     )
 
 

@@ -35,6 +35,11 @@ def optimizer_steps(epoch: int) -> Part:
     return Part(f"epoch {epoch}", "optimizer steps", epoch, "train")
 
 
+def remaining_steps(epoch: int, done: int) -> Part:
+    """The optimizer steps of an epoch after the first `done`, as progress shows them."""
+    return Part(f"epoch {epoch} from step {done + 1}") if done else optimizer_steps(epoch)
+
+
 def scoring(split: Split, epoch: int | None = None) -> Part:
     """Scoring a split, after an epoch where one is given."""
     name = split if epoch is None else f"epoch {epoch} {split}"
@@ -71,13 +76,19 @@ class Reporter:
         return report
 
     @contextlib.contextmanager
-    def timed(self, stage: str, part: Part = WHOLE, examples: int | None = None) -> Iterator[None]:
-        """Record the time spent in the block, even if it is interrupted."""
+    def timed(
+        self, stage: str, part: Part = WHOLE, examples: int | Callable[[], int] | None = None
+    ) -> Iterator[None]:
+        """Record the time spent in the block, even if it is interrupted.
+
+        `examples`: how many rows the block processes; a function is called at its end.
+        """
         started = Moment.now()
         try:
             yield
         finally:
-            self.add(stage, part, started, started.age_s(), examples)
+            count = examples() if callable(examples) else examples
+            self.add(stage, part, started, started.age_s(), count)
 
     def add(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nlijob import records
-from nlijob.analysis.wording import plural
+from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.gpu import reporting, scoring
@@ -35,6 +35,7 @@ from nlijob.prompts import few_shot_prefix
 from nlijob.records.job import (
     SPLITS,
     Example,
+    HeadOrigin,
     Machine,
     Prediction,
     PromptRecord,
@@ -86,6 +87,8 @@ class Session:
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+        if loaded.head and loaded.head.reason:
+            self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
@@ -197,6 +200,13 @@ class Session:
         )
 
 
+def head_text(head: HeadOrigin) -> str:
+    """Where a trained head comes from, in a line for the console."""
+    if not head.new:
+        return f"head: {head.reason}"
+    return f"head: {' and '.join(head.new)} new, drawn from the seed: {head.reason}"
+
+
 def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
     """Raise an error if the model's answers are not numbers.
 
@@ -224,4 +234,4 @@ def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Predictio
 
 def scores_text(scores: dict[str, SplitScore]) -> str:
     """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

@@ -16,7 +16,7 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import GPU_STAGES
+from nlijob.stages import GPU_STAGES, stages_after
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -55,7 +55,8 @@ def _do_stage(session: Session, stage: str) -> None:
     if is_complete(session.run, stage, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
-    session.run.unmark(stage)
+    for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced
+        session.run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()
     with session.reporter.timed(stage):

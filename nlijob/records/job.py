@@ -80,6 +80,9 @@ class Environment:
     """Name of the attention implementation in use."""
     head: HeadOrigin | None = None
     """Where the head's weights come from; None if not known."""
+    double_quantization: bool | None = None
+    """Whether the constants of 4-bit weights are quantised too; None without 4-bit weights, or if
+    not known."""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
 from nlijob.analysis.resources import gpu_sample
-from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import GIB, percent
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
 from nlijob.report import charts
 from nlijob.report.charts import Change, Difference, Line, Plot, Span
+from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
 """Most points of a line; a longer line is drawn as means of neighbouring points."""
@@ -165,7 +165,7 @@ def _model_reliability(
 
 def _epochs(results: Results) -> Plot:
     scores = [epoch.validation for epoch in results.epochs]
-    base = results.base_validation
+    base, bounds = results.base_validation, validation_intervals(results)
     caption = (
         f"Accuracy after each epoch. Epoch {results.selection.epoch} was selected by validation "
         f"accuracy ({percent(results.selection.validation_accuracy)})."
@@ -176,7 +176,7 @@ def _epochs(results: Results) -> Plot:
         caption,
         [epoch.epoch for epoch in results.epochs],
         [score.accuracy for score in scores],
-        [wilson_interval(score.correct, score.rows) for score in scores],
+        [bounds[epoch.epoch] for epoch in results.epochs],
         [epoch.test.accuracy if epoch.test else None for epoch in results.epochs],
         base.accuracy if base else None,
         results.base.accuracy,
@@ -185,10 +185,7 @@ def _epochs(results: Results) -> Plot:
 
 
 def _losses(results: Results) -> Plot:
-    caption = (
-        "Loss by epoch. A validation loss that rises while the training loss falls is a sign of "
-        "overfitting."
-    )
+    caption = "Training and validation loss after each epoch."
     return charts.loss_by_epoch(
         "chart-loss",
         "Loss by epoch",

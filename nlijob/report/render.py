@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from nlijob.analysis.outcome import build_results
 from nlijob.fingerprints import settings_of
+from nlijob.printable import printable
 from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all, read_log
@@ -92,9 +93,17 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_control_characters,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _without_control_characters(value: object) -> object:
+    """A value that a template prints; HTML has no way to write control characters."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
 
 
 def _csp_hash(script: str) -> str:

@@ -83,7 +83,7 @@ def test_other_errors_stay_as_they_are(error: Exception, tmp_path: Path) -> None
 def test_a_full_disk_says_what_is_free_and_what_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_200_000))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_200_000))
     fault = disk_fault(os_error(errno.ENOSPC, str(tmp_path / "state.pt")), None, 34_500_000)
     assert fault is not None
     assert fault.message == f"{tmp_path}/state.pt: the disk is full; 1.2 MB free; 34.5 MB needed"
@@ -98,7 +98,7 @@ def test_without_a_name_the_fullest_folder_is_named(
         folder.mkdir()
     monkeypatch.setenv("HF_HOME", str(cache))
     monkeypatch.setattr(
-        disk.shutil, "disk_usage", lambda path: SimpleNamespace(free=0 if path == cache else 9e9)
+        "shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == cache else 9e9)
     )
     fault = disk_fault(os_error(errno.ENOSPC), run)
     assert fault is not None

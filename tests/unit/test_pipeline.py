@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import shutil
@@ -375,6 +376,101 @@ def test_no_gpu_side_starts_for_the_report_alone(
     with pytest.raises(GateError, match="rendered"):
         job(run, out).work()
     assert started == []
+
+
+# ---------------------------------------------------------------- a folder that holds a run
+
+
+@pytest.fixture
+def finished(run: RunDir) -> RunDir:
+    """A run in which every stage is marked as done with the demo's own settings."""
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
+    write_text(run.results, "the figures")
+    for stage in STAGE_NAMES:
+        run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
+    for epoch in range(1, CONFIG.train.epochs + 1):
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
+    return run
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"train__learning_rate": 0.003}, "[3/6] train     done again: train.learning_rate is 0."),
+        ({"train__seed": 7}, "[2/6] baseline  done again: train.seed is 42 in the folder and 7"),
+        ({"data__train_size": 9}, "[1/6] subset    done again: data.train_size is "),
+    ],
+)
+def test_a_finished_run_of_other_settings_is_kept_beside_the_new_one(
+    finished: RunDir, out: io.StringIO, settings: dict[str, Any], reason: str
+) -> None:
+    work(finished, out, **settings)
+    assert reason in out.getvalue()
+    note = "held a finished run of other settings; it is kept as "
+    assert f"{note}{finished.previous}\n" in out.getvalue()
+    previous = RunDir(finished.previous)
+    assert previous.results.read_text("utf-8") == "the figures"
+    assert {*STAGE_NAMES} <= {*previous.marked()}
+    assert finished.marked() == ["subset"]
+
+
+@pytest.mark.usefixtures("started")
+def test_an_older_kept_run_is_replaced_and_that_is_said(finished: RunDir, out: io.StringIO) -> None:
+    write_text(finished.previous / "results.json", "older figures")
+    work(finished, out, train__seed=7)
+    assert "the run that was kept there before is deleted" in out.getvalue()
+    assert (finished.previous / "results.json").read_text("utf-8") == "the figures"
+
+
+@pytest.mark.usefixtures("started")
+def test_with_replace_nothing_is_kept(finished: RunDir, out: io.StringIO) -> None:
+    one = job(finished, out, train__seed=7)
+    one.replace = True
+    with pytest.raises(HardwareError):
+        one.work()
+    assert not finished.previous.exists()
+    assert "Note: this replaces the finished run of other settings" in out.getvalue()
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("setting", ["eval__cases", "eval__generate_tokens"])
+def test_other_settings_of_the_evaluation_go_on_in_place(
+    finished: RunDir, out: io.StringIO, setting: str
+) -> None:
+    work(finished, out, **{setting: 5})
+    key = setting.replace("__", ".")
+    assert f"[5/6] evaluate  done again: {key} is " in out.getvalue()
+    assert not finished.previous.exists()
+    assert {"baseline", "train", "select"} <= {*finished.marked()}
+
+
+@pytest.mark.usefixtures("started")
+def test_nothing_is_kept_of_a_run_that_was_not_finished(finished: RunDir, out: io.StringIO) -> None:
+    finished.unmark("report")
+    work(finished, out, train__seed=7)
+    assert not finished.previous.exists()
+
+
+@pytest.mark.usefixtures("started")
+def test_a_finished_run_of_an_older_version_is_kept(finished: RunDir, out: io.StringIO) -> None:
+    for stage in (*STAGE_NAMES, epoch_marker(1)):
+        older = {"stage": stage, "fingerprint": "x", "finished_at": "then", "sizes": {}}
+        finished.marker(stage).write_text(json.dumps({**older, "format_version": 3}), "utf-8")
+    work(finished, out)
+    assert "done again: it was done by another version (record format 3)" in out.getvalue()
+    assert RunDir(finished.previous).results.read_text("utf-8") == "the figures"
+
+
+def test_a_complete_run_gets_its_configuration_back(finished: RunDir, out: io.StringIO) -> None:
+    write_text(finished.config, "{ torn")
+    with pytest.raises(ValueError, match="Expecting value"):  # the figures here are none
+        job(finished, out).work()
+    assert records.read(RunRecord, finished.config).config == CONFIG
+
+
+# ---------------------------------------------------------------- the GPU side's start and end
 
 
 def test_an_error_while_the_gpu_side_starts_ends_it(

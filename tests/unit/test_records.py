@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from nlijob import records
-from nlijob.config import load_config, recipe_names
+from nlijob.config import load_config
+from nlijob.recipe import recipe_names
 from nlijob.records import job, older, outcome
 from nlijob.records.job import (
     FORMAT_VERSION,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -167,6 +168,27 @@ def test_only_another_fingerprint_means_other_inputs(marked: RunDir) -> None:
     assert not marked.is_of_other_inputs("subset", G.fingerprint)
 
 
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("train-step-2-40", (2, 40)),
+        ("train-step-12-3", (12, 3)),
+        *((name, None) for name in ("train-step-2", "train-step-2-x", "train-step-2-040")),
+        *((name, None) for name in ("train-epoch-2", "train-step-2-40-1", "train-step-²-1")),
+    ],
+)
+def test_a_marker_within_an_epoch_tells_its_step(name: str, place: tuple[int, int] | None) -> None:
+    assert rundir.epoch_and_step(name) == place
+
+
+def test_checkpoints_within_epochs_are_found_the_latest_first(run: RunDir) -> None:
+    for place in ((2, 9), (2, 40), (10, 1)):
+        write_text(run.step_state(*place), "state")
+        run.mark_complete(rundir.step_marker(*place), made_from("a"), [run.step_state(*place)])
+    assert run.marked_steps() == [(10, 1), (2, 40), (2, 9)]
+    assert run.count_marked_epochs() == 0
+
+
 # ---------------------------------------------------------------- the lock
 
 
@@ -193,6 +215,13 @@ def test_a_lock_replaced_by_a_folder_is_made_again(run: RunDir) -> None:
     write_text(run.root / ".lock" / "inside", "x")
     with run.lock():
         assert (run.root / ".lock").is_file()
+
+
+def test_a_process_that_may_wait_gets_the_lock_when_it_is_free(run: RunDir) -> None:
+    with contextlib.ExitStack() as other:
+        other.enter_context(run.lock())
+        with run.lock(on_wait=other.close):
+            pass
 
 
 def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:

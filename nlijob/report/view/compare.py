@@ -14,6 +14,7 @@ from nlijob.analysis.wording import (
     energy,
     gib,
     listed,
+    mcnemar_name,
     money,
     p_value,
     percent,
@@ -81,7 +82,7 @@ def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
     """A paired difference, with its interval and test in parentheses."""
     return (
         f"{points(difference.difference)} (95 % interval {points_interval(difference.interval)}; "
-        f"exact McNemar test, {p_value(difference.mcnemar_p)}{adjusted})"
+        f"{mcnemar_name(difference.premises)}, {p_value(difference.mcnemar_p)}{adjusted})"
     )
 
 

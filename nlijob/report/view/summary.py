@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.precision import plain_gain
+from nlijob.analysis.premises import units
 from nlijob.analysis.resources import total_energy_j
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
@@ -18,6 +19,7 @@ from nlijob.analysis.wording import (
     gib,
     interval,
     listed,
+    mcnemar_name,
     money,
     p_value,
     percent,
@@ -99,10 +101,11 @@ def _verdict(results: Results) -> tuple[str, str]:
 
 def _verdict_note(results: Results) -> str:
     bounds, cases = results.gain_interval, results.cases
+    premises = units(results.test_premises)
     return (
-        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p)} Tuning corrected "
+        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p, premises)} Tuning corrected "
         f"{plural(cases.corrected, 'row')} and broke {count(cases.newly_broken)}: "
-        f"{points(results.gain)} (exact McNemar test, {p_value(results.mcnemar_p)})."
+        f"{points(results.gain)} ({mcnemar_name(premises)}, {p_value(results.mcnemar_p)})."
     )
 
 

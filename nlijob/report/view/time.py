@@ -11,13 +11,14 @@ from nlijob.analysis.wording import (
     decimal,
     duration,
     listed,
+    loss,
     percent,
     rate,
 )
 from nlijob.records.job import Plan, TimingKind, TrainStep
 from nlijob.records.outcome import Results, StageTime
 from nlijob.report.view.parts import Fact, Row, Table, View, columns, row
-from nlijob.report.view.text import visible
+from nlijob.report.view.text import percent_or, visible
 from nlijob.stages import PHASES
 
 WORDS = {phase.name: phase.words for phase in PHASES}
@@ -96,7 +97,7 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
         ),
         Fact(
             "checked against the plain loop",
-            percent(plan.logits_difference or 0.0, 2),
+            percent_or(plan.logits_difference, NOT_MEASURED, 2),
             "relative difference of the logits (norm) on some rows",
         ),
         Fact("warm-up", duration(plan.warm_up_s), "preparation, not part of any epoch"),
@@ -158,7 +159,7 @@ def _epoch_time_rows(results: Results) -> Iterable[Row]:
             decimal(epoch.examples_per_s),
             duration(_seconds(results, epoch.epoch, "scoring")),
             duration(_seconds(results, epoch.epoch, "checkpoint")),
-            f"{epoch.train_loss:.3f}",
+            loss(epoch.train_loss),
             mark="selected" if epoch.epoch == results.selection.epoch else "",
         )
 

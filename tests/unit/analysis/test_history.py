@@ -41,6 +41,8 @@ def entry(day: int, wrong: Sequence[int] = (), series: str = "s", rows: int = 10
         started=DAY + datetime.timedelta(days=day),
         series=series,
         wrong=tuple(wrong),
+        rows=tuple(range(rows)),
+        premises=(),
         figures=replace(made.figures, tuned_accuracy=accuracy, test_rows=rows),
     )
 
