@@ -117,9 +117,14 @@ def memory_text() -> str:
     import psutil
 
     limits = [limit for group in memory_groups() if (limit := group.limit_bytes) is not None]
-    memory = psutil.virtual_memory()
-    if limits and min(limits) < memory.total:
+    try:
+        memory = psutil.virtual_memory()
+    except (psutil.Error, OSError):  # no /proc
+        memory = None
+    if limits and (memory is None or min(limits) < memory.total):
         return f"the container may use {_gib(min(limits))}"
+    if memory is None:
+        return "how much the machine has cannot be read"
     return f"the machine has {_gib(memory.total)}, of which {_gib(memory.available)} are available"
 
 
