@@ -75,7 +75,8 @@ class DataConfig:
     label_column: str = "label"
     """Column that holds the gold label, as a number or a name."""
     label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-    """Names of labels 0, 1, 2, ...; their number is the number of classes."""
+    """Names of labels 0, 1, 2, ...; their number is the number of classes. The integers of a source
+    that names its labels are translated by the names."""
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
@@ -95,7 +96,8 @@ class ModelConfig:
     """Commit id of the hub model. Without one, the newest version is used."""
     head: HeadName = "causal"
     """How the model answers. causal: with one token after the prompt. sequence-classification: with
-    a new linear layer on the transformer, which is trained too."""
+    a linear layer on the transformer, which is trained too. It is the model's own if that was made
+    for labels of the same names, and new otherwise."""
     device: Device = "auto"
     """Where the model is computed. auto: on an NVIDIA GPU if there is one, else on the CPU."""
     requires_gpu: bool = False
@@ -169,6 +171,9 @@ class TrainConfig:
     """Execution mode; the outcome is the same up to rounding. graph: packed rows and CUDA graphs,
     or an error. plain: the libraries' own layers, one operation after the other. auto: the fastest
     mode that supports the model and the machine; on a CPU, packed rows without graphs."""
+    checkpoint_every_s: float = 300.0
+    """Longest time in seconds between two checkpoints within an epoch, from which an interrupted
+    training resumes; 0 writes them at the ends of epochs only."""
     seed: int = 42
     """Seed of the row order, dropout, and the first weights of the adapter and a new head."""
 
@@ -356,6 +361,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "train.batch_size": 1,
         "train.micro_batch_size": 1,
         "train.weight_decay": 0,
+        "train.checkpoint_every_s": 0,
         "eval.batch_size": 1,
         "eval.cases": 5,
         "eval.generate_tokens": 0,

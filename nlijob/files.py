@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +35,63 @@ def atomic_write(path: Path, size_bytes: int | None = None) -> Iterator[BinaryIO
         finally:
             beside.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append lines in one write, so that lines of several processes never interleave.
+
+    If the file ends within a line, as after a full disk, the new lines do not join that one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as handle:
+        if handle.seek(0, os.SEEK_END):
+            handle.seek(-1, os.SEEK_END)
+            if handle.read(1) != b"\n":
+                data = b"\n" + data
+        while data:  # a nearly full disk takes a part, and refuses the rest with an error
+            data = data[handle.write(data) :]
+
+
+def remove(path: Path) -> None:
+    """Delete whatever has this name: a file, a link, a folder with all it holds, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """Make an empty folder beside `path`, which replaces `path` once it is synced to disk.
+
+    After an error in the block nothing has changed at `path`. A process that is killed leaves at
+    most the folder beside, which has a hidden name and is replaced the next time.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    with disk_faults(path):
+        remove(beside)
+        beside.mkdir(parents=True)
+        try:
+            yield beside
+            for file in beside.iterdir():
+                sync(file)
+            sync(beside)
+            remove(path)
+            _rename_folder(beside, path)
+        finally:
+            remove(beside)
+        sync(path.parent)
+
+
+def _rename_folder(folder: Path, to: Path) -> None:
+    """Rename a folder of files; where a file system cannot (a mounted bucket), move the files."""
+    try:
+        folder.rename(to)
+    except OSError:
+        to.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            file.replace(to / file.name)
+        sync(to)
 
 
 def sync(path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import IO
 import psutil
 
 from nlijob import records, stopping
+from nlijob.attempt import Moment
 from nlijob.errors import ExitCode, error_for
 from nlijob.memory import KernelMemory
 from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
@@ -60,7 +61,8 @@ class GpuSide:
         self._process: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
         self._memory_before = KernelMemory({})
-        self.launched_at_s = 0.0
+        self.launched = Moment.now()
+        """When the processes were started; before that, when this object was made."""
 
     def __enter__(self) -> GpuSide:
         return self
@@ -78,7 +80,7 @@ class GpuSide:
         self._memory_before = KernelMemory.now()
         for stale in (run.worker_task, run.worker_outcome, run.progress):
             stale.unlink(missing_ok=True)
-        self.launched_at_s = time.time()
+        self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(

@@ -14,7 +14,18 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
-TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "*.model", "*.tiktoken", "vocab.*")
+NEEDED = {
+    CONFIG: (CONFIG,),
+    WEIGHTS: (WEIGHTS, INDEX),
+    "tokenizer.json": (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "*.model",
+        "*.tiktoken",
+        "vocab.*",
+    ),
+}
+"""File that a model needs -> those of which one will do."""
 MAX_JSON_BYTES = {CONFIG: 10 * 1024**2, INDEX: 200 * 1024**2}
 HINT = "name a folder that save_pretrained wrote, or a hub model id with safetensors"
 CONVERT = (
@@ -52,12 +63,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _missing(folder: Path) -> Iterator[str]:
-    for file in (CONFIG, WEIGHTS, "tokenizer.json"):
-        patterns = {WEIGHTS: (WEIGHTS, INDEX), "tokenizer.json": TOKENIZERS}.get(file, (file,))
-        if any(path.exists() for pattern in patterns for path in folder.glob(pattern)):
-            continue
-        links = [path for pattern in patterns for path in folder.glob(pattern)]
-        yield f"{links[0].name} (it is a link to a file that is gone)" if links else file
+    for file, patterns in NEEDED.items():
+        found = [path for pattern in patterns for path in _matching(folder, pattern)]
+        if not any(path.exists() for path in found):
+            yield f"{found[0].name} (it is a link to a file that is gone)" if found else file
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder, and links to files that are gone."""
+    if "*" in pattern:
+        return sorted(folder.glob(pattern))
+    path = folder / pattern
+    return [path] if path.is_symlink() or path.exists() else []
 
 
 def _hint(folder: Path, missing: list[str]) -> str:

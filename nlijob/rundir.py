@@ -11,6 +11,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,16 +19,19 @@ from typing import Any, NamedTuple, TextIO
 
 from nlijob import disk, records
 from nlijob.errors import ConfigurationError, DiskError
-from nlijob.files import Piece, atomic_write, sha256_of, sync
-from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker
+from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
+from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
 TRAIN = "train/"
 """Prefix of the names of what training writes; some of it is deleted during the job."""
 EPOCH_MARKER = "train-epoch-"
+STEP_MARKER = "train-step-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Prefix of the names of training states; each is deleted after the next epoch."""
+"""Prefix of the names of training states; each is deleted once there is a later one."""
+PREVIOUS = ".previous"
+"""Ending of the folder's name under which a finished run is kept when other settings replace it."""
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -37,6 +41,7 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._locks = contextlib.ExitStack()
         self._hashes: dict[Path, tuple[_State, str]] = {}
         """File -> its state when it was hashed, and the hash: no file is hashed twice."""
         self.config = root / "config.json"
@@ -71,6 +76,12 @@ class RunDir:
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
 
+    @property
+    def previous(self) -> Path:
+        """The folder in which a finished run is kept when one of other settings replaces it."""
+        root = self.root.absolute()
+        return root.with_name(root.name + PREVIOUS)
+
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
@@ -87,13 +98,43 @@ class RunDir:
         """The file with validation (and test) predictions after an epoch."""
         return self.epoch(epoch) / "predictions.jsonl"
 
+    def epoch_steps(self, epoch: int) -> Path:
+        """The file with the optimizer steps of an epoch, which the training log has too."""
+        return self.epoch(epoch) / "steps.jsonl"
+
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
         return self.root / f"{TRAINING_STATES}{epoch}.pt"
 
+    def step_state(self, epoch: int, step: int) -> Path:
+        """The checkpoint after a step within an epoch, from 1; deleted once there is a later one.
+
+        It holds the weights, what `training_state` holds, and the steps of the epoch so far.
+        """
+        return self.root / step_state_name(epoch, step)
+
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
         return path.relative_to(self.root).as_posix()
+
+    # ------------------------------------------------------------ damage
+
+    def clear_misplaced(self) -> list[str]:
+        """Delete what is no file where a file belongs, or no folder where a folder belongs.
+
+        Such a thing would make every write there fail. Returns the names of what was deleted.
+        """
+        folders_themselves = (self.root, self.train_folder, self.adapter)
+        files = [path for path in vars(self).values() if isinstance(path, Path)]
+        files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
+        files = [file for file in files if file not in folders_themselves]
+        folders = {*(file.parent for file in files), self.adapter, self.train_folder}
+        folders = {*folders, self.root / MARKERS} - {self.root}
+        wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
+        wrong += [path for path in files if _is_there(path) and not path.is_file()]
+        for path in wrong:
+            remove(path)
+        return [self.name(path) for path in wrong]
 
     # ------------------------------------------------------------ markers
 
@@ -109,6 +150,11 @@ class RunDir:
     def count_marked_epochs(self) -> int:
         """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
+
+    def marked_steps(self) -> list[tuple[int, int]]:
+        """Epoch and step of each marked checkpoint within an epoch, the latest first."""
+        places = (epoch_and_step(name) for name in self.marked())
+        return sorted((place for place in places if place), reverse=True)
 
     def read_marker(self, stage: str) -> Marker | None:
         """The completion marker of a stage or an epoch; None where there is no readable one."""
@@ -179,7 +225,7 @@ class RunDir:
 
     def unmark(self, stage: str) -> None:
         """Delete a stage's marker, before the stage is done again."""
-        self.marker(stage).unlink(missing_ok=True)
+        remove(self.marker(stage))
 
     def _stamps(self, files: Iterable[Path]) -> dict[str, FileStamp]:
         """Name -> stamp of files that were just written, once they are safe on disk."""
@@ -209,9 +255,38 @@ class RunDir:
         `on_wait`, raises ConfigurationError, as it does where the folder is not writable. Raises
         DiskError if the disk is the reason.
         """
+        with contextlib.ExitStack() as self._locks:
+            self._locks.enter_context(self._locked(on_wait))
+            yield
+
+    def set_aside(self) -> Path:
+        """Rename the folder to <name>.previous, and begin an empty one in its place.
+
+        An earlier .previous folder is deleted. The process must hold the lock; it then holds that
+        of the empty folder too. Returns the new path of the old folder. Raises ConfigurationError
+        if it cannot be renamed.
+        """
+        previous = self.previous
+        try:
+            remove(previous)
+            self.root.rename(previous)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.root} holds a finished run of other settings, and cannot be renamed to "
+                f"{previous.name}: {error.strerror}",
+                "choose another --run-id, or give --replace to lose the finished run",
+            ) from error
+        self._locks.enter_context(self._locked(None))
+        return previous
+
+    @contextlib.contextmanager
+    def _locked(self, on_wait: Callable[[], None] | None) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / ".lock").open("w")
+            lock = self.root / ".lock"
+            if not lock.is_file():
+                remove(lock)
+            handle = lock.open("w")
         except OSError as error:
             if error.errno in disk.REASONS:
                 raise
@@ -254,6 +329,22 @@ def epoch_marker(epoch: int) -> str:
     return f"{EPOCH_MARKER}{epoch}"
 
 
+def step_marker(epoch: int, step: int) -> str:
+    """The name under which a checkpoint within an epoch is marked complete."""
+    return f"{STEP_MARKER}{epoch}-{step}"
+
+
+def step_state_name(epoch: int, step: int) -> str:
+    """The name of the checkpoint after a step within an epoch (see `RunDir.step_state`)."""
+    return f"{TRAINING_STATES}{epoch}-{step}.pt"
+
+
+def epoch_and_step(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of a `step_marker`; None for another marker."""
+    found = re.fullmatch(rf"{STEP_MARKER}([1-9]\d{{0,8}})-([1-9]\d{{0,8}})", marker, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def now() -> str:
     """The time as ISO 8601 in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -278,9 +369,16 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 
 def append_record(path: Path, record: Any) -> None:
     """Append one record to a JSON Lines file, in one write so that lines never interleave."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(records.dump_line(record))
+    append(path, records.dump_line(record).encode("utf-8"))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, also by a link that leads nowhere."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 class _State(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from nlijob.rundir import RunDir, epoch_marker, write_text
+from nlijob.rundir import RunDir, epoch_marker, step_marker, write_text
 from tests.markers import made_from
 
 URL = "faulty://bucket/prefix"
@@ -103,6 +103,15 @@ def complete_epoch(run: RunDir, epoch: int, inputs: str) -> None:
     state = run.name(run.training_state(epoch))
     complete(run, epoch_marker(epoch), inputs, f"train/epoch-{epoch}/adapter", to_continue=[state])
     run.training_state(epoch - 1).unlink(missing_ok=True)
+
+
+def complete_step(run: RunDir, epoch: int, step: int, inputs: str) -> None:
+    """Write a checkpoint within an epoch as the GPU side does, replacing the one before."""
+    earlier = run.marked_steps()
+    complete(run, step_marker(epoch, step), inputs, run.name(run.step_state(epoch, step)))
+    for place in earlier:
+        run.unmark(step_marker(*place))
+        run.step_state(*place).unlink()
 
 
 def complete_run(run: RunDir, inputs: str, epochs: int = 2) -> None:

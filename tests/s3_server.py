@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from collections.abc import Callable
+from http.client import responses
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -16,6 +18,8 @@ class S3Server:
 
     def __init__(self) -> None:
         self.away = False
+        self.before: Callable[[str, str], int | None] = lambda method, path: None
+        """Called with method and path of each request; may wait, or return a status to send."""
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=_QuietHandler
         )
@@ -30,9 +34,14 @@ class S3Server:
         self._server.server_close()
 
     def _answer(self, environment: Any, start_response: Any) -> Any:
-        if self.away:
-            start_response("503 Service Unavailable", [("Content-Length", "0")])
-            return []
+        method, path = environment["REQUEST_METHOD"], environment["PATH_INFO"]
+        status = 503 if self.away else self.before(method, path)
+        if status is not None:
+            code = {403: "AccessDenied", 503: "SlowDown"}.get(status, "InternalError")
+            content = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()
+            headers = [("Content-Length", str(len(content))), ("Content-Type", "application/xml")]
+            start_response(f"{status} {responses[status]}", headers)
+            return [] if method == "HEAD" else [content]
         return self._s3(environment, start_response)
 
     def make_bucket(self, name: str) -> None:

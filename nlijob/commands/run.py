@@ -23,6 +23,7 @@ from nlijob.disk import disk_faults
 from nlijob.errors import ConfigurationError, ExitCode, HardwareError
 from nlijob.printable import printable
 from nlijob.recipe import recipe_name
+from nlijob.rundir import PREVIOUS
 from nlijob.surroundings import other_processes
 
 if TYPE_CHECKING:
@@ -62,6 +63,12 @@ LONGEST_NAME = 255
     metavar="URL",
     help="Post a short JSON document there when the job ends, however it ends.",
 )
+@option(
+    "replace",
+    is_flag=True,
+    help="Lose a finished run of other settings under the same run id. Default: keep it as "
+    "RUN_ID.previous.",
+)
 @option("quiet", is_flag=True, help="Print only the result, warnings and errors.")
 @option("verbose", is_flag=True, help="Also print the log of the GPU side.")
 def command(
@@ -73,12 +80,14 @@ def command(
     upload: str | None,
     resume_from: str | None,
     notify_url: str | None,
+    replace: bool,
     quiet: bool,
     verbose: bool,
     **options: Any,
 ) -> int:
     """Run the whole job and write report.html."""
-    started_at, started = time.time(), time.monotonic()
+    started_at_s, started_s = time.time(), time.monotonic()
+    from nlijob.attempt import Moment
     from nlijob.hub import Hub
     from nlijob.notify import Notice
     from nlijob.pipeline import Job, check_gates
@@ -111,13 +120,15 @@ def command(
             console.kept_in(run_dir.console_log, heading),
             disk_faults(run_dir.root),
         ):
+            run_dir.clear_misplaced()
             if source:
                 resume(run_dir, source, console.line)
             tell = (console.line, console.warn)
             with Mirror(run_dir, target, *tell) if target else nullcontext() as mirror:
                 notice.mirror = mirror
                 hub = Hub(offline, console.line)
-                job = Job(run_dir, record, hub, console, started_at, started)
+                started = Moment(started_at_s, started_s)
+                job = Job(run_dir, record, hub, console, replace, started)
                 notice.results = job.work()
             check_gates(notice.results)
     return ExitCode.DONE
@@ -159,6 +170,10 @@ def _default_run_id(recipe: str, config: JobConfig) -> str:
 def _checked_run_id(run_id: str) -> str:
     if run_id in ("", ".", "..") or "/" in run_id:
         raise ConfigurationError(f"--run-id {run_id!r}: give a plain folder name")
+    if run_id.endswith(PREVIOUS):
+        raise ConfigurationError(
+            f"--run-id {run_id!r}: names that end in {PREVIOUS} are for runs that were replaced"
+        )
     if printable(run_id) != run_id or any(c in run_id for c in "\t\n"):
         raise ConfigurationError(
             f"--run-id {run_id!r}: control characters cannot be part of a name"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example, Split
 
 CORPUS_COLUMNS = {"premise": "sentence1", "hypothesis": "sentence2", "label": "gold_label"}
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON can encode it, but it is not valid text."""
 
 
 def read_examples(
@@ -77,7 +80,7 @@ def _text_fault(row: Row, columns: dict[str, str]) -> str:
         value: Any = row[column]
         if not isinstance(value, str):
             return f"column {column} is {_missing(value) or shown(value)}, not a text"
-        if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can encode these
+        if LONE_SURROGATE.search(value):
             return f"column {column} has half of a character (a lone surrogate): {shown(value)}"
     return ""
 
@@ -109,5 +112,6 @@ def _columns(data: DataConfig, split: Split, row: Row) -> dict[str, str]:
 
 
 def _column_name(name: str) -> str:
-    """A column's name for a message; in quotes where blanks or its length would hide it."""
-    return name if name.strip() == name and 0 < len(name) <= 60 else shown(name)
+    """A column's name for a message; in quotes if it would not be seen for what it is."""
+    is_plain = name.isprintable() and name.strip() == name and 0 < len(name) <= 60
+    return name if is_plain else shown(name)

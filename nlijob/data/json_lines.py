@@ -11,7 +11,7 @@ from nlijob.data.table import Row, Table, refuse_lines, shown
 from nlijob.data.text import read_text
 from nlijob.errors import NotAvailableError
 
-HINT = "a .jsonl file has one JSON object a line, each with all columns"
+HINT = "a .jsonl file has one whole JSON object on each line, with a key for each column"
 
 
 def read_json_lines(path: Path) -> Table:

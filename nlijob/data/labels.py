@@ -7,6 +7,7 @@ names; the integers of any other source are read in the order of data.label_name
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from nlijob.data.table import shown
 from nlijob.errors import NotAvailableError
 
 UNLABELLED = -1
+SCALARS = (str, int, float, Decimal, type(None))
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?")
 """Whole numbers in ASCII digits; pandas writes a column with missing labels as 0.0, 1.0, ..."""
 BETWEEN_WORDS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
@@ -39,20 +41,27 @@ class LabelReader:
     """How integers were read -> integer -> label number."""
     names_read: bool = False
     """Whether any label was a name."""
+    _read: dict[tuple[type, Any], int | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise NotAvailableError if the source has names that the configuration does not know."""
+        if all(name == str(number) for number, name in self.source_names.items()):
+            self.source_names = {}  # the numbers themselves name nothing
         unknown = [
             name
             for number, name in self.source_names.items()
             if str(number) not in self.data.label_map and self._of_name(name) is None
         ]
         if unknown:
+            names, missing = (
+                listed([*map(shown, some)]) for some in (self.source_names.values(), unknown)
+            )
+            example = f"--set 'data.label_map={{{json.dumps(unknown[0])} = 0}}'"
             raise NotAvailableError(
-                f"the source names its labels {listed([*map(shown, self.source_names.values())])}; "
-                f"data.label_names and data.label_map do not know {listed([*map(shown, unknown)])}",
+                f"the source names its labels {names}; data.label_names and data.label_map do not "
+                f"know {missing}",
                 "set data.label_names to the names that the source uses (in any order), or map "
-                f"each to a label number or to -1: --set 'data.label_map={{{unknown[0]!r} = 0}}'",
+                f"each to a label number or to -1: {example}",
             )
 
     def number(self, value: Any) -> int | None:
@@ -60,8 +69,14 @@ class LabelReader:
 
         Missing values (null, NaN, an empty text) have no gold label.
         """
-        if not isinstance(value, str | int | float | Decimal | None):
+        if not isinstance(value, SCALARS):
             return None
+        key = type(value), value  # a split has many rows and few spellings
+        if key not in self._read:
+            self._read[key] = self._number(value)
+        return self._read[key]
+
+    def _number(self, value: Any) -> int | None:
         text = str(value).strip()
         if (mapped := self._mapped(text)) is not None:
             return self._remember("label map", _whole_number(value), mapped)
@@ -86,8 +101,10 @@ class LabelReader:
             parts.append(f"integer labels read by the names that the source carries: {pairs}")
         if by_number:
             numbers, labels = zip(*sorted(by_number.items()), strict=True)
+            no_names = "no integer labels" if self.names_read else "no labels"
             parts.append(
-                f"the source names no labels; {listed([*map(str, numbers)])} were read as "
+                f"the source names {no_names}; {listed([*map(str, numbers)])} "
+                f"{'was' if len(numbers) == 1 else 'were'} read as "
                 f"{listed([self._name(label) for label in labels])}"
             )
         if by_map:

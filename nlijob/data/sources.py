@@ -64,15 +64,13 @@ def local_directory(data: DataConfig) -> Path | None:
     """
     if data.dataset == "demo":
         return DATA_DIR
-    folder = local_folder(data.dataset, "data set", "data.dataset")
-    name = str(folder or data.dataset)
-    if any("\ud800" <= letter <= "\udfff" for letter in name):  # bytes that are not UTF-8
-        readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if any("\ud800" <= letter <= "\udfff" for letter in data.dataset):  # bytes that are not UTF-8
         raise NotAvailableError(
-            f"the name of the folder {readable} is not UTF-8, so records cannot state it",
-            "rename the folder, or give a link with another name",
+            f"data set {_readable(Path(data.dataset))}: the name is not UTF-8, so records cannot "
+            "state it",
+            "rename the folder, or give a link to it whose name is UTF-8",
         )
-    return folder
+    return local_folder(data.dataset, "data set", "data.dataset")
 
 
 def read_file(path: Path) -> Table:
@@ -123,8 +121,10 @@ def _instead(directory: Path, name: str) -> str:
 def _how_to_give_a_split(directory: Path, name: str) -> str:
     files = _files(directory)
     of_split = [path for path in files if path.name.startswith(name)]
-    if any(path.suffix in READERS and "-of-" in path.stem for path in of_split):
-        return f"a split is read from one file: join the parts to {directory.name}/{name}.parquet"
+    parts = [path for path in of_split if path.suffix in READERS and "-of-" in path.stem]
+    if parts:
+        file = f"{name}{parts[0].suffix}"
+        return f"a split is read from one file: join {parts[0].parent}/{name}-* to {file}"
     if kinds := {NOT_READ[path.suffix] for path in of_split if path.suffix in NOT_READ}:
         return (
             f"{' and '.join(sorted(kinds))} are not read: unpack or convert "
@@ -140,4 +140,6 @@ def _how_to_give_a_split(directory: Path, name: str) -> str:
 
 
 def _readable(path: Path) -> str:
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A path for a message, whatever bytes are in its name."""
+    name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return name if name.isprintable() else repr(name)

@@ -142,9 +142,9 @@ def _warnings(
         rows = len(table.perhaps_joined)
         lines = ", ".join(map(str, table.perhaps_joined[:SHOWN_FAULTS]))
         warnings.append(
-            f"{split}: {plural(rows, 'row')} of the CSV file (at line {lines}"
-            f"{', ...' if rows > SHOWN_FAULTS else ''}) cover several lines which all look like "
-            "rows: stray quotes may have joined them"
+            f"{split}: stray quotes may have joined rows of the CSV file: {plural(rows, 'row')} "
+            f"(at line {lines}{', ...' if rows > SHOWN_FAULTS else ''}) with a quoted field over "
+            "several lines, each of which looks like a row"
         )
     return warnings
 

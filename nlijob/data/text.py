@@ -16,7 +16,7 @@ KINDS = {
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
     b"version https://git-lfs": "a Git LFS pointer: the content itself was not downloaded",
-    b"<!DOCTYPE html": "a web page",
+    b"<!doctype html": "a web page",
     b"<html": "a web page",
 }
 """First bytes of files that are not what their name says."""
@@ -40,7 +40,7 @@ def read_text(path: Path) -> str:
     if 0 in content[:2]:  # ASCII characters in UTF-16 without a mark
         raise _other_encoding(path, "it looks like UTF-16", "UTF-16")
     for start, kind in KINDS.items():
-        if content.startswith(start):
+        if content.startswith(start) or content[:99].lstrip().lower().startswith(start):
             raise NotAvailableError(
                 f"{path} cannot be read: it is {kind}",
                 f"give a plain {path.suffix} file in UTF-8",

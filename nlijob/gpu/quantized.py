@@ -12,8 +12,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +36,8 @@ from nlijob.records.job import HeadOrigin
 
 WORTH_A_COPY_S = 5.0
 """Loading time from which a copy is written."""
+ABANDONED_AFTER_S = 24 * 3600.0
+"""Age of an unsealed copy of another machine from which its writer is taken for dead."""
 FORMAT = 2
 """Rises when a copy's content changes."""
 VERSIONS = ("bitsandbytes", "torch", "transformers")
@@ -88,6 +92,9 @@ class QuantizedCopy:
 
     def read(self, read: Callable[[Path], BaseModel]) -> BaseModel | None:
         """Return the model that `read` loads from the copy, or None if there is no usable copy."""
+        with contextlib.suppress(OSError):  # the folder may not exist, or belong to another user
+            for unsealed in filter(_is_abandoned, self._model_folder.glob("unsealed-*")):
+                shutil.rmtree(unsealed, ignore_errors=True)
         if not self.folder.is_dir():
             return None
         try:
@@ -131,7 +138,7 @@ class QuantizedCopy:
         self._model_folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(self._model_folder).free < 2 * base.model.get_memory_footprint():
             return None
-        folder = Path(tempfile.mkdtemp(prefix="unsealed-", dir=self._model_folder))
+        folder = Path(tempfile.mkdtemp(prefix=_unsealed_prefix(), dir=self._model_folder))
         try:
             base.model.save_pretrained(folder)
             (folder / HEAD_FILE).write_text(records.dump(base.head), encoding="utf-8")
@@ -142,6 +149,20 @@ class QuantizedCopy:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return folder
+
+
+def _unsealed_prefix() -> str:
+    """First part of the name of a copy that this process writes."""
+    return f"unsealed-{socket.gethostname()}-{os.getpid()}-"
+
+
+def _is_abandoned(unsealed: Path) -> bool:
+    """Whether the process that began to write a copy is gone; of another machine, only old ones."""
+    _, _, writer = unsealed.name.partition("-")
+    host, _, pid = writer.rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+        return True
+    return time.time() - unsealed.stat().st_mtime > ABANDONED_AFTER_S
 
 
 def _slug(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nlijob import records
-from nlijob.analysis.wording import plural
+from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.gpu import reporting, scoring
@@ -35,6 +35,7 @@ from nlijob.prompts import few_shot_prefix
 from nlijob.records.job import (
     SPLITS,
     Example,
+    HeadOrigin,
     Machine,
     Prediction,
     PromptRecord,
@@ -86,6 +87,8 @@ class Session:
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+        if loaded.head and loaded.head.reason:
+            self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
@@ -122,9 +125,7 @@ class Session:
     def rows(self) -> dict[Split, list[Encoded]]:
         """Every row as model input."""
         with self.reporter.timed("encode"):
-            rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
-        write_record(self.run.prompt, self._prompt_record(rows))
-        return rows
+            return {split: self.head.encode(split, e) for split, e in self.examples.items()}
 
     @property
     def few_shot_prefix(self) -> str:
@@ -166,6 +167,11 @@ class Session:
         check_finite(stage, self.config.model, scored[1])
         return scored
 
+    @property
+    def prompt_record(self) -> PromptRecord:
+        """How the rows become model input."""
+        return self._prompt_record(self.rows)
+
     # ------------------------------------------------------------ detail
 
     @cached_property
@@ -192,6 +198,13 @@ class Session:
             max_length=self.loaded.max_length,
             few_shot_prefix=self.few_shot_prefix,
         )
+
+
+def head_text(head: HeadOrigin) -> str:
+    """Where a trained head comes from, in a line for the console."""
+    if not head.new:
+        return f"head: {head.reason}"
+    return f"head: {' and '.join(head.new)} new, drawn from the seed: {head.reason}"
 
 
 def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
@@ -221,4 +234,4 @@ def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Predictio
 
 def scores_text(scores: dict[str, SplitScore]) -> str:
     """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from nlijob.attempt import Moment
+from nlijob.completeness import is_complete
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu.environment import reset_peak_memory
@@ -14,7 +16,7 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import GPU_STAGES
+from nlijob.stages import GPU_STAGES, stages_after
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -38,20 +40,23 @@ def _work(run: RunDir) -> None:
 
 
 def _report_start(session: Session) -> None:
-    now = time.time()
-    for part, since_s in (
-        (WHOLE, session.task.given_at_s),
-        (Part("start, from its launch on"), session.task.launched_at_s),
+    now_s = time.monotonic()
+    task = session.task
+    for part, date_s, since_s in (
+        (WHOLE, task.given_at_s, task.given_monotonic_s),
+        (Part("start, from its launch on"), task.launched_at_s, task.launched_monotonic_s),
     ):
-        session.reporter.add("start", part, since_s, now - since_s)
+        if since_s is not None:
+            session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)
 
 
 def _do_stage(session: Session, stage: str) -> None:
     inputs = session.task.inputs[stage]
-    if session.run.is_complete(stage, inputs.fingerprint):
+    if is_complete(session.run, stage, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
-    session.run.unmark(stage)
+    for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced
+        session.run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()
     with session.reporter.timed(stage):

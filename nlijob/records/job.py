@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +80,9 @@ class Environment:
     """Name of the attention implementation in use."""
     head: HeadOrigin | None = None
     """Where the head's weights come from; None if not known."""
+    double_quantization: bool | None = None
+    """Whether the constants of 4-bit weights are quantised too; None without 4-bit weights, or if
+    not known."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,10 @@ class Manifest:
 # ---------------------------------------------------------------- scoring
 
 
+ROUNDING = 1e-4
+"""How far probabilities may be from summing to 1; float32 rounds by 1e-7 each."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A line of predictions.jsonl: one model's answer to one row."""
@@ -199,6 +206,22 @@ class Prediction:
     """Cross-entropy in nats at the label position."""
     tokens: int
     """Length of the model input in tokens."""
+
+    def faults(self) -> Iterator[str]:
+        """What cannot be, whatever the model: labels and probabilities that do not fit together.
+
+        Of labels with the same probability, each may be the predicted one, as the model's logits
+        may differ by less than the rounding of the probabilities.
+        """
+        labels = range(len(self.probabilities))
+        if self.label not in labels or self.predicted not in labels:
+            yield "label or predicted is not the number of one of the probabilities"
+        elif self.probabilities[self.predicted] != max(self.probabilities):
+            yield "predicted is not the label of the highest probability"
+        if not all(0 <= one <= 1 for one in self.probabilities):
+            yield "a probability is not between 0 and 1"
+        if abs(sum(self.probabilities) - 1) > ROUNDING:
+            yield "the probabilities do not sum to 1"
 
     @property
     def is_right(self) -> bool:
@@ -442,12 +465,15 @@ class Timing:
     part: str
     """The part's name for display, such as "epoch 2"; "" for the stage as a whole."""
     started_at_s: float
-    """Seconds since 1970."""
+    """Seconds since 1970, for the date alone: this clock may be set while the job runs."""
     duration_s: float
     examples: int | None = None
     kind: TimingKind = "stage"
     epoch: int | None = None
     split: Split | None = None
+    started_monotonic_s: float | None = None
+    """Start on the machine's monotonic clock, which nobody sets and which both sides share. Only
+    comparable within one attempt. None in runs before format 4."""
 
 
 @dataclass(frozen=True)
@@ -470,14 +496,20 @@ class HardwareSample:
 
     attempt: int
     time_s: float
-    """Seconds since 1970."""
+    """Seconds since 1970, for the date alone: this clock may be set while the job runs."""
     stage: str
-    cpu_load: float
-    """Load of all cores of the machine together (0 to 1)."""
-    ram_used_bytes: int
+    cpu_load: float | None
+    """Load of all cores of the machine together since the sample before (0 to 1)."""
+    ram_used_bytes: int | None
     """Resident memory of the job's processes."""
-    disk_free_bytes: int
+    disk_free_bytes: int | None
     gpus: tuple[GpuSample, ...]
+    monotonic_s: float | None = None
+    """The moment on the machine's monotonic clock; only comparable within one attempt. None in runs
+    before format 4."""
+    unread: tuple[str, ...] = ()
+    """Sources of figures that failed or did not answer, each with the reason; told once an
+    attempt."""
 
 
 @dataclass(frozen=True)
@@ -528,7 +560,7 @@ class WorkerTask:
 
     attempt: int
     launched_at_s: float
-    """When the processes of the GPU side were started, in seconds since 1970."""
+    """When the processes of the GPU side were started, in seconds since 1970, for the date."""
     given_at_s: float
     """When the task was written; the processes may become ready before or after."""
     model_dir: str
@@ -536,6 +568,10 @@ class WorkerTask:
     """Identity of the model's files: a commit on the hub, or file names and hashes."""
     inputs: dict[str, Inputs]
     """Stage -> its inputs; a stage that is complete with the same inputs is skipped."""
+    launched_monotonic_s: float | None = None
+    """When the processes were started, on the machine's monotonic clock."""
+    given_monotonic_s: float | None = None
+    """When the task was written, on the same clock."""
 
 
 @dataclass(frozen=True)

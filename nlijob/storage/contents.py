@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from nlijob import records
 from nlijob.records.job import FileStamp, Marker
-from nlijob.rundir import OF_ONE_ATTEMPT, RunDir
+from nlijob.rundir import MARKERS, OF_ONE_ATTEMPT, RunDir
+
+LONGEST_NAME = 255
+"""Bytes in a name of a file or folder."""
 
 
 class Stamp(NamedTuple):
@@ -23,15 +29,57 @@ class Stamp(NamedTuple):
 def is_copied(name: str) -> bool:
     """Whether a file of a run belongs in a copy; locks, messages and unfinished files do not.
 
-    Neither do names that lead out of the run's folder, which a bucket may contain.
+    Neither do names that lead out of the run's folder or that no file can have, which a bucket may
+    contain.
     """
-    plain = all(part and not part.startswith(".") for part in name.split("/"))
-    return plain and not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
+    plain = all(
+        part and not part.startswith(".") and len(part.encode(errors="replace")) <= LONGEST_NAME
+        for part in name.split("/")
+    )
+    is_whole = not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
+    return plain and is_whole and "\0" not in name
+
+
+def is_of_a_run(name: str) -> bool:
+    """Whether a name is in one of the folders of a run, or like a file that lies beside them."""
+    return name.split("/")[0] in _names_at_the_top()
+
+
+@lru_cache
+def _names_at_the_top() -> frozenset[str]:
+    root = Path("/")
+    paths = [path for path in vars(RunDir(root)).values() if isinstance(path, Path)]
+    return frozenset({MARKERS.rstrip("/"), *(path.parts[1] for path in paths if path != root)})
+
+
+def clear_way(root: Path, name: str) -> Path:
+    """The path of `name` below `root`, once nothing is left that would lead a writer elsewhere.
+
+    Links are deleted, not what they lead to; so is a folder in place of the file, or a file in
+    place of a folder.
+    """
+    path = root
+    parts = name.split("/")
+    for part in parts[:-1]:
+        path = path / part
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            path.unlink()
+    path = path / parts[-1]
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif path.is_symlink():
+        path.unlink()
+    return path
 
 
 def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
-    """Name -> stamp of the files to copy, in the whole run or in the folder `under` of it."""
-    found = {}
+    """Name -> stamp of the files to copy, in the whole run or in the folder `under` of it.
+
+    Links are not followed: what they lead to may lie anywhere.
+    """
+    found: dict[str, Stamp] = {}
+    if under and (root / under).is_symlink():
+        return found
     for folder, _, files in os.walk(root / under):
         for path in (Path(folder, file) for file in files):
             name = path.relative_to(root).as_posix()
@@ -41,10 +89,12 @@ def stamps(root: Path, under: str = "") -> dict[str, Stamp]:
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """The file's stamp, or None if the file is gone."""
+    """The file's stamp, or None if the file is gone or is a link, a pipe or the like."""
     try:
-        state = path.stat()
+        state = path.lstat()
     except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(state.st_mode):
         return None
     return Stamp(state.st_size, state.st_mtime_ns)
 
@@ -68,6 +118,11 @@ def content_of(path: Path) -> bytes | None:
 def listed(marker: bytes) -> dict[str, int]:
     """Name -> bytes of the files that a marker lists. Raises ValueError if it is not a marker."""
     return _sizes(_read(marker).files)
+
+
+def fingerprint_of(marker: bytes) -> str:
+    """The fingerprint in a marker. Raises ValueError if it is not a marker."""
+    return _read(marker).fingerprint
 
 
 def needed_to_continue(marker: bytes) -> dict[str, int]:

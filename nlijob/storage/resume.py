@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from functools import partial
 from typing import TypeVar
 
 from nlijob.errors import NotAvailableError, first_line
 from nlijob.retry import retry
-from nlijob.rundir import MARKERS, RunDir, write_text
+from nlijob.rundir import EPOCH_MARKER, MARKERS, RunDir, epoch_and_step, write_text
 from nlijob.storage import contents
-from nlijob.storage.contents import is_valid
+from nlijob.storage.contents import clear_way, is_of_a_run, is_valid
 from nlijob.storage.place import Place
+from nlijob.waiting import GivenUpError, while_moving
 
 T = TypeVar("T")
 
@@ -21,28 +20,32 @@ ATTEMPTS = 3
 """The clients of buckets also retry each request."""
 FIRST_WAIT_S = 1.0
 ANSWER_S = 60.0
-"""Longest time to find out what the remote copy contains."""
+"""Longest time without an answer about what the remote copy contains. If a server accepts
+connections and stays silent, the clients of buckets retry for a quarter of an hour."""
+SILENCE_S = 300.0
+"""The download is given up after this time without a byte."""
 
 
 def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
     """Replace the run's folder by the remote copy, if the copy has completed more of the same run.
 
     If anything is complete in the folder and not in the copy, the folder stays as it is: the two
-    are never mixed. Raises NotAvailableError if the copy cannot be read.
+    are never mixed. A checkpoint within an epoch also counts as complete in a copy that has a later
+    one of the same training. Raises NotAvailableError if the copy cannot be read.
     """
     try:
-        sizes, remote = _answer(partial(_complete_remote, place))
+        sizes, remote = while_moving(partial(_complete_remote, place), ANSWER_S)
         local = _complete(
             contents.markers(run.root),
             {name: stamp.size for name, stamp in contents.stamps(run.root).items()},
         )
         if not remote:
             tell(f"Nothing complete at {place.url} to resume from")
-        elif not local.items() <= remote.items():
+        elif not all(_holds(remote, *marker) for marker in local.items()):
             tell(f"{run.root} is left as it is: it has complete stages that {place.url} has not")
         elif local != remote:
             _fetch(run, place, sizes, remote)
-            tell(f"Resuming from {place.url}: downloaded {len(remote)} complete stages and epochs")
+            tell(f"Resuming from {place.url}: downloaded {_counted(remote)}")
     except Exception as error:
         raise NotAvailableError(
             f"{place.option} {place.url} cannot be read: {first_line(error)}",
@@ -50,33 +53,16 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
         ) from error
 
 
-def _complete_remote(place: Place) -> tuple[dict[str, int], dict[str, bytes]]:
-    """Name -> size in bytes of all remote files, and the valid markers among them."""
-    sizes = _retried(place.sizes)
-    markers = {name: _retried(partial(place.read, name)) for name in sizes if _is_marker(name)}
+def _complete_remote(
+    place: Place, moved: Callable[[], None]
+) -> tuple[dict[str, int], dict[str, bytes]]:
+    """Name -> size in bytes of all remote files of a run, and the valid markers among them."""
+    sizes = {name: n for name, n in _retried(place.sizes).items() if is_of_a_run(name)}
+    markers = {}
+    for name in filter(_is_marker, sizes):
+        moved()
+        markers[name] = _retried(partial(place.read, name))
     return sizes, _complete(markers, sizes)
-
-
-def _answer(call: Callable[[], T]) -> T:
-    """The value of `call`. Raises TimeoutError if that takes too long.
-
-    If a server accepts connections and stays silent, the clients of buckets retry for a quarter of
-    an hour.
-    """
-    answer: Future[T] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(call())
-        except Exception as error:
-            answer.set_exception(error)
-
-    thread = threading.Thread(target=ask, name="resume", daemon=True)
-    thread.start()
-    thread.join(ANSWER_S)
-    if not answer.done():
-        raise TimeoutError(f"no answer within {ANSWER_S:.0f} s")
-    return answer.result()
 
 
 def _fetch(
@@ -84,16 +70,55 @@ def _fetch(
 ) -> None:
     """Replace the run's files by the remote ones; markers are deleted first and written last."""
     for name in sorted(contents.stamps(run.root), key=_is_marker, reverse=True):
-        (run.root / name).unlink()
+        if is_of_a_run(name):
+            (run.root / name).unlink()
+    while_moving(partial(_fetch_files, run, place, sizes), SILENCE_S)
+    for name, content in remote.items():
+        write_text(clear_way(run.root, name), content.decode())
+
+
+def _fetch_files(
+    run: RunDir, place: Place, sizes: Mapping[str, int], moved: Callable[[], None]
+) -> None:
     for name in sizes:
         if not _is_marker(name):
-            _retried(partial(place.fetch, name, run.root / name))
-    for name, content in remote.items():
-        write_text(run.root / name, content.decode())
+            moved()
+            file = clear_way(run.root, name)
+            _retried(partial(place.fetch, name, file, moved))
 
 
 def _complete(markers: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, bytes]:
     return {name: content for name, content in markers.items() if is_valid(content, sizes)}
+
+
+def _holds(remote: Mapping[str, bytes], name: str, content: bytes) -> bool:
+    """Whether the copy has a local marker or, for one within an epoch, got as far or further."""
+    place = _place(name)
+    if place is None or remote.get(name) == content:
+        return remote.get(name) == content
+    fingerprint = contents.fingerprint_of(content)
+    return any(
+        (_place(other) or _end_of_epoch(other)) >= place
+        for other, of_other in remote.items()
+        if contents.fingerprint_of(of_other) == fingerprint
+    )
+
+
+def _place(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of the marker of a checkpoint within an epoch; None for others."""
+    return epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+
+
+def _end_of_epoch(marker: str) -> tuple[int, int]:
+    """The first step after the epoch of an epoch's marker; (0, 0) for others."""
+    epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
+    return (int(epoch) + 1, 0) if epoch.isdecimal() else (0, 0)
+
+
+def _counted(markers: Mapping[str, bytes]) -> str:
+    within = sum(_place(name) is not None for name in markers)
+    stages = f"{len(markers) - within} complete stages and epochs"
+    return f"{stages}, and a checkpoint within an epoch" if within else stages
 
 
 def _is_marker(name: str) -> bool:
@@ -105,4 +130,4 @@ def _retried(call: Callable[[], T]) -> T:
 
 
 def _is_final(error: Exception) -> bool:
-    return isinstance(error, FileNotFoundError | PermissionError)
+    return isinstance(error, FileNotFoundError | PermissionError | GivenUpError)

@@ -163,7 +163,7 @@ def test_data_that_are_not_available_end_with_4(
 def test_a_report_on_an_unfinished_run_ends_with_4(call: Caller, folder: str) -> None:
     shown = call("report", folder)
     assert shown.code == 4
-    assert "holds no finished evaluation" in shown.err
+    assert "holds no run to report on" in shown.err
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name != "demo"])

@@ -271,6 +271,7 @@ def test_a_value_of_the_wrong_type_is_reported_once() -> None:
         ("train.learning_rate", float("nan"), "expected a number, got nan"),
         ("train.learning_rate", float("inf"), "expected a number, got inf"),
         ("train.weight_decay", -0.1, "-0.1 is below 0"),
+        ("train.checkpoint_every_s", -1, "-1.0 is below 0"),
         ("train.micro_batch_size", 3, "3 does not divide train.batch_size 8"),
         ("train.warmup_ratio", 1.5, "1.5 is not in [0, 1)"),
         ("train.max_grad_norm", 0, "0.0 is not above 0"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 
 from nlijob import records, rundir
 from nlijob.errors import ConfigurationError
-from nlijob.records.job import FORMAT_VERSION, Marker, Timing
+from nlijob.records.job import FORMAT_VERSION, FileStamp, Marker, Timing
 from nlijob.rundir import RunDir, append_record, write_records, write_text
 from tests.markers import made_from
 
@@ -78,6 +80,52 @@ def test_a_resized_file_within_a_marked_folder_voids_a_marker(marked: RunDir) ->
     assert not marked.is_complete("train", F.fingerprint)
 
 
+def test_a_flipped_byte_voids_a_marker_although_size_and_times_are_the_same(
+    marked: RunDir,
+) -> None:
+    file = marked.epoch(1) / "adapter" / "weights"
+    state = file.stat()
+    file.write_text("12344", encoding="utf-8")
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert RunDir(marked.root).changed({}) == []
+    assert not RunDir(marked.root).is_complete("train", F.fingerprint)
+    assert not marked.is_complete("train", F.fingerprint)  # also where the file was hashed before
+
+
+def test_a_marker_lists_size_and_hash_of_what_it_was_given_and_nothing_else(run: RunDir) -> None:
+    write_text(run.train_result, "{}")
+    (run.train_folder / ".result.json.7.tmp").write_text("left behind")
+    run.mark_complete("train", F, [run.train_result])
+    marker = run.read_marker("train")
+    assert marker is not None
+    sha256 = hashlib.sha256(b"{}").hexdigest()
+    assert marker.files == {"train/result.json": FileStamp(2, sha256)}
+    assert (marker.inputs, marker.fingerprint) == (F, F.fingerprint)
+
+
+def test_an_unchanged_file_is_hashed_once(marked: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh = RunDir(marked.root)
+    assert fresh.is_complete("train", F.fingerprint)
+    monkeypatch.setattr(rundir, "sha256_of", lambda pieces: [0 / 0 for _ in pieces])
+    assert fresh.is_complete("train", F.fingerprint)
+
+
+def test_files_needed_only_to_continue_may_be_deleted_but_not_changed(run: RunDir) -> None:
+    write_text(run.epoch_result(1), "{}")
+    write_text(run.training_state(1), "state")
+    run.mark_complete("train-epoch-1", F, [run.epoch_result(1)], [run.training_state(1)])
+    assert run.can_continue_from("train-epoch-1")
+    write_text(run.training_state(1), "stave")
+    assert not run.can_continue_from("train-epoch-1")
+    run.training_state(1).unlink()
+    assert not run.can_continue_from("train-epoch-1")
+    assert run.is_complete("train-epoch-1", F.fingerprint)
+
+
+def test_a_marker_without_files_to_continue_is_none_to_continue_from(marked: RunDir) -> None:
+    assert not marked.can_continue_from("train")
+
+
 def test_a_marker_of_another_format_is_void(marked: RunDir) -> None:
     path = marked.marker("train")
     marker = records.read(Marker, path)
@@ -85,9 +133,11 @@ def test_a_marker_of_another_format_is_void(marked: RunDir) -> None:
     assert not marked.is_complete("train", F.fingerprint)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
-def test_a_damaged_marker_is_void(marked: RunDir, text: str) -> None:
-    marked.marker("train").write_text(text, encoding="utf-8")
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff\xfe{}", b"[" * 100_000, b"1" * 5000, b"\0" * 99]
+)
+def test_a_damaged_marker_is_void(marked: RunDir, content: bytes) -> None:
+    marked.marker("train").write_bytes(content)
     assert not marked.is_complete("train", F.fingerprint)
     assert not marked.is_of_other_inputs("train", G.fingerprint)
 
@@ -96,6 +146,15 @@ def test_unmark_deletes_a_marker_and_may_be_repeated(marked: RunDir) -> None:
     marked.unmark("train")
     marked.unmark("train")
     assert not marked.is_complete("train", F.fingerprint)
+
+
+def test_a_marker_replaced_by_a_folder_is_void_and_can_be_written_again(marked: RunDir) -> None:
+    marked.marker("train").unlink()
+    write_text(marked.marker("train") / "inside", "x")
+    assert not marked.is_complete("train", F.fingerprint)
+    marked.unmark("train")
+    marked.mark_complete("train", F, [marked.train_result])
+    assert marked.is_complete("train", F.fingerprint)
 
 
 def test_a_moved_run_stays_complete(marked: RunDir, tmp_path: Path) -> None:
@@ -107,6 +166,27 @@ def test_only_another_fingerprint_means_other_inputs(marked: RunDir) -> None:
     assert marked.is_of_other_inputs("train", G.fingerprint)
     assert not marked.is_of_other_inputs("train", F.fingerprint)
     assert not marked.is_of_other_inputs("subset", G.fingerprint)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("train-step-2-40", (2, 40)),
+        ("train-step-12-3", (12, 3)),
+        *((name, None) for name in ("train-step-2", "train-step-2-x", "train-step-2-040")),
+        *((name, None) for name in ("train-epoch-2", "train-step-2-40-1", "train-step-²-1")),
+    ],
+)
+def test_a_marker_within_an_epoch_tells_its_step(name: str, place: tuple[int, int] | None) -> None:
+    assert rundir.epoch_and_step(name) == place
+
+
+def test_checkpoints_within_epochs_are_found_the_latest_first(run: RunDir) -> None:
+    for place in ((2, 9), (2, 40), (10, 1)):
+        write_text(run.step_state(*place), "state")
+        run.mark_complete(rundir.step_marker(*place), made_from("a"), [run.step_state(*place)])
+    assert run.marked_steps() == [(10, 1), (2, 40), (2, 9)]
+    assert run.count_marked_epochs() == 0
 
 
 # ---------------------------------------------------------------- the lock
@@ -131,6 +211,12 @@ def test_a_second_job_on_a_run_gets_a_hint(run: RunDir) -> None:
     assert "--run-id" in caught.value.hint
 
 
+def test_a_lock_replaced_by_a_folder_is_made_again(run: RunDir) -> None:
+    write_text(run.root / ".lock" / "inside", "x")
+    with run.lock():
+        assert (run.root / ".lock").is_file()
+
+
 def test_a_process_that_may_wait_gets_the_lock_when_it_is_free(run: RunDir) -> None:
     with contextlib.ExitStack() as other:
         other.enter_context(run.lock())
@@ -142,6 +228,73 @@ def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="is not writable"):
         RunDir(tmp_path / "file" / "job").lock().__enter__()
+
+
+# ---------------------------------------------------------------- setting a run aside
+
+
+def test_a_run_set_aside_leaves_an_empty_locked_folder(marked: RunDir) -> None:
+    with marked.lock():
+        previous = marked.set_aside()
+        assert marked.marked() == []
+        with pytest.raises(ConfigurationError), RunDir(marked.root).lock():
+            pass
+    assert previous == marked.root.with_name("job.previous") == marked.previous
+    assert RunDir(previous).is_complete("train", F.fingerprint)
+    with marked.lock(), RunDir(previous).lock():  # both are free again
+        pass
+
+
+def test_an_earlier_run_that_was_set_aside_is_replaced(marked: RunDir) -> None:
+    write_text(marked.previous / "old", "x")
+    with marked.lock():
+        marked.set_aside()
+    assert not (marked.previous / "old").exists()
+    assert (marked.previous / "markers").is_dir()
+
+
+def test_a_folder_that_cannot_be_renamed_is_reported_and_kept(
+    marked: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with marked.lock(), pytest.raises(ConfigurationError, match=r"cannot be renamed.*busy"):
+        marked.set_aside()
+    assert marked.is_complete("train", F.fingerprint)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def test_what_is_no_file_where_a_file_belongs_is_deleted(marked: RunDir) -> None:
+    for file in (marked.config, marked.hardware, marked.subset("test"), marked.evaluate_result):
+        write_text(file / "inside", "x")
+    marked.results.symlink_to("nowhere")
+    os.mkfifo(marked.timings)
+    wrong = {"config.json", "hardware.jsonl", "subset/test.jsonl", "evaluate/result.json"}
+    assert {*marked.clear_misplaced()} == {*wrong, "results.json", "timings.jsonl"}
+    append_record(marked.timings, TIMING)
+    write_text(marked.results, "{}")
+    assert marked.is_complete("train", F.fingerprint)
+
+
+@pytest.mark.parametrize("folder", ["markers", "subset", "worker", "evaluate", "adapter"])
+def test_a_file_where_a_folder_belongs_is_deleted(run: RunDir, folder: str) -> None:
+    run.root.mkdir(parents=True)
+    (run.root / folder).write_text("x")
+    assert run.clear_misplaced() == [folder]
+    write_text(run.root / folder / "file", "x")
+
+
+def test_links_to_files_and_folders_are_left_alone(run: RunDir, tmp_path: Path) -> None:
+    run.root.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "file").touch()
+    run.train_folder.symlink_to(tmp_path / "elsewhere")
+    run.config.symlink_to(tmp_path / "file")
+    assert run.clear_misplaced() == []
 
 
 # ---------------------------------------------------------------- writing
@@ -179,6 +332,16 @@ def test_records_that_fail_while_being_written_leave_the_old_file(tmp_path: Path
     with pytest.raises(RuntimeError):
         write_records(path, broken())
     assert list(records.read_lines(Timing, path)) == [TIMING]
+
+
+@pytest.mark.parametrize("torn", ["{", '{"attempt": 1, "st', "\0\0\0"])
+def test_an_appended_record_never_joins_a_torn_line(run: RunDir, torn: str) -> None:
+    append_record(run.timings, TIMING)
+    with run.timings.open("a", encoding="utf-8") as handle:
+        handle.write(torn)
+    append_record(run.timings, TIMING)
+    append_record(run.timings, TIMING)
+    assert records.read_log(Timing, run.timings) == ([TIMING] * 3, 1)
 
 
 def test_appended_records_follow_the_existing_ones(run: RunDir) -> None:

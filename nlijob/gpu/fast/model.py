@@ -26,6 +26,7 @@ from nlijob.gpu.fast.recompute import RecomputedLayers
 from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.randomness import random_state, restore_random_state
 
 SUPPORTED_FEATURES = {"input_ids", "attention_mask"}
 
@@ -98,6 +99,16 @@ class FastModel:
         """Seed the generators of dropout."""
         torch.manual_seed(seed)
         if self._recomputed:
+            self._recomputed.seed()
+
+    def random_state(self) -> dict[str, Any]:
+        """The state of the generators of dropout, between two steps."""
+        return random_state(self._loaded.device, self.generators)
+
+    def restore_random_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `random_state`, also from that of another trainer."""
+        restored = restore_random_state(state, self._loaded.device, self.generators)
+        if self._recomputed and not restored:
             self._recomputed.seed()
 
     @property

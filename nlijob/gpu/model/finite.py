@@ -9,12 +9,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nlijob.weight_files import StoredTensor, stored_tensors
 
-EXPONENTS = {
+Bits = np.uint16 | np.uint32 | np.uint64
+EXPONENTS: dict[str, Bits] = {
     "F16": np.uint16(0x7C00),
     "BF16": np.uint16(0x7F80),
     "F32": np.uint32(0x7F80_0000),
@@ -46,8 +48,8 @@ def _holds_not_finite(place: tuple[Path, StoredTensor]) -> bool:
     file, tensor = place
     exponent = EXPONENTS[tensor.dtype]
     buffer = bytearray(READ_BYTES)
-    bits = np.frombuffer(buffer, exponent.dtype)
-    masked = np.empty_like(bits)
+    bits: np.ndarray[Any, Any] = np.frombuffer(buffer, exponent.dtype)
+    masked: np.ndarray[Any, Any] = np.empty_like(bits)
     left = tensor.end - tensor.start
     with file.open("rb", buffering=0) as handle:
         handle.seek(tensor.start)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nlijob import records
 from nlijob.config import JobConfig
-from nlijob.errors import HardwareError, NotAvailableError, first_line
+from nlijob.errors import ConfigurationError, HardwareError, NotAvailableError, first_line
 from nlijob.gpu.heads import head_class
 from nlijob.gpu.model.attention import register_float32_attention
 from nlijob.gpu.model.configuration import (
@@ -40,7 +40,7 @@ from nlijob.gpu.model.quantize import (
     keep_cpu_weights_trainable,
     quantization_config,
 )
-from nlijob.gpu.model.weights import Loading, check_finite, check_weights, settle_head
+from nlijob.gpu.model.weights import Loading, check_finite, check_weights, lacking, settle_head
 from nlijob.gpu.quantized import HEAD_FILE, BaseModel, QuantizedCopy
 from nlijob.heads.label_order import label_order
 from nlijob.memory import is_out_of_memory
@@ -96,19 +96,26 @@ def trained_modules(head: HeadOrigin) -> tuple[str, ...]:
 
 
 def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) -> Any:
-    """Return the model with LoRA on its targets and a trained copy of a new head."""
+    """Return the model with LoRA on its targets and a trained copy of its head, if it is trained.
+
+    Raises ConfigurationError for targets that cannot be adapted.
+    """
     head = head_class(config.model.head)
-    adapted = peft.get_peft_model(
-        model,
-        peft.LoraConfig(
-            r=config.lora.r,
-            lora_alpha=config.lora.alpha,
-            lora_dropout=config.lora.dropout,
-            target_modules=list(config.lora.target_modules),
-            modules_to_save=list(head_modules) if head.trains_head else None,
-            task_type=head.peft_task_type,
-        ),
+    settings = peft.LoraConfig(
+        r=config.lora.r,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=list(config.lora.target_modules),
+        modules_to_save=list(head_modules) if head.trains_head else None,
+        task_type=head.peft_task_type,
     )
+    try:
+        adapted = peft.get_peft_model(model, settings)
+    except ValueError as error:  # such as targets within a head that is trained in full anyway
+        raise ConfigurationError(
+            f"lora.target_modules: PEFT cannot adapt {', '.join(config.lora.target_modules)}: "
+            f"{first_line(error)}"
+        ) from error
     for module in adapted.modules():
         if isinstance(module, peft.utils.ModulesToSaveWrapper):
             _train_in_float32(module.modules_to_save["default"])
@@ -154,8 +161,12 @@ def _original(
     """Load the model from its own files, quantise it, and settle its head."""
     labels = label_order(config.data, source_labels(model_dir))
     with ThreadPoolExecutor(1) as pool:
-        bad = pool.submit(not_finite, weight_files(model_dir))
-        model, loading = read(model_dir, meta.config, quantization_config=quantization)
+        files = weight_files(model_dir)
+        bad = pool.submit(not_finite, files)
+        try:
+            model, loading = read(model_dir, meta.config, quantization_config=quantization)
+        except NotAvailableError as error:
+            raise NotAvailableError(error.message + lacking(meta, files), error.hint) from error
         trained = head_class(config.model.head).trains_head
         origin = settle_head(model, loading, meta, trained, labels, config.train.seed)
         check_finite(config.model.name, bad.result(), loading.unexpected)
@@ -192,7 +203,7 @@ def _read_weights(
         raise NotAvailableError(
             f"model {config.model.name} cannot be loaded: {first_line(error)}"
         ) from error
-    return model, Loading.of(info)
+    return model, Loading.of(model, info)
 
 
 def _train_in_float32(head: nn.Module) -> None:

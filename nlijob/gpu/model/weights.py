@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes as bnb
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from nlijob.gpu.model.configuration import MetaModel
 from nlijob.gpu.model.targets import in_module
 from nlijob.heads.label_order import LabelOrder
 from nlijob.records.job import HeadOrigin
+from nlijob.weight_files import stored_tensors
 
 SHOWN = 5
 OLD_BUFFERS = re.compile(
@@ -45,12 +47,15 @@ class Loading:
     """Weight -> its shapes in the checkpoint and in the model, where these differ."""
 
     @classmethod
-    def of(cls, info: Mapping[str, Any]) -> Loading:
-        """From the library's own dictionary."""
+    def of(cls, model: nn.Module, info: Mapping[str, Any]) -> Loading:
+        """From the loaded model and the library's own dictionary."""
+        misshapen = {
+            name: (tuple(stored), tuple(own)) for name, stored, own in info["mismatched_keys"]
+        }
         return cls(
             frozenset(info["missing_keys"]),
             frozenset(info["unexpected_keys"]),
-            {name: (tuple(stored), tuple(own)) for name, stored, own in info["mismatched_keys"]},
+            {**misshapen, **_misshapen_in_4_bits(model)},
         )
 
 
@@ -69,21 +74,35 @@ def settle_head(
     or of another shape.
     """
     sized = _sized_by_labels(meta) if trained else {}
-    lacking = loading.missing | loading.misshapen.keys()
-    new = {module for module in meta.head_modules if trained and _lacks_all(module, meta, lacking)}
-    other_labels = _holders(meta, sized) - new
-    relabelled = other_labels if not labels.order or sized.keys() & lacking else set()
-    check_weights(model, loading, new, sized.keys() if relabelled else ())
-    if relabelled:
-        _draw_again(model, relabelled, seed)
-    elif other_labels:
+    new = {m for m in meta.head_modules if trained and _lacks_all(m, meta, loading.missing)}
+    found = _holders(meta, sized) - new
+    misfits = [name for name in sized if name in loading.misshapen]
+    redrawn = found if misfits or not labels.order else set()
+    check_weights(model, loading, new | redrawn, sized if redrawn else ())
+    if redrawn:
+        _draw_again(model, redrawn, seed)
+    elif found:
         _reorder(model, sized, labels.order)
     return HeadOrigin(
         modules=meta.head_modules,
-        new=tuple(name for name in meta.head_modules if name in new | relabelled),
-        reason=_reason(sized, other_labels, relabelled, labels),
+        new=tuple(name for name in meta.head_modules if name in new | redrawn),
+        reason=_reason(bool(sized), found, redrawn, new, labels),
         unused=tuple(sorted({_module(name) for name in loading.unexpected})),
     )
+
+
+def _misshapen_in_4_bits(model: nn.Module) -> dict[str, tuple[Sequence[int], Sequence[int]]]:
+    """4-bit weights of another shape than their layer, which the library does not compare."""
+    own = {
+        f"{name}.weight": (getattr(layer.weight, "quant_state", None), layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, bnb.nn.Linear4bit)
+    }
+    return {
+        name: (tuple(state.shape), (layer.out_features, layer.in_features))
+        for name, (state, layer) in own.items()
+        if state and tuple(state.shape) != (layer.out_features, layer.in_features)
+    }
 
 
 def check_weights(
@@ -181,15 +200,31 @@ def _reorder(model: Any, sized: Mapping[str, int], order: Sequence[int]) -> None
 
 
 def _reason(
-    sized: Mapping[str, int], found: Collection[str], redrawn: Collection[str], labels: LabelOrder
+    is_trained: bool,
+    found: Collection[str],
+    redrawn: Collection[str],
+    new: Collection[str],
+    labels: LabelOrder,
 ) -> str:
-    if not sized:
+    if not is_trained:
         return ""
     if not found:
         return "the checkpoint has no classification head"
     if redrawn and labels.order:
         return "the checkpoint's head has another number of labels than its configuration"
+    if new and not redrawn:
+        return f"the checkpoint has none; the rest is {labels.reason}"
     return labels.reason
+
+
+def lacking(meta: MetaModel, files: Sequence[Path]) -> str:
+    """Which weights of the transformer the files lack, in words, where the library failed at it."""
+    stored = {tensor.name for file in files for tensor in stored_tensors(file)}
+    prefix = f"{meta.model.base_model_prefix}."
+    own = {n for n, _ in meta.model.named_parameters() if n.startswith(prefix)}
+    missing = sorted(own - stored)
+    # a checkpoint that calls everything otherwise is no incomplete one
+    return f"; {_named(missing)} missing" if missing and own & stored else ""
 
 
 def check_finite(name: str, bad: Sequence[tuple[Path, str]], unused: Collection[str]) -> None:

@@ -59,7 +59,7 @@ def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
             yield Fact(
                 f"fields with line breaks, {split.split}",
                 count(split.fields_over_lines),
-                f"in rows that begin in line {lines}{', ...' if more else ''}",
+                f"in the rows at lines {lines}{', ...' if more else ''}",
             )
 
 

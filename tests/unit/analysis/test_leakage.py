@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nlijob.analysis.leakage import leakage_warnings, overlap_warnings
+from nlijob.analysis.outcome import build_results
 from nlijob.records.job import Manifest, Repetition, Split, SplitManifest, SplitOverlap
+from nlijob.records.serialization import read
+from nlijob.rundir import write_record
+from tests.synthetic import Spec, build_run
 
 
 def overlap(split: Split, other: Split, whole: int, rows: int = 1000, **more: Any) -> SplitOverlap:
@@ -22,22 +28,28 @@ def overlap(split: Split, other: Split, whole: int, rows: int = 1000, **more: An
     )
 
 
-def manifest(*overlaps: SplitOverlap, **repetition: Repetition) -> Manifest:
-    splits = {
+def manifest(
+    *overlaps: SplitOverlap, train: Repetition | None = None, test: Repetition | None = None
+) -> Manifest:
+    repetition: dict[Split, Repetition | None] = {"train": train, "test": test}
+    splits: dict[str, SplitManifest] = {
         split: SplitManifest(
             split, 1000, "all rows", 1000, 0, 1000, (1000,), "", (), repetition=repetition[split]
         )
         for split in repetition
     }
-    return Manifest("data", None, None, ("a",), splits, {}, (), overlaps)  # type: ignore[arg-type]
+    return Manifest("data", None, None, ("a",), splits, {}, (), overlaps)
 
 
 def first(*overlaps: SplitOverlap) -> list[str]:
     return [finding.code for finding in leakage_warnings(manifest(*overlaps))]
 
 
-def later(*overlaps: SplitOverlap, **repetition: Repetition) -> list[str]:
-    return [finding.code for finding in overlap_warnings(manifest(*overlaps, **repetition))]
+def later(
+    *overlaps: SplitOverlap, train: Repetition | None = None, test: Repetition | None = None
+) -> list[str]:
+    made = manifest(*overlaps, train=train, test=test)
+    return [finding.code for finding in overlap_warnings(made)]
 
 
 @pytest.mark.parametrize("other", ["train", "validation"])
@@ -53,6 +65,14 @@ def test_whole_test_rows_come_first_from_half_a_percent(
 
 def test_one_of_a_hundred_test_rows_matters() -> None:
     assert first(overlap("test", "train", 1, rows=100)) == ["test-rows-in-training"]
+
+
+def test_a_leak_is_the_first_warning_of_a_report(tmp_path: Path) -> None:
+    run = build_run(tmp_path, Spec(rows=14, train_rows=40, epochs=2, resumed=False))
+    plain = read(Manifest, run.manifest)
+    leak = overlap("test", "validation", 14, rows=14, is_same=True)
+    write_record(run.manifest, replace(plain, overlaps=(leak,)))
+    assert build_results(run).warnings[0].code == "test-rows-in-validation"
 
 
 def test_the_text_names_the_rows_their_labels_and_the_way_out() -> None:

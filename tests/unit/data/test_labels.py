@@ -57,7 +57,7 @@ def test_names_that_nobody_knows_are_refused_with_what_to_set() -> None:
         reader({0: "entailment", 1: "undecided", 2: "refutes"})
     assert "names its labels 'entailment', 'undecided' and 'refutes'" in caught.value.message
     assert "do not know 'undecided' and 'refutes'" in caught.value.message
-    assert "data.label_map={'undecided' = 0}" in caught.value.hint
+    assert "--set 'data.label_map={\"undecided\" = 0}'" in caught.value.hint
 
 
 def test_an_integer_beyond_the_names_of_the_source_is_unknown() -> None:
@@ -67,6 +67,12 @@ def test_an_integer_beyond_the_names_of_the_source_is_unknown() -> None:
 def test_a_source_may_name_its_labels_by_digits() -> None:
     labels = reader({0: "-1", 1: "2", 2: "0"})
     assert [labels.number(i) for i in range(3)] == [-1, 2, 0]
+
+
+def test_numbers_as_names_name_nothing() -> None:
+    labels = reader({0: "0", 1: "1", 2: "2"})
+    assert labels.number(1) == 1
+    assert labels.how() == "the source names no labels; 1 was read as neutral"
 
 
 @pytest.mark.parametrize("value", [-1, -1.0, "-1", "-1.0", "-", None, math.nan, "", "  "])
@@ -119,6 +125,8 @@ def test_it_is_told_that_labels_are_names_or_mapped() -> None:
     labels = reader(label_map={"7": 2})
     for value in ("neutral", 7):
         labels.number(value)
+    labels.number(0)
     assert labels.how() == (
+        "the source names no integer labels; 0 was read as entailment; "
         "integer labels read by data.label_map: 7 = contradiction; labels given by name"
     )

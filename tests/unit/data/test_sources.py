@@ -12,12 +12,16 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from nlijob import records
 from nlijob.config import DataConfig
 from nlijob.data.features import class_labels
 from nlijob.data.sources import open_split, read_file, source_stamp
+from nlijob.data.subset import build_subset
 from nlijob.data.table import Table
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
+from nlijob.records.job import Example
+from nlijob.rundir import RunDir
 
 ORDER = ("contradiction", "neutral", "entailment")
 NUMBERED = dict(enumerate(ORDER))
@@ -107,6 +111,29 @@ def test_a_file_that_the_library_wrote_names_the_labels(tmp_path: Path) -> None:
     assert opened(tmp_path).class_labels == {"label": NUMBERED}
 
 
+def test_a_hub_data_set_is_read_by_the_names_of_its_features(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "premise": datasets.Value("string"),
+            "hypothesis": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=list(ORDER)),
+        }
+    )
+
+    class OneHub(Hub):
+        def load_split(self, *_: Any) -> Any:
+            content = [{**ROWS[0], "label": label} for label in (0, 1, 2, -1)]
+            return datasets.Dataset.from_list(content, features)
+
+    data = DataConfig("owner/name", train_size=0, validation_size=0, test_size=0)
+    run = RunDir(tmp_path / "run")
+    manifest = build_subset(data, run, OneHub(True, print))
+    assert [e.label for e in records.read_lines(Example, run.subset("test"))] == [2, 1, 0]
+    assert manifest.splits["test"].unlabelled_dropped == 1
+
+
 @pytest.mark.parametrize("config_name", [None, "plain"])
 def test_the_card_in_a_folder_names_the_labels(tmp_path: Path, config_name: str | None) -> None:
     (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
@@ -159,8 +186,11 @@ def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
         ("test.tsv", "tab-separated files are not read"),
         ("test.jsonl.gz", "compressed files are not read"),
         ("test.json", "JSON files that are one array or object are not read"),
-        ("test-00000-of-00002.parquet", "a split is read from one file: join the parts"),
-        ("data/test-00000-of-00001.parquet", "a split is read from one file: join the parts"),
+        ("test-00000-of-00002.csv", "a split is read from one file: join ./test-* to test.csv"),
+        (
+            "data/test-00000-of-00001.parquet",
+            "a split is read from one file: join data/test-* to test.parquet",
+        ),
         ("data/test.jsonl", "give the folder that holds the files themselves"),
         ("dev.jsonl", "set data.train_split, data.validation_split and data.test_split"),
     ],
@@ -183,8 +213,11 @@ def test_a_folder_whose_name_is_not_utf_8_is_reported_readably(tmp_path: Path) -
     folder = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(folder)
     message = refusal(Path(os.fsdecode(folder))).message
-    assert "caf\ufffd is not UTF-8" in message
+    assert "caf\ufffd: the name is not UTF-8" in message
     message.encode()  # can be printed
+    (tmp_path / "link").symlink_to(os.fsdecode(folder))
+    Path(os.fsdecode(folder + b"/test.jsonl")).write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    assert opened(tmp_path / "link").rows == ROWS
 
 
 def test_a_file_whose_name_is_not_utf_8_is_listed_readably(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from nlijob.data.sources import source_stamp
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
-from nlijob.records.job import SPLITS, Example, Manifest
+from nlijob.records.job import SPLITS, Example, Manifest, Repetition
 from nlijob.rundir import RunDir
 
 NAMES = ("entailment", "neutral", "contradiction")
@@ -342,6 +342,43 @@ def test_a_text_that_is_none_is_named_with_its_row_and_column(
     assert "give these rows both texts" in error.hint
 
 
+def test_each_split_is_read_by_the_names_of_its_own_source(source: Path) -> None:
+    orders = {"train": NAMES, "validation": NAMES[::-1], "test": (NAMES[1], NAMES[2], NAMES[0])}
+    for split, order in orders.items():
+        (source / f"{split}.jsonl").unlink()
+        table = pyarrow.Table.from_pylist(rows(3, split))
+        label = {"_type": "ClassLabel", "names": list(order)}
+        metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+        pyarrow.parquet.write_table(
+            table.replace_schema_metadata(metadata), source / f"{split}.parquet"
+        )
+    manifest, run = build(source)
+    for split, order in orders.items():
+        labels = [e.label for e in records.read_lines(Example, run.subset(split))]
+        assert [NAMES[label] for label in labels] == list(order)
+    assert manifest.splits["test"].labels_read == (
+        "integer labels read by the names that the source carries: "
+        "0 = neutral, 1 = contradiction, 2 = entailment"
+    )
+
+
+def test_unknown_names_of_a_source_are_reported_with_its_split(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    label = {"_type": "ClassLabel", "names": ["yes", "no", "neutral"]}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+    table = pyarrow.Table.from_pylist(rows(3)).replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, source / "test.parquet")
+    error = refusal(source)
+    assert "split test: the source names its labels 'yes', 'no' and 'neutral'" in error.message
+    assert [e.label for e in taken(source, label_map={"yes": 0, "no": 2})] == [0, 2, 1]
+
+
+def test_a_row_without_its_label_key_is_refused(source: Path) -> None:
+    # writers that leave out zeros would make every entailment unlabelled
+    write_jsonl(source / "test.jsonl", [*rows(1), {"premise": "a", "hypothesis": "b"}])
+    assert "row 1, line 2: it has no column label" in refusal(source).message
+
+
 # ---------------------------------------------------------------- the manifest
 
 
@@ -356,6 +393,34 @@ def test_the_manifest_records_the_request(source: Path) -> None:
     assert manifest.label_names == NAMES
     assert manifest.splits["test"].rule == "every 4th row"
     assert manifest.splits["test"].class_counts == (1, 1, 1)
+
+
+def test_the_manifest_states_how_files_and_labels_were_read(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    text = 'premise,hypothesis,label\n\na,"b\nc",0\nd,e,1\n'
+    (source / "test.csv").write_text(text, encoding="utf-8")
+    test = build(source)[0].splits["test"]
+    assert (test.blank_lines, test.fields_over_lines, test.first_fields_over_lines) == (1, 1, (3,))
+    assert test.labels_read == (
+        "the source names no labels; 0 and 1 were read as entailment and neutral"
+    )
+
+
+def test_the_manifest_counts_rows_that_stand_in_two_splits(source: Path) -> None:
+    manifest, _ = build(source, test_split="validation")
+    overlaps = {(one.split, one.other): one for one in manifest.overlaps}
+    assert overlaps["test", "validation"].is_same
+    assert overlaps["test", "validation"].whole_rows == 12
+    assert overlaps["test", "train"].whole_rows == 0
+    assert manifest.splits["test"].repetition == Repetition(12, 0, 0)
+
+
+def test_a_csv_row_of_lines_that_all_look_like_rows_is_a_warning(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    text = 'premise,hypothesis,label\na,b,0\na,b,2\n"Tis,b,1\nc,d,0\nHello",b,1\n'
+    (source / "test.csv").write_text(text, encoding="utf-8")
+    (warning,) = build(source)[0].warnings
+    assert "stray quotes may have joined rows of the CSV file: 1 row (at line 4)" in warning
 
 
 def test_premises_that_splits_share_are_counted_once_each(source: Path) -> None:

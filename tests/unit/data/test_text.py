@@ -49,6 +49,7 @@ def test_wide_encodings_are_named(tmp_path: Path, encoding: str, name: str) -> N
         (gzip.compress(TEXT.encode(), mtime=0), "it is compressed with gzip"),
         (b"PAR1\x15", "it is a Parquet file"),
         (b"PK\x03\x04", "it is a zip archive"),
+        (b"\n<!DOCTYPE HTML><html>", "it is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "it is a Git LFS pointer"),
     ],
 )

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from nlijob.config import load_config
+from nlijob.gpu.resuming import Saved, resume
 from nlijob.gpu.stages import WORK
-from nlijob.gpu.stages.train import resume
 from nlijob.rundir import RunDir, epoch_marker
 from nlijob.stages import GPU_STAGES
 from tests.faulty_place import complete_epoch
@@ -32,5 +32,5 @@ def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_again(
     trainer: Any = None
     for epoch in (1, 2):
         complete_epoch(session.run, epoch, "b")
-    assert resume(session, trainer) == []
+    assert resume(session, trainer) == Saved()
     assert [e for e in (1, 2) if session.run.marker(epoch_marker(e)).exists()] == []

@@ -28,5 +28,5 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         monkeypatch.setattr(module, "FIRST_WAIT_S", 0.001)
     yield Place("--upload", URL, "job")
     for thread in threading.enumerate():  # all tests share the folder
-        if thread.name in ("upload", "resume"):
+        if thread.name in ("upload", "waited for"):
             thread.join(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,61 @@ def test_locks_unfinished_files_and_messages_are_not_copied(name: str) -> None:
     assert not contents.is_copied(name)
 
 
-@pytest.mark.parametrize("name", ["../other", "a/../../b", "/etc/passwd", "train//x", "train/", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../other", "a/../../b", "/etc/passwd", "train//x", "train/", ""),
+        *("train/\0", f"train/{'x' * 256}", f"train/{'ü' * 128}"),
+    ],
+)
 def test_names_that_lead_out_of_the_run_are_not_copied(name: str) -> None:
     assert not contents.is_copied(name)
+
+
+@pytest.mark.parametrize("name", ["report.html", "train/epoch-1/new.txt", "markers/x", "subset/x"])
+def test_names_below_a_runs_own_are_of_a_run(name: str) -> None:
+    assert contents.is_of_a_run(name)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "photos/1.jpg", "report.html.bak"])
+def test_other_names_are_not_of_a_run(name: str) -> None:
+    assert not contents.is_of_a_run(name)
+
+
+def test_links_and_pipes_in_a_run_are_not_copied(tmp_path: Path) -> None:
+    root, outside = tmp_path / "run", tmp_path / "outside"
+    (root / "train").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "secret").write_text("x")
+    (root / "report.html").symlink_to(outside / "secret")
+    (root / "subset").symlink_to(outside)
+    (root / "markers").symlink_to(outside)
+    os.mkfifo(root / "train" / "pipe")
+    (root / "train" / "log.jsonl").write_text("x")
+    assert contents.stamps(root).keys() == {"train/log.jsonl"}
+    assert contents.stamps(root, "markers/") == {}
+
+
+def test_a_run_folder_that_is_a_link_itself_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "report.html").write_text("x")
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    assert contents.stamps(tmp_path / "run").keys() == {"report.html"}
+
+
+def test_the_way_of_a_name_leads_nowhere_else(tmp_path: Path) -> None:
+    root, outside = tmp_path / "run", tmp_path / "outside"
+    for folder in (root / "report.html" / "x", outside):
+        folder.mkdir(parents=True)
+    (outside / "file").write_text("x")
+    (root / "train").symlink_to(outside)
+    (root / "subset").write_text("a file in place of a folder")
+    (root / "config.json").symlink_to(outside / "file")
+    for name in ("train/file", "subset/test.jsonl", "config.json", "report.html"):
+        path = contents.clear_way(root, name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("of the run")
+    assert (outside / "file").read_text() == "x"
 
 
 def test_markers_come_in_the_order_of_epochs(tmp_path: Path) -> None:

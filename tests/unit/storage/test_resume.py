@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -12,7 +13,13 @@ from nlijob.rundir import RunDir, write_text
 from nlijob.storage import contents, resume
 from nlijob.storage.mirror import Mirror
 from nlijob.storage.place import Place
-from tests.faulty_place import FaultyFileSystem, complete, complete_epoch, complete_run
+from tests.faulty_place import (
+    FaultyFileSystem,
+    complete,
+    complete_epoch,
+    complete_run,
+    complete_step,
+)
 from tests.markers import made_from
 
 STAGES = ("subset", "train-epoch-1", "train-epoch-2", "report")
@@ -133,6 +140,76 @@ def test_files_outside_the_run_are_not_written(sent: RunDir, place: Place, here:
     assert content(here) == content(sent)
 
 
+# ---------------------------------------------------------------- checkpoints within epochs
+
+
+@pytest.mark.parametrize(
+    ("here_at", "fetched"),
+    [((3, 40), True), ((2, 90), True), ((3, 90), False), ((4, 1), False)],
+)
+def test_a_folder_gives_way_to_a_copy_that_is_further_within_an_epoch(
+    sent: RunDir, place: Place, tmp_path: Path, here_at: tuple[int, int], fetched: bool
+) -> None:
+    here = RunDir(shutil.copytree(sent.root, tmp_path / "elsewhere" / "job"))
+    complete_step(here, *here_at, "a")
+    complete_step(sent, 3, 80, "a")
+    with Mirror(sent, place, lambda _: None):
+        pass
+    before = content(here)
+    told = told_by_resume(here, place)
+    assert content(here) == (content(sent) if fetched else before)
+    assert ("and a checkpoint within an epoch" in told) == fetched
+
+
+def test_a_checkpoint_within_an_epoch_of_another_run_is_not_replaced(
+    sent: RunDir, place: Place, tmp_path: Path
+) -> None:
+    here = RunDir(shutil.copytree(sent.root, tmp_path / "elsewhere" / "job"))
+    complete_step(here, 1, 1, "b")
+    complete_step(sent, 3, 80, "a")
+    with Mirror(sent, place, lambda _: None):
+        pass
+    before = content(here)
+    assert "is left as it is" in told_by_resume(here, place)
+    assert content(here) == before
+
+
+def test_foreign_files_at_a_place_and_in_the_folder_are_left_alone(
+    sent: RunDir, place: Place, here: RunDir
+) -> None:
+    before = content(sent)
+    foreign = {"notes.txt", *(f"photos/{number}.jpg" for number in range(3000))}
+    for name in foreign:
+        place.write(name, b"of a person")
+    write_text(here.root / "my notes.txt", "of a person")
+    told_by_resume(here, place)
+    assert content(here) == {**before, "my notes.txt": "of a person"}
+    assert not foreign & set(fetches())
+
+
+def test_nothing_is_written_through_a_link_in_the_runs_folder(
+    sent: RunDir, place: Place, here: RunDir, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("outside")
+    here.root.mkdir(parents=True)
+    here.report.symlink_to(outside / "file")
+    (here.root / "markers").symlink_to(outside)
+    here.train_folder.symlink_to(outside)
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == "outside"
+
+
+def test_a_folder_in_place_of_a_file_is_replaced(sent: RunDir, place: Place, here: RunDir) -> None:
+    (here.report / "x").mkdir(parents=True)
+    write_text(here.train_folder, "a file in place of a folder")
+    told_by_resume(here, place)
+    assert content(here) == content(sent)
+
+
 # ---------------------------------------------------------------- faults
 
 
@@ -197,3 +274,17 @@ def test_a_place_that_hangs_ends_with_4_in_bounded_time(
     with pytest.raises(NotAvailableError, match="no answer within"):
         told_by_resume(here, place)
     released.set()
+
+
+def test_a_download_in_which_nothing_moves_ends_with_4(
+    sent: RunDir, place: Place, here: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "SILENCE_S", 0.2)
+    released = threading.Event()
+    FaultyFileSystem.before = staticmethod(
+        lambda operation, path: operation == "fetch" and released.wait()
+    )
+    with pytest.raises(NotAvailableError, match="no answer within"):
+        told_by_resume(here, place)
+    released.set()
+    assert contents.markers(here.root) == {}

@@ -361,7 +361,7 @@ def test_either_trainer_resumes_from_the_others_state(
     expected = list(first.epoch(2))
     second, other = pick(resumes)
     checkpoints.load_adapter(other.model, tmp_path)
-    second.restore(checkpoints.load_state(tmp_path / "state.pt", CPU))
+    second.restore(checkpoints.load_state(tmp_path / "state.pt"))
     for a, b in zip(second.epoch(2), expected, strict=True):
         assert (
             (a.loss == b.loss)
