@@ -13,6 +13,7 @@ import errno
 import fcntl
 import re
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -32,6 +33,9 @@ TRAINING_STATES = f"{TRAIN}state-"
 """Prefix of the names of training states; each is deleted once there is a later one."""
 PREVIOUS = ".previous"
 """Ending of the folder's name under which a finished run is kept when other settings replace it."""
+GPU_SIDE_ENDS_S = 40.0
+"""Within this time a GPU side ends whose parent was killed; it is twice what it is granted."""
+POLL_S = 0.1
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -59,6 +63,7 @@ class RunDir:
         self.summary = root / "summary.md"
         self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
+        self.worker_lock = root / "worker" / ".lock"
         self.accelerate_config = root / "worker" / "accelerate.json"
         self.console_log = root / "worker" / "console.txt"
 
@@ -257,7 +262,34 @@ class RunDir:
         """
         with contextlib.ExitStack() as self._locks:
             self._locks.enter_context(self._locked(on_wait))
+            self._wait_for_gpu_side()
             yield
+
+    def reserve_for_gpu_side(self) -> None:
+        """Reserve the folder for this process, of the GPU side, for as long as it lives.
+
+        If the parent is killed, its GPU side needs a moment to end. Until then, the next attempt
+        must not begin (see `lock`): it would take the records of the old one for its own.
+        """
+        if not self.worker_lock.is_file():
+            remove(self.worker_lock)
+        self.worker_lock.parent.mkdir(parents=True, exist_ok=True)
+        self._worker_handle = self.worker_lock.open("w")  # closed, and so free, when it ends
+        fcntl.flock(self._worker_handle, fcntl.LOCK_EX)
+
+    def _wait_for_gpu_side(self) -> None:
+        """Wait until the GPU side of a killed attempt has ended."""
+        if not self.worker_lock.is_file():
+            return
+        deadline = time.monotonic() + GPU_SIDE_ENDS_S
+        with self.worker_lock.open() as handle:
+            while not _is_free(handle):
+                if time.monotonic() > deadline:
+                    raise ConfigurationError(
+                        f"the GPU side of an earlier attempt still works on {self.root}",
+                        "end its processes, or choose another --run-id",
+                    )
+                time.sleep(POLL_S)
 
     def set_aside(self) -> Path:
         """Rename the folder to <name>.previous, and begin an empty one in its place.
@@ -322,6 +354,15 @@ def _lock(handle: TextIO, on_wait: Callable[[], None] | None) -> None:
             raise
         on_wait()
         fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _is_free(handle: TextIO) -> bool:
+    """Whether no other process holds the lock of this file."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def epoch_marker(epoch: int) -> str:

@@ -39,6 +39,7 @@ def main() -> None:
 
 def _outcome(run: RunDir) -> WorkerOutcome:
     try:
+        run.reserve_for_gpu_side()
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
             from nlijob.gpu import worker

@@ -8,6 +8,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -222,6 +223,34 @@ def test_a_process_that_may_wait_gets_the_lock_when_it_is_free(run: RunDir) -> N
         other.enter_context(run.lock())
         with run.lock(on_wait=other.close):
             pass
+
+
+def test_the_next_attempt_waits_for_the_gpu_side_of_a_killed_one(run: RunDir) -> None:
+    code = (
+        "import sys; from pathlib import Path; from nlijob.rundir import RunDir\n"
+        "RunDir(Path(sys.argv[1])).reserve_for_gpu_side(); print('held', flush=True); input()"
+    )
+    argv = [sys.executable, "-c", code, str(run.root)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as earlier:
+        assert earlier.stdin
+        assert earlier.stdout
+        assert earlier.stdout.readline() == b"held\n"
+        ends = threading.Timer(0.3, earlier.stdin.close)
+        ends.start()
+        with run.lock():
+            assert earlier.wait() is not None
+    with run.lock():  # and nobody waits for one that has ended
+        pass
+
+
+def test_a_gpu_side_that_does_not_end_is_reported(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rundir, "GPU_SIDE_ENDS_S", 0.0)
+    working = RunDir(run.root)
+    working.reserve_for_gpu_side()
+    with pytest.raises(ConfigurationError, match="still works on"), run.lock():
+        pass
 
 
 def test_a_folder_that_is_not_writable_is_reported(tmp_path: Path) -> None:
