@@ -260,7 +260,7 @@ def test_files_of_the_current_folder_shadow_no_module(
     done = subprocess.run(
         [sys.executable, *arguments, "recipes"],
         cwd=tmp_path,
-        env=jobs.environment(),
+        env=jobs.environment(PYTHONPATH=f"{os.pathsep}{jobs.ROOT}"),
         capture_output=True,
         text=True,
         check=False,
@@ -347,6 +347,16 @@ def test_a_run_id_that_no_folder_should_have_is_refused(call: Caller, name: str,
     shown = call("run", "--recipe", "demo", "--run-id", name)
     assert shown.code == 2
     assert text in shown.err
+
+
+def test_a_current_folder_that_was_deleted_is_told(call: Caller) -> None:
+    gone = Path("gone").absolute()
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    shown = call("run", "--recipe", "demo")
+    assert shown.code == 2
+    assert "the current folder was deleted" in shown.err
 
 
 def test_a_folder_of_runs_that_is_not_utf_8_is_refused(call: Caller) -> None:
