@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -184,6 +185,17 @@ def test_an_error_of_the_job_ends_with_its_code_message_and_hint(call: Caller) -
     shown = call("run", "--recipe", "demo")
     assert shown.code == 6
     assert shown.err.endswith("error: loss is nan\nhint: lower the rate\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(errno.ENOSPC, "No space left on device"), 74), (MemoryError(), 5)]
+)
+def test_a_fault_of_the_machine_is_no_bug(call: Caller, error: Exception, code: int) -> None:
+    call.outcome = error
+    shown = call("run", "--recipe", "demo")
+    assert shown.code == code
+    assert "Traceback" not in shown.err
+    assert "\nhint: " in shown.err
 
 
 def test_a_bug_ends_with_70_and_its_traceback(call: Caller) -> None:
