@@ -13,7 +13,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-arithmetic test-slow test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell audit lock clean
+.PHONY: help report test test-arithmetic test-slow test-faults test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -29,7 +29,7 @@ else
 endif
 
 test: .venv/.ready ## run the tests in random order (no GPU needed); an earlier order: ARGS=--randomly-seed=N
-	$(python) -m pytest $(side_by_side) -m "not slow and not gpu" $(ARGS)
+	$(python) -m pytest $(side_by_side) -m "not slow and not gpu and not faults" $(ARGS)
 
 test-arithmetic: .venv/.ready ## run the tests of arithmetic again, with other instructions and one thread
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
@@ -37,6 +37,9 @@ test-arithmetic: .venv/.ready ## run the tests of arithmetic again, with other i
 
 test-slow: .venv/.ready ## run the tests that take minutes
 	$(python) -m pytest -m slow $(ARGS)
+
+test-faults: .venv/.ready ## kill jobs, damage runs, fill disks, at random: KILLED_RUNS=100 DAMAGED_RUNS=2000 DISKS=50 SEED=1
+	$(python) -m pytest -n $${WORKERS:-2} --dist worksteal -m faults $(ARGS)
 
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)

@@ -32,6 +32,7 @@ from torch import nn
 
 from benchmarks import step_profile
 from nlijob.config import JobConfig, load_config
+from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.fast.model import FastModel, shape_of
@@ -41,7 +42,6 @@ from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 RESULTS = Path(__file__).parent / "results"
 PHI_2 = {
@@ -208,7 +208,7 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
 
 def spread_rows(folder: Path, count: int) -> list[Example]:
     """At most `count` of the labelled training rows in a folder, evenly spread."""
-    rows = [row for row in read_rows(folder / "train.jsonl") if row["label"] >= 0]
+    rows = [row for row in read_file(folder / "train.jsonl").rows if row["label"] >= 0]
     count = min(count, len(rows))
     return [
         Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"])

@@ -2,7 +2,10 @@
 
 import sys
 
-from nlijob.cli import main
+from nlijob.import_path import put_first_folder_last
 
 if __name__ == "__main__":
+    put_first_folder_last()
+    from nlijob.cli import main
+
     sys.exit(main())

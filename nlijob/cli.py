@@ -5,6 +5,7 @@ Nothing heavy is imported at module level, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import traceback
 
 import click
@@ -12,7 +13,9 @@ import click
 from nlijob import __version__, commands
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode
+from nlijob.printable import printable
 from nlijob.stopping import Stopped
+from nlijob.streams import lasting_streams
 
 OWN_OPTIONS = ("-h", "--help", "--version")
 
@@ -38,12 +41,19 @@ class JobGroup(click.Group):
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    with lasting_streams():
+        return _exit_code()
+
+
+def _exit_code() -> int:
     try:
         return int(cli.main(standalone_mode=False) or ExitCode.DONE)
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(printable(shown.getvalue()), err=True, nl=False)
         return ExitCode.CONFIGURATION
     except (Exception, Stopped, KeyboardInterrupt) as error:
         end = end_of(error)
@@ -63,7 +73,8 @@ def cli() -> None:
     error.
 
     Exit codes: 0 done, 2 usage or configuration, 3 gate failed, 4 model or data not available,
-    5 unsuitable hardware or out of memory, 6 training diverged, 70 internal error, 75 stopped.
+    5 unsuitable hardware or out of memory, 6 training diverged, 70 internal error, 74 disk full or
+    not writable, 75 stopped.
 
     Completion in bash: eval "$(_NLIJOB_COMPLETE=bash_source nlijob)"; in zsh with zsh_source, in
     fish with fish_source.
@@ -71,6 +82,6 @@ def cli() -> None:
 
 
 def _print_error(message: str, hint: str) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(printable(f"error: {message}"), err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(printable(f"hint: {hint}"), err=True)

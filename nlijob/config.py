@@ -8,19 +8,18 @@ Unknown keys are refused, and all faults are reported at once, before anything i
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import json
 import string
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.errors import ConfigurationError
 from nlijob.heads import HeadName, describe
+from nlijob.printable import printable
+from nlijob.recipe import drop_other_size, read_recipe
 from nlijob.typed import build
-
-RECIPES_DIR = Path(__file__).parent / "recipes"
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -76,7 +75,8 @@ class DataConfig:
     label_column: str = "label"
     """Column that holds the gold label, as a number or a name."""
     label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
-    """Names of labels 0, 1, 2, ...; their number is the number of classes."""
+    """Names of labels 0, 1, 2, ...; their number is the number of classes. The integers of a source
+    that names its labels are translated by the names."""
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
@@ -96,7 +96,8 @@ class ModelConfig:
     """Commit id of the hub model. Without one, the newest version is used."""
     head: HeadName = "causal"
     """How the model answers. causal: with one token after the prompt. sequence-classification: with
-    a new linear layer on the transformer, which is trained too."""
+    a linear layer on the transformer, which is trained too. It is the model's own if that was made
+    for labels of the same names, and new otherwise."""
     device: Device = "auto"
     """Where the model is computed. auto: on an NVIDIA GPU if there is one, else on the CPU."""
     requires_gpu: bool = False
@@ -170,6 +171,9 @@ class TrainConfig:
     """Execution mode; the outcome is the same up to rounding. graph: packed rows and CUDA graphs,
     or an error. plain: the libraries' own layers, one operation after the other. auto: the fastest
     mode that supports the model and the machine; on a CPU, packed rows without graphs."""
+    checkpoint_every_s: float = 300.0
+    """Longest time in seconds between two checkpoints within an epoch, from which an interrupted
+    training resumes; 0 writes them at the ends of epochs only."""
     seed: int = 42
     """Seed of the row order, dropout, and the first weights of the adapter and a new head."""
 
@@ -249,22 +253,12 @@ class JobConfig:
         return dataclasses.asdict(value) if is_section else value
 
 
-def recipe_names() -> list[str]:
-    """Return the names of the built-in recipes, sorted."""
-    return sorted(path.stem for path in RECIPES_DIR.glob("*.toml"))
-
-
-def recipe_name(recipe: str) -> str:
-    """Return a short name for a recipe, which is given by name or file."""
-    return Path(recipe).stem
-
-
 def load_config(recipe: str, overrides: Mapping[str, Any] | None = None) -> JobConfig:
     """Read a recipe (a name or a TOML file) and apply `overrides` ("section.key" -> value).
 
     Raises ConfigurationError that lists every fault.
     """
-    tables = _read_recipe(recipe)
+    tables = read_recipe(recipe)
     faults: list[str] = []
     for dotted, value in (overrides or {}).items():
         _override(tables, dotted, value, faults)
@@ -286,13 +280,14 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         )
     try:
         return key.strip(), tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also numbers of too many digits
         return key.strip(), raw.strip()
 
 
 def check(config: JobConfig) -> list[str]:
     """Return the faults that types do not rule out, each as "section.key: what is wrong"."""
     return [
+        *_check_text(config),
         *_check_data(config.data),
         *_check_prompt(config),
         *_check_numbers(config),
@@ -303,6 +298,15 @@ def check(config: JobConfig) -> list[str]:
 def _keys(fault: str) -> list[str]:
     """Return the keys that a fault names: "a.b, a.c: what is wrong" -> ["a.b", "a.c"]."""
     return fault.partition(":")[0].split(", ")
+
+
+def _check_text(config: JobConfig) -> Iterable[str]:
+    """Refuse bytes that are not UTF-8, such as a path of another encoding: records are UTF-8."""
+    for section, keys in dataclasses.asdict(config).items():
+        for key, value in keys.items() if isinstance(keys, dict) else [("", keys)]:
+            text = json.dumps(value, ensure_ascii=False, default=str)
+            if any("\ud800" <= char <= "\udfff" for char in text):
+                yield f"{section}{'.' * bool(key)}{key}: {printable(text)} is not UTF-8; rename it"
 
 
 def _check_data(data: DataConfig) -> Iterable[str]:
@@ -357,6 +361,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "train.batch_size": 1,
         "train.micro_batch_size": 1,
         "train.weight_decay": 0,
+        "train.checkpoint_every_s": 0,
         "eval.batch_size": 1,
         "eval.cases": 5,
         "eval.generate_tokens": 0,
@@ -396,63 +401,11 @@ def _check_hardware(model: ModelConfig) -> Iterable[str]:
         yield "model.compute_dtype: float16 does not train on a CPU; use float32 or bfloat16"
 
 
-def _read_recipe(recipe: str, folder: Path = Path(), seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    path = _recipe_path(recipe, folder)
-    if path in seen:
-        raise ConfigurationError(
-            f"recipe {recipe!r} extends itself", "remove one `extends` from the cycle"
-        )
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
-    parent = tables.pop("extends", None)
-    if parent is None:
-        return tables
-    base = _read_recipe(str(parent), path.parent, (*seen, path))
-    for section, value in tables.items():
-        of_base = base.get(section)
-        if isinstance(value, dict) and isinstance(of_base, dict):
-            for key in value:
-                _drop_other_size(of_base, section, key)
-            value = {**of_base, **value}
-        base[section] = value
-    return base
-
-
-def _recipe_path(recipe: str, folder: Path) -> Path:
-    """Return a recipe's file. `folder` is that of the recipe that extends it."""
-    path = folder / recipe
-    if path.suffix == ".toml":
-        if path.is_file():
-            return path
-        raise ConfigurationError(f"recipe file {recipe!r} does not exist")
-    built_in = RECIPES_DIR / f"{recipe}.toml"
-    if built_in.is_file():
-        return built_in
-    names = recipe_names()
-    close = difflib.get_close_matches(recipe, names, n=1)
-    raise ConfigurationError(
-        f"unknown recipe {recipe!r}; known: {', '.join(names)}",
-        f"did you mean {close[0]!r}?"
-        if close
-        else "give one of these names or the path of a .toml file",
-    )
-
-
 def _override(tables: dict[str, Any], dotted: str, value: Any, faults: list[str]) -> None:
     section, _, key = dotted.partition(".")
     table = tables.setdefault(section, {})
     if not isinstance(table, dict):
         faults.append(f"{dotted}: {section} is not a section")
         return
-    _drop_other_size(table, section, key)
+    drop_other_size(table, section, key)
     table[key] = value
-
-
-def _drop_other_size(table: dict[str, Any], section: str, key: str) -> None:
-    """Drop a split's stride and size before one of them is set, as the two exclude each other."""
-    if section == "data" and key.endswith(("_stride", "_size")):
-        split = key.rpartition("_")[0]
-        table.pop(f"{split}_stride", None)
-        table.pop(f"{split}_size", None)

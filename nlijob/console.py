@@ -1,18 +1,26 @@
 """Prints the progress of a job: a line for each stage, and a bar if there is a terminal.
 
 Without a terminal (container logs) every line is plain, and long work reports every few seconds.
+The plain lines are also kept in a file of the run, because the reader of a log may be gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+import traceback
+from collections.abc import Iterator
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from nlijob.analysis.wording import clock
+from nlijob.ending import end_of
+from nlijob.errors import ExitCode
+from nlijob.printable import printable
 from nlijob.records.job import Progress
 
 PLAIN_INTERVAL_S = 15.0
@@ -48,23 +56,46 @@ class Console:
         self._current: tuple[str, str] | None = None
         self._part_started = 0.0
         self._last_plain = 0.0
+        self._kept: list[str] = []
+        """Lines that are not in the file yet."""
+        self._file: Path | None = None
+
+    @contextlib.contextmanager
+    def kept_in(self, file: Path, heading: str) -> Iterator[None]:
+        """Append to a file: a heading, every line from the first one on, and the block's error."""
+        self._kept.insert(0, f"--- {printable(heading)}")
+        self._file = file
+        with contextlib.suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._keep()
+        try:
+            yield
+        except BaseException as error:
+            end = end_of(error)
+            if end.exit_code == ExitCode.INTERNAL:
+                self._keep(*"".join(traceback.format_exception(error)).splitlines())
+            self._keep(f"error: {end.message}", *([f"hint: {end.hint}"] if end.hint else []))
+            raise
 
     def line(self, text: str) -> None:
         """Write one line, unless the console is quiet."""
+        self._keep(text)
         if self._verbosity >= Verbosity.NORMAL:
             self._write(text, self._out)
 
     def warn(self, text: str) -> None:
         """Write one line about a problem that does not end the job."""
+        self._keep(text)
         self._write(text, self._out)
 
     def detail(self, text: str) -> None:
-        """Write one line where the console is verbose."""
+        """Write one line where the console is verbose; the run has these in a file of their own."""
         if self._verbosity >= Verbosity.VERBOSE:
             self._write(f"      | {text}", self._out)
 
     def result(self, text: str) -> None:
         """Write one line of the job's result."""
+        self._keep(text)
         self._write(text, self._results)
 
     def stage(self, number: int, of: int, name: str, text: str) -> None:
@@ -73,17 +104,14 @@ class Console:
 
     def progress(self, progress: Progress) -> None:
         """Show how far the GPU side is."""
-        if self._verbosity < Verbosity.NORMAL:
-            return
         key = (progress.stage, progress.part)
         if key != self._current:
             self.finish_bar()
             self._current = key
             self._part_started = self._last_plain = time.monotonic()
-        if self._is_terminal:
+        self._show_plain(progress)
+        if self._is_terminal and self._verbosity >= Verbosity.NORMAL:
             self._show_bar(progress)
-        else:
-            self._show_plain(progress)
 
     def finish_bar(self) -> None:
         """Remove the bar, if there is one."""
@@ -94,7 +122,16 @@ class Console:
 
     def _write(self, text: str, to: TextIO) -> None:
         self.finish_bar()
-        print(text, file=to, flush=True)
+        print(printable(text), file=to, flush=True)
+
+    def _keep(self, *lines: str) -> None:
+        self._kept += map(printable, lines)
+        if self._file is None or not self._kept:
+            return
+        with contextlib.suppress(OSError):  # the disk may be full, and the job's records say so
+            with self._file.open("a", encoding="utf-8") as handle:
+                handle.write("\n".join(self._kept) + "\n")
+            self._kept.clear()
 
     def _show_bar(self, progress: Progress) -> None:
         bar = self._bar
@@ -115,7 +152,11 @@ class Console:
         if now - self._last_plain < PLAIN_INTERVAL_S or progress.done == progress.total:
             return
         self._last_plain = now
-        self.line(f"      {progress.part}: {_plain(progress, now - self._part_started)}")
+        text = f"      {progress.part}: {_plain(progress, now - self._part_started)}"
+        if self._is_terminal:  # which has a bar
+            self._keep(text)
+            return
+        self.line(text)
         self._current = (progress.stage, progress.part)
 
 

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     HARDWARE = 5
     DIVERGED = 6
     INTERNAL = 70
+    DISK = 74
     STOPPED = 75
 
 
@@ -92,6 +93,12 @@ class DivergedError(JobError):
     """Training produced a loss or gradient that is not finite (exit 6)."""
 
     exit_code = ExitCode.DIVERGED
+
+
+class DiskError(JobError):
+    """A file cannot be written or read for a reason that lies in the disk (exit 74)."""
+
+    exit_code = ExitCode.DISK
 
 
 class StoppedError(JobError):

@@ -8,24 +8,22 @@ prepared last when the hub does not answer.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
+from nlijob.files import Piece, sha256_of
 from nlijob.hub_fetch import Repository
 from nlijob.hub_requests import HubError, Limits
+from nlijob.model_files import check_model_folder
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PIECE_BYTES = 64 * 1024**2
-READ_BYTES = 1024**2
 
 
 class Hub:
@@ -46,14 +44,15 @@ class Hub:
     def model_folder(self, model: ModelConfig) -> Path:
         """The local folder with the model's files, downloaded first if the name is a hub id.
 
-        Raises NotAvailableError if the model is not available or files are missing.
+        Raises NotAvailableError if the model is not available, or if its files are missing or
+        damaged.
         """
         if model.name == "demo":
             return MODEL_DIR
         folder = local_folder(model.name, "model", "model.name")
         if folder is None:
             folder = self._fetch("model", model.name, model.revision, MODEL_FILES)
-        _check_model_folder(model.name, folder)
+        check_model_folder(model.name, folder)
         return folder
 
     def load_split(
@@ -116,8 +115,11 @@ def local_folder(name: str, kind: str, key: str) -> Path | None:
     `kind` and `key` (of the configuration) are for the message of NotAvailableError, which is
     raised if `name` is written as a path and there is no such folder.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path, is_folder = Path(name), False
+    with contextlib.suppress(RuntimeError, OSError):  # no such user; a name that is too long
+        path = path.expanduser()
+        is_folder = path.is_dir()
+    if is_folder:
         return path.resolve()
     if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2:
         raise NotAvailableError(
@@ -131,46 +133,15 @@ def folder_stamp(folder: Path, patterns: Sequence[str]) -> str:
     """Names and hashes of a folder's matching files, the same on every machine.
 
     All bytes are hashed, because a model merged with another adapter may have the same sizes and
-    the same bytes at the beginning and the end. One core hashes a gigabyte in about a second, and
-    the files are about to be read anyway. Large files are hashed in pieces, on all cores.
+    the same bytes at the beginning and the end; and they are about to be read anyway. Large files
+    are hashed in pieces, on all cores.
     """
     files = sorted({file for pattern in patterns for file in folder.glob(pattern)})
     pieces = [
-        (file, start)
+        Piece(file, start, PIECE_BYTES)
         for file in files
         if file.is_file()
         for start in range(0, max(1, file.stat().st_size), PIECE_BYTES)
     ]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        hashes = list(pool.map(_sha256, pieces))
-    return "|".join(f"{file.name}:{hash_}" for (file, _), hash_ in zip(pieces, hashes, strict=True))
-
-
-def _sha256(piece: tuple[Path, int]) -> str:
-    """SHA-256 of a piece, given as its file and the position of its first byte."""
-    file, start = piece
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(READ_BYTES))
-    with file.open("rb", buffering=0) as handle:
-        handle.seek(start)
-        left = PIECE_BYTES
-        while read := handle.readinto(buffer[:left]):
-            digest.update(buffer[:read])
-            left -= read
-    return digest.hexdigest()
-
-
-def _check_model_folder(name: str, folder: Path) -> None:
-    """Raise NotAvailableError if configuration or weights are missing."""
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    if not any((folder / file).is_file() for file in WEIGHTS):
-        missing.append("model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing += sorted(shard for shard in shards if not (folder / shard).is_file())
-    if missing:
-        raise NotAvailableError(
-            f"model {name}: {folder} has no {', '.join(missing)}",
-            "name a folder that save_pretrained wrote, or a hub model id with safetensors",
-        )
+    hashes = zip(pieces, sha256_of(pieces), strict=True)
+    return "|".join(f"{piece.file.name}:{hash_}" for piece, hash_ in hashes)

@@ -1,8 +1,8 @@
 """Starts the GPU side with `accelerate launch` and follows it to its end.
 
-`accelerate launch` neither forwards signals nor returns its child's exit code. So the GPU side runs
-in a process group of its own and reads a pipe (its standard input): it begins when a byte arrives
-and stops when the pipe is closed. Before it ends it writes an outcome record.
+`accelerate launch` does not forward signals. So the GPU side runs in a process group of its own and
+reads a pipe (its standard input): it begins when a byte arrives and stops when the pipe is closed.
+Before it ends it writes an outcome record. If it cannot, its status tells why it ended.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from typing import IO
 import psutil
 
 from nlijob import records, stopping
-from nlijob.errors import ExitCode, JobError, error_for
+from nlijob.attempt import Moment
+from nlijob.errors import ExitCode, error_for
+from nlijob.memory import KernelMemory
 from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
-from nlijob.rundir import RunDir, write_record
+from nlijob.rundir import RunDir, write_record, write_text
+from nlijob.surroundings import accelerate_config, gpu_side_environment
+from nlijob.worker_end import error_of_end
 
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
-LOG_TAIL_LINES = 15
 
 
 def launch_command(run: RunDir, device: str) -> list[str]:
     """argv that starts the GPU side under `accelerate launch`."""
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command = [sys.executable, "-m", "nlijob.gpu.launcher"]
+    command += ["--config_file", str(run.accelerate_config.absolute())]
     command += ["--num_processes", "1", "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--num_cpu_threads_per_process", str(len(os.sched_getaffinity(0)))]
     if device == "cpu":
         command.append("--cpu")
-    return [*command, "-m", "nlijob.gpu", str(run.root)]
+    return [*command, "-m", "nlijob.gpu", str(run.root.absolute())]
 
 
 class GpuSide:
@@ -56,7 +60,9 @@ class GpuSide:
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
-        self.launched_at_s = 0.0
+        self._memory_before = KernelMemory({})
+        self.launched = Moment.now()
+        """When the processes were started; before that, when this object was made."""
 
     def __enter__(self) -> GpuSide:
         return self
@@ -70,10 +76,11 @@ class GpuSide:
         if self._process is not None:
             return
         run = self._run
-        run.worker_log.parent.mkdir(parents=True, exist_ok=True)
+        write_text(run.accelerate_config, json.dumps(accelerate_config(self._device == "cpu")))
+        self._memory_before = KernelMemory.now()
         for stale in (run.worker_task, run.worker_outcome, run.progress):
             stale.unlink(missing_ok=True)
-        self.launched_at_s = time.time()
+        self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(
@@ -81,7 +88,8 @@ class GpuSide:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(),
+                env=gpu_side_environment(os.environ),
+                cwd=run.worker_log.parent,
                 start_new_session=True,
                 bufsize=0,
             )
@@ -110,10 +118,33 @@ class GpuSide:
                 for line in log.lines():
                     self._on_log(line)
                 for line in progress.lines():
-                    on_progress(records.from_json(Progress, json.loads(line)))
+                    if (told := _progress(line)) is not None:
+                        on_progress(told)
                 if running:
                     time.sleep(POLL_S)
-        _raise_outcome(run, self._process.returncode)
+        self._raise_outcome()
+
+    def _raise_outcome(self) -> None:
+        """Raise the error that the outcome record holds or, without one, what the end suggests."""
+        assert self._process is not None
+        try:
+            outcome = records.read(WorkerOutcome, self._run.worker_outcome)
+        except (OSError, ValueError):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_GRACE_S)  # the launcher ends after what it started
+            status = self._process.returncode or 0
+            killed = KernelMemory.now().killed_since(self._memory_before)
+            raise error_of_end(status, self._run.worker_log, killed) from None
+        if outcome.exit_code != ExitCode.DONE:
+            raise error_for(outcome.exit_code, outcome.message, outcome.hint)
+
+
+def _progress(line: str) -> Progress | None:
+    """The progress that a line tells; None if a full disk has torn the line."""
+    try:
+        return records.from_json(Progress, json.loads(line))
+    except ValueError:
+        return None
 
 
 def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
@@ -145,39 +176,6 @@ def _is_live_member(process: psutil.Process, group: int) -> bool:
         return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
-
-
-def _raise_outcome(run: RunDir, returncode: int | None) -> None:
-    try:
-        outcome = records.read(WorkerOutcome, run.worker_outcome)
-    except (OSError, ValueError):
-        raise JobError(
-            f"the GPU side ended without an outcome (status {returncode}); the end of its log:\n"
-            f"{_log_tail(run.worker_log)}",
-            f"the whole log is {run.worker_log}; status -9 usually means out of memory",
-        ) from None
-    if outcome.exit_code != ExitCode.DONE:
-        raise error_for(outcome.exit_code, outcome.message, outcome.hint)
-
-
-def _log_tail(path: Path) -> str:
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
-
-
-def _environment() -> dict[str, str]:
-    """Environment of the GPU side, which reads local folders only."""
-    return {
-        **os.environ,
-        "PYTHONSAFEPATH": "1",  # files in the current folder must not shadow installed modules
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "true",
-        "PYTHONUNBUFFERED": "1",
-        # By default, waiting OpenMP threads spin. With other work on the same cores that makes
-        # training forty times slower (demo, two cores: 2 examples/s instead of 81); on an idle
-        # machine there is no difference.
-        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-    }
 
 
 class _Tail:

@@ -1,41 +1,43 @@
 """Runs the stages of `nlijob.stages` in order and skips those that are complete.
 
-A stage's fingerprint is a hash of the configuration it reads and of the fingerprints of the
-stages it follows. A stage is complete when its marker carries the present fingerprint.
+A stage is complete when its marker carries the present fingerprint (see `nlijob.fingerprints`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib
-import json
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nlijob import records, subset
-from nlijob.analysis.wording import clock
+from nlijob import records
+from nlijob.analysis.wording import clock, count, percent, plural
+from nlijob.attempt import Attempt, Moment, drop_torn_line
+from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
+from nlijob.files import remove
+from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp
 from nlijob.launch import GpuSide
 from nlijob.records.job import (
-    FORMAT_VERSION,
+    SPLITS,
+    Inputs,
     Manifest,
     Progress,
     RunRecord,
     SplitManifest,
-    Timing,
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, append_record, epoch_marker, write_record
-from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES, WHOLE_JOB
+from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record
+from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
 
 
 @dataclass
@@ -46,12 +48,17 @@ class Job:
     record: RunRecord
     hub: Hub
     console: Console
-    started_at: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.monotonic)
-    attempt: int = field(init=False)
+    replace: bool = False
+    """Whether to lose a finished run of other settings in the folder, instead of keeping it."""
+    started: Moment = field(default_factory=Moment.now)
+    attempt: Attempt = field(init=False)
     model_dir: Path = field(init=False)
     model_stamp: str = field(init=False)
-    fingerprints: dict[str, str] = field(init=False)
+    inputs: dict[str, Inputs] = field(init=False)
+    """Stage -> what it is made from in this attempt."""
+
+    def __post_init__(self) -> None:
+        self.attempt = Attempt(self.run, self.started)
 
     @property
     def config(self) -> JobConfig:
@@ -63,12 +70,18 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
-        with GpuSide(self.run, self.config.model.device, self.console.detail) as gpu_side:
+        gpu_side = GpuSide(self.run, self.config.model.device, self.console.detail)
+        with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
+                self.attempt.begin()
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
+                if not self._is_recorded():  # another job may have begun and stopped
+                    write_record(self.run.config, continued(self.record, self.run))
                 self._skip(STAGE_NAMES)
+            elif all(map(self._is_complete, STAGE_NAMES[:-1])):
+                self._render_again()
             else:
                 self._work(gpu_side)
         results = records.read(Results, self.run.results)
@@ -77,15 +90,22 @@ class Job:
 
     def _work(self, gpu_side: GpuSide) -> None:
         self._begin()
-        self._add_timing("fetch", self.started_at, self.started)
+        self.attempt.fetched()
         interval_s = self.config.report.sample_interval_s
-        try:
-            with Sampler(self.run.hardware, self.attempt, interval_s, self.run.root) as sampler:
-                self._build_subset(sampler)
-                self._run_gpu_stages(gpu_side, sampler)
+        number = self.attempt.number
+        with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
+            self._build_subset(sampler)
+            self._run_gpu_stages(gpu_side, sampler)
+        self.attempt.end()
+        with self.attempt.timed("report"):
             self._render()
-        finally:
-            self._add_timing(WHOLE_JOB, self.started_at, self.started)
+
+    def _render_again(self) -> None:
+        """Write the report of complete work; this is no attempt and takes no time of the job."""
+        self._skip(STAGE_NAMES[:-1])
+        self._say_why_again()
+        write_record(self.run.config, continued(self.record, self.run))
+        self._render()
 
     # ------------------------------------------------------------ stages
 
@@ -96,23 +116,61 @@ class Job:
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
         self.model_stamp = model_stamp(self.model_dir)
-        self.fingerprints = stage_fingerprints(self.config, self.model_stamp)
+        stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
+        self.inputs = stage_inputs(self.config, stamps)
 
     def _begin(self) -> None:
+        self._say_why_again()
+        starts_over = self._starts_over()
+        if starts_over and self._is_finished():
+            self._keep_finished_run()
         for log in (self.run.timings, self.run.hardware, self.run.machines):
-            if self._starts_over():  # other inputs: their time is not this run's cost
-                log.unlink(missing_ok=True)
+            if starts_over:  # other inputs: their time is not this run's cost
+                remove(log)
             drop_torn_line(log)
-        self.attempt = next_attempt(self.run)
+        if starts_over:
+            self.attempt.begin_afresh()
+        self.attempt.begin()
         write_record(self.run.config, continued(self.record, self.run))
+
+    def _say_why_again(self) -> None:
+        for stage in STAGE_NAMES:
+            if reason := why_again(self.run, stage, self.inputs):
+                self._say(stage, f"done again: {reason}")
 
     def _starts_over(self) -> bool:
         """Whether the folder holds rows, scores or models made from other inputs."""
         first = {stage.name: stage.name for stage in STAGES if stage.stamp}
+        training = [epoch_marker(1), *(step_marker(*step) for step in self.run.marked_steps())]
         return any(
-            self.run.is_of_other_inputs(marker, self.fingerprints[stage])
-            for marker, stage in {**first, epoch_marker(1): "train"}.items()
+            self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
+            for marker, stage in {**first, **dict.fromkeys(training, "train")}.items()
         )
+
+    def _is_finished(self) -> bool:
+        """Whether the folder holds a finished run, of whatever settings and version."""
+        markers = [self.run.marker(stage) for stage in STAGE_NAMES]
+        return all(file.is_file() for file in (self.run.results, *markers))
+
+    def _keep_finished_run(self) -> None:
+        """Set aside a finished run that this one would replace, unless it may be lost."""
+        root = self.run.root
+        if self.replace:
+            self.console.warn(f"Note: this replaces the finished run of other settings in {root}")
+            return
+        replaces = self.run.previous.exists()
+        previous = self.run.set_aside()
+        instead = "; the run that was kept there before is deleted" if replaces else ""
+        self.console.warn(
+            f"Note: {root} held a finished run of other settings; it is kept as {previous}{instead}"
+        )
+
+    def _is_recorded(self) -> bool:
+        """Whether config.json holds this configuration."""
+        try:
+            return records.read(RunRecord, self.run.config).config == self.config
+        except (OSError, ValueError):
+            return False
 
     def _build_subset(self, sampler: Sampler) -> None:
         sampler.stage = "subset"
@@ -120,11 +178,11 @@ class Job:
             self._skip(["subset"])
             return
         self.run.unmark("subset")
-        started = time.monotonic()
-        with self._timed("subset"):
-            manifest = subset.build_subset(self.config.data, self.run, self.hub)
-            self._mark_complete("subset", [self.run.manifest.parent])
-        self._say("subset", f"{_rows_text(manifest)}; {clock(time.monotonic() - started)}")
+        started = Moment.now()
+        with self.attempt.timed("subset"):
+            manifest = build_subset(self.config.data, self.run, self.hub)
+            self._mark_complete("subset", [self.run.manifest, *map(self.run.subset, SPLITS)])
+        self._say("subset", f"{_rows_text(manifest)}; {clock(started.age_s())}")
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):
@@ -141,14 +199,17 @@ class Job:
         sampler.stage = "start"
         self.console.line("      starting the GPU side (accelerate launch)")
         gpu_side.start()
+        given = Moment.now()
         gpu_side.give(
             WorkerTask(
-                attempt=self.attempt,
-                launched_at_s=gpu_side.launched_at_s,
-                given_at_s=time.time(),
-                model_dir=str(self.model_dir),
+                attempt=self.attempt.number,
+                launched_at_s=gpu_side.launched.wall_s,
+                given_at_s=given.wall_s,
+                model_dir=str(self.model_dir.absolute()),
                 model_stamp=self.model_stamp,
-                fingerprints=self.fingerprints,
+                inputs=self.inputs,
+                launched_monotonic_s=gpu_side.launched.monotonic_s,
+                given_monotonic_s=given.monotonic_s,
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
@@ -157,27 +218,23 @@ class Job:
     def _render(self) -> None:
         from nlijob.report.render import render
 
-        self._add_timing(WHOLE_JOB, self.started_at, self.started)  # for the report
-        self.run.unmark("report")
-        started = time.monotonic()
-        with self._timed("report"):
-            render(self.run)
-        self._mark_complete("report", [self.run.results, self.run.summary, self.run.report])
-        self._say("report", clock(time.monotonic() - started))
+        started = Moment.now()
+        render(self.run)
+        self._say("report", clock(started.age_s()))
 
     # ------------------------------------------------------------ markers
 
     def _is_complete(self, stage: str) -> bool:
-        return self.run.is_complete(stage, self.fingerprints[stage])
+        return is_complete(self.run, stage, self.inputs)
 
     def _mark_complete(self, stage: str, outputs: Iterable[Path]) -> None:
-        self.run.mark_complete(stage, self.fingerprints[stage], outputs)
+        self.run.mark_complete(stage, self.inputs[stage], outputs)
 
     def _skip(self, stages: Iterable[str]) -> None:
         for stage in stages:
             self._say(stage, "complete, skipped")
 
-    # ------------------------------------------------------------ console and timings
+    # ------------------------------------------------------------ console
 
     def _say(self, stage: str, text: str) -> None:
         if stage in STAGE_NAMES:
@@ -190,25 +247,13 @@ class Job:
         base, tuned = results.base, results.tuned
         self.console.line("")
         self.console.result(
-            f"Test accuracy {base.accuracy:.1%} -> {tuned.accuracy:.1%} "
-            f"({base.correct} -> {tuned.correct} of {tuned.rows:,} rows), "
+            f"Test accuracy {percent(base.accuracy)} -> {percent(tuned.accuracy)} "
+            f"({count(base.correct)} -> {count(tuned.correct)} of {plural(tuned.rows, 'row')}), "
             f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         )
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
         self.console.result(f"Report: {self.run.report}")
-
-    @contextlib.contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started_at, started = time.time(), time.monotonic()
-        try:
-            yield
-        finally:
-            self._add_timing(stage, started_at, started)
-
-    def _add_timing(self, stage: str, started_at_s: float, started: float) -> None:
-        duration_s = time.monotonic() - started
-        append_record(self.run.timings, Timing(self.attempt, stage, "", started_at_s, duration_s))
 
 
 def check_gates(results: Results) -> None:
@@ -224,48 +269,20 @@ def model_stamp(model_dir: Path) -> str:
     return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
 
 
-def stage_fingerprints(config: JobConfig, model: str) -> dict[str, str]:
-    """Stage -> fingerprint, from the configuration, the model's stamp and local data files."""
-    stamps = {"": "", "data": subset.source_stamp(config.data), "model": model}
-    fingerprints: dict[str, str] = {}
-    for stage in STAGES:
-        content = [
-            FORMAT_VERSION,
-            stage.name,
-            [config.value(key) for key in stage.reads],
-            [fingerprints[name] for name in stage.follows],
-            stamps[stage.stamp],
-        ]
-        text = json.dumps(content, sort_keys=True)
-        fingerprints[stage.name] = hashlib.sha256(text.encode()).hexdigest()
-    return fingerprints
-
-
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
     """The run's record; a resumed run keeps the time of its first attempt."""
-    try:
-        earlier = records.read(RunRecord, run.config)
-    except (OSError, ValueError):
-        return record
-    same = earlier.config == record.config
-    return dataclasses.replace(record, created_at=earlier.created_at) if same else record
+    for earlier in _earlier_records(run):
+        if earlier.config == record.config:
+            return dataclasses.replace(record, created_at=earlier.created_at)
+    return record
 
 
-def next_attempt(run: RunDir) -> int:
-    """The number of the next attempt, from 1."""
-    if not run.timings.exists():
-        return 1
-    return 1 + max((t.attempt for t in records.read_lines(Timing, run.timings)), default=0)
-
-
-def drop_torn_line(path: Path) -> None:
-    """Remove a last line that a crash left incomplete, so that lines can be appended."""
-    if path.exists():
-        text = path.read_bytes()
-        whole = text.rfind(b"\n") + 1
-        if whole < len(text):
-            with path.open("r+b") as handle:
-                handle.truncate(whole)
+def _earlier_records(run: RunDir) -> Iterator[RunRecord]:
+    """What earlier attempts wrote about the run, as far as it can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        yield records.read(RunRecord, run.config)
+    with contextlib.suppress(OSError, ValueError):
+        yield records.read(Results, run.results).run
 
 
 def _rows_text(manifest: Manifest) -> str:

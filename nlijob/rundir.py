@@ -1,31 +1,41 @@
 """All paths of a run on disk, atomic writes, completion markers, and the lock.
 
 A stage is complete when its marker exists and carries the expected fingerprint, and every file
-that the marker lists still has its size. Markers are written last, so an interrupted stage never
-counts as complete.
+that the marker lists still has its size and its SHA-256. Markers are written last, so an
+interrupted stage never counts as complete.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
-from collections.abc import Iterable, Iterator
+import re
+import stat
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TextIO
 
-from nlijob import records
-from nlijob.errors import ConfigurationError
-from nlijob.files import atomic_write, sync
-from nlijob.records.job import FORMAT_VERSION, Marker
+from nlijob import disk, records
+from nlijob.errors import ConfigurationError, DiskError
+from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
+from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
 TRAIN = "train/"
 """Prefix of the names of what training writes; some of it is deleted during the job."""
 EPOCH_MARKER = "train-epoch-"
+STEP_MARKER = "train-step-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Prefix of the names of training states; each is deleted after the next epoch."""
+"""Prefix of the names of training states; each is deleted once there is a later one."""
+PREVIOUS = ".previous"
+"""Ending of the folder's name under which a finished run is kept when other settings replace it."""
+GPU_SIDE_ENDS_S = 40.0
+"""Within this time a GPU side ends whose parent was killed; it is twice what it is granted."""
+POLL_S = 0.1
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
 
@@ -35,6 +45,9 @@ class RunDir:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._locks = contextlib.ExitStack()
+        self._hashes: dict[Path, tuple[_State, str]] = {}
+        """File -> its state when it was hashed, and the hash: no file is hashed twice."""
         self.config = root / "config.json"
         self.environment = root / "environment.json"
         self.machines = root / "machines.jsonl"
@@ -50,6 +63,9 @@ class RunDir:
         self.summary = root / "summary.md"
         self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
         self.worker_log = root / "worker" / "log.txt"
+        self.worker_lock = root / "worker" / ".lock"
+        self.accelerate_config = root / "worker" / "accelerate.json"
+        self.console_log = root / "worker" / "console.txt"
 
         trial = root  # what belongs to one training; a run has one
         self.train_folder = trial / TRAIN
@@ -64,6 +80,12 @@ class RunDir:
         self.occlusion = trial / "evaluate" / "occlusion.jsonl"
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
+
+    @property
+    def previous(self) -> Path:
+        """The folder in which a finished run is kept when one of other settings replaces it."""
+        root = self.root.absolute()
+        return root.with_name(root.name + PREVIOUS)
 
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
@@ -81,13 +103,43 @@ class RunDir:
         """The file with validation (and test) predictions after an epoch."""
         return self.epoch(epoch) / "predictions.jsonl"
 
+    def epoch_steps(self, epoch: int) -> Path:
+        """The file with the optimizer steps of an epoch, which the training log has too."""
+        return self.epoch(epoch) / "steps.jsonl"
+
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
         return self.root / f"{TRAINING_STATES}{epoch}.pt"
 
+    def step_state(self, epoch: int, step: int) -> Path:
+        """The checkpoint after a step within an epoch, from 1; deleted once there is a later one.
+
+        It holds the weights, what `training_state` holds, and the steps of the epoch so far.
+        """
+        return self.root / step_state_name(epoch, step)
+
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
         return path.relative_to(self.root).as_posix()
+
+    # ------------------------------------------------------------ damage
+
+    def clear_misplaced(self) -> list[str]:
+        """Delete what is no file where a file belongs, or no folder where a folder belongs.
+
+        Such a thing would make every write there fail. Returns the names of what was deleted.
+        """
+        folders_themselves = (self.root, self.train_folder, self.adapter)
+        files = [path for path in vars(self).values() if isinstance(path, Path)]
+        files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
+        files = [file for file in files if file not in folders_themselves]
+        folders = {*(file.parent for file in files), self.adapter, self.train_folder}
+        folders = {*folders, self.root / MARKERS} - {self.root}
+        wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
+        wrong += [path for path in files if _is_there(path) and not path.is_file()]
+        for path in wrong:
+            remove(path)
+        return [self.name(path) for path in wrong]
 
     # ------------------------------------------------------------ markers
 
@@ -104,61 +156,213 @@ class RunDir:
         """Number of epochs that have a completion marker."""
         return sum(name.startswith(EPOCH_MARKER) for name in self.marked())
 
-    def is_complete(self, stage: str, fingerprint: str) -> bool:
-        """Whether the stage was completed with these inputs and its files are unchanged in size."""
+    def marked_steps(self) -> list[tuple[int, int]]:
+        """Epoch and step of each marked checkpoint within an epoch, the latest first."""
+        places = (epoch_and_step(name) for name in self.marked())
+        return sorted((place for place in places if place), reverse=True)
+
+    def read_marker(self, stage: str) -> Marker | None:
+        """The completion marker of a stage or an epoch; None where there is no readable one."""
         try:
-            marker = records.read(Marker, self.marker(stage))
+            return records.read(Marker, self.marker(stage))
         except (OSError, ValueError):
-            return False
+            return None
+
+    def is_complete(self, stage: str, fingerprint: str) -> bool:
+        """Whether the stage was completed with these inputs and its files are unchanged."""
+        marker = self.read_marker(stage)
         return (
-            marker.format_version == FORMAT_VERSION
+            marker is not None
+            and marker.format_version == FORMAT_VERSION
             and marker.fingerprint == fingerprint
-            and all(_size(self.root / name) == size for name, size in marker.sizes.items())
+            and not self.changed(marker.files)
         )
+
+    def can_continue_from(self, epoch: str) -> bool:
+        """Whether the files are whole that are needed to continue after a marked epoch.
+
+        They are the ones that `mark_complete` was given as `to_continue`. False if there were none.
+        """
+        marker = self.read_marker(epoch)
+        return bool(marker and marker.to_continue and not self.changed(marker.to_continue))
 
     def is_of_other_inputs(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed with other inputs."""
-        try:
-            return records.read(Marker, self.marker(stage)).fingerprint != fingerprint
-        except (OSError, ValueError):
-            return False
+        marker = self.read_marker(stage)
+        return marker is not None and marker.fingerprint != fingerprint
 
-    def mark_complete(self, stage: str, fingerprint: str, outputs: Iterable[Path]) -> None:
-        """Write the stage's marker, which lists its outputs (files, or folders with all files)."""
-        files = [file for path in outputs for file in _files(path)]
-        for file in files:
-            sync(file)
-        sizes = {self.name(file): file.stat().st_size for file in files}
-        marker = Marker(stage, fingerprint, now(), sizes)
+    def changed(self, files: Mapping[str, FileStamp]) -> list[str]:
+        """Names of the files that are missing or differ from their stamp.
+
+        Files whose size differs are not read. The others are hashed once for each `RunDir`.
+        """
+        states = {name: _state(self.root / name) for name in files}
+        whole = [
+            name
+            for name, stamp in files.items()
+            if (state := states[name]) and state.size_bytes == stamp.size_bytes
+        ]
+        hashes = self._sha256_of([name for name in whole if files[name].sha256 is not None])
+        same = {name for name in whole if hashes.get(name) == files[name].sha256}
+        return [name for name in files if name not in same]
+
+    def mark_complete(
+        self,
+        stage: str,
+        inputs: Inputs,
+        outputs: Iterable[Path],
+        to_continue: Iterable[Path] = (),
+    ) -> None:
+        """Write the marker of a stage or an epoch, which lists its files.
+
+        `outputs` void the marker once they are missing or changed; files in `to_continue` may be
+        deleted later (see `can_continue_from`). Raises OSError where one of the files is missing.
+        """
+        marker = Marker(
+            stage,
+            inputs.fingerprint,
+            now(),
+            self._stamps(outputs),
+            self._stamps(to_continue),
+            inputs,
+        )
         write_text(self.marker(stage), records.dump(marker))
 
     def unmark(self, stage: str) -> None:
         """Delete a stage's marker, before the stage is done again."""
-        self.marker(stage).unlink(missing_ok=True)
+        remove(self.marker(stage))
+
+    def _stamps(self, files: Iterable[Path]) -> dict[str, FileStamp]:
+        """Name -> stamp of files that were just written, once they are safe on disk."""
+        names = []
+        for file in files:
+            sync(file)
+            names.append(self.name(file))
+        hashes = self._sha256_of(names)
+        return {name: FileStamp((self.root / name).stat().st_size, hashes[name]) for name in names}
+
+    def _sha256_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> SHA-256; a file that is in the state in which it was hashed is not read again."""
+        states = {name: _state(self.root / name) for name in names}
+        known = self._hashes
+        unread = [n for n, state in states.items() if known.get(self.root / n, (None,))[0] != state]
+        found = sha256_of(Piece(self.root / name) for name in unread)
+        for name, hash_ in zip(unread, found, strict=True):
+            if state := states[name]:
+                known[self.root / name] = (state, hash_)
+        return {name: known[self.root / name][1] for name in states}
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Reserve the folder for this process: two jobs in one folder would mix their records.
 
-        Raises ConfigurationError where another process holds it or it is not writable.
+        Where another process holds it: wait for its end, after a call of `on_wait`. Without
+        `on_wait`, raises ConfigurationError, as it does where the folder is not writable. Raises
+        DiskError if the disk is the reason.
         """
+        with contextlib.ExitStack() as self._locks:
+            self._locks.enter_context(self._locked(on_wait))
+            self._wait_for_gpu_side()
+            yield
+
+    def reserve_for_gpu_side(self) -> None:
+        """Reserve the folder for this process, of the GPU side, for as long as it lives.
+
+        If the parent is killed, its GPU side needs a moment to end. Until then, the next attempt
+        must not begin (see `lock`): it would take the records of the old one for its own.
+        """
+        if not self.worker_lock.is_file():
+            remove(self.worker_lock)
+        self.worker_lock.parent.mkdir(parents=True, exist_ok=True)
+        self._worker_handle = self.worker_lock.open("w")  # closed, and so free, when it ends
+        fcntl.flock(self._worker_handle, fcntl.LOCK_EX)
+
+    def _wait_for_gpu_side(self) -> None:
+        """Wait until the GPU side of a killed attempt has ended."""
+        if not self.worker_lock.is_file():
+            return
+        deadline = time.monotonic() + GPU_SIDE_ENDS_S
+        with self.worker_lock.open() as handle:
+            while not _is_free(handle):
+                if time.monotonic() > deadline:
+                    raise ConfigurationError(
+                        f"the GPU side of an earlier attempt still works on {self.root}",
+                        "end its processes, or choose another --run-id",
+                    )
+                time.sleep(POLL_S)
+
+    def set_aside(self) -> Path:
+        """Rename the folder to <name>.previous, and begin an empty one in its place.
+
+        An earlier .previous folder is deleted. The process must hold the lock; it then holds that
+        of the empty folder too. Returns the new path of the old folder. Raises ConfigurationError
+        if it cannot be renamed.
+        """
+        previous = self.previous
+        try:
+            remove(previous)
+            self.root.rename(previous)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{self.root} holds a finished run of other settings, and cannot be renamed to "
+                f"{previous.name}: {error.strerror}",
+                "choose another --run-id, or give --replace to lose the finished run",
+            ) from error
+        self._locks.enter_context(self._locked(None))
+        return previous
+
+    @contextlib.contextmanager
+    def _locked(self, on_wait: Callable[[], None] | None) -> Iterator[None]:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / ".lock").open("w")
+            lock = self.root / ".lock"
+            if not lock.is_file():
+                remove(lock)
+            handle = lock.open("w")
         except OSError as error:
+            if error.errno in disk.REASONS:
+                raise
             raise ConfigurationError(
                 f"{self.root} is not writable: {error.strerror}",
                 "choose a writable folder with --runs-dir",
             ) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle, on_wait)
             except BlockingIOError as error:
                 raise ConfigurationError(
                     f"another job is working on {self.root}",
                     "wait for it, or choose another --run-id",
                 ) from error
+            except OSError as error:
+                if error.errno in (errno.EIO, errno.EINTR):
+                    raise
+                raise DiskError(
+                    f"{self.root}: the file system offers no locks ({error.strerror}), so two jobs "
+                    "could mix their records",
+                    "choose a folder on another file system with --runs-dir; on NFS, mount it with "
+                    "locks",
+                ) from error
             yield
+
+
+def _lock(handle: TextIO, on_wait: Callable[[], None] | None) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if on_wait is None:
+            raise
+        on_wait()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _is_free(handle: TextIO) -> bool:
+    """Whether no other process holds the lock of this file."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def epoch_marker(epoch: int) -> str:
@@ -166,14 +370,20 @@ def epoch_marker(epoch: int) -> str:
     return f"{EPOCH_MARKER}{epoch}"
 
 
-def training_state_of(marker: str) -> str:
-    """Name of the training state that belongs to an epoch's marker file.
+def step_marker(epoch: int, step: int) -> str:
+    """The name under which a checkpoint within an epoch is marked complete."""
+    return f"{STEP_MARKER}{epoch}-{step}"
 
-    The marker does not list it, because it is deleted after the next epoch. The marker file of a
-    stage gives a name that no file has.
-    """
-    epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
-    return f"{TRAINING_STATES}{epoch}.pt"
+
+def step_state_name(epoch: int, step: int) -> str:
+    """The name of the checkpoint after a step within an epoch (see `RunDir.step_state`)."""
+    return f"{TRAINING_STATES}{epoch}-{step}.pt"
+
+
+def epoch_and_step(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of a `step_marker`; None for another marker."""
+    found = re.fullmatch(rf"{STEP_MARKER}([1-9]\d{{0,8}})-([1-9]\d{{0,8}})", marker, re.ASCII)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def now() -> str:
@@ -183,8 +393,9 @@ def now() -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
-    with atomic_write(path) as handle:
-        handle.write(text.encode("utf-8"))
+    content = text.encode("utf-8")
+    with atomic_write(path, len(content)) as handle:
+        handle.write(content)
 
 
 def write_record(path: Path, record: Any) -> None:
@@ -199,17 +410,33 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 
 def append_record(path: Path, record: Any) -> None:
     """Append one record to a JSON Lines file, in one write so that lines never interleave."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as handle:
-        handle.write(records.dump_line(record))
+    append(path, records.dump_line(record).encode("utf-8"))
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def _size(path: Path) -> int | None:
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, also by a link that leads nowhere."""
     try:
-        return path.stat().st_size
+        path.lstat()
+    except OSError:
+        return False
+    return True
+
+
+class _State(NamedTuple):
+    """What changes when a file's content does."""
+
+    size_bytes: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+
+
+def _state(path: Path) -> _State | None:
+    """The state of a file; None where there is no such file."""
+    try:
+        found = path.stat()
     except OSError:
         return None
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return _State(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)

@@ -35,6 +35,8 @@ class Stage(Phase):
     """Stages whose outcome it reads."""
     stamp: Literal["", "data", "model"] = ""
     """Files outside the run that it reads: the source of the rows, or the base model."""
+    ignores: tuple[str, ...] = ("model.requires_gpu", "train.checkpoint_every_s")
+    """Keys of these sections that do not affect its outcome."""
 
 
 PHASES: tuple[Phase, ...] = (
@@ -74,3 +76,12 @@ PHASES: tuple[Phase, ...] = (
 STAGES = tuple(phase for phase in PHASES if isinstance(phase, Stage))
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
+
+
+def stages_after(name: str) -> tuple[str, ...]:
+    """The stages that read the outcome of a stage, or of one that reads it, in order."""
+    found: tuple[str, ...] = ()
+    for stage in STAGES:
+        if not {name, *found}.isdisjoint(stage.follows):
+            found += (stage.name,)
+    return found

@@ -1,4 +1,4 @@
-"""A clean stop on SIGTERM or Ctrl-C, in the parent and on the GPU side.
+"""A clean stop on SIGTERM, SIGHUP or Ctrl-C, in the parent and on the GPU side.
 
 A signal raises `Stopped` in the main thread, wherever that is. No clean-up is needed: records are
 written atomically, and a stage without its marker is not complete.
@@ -16,7 +16,7 @@ from types import FrameType
 
 from nlijob.errors import ExitCode
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 GRACE_S = 20.0
 """Time that the GPU side has to end. Upload and notice may then take 2 s each, so that the job ends
 within 25 s; container schedulers commonly allow 30 s."""
@@ -27,9 +27,13 @@ class Stopped(BaseException):
 
 
 def raise_on_signals() -> None:
-    """Make a stop signal raise Stopped in the main thread from now on."""
+    """Make a stop signal raise Stopped in the main thread from now on.
+
+    SIGHUP stays ignored where it is: `nohup` asks for that.
+    """
     for number in STOP_SIGNALS:
-        signal.signal(number, _raise_stopped)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _raise_stopped)
 
 
 @contextlib.contextmanager

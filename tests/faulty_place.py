@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
-from nlijob.rundir import RunDir, epoch_marker, write_text
+from nlijob.rundir import RunDir, epoch_marker, step_marker, write_text
+from tests.markers import made_from
 
 URL = "faulty://bucket/prefix"
 
@@ -80,26 +81,43 @@ class FaultyFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec has no
 fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
 
 
-def complete(run: RunDir, stage: str, fingerprint: str, *names: str) -> None:
-    """Do a stage: unmark it, write these files, mark it. The files contain the fingerprint."""
+def complete(
+    run: RunDir, stage: str, inputs: str, *names: str, to_continue: Sequence[str] = ()
+) -> None:
+    """Do a stage: unmark it, write these files, mark it. The files name its made-up inputs."""
     run.unmark(stage)
     for name in names:
-        write_text(run.root / name, f"{name} of {fingerprint}")
-    run.mark_complete(stage, fingerprint, [run.root / name for name in names])
+        write_text(run.root / name, f"{name} of {inputs}")
+    run.mark_complete(
+        stage,
+        made_from(inputs),
+        [run.root / name for name in names],
+        [run.root / name for name in to_continue],
+    )
 
 
-def complete_epoch(run: RunDir, epoch: int, fingerprint: str) -> None:
+def complete_epoch(run: RunDir, epoch: int, inputs: str) -> None:
     """Do an epoch as the GPU side does, replacing the training state of the epoch before."""
     run.unmark(epoch_marker(epoch))
-    write_text(run.training_state(epoch), f"state {epoch} of {fingerprint}")
-    complete(run, epoch_marker(epoch), fingerprint, f"train/epoch-{epoch}/adapter")
+    write_text(run.training_state(epoch), f"state {epoch} of {inputs}")
+    state = run.name(run.training_state(epoch))
+    complete(run, epoch_marker(epoch), inputs, f"train/epoch-{epoch}/adapter", to_continue=[state])
     run.training_state(epoch - 1).unlink(missing_ok=True)
 
 
-def complete_run(run: RunDir, fingerprint: str, epochs: int = 2) -> None:
-    """Do a small run. Fingerprints of equal length give files of the same names and sizes."""
-    write_text(run.config, f"config of {fingerprint}")
-    complete(run, "subset", fingerprint, "subset/test.jsonl")
+def complete_step(run: RunDir, epoch: int, step: int, inputs: str) -> None:
+    """Write a checkpoint within an epoch as the GPU side does, replacing the one before."""
+    earlier = run.marked_steps()
+    complete(run, step_marker(epoch, step), inputs, run.name(run.step_state(epoch, step)))
+    for place in earlier:
+        run.unmark(step_marker(*place))
+        run.step_state(*place).unlink()
+
+
+def complete_run(run: RunDir, inputs: str, epochs: int = 2) -> None:
+    """Do a small run. Names of inputs of equal length give files of the same names and sizes."""
+    write_text(run.config, f"config of {inputs}")
+    complete(run, "subset", inputs, "subset/test.jsonl")
     for epoch in range(1, epochs + 1):
-        complete_epoch(run, epoch, fingerprint)
-    complete(run, "report", fingerprint, "report.html")
+        complete_epoch(run, epoch, inputs)
+    complete(run, "report", inputs, "report.html")

@@ -9,11 +9,12 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nlijob.analysis.cases import shown_indices
+from nlijob.analysis.outcome import build_results
 from nlijob.analysis.selection import select
 from nlijob.config import (
     DataConfig,
@@ -25,6 +26,8 @@ from nlijob.config import (
     ReportConfig,
     TrainConfig,
 )
+from nlijob.data.overlap import measure_overlaps, measure_repetition
+from nlijob.fingerprints import settings_of, stage_inputs
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
 from nlijob.records.job import (
@@ -36,6 +39,7 @@ from nlijob.records.job import (
     GpuInfo,
     GpuSample,
     HardwareSample,
+    Inputs,
     Manifest,
     Memory,
     OccludedWord,
@@ -53,7 +57,10 @@ from nlijob.records.job import (
     TrainResult,
     TrainStep,
 )
-from nlijob.rundir import RunDir, write_record, write_records
+from nlijob.records.outcome import Results
+from nlijob.records.serialization import read
+from nlijob.rundir import RunDir, epoch_marker, write_record, write_records, write_text
+from nlijob.stages import STAGES
 
 LABELS = ("entailment", "neutral", "contradiction")
 TEMPLATE = """Instruct: Does the premise entail the hypothesis?
@@ -64,6 +71,8 @@ Output:"""
 UUID = "f3a1c2d4-0b5e-4c6f-8a97-1b2c3d4e5f60"
 STARTED = 1_760_000_000.0
 GIB = 2**30
+STAMPS = {"data": "made-up rows", "model": "made-up model"}
+"""Identity of the files outside the run that its stages are marked with."""
 
 PEOPLE = ("A man", "Two women", "A child in a red coat", "The old guitarist", "Three cyclists")
 DOINGS = ("is sleeping", "are waiting for a bus", "plays in the snow", "is not working", "run")
@@ -105,6 +114,8 @@ class Spec:
     word_importance: bool = True
     blank_premise: bool = True
     few_shot: int = 3
+    weights: bool = False
+    """Each epoch has a file in the place of its adapter."""
     samples: bool = True
     energy: bool = True
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -119,8 +130,50 @@ class Spec:
 
 
 def build_run(root: Path, spec: Spec | None = None) -> RunDir:
-    """Write every record of a finished run below `root`."""
+    """Write every record of a run below `root` that is finished but for its report."""
     return _Builder(RunDir(root), spec or Spec()).build()
+
+
+def mark_stages(run: RunDir) -> None:
+    """Mark every stage but the report and every epoch as complete, with its files as they are."""
+    config = read(RunRecord, run.config).config
+    inputs = stage_inputs(config, STAMPS)
+    outputs = {
+        "subset": [run.manifest, *map(run.subset, SPLITS)],
+        "baseline": [
+            *(run.baseline_predictions, run.few_shot_predictions),
+            *(run.baseline_result, run.prompt),
+        ],
+        "train": [run.train_result, run.train_log, run.plan],
+        "select": [run.selection],
+        "evaluate": [
+            *(run.evaluate_predictions, run.blank_premise_predictions, run.generations),
+            *(run.occlusion, run.evaluate_result, run.environment),
+        ],
+    }
+    for epoch in range(1, config.train.epochs + 1):
+        files = [*run.epoch(epoch).iterdir()]
+        _mark(run, epoch_marker(epoch), inputs["train"], files)
+    for stage, files in outputs.items():
+        _mark(run, stage, inputs[stage], files)
+
+
+def finish(run: RunDir) -> Results:
+    """Write results.json as the report stage does, without the page, and mark the stage."""
+    results = build_results(run)
+    write_record(run.results, results)
+    evaluate = run.read_marker("evaluate")
+    assert evaluate is not None
+    (stage,) = (stage for stage in STAGES if stage.name == "report")
+    settings = settings_of(results.run.config, stage)
+    run.mark_complete(
+        "report", Inputs(settings, {"evaluate": evaluate.fingerprint}, ""), [run.results]
+    )
+    return results
+
+
+def _mark(run: RunDir, stage: str, inputs: Inputs, files: Iterable[Path]) -> None:
+    run.mark_complete(stage, inputs, [file for file in files if file.is_file()])
 
 
 class _Builder:
@@ -176,6 +229,7 @@ class _Builder:
             write_records(run.blank_premise_predictions, (p for p in blank if p.split == "test"))
         if spec.word_importance:
             write_records(run.occlusion, self._occlusions(base, tuned))
+        mark_stages(run)
         return run
 
     # ------------------------------------------------------------ configuration
@@ -271,6 +325,7 @@ class _Builder:
             splits={split: self._split_manifest(split) for split in SPLITS},
             shared_premises={"train+validation": 0, "train+test": 3, "validation+test": 0},
             warnings=("train+test: 3 premises stand in both splits",),
+            overlaps=measure_overlaps(self.examples),
         )
 
     def _split_manifest(self, split: Split) -> SplitManifest:
@@ -286,6 +341,11 @@ class _Builder:
             class_counts=tuple(sum(row.label == label for row in rows) for label in range(3)),
             rows_sha256=hashlib.sha256(text.encode()).hexdigest(),
             indices=tuple(row.index for row in rows),
+            labels_read="the source names no labels; 0, 1 and 2 were read as "
+            "entailment, neutral and contradiction",
+            blank_lines=1 if split == "test" else 0,
+            fields_over_lines=0,
+            repetition=measure_repetition(rows),
         )
 
     def _prompt(self) -> PromptRecord:
@@ -355,6 +415,8 @@ class _Builder:
             )
             predictions[epoch] = [row for row in rows if row.split == "test"]
             write_records(self.run.epoch_predictions(epoch), rows)
+            if self.spec.weights:
+                write_text(self.run.epoch(epoch) / "adapter_model.safetensors", f"epoch {epoch}")
         return epochs, predictions
 
     def _steps(self) -> Iterator[TrainStep]:
@@ -466,6 +528,7 @@ class _Builder:
                 part.kind,
                 part.epoch,
                 part.split,
+                _monotonic(attempt, clock),
             )
 
         before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
@@ -488,15 +551,22 @@ class _Builder:
             for part, seconds, examples in parts:
                 yield timing("train", part, seconds, examples)
                 clock += seconds
-        yield Timing(attempt, "train", "", train_started, clock - train_started)
+        yield replace(
+            timing("train", WHOLE, clock - train_started),
+            started_at_s=train_started,
+            started_monotonic_s=_monotonic(attempt, train_started),
+        )
         yield timing("select", WHOLE, 0.01)
         yield timing("evaluate", scoring("test"), 3.0, self.spec.rows)
         yield timing("evaluate", Part("free output"), 21.5, 30)
         yield timing("evaluate", WHOLE, 25.2)
         clock += 25.2
+        yield replace(
+            timing("job", WHOLE, clock - started + 4.4),
+            started_at_s=started,
+            started_monotonic_s=_monotonic(attempt, started),
+        )
         yield timing("report", WHOLE, 2.9)
-        clock += 2.9
-        yield Timing(attempt, "job", "", started, clock - started + 1.5)
 
     def _samples(self, timings: Sequence[Timing]) -> Iterator[HardwareSample]:
         for attempt in sorted({timing.attempt for timing in timings}):
@@ -529,7 +599,13 @@ class _Builder:
             ram_used_bytes=int((3.1 + jitter) * GIB),
             disk_free_bytes=310 * GIB,
             gpus=(gpu,) if self.spec.gpu else (),
+            monotonic_s=_monotonic(attempt, time_s),
         )
+
+
+def _monotonic(attempt: int, time_s: float) -> float:
+    """A moment on the monotonic clock of an attempt's machine; the second has just started."""
+    return time_s - STARTED + (50_000 if attempt == 1 else -7_150)
 
 
 def _softmax(logits: Sequence[float]) -> tuple[float, ...]:

@@ -4,20 +4,22 @@ Expected calibration error (ECE) and reliability bins: Guo et al. (2017), On cal
 neural networks. Brier score over all labels: Brier (1950), Verification of forecasts expressed in
 terms of probability. On few rows the ECE is above 0 even for a calibrated model, so it is compared
 with the ECE that a perfectly calibrated model would have on the same rows (resampling as in Bröcker
-and Smith, 2007, Increasing the reliability of reliability diagrams).
+and Smith, 2007, Increasing the reliability of reliability diagrams). Where rows share premises, the
+simulated answers to one premise are as correlated as the model's own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nlijob.analysis.statistics import wilson_interval
-from nlijob.analysis.wording import percent, plural, signed
+from nlijob.analysis.clustered import accuracy_interval, premises_as_units
+from nlijob.analysis.premises import Premises, premise_numbers
+from nlijob.analysis.wording import percent, plural, points
 from nlijob.records.job import Prediction
 from nlijob.records.outcome import Calibration, ReliabilityBin
 
@@ -33,6 +35,7 @@ SPECK = 1e-6
 
 def calibration(
     predictions: Sequence[Prediction],
+    premises: Premises | None = None,
     bins: int = BINS,
     simulations: int = SIMULATIONS,
     seed: int = SEED,
@@ -44,20 +47,32 @@ def calibration(
     """
     if not predictions:
         raise ValueError("no predictions to measure")
-    pairs = sorted((p.confidence, p.is_right) for p in predictions)
-    confidence, right = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
+    numbers = premise_numbers(predictions, premises)
+    rows_in_order = sorted(
+        (p.confidence, p.is_right, number) for p, number in zip(predictions, numbers, strict=True)
+    )
+    columns = zip(*rows_in_order, strict=True)
+    confidence, right, premise = (np.array(column, dtype=float) for column in columns)
     if confidence[0] < -SPECK or confidence[-1] > 1 + SPECK:
         raise ValueError("a probability is outside 0 to 1")
     confidence = confidence.clip(0.0, 1.0)
     rows, edges = len(confidence), np.arange(bins + 1) / bins
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
-    if_calibrated = _ece_if_calibrated(confidence, place, bins, simulations, seed)
+    correlation = _correlation(right, premise, place, bins)
+    simulated = _answers_if_calibrated(confidence, premise, correlation, simulations, seed)
+    if_calibrated = np.concatenate([_ece(confidence, own, place, bins) for own in simulated])
     return Calibration(
         rows=rows,
         mean_confidence=float(confidence.mean()),
         accuracy=float(right.mean()),
         bins=tuple(
-            _bin(edges[b], edges[b + 1], confidence[place == b], right[place == b])
+            _bin(
+                edges[b],
+                edges[b + 1],
+                confidence[place == b],
+                right[place == b],
+                premise[place == b],
+            )
             for b in range(bins)
         ),
         ece=float(_ece(confidence, right[None], place, bins)[0]),
@@ -80,7 +95,6 @@ def brier_score(predictions: Sequence[Prediction]) -> float:
 def calibration_sentence(model: str, found: Calibration) -> str:
     """What the ECE shows about one model ("base" or "tuned"), given the number of rows."""
     gap = found.mean_confidence - found.accuracy
-    signed_gap = f"{signed(100 * gap, 1)} points"
     figures = (
         f"The {model} model gave its answers a mean probability of "
         f"{percent(found.mean_confidence)} and was correct on {percent(found.accuracy)} of "
@@ -94,12 +108,15 @@ def calibration_sentence(model: str, found: Calibration) -> str:
     if not found.is_significant:
         return f"{figures}; {expected}, so it is not distinguishable from a calibrated model."
     direction = "overconfident" if gap > 0 else "underconfident"
-    where = f": overall, it is {direction} ({signed_gap})" if abs(gap) >= found.ece / 2 else ""
+    where = f": overall, it is {direction} ({points(gap)})" if abs(gap) >= found.ece / 2 else ""
     return f"{figures}; {expected}. Its probabilities do not match its accuracy{where}."
 
 
-def _bin(low: float, high: float, confidence: Array, right: Array) -> ReliabilityBin:
+def _bin(
+    low: float, high: float, confidence: Array, right: Array, premise: Array
+) -> ReliabilityBin:
     rows, correct = len(confidence), int(right.sum())
+    bounds = accuracy_interval(right.astype(bool).tolist(), premise.tolist()) if rows else None
     return ReliabilityBin(
         low=float(low),
         high=float(high),
@@ -107,22 +124,48 @@ def _bin(low: float, high: float, confidence: Array, right: Array) -> Reliabilit
         correct=correct,
         mean_confidence=float(confidence.mean()) if rows else None,
         accuracy=correct / rows if rows else None,
-        accuracy_interval=wilson_interval(correct, rows) if rows else None,
+        accuracy_interval=bounds,
     )
 
 
-def _ece_if_calibrated(
-    confidence: Array, place: Array, bins: int, simulations: int, seed: int
-) -> Array:
-    """ECE of each simulation of a perfectly calibrated model, [simulations]."""
+def _correlation(right: Array, premise: Array, place: Array, bins: int) -> float:
+    """Correlation of correct answers to the same premise, beyond their bins' accuracies (0 to 1).
+
+    A moment estimate over all pairs of rows with the same premise; 0 where no premise repeats.
+    """
+    if premises_as_units(premise.tolist()) is None:
+        return 0.0
+    rows = np.bincount(place, minlength=bins)
+    accuracy = np.bincount(place, weights=right, minlength=bins) / np.maximum(rows, 1)
+    left, spread = right - accuracy[place], np.sqrt(accuracy * (1 - accuracy))[place]
+    together, possible = (_over_pairs(values, premise) for values in (left, spread))
+    return min(1.0, max(0.0, together / possible)) if possible else 0.0
+
+
+def _over_pairs(values: Array, premise: Array) -> float:
+    """Sum of the products of the values over all pairs of rows with the same premise."""
+    _, group = np.unique(premise, return_inverse=True)
+    sums = np.bincount(group, weights=values)
+    return float((sums**2).sum() - (values**2).sum()) / 2
+
+
+def _answers_if_calibrated(
+    confidence: Array, premise: Array, correlation: float, simulations: int, seed: int
+) -> Iterator[Array]:
+    """Which answers of a perfectly calibrated model are right, [simulations, rows] in chunks."""
     random = np.random.Generator(np.random.PCG64(seed))
-    rows, errors = len(confidence), []
+    rows = len(confidence)
+    _, group = np.unique(premise, return_inverse=True)
     at_once = max(1, DRAWS_AT_ONCE // rows)
     for start in range(0, simulations, at_once):
         size = min(at_once, simulations - start)
-        right = random.random((size, rows)) < confidence
-        errors.append(_ece(confidence, right, place, bins))
-    return np.concatenate(errors)
+        luck = random.random((size, rows))
+        if correlation:
+            # Two rows share their luck with a chance of `correlation`.
+            shares = random.random((size, rows), dtype=np.float32) < math.sqrt(correlation)
+            shared = random.random((size, int(group.max()) + 1), dtype=np.float32)
+            luck = np.where(shares, shared[:, group], luck)
+        yield luck < confidence
 
 
 def _ece(confidence: Array, right: Array, place: Array, bins: int) -> Array:
@@ -133,4 +176,4 @@ def _ece(confidence: Array, right: Array, place: Array, bins: int) -> Array:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:.1f} points"
+    return points(share).removeprefix("+")

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nlijob.analysis.clustered import paired_difference
 from nlijob.analysis.figures import Figures, figures, settings
-from nlijob.analysis.statistics import holm, paired_difference
+from nlijob.analysis.premises import premises_of
+from nlijob.analysis.statistics import holm
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
 
@@ -196,11 +198,22 @@ def _against(reference: ComparedRun, other: ComparedRun) -> Against:
         common_rows=len(common),
         both_right=sum(_right(first) and _right(second) for first, second in common),
         both_wrong=sum(not _right(first) and not _right(second) for first, second in common),
-        tuned=paired_difference(len(gained), len(lost), len(common)) if common else None,
+        tuned=_paired(common) if common else None,
         adjusted_p=None,
         base=_base_agreement(reference, other, common) if common else None,
         only_other_right=_flips(gained),
         only_reference_right=_flips(lost),
+    )
+
+
+def _paired(common: Sequence[tuple[LabelledRow, LabelledRow]]) -> PairedDifference:
+    """The other tuned model minus the reference's; premises are the units where they repeat."""
+    examples = [Example(own.index, own.premise, own.hypothesis, 0) for own, _ in common]
+    premises = premises_of(examples)
+    return paired_difference(
+        [_right(other) for _, other in common],
+        [_right(own) for own, _ in common],
+        [premises[own.index] for own, _ in common],
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.tags import TAG_NAMES, Words, compare_words, is_high, is_low
-from nlijob.analysis.wording import listed, probability
+from nlijob.analysis.wording import count, listed, percent, plural, probability
 from nlijob.records.job import Example, OccludedWord, Prediction
 from nlijob.records.outcome import Finding
 
@@ -91,9 +91,9 @@ class Explainer:
         gold = self.label_names[base.label]
         yield from (TAG_NAMES[key] for key in words.tags)
         if is_high(words.overlap) and gold == "contradiction":
-            yield "contradiction in nearly the same words"
+            yield "contradiction despite high word overlap"
         if is_low(words.overlap) and gold == "entailment":
-            yield "entailment in other words"
+            yield "entailment despite low word overlap"
         if base.tokens > self.long_above_tokens:
             yield "long input"
         if base.probabilities[base.label] <= 1 - SURE and not base.is_right:
@@ -132,15 +132,16 @@ class Explainer:
         return reasons or [_finding("no-reason", "Nothing in the wording stands out as a reason.")]
 
     def _habit(self, base: Prediction) -> Iterable[Finding]:
-        count = self.base_counts[base.predicted]
-        if not base.is_right and self.rows and count / self.rows >= HABIT:
+        times = self.base_counts[base.predicted]
+        if not base.is_right and self.rows and times / self.rows >= HABIT:
             answer = self.label_names[base.predicted]
             yield _finding(
                 "habit",
-                f"The base model answered {answer} for {count} of {self.rows} test rows, so its "
-                "answer here may reflect that habit rather than this row.",
+                f"The base model answered {answer} for {count(times)} of "
+                f"{plural(self.rows, 'test row')}, so its answer here may reflect that habit "
+                "rather than this row.",
                 answer=answer,
-                answers=count,
+                answers=times,
                 rows=self.rows,
             )
 
@@ -178,7 +179,8 @@ class Explainer:
         yield _finding(
             "key-word",
             f"The {model} model's wrong answer depends most on the word “{word}” in the "
-            f"{found.text}: without it, the probability of {answer} falls by {weight:.2f}.",
+            f"{found.text}: without it, the probability of {answer} falls by "
+            f"{probability(weight)}.",
             model=model,
             word=word,
             text=found.text,
@@ -202,19 +204,19 @@ def _contrasts(words: Words, answer: str, gold: str) -> Iterable[Finding]:
 
 def _overlap(words: Words, answer: str, gold: str) -> Iterable[Finding]:
     share = words.overlap or 0.0
-    shared = f"{100 * share:.0f} %" if share else "None"
+    shared = percent(share, 0) if share else "None"
     if is_high(words.overlap) and answer == "entailment":
         yield _finding(
             "high-overlap",
-            f"{shared} of the hypothesis's content words are also in the premise, which may have "
-            "pulled the answer towards entailment.",
+            f"{shared} of the hypothesis's content words are also in the premise, as written, "
+            "which may have pulled the answer towards entailment.",
             overlap=share,
         )
     if is_low(words.overlap) and gold == "entailment":
         yield _finding(
             "low-overlap",
-            f"{shared} of the hypothesis's content words are in the premise; the entailment may "
-            "rest on a paraphrase that was not recognised.",
+            f"{shared} of the hypothesis's content words are in the premise, as written; the "
+            "entailment may rest on other words for the same that were not recognised.",
             overlap=share,
         )
 
@@ -239,7 +241,7 @@ def _new_words(words: Words, answer: str, gold: str) -> Iterable[Finding]:
         word = words.absolutes_added[0]
         yield _finding(
             "absolute",
-            f"The word “{word}” in the hypothesis may claim more than the premise supports.",
+            f"The word “{word}”, which is not in the premise, may claim more than it supports.",
             word=word,
         )
 

@@ -46,7 +46,7 @@ class Figures:
     epochs: int
     attempts: int
     total_s: float
-    training_s: float
+    training_s: float | None
     training_examples_per_s: float
     cost: float | None
     currency: str
@@ -57,6 +57,8 @@ class Figures:
     trainable_parameters: int
     gates: bool | None
     """Whether all gates are met; None without gates."""
+    is_least: bool = False
+    """Whether time and cost are lower bounds, because an attempt did not record its end."""
 
 
 def figures(results: Results) -> Figures:
@@ -96,7 +98,7 @@ def figures(results: Results) -> Figures:
         epochs=len(results.epochs),
         attempts=results.attempts,
         total_s=results.total_s,
-        training_s=sum(stage.duration_s for stage in results.stages if stage.stage == "train"),
+        training_s=next((one.duration_s for one in results.stages if one.stage == "train"), None),
         training_examples_per_s=results.training_examples_per_s,
         cost=results.cost.amount if results.cost else None,
         currency=results.cost.currency if results.cost else "",
@@ -105,6 +107,7 @@ def figures(results: Results) -> Figures:
         peak_ram_bytes=results.resources.max_ram_used_bytes,
         trainable_parameters=results.parameters.trainable,
         gates=results.gates.passed if gated else None,
+        is_least=bool(results.cut_short),
     )
 
 

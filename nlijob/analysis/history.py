@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nlijob.analysis.clustered import paired_difference
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_outcome, wrong_rows
-from nlijob.analysis.statistics import holm, paired_difference
+from nlijob.analysis.statistics import holm
 from nlijob.records.job import RunRecord
 from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
 from nlijob.records.serialization import read
-from nlijob.rundir import RunDir
+from nlijob.rundir import PREVIOUS, RunDir
 
 KIND = "nlijob index"
 IRRELEVANT = (
@@ -35,6 +36,7 @@ IRRELEVANT = (
     "train.micro_batch_size",
     "train.gradient_checkpointing",
     "train.speed",
+    "train.checkpoint_every_s",
 )
 """Settings, or prefixes of settings, that may differ within a series: they affect neither training
 nor the questions asked, except by chance."""
@@ -52,7 +54,7 @@ class Entry:
     """Name of the folder below the folder of runs."""
     state: State
     reason: str
-    """Why there are no figures, or a caveat about them; "" for neither."""
+    """Why there are no figures; "" where there are."""
     started: datetime.datetime | None
     """When the run was first started; None where unknown."""
     figures: Figures | None
@@ -64,6 +66,10 @@ class Entry:
     packages: Mapping[str, str] | None = None
     wrong: Sequence[int] = ()
     """Row numbers of the test rows that the tuned model labels incorrectly."""
+    rows: Sequence[int] = ()
+    """Row numbers of all test rows."""
+    premises: Sequence[int] = ()
+    """Number of the premise of each test row; empty where each row is a unit."""
 
 
 @dataclass(frozen=True)
@@ -162,12 +168,14 @@ class History:
 def read_entries(runs_dir: Path) -> tuple[list[Entry], int]:
     """Every run directly below the folder, and the number of folders without a run.
 
-    Reads results.json or, where it is missing, the other records. Raises OSError where the folder
+    Reads results.json, config.json and the markers. Raises OSError where the folder
     cannot be listed.
     """
     folders = sorted(path for path in runs_dir.iterdir() if path.is_dir())
     # A link such as "latest" to a run beside it is not another run.
     folders = [path for path in folders if not _leads_to(path, runs_dir)]
+    # What a finished run was before it was replaced is kept, but has no place in a trend.
+    folders = [path for path in folders if not path.name.endswith(PREVIOUS)]
     entries = [entry for path in folders if (entry := read_entry(path)) is not None]
     return entries, len(folders) - len(entries)
 
@@ -187,6 +195,8 @@ def read_entry(folder: Path) -> Entry | None:
         started = _moment(results.run.created_at)
         if started is None:
             raise NoOutcomeError("damaged", "results.json does not say when the run was started")
+        if len(results.manifest.splits["test"].indices) != results.tuned.rows:
+            raise NoOutcomeError("damaged", "results.json contradicts itself about the test rows")
     except NoOutcomeError as error:
         asked = _asked(run)
         return Entry(
@@ -197,10 +207,10 @@ def read_entry(folder: Path) -> Entry | None:
             figures=None,
             has_report=has_report,
         )
-    return summary(folder.name, results, _restarted(run, results), has_report)
+    return summary(folder.name, results, has_report)
 
 
-def summary(folder: str, results: Results, note: str = "", has_report: bool = True) -> Entry:
+def summary(folder: str, results: Results, has_report: bool = True) -> Entry:
     """The part of an outcome that the history needs."""
     test = results.manifest.splits["test"]
     train = results.manifest.splits.get("train")
@@ -211,7 +221,7 @@ def summary(folder: str, results: Results, note: str = "", has_report: bool = Tr
     return Entry(
         folder=folder,
         state="finished",
-        reason=note,
+        reason="",
         started=_moment(results.run.created_at),
         figures=figures(results),
         has_report=has_report,
@@ -220,6 +230,8 @@ def summary(folder: str, results: Results, note: str = "", has_report: bool = Tr
         train_rows_sha256=train.rows_sha256 if train else "",
         packages=results.environment.packages,
         wrong=array("q", wrong_rows(results)),
+        rows=array("q", test.indices),
+        premises=array("q", results.test_premises.numbers if results.test_premises else ()),
     )
 
 
@@ -303,10 +315,13 @@ def check_newest(runs: Sequence[Entry]) -> tuple[Check, ...]:
 
 
 def _difference(newest: Entry, earlier: Entry) -> PairedDifference:
-    """Difference in accuracy of two runs, from the rows that only one of them labels correctly."""
+    """Difference in accuracy of two runs of a series, from the rows that each has wrong."""
     new, old = set(newest.wrong), set(earlier.wrong)
-    assert newest.figures is not None  # a series has figures
-    return paired_difference(len(old - new), len(new - old), newest.figures.test_rows)
+    known = newest.premises or earlier.premises  # an older run does not know its premises
+    premises = known if len(known) == len(newest.rows) else newest.rows
+    return paired_difference(
+        [row not in new for row in newest.rows], [row not in old for row in newest.rows], premises
+    )
 
 
 def _accuracy(entry: Entry) -> float:
@@ -347,16 +362,8 @@ def _moment(text: str) -> datetime.datetime | None:
 def _asked(run: RunDir) -> RunRecord | None:
     try:
         return read(RunRecord, run.config)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return None
-
-
-def _restarted(run: RunDir, results: Results) -> str:
-    """A caveat if a run with another configuration was later started in the folder, else ""."""
-    asked = _asked(run)
-    if asked is None or asked.config == results.run.config:
-        return ""
-    return "a run with another configuration was started here later; these are the earlier figures"
 
 
 def _leads_to(path: Path, folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nlijob.analysis.warnings import habitual_label
-from nlijob.analysis.wording import count, percent, plural
+from nlijob.analysis.wording import count, listed, percent, plural
 from nlijob.records.outcome import LabelBias, LabelShare, Metrics
 
 
@@ -49,11 +49,18 @@ def _sentence(model: str, metrics: Metrics, bias: LabelBias, distance: float) ->
         )
     if not distance:
         return f"The {model} model predicted each label as often as it is the gold label."
-    most = max(metrics.classes, key=lambda label: label.predicted - label.support)
+    surplus = max(label.predicted - label.support for label in metrics.classes)
+    most = [label for label in metrics.classes if label.predicted - label.support == surplus]
+    excess = listed(
+        [
+            f"“{label.name}” ({plural(label.predicted, 'answer')} for "
+            f"{plural(label.support, 'row')})"
+            for label in most
+        ]
+    )
     others = round(distance * bias.rows)
     return (
         f"The {model} model's label distribution differs from that of the gold labels by "
         f"{percent(distance)} ({count(others)} of {plural(bias.rows, 'answer')} would have to "
-        f"change for them to match). It overpredicts “{most.name}” most: "
-        f"{plural(most.predicted, 'answer')} for {plural(most.support, 'row')}."
+        f"change for them to match). It overpredicts most: {excess}."
     )

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.calibration import calibration
-from nlijob.analysis.statistics import wilson_interval
+from nlijob.analysis.clustered import accuracy_interval
+from nlijob.analysis.premises import Premises, premise_numbers
 from nlijob.records.job import Prediction
 from nlijob.records.outcome import ClassMetrics, Metrics
 
 Confusion = tuple[tuple[int, ...], ...]
 
 
-def measure(predictions: Sequence[Prediction], label_names: Sequence[str]) -> Metrics:
-    """All metrics of one model on the rows of one split.
+def measure(
+    predictions: Sequence[Prediction],
+    label_names: Sequence[str],
+    premises: Premises | None = None,
+) -> Metrics:
+    """All metrics of one model on the rows of one split, of which some may share `premises`.
 
     Balanced accuracy is the mean recall over labels that have rows. Macro F1 is the mean F1 over
     labels that have rows or were predicted; F1 is 0 for a label never predicted correctly. Raises
@@ -29,9 +34,11 @@ def measure(predictions: Sequence[Prediction], label_names: Sequence[str]) -> Me
         rows=rows,
         correct=correct,
         accuracy=correct / rows,
-        accuracy_interval=wilson_interval(correct, rows),
+        accuracy_interval=accuracy_interval(
+            [row.is_right for row in predictions], premise_numbers(predictions, premises)
+        ),
         balanced_accuracy=_mean(c.recall for c in classes if c.recall is not None),
-        calibration=calibration(predictions),
+        calibration=calibration(predictions, premises),
         macro_f1=_mean(c.f1 for c in classes if c.support or c.predicted),
         loss=_mean(prediction.loss for prediction in predictions),
         label_mass=_mean_label_mass(predictions),

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from nlijob.analysis.agreement import check_rows, check_selection
 from nlijob.analysis.bootstrap import bootstrap_intervals
-from nlijob.analysis.cases import build_cases
+from nlijob.analysis.cases import build_cases, pairs
+from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
-from nlijob.analysis.epoch_comparison import compare_epochs
+from nlijob.analysis.epoch_comparison import Validation
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
+from nlijob.analysis.leakage import leakage_warnings
+from nlijob.analysis.logs import read_logs
 from nlijob.analysis.metrics import measure
+from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
-from nlijob.analysis.statistics import narrower, paired_difference
-from nlijob.analysis.times import attempt_seconds, stage_times
+from nlijob.analysis.statistics import narrower
+from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
+    premise_warnings,
     slice_warnings,
     training_warnings,
 )
@@ -27,8 +33,6 @@ from nlijob.records.job import (
     EpochResult,
     Example,
     Generation,
-    HardwareSample,
-    Machine,
     Manifest,
     Occlusion,
     Plan,
@@ -38,11 +42,10 @@ from nlijob.records.job import (
     ScoreResult,
     Selection,
     SplitManifest,
-    Timing,
     TrainResult,
     of_split,
 )
-from nlijob.records.outcome import CaseGroups, EpochComparison, Metrics, Narrowing, Results
+from nlijob.records.outcome import Narrowing, PairedDifference, Results
 from nlijob.records.serialization import read, read_all, read_lines
 from nlijob.rundir import RunDir
 
@@ -61,13 +64,18 @@ def build_results(run: RunDir) -> Results:
     evaluation = read(ScoreResult, run.evaluate_result)
     training = read(TrainResult, run.train_result)
     selection = read(Selection, run.selection)
-    timings = read_all(Timing, run.timings)
+    logs = read_logs(run)
 
-    base_rows = of_split(read_lines(Prediction, run.baseline_predictions), "test")
+    baseline_rows = read_all(Prediction, run.baseline_predictions)
+    base_rows = of_split(baseline_rows, "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
-    base = measure(base_rows, manifest.label_names)
-    tuned = measure(tuned_rows, manifest.label_names)
     examples = read_all(Example, run.subset("test"))
+    check_selection(training, selection, evaluation)
+    check_rows(base_rows, examples, baseline)
+    check_rows(tuned_rows, examples, evaluation)
+    groups, premises = premise_groups(examples), premises_of(examples)
+    base = measure(base_rows, manifest.label_names, premises)
+    tuned = measure(tuned_rows, manifest.label_names, premises)
     cases = build_cases(
         base_rows,
         tuned_rows,
@@ -77,15 +85,20 @@ def build_results(run: RunDir) -> Results:
         manifest.label_names,
         config.eval.cases,
     )
-    change = paired_difference(cases.corrected, cases.newly_broken, tuned.rows)
+    change = _change(base_rows, tuned_rows, premises)
     slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
-    comparisons = _compare_epochs(run, training.epochs, selection)
-    seconds = attempt_seconds(timings)
-    in_use = GpusInUse(environment, read_all(Machine, run.machines))
+    validation = _read_validation(run, training.epochs, baseline_rows)
+    comparisons = validation.compared_with(selection.epoch)
+    loss_change = validation.loss_change()
+    times = attempt_times(logs.timings, logs.samples)
+    seconds = {attempt: time.seconds for attempt, time in times.items()}
+    in_use = GpusInUse(environment, logs.machines)
     controls = build_controls(
         tuned_rows,
         read_all(Prediction, run.few_shot_predictions),
         read_all(Prediction, run.blank_premise_predictions),
+        manifest.label_names,
+        premises,
     )
 
     return Results(
@@ -100,8 +113,8 @@ def build_results(run: RunDir) -> Results:
         gain=change.difference,
         gain_interval=change.interval,
         mcnemar_p=change.mcnemar_p,
-        bootstrap=bootstrap_intervals(base_rows, tuned_rows, len(manifest.label_names)),
-        on_all_rows=_on_all_rows(manifest.splits["test"], tuned, cases),
+        bootstrap=bootstrap_intervals(base_rows, tuned_rows, len(manifest.label_names), premises),
+        on_all_rows=_on_all_rows(manifest.splits["test"], base_rows, tuned_rows, premises),
         label_bias=label_bias(base, tuned),
         slices=slices,
         controls=controls,
@@ -112,44 +125,81 @@ def build_results(run: RunDir) -> Results:
         cases=cases,
         total_s=sum(seconds.values()),
         attempts=len(seconds),
-        stages=stage_times(timings),
+        stages=stage_times(logs.timings, times),
         training_examples_per_s=_training_speed(training.epochs),
         resources=resource_use(
             in_use,
-            read_all(HardwareSample, run.hardware),
+            logs.samples,
             [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
+            seconds,
         ),
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval),
         warnings=(
-            *comparison_warnings(base, tuned, change.difference, change.mcnemar_p),
+            *leakage_warnings(manifest),
+            *comparison_warnings(base, tuned, change, slices),
+            *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
-            *training_warnings(training.epochs, selection, comparisons),
+            *training_warnings(training.epochs, selection, comparisons, loss_change),
             *data_warnings(manifest),
+            *logs.warnings(),
         ),
+        test_premises=groups,
+        validation_intervals=validation.intervals(),
+        validation_loss_change=loss_change,
+        cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 
 
-def _compare_epochs(
-    run: RunDir, epochs: Iterable[EpochResult], selection: Selection
-) -> tuple[EpochComparison, ...]:
-    """The selected epoch compared with each other one on the validation rows."""
-    rows = {
-        epoch.epoch: of_split(
-            read_lines(Prediction, run.epoch_predictions(epoch.epoch)), "validation"
-        )
-        for epoch in epochs
-    }
-    return compare_epochs(rows.pop(selection.epoch), rows)
+def _change(
+    base: Sequence[Prediction], tuned: Sequence[Prediction], premises: Premises
+) -> PairedDifference:
+    """The tuned model compared with the base model on the test rows."""
+    matched = pairs(base, tuned)
+    return paired_difference(
+        [pair.tuned.is_right for pair in matched],
+        [pair.base.is_right for pair in matched],
+        [premises[pair.index] for pair in matched],
+    )
 
 
-def _on_all_rows(test: SplitManifest, tuned: Metrics, cases: CaseGroups) -> Narrowing | None:
+def _read_validation(
+    run: RunDir, epochs: Iterable[EpochResult], baseline: Iterable[Prediction]
+) -> Validation:
+    """The predictions of every epoch and of the base model for the validation rows."""
+    files = {epoch.epoch: run.epoch_predictions(epoch.epoch) for epoch in epochs}
+    return Validation(
+        base=of_split(baseline, "validation"),
+        epochs={
+            epoch: of_split(read_lines(Prediction, path), "validation")
+            for epoch, path in files.items()
+        },
+        premises=premises_of(read_lines(Example, run.subset("validation"))),
+    )
+
+
+def _on_all_rows(
+    test: SplitManifest,
+    base: Sequence[Prediction],
+    tuned: Sequence[Prediction],
+    premises: Premises,
+) -> Narrowing | None:
     """Expected intervals on the whole split, if the same share of its rows is labelled."""
     if test.selected >= test.source_rows:
         return None
-    rows_full = round(test.source_rows * test.rows / test.selected)
-    return narrower(tuned.correct, cases.corrected, cases.newly_broken, tuned.rows, rows_full)
+    matched = pairs(base, tuned)
+    numbers = [premises[pair.index] for pair in matched]
+    right = [pair.tuned.is_right for pair in matched]
+    changes = [pair.tuned.is_right - pair.base.is_right for pair in matched]
+    return narrower(
+        sum(right),
+        sum(change > 0 for change in changes),
+        sum(change < 0 for change in changes),
+        len(matched),
+        round(test.source_rows * test.rows / test.selected),
+        (effective_rows(right, numbers, (0, 1)), effective_rows(changes, numbers, (-1, 1))),
+    )
 
 
 def _training_speed(epochs: Sequence[EpochResult]) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 from nlijob.records.job import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
 from nlijob.records.outcome import GpuUse, ResourceUse
@@ -23,6 +24,10 @@ class GpusInUse:
         """The GPUs of one attempt."""
         return self._of.get(attempt, self.last)
 
+    def attempts(self, gpu: GpuInfo, among: Iterable[int]) -> list[int]:
+        """Those of some attempts that used a GPU."""
+        return [one for one in among if _identity(gpu) in map(_identity, self.at(one))]
+
     def all(self) -> list[GpuInfo]:
         """Every GPU once, starting with the GPUs of the last attempt."""
         each: dict[tuple[str, str | None], GpuInfo] = {}
@@ -33,24 +38,31 @@ class GpusInUse:
 
 
 def resource_use(
-    in_use: GpusInUse, samples: Sequence[HardwareSample], memories: Sequence[Memory]
+    in_use: GpusInUse,
+    samples: Sequence[HardwareSample],
+    memories: Sequence[Memory],
+    seconds: Mapping[int, float],
 ) -> ResourceUse:
     """Means and peaks over all attempts; None for what was not measured.
 
-    `memories` are torch's peaks for every stage on the GPU. A GPU of an earlier attempt with fewer
+    `samples` are in the order in which they were written. `memories` are torch's peaks for every
+    stage on the GPU, `seconds` the time of each attempt. A GPU of an earlier attempt with fewer
     than two samples is left out.
     """
     of_gpus = [(gpu, _own_samples(gpu, samples, in_use)) for gpu in in_use.all()]
     return ResourceUse(
         samples=len(samples),
         gpus=tuple(
-            _gpu_use(gpu, own) for gpu, own in of_gpus if len(own) > 1 or gpu in in_use.last
+            _gpu_use(gpu, own, _sum_of(seconds, in_use.attempts(gpu, seconds)))
+            for gpu, own in of_gpus
+            if len(own) > 1 or gpu in in_use.last
         ),
         peak_allocated_bytes=_maximum(memory.peak_allocated_bytes for memory in memories),
         peak_reserved_bytes=_maximum(memory.peak_reserved_bytes for memory in memories),
         mean_cpu_load=_mean(sample.cpu_load for sample in samples),
         max_ram_used_bytes=_maximum(sample.ram_used_bytes for sample in samples),
-        min_disk_free_bytes=min((sample.disk_free_bytes for sample in samples), default=None),
+        min_disk_free_bytes=_minimum(sample.disk_free_bytes for sample in samples),
+        unread=tuple(dict.fromkeys(text for sample in samples for text in sample.unread)),
     )
 
 
@@ -74,15 +86,19 @@ def _own_samples(
     gpu: GpuInfo, samples: Sequence[HardwareSample], in_use: GpusInUse
 ) -> list[tuple[HardwareSample, GpuSample]]:
     """The samples of the attempts that used a GPU, each with the GPU's part of it."""
+    attempts = set(in_use.attempts(gpu, {sample.attempt for sample in samples}))
     found = [
         (sample, gpu_sample(gpu.uuid, sample, len(in_use.at(sample.attempt))))
         for sample in samples
-        if _identity(gpu) in map(_identity, in_use.at(sample.attempt))
+        if sample.attempt in attempts
     ]
     return [(sample, one) for sample, one in found if one is not None]
 
 
-def _gpu_use(gpu: GpuInfo, own: Sequence[tuple[HardwareSample, GpuSample]]) -> GpuUse:
+def _gpu_use(
+    gpu: GpuInfo, own: Sequence[tuple[HardwareSample, GpuSample]], attempts_s: float | None
+) -> GpuUse:
+    measured = _energy(own)
     return GpuUse(
         name=gpu.name,
         uuid=gpu.uuid,
@@ -92,28 +108,44 @@ def _gpu_use(gpu: GpuInfo, own: Sequence[tuple[HardwareSample, GpuSample]]) -> G
         mean_training_load=_mean(one.load for sample, one in own if sample.stage == "train"),
         max_load=_maximum(one.load for _, one in own),
         max_memory_used_bytes=_maximum(one.memory_used_bytes for _, one in own),
-        energy_j=_energy_j([(sample.attempt, one) for sample, one in own]),
+        energy_j=measured.joules,
         mean_power_w=_mean(one.power_w for _, one in own),
         max_temperature_c=_maximum(one.temperature_c for _, one in own),
         attempts=tuple(sorted({sample.attempt for sample, _ in own})),
+        energy_s=measured.seconds,
+        attempts_s=attempts_s,
     )
 
 
-def _energy_j(samples: Sequence[tuple[int, GpuSample]]) -> float | None:
+class _Energy(NamedTuple):
+    """Energy of a GPU, and the time that it covers."""
+
+    joules: float | None
+    seconds: float | None
+
+
+def _energy(own: Sequence[tuple[HardwareSample, GpuSample]]) -> _Energy:
     """Energy over all attempts, from the driver's running total within each attempt.
 
-    None where an attempt with two samples or more has no energy: the sum would be too low.
+    It covers the time from an attempt's first sample with a total to its last. None where an
+    attempt with two samples or more has no energy, or where the total was reset: the sum would be
+    too low.
     """
-    used: list[float] = []
-    for attempt in sorted({attempt for attempt, _ in samples}):
-        own = [sample for number, sample in samples if number == attempt]
-        if len(own) < 2:
+    joules: list[float] = []
+    seconds: list[float | None] = []
+    for attempt in sorted({sample.attempt for sample, _ in own}):
+        of_attempt = [pair for pair in own if pair[0].attempt == attempt]
+        if len(of_attempt) < 2:
             continue
-        totals = [sample.energy_j for sample in own if sample.energy_j is not None]
-        if len(totals) < 2 or totals[-1] < totals[0]:
-            return None
-        used.append(totals[-1] - totals[0])
-    return sum(used) if used else None
+        totals = [(s.monotonic_s, g.energy_j) for s, g in of_attempt if g.energy_j is not None]
+        if len(totals) < 2 or any(later < before for (_, before), (_, later) in pairwise(totals)):
+            return _Energy(None, None)
+        (start_s, start_j), (end_s, end_j) = totals[0], totals[-1]
+        joules.append(end_j - start_j)
+        seconds.append(None if start_s is None or end_s is None else end_s - start_s)
+    known = [one for one in seconds if one is not None]
+    is_known = bool(known) and len(known) == len(seconds)
+    return _Energy(sum(joules) if joules else None, sum(known) if is_known else None)
 
 
 def _identity(gpu: GpuInfo) -> tuple[str, str | None]:
@@ -122,13 +154,21 @@ def _identity(gpu: GpuInfo) -> tuple[str, str | None]:
 
 
 def _plain(uuid: str) -> str:
-    """A uuid for comparison: the driver prefixes it with "GPU-", torch may not."""
-    return uuid.lower().removeprefix("gpu-")
+    """A uuid for comparison: the driver prefixes it with "GPU-" or "MIG-", torch may not."""
+    return uuid.lower().removeprefix("gpu-").removeprefix("mig-")
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
     measured = [value for value in values if value is not None]
     return sum(measured) / len(measured) if measured else None
+
+
+def _minimum(values: Iterable[Number | None]) -> Number | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _sum_of(seconds: Mapping[int, float], attempts: Sequence[int]) -> float | None:
+    return sum(seconds[one] for one in attempts) if attempts else None
 
 
 def _maximum(values: Iterable[Number | None]) -> Number | None:

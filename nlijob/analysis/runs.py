@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.analysis.wording import listed, plural
+from nlijob.belonging import changed_files, doubts
 from nlijob.records.job import FORMAT_VERSION, Example, Prediction, WorkerOutcome, of_split
 from nlijob.records.older import READABLE
 from nlijob.records.outcome import Results
-from nlijob.records.serialization import from_json, read, read_lines
+from nlijob.records.serialization import from_json, parse, read, read_lines
 from nlijob.rundir import RunDir
 from nlijob.stages import STAGE_NAMES
 
@@ -36,7 +36,29 @@ def holds_a_run(folder: Path) -> bool:
 
 
 def read_outcome(run: RunDir) -> Results:
-    """The outcome of a run. Raises NoOutcomeError where it is missing or unreadable."""
+    """The outcome of a run.
+
+    Raises NoOutcomeError where it is missing or unreadable, has changed since it was written, or is
+    not of the settings and stages in the folder. A results.json that somebody copied into a folder
+    of its own is taken as it is.
+    """
+    results = _read_outcome(run)
+    if run.config.exists() or run.marked():
+        _check_belonging(run)
+    return results
+
+
+def _check_belonging(run: RunDir) -> None:
+    for doubt in doubts(run, with_report=True):
+        raise NoOutcomeError(doubt.kind, doubt.text)
+    marker, name = run.read_marker("report"), run.name(run.results)
+    if marker is None or marker.inputs is None:
+        return  # versions that wrote formats 2 and 3 did not mark a report that was rendered again
+    if run.changed({file: stamp for file, stamp in marker.files.items() if file == name}):
+        raise NoOutcomeError("damaged", f"{name} has changed since it was written")
+
+
+def _read_outcome(run: RunDir) -> Results:
     try:
         text = run.results.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -47,8 +69,8 @@ def read_outcome(run: RunDir) -> Results:
     except UnicodeDecodeError as error:
         raise NoOutcomeError("damaged", "results.json is not UTF-8 text") from error
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        value = parse(text)
+    except ValueError as error:
         raise NoOutcomeError("damaged", f"results.json is not JSON: {_short(error)}") from error
     try:
         results = from_json(Results, value)
@@ -73,6 +95,8 @@ def read_test_rows(
 
     Raises NoOutcomeError where a file is missing, damaged, or does not match results.json.
     """
+    for doubt in changed_files(run):
+        raise NoOutcomeError("damaged", doubt.text)
     try:
         examples = list(read_lines(Example, run.subset("test")))
         base = of_split(read_lines(Prediction, run.baseline_predictions), "test")
@@ -80,7 +104,7 @@ def read_test_rows(
     except OSError as error:
         reason = f"{_name(run, error.filename)} cannot be read: {error.strerror}"
         raise NoOutcomeError("damaged", reason) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise NoOutcomeError("damaged", f"the rows cannot be read: {_short(error)}") from error
     for predictions, metrics in ((base, results.base), (tuned, results.tuned)):
         correct = sum(row.is_right for row in predictions)
@@ -138,7 +162,7 @@ def _how_far(run: RunDir) -> str:
 def _how_it_ended(run: RunDir) -> str:
     try:
         outcome = read(WorkerOutcome, run.worker_outcome)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return ""
     if not outcome.exit_code:
         return ""

@@ -11,22 +11,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nlijob.analysis.cases import Pair, pairs
-from nlijob.analysis.statistics import holm, mcnemar_p, paired_difference_interval, wilson_interval
-from nlijob.analysis.tags import (
-    HIGH_OVERLAP,
-    LOW_OVERLAP,
-    TAGS,
-    compare_words,
-    is_high,
-    is_low,
-    words,
-)
+from nlijob.analysis.clustered import accuracy_interval, paired_difference
+from nlijob.analysis.premises import Premises, premises_of
+from nlijob.analysis.statistics import holm
+from nlijob.analysis.tags import HIGH_OVERLAP, LOW_OVERLAP, TAGS, compare_words, is_high, is_low
+from nlijob.analysis.word_forms import words
 from nlijob.analysis.wording import count, listed, p_value, plural, points
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import Slice
 
 LEAST_ROWS = 6
-"""Fewest rows of a tested slice: with fewer, p stays above 0.05 even if every row changes."""
+"""Fewest rows (or premises, where they repeat) of a tested slice: with fewer, p stays above 0.05
+even if every row changes."""
 OVERLAP_TAGS = ("high-overlap", "low-overlap")
 """Tags without a slice of their own, as the overlap slices have the same bounds."""
 
@@ -63,22 +59,25 @@ def measure_slices(
         *_by_length(rows),
         *_by_overlap_and_tag(rows),
     ]
-    found = [
-        _slice(kind, [pair for pair in matched if pair.index in kind.indices])
+    premises = premises_of(rows.values())
+    measured = [
+        _slice(kind, [pair for pair in matched if pair.index in kind.indices], premises)
         for kind in kinds
         if kind.indices
     ]
-    return tuple(sorted(_tested(found), key=_rank))
+    return tuple(sorted(_tested(measured), key=_rank))
 
 
 def slices_sentence(slices: Sequence[Slice]) -> str:
     """A sentence on the slices that tuning made significantly worse, with the figures."""
     judged = [found for found in slices if found.judged]
     if not judged:
-        return f"No slice has the {LEAST_ROWS} rows needed for a test."
+        return f"No slice has the {LEAST_ROWS} {_unit(slices)} needed for a test."
     worse = [found for found in judged if found.is_significant and found.change < 0]
     tested = f"{plural(len(judged), 'slice')} tested"
-    test = "exact McNemar tests, Holm-adjusted over all of them"
+    by_premise = any(found.premises is not None for found in judged)
+    tests = "exact McNemar tests over premises" if by_premise else "exact McNemar tests"
+    test = f"{tests}, Holm-adjusted over all of them"
     if not worse:
         fell = sum(found.change < 0 for found in judged)
         fewer = f"{count(fell) if fell else 'none'} of them {'have' if fell > 1 else 'has'} fewer"
@@ -100,40 +99,47 @@ def slices_sentence(slices: Sequence[Slice]) -> str:
 def too_few_sentence(slices: Sequence[Slice]) -> str:
     """A sentence on the slices that are too small for a test; "" if there are none."""
     few = [f"“{found.name}” ({found.rows})" for found in slices if not found.judged]
-    return f"Not tested, as they have fewer than {LEAST_ROWS} rows: {listed(few)}." if few else ""
+    if not few:
+        return ""
+    return f"Not tested, as they have fewer than {LEAST_ROWS} {_unit(slices)}: {listed(few)}."
+
+
+def _unit(slices: Sequence[Slice]) -> str:
+    return "rows" if all(found.premises is None for found in slices) else "different premises"
 
 
 def _tested(found: Sequence[Slice]) -> Iterator[Slice]:
-    """All slices; slices with enough rows get a p-value, adjusted over all tested slices."""
-    large = [own for own in found if own.rows >= LEAST_ROWS]
-    raw = [mcnemar_p(own.corrected, own.broken) for own in large]
-    for own, p, adjusted_p in zip(large, raw, holm(raw), strict=True):
-        yield replace(own, p=p, adjusted_p=adjusted_p)
-    yield from (own for own in found if own.rows < LEAST_ROWS)
+    """All slices, with p adjusted over those that were tested."""
+    judged = [own for own in found if own.p is not None]
+    adjusted = holm([own.p for own in judged if own.p is not None])
+    for own, adjusted_p in zip(judged, adjusted, strict=True):
+        yield replace(own, adjusted_p=adjusted_p)
+    yield from (own for own in found if own.p is None)
 
 
-def _slice(kind: _Kind, own: Sequence[Pair]) -> Slice:
-    rows = len(own)
-    before = sum(pair.base.is_right for pair in own)
-    after = sum(pair.tuned.is_right for pair in own)
-    corrected = sum(pair.tuned.is_right and not pair.base.is_right for pair in own)
-    broken = sum(pair.base.is_right and not pair.tuned.is_right for pair in own)
+def _slice(kind: _Kind, own: Sequence[Pair], premises: Premises) -> Slice:
+    """A slice with its p; p is not adjusted, and None with too few rows or premises."""
+    numbers = [premises[pair.index] for pair in own]
+    before, after = [pair.base.is_right for pair in own], [pair.tuned.is_right for pair in own]
+    change = paired_difference(after, before, numbers)
+    units = len(own) if change.premises is None else change.premises
     return Slice(
         family=kind.family,
         key=kind.key,
         name=kind.name,
         meaning=kind.meaning,
-        rows=rows,
-        base_correct=before,
-        tuned_correct=after,
-        corrected=corrected,
-        broken=broken,
-        base_interval=wilson_interval(before, rows),
-        tuned_interval=wilson_interval(after, rows),
-        change=(after - before) / rows,
-        change_interval=paired_difference_interval(corrected, broken, rows),
-        p=None,
+        rows=len(own),
+        base_correct=sum(before),
+        tuned_correct=sum(after),
+        corrected=change.gained,
+        broken=change.lost,
+        base_interval=accuracy_interval(before, numbers),
+        tuned_interval=accuracy_interval(after, numbers),
+        change=change.difference,
+        change_interval=change.interval,
+        p=change.mcnemar_p if units >= LEAST_ROWS else None,
         adjusted_p=None,
+        premises=change.premises,
     )
 
 
@@ -189,7 +195,7 @@ def _by_overlap_and_tag(rows: Mapping[int, Example]) -> Iterator[_Kind]:
         ("high", "high", f"{most} or more", high),
     )
     for key, name, bounds, indices in bands:
-        meaning = f"{bounds} of the hypothesis's content words are also in the premise"
+        meaning = f"{bounds} of the hypothesis's content words are also in the premise, as written"
         yield _Kind("word overlap", key, f"{name} word overlap", meaning, indices)
     for tag in TAGS:
         if tag.key not in OVERLAP_TAGS:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nlijob.records.outcome import Interval, Narrowing, PairedDifference
+from nlijob.records.outcome import Interval, Narrowing
 
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % point."""
+T_95 = {1: 12.706205, 2: 4.302653, 3: 3.182446}
+"""Student's 97.5 % points with so few degrees of freedom that their expansion is inexact."""
 
 
-def wilson_interval(correct: int, rows: int) -> Interval:
+def wilson_interval(correct: int, rows: int, effective: float | None = None) -> Interval:
     """Wilson score interval of the share `correct` / `rows`, at 95 %.
 
-    Wilson (1927), Probable inference, the law of succession, and statistical inference. Raises
+    Wilson (1927), Probable inference, the law of succession, and statistical inference. `effective`
+    is the number of independent rows that the rows are worth, if they are not independent. Raises
     ValueError if there are no rows or if `correct` is not between 0 and `rows`.
     """
     if rows <= 0 or not 0 <= correct <= rows:
         raise ValueError(f"{correct} of {rows} is not a share")
-    centre, half = _wilson(correct / rows, rows)
+    centre, half = _wilson(correct / rows, effective or rows)
     # At the ends the bound is exactly 0 or 1; floating point would miss it slightly.
     low = 0.0 if correct == 0 else max(0.0, centre - half)
     high = 1.0 if correct == rows else min(1.0, centre + half)
@@ -43,16 +46,19 @@ def mcnemar_p(corrected: int, broken: int) -> float:
     return min(1.0, 2 * tail / (1 << discordant))
 
 
-def paired_difference_interval(corrected: int, broken: int, rows: int) -> Interval:
+def paired_difference_interval(
+    corrected: int, broken: int, rows: int, effective: float | None = None
+) -> Interval:
     """95 % interval of the difference of two accuracies on the same rows (-1 to 1).
 
     Wald interval after adding half a row to each of the four cells of the paired table: Agresti and
-    Min (2005), Simple improved confidence intervals for comparing matched proportions. Raises
-    ValueError if there are no rows or if the counts exceed them.
+    Min (2005), Simple improved confidence intervals for comparing matched proportions. `effective`
+    is as in `wilson_interval`. Raises ValueError if there are no rows or if the counts exceed them.
     """
     if rows <= 0 or min(corrected, broken) < 0 or corrected + broken > rows:
         raise ValueError(f"{corrected} and {broken} rows of {rows} do not fit")
-    centre, half = _paired(corrected, broken, rows)
+    worth = (effective or rows) / rows
+    centre, half = _paired(corrected * worth, broken * worth, rows * worth)
     return Interval(max(-1.0, centre - half), min(1.0, centre + half))
 
 
@@ -72,30 +78,58 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
     return tuple(adjusted)
 
 
-def narrower(correct: int, corrected: int, broken: int, rows: int, rows_full: int) -> Narrowing:
+def narrower(
+    correct: int,
+    corrected: int,
+    broken: int,
+    rows: int,
+    rows_full: int,
+    effective: tuple[float, float] | None = None,
+) -> Narrowing:
     """Half-widths of the intervals of tuned accuracy and gain, now and expected with `rows_full`.
 
-    The projection assumes the same shares as on `rows`; `correct` is the tuned model's number of
-    correct rows. Half-widths are those of the Wilson interval and of the interval of the paired
-    difference, before they are clipped to the possible range. Raises ValueError if the counts
-    exceed `rows`, or if `rows_full` is less than `rows`.
+    The projection assumes the same shares as on `rows`, and that premises are shared as much;
+    `correct` is the tuned model's number of correct rows, `effective` the effective rows of
+    accuracy and of the gain. Half-widths are those of the Wilson interval and of the interval of
+    the paired difference, before they are clipped to the possible range. Raises ValueError if the
+    counts exceed `rows`, or if `rows_full` is less than `rows`.
     """
     if rows <= 0 or not 0 <= correct <= rows or rows_full < rows:
         raise ValueError(f"{correct} of {rows} rows, {rows_full} in full: they do not fit")
     if min(corrected, broken) < 0 or corrected + broken > rows:
         raise ValueError(f"{corrected} and {broken} rows of {rows} do not fit")
     times = rows_full / rows
+    of_accuracy, of_gain = effective or (rows, rows)
+    worth = of_gain / rows
     return Narrowing(
         rows_now=rows,
         rows_full=rows_full,
-        accuracy_now=_wilson(correct / rows, rows)[1],
-        accuracy_full=_wilson(correct / rows, rows_full)[1],
-        gain_now=_paired(corrected, broken, rows)[1],
-        gain_full=_paired(corrected * times, broken * times, rows_full)[1],
+        accuracy_now=_wilson(correct / rows, of_accuracy)[1],
+        accuracy_full=_wilson(correct / rows, of_accuracy * times)[1],
+        gain_now=_paired(corrected * worth, broken * worth, of_gain)[1],
+        gain_full=_paired(corrected * worth * times, broken * worth * times, of_gain * times)[1],
     )
 
 
-def _wilson(share: float, rows: int) -> tuple[float, float]:
+def t_95(freedom: int) -> float:
+    """97.5 % point of Student's t with this many degrees of freedom (1 or more).
+
+    From four degrees on, the expansion around the normal's point: Abramowitz and Stegun (1964),
+    Handbook of Mathematical Functions, 26.7.5; its error is below 0.1 %.
+    """
+    if freedom in T_95:
+        return T_95[freedom]
+    z, square = Z_95, Z_95 * Z_95
+    terms = (
+        (square + 1) / 4,
+        ((5 * square + 16) * square + 3) / 96,
+        (((3 * square + 19) * square + 17) * square - 15) / 384,
+        ((((79 * square + 776) * square + 1482) * square - 1920) * square - 945) / 92160,
+    )
+    return z + sum(z * term / math.pow(freedom, power) for power, term in enumerate(terms, 1))
+
+
+def _wilson(share: float, rows: float) -> tuple[float, float]:
     """Centre and half-width of the Wilson interval."""
     scale = 1 + Z_95 * Z_95 / rows
     centre = (share + Z_95 * Z_95 / (2 * rows)) / scale
@@ -103,23 +137,8 @@ def _wilson(share: float, rows: int) -> tuple[float, float]:
     return centre, Z_95 / scale * math.sqrt(variance)
 
 
-def _paired(corrected: float, broken: float, rows: int) -> tuple[float, float]:
+def _paired(corrected: float, broken: float, rows: float) -> tuple[float, float]:
     """Centre and half-width of the interval of the paired difference."""
     gained, lost, size = corrected + 0.5, broken + 0.5, rows + 2
     spread = math.sqrt(gained + lost - (gained - lost) ** 2 / size)
     return (gained - lost) / size, Z_95 * spread / size
-
-
-def paired_difference(gained: int, lost: int, rows: int) -> PairedDifference:
-    """Difference of two models on the same rows.
-
-    `gained` rows are correct only in the first model, `lost` rows only in the second. Raises
-    ValueError if there are no rows or if the counts exceed them.
-    """
-    return PairedDifference(
-        gained=gained,
-        lost=lost,
-        difference=(gained - lost) / rows,
-        interval=paired_difference_interval(gained, lost, rows),
-        mcnemar_p=mcnemar_p(gained, lost),
-    )

@@ -1,8 +1,10 @@
 """Tags: facts about the words of a premise and a hypothesis.
 
 Tags depend only on the two texts, so that they divide the test rows in the same way for every
-model. Words are compared as written ("dog" and "dogs" are different words). The word lists are
-English; in other languages, the tags that need them do not apply, while the others still do.
+model. Words are compared as written, ignoring case ("dog" and "dogs" are different words); only
+numbers are the same in words and in digits. A word is named as missing from a text if the text has
+no form of it. The word lists are English; in other languages, the tags that need them do not apply,
+while the others still do.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+
+from nlijob.analysis.word_forms import form, may_stand, only_here, stated, words
 
 REMEMBERED = 1 << 15
 """Size of the cache of compared texts: slices, cases and explanations compare the same ones."""
@@ -25,7 +29,8 @@ def _word_set(words: str) -> frozenset[str]:
 NEGATIONS = _word_set(
     "no not never nobody none nothing neither nor nowhere without cannot isn't aren't wasn't "
     "weren't don't doesn't didn't won't can't couldn't wouldn't shouldn't hasn't haven't hadn't "
-    "ain't isnt arent wasnt werent dont doesnt didnt wont cant"
+    "mustn't needn't shan't ain't isnt arent wasnt werent dont doesnt didnt wont cant couldnt "
+    "wouldnt shouldnt hasnt havent hadnt"
 )
 ABSOLUTES = _word_set("all every everyone everybody everything always only both each")
 NO_ABSOLUTE = re.compile(
@@ -38,29 +43,19 @@ STOPWORDS = _word_set(
     "in on at to from by with for and or but as it its his her their he she they him them there "
     "here who which what while into onto over under up down out off near next some"
 )
-NUMBERS = {
-    "zero": "0",
-    "two": "2",
-    "three": "3",
-    "four": "4",
-    "five": "5",
-    "six": "6",
-    "seven": "7",
-    "eight": "8",
-    "nine": "9",
-    "ten": "10",
-    "eleven": "11",
-    "twelve": "12",
-}
-"""Without "one", which is a pronoun more often than a number ("one of them", "the red one")."""
 MALE = _word_set(
-    "man men boy boys he him his himself male males gentleman gentlemen guy father dad daddy son "
-    "sons brother brothers husband grandfather grandpa uncle groom king mans boyfriend waiter"
+    "man men boy boys he him his himself male males gentleman gentlemen guy guys lad lads father "
+    "fathers dad dads daddy son sons brother brothers husband husbands grandfather grandfathers "
+    "grandpa grandson grandsons uncle uncles nephew nephews bridegroom king kings prince princes "
+    "boyfriend boyfriends waiter waiters actor actors monk monks businessman businessmen fireman "
+    "firemen policeman policemen fisherman fishermen"
 )
 FEMALE = _word_set(
-    "woman women girl girls she her hers herself female females lady ladies gal mother mom mommy "
-    "daughter daughters sister sisters wife grandmother grandma aunt bride queen girlfriend "
-    "waitress"
+    "woman women girl girls she her hers herself female females lady ladies gal gals mother "
+    "mothers mom moms mommy mum mums daughter daughters sister sisters wife wives grandmother "
+    "grandmothers grandma granddaughter granddaughters aunt aunts niece nieces bride brides queen "
+    "queens princess princesses girlfriend girlfriends waitress waitresses actress actresses nun "
+    "nuns businesswoman businesswomen policewoman policewomen ballerina ballerinas"
 )
 COLOURS = _word_set(
     "red blue green yellow orange purple pink brown black white grey violet beige tan maroon "
@@ -90,21 +85,31 @@ class Tag:
 
 TAGS = (
     Tag("negation", "negation in one text only", "only one text has a word such as “not”"),
-    Tag("numbers", "number words differ", "each text has a number that the other does not"),
     Tag(
-        "gender", "gender words differ", "one text has only male words, the other only female words"
+        "numbers",
+        "numbers differ",
+        "each text has a number, in words or digits, that the other does not",
     ),
-    Tag("colours", "colour words differ", "each text has a colour that the other does not"),
-    Tag("absolute", "absolute word added", "only the hypothesis has a word such as “all”"),
+    Tag(
+        "gender",
+        "gender words differ",
+        "one text has words such as “man” and none such as “woman”, the other the reverse",
+    ),
+    Tag("colours", "colour words differ", "each text has a colour word that the other does not"),
+    Tag(
+        "absolute",
+        "absolute word added",
+        "the hypothesis has a word such as “all” that the premise does not have",
+    ),
     Tag(
         "high-overlap",
         "high word overlap",
-        "80 % or more of the hypothesis's content words are also in the premise",
+        "80 % or more of the hypothesis's content words are also in the premise, as written",
     ),
     Tag(
         "low-overlap",
         "low word overlap",
-        "25 % or less of the hypothesis's content words are also in the premise",
+        "25 % or less of the hypothesis's content words are also in the premise, as written",
     ),
     Tag(
         "removed",
@@ -126,8 +131,8 @@ TAG_NAMES = {tag.key: tag.name for tag in TAGS}
 class Words:
     """Comparison of the words of a premise and a hypothesis; all in lower case, in order."""
 
-    only_in_premise: tuple[str, ...]
-    only_in_hypothesis: tuple[str, ...]
+    premise: tuple[str, ...]
+    hypothesis: tuple[str, ...]
     overlap: float | None
     """Share of the hypothesis's content words that are also in the premise; None if it has none."""
     negation_differs: tuple[str, ...]
@@ -138,6 +143,16 @@ class Words:
     """Whether each text has a number that the other does not."""
     tags: tuple[str, ...]
     """Keys of `TAGS`, in their order."""
+
+    @property
+    def only_in_premise(self) -> tuple[str, ...]:
+        """Content words of which the hypothesis has no form."""
+        return _missing(self.premise, self.hypothesis)
+
+    @property
+    def only_in_hypothesis(self) -> tuple[str, ...]:
+        """Content words of which the premise has no form."""
+        return _missing(self.hypothesis, self.premise)
 
 
 def text_tags(premise: str, hypothesis: str) -> tuple[str, ...]:
@@ -156,11 +171,11 @@ def compare_words(premise: str, hypothesis: str) -> Words:
     overlap = len(shared) / len(content_after) if content_after else None
     negation = _on_one_side(before, after)
     absolutes = tuple(w for w in _absolutes(hypothesis) if w not in before)
-    numbers_differ = _swapped(_numbers(before), _numbers(after))
+    numbers_differ = _numbers_differ(premise_words, hypothesis_words)
     holds = {
         "negation": bool(negation),
         "numbers": numbers_differ,
-        "gender": _gender_swapped({*before}, {*after}),
+        "gender": _gender_swapped(_owners(before), _owners(after)),
         "colours": _swapped(_colours(before), _colours(after)),
         "absolute": bool(absolutes),
         "high-overlap": is_high(overlap),
@@ -171,19 +186,14 @@ def compare_words(premise: str, hypothesis: str) -> Words:
         "long-premise": len(premise_words) >= LONG_PREMISE,
     }
     return Words(
-        only_in_premise=tuple(w for w in content_before if w not in {*content_after}),
-        only_in_hypothesis=tuple(w for w in content_after if w not in known),
+        premise=premise_words,
+        hypothesis=hypothesis_words,
         overlap=overlap,
         negation_differs=negation,
         absolutes_added=absolutes,
         numbers_differ=numbers_differ,
         tags=tuple(tag.key for tag in TAGS if holds[tag.key]),
     )
-
-
-def words(text: str) -> tuple[str, ...]:
-    """All words of a text in order, in lower case, with straight apostrophes."""
-    return tuple(re.findall(r"\w+(?:'\w+)*", text.casefold().replace("\u2019", "'")))
 
 
 def is_high(overlap: float | None) -> bool:
@@ -215,8 +225,22 @@ def _absolutes(text: str) -> tuple[str, ...]:
     return tuple(word for word in _distinct(words(rest)) if word in ABSOLUTES)
 
 
-def _numbers(found: Iterable[str]) -> frozenset[str]:
-    return frozenset(NUMBERS.get(word, word) for word in found if word in NUMBERS or _is_int(word))
+def _missing(own: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+    """The own content words that the other text has no form of; "he's" and the like have none."""
+    only = only_here(own, other)
+    content = _content(_distinct(own))
+    return tuple(word for word in content if word in only and form(word) not in STOPWORDS)
+
+
+def _numbers_differ(before: Sequence[str], after: Sequence[str]) -> bool:
+    """Whether each text states a number that the other neither states nor may mean."""
+    first, second = stated(before), stated(after)
+    return bool(first - second - may_stand(after) and second - first - may_stand(before))
+
+
+def _owners(found: Iterable[str]) -> set[str]:
+    """The words without their possessive endings."""
+    return {word.removesuffix("'s") for word in found}
 
 
 def _colours(found: Iterable[str]) -> frozenset[str]:
@@ -261,7 +285,3 @@ def _another_order(before: Sequence[str], after: Sequence[str]) -> bool:
 def _is_subsequence(part: Iterable[str], whole: Iterable[str]) -> bool:
     rest = iter(whole)
     return all(word in rest for word in part)
-
-
-def _is_int(word: str) -> bool:
-    return word.isascii() and word.isdigit()

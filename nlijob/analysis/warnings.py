@@ -9,15 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.epoch_comparison import epochs_sentence
+from nlijob.analysis.leakage import overlap_warnings
 from nlijob.analysis.slices import slices_sentence
-from nlijob.analysis.wording import count, listed, p_value, percent, plural, points
+from nlijob.analysis.wording import (
+    count,
+    listed,
+    loss,
+    mcnemar_name,
+    p_value,
+    percent,
+    plural,
+    points,
+)
 from nlijob.records.job import EpochResult, Manifest, Selection
 from nlijob.records.outcome import (
     SIGNIFICANT,
     ClassMetrics,
     EpochComparison,
     Finding,
+    LossChange,
     Metrics,
+    PairedDifference,
+    PremiseGroups,
     Slice,
 )
 
@@ -32,14 +45,26 @@ CLEAR_FALL = 0.1
 """Smallest relative fall of the training loss that shows that the model is still learning."""
 
 
-def comparison_warnings(base: Metrics, tuned: Metrics, gain: float, p: float) -> Iterable[Finding]:
-    """Findings about the two models on the test rows."""
-    yield from _unclear_gain(tuned.rows, gain, p)
+def comparison_warnings(
+    base: Metrics, tuned: Metrics, change: PairedDifference, slices: Sequence[Slice]
+) -> Iterable[Finding]:
+    """Findings about the two models on the test rows; `change` is that of their accuracy."""
+    yield from _unclear_gain(tuned.rows, change)
     yield from _one_label(base, "base")
     yield from _one_label(tuned, "tuned")
-    yield from _no_better_than_one_label(tuned)
-    yield from _worse_recall(base, tuned)
+    yield from _worse_recall(slices)
     yield from _low_label_mass(base)
+
+
+def premise_warnings(groups: PremiseGroups) -> Iterable[Finding]:
+    """A finding if all test rows share one premise."""
+    if groups.premises == 1 < groups.rows:
+        yield Finding(
+            "one-premise",
+            {"rows": groups.rows},
+            f"All {count(groups.rows)} test rows have the same premise, so the intervals and tests "
+            "are about hypotheses for this premise and not about other premises.",
+        )
 
 
 def slice_warnings(slices: Sequence[Slice]) -> Iterable[Finding]:
@@ -51,10 +76,13 @@ def slice_warnings(slices: Sequence[Slice]) -> Iterable[Finding]:
 
 
 def training_warnings(
-    epochs: Sequence[EpochResult], selection: Selection, comparisons: Sequence[EpochComparison]
+    epochs: Sequence[EpochResult],
+    selection: Selection,
+    comparisons: Sequence[EpochComparison],
+    change: LossChange | None,
 ) -> Iterable[Finding]:
-    """Findings about the epochs and the choice between them."""
-    yield from _overfitting(epochs)
+    """Findings about the epochs and the choice between them; `change` is of the validation loss."""
+    yield from _overfitting(epochs, change)
     alike = [one for one in comparisons if not one.is_significant]
     if alike:
         yield Finding(
@@ -71,6 +99,7 @@ def training_warnings(
 def data_warnings(manifest: Manifest) -> Iterable[Finding]:
     """Findings about the selected rows."""
     yield from (Finding("data", {}, text) for text in manifest.warnings)
+    yield from overlap_warnings(manifest)
     yield from _unbalanced(manifest)
 
 
@@ -80,13 +109,14 @@ def habitual_label(metrics: Metrics) -> ClassMetrics | None:
     return top if top.predicted / metrics.rows >= HABIT else None
 
 
-def _unclear_gain(rows: int, gain: float, p: float) -> Iterable[Finding]:
-    if p >= SIGNIFICANT:
+def _unclear_gain(rows: int, change: PairedDifference) -> Iterable[Finding]:
+    if change.mcnemar_p >= SIGNIFICANT:
         yield Finding(
             "unclear-gain",
-            {"gain": gain, "rows": rows, "mcnemar_p": p},
-            f"The change of {points(gain)} on {plural(rows, 'test row')} is not distinguishable "
-            f"from no change (McNemar {p_value(p)}; below 0.05 would count as a difference).",
+            {"gain": change.difference, "rows": rows, "mcnemar_p": change.mcnemar_p},
+            f"The change of {points(change.difference)} on {plural(rows, 'test row')} is not "
+            f"distinguishable from no change ({mcnemar_name(change.premises)}, "
+            f"{p_value(change.mcnemar_p)}; below 0.05 would count as a difference).",
         )
 
 
@@ -102,31 +132,25 @@ def _one_label(metrics: Metrics, model: str) -> Iterable[Finding]:
         )
 
 
-def _no_better_than_one_label(tuned: Metrics) -> Iterable[Finding]:
-    commonest = max(tuned.classes, key=lambda label: label.support)
-    share = commonest.support / tuned.rows
-    if tuned.accuracy_interval.low <= share:
-        yield Finding(
-            "no-better-than-one-label",
-            {"label": commonest.name, "support": commonest.support, "rows": tuned.rows},
-            f"Always answering “{commonest.name}” would be right for {count(commonest.support)} of "
-            f"{count(tuned.rows)} test rows ({percent(share)}); the tuned model is not "
-            "distinguishably better than that.",
-        )
-
-
-def _worse_recall(base: Metrics, tuned: Metrics) -> Iterable[Finding]:
-    for label in base.classes:
-        before = base.confusion[label.label][label.label]
-        after = tuned.confusion[label.label][label.label]
-        if after < before:
+def _worse_recall(slices: Sequence[Slice]) -> Iterable[Finding]:
+    """A finding for each gold label that lost rows, with its test from the table of slices."""
+    for label in slices:
+        if label.family == "gold label" and label.change < 0:
+            before, after, rows = label.base_correct, label.tuned_correct, label.rows
             yield Finding(
                 "worse-recall",
-                {"label": label.name, "before": before, "after": after, "support": label.support},
-                f"Tuning found fewer of the “{label.name}” rows: {count(before)} before, "
-                f"{count(after)} after, of {count(label.support)} (recall "
-                f"{percent(before / label.support)} → {percent(after / label.support)}).",
+                {"label": label.key, "before": before, "after": after, "support": rows},
+                f"Tuning found fewer of the “{label.key}” rows: {count(before)} before, "
+                f"{count(after)} after, of {count(rows)} (recall {percent(before / rows)} → "
+                f"{percent(after / rows)}; {_tested(label)}).",
             )
+
+
+def _tested(found: Slice) -> str:
+    if found.adjusted_p is None:
+        return "too few rows for a test"
+    outcome = "significant" if found.is_significant else "not significant"
+    return f"{outcome}, adjusted {p_value(found.adjusted_p)}"
 
 
 def _low_label_mass(base: Metrics) -> Iterable[Finding]:
@@ -140,14 +164,13 @@ def _low_label_mass(base: Metrics) -> Iterable[Finding]:
         )
 
 
-def _overfitting(epochs: Sequence[EpochResult]) -> Iterable[Finding]:
-    lowest = min(epochs, key=lambda epoch: epoch.validation.loss)
-    last = epochs[-1]
-    still_learning = last.train_loss < lowest.train_loss * (1 - CLEAR_FALL)
-    if last is lowest or not still_learning:
+def _overfitting(epochs: Sequence[EpochResult], change: LossChange | None) -> Iterable[Finding]:
+    if change is None or not change.is_significant:
         return
-    before, after = (f"{epoch.validation.loss:.3f}" for epoch in (lowest, last))
-    moved = f"stayed at {before}" if before == after else f"rose from {before} to {after}"
+    by_number = {epoch.epoch: epoch for epoch in epochs}
+    lowest, last = by_number[change.from_epoch], by_number[change.to_epoch]
+    if last.train_loss >= lowest.train_loss * (1 - CLEAR_FALL):
+        return
     yield Finding(
         "overfitting",
         {
@@ -155,10 +178,13 @@ def _overfitting(epochs: Sequence[EpochResult]) -> Iterable[Finding]:
             "to_epoch": last.epoch,
             "validation_loss_before": lowest.validation.loss,
             "validation_loss_after": last.validation.loss,
+            "adjusted_p": change.adjusted_p,
         },
         f"From epoch {lowest.epoch} to epoch {last.epoch} the training loss fell from "
-        f"{lowest.train_loss:.3f} to {last.train_loss:.3f} while the validation loss {moved}: a "
-        "sign of overfitting.",
+        f"{loss(lowest.train_loss)} to {loss(last.train_loss)} while the validation loss rose from "
+        f"{loss(lowest.validation.loss)} to {loss(last.validation.loss)} (sign-flip test on "
+        f"{plural(change.rows, 'row')}, adjusted {p_value(change.adjusted_p)}): a sign of "
+        "overfitting.",
     )
 
 

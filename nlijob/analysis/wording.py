@@ -1,4 +1,8 @@
-"""Figures as text. Rounding never misleads: only all is shown as 100 %, only none as 0 %."""
+"""Figures as text. Rounding never misleads: only all is shown as 100 %, only none as 0 %.
+
+The page, the terminal, summary.md, the model card, `compare` and `index` all word their figures
+here, so that a figure reads the same everywhere.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ MIB = 2**20
 MINUTE = 59.95
 """Seconds at and above which rounding to a tenth would give a full minute."""
 MINUS = "\N{MINUS SIGN}"
+MOST_DECIMALS = 6
+"""Most decimals of a bound in percent; one that is still closer to 0 or 100 % gets a < or >."""
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -33,8 +39,12 @@ def share_of(part: int, whole: int) -> str:
 
 
 def interval(bounds: Interval) -> str:
-    """A confidence interval of a share, such as "79.0 to 92.2 %"."""
-    return f"{100 * bounds.low:.1f} to {100 * bounds.high:.1f} %"
+    """A confidence interval of a share, such as "79.0 to 92.2 %".
+
+    It has as many decimals as it takes for no bound to look like 0 % or 100 % that is not.
+    """
+    low, high = _bounds(bounds)
+    return f"{low} to {high} %"
 
 
 def with_interval(share: float, bounds: Interval | None) -> str:
@@ -42,23 +52,26 @@ def with_interval(share: float, bounds: Interval | None) -> str:
     return percent(share) + (f" ({interval(bounds)})" if bounds else "")
 
 
-def points(difference: float) -> str:
+def points(difference: float, decimals: int = 1) -> str:
     """A signed difference of two shares in percentage points; only no difference is shown as 0."""
-    shown = round(100 * difference, 1)
-    if shown == 0 and difference:
-        return f"{'+' if difference > 0 else MINUS}< 0.1 points"
-    return f"{signed(shown, 1)} points"
+    return f"{_sign(difference)}{percent(abs(difference), decimals).removesuffix(' %')} points"
 
 
 def signed(value: float, decimals: int) -> str:
     """A number with its sign; zero has no sign."""
-    sign = "+" if value > 0 else MINUS if value < 0 else ""
-    return f"{sign}{abs(value):.{decimals}f}"
+    return f"{_sign(value)}{abs(value):.{decimals}f}"
 
 
 def points_interval(bounds: Interval) -> str:
-    """An interval of a difference of two shares, in points, such as "+21.0 to +44.9"."""
-    return f"{signed(100 * bounds.low, 1)} to {signed(100 * bounds.high, 1)}"
+    """An interval of a difference of two shares, in points, such as "+21.0 to +44.9".
+
+    As in `interval`, no bound looks like 0 or 100 that is not.
+    """
+    low, high = _bounds(bounds)
+    signs = [
+        "+" if bound > 0 else MINUS if bound < 0 else "" for bound in (bounds.low, bounds.high)
+    ]
+    return f"{signs[0]}{low} to {signs[1]}{high}"
 
 
 def probability(value: float) -> str:
@@ -70,14 +83,38 @@ def probability(value: float) -> str:
     return f"{value:.2f}"
 
 
+def signed_probability(difference: float) -> str:
+    """A signed difference of two probabilities with two decimals, worded as `probability`."""
+    return f"{_sign(difference)}{probability(abs(difference))}"
+
+
+def loss(value: float) -> str:
+    """A loss in nats with three decimals; only a loss of exactly 0 is shown as "0.000"."""
+    return "< 0.001" if 0 < value < 0.0005 else f"{value:.3f}"
+
+
+def loss_difference(difference: float) -> str:
+    """A signed difference of two losses in nats, worded as `loss`."""
+    return f"{_sign(difference)}{loss(abs(difference))}"
+
+
 def p_value(p: float) -> str:
-    """A p-value such as "p = 0.012", never rounded across 0.05."""
+    """A p-value such as "p = 0.012", never rounded across 0.05 nor to 0 or 1."""
     if p < 0.001:
         return "p < 0.001"
+    if 0.9995 <= p < 1:
+        return "p > 0.999"
     decimals = 3
     while (round(p, decimals) >= 0.05) != (p >= 0.05) and decimals < 12:
         decimals += 1
     return f"p = {p:.{decimals}f}"
+
+
+def mcnemar_name(premises: int | None) -> str:
+    """The name of the test that compares two models; `premises` is None if each row is a unit."""
+    if premises is None:
+        return "exact McNemar test"
+    return f"exact McNemar test over {plural(premises, 'premise')}"
 
 
 def count(number: int) -> str:
@@ -98,8 +135,11 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A duration with its seconds in parentheses, such as "2 h 5 min (7,500 s)"."""
-    if seconds is None:
+    """A duration with its seconds in parentheses, such as "2 h 5 min (7,500 s)".
+
+    A negative one, of a run before format 4 whose clock was set, was not measured.
+    """
+    if seconds is None or seconds < 0:
         return NOT_MEASURED
     if seconds < MINUTE:
         return short_seconds(seconds)
@@ -107,7 +147,9 @@ def duration(seconds: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A duration in its two largest units, such as "2 h 5 min"."""
+    """A duration in its two largest units, such as "2 h 5 min"; see `duration` for a negative."""
+    if seconds < 0:
+        return NOT_MEASURED
     if seconds < MINUTE:
         return short_seconds(seconds)
     whole = round(seconds)
@@ -118,6 +160,11 @@ def clock(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s"
+
+
+def at_least(text: str, is_least: bool) -> str:
+    """A figure as text, said to be a lower bound where it is one."""
+    return f"at least {text}" if is_least else text
 
 
 def short_seconds(seconds: float) -> str:
@@ -165,3 +212,28 @@ def listed(items: list[str] | tuple[str, ...]) -> str:
     """Items as running text: "a, b and c"."""
     *first, last = items or ("none",)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def _sign(value: float) -> str:
+    return "+" if value > 0 else MINUS if value < 0 else ""
+
+
+def _bounds(bounds: Interval) -> tuple[str, str]:
+    """Both bounds in percent without their signs, with one decimal or as many as they need."""
+    decimals = 1
+    while decimals < MOST_DECIMALS and any(
+        _looks_exact(bound, decimals) for bound in (bounds.low, bounds.high)
+    ):
+        decimals += 1
+    return _bound(abs(bounds.low), decimals), _bound(abs(bounds.high), decimals)
+
+
+def _bound(share: float, decimals: int) -> str:
+    if _looks_exact(share, decimals):
+        return percent(share, decimals).removesuffix(" %")
+    return f"{100 * share:.{decimals}f}"
+
+
+def _looks_exact(share: float, decimals: int) -> bool:
+    """Whether a share that is neither 0 nor 1 (nor -1) is shown as such with so many decimals."""
+    return abs(share) not in (0, 1) and round(100 * abs(share), decimals) in (0, 100)

@@ -19,9 +19,9 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     import tempfile
 
     from nlijob import stopping
+    from nlijob.data.subset import build_subset
     from nlijob.hub import Hub
     from nlijob.rundir import RunDir
-    from nlijob.subset import build_subset
 
     stopping.raise_on_signals()
     config = configuration(recipe, assignments, options)

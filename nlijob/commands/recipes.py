@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import click
 
-from nlijob.config import load_config, recipe_names
+from nlijob.config import load_config
 from nlijob.errors import ExitCode
+from nlijob.recipe import recipe_names
+from nlijob.streams import check_output
 
 
 @click.command("recipes")
@@ -20,4 +22,5 @@ def command() -> int:
             f"{', '.join(lora.target_modules)}; {config.train.epochs} epochs, "
             f"batch {config.train.batch_size}, learning rate {config.train.learning_rate:g}"
         )
+    check_output()
     return ExitCode.DONE

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,20 @@ import click
 
 from nlijob import __version__, stopping
 from nlijob.commands.options import FOLDER, configuration, drop_overruled, option, recipe_options
-from nlijob.config import Device, JobConfig, check, load_config, recipe_name
+from nlijob.config import Device, JobConfig, check, load_config
+from nlijob.disk import disk_faults
 from nlijob.errors import ConfigurationError, ExitCode, HardwareError
+from nlijob.printable import printable
+from nlijob.recipe import recipe_name
+from nlijob.rundir import PREVIOUS
+from nlijob.surroundings import other_processes
 
 if TYPE_CHECKING:
     from nlijob.console import Console
+    from nlijob.rundir import RunDir
+
+LONGEST_NAME = 255
+"""Bytes in a file's name, on most file systems."""
 
 
 @click.command("run")
@@ -53,6 +63,12 @@ if TYPE_CHECKING:
     metavar="URL",
     help="Post a short JSON document there when the job ends, however it ends.",
 )
+@option(
+    "replace",
+    is_flag=True,
+    help="Lose a finished run of other settings under the same run id. Default: keep it as "
+    "RUN_ID.previous.",
+)
 @option("quiet", is_flag=True, help="Print only the result, warnings and errors.")
 @option("verbose", is_flag=True, help="Also print the log of the GPU side.")
 def command(
@@ -64,12 +80,14 @@ def command(
     upload: str | None,
     resume_from: str | None,
     notify_url: str | None,
+    replace: bool,
     quiet: bool,
     verbose: bool,
     **options: Any,
 ) -> int:
     """Run the whole job and write report.html."""
-    started_at, started = time.time(), time.monotonic()
+    started_at_s, started_s = time.time(), time.monotonic()
+    from nlijob.attempt import Moment
     from nlijob.hub import Hub
     from nlijob.notify import Notice
     from nlijob.pipeline import Job, check_gates
@@ -84,7 +102,7 @@ def command(
     with Notice(notify_url, recipe, console.warn) as notice:
         config = configuration(recipe, assignments, options)
         run_id = _checked_run_id(run_id or _default_run_id(recipe, config))
-        run_dir = notice.run = RunDir(runs_dir / run_id)
+        run_dir = notice.run = RunDir(_checked_root(runs_dir / run_id))
         source = Place("--resume-from", resume_from, run_id) if resume_from else None
         target = Place("--upload", upload, run_id) if upload else None
         config = _with_device(config, recipe, console, run_dir)
@@ -96,17 +114,38 @@ def command(
             created_at=now(),
             nlijob_version=__version__,
         )
-        with run_dir.lock():
+        heading = f"{now()} nlijob {__version__} {' '.join(record.command)}"
+        with (
+            run_dir.lock(_wait_for_rank(console, run_dir)),
+            console.kept_in(run_dir.console_log, heading),
+            disk_faults(run_dir.root),
+        ):
+            run_dir.clear_misplaced()
             if source:
                 resume(run_dir, source, console.line)
             tell = (console.line, console.warn)
             with Mirror(run_dir, target, *tell) if target else nullcontext() as mirror:
                 notice.mirror = mirror
                 hub = Hub(offline, console.line)
-                job = Job(run_dir, record, hub, console, started_at, started)
+                started = Moment(started_at_s, started_s)
+                job = Job(run_dir, record, hub, console, replace, started)
                 notice.results = job.work()
-        check_gates(notice.results)
+            check_gates(notice.results)
     return ExitCode.DONE
+
+
+def _wait_for_rank(console: Console, run_dir: RunDir) -> Callable[[], None] | None:
+    """What to do where another process works on the run: None refuses to be the second.
+
+    Where a launcher has started this process together with others (torchrun, mpirun, srun), they
+    all do the same job. One does it; the others wait for its end and then find it complete. If they
+    failed instead, the launcher would end the one that works.
+    """
+    if not other_processes(os.environ):
+        return None
+    return lambda: console.line(
+        f"Another process of the same launcher is working on {run_dir.root}; waiting for its end"
+    )
 
 
 def _console(quiet: bool, verbose: bool) -> Console:
@@ -131,12 +170,35 @@ def _default_run_id(recipe: str, config: JobConfig) -> str:
 def _checked_run_id(run_id: str) -> str:
     if run_id in ("", ".", "..") or "/" in run_id:
         raise ConfigurationError(f"--run-id {run_id!r}: give a plain folder name")
+    if run_id.endswith(PREVIOUS):
+        raise ConfigurationError(
+            f"--run-id {run_id!r}: names that end in {PREVIOUS} are for runs that were replaced"
+        )
+    if printable(run_id) != run_id or any(c in run_id for c in "\t\n"):
+        raise ConfigurationError(
+            f"--run-id {run_id!r}: control characters cannot be part of a name"
+        )
+    if len(os.fsencode(run_id)) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"--run-id {run_id[:20]}...: longer than {LONGEST_NAME} bytes, which file systems allow"
+        )
     return run_id
+
+
+def _checked_root(root: Path) -> Path:
+    """The run's folder. Libraries cannot write to a path whose bytes are not UTF-8."""
+    try:
+        str(root.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"--runs-dir: the path {root.absolute()} is not UTF-8", "choose or rename a folder"
+        ) from None
+    return root
 
 
 def _without_secrets(command: Sequence[str]) -> tuple[str, ...]:
     """The command as the report shows it: URLs are cut after the scheme; they may hold secrets."""
-    return tuple(re.sub(r"(\w+://).*", r"\1...", argument) for argument in command)
+    return tuple(re.sub(r"(\w+://).*", r"\1...", printable(argument)) for argument in command)
 
 
 def _with_device(config: JobConfig, recipe: str, console: Console, run_dir: Any) -> JobConfig:

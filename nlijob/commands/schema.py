@@ -7,6 +7,7 @@ import json
 import click
 
 from nlijob.errors import ExitCode
+from nlijob.streams import check_output
 
 
 @click.command("schema")
@@ -15,4 +16,5 @@ def command() -> int:
     from nlijob.schema import results_schema
 
     click.echo(json.dumps(results_schema(), indent=2))
+    check_output()
     return ExitCode.DONE

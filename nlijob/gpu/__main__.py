@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlijob import stopping
-from nlijob.errors import ExitCode
+from nlijob.errors import JobError
+from nlijob.gpu.outcome import outcome_of
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir, write_record
 
@@ -26,25 +27,26 @@ def main() -> None:
     run = RunDir(Path(sys.argv[1]))
     stopping.raise_on_signals()
     outcome = _outcome(run)
-    write_record(run.worker_outcome, outcome)
+    with contextlib.suppress(OSError, JobError):  # if the disk is full, the status says the same
+        write_record(run.worker_outcome, outcome)
     # Everything is on disk: a regular shutdown of interpreter, threads and GPU memory only takes
     # time.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(outcome.exit_code)
 
 
 def _outcome(run: RunDir) -> WorkerOutcome:
     try:
+        run.reserve_for_gpu_side()
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
             from nlijob.gpu import worker
         task_is_written.wait()
         return worker.work(run)
-    except stopping.Stopped as stop:
-        return WorkerOutcome(
-            ExitCode.STOPPED, f"stopped ({stop})", "the same command resumes from what is complete"
-        )
+    except (Exception, stopping.Stopped) as error:
+        return outcome_of(error, run)
 
 
 @contextlib.contextmanager

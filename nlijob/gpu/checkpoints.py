@@ -11,15 +11,17 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from nlijob.config import ModelConfig
-from nlijob.files import atomic_write
+from nlijob.files import atomic_write, fresh_folder
 
 ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_FILES = (ADAPTER_FILE, "adapter_config.json")
+"""What makes up a saved adapter, in PEFT's format."""
 
 
 def save_adapter(
     model: Any, folder: Path, base: ModelConfig, weights: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write the adapter. Its base model is named as in the recipe, not by a local path.
+    """Write `ADAPTER_FILES`. The base model is named as in the recipe, not by a local path.
 
     `weights`: an earlier copy of `trained_weights` to write instead of the current values.
     """
@@ -28,12 +30,26 @@ def save_adapter(
     adapter_config.revision = base.revision
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+    for file in folder.iterdir():
+        if file.name in ADAPTER_FILES:
+            file.chmod(0o644)  # safetensors writes files that only their owner can read
+        elif file.name == "README.md":
+            file.unlink()  # PEFT's empty model card
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:
     """Return the weights that training changes, by their names in the model."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+@torch.no_grad()
+def set_trained_weights(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Set the weights to a copy of `trained_weights`. Raises ValueError unless it has the same."""
+    own = trained_weights(model)
+    if own.keys() != weights.keys():
+        raise ValueError("the saved weights are not those that training changes in this model")
+    for name, weight in own.items():
+        weight.copy_(weights[name])
 
 
 def adapter_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -67,14 +83,15 @@ def save_state(state: dict[str, Any], path: Path) -> None:
         torch.save(state, handle)
 
 
-def load_state(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a training state."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state into host memory."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state
 
 
 def copy_adapter(source: Path, target: Path) -> list[Path]:
     """Replace `target` by a checkpoint's adapter, without its records; return the new files."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    return [Path(shutil.copy2(file, target)) for file in source.glob("adapter_*")]
+    with fresh_folder(target) as folder:
+        for name in ADAPTER_FILES:
+            shutil.copy2(source / name, folder / name)
+    return [target / name for name in ADAPTER_FILES]

@@ -5,10 +5,11 @@
 
 A CPU has the same modes without graphs, and its plain loop uses dequantised weights if they fit.
 
-A mode is tried unless something known rules it out, and its logits are checked against the plain
-loop's before it is used. Where one fails, the next is tried, with the same effective batch. The
-plain loop reduces its memory use by the same two steps, even in the middle of training
-(`MemoryBudget`). train.gradient_checkpointing starts with the modes that use the least memory.
+A mode is tried unless something known rules it out. Before it is used, its logits are checked
+against the plain loop's, and rows must not influence each other. Where one fails, the next is
+tried, with the same effective batch. The plain loop reduces its memory use by the same two steps,
+even in the middle of training (`MemoryBudget`). train.gradient_checkpointing starts with the modes
+that use the least memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,16 +25,18 @@ import torch
 from torch import Tensor
 
 from nlijob.config import JobConfig, TrainConfig
-from nlijob.errors import ConfigurationError
+from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
 from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.host import free_bytes, speed_up_plain_layers
+from nlijob.gpu.fast.independence import RowsInfluenceEachOther, check_independence
 from nlijob.gpu.fast.layers import dequantized_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
-from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.heads import Batch, Encoded, Head
+from nlijob.gpu.influence import influenced
 from nlijob.gpu.model import GIB, LoadedModel
-from nlijob.gpu.out_of_memory import free_memory, in_halves, is_out_of_memory
+from nlijob.gpu.out_of_memory import free_memory, in_halves
 from nlijob.gpu.training import (
     MemoryBudget,
     PlainTrainer,
@@ -41,6 +45,7 @@ from nlijob.gpu.training import (
     execution_name,
     reason,
 )
+from nlijob.memory import is_out_of_memory
 from nlijob.records.job import Plan
 
 CHECKED_ROWS = 8
@@ -53,6 +58,8 @@ RESERVED_BYTES = 2 * GIB
 """Memory kept free for activations and graphs when the dequantised weights are placed."""
 LEAN_SCORED_TOKENS = 2048
 """Tokens scored at once where memory is to be saved; a GPU is busy with fewer."""
+
+MIXED = "padding or other rows influence a row's answer; rows are computed one at a time"
 
 Forward = Callable[[Sequence[Encoded]], Tensor]
 """Rows -> their logits [rows, classes] in float32 on the device, without gradients."""
@@ -99,6 +106,7 @@ class Engine:
         self._trainer: FastTrainer | None = None
         self._fast: FastModel | None = None
         self._plain_is_dense = False
+        self._plain_mixes_rows = False
         self._budget = MemoryBudget(loaded.model, config.train)
         self._reason = self._why_not_faster()
         graphs = loaded.device.type == "cuda"
@@ -114,7 +122,12 @@ class Engine:
             reason=self._reason or FASTEST,
             base_weights="dequantized" if dense else "as loaded",
             micro_batch_size=min(memory_use.rows, len(self._rows)),
-            refused=(*self._refused, *self._why_not_compiled(), *self._budget.refused),
+            refused=(
+                *self._refused,
+                *self._why_not_compiled(),
+                *self._why_one_at_a_time(),
+                *self._budget.refused,
+            ),
             logits_difference=self._difference,
             token_counts=self._trainer.token_counts if self._trainer else (),
             shared_prefix=self._trainer.prefix if self._trainer else 0,
@@ -127,6 +140,8 @@ class Engine:
         """Scoring with the model as it is now; `head` replaces the job's own for other rows."""
         self._loaded.model.eval()
         forward: Forward = functools.partial(self._plain_logits, head or self._head)
+        if self._plain_mixes_rows:
+            return bounded(forward, 1)
         if self._fast:
             self._fast.adapter.refresh()
             forward = self._fast.score_rows
@@ -167,6 +182,10 @@ class Engine:
         why = self._trainer.steps.why_not_compiled if self._trainer else ""
         return [f"{self._mode.name}, compiled layers: {why}"] if why else []
 
+    def _why_one_at_a_time(self) -> list[str]:
+        """Why the plain loop computes each row alone, if it does."""
+        return [f"plain loop, batches of rows: {MIXED}"] if self._plain_mixes_rows else []
+
     def _next_mode(self) -> None:
         """Take the next supported mode, or else the plain loop."""
         started = time.monotonic()
@@ -180,14 +199,16 @@ class Engine:
             self._mode = self._modes.pop(0)
             try:
                 self._try_mode(plain)
-            except (Unsupported, RuntimeError, TypeError, ValueError) as error:
+            except Exception as error:  # a model that was never tried may raise anything
                 self._refuse(error)
-        self._warm_up_s += time.monotonic() - started
         if not self._fast and not self._reason:
             free_memory()
             self._reason = self._fall_back_to_plain("no faster mode is supported")
             if self._loaded.device.type == "cpu":
                 self._speed_up_plain()
+        if not self._fast:
+            self._check_padding()
+        self._warm_up_s += time.monotonic() - started
 
     def _try_mode(self, plain: Tensor) -> None:
         check_features(self._rows)
@@ -197,9 +218,11 @@ class Engine:
         if self._fast.refused:
             self._refused.append(f"{self._mode.name}, fused layers: {self._fast.refused}")
         self._loaded.model.eval()
+        tolerance = MAX_LOGITS_DIFFERENCE[self._loaded.compute_dtype]
+        check_independence(self._fast, self._rows[:CHECKED_ROWS], tolerance)
         logits = self._fast.score_rows(self._rows[:CHECKED_ROWS])
         self._difference = relative_difference(logits, plain)
-        if not self._difference <= MAX_LOGITS_DIFFERENCE[self._loaded.compute_dtype]:
+        if not self._difference <= tolerance:
             self._fast.close()
             self._check_rounding(self._difference, plain)
             self._fast = self._new_fast()
@@ -237,11 +260,34 @@ class Engine:
                 f"the weights need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
             )
 
+    def _check_padding(self) -> None:
+        """Compute rows one at a time if padding or other rows influence a row's answer.
+
+        That can be so in a model that mixes tokens other than by attention, or that looks ahead and
+        is not told where a row ends.
+        """
+        row = min(self._rows[:CHECKED_ROWS], key=lambda row: row.length)
+        half = row.first(math.ceil(row.length / 2))
+        self._loaded.model.eval()
+        batch = self._head.collate([row, half], self._loaded.device)
+        own = torch.arange(row.length) < torch.tensor([[row.length], [half.length]])
+        is_rows = torch.eye(2, dtype=torch.bool)[:, :, None] & own
+        self._plain_mixes_rows = bool(
+            influenced(
+                self._loaded.model.get_input_embeddings(),
+                lambda: self._logits(self._head, batch),
+                is_rows,
+            )
+        )
+        if self._plain_mixes_rows:
+            self._budget.rows = 1
+
     def _refuse(self, error: Exception) -> None:
         """Give up the mode in use, and record why."""
         self._refused.append(f"{self._mode.name}: {reason(error)}")
-        if self._mode.recomputes and not is_out_of_memory(error):
-            self._modes.clear()  # a smaller micro-batch would fail in the same way
+        is_final = self._mode.recomputes and not is_out_of_memory(error)
+        if is_final or isinstance(error, RowsInfluenceEachOther):
+            self._modes.clear()  # the others would fail in the same way
         if self._fast:
             self._fast.close()
         self._fast, self._difference = None, None
@@ -258,7 +304,22 @@ class Engine:
     @torch.no_grad()
     def _plain_logits(self, head: Head, rows: Sequence[Encoded]) -> Tensor:
         self._loaded.model.eval()
-        return head.logits(self._loaded.model, head.collate(rows, self._loaded.device))
+        return self._logits(head, head.collate(rows, self._loaded.device))
+
+    def _logits(self, head: Head, batch: Batch) -> Tensor:
+        """The plain loop's logits. Raises NotAvailableError where the model cannot be computed."""
+        try:
+            return head.logits(self._loaded.model, batch)
+        except Exception as error:  # from the model's own code
+            if isinstance(error, JobError) or is_out_of_memory(error):
+                raise
+            traceback.print_exc()  # for the log
+            four_bit = self._config.model.quantization == "nf4"
+            raise NotAvailableError(
+                f"model {self._config.model.name} cannot be computed"
+                f"{' with weights in 4 bits' if four_bit else ''}: {first_line(error)}",
+                "try --set model.quantization=none" if four_bit else "take another model",
+            ) from error
 
 
 def execution_modes(train: TrainConfig, rows: int, graphs: bool) -> Iterator[ExecutionMode]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 
-import psutil
 import torch
 from accelerate import Accelerator
 
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
 from nlijob.gpu.model import LoadedModel
-from nlijob.hardware import gpu_count
+from nlijob.gpu.parameters import is_double_quantized
+from nlijob.hardware import driver_version
 from nlijob.records.job import Environment, GpuInfo, Memory
 
 PACKAGES = (
@@ -32,6 +34,7 @@ PACKAGES = (
     "matplotlib",
     "click",
 )
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def job_device(config: JobConfig) -> torch.device:
@@ -86,31 +89,41 @@ def environment(loaded: LoadedModel) -> Environment:
         gpus=gpus,
         platform=platform.platform(),
         python_version=platform.python_version(),
-        packages={name: importlib.metadata.version(name) for name in PACKAGES},
+        packages=_versions(),
         cuda_version=torch.version.cuda,
         cpu_name=_cpu_name(),
-        cpu_count=psutil.cpu_count() or 1,
-        ram_bytes=psutil.virtual_memory().total,
+        cpu_count=os.cpu_count() or len(os.sched_getaffinity(0)),
+        ram_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
         attention=str(loaded.model.config._attn_implementation),
+        head=loaded.head,
+        double_quantization=is_double_quantized(loaded.model),
     )
 
 
 def _gpu_info(device: torch.device) -> GpuInfo:
-    import pynvml
-
     properties = torch.cuda.get_device_properties(device)
     return GpuInfo(
         name=properties.name,
         uuid=str(properties.uuid),
         compute_capability=f"{properties.major}.{properties.minor}",
         total_memory_bytes=properties.total_memory,
-        driver_version=str(pynvml.nvmlSystemGetDriverVersion()) if gpu_count() else None,
+        driver_version=driver_version(),
     )
 
 
+def _versions() -> dict[str, str]:
+    """Package -> version, of those packages that are installed with their metadata."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
+    with contextlib.suppress(OSError):
+        for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

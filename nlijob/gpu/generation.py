@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nlijob.gpu.influence import influenced
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import in_halves
 
@@ -26,6 +28,8 @@ def generate(
     or as many as fit into memory.
     """
     loaded.model.eval()
+    if not _pads_safely(loaded, prompts):
+        batch_size = 1
     batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
     write = functools.partial(_generate_batch, loaded, max_new_tokens)
     with sdpa_kernel(ATTENTION):
@@ -33,13 +37,35 @@ def generate(
     return [text for texts in parts for text in texts]
 
 
+def _padded(loaded: LoadedModel, prompts: Sequence[str]) -> dict[str, Tensor]:
+    """The prompts as model inputs. Padding on the left makes each end where new text begins."""
+    inputs = loaded.tokenizer.pad(
+        loaded.tokenizer(list(prompts)), padding=True, padding_side="left", return_tensors="pt"
+    )
+    return {name: tensor.to(loaded.device) for name, tensor in inputs.items()}
+
+
+def _pads_safely(loaded: LoadedModel, prompts: Sequence[str]) -> bool:
+    """Whether padding before a prompt has no part in what follows the prompt.
+
+    It has one in layers that pass state between tokens other than by attention.
+    """
+    if len(prompts) < 2:
+        return True
+    ordered = sorted(prompts, key=len)
+    inputs = _padded(loaded, [ordered[0], ordered[-1]])
+    own = torch.eye(2, dtype=torch.bool)[:, :, None] & inputs["attention_mask"].bool().cpu()
+    model = loaded.model
+    return not influenced(
+        model.get_input_embeddings(),
+        lambda: model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1],
+        own,
+    )
+
+
 def _generate_batch(loaded: LoadedModel, max_new_tokens: int, prompts: Sequence[str]) -> list[str]:
     tokenizer: Any = loaded.tokenizer
-    # Padding on the left makes every prompt end where the new text begins.
-    inputs = tokenizer.pad(
-        tokenizer(list(prompts)), padding=True, padding_side="left", return_tensors="pt"
-    )
-    inputs = {name: tensor.to(loaded.device) for name, tensor in inputs.items()}
+    inputs = _padded(loaded, prompts)
     length = inputs["input_ids"].shape[1]
     written = loaded.model.generate(
         **inputs,

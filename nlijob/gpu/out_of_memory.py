@@ -1,4 +1,4 @@
-"""Recognising that memory ran out, and repeating work in halves when it does."""
+"""Repeating work in halves when memory runs out."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ from typing import TypeVar
 
 import torch
 
+from nlijob.memory import is_out_of_memory
+
 R = TypeVar("R")
 T = TypeVar("T")
-MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""Messages of the RuntimeErrors by which CUDA's libraries report a lack of memory."""
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that it was raised from, says that memory ran out.
-
-    The error that ends a CUDA graph capture may hide the one that interrupted it.
-    """
-    while error:
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return True
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in MESSAGES):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def free_memory() -> None:
@@ -40,12 +26,12 @@ def free_memory() -> None:
 def in_halves(work: Callable[[Sequence[R]], T], rows: Sequence[R]) -> list[T]:
     """Results of `work` in order: one for all rows, or several where they do not fit into memory.
 
-    Raises torch.OutOfMemoryError where a single row does not fit.
+    Raises the error of `work` if a single row does not fit, or if memory is not the reason.
     """
     try:
         return [work(rows)]
-    except torch.OutOfMemoryError:
-        if len(rows) == 1:
+    except Exception as error:
+        if len(rows) == 1 or not is_out_of_memory(error):
             raise
     free_memory()
     middle = len(rows) // 2

@@ -39,6 +39,12 @@ def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
     )
 
 
+def is_double_quantized(model: nn.Module) -> bool | None:
+    """Return whether the constants of 4-bit weights are quantised; None without such weights."""
+    states = [m.weight.quant_state for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    return any(state.nested for state in states if state) if states else None
+
+
 def base_memory_bytes(model: nn.Module) -> int:
     """Return the bytes of the frozen weights with their quantisation constants."""
     total = 0

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from nlijob.attempt import Moment
 from nlijob.records.job import Progress, Split, Timing, TimingKind
 from nlijob.rundir import RunDir, append_record
 
@@ -32,6 +33,11 @@ WHOLE = Part("", "stage")
 def optimizer_steps(epoch: int) -> Part:
     """All optimizer steps of an epoch."""
     return Part(f"epoch {epoch}", "optimizer steps", epoch, "train")
+
+
+def remaining_steps(epoch: int, done: int) -> Part:
+    """The optimizer steps of an epoch after the first `done`, as progress shows them."""
+    return Part(f"epoch {epoch} from step {done + 1}") if done else optimizer_steps(epoch)
 
 
 def scoring(split: Split, epoch: int | None = None) -> Part:
@@ -70,19 +76,25 @@ class Reporter:
         return report
 
     @contextlib.contextmanager
-    def timed(self, stage: str, part: Part = WHOLE, examples: int | None = None) -> Iterator[None]:
-        """Record the time spent in the block, even if it is interrupted."""
-        started_at, started = time.time(), time.monotonic()
+    def timed(
+        self, stage: str, part: Part = WHOLE, examples: int | Callable[[], int] | None = None
+    ) -> Iterator[None]:
+        """Record the time spent in the block, even if it is interrupted.
+
+        `examples`: how many rows the block processes; a function is called at its end.
+        """
+        started = Moment.now()
         try:
             yield
         finally:
-            self.add(stage, part, started_at, time.monotonic() - started, examples)
+            count = examples() if callable(examples) else examples
+            self.add(stage, part, started, started.age_s(), count)
 
     def add(
         self,
         stage: str,
         part: Part,
-        started_at_s: float,
+        started: Moment,
         duration_s: float,
         examples: int | None = None,
     ) -> None:
@@ -91,11 +103,12 @@ class Reporter:
             self._attempt,
             stage,
             part.name,
-            started_at_s,
+            started.wall_s,
             duration_s,
             examples,
             part.kind,
             part.epoch,
             part.split,
+            started.monotonic_s,
         )
         append_record(self._run.timings, timing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 
 from nlijob import records
-from nlijob.config import JobConfig, PromptConfig
-from nlijob.errors import all_or_every_fault
+from nlijob.analysis.wording import percent, plural
+from nlijob.config import JobConfig, ModelConfig, PromptConfig
+from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.gpu import reporting, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device
@@ -24,6 +26,7 @@ from nlijob.gpu.model import (
     meta_model,
     read_model_config,
     read_tokenizer,
+    vocabulary_size,
 )
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
@@ -32,6 +35,7 @@ from nlijob.prompts import few_shot_prefix
 from nlijob.records.job import (
     SPLITS,
     Example,
+    HeadOrigin,
     Machine,
     Prediction,
     PromptRecord,
@@ -71,11 +75,10 @@ class Session:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The one model of the job, with its adapter."""
-        model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
         copy = QuantizedCopy(
             self.config,
             self.task.model_stamp,
-            compute_dtype(self.config.model, model_config, self.device),
+            compute_dtype(self.config.model, self._model_config, self.device),
             self.device,
             lambda part: self.reporter.timed("load", Part(part)),
         )
@@ -84,6 +87,8 @@ class Session:
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+        if loaded.head and loaded.head.reason:
+            self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
@@ -109,10 +114,9 @@ class Session:
     @cached_property
     def head(self) -> Head:
         """The task head. Making it checks the configuration against model and tokenizer."""
-        model_config = read_model_config(self.config, self._model_dir, self.tokenizer)
-        longest = max_length(self.config.model, model_config, self.tokenizer)
+        longest = max_length(self.config.model, self._model_config, self.tokenizer)
         _, head = all_or_every_fault(
-            lambda: meta_model(self.config, model_config),
+            lambda: meta_model(self.config, self._model_config),
             lambda: self.new_head(self.config.prompt, longest),
         )
         return head
@@ -121,9 +125,7 @@ class Session:
     def rows(self) -> dict[Split, list[Encoded]]:
         """Every row as model input."""
         with self.reporter.timed("encode"):
-            rows = {split: self.head.encode(split, e) for split, e in self.examples.items()}
-        write_record(self.run.prompt, self._prompt_record(rows))
-        return rows
+            return {split: self.head.encode(split, e) for split, e in self.examples.items()}
 
     @property
     def few_shot_prefix(self) -> str:
@@ -135,7 +137,8 @@ class Session:
     def new_head(self, prompt: PromptConfig, longest: int) -> Head:
         """The job's kind of head, reading rows through `prompt`, at most `longest` tokens."""
         head = head_class(self.config.model.head)
-        return head(self.tokenizer, prompt, longest, self.examples["train"])
+        size = vocabulary_size(self._model_config)
+        return head(self.tokenizer, prompt, longest, self.examples["train"], size)
 
     # ------------------------------------------------------------ scoring
 
@@ -160,9 +163,20 @@ class Session:
         counter = self.reporter.counter(stage, part, len(rows), "rows")
         size = self.config.eval.batch_size
         with self.reporter.timed(stage, part, len(rows)):
-            return scoring.score(self.engine.forward(head), head, split, rows, size, counter)
+            scored = scoring.score(self.engine.forward(head), head, split, rows, size, counter)
+        check_finite(stage, self.config.model, scored[1])
+        return scored
+
+    @property
+    def prompt_record(self) -> PromptRecord:
+        """How the rows become model input."""
+        return self._prompt_record(self.rows)
 
     # ------------------------------------------------------------ detail
+
+    @cached_property
+    def _model_config(self) -> Any:
+        return read_model_config(self.config, self._model_dir, self.tokenizer)
 
     @property
     def _model_dir(self) -> Path:
@@ -186,6 +200,38 @@ class Session:
         )
 
 
+def head_text(head: HeadOrigin) -> str:
+    """Where a trained head comes from, in a line for the console."""
+    if not head.new:
+        return f"head: {head.reason}"
+    return f"head: {' and '.join(head.new)} new, drawn from the seed: {head.reason}"
+
+
+def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
+    """Raise an error if the model's answers are not numbers.
+
+    It is the checkpoint's fault in the baseline (NotAvailableError), and the training's later
+    (DivergedError).
+    """
+    bad = [p for p in predictions if not math.isfinite(p.loss + sum(p.probabilities))]
+    if not bad:
+        return
+    where = (
+        f"{plural(len(bad), 'row')} of {len(predictions):,} (first: {bad[0].split} row "
+        f"{bad[0].index})"
+    )
+    if stage == "baseline":
+        raise NotAvailableError(
+            f"model {model.name} gives logits that are NaN or infinite for {where}",
+            "the weights are damaged, or too large for the compute dtype: try "
+            "model.compute_dtype='float32'",
+        )
+    raise DivergedError(
+        f"the tuned model gives logits that are NaN or infinite for {where}",
+        "lower train.learning_rate, or compute in bfloat16 or float32 (model.compute_dtype)",
+    )
+
+
 def scores_text(scores: dict[str, SplitScore]) -> str:
     """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {score.accuracy:.1%}" for split, score in scores.items())
+    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

@@ -4,15 +4,16 @@
 `nlijob.gpu.fast.trainer` does the same steps on packed rows, and on a GPU as CUDA graphs.
 
 A step never depends on how much of the batch is in memory at once: the loss is the mean over the
-effective batch, whatever the micro-batch. An epoch depends only on the state at its start and on
-(seed, epoch), so a resumed training takes the same steps as an uninterrupted one.
+effective batch, whatever the micro-batch. Steps depend only on the trainer's state and weights
+before them and on (seed, epoch), so a resumed training takes the same steps as an uninterrupted
+one.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,7 +25,9 @@ from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobE
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
+from nlijob.gpu.randomness import random_state, restore_random_state
 from nlijob.gpu.recompute import recompute, repeated_layers
+from nlijob.memory import is_out_of_memory
 from nlijob.records.job import TrainStep
 
 SMALLEST_LOSS_SCALE = 1.0
@@ -33,20 +36,37 @@ FIRST_LOSS_SCALE = 2.0**12
 exceed it, and the first training steps are skipped."""
 
 
+def never() -> bool:
+    """Train an epoch without a pause."""
+    return False
+
+
 class Trainer(Protocol):
     """Trains the adapter of a loaded model, one epoch at a time."""
 
-    def epoch(self, epoch: int) -> Iterator[TrainStep]:
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one epoch."""
+
+    def epoch(
+        self, epoch: int, done: int = 0, pause: Callable[[], bool] = never
+    ) -> Iterator[TrainStep]:
         """Train one epoch (counted from 1); yields each optimizer step once its figures are known.
 
+        `done`: steps of this epoch that were done before, by this trainer or by the one whose state
+        it restored. `pause` is called between steps. Once it returns True, the iterator ends after
+        all steps that have begun; weights and `state` are then those after the last step yielded.
         Raises DivergedError where the loss or the gradient is not finite.
         """
 
     def state(self) -> dict[str, Any]:
-        """What a resume needs besides the adapter; any trainer can resume from it."""
+        """What a resume needs besides the weights; any trainer can resume from it.
+
+        It may only be taken before, between or after calls of `epoch`.
+        """
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a `state()`; the adapter is loaded separately."""
+        """Continue from a `state()`; the weights are loaded separately."""
 
 
 class TrainingSchedule:
@@ -61,11 +81,11 @@ class TrainingSchedule:
         """Optimizer steps in one epoch; the last may have fewer rows."""
         return math.ceil(len(self.rows) / self.config.batch_size)
 
-    def batches(self, epoch: int) -> Iterator[list[Encoded]]:
-        """The rows of each optimizer step of an epoch."""
+    def batches(self, epoch: int, done: int = 0) -> Iterator[list[Encoded]]:
+        """The rows of each optimizer step of an epoch, after the first `done` steps."""
         generator = torch.Generator().manual_seed(self.seed(epoch))
         order = torch.randperm(len(self.rows), generator=generator).tolist()
-        for start in range(0, len(order), self.config.batch_size):
+        for start in range(done * self.config.batch_size, len(order), self.config.batch_size):
             yield [self.rows[i] for i in order[start : start + self.config.batch_size]]
 
     def micro_batches(self, rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
@@ -211,11 +231,19 @@ class PlainTrainer:
         self._scaler = loss_scaler(loaded)
         self._step = 0
 
-    def epoch(self, epoch: int) -> Iterator[TrainStep]:
+    @property
+    def steps_per_epoch(self) -> int:
+        """See `Trainer`."""
+        return self._schedule.steps_per_epoch
+
+    def epoch(
+        self, epoch: int, done: int = 0, pause: Callable[[], bool] = never
+    ) -> Iterator[TrainStep]:
         """See `Trainer`."""
         self._loaded.model.train()
-        torch.manual_seed(self._schedule.seed(epoch))  # dropout
-        for rows in self._schedule.batches(epoch):
+        if done == 0:
+            torch.manual_seed(self._schedule.seed(epoch))  # dropout
+        for rows in self._schedule.batches(epoch, done):
             started = time.monotonic()
             rate = self._schedule.rate(self._step)
             loss, norm = self._optimize(rows, rate)
@@ -225,6 +253,8 @@ class PlainTrainer:
             grad_norm = norm if math.isfinite(norm) else None
             duration_s = time.monotonic() - started
             yield TrainStep(epoch, self._step, loss, grad_norm, rate, len(rows), duration_s)
+            if pause():
+                return
 
     def state(self) -> dict[str, Any]:
         """See `Trainer`."""
@@ -232,6 +262,7 @@ class PlainTrainer:
             "optimizer": self._optimizer.state_dict()["state"],
             "scaler": self._scaler.state_dict(),
             "step": self._step,
+            "random": random_state(self._loaded.device),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -241,6 +272,7 @@ class PlainTrainer:
         if state["scaler"]:  # empty where the run began on a GPU that needed no scaling
             self._scaler.load_state_dict(state["scaler"])
         self._step = state["step"]
+        restore_random_state(state["random"], self._loaded.device)
 
     # ------------------------------------------------------------ detail
 
@@ -266,7 +298,9 @@ class PlainTrainer:
             try:
                 parts = self._schedule.micro_batches(rows, self._budget.rows)
                 return sum(self._backward(part, len(rows)) for part in parts)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._budget.shrink(error)
             free_memory()
             generator.set_state(before)

@@ -3,41 +3,30 @@
 from __future__ import annotations
 
 import time
-import traceback
 
-from nlijob.errors import ExitCode, JobError
+from nlijob.attempt import Moment
+from nlijob.completeness import is_complete
+from nlijob.disk import disk_faults
+from nlijob.errors import ExitCode
 from nlijob.gpu.environment import reset_peak_memory
 from nlijob.gpu.model import quiet_libraries
-from nlijob.gpu.out_of_memory import is_out_of_memory
+from nlijob.gpu.outcome import outcome_of
 from nlijob.gpu.reporting import WHOLE, Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import GPU_STAGES
+from nlijob.stages import GPU_STAGES, stages_after
 
 
 def work(run: RunDir) -> WorkerOutcome:
     """Do the run's task; every record is written when this returns. Does not catch `Stopped`."""
     quiet_libraries()
     try:
-        _work(run)
-    except JobError as error:
-        return WorkerOutcome(error.exit_code, error.message, error.hint)
+        with disk_faults(run.root):
+            _work(run)
     except Exception as error:
-        traceback.print_exc()
-        if is_out_of_memory(error):
-            return WorkerOutcome(
-                ExitCode.HARDWARE,
-                f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more RAM'}",
-                "this happened with one row at a time: end other programs that use the memory, "
-                "or take a smaller model or a larger machine",
-            )
-        return WorkerOutcome(
-            ExitCode.INTERNAL,
-            f"the GPU side failed: {type(error).__name__}: {error}",
-            f"the whole log is {run.worker_log}",
-        )
+        return outcome_of(error, run)
     return WorkerOutcome(ExitCode.DONE, "", "")
 
 
@@ -51,22 +40,25 @@ def _work(run: RunDir) -> None:
 
 
 def _report_start(session: Session) -> None:
-    now = time.time()
-    for part, since_s in (
-        (WHOLE, session.task.given_at_s),
-        (Part("start, from its launch on"), session.task.launched_at_s),
+    now_s = time.monotonic()
+    task = session.task
+    for part, date_s, since_s in (
+        (WHOLE, task.given_at_s, task.given_monotonic_s),
+        (Part("start, from its launch on"), task.launched_at_s, task.launched_monotonic_s),
     ):
-        session.reporter.add("start", part, since_s, now - since_s)
+        if since_s is not None:
+            session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)
 
 
 def _do_stage(session: Session, stage: str) -> None:
-    fingerprint = session.task.fingerprints[stage]
-    if session.run.is_complete(stage, fingerprint):
+    inputs = session.task.inputs[stage]
+    if is_complete(session.run, stage, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
-    session.run.unmark(stage)
+    for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced
+        session.run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()
     with session.reporter.timed(stage):
         outputs = WORK[stage](session)
-    session.run.mark_complete(stage, fingerprint, outputs)
+    session.run.mark_complete(stage, inputs, outputs)

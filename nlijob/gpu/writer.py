@@ -22,6 +22,11 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being written: `do` would not wait."""
+        return self._last is None or self._last.done()
+
     def do(self, write: Callable[[], None]) -> None:
         """Start a write once the previous one is done; raises what the previous one raised."""
         self.wait()

@@ -18,6 +18,7 @@ model = AutoModelForSequenceClassification.from_pretrained(
     MODEL,
     revision=REVISION,
     num_labels=len(LABELS),
+    ignore_mismatched_sizes=True,  # the adapter holds the head, whatever the model has
     dtype=torch.{dtype},{quantization}
 )
 if tokenizer.pad_token is None:

@@ -12,9 +12,21 @@ from nlijob.records.serialization import (
     dump_line,
     dump_lines,
     from_json,
+    parse,
     read,
     read_lines,
+    read_log,
     to_json,
 )
 
-__all__ = ["dump", "dump_line", "dump_lines", "from_json", "read", "read_lines", "to_json"]
+__all__ = [
+    "dump",
+    "dump_line",
+    "dump_lines",
+    "from_json",
+    "parse",
+    "read",
+    "read_lines",
+    "read_log",
+    "to_json",
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from nlijob.config import JobConfig
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Rises whenever the meaning of a record changes; `older` reads what earlier versions wrote."""
 
 Split = Literal["train", "validation", "test"]
@@ -44,6 +46,20 @@ class GpuInfo:
 
 
 @dataclass(frozen=True)
+class HeadOrigin:
+    """Where the weights of the model's head come from."""
+
+    modules: tuple[str, ...]
+    """Modules that are kept out of quantisation as the head."""
+    new: tuple[str, ...]
+    """Those of them that the checkpoint lacks, or has for other labels: drawn from the seed."""
+    reason: str
+    """Why they are new, or whose head it is, in words; "" for a head that is not trained."""
+    unused: tuple[str, ...]
+    """Modules of the checkpoint that the task does not use, such as another head."""
+
+
+@dataclass(frozen=True)
 class Environment:
     """environment.json: where the GPU side ran."""
 
@@ -62,6 +78,11 @@ class Environment:
     """The data type in use, also where the configuration says "auto"."""
     attention: str
     """Name of the attention implementation in use."""
+    head: HeadOrigin | None = None
+    """Where the head's weights come from; None if not known."""
+    double_quantization: bool | None = None
+    """Whether the constants of 4-bit weights are quantised too; None without 4-bit weights, or if
+    not known."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,36 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Repetition:
+    """How often premises and whole rows repeat within a split. White space does not count."""
+
+    premises: int
+    """Different premises."""
+    repeated_rows: int
+    """Rows whose premise and hypothesis stand in an earlier row."""
+    contradictory_rows: int
+    """Rows whose premise and hypothesis also stand in the split with another label."""
+
+
+@dataclass(frozen=True)
+class SplitOverlap:
+    """The rows of one split that also stand in another one. White space does not count."""
+
+    split: Split
+    other: Split
+    rows: int
+    """Rows of `split`."""
+    rows_with_premise: int
+    """Rows whose premise stands in `other`."""
+    whole_rows: int
+    """Rows whose premise and hypothesis stand together in `other`, with any label."""
+    other_label: int
+    """Of these, rows that have no such label in `other`."""
+    is_same: bool
+    """Both splits hold the same rows."""
+
+
+@dataclass(frozen=True)
 class SplitManifest:
     """The rows selected from one split."""
 
@@ -104,6 +155,16 @@ class SplitManifest:
     rows_sha256: str
     indices: tuple[int, ...]
     """Row numbers of the kept rows in the source split, in order."""
+    labels_read: str = ""
+    """How integer labels were read, in words; "" where this is not known."""
+    blank_lines: int | None = None
+    """Lines of the source file without content, which were skipped; None where not known."""
+    fields_over_lines: int | None = None
+    """CSV fields with line breaks in them; None where not known."""
+    first_fields_over_lines: tuple[int, ...] = ()
+    """Lines at which the first few rows with such fields begin."""
+    repetition: Repetition | None = None
+    """None where not known."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +179,15 @@ class Manifest:
     shared_premises: dict[str, int]
     """Pair of splits, such as "train+test" -> number of premises that occur in both."""
     warnings: tuple[str, ...]
+    overlaps: tuple[SplitOverlap, ...] = ()
+    """Rows that stand in two splits; empty where this is not known."""
 
 
 # ---------------------------------------------------------------- scoring
+
+
+ROUNDING = 1e-4
+"""How far probabilities may be from summing to 1; float32 rounds by 1e-7 each."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +206,22 @@ class Prediction:
     """Cross-entropy in nats at the label position."""
     tokens: int
     """Length of the model input in tokens."""
+
+    def faults(self) -> Iterator[str]:
+        """What cannot be, whatever the model: labels and probabilities that do not fit together.
+
+        Of labels with the same probability, each may be the predicted one, as the model's logits
+        may differ by less than the rounding of the probabilities.
+        """
+        labels = range(len(self.probabilities))
+        if self.label not in labels or self.predicted not in labels:
+            yield "label or predicted is not the number of one of the probabilities"
+        elif self.probabilities[self.predicted] != max(self.probabilities):
+            yield "predicted is not the label of the highest probability"
+        if not all(0 <= one <= 1 for one in self.probabilities):
+            yield "a probability is not between 0 and 1"
+        if abs(sum(self.probabilities) - 1) > ROUNDING:
+            yield "the probabilities do not sum to 1"
 
     @property
     def is_right(self) -> bool:
@@ -382,12 +465,15 @@ class Timing:
     part: str
     """The part's name for display, such as "epoch 2"; "" for the stage as a whole."""
     started_at_s: float
-    """Seconds since 1970."""
+    """Seconds since 1970, for the date alone: this clock may be set while the job runs."""
     duration_s: float
     examples: int | None = None
     kind: TimingKind = "stage"
     epoch: int | None = None
     split: Split | None = None
+    started_monotonic_s: float | None = None
+    """Start on the machine's monotonic clock, which nobody sets and which both sides share. Only
+    comparable within one attempt. None in runs before format 4."""
 
 
 @dataclass(frozen=True)
@@ -410,14 +496,20 @@ class HardwareSample:
 
     attempt: int
     time_s: float
-    """Seconds since 1970."""
+    """Seconds since 1970, for the date alone: this clock may be set while the job runs."""
     stage: str
-    cpu_load: float
-    """Load of all cores of the machine together (0 to 1)."""
-    ram_used_bytes: int
+    cpu_load: float | None
+    """Load of all cores of the machine together since the sample before (0 to 1)."""
+    ram_used_bytes: int | None
     """Resident memory of the job's processes."""
-    disk_free_bytes: int
+    disk_free_bytes: int | None
     gpus: tuple[GpuSample, ...]
+    monotonic_s: float | None = None
+    """The moment on the machine's monotonic clock; only comparable within one attempt. None in runs
+    before format 4."""
+    unread: tuple[str, ...] = ()
+    """Sources of figures that failed or did not answer, each with the reason; told once an
+    attempt."""
 
 
 @dataclass(frozen=True)
@@ -436,19 +528,50 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What the outcome of a stage depends on."""
+
+    settings: dict[str, Any]
+    """Settings that it reads, such as "train.seed" -> 42, with values as JSON has them."""
+    follows: dict[str, str]
+    """Stages whose outcome it reads -> their fingerprints."""
+    stamp: str
+    """Identity of the files outside the run that it reads; "" where there are none."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the inputs and of the record format."""
+        text = json.dumps([FORMAT_VERSION, asdict(self)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size and hash of a file."""
+
+    size_bytes: int
+    sha256: str | None
+    """In hexadecimal digits; None in markers of formats 2 and 3, which list sizes only."""
+
+
+@dataclass(frozen=True)
 class WorkerTask:
     """worker/task.json: the parent's task for the GPU side."""
 
     attempt: int
     launched_at_s: float
-    """When the processes of the GPU side were started, in seconds since 1970."""
+    """When the processes of the GPU side were started, in seconds since 1970, for the date."""
     given_at_s: float
     """When the task was written; the processes may become ready before or after."""
     model_dir: str
     model_stamp: str
     """Identity of the model's files: a commit on the hub, or file names and hashes."""
-    fingerprints: dict[str, str]
-    """Stage -> fingerprint of its inputs; a stage that is complete under it is skipped."""
+    inputs: dict[str, Inputs]
+    """Stage -> its inputs; a stage that is complete with the same inputs is skipped."""
+    launched_monotonic_s: float | None = None
+    """When the processes were started, on the machine's monotonic clock."""
+    given_monotonic_s: float | None = None
+    """When the task was written, on the same clock."""
 
 
 @dataclass(frozen=True)
@@ -462,11 +585,18 @@ class WorkerOutcome:
 
 @dataclass(frozen=True)
 class Marker:
-    """markers/<stage>.json, written last: the stage is complete."""
+    """markers/<stage>.json, written last: the stage, or the epoch, is complete."""
 
     stage: str
     fingerprint: str
+    """Fingerprint of `inputs`."""
     finished_at: str
-    sizes: dict[str, int]
-    """File below the run's folder -> bytes. A file that is missing or differs voids the marker."""
+    files: dict[str, FileStamp]
+    """File below the run's folder -> its stamp. A file that is missing or differs voids the
+    marker."""
+    to_continue: dict[str, FileStamp] = field(default_factory=dict)
+    """Files that are needed only to continue from here, such as an epoch's training state. They may
+    be missing, but must not differ where they are used."""
+    inputs: Inputs | None = None
+    """None in markers of formats 2 and 3."""
     format_version: int = FORMAT_VERSION

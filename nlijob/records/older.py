@@ -1,8 +1,9 @@
-"""Reads what earlier versions wrote: JSON values of record format 2 as format 3 has them.
+"""Reads what earlier versions wrote: JSON values of formats 2 and 3 as format 4 has them.
 
 Format 3 gave timings their kind, epoch and split as fields (format 2 only named the part) and
 made warnings and missed gates findings with a code (format 2 had the sentence alone).
-Markers are left as they are: a stage is done again by a job of another format.
+Format 4 gave markers the hashes of their files and the inputs of their stage; the markers of older
+formats keep their format version, as a job of this version does their stages again.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-OLDER = 2
-NEWER = 3
-READABLE = (OLDER, NEWER)
+OLDER = (2, 3)
+NEWER = 4
+READABLE = (*OLDER, NEWER)
 
 EPOCH_PART = re.compile(r"epoch (?P<epoch>\d+)(?: (?P<what>.+))?")
 SPLITS = ("train", "validation", "test")
@@ -52,6 +53,14 @@ def _results(value: Json) -> Json:
     return new
 
 
+def _marker(value: Json) -> Json:
+    sizes = value.get("sizes")
+    if not _is_older(value) or not isinstance(sizes, Mapping):
+        return value
+    files = {name: {"size_bytes": size, "sha256": None} for name, size in sizes.items()}
+    return {**{key: one for key, one in value.items() if key != "sizes"}, "files": files}
+
+
 def _gates(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
@@ -62,6 +71,8 @@ def _gates(value: object) -> object:
 
 def _stage_time(value: object) -> object:
     if not isinstance(value, Mapping) or not isinstance(value.get("parts"), Mapping):
+        return value
+    if "timed_parts" in value:
         return value
     timed = [
         {"name": name, **part_fields(name), "duration_s": seconds}
@@ -92,7 +103,7 @@ def part_fields(name: str) -> dict[str, Any]:
 
 
 def _is_older(value: Json) -> bool:
-    return value.get("format_version") == OLDER
+    return value.get("format_version") in OLDER
 
 
 def _replace(value: dict[str, Any], key: str, upgrade: Callable[[Any], object]) -> None:
@@ -107,5 +118,6 @@ def _each(value: object, upgrade: Callable[[object], object]) -> object:
 _UPGRADES: dict[str, Callable[[Json], Json]] = {
     "Timing": _timing,
     "RunRecord": _run,
+    "Marker": _marker,
     "Results": _results,
 }

@@ -60,7 +60,10 @@ class PairedDifference:
     """Accuracy of the first minus that of the second (-1 to 1)."""
     interval: Interval
     mcnemar_p: float
-    """Exact two-sided McNemar test."""
+    """Exact two-sided McNemar test; where premises repeat, its form that takes them as units."""
+    premises: int | None = None
+    """Number of premises, where interval and test take them as units because some have several
+    rows; None where each row is a unit."""
 
 
 ControlKind = Literal["majority class", "few-shot", "blank premise"]
@@ -79,6 +82,11 @@ class Control:
     accuracy_interval: Interval
     tuned_over_it: PairedDifference
     """The tuned model compared with the control."""
+    labels: tuple[str, ...] = ()
+    """Majority class: the most frequent labels, several if they are equally frequent; the first
+    stands for all of them. Empty for other controls and where not known."""
+    over_majority: PairedDifference | None = None
+    """Other controls: the control compared with the majority class. None where not known."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,19 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class PremiseGroups:
+    """How rows share premises. Rows that do are not independent."""
+
+    rows: int
+    premises: int
+    most_rows: int
+    """Most rows that share one premise."""
+    numbers: tuple[int, ...] = ()
+    """Number of each row's premise, in the order of the manifest's `indices`; empty where each row
+    is a unit, because no premise repeats or there is only one."""
+
+
+@dataclass(frozen=True)
 class ChangeIntervals:
     """95 % intervals of one figure before and after tuning, and of its change (after - before).
 
@@ -159,6 +180,8 @@ class BootstrapIntervals:
     resamples: int
     balanced_accuracy: ChangeIntervals
     macro_f1: ChangeIntervals
+    premises: int | None = None
+    """Number of premises that were resampled; None where rows were."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +244,12 @@ class Slice:
     """Tuned minus base accuracy (-1 to 1)."""
     change_interval: Interval
     p: float | None
-    """Exact McNemar test; None where the slice has too few rows for a test."""
+    """Exact McNemar test; None where the slice has too few rows, or premises, for a test."""
     adjusted_p: float | None
     """p, Holm-adjusted over all tested slices of the run."""
+    premises: int | None = None
+    """Number of premises, where intervals and test take them as units; None where each row is a
+    unit."""
 
     @property
     def judged(self) -> bool:
@@ -251,10 +277,43 @@ class EpochComparison:
     """Exact two-sided McNemar test."""
     adjusted_p: float
     """p, Holm-adjusted over the compared epochs."""
+    premises: int | None = None
+    """Number of premises, where the test takes them as units; None where each row is a unit."""
 
     @property
     def is_significant(self) -> bool:
         """Whether the two epochs differ significantly on these rows."""
+        return self.adjusted_p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class ValidationInterval:
+    """The 95 % interval of the validation accuracy after one epoch; epoch 0 is the base model."""
+
+    epoch: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class LossChange:
+    """Change of the mean validation loss from its lowest epoch to the last one."""
+
+    from_epoch: int
+    to_epoch: int
+    rows: int
+    difference: float
+    """Loss of the last epoch minus that of the earlier one, in nats."""
+    p: float
+    """Two-sided sign-flip test on the rows, or on the premises where they repeat."""
+    adjusted_p: float
+    """p times the number of epochs before the last, as the lowest of them was chosen (Bonferroni),
+    at most 1."""
+    premises: int | None = None
+    """Number of premises, where the test takes them as units; None where each row is a unit."""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the validation loss changed significantly."""
         return self.adjusted_p < SIGNIFICANT
 
 
@@ -334,7 +393,8 @@ class PartTime:
     kind: TimingKind
     epoch: int | None
     split: Split | None
-    duration_s: float
+    duration_s: float | None
+    """None where a clock that was set made it unusable (runs before format 4)."""
 
 
 @dataclass(frozen=True)
@@ -342,9 +402,10 @@ class StageTime:
     """Seconds of one stage over all attempts, and of its parts."""
 
     stage: str
-    duration_s: float
+    duration_s: float | None
+    """None where a clock that was set made it unusable (runs before format 4)."""
     parts: dict[str, float]
-    """Name of the part -> seconds."""
+    """Name of the part -> seconds, where they are known."""
     examples_per_s: float | None
     timed_parts: tuple[PartTime, ...] = ()
     """The same parts with their kind, epoch and split."""
@@ -368,6 +429,10 @@ class GpuUse:
     max_temperature_c: float | None
     attempts: tuple[int, ...] = ()
     """Attempts in which the GPU was sampled."""
+    energy_s: float | None = None
+    """Seconds of the job that the energy covers; None in runs before format 4."""
+    attempts_s: float | None = None
+    """Seconds of the attempts in which the GPU was in use."""
 
 
 @dataclass(frozen=True)
@@ -381,6 +446,8 @@ class ResourceUse:
     mean_cpu_load: float | None
     max_ram_used_bytes: int | None
     min_disk_free_bytes: int | None
+    unread: tuple[str, ...] = ()
+    """Sources of figures that failed or did not answer, each with the reason."""
 
 
 @dataclass(frozen=True)
@@ -447,7 +514,10 @@ class Results:
     """The selected epoch compared with each other one on the validation rows."""
     cases: CaseGroups
     total_s: float
+    """Time of all attempts, each up to the last stage that did work. Writing the report is not part
+    of it, so that writing it again changes nothing."""
     attempts: int
+    """Attempts that did some of the work."""
     stages: tuple[StageTime, ...]
     training_examples_per_s: float
     resources: ResourceUse
@@ -455,4 +525,13 @@ class Results:
     """None where no price was given."""
     gates: Gates
     warnings: tuple[Finding, ...] = ()
+    cut_short: tuple[int, ...] = ()
+    """Attempts that ended without recording their time, as after a kill. Each counts up to the last
+    moment that it recorded, so total time and cost are lower bounds."""
     format_version: int = FORMAT_VERSION
+    test_premises: PremiseGroups | None = None
+    """How the test rows share premises; None where not known."""
+    validation_intervals: tuple[ValidationInterval, ...] = ()
+    """Of each epoch; empty where not known."""
+    validation_loss_change: LossChange | None = None
+    """None where the last epoch has the lowest validation loss, or where not known."""

@@ -10,12 +10,28 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from nlijob.records.older import upgraded
 from nlijob.typed import build
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A record whose values can contradict each other."""
+
+    def faults(self) -> Iterable[str]:
+        """What is wrong with the values, beyond their types."""
+        ...
+
+
+class Log(NamedTuple, Generic[T]):
+    """The records of a log, and how many of its lines cannot be read."""
+
+    records: list[T]
+    unreadable: int
 
 
 def to_json(record: Any) -> Any:
@@ -31,15 +47,28 @@ def from_json(cls: type[T], value: object) -> T:
     Raises ValueError that names every key that is wrong.
     """
     faults: list[str] = []
-    record = build(cls, upgraded(cls.__name__, value), "", faults)
+    try:
+        record = build(cls, upgraded(cls.__name__, value), "", faults)
+    except RecursionError as error:
+        raise ValueError(f"not a {cls.__name__}: nested too deeply") from error
+    if isinstance(record, Checked):
+        faults += record.faults()
     if faults or record is None:
         raise ValueError(f"not a {cls.__name__}: " + "; ".join(faults))
     return record
 
 
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text in UTF-8. Raises ValueError where it is not one."""
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read(cls: type[T], path: Path) -> T:
-    """The record in a JSON file."""
-    return from_json(cls, json.loads(path.read_text(encoding="utf-8")))
+    """The record in a JSON file. Raises OSError, or ValueError if it holds no such record."""
+    return from_json(cls, parse(path.read_bytes()))
 
 
 def read_lines(cls: type[T], path: Path) -> Iterator[T]:
@@ -47,12 +76,36 @@ def read_lines(cls: type[T], path: Path) -> Iterator[T]:
     with path.open("rb") as lines:  # a line may be cut within a character
         for line in lines:
             if line.endswith(b"\n"):
-                yield from_json(cls, json.loads(line))
+                yield from_json(cls, parse(line))
 
 
 def read_all(cls: type[T], path: Path) -> list[T]:
     """The records of a JSON Lines file; none where there is no such file."""
     return list(read_lines(cls, path)) if path.exists() else []
+
+
+def read_log(cls: type[T], path: Path) -> Log[T]:
+    """The readable records of a log that is appended to, in which lines may be damaged.
+
+    A last line cut short by a crash is skipped and not counted. A log that cannot be read at all
+    counts as one line; one that does not exist is empty.
+    """
+    found: list[T] = []
+    unreadable = 0
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    continue
+                try:
+                    found.append(from_json(cls, parse(line)))
+                except ValueError:
+                    unreadable += 1
+    except FileNotFoundError:
+        pass
+    except OSError:
+        unreadable += 1
+    return Log(found, unreadable)
 
 
 def dump(record: Any) -> str:

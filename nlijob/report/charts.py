@@ -22,6 +22,7 @@ import matplotlib.dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nlijob.printable import printable
 from nlijob.records.outcome import Interval
 
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
@@ -470,4 +471,4 @@ def _inline(svg: str, name: str, title: str, caption: str) -> str:
         f'<title id="{name}-title">{html.escape(title)}</title>'
         f'<desc id="{name}-text">{html.escape(caption)}</desc>'
     )
-    return opening + body.rstrip()
+    return printable(opening + body.rstrip())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from nlijob.analysis.wording import with_interval
+from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_snippet
 
@@ -23,10 +25,9 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 
 | test rows: {tuned.rows:,} | base model | with this adapter |
 |---|---|---|
-| accuracy | {base_accuracy:.1%} ({base_metrics.correct:,}) | {tuned_accuracy:.1%} \
-({tuned.correct:,}) |
-| balanced accuracy | {base_metrics.balanced_accuracy:.1%} | {tuned.balanced_accuracy:.1%} |
-| macro F1 | {base_metrics.macro_f1:.3f} | {tuned.macro_f1:.3f} |
+| accuracy (95 % interval) | {base_accuracy} | {tuned_accuracy} |
+| balanced accuracy | {base_balanced_accuracy} | {tuned_balanced_accuracy} |
+| macro F1 | {base_macro_f1} | {tuned_macro_f1} |
 
 ## Use
 
@@ -37,8 +38,9 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 
 def model_card(results: Results) -> str:
     """The card as Markdown with the front matter that the Hugging Face hub reads."""
-    config = results.run.config
-    return CARD.format(
+    config, base, tuned = results.run.config, results.base, results.tuned
+    balanced, f1 = results.bootstrap.balanced_accuracy, results.bootstrap.macro_f1
+    text = CARD.format(
         base_model=json.dumps(config.model.name),
         datasets=json.dumps([config.data.dataset]),
         base=config.model.name,
@@ -49,9 +51,13 @@ def model_card(results: Results) -> str:
         train_rows=results.manifest.splits["train"].rows,
         selection=results.selection,
         epochs=len(results.epochs),
-        base_metrics=results.base,
-        tuned=results.tuned,
-        base_accuracy=results.base.accuracy,
-        tuned_accuracy=results.tuned.accuracy,
+        tuned=tuned,
+        base_accuracy=with_interval(base.accuracy, base.accuracy_interval),
+        tuned_accuracy=with_interval(tuned.accuracy, tuned.accuracy_interval),
+        base_balanced_accuracy=with_interval(base.balanced_accuracy, balanced.base),
+        tuned_balanced_accuracy=with_interval(tuned.balanced_accuracy, balanced.tuned),
+        base_macro_f1=with_interval(base.macro_f1, f1.base),
+        tuned_macro_f1=with_interval(tuned.macro_f1, f1.tuned),
         snippet=usage_snippet(results),
     )
+    return printable(text)

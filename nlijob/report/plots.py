@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 
 from nlijob.analysis.resources import gpu_sample
-from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import GIB, percent
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
 from nlijob.report import charts
 from nlijob.report.charts import Change, Difference, Line, Plot, Span
+from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
 """Most points of a line; a longer line is drawn as means of neighbouring points."""
@@ -30,13 +30,14 @@ class Clock:
 
     @classmethod
     def of(cls, samples: Sequence[HardwareSample]) -> Clock:
-        """The clock of these samples."""
+        """The clock of these samples, which are in the order in which they were written."""
         times: list[float] = []
         offset = 0.0
-        ordered = sorted(samples, key=lambda sample: (sample.attempt, sample.time_s))
+        ordered = sorted(samples, key=lambda sample: sample.attempt)
         for _, attempt in groupby(ordered, key=lambda sample: sample.attempt):
-            own = list(attempt)
-            times += [offset + sample.time_s - own[0].time_s for sample in own]
+            own = [_seconds(sample) for sample in attempt]
+            steps = [0.0, *(max(0.0, later - before) for before, later in pairwise(own))]
+            times += [offset + passed for passed in accumulate(steps)]
             offset = times[-1]
         return cls(tuple(ordered), tuple(times))
 
@@ -164,7 +165,7 @@ def _model_reliability(
 
 def _epochs(results: Results) -> Plot:
     scores = [epoch.validation for epoch in results.epochs]
-    base = results.base_validation
+    base, bounds = results.base_validation, validation_intervals(results)
     caption = (
         f"Accuracy after each epoch. Epoch {results.selection.epoch} was selected by validation "
         f"accuracy ({percent(results.selection.validation_accuracy)})."
@@ -175,7 +176,7 @@ def _epochs(results: Results) -> Plot:
         caption,
         [epoch.epoch for epoch in results.epochs],
         [score.accuracy for score in scores],
-        [wilson_interval(score.correct, score.rows) for score in scores],
+        [bounds[epoch.epoch] for epoch in results.epochs],
         [epoch.test.accuracy if epoch.test else None for epoch in results.epochs],
         base.accuracy if base else None,
         results.base.accuracy,
@@ -184,10 +185,7 @@ def _epochs(results: Results) -> Plot:
 
 
 def _losses(results: Results) -> Plot:
-    caption = (
-        "Loss by epoch. A validation loss that rises while the training loss falls is a sign of "
-        "overfitting."
-    )
+    caption = "Training and validation loss after each epoch."
     return charts.loss_by_epoch(
         "chart-loss",
         "Loss by epoch",
@@ -258,14 +256,14 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
             "CPU load of all cores",
             "%",
             100.0,
-            [clock.line("CPU", lambda sample: 100 * sample.cpu_load, charts.AFTER)],
+            [clock.line("CPU", lambda sample: _times(sample.cpu_load, 100), charts.AFTER)],
         ),
         (
             "ram",
             "RAM of the job's processes",
             "GiB",
             None,
-            [clock.line("RAM", lambda sample: sample.ram_used_bytes / GIB, charts.AFTER)],
+            [clock.line("RAM", lambda s: _times(s.ram_used_bytes, 1 / GIB), charts.AFTER)],
         ),
     ]
     for name, title, unit, top, lines in figures:
@@ -276,6 +274,11 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
                 name,
                 charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top),
             )
+
+
+def _seconds(sample: HardwareSample) -> float:
+    """The moment of a sample; before format 4 only by a clock that may have been set."""
+    return sample.time_s if sample.monotonic_s is None else sample.monotonic_s
 
 
 def _times(value: float | None, factor: float) -> float | None:

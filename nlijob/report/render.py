@@ -11,16 +11,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from nlijob.analysis.outcome import build_results
-from nlijob.records.job import HardwareSample, TrainStep
+from nlijob.fingerprints import settings_of
+from nlijob.printable import printable
+from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
-from nlijob.records.serialization import read_all
+from nlijob.records.serialization import read_all, read_log
 from nlijob.report.charts import Plot
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
+from nlijob.stages import STAGES
 
+STAGE = "report"
 PACKAGE = Path(__file__).parents[1]
 TEMPLATES = next(
     folder for folder in (PACKAGE / "templates", PACKAGE.parent / "templates") if folder.is_dir()
@@ -31,21 +35,33 @@ TEMPLATES = next(
 def render(run: RunDir) -> Path:
     """Evaluate a run and write results.json, the model card, summary.md and report.html.
 
-    Needs only the records, neither torch nor a GPU. Each file is written atomically. Returns the
-    path of the report. Raises OSError if a record is missing and ValueError if one is damaged.
+    Needs only the records, neither torch nor a GPU. Each file is written atomically, and the marker
+    of the stage last. Returns the path of the report. Raises OSError if a record is missing and
+    ValueError if one is damaged.
     """
     results = build_results(run)
+    run.unmark(STAGE)
     write_record(run.results, results)
     write_text(run.model_card, model_card(results))
     write_text(run.summary, summary_markdown(results))
     write_text(run.report, report_html(results, run))
+    outputs = [run.results, run.model_card, run.summary, run.report]
+    run.mark_complete(STAGE, _inputs(run, results), outputs)
     return run.report
+
+
+def _inputs(run: RunDir, results: Results) -> Inputs:
+    """What the report is made from: its settings, and the evaluation in the folder."""
+    stage = next(stage for stage in STAGES if stage.name == STAGE)
+    markers = {name: run.read_marker(name) for name in stage.follows}
+    follows = {name: marker.fingerprint for name, marker in markers.items() if marker is not None}
+    return Inputs(settings_of(results.run.config, stage), follows, "")
 
 
 def report_html(results: Results, run: RunDir) -> str:
     """The page as text; the charts are drawn from the logs of the run."""
     steps = read_all(TrainStep, run.train_log)
-    samples = read_all(HardwareSample, run.hardware)
+    samples = read_log(HardwareSample, run.hardware).records
     outcome = Outcome(results, steps, samples)
     return render_page("report.html.j2", page=build_page(outcome), plots=draw_plots(outcome))
 
@@ -77,9 +93,17 @@ def _environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_control_characters,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _without_control_characters(value: object) -> object:
+    """A value that a template prints; HTML has no way to write control characters."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return printable(value)
+    return value
 
 
 def _csp_hash(script: str) -> str:

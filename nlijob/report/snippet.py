@@ -50,6 +50,9 @@ def _quantization(results: Results) -> str:
     if not _is_quantized(results):
         return ""
     modules = describe(results.run.config.model.head).unquantized_modules
+    origin = results.environment.head
+    if modules and origin:
+        modules = origin.modules
     names = ", ".join(f'"{name}"' for name in modules)
     return QUANTIZATION.format(
         double=results.run.config.model.double_quantization,

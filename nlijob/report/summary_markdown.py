@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from nlijob.analysis.wording import count, points, with_interval
+from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.report.view.summary import summary_section
 
@@ -54,5 +55,6 @@ def _row(*cells: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text escaped for Markdown, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~@])", r"\\\1", " ".join(text.split()))
+    """Text escaped for Markdown, on one line, without control characters."""
+    line = printable(" ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~@])", r"\\\1", line)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nlijob import records
-from nlijob.records.job import Marker
+from nlijob.records.job import FileStamp, Marker
 from nlijob.rundir import MARKERS, OF_ONE_ATTEMPT, RunDir
 
 LONGEST_NAME = 255
@@ -117,7 +117,20 @@ def content_of(path: Path) -> bytes | None:
 
 def listed(marker: bytes) -> dict[str, int]:
     """Name -> bytes of the files that a marker lists. Raises ValueError if it is not a marker."""
-    return records.from_json(Marker, json.loads(marker)).sizes
+    return _sizes(_read(marker).files)
+
+
+def fingerprint_of(marker: bytes) -> str:
+    """The fingerprint in a marker. Raises ValueError if it is not a marker."""
+    return _read(marker).fingerprint
+
+
+def needed_to_continue(marker: bytes) -> dict[str, int]:
+    """Name -> bytes of the files that are needed only to continue from the marked epoch.
+
+    Raises ValueError if it is not a marker.
+    """
+    return _sizes(_read(marker).to_continue)
 
 
 def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
@@ -127,3 +140,11 @@ def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
     except ValueError:
         return False
     return all(sizes.get(name) == size for name, size in claimed.items())
+
+
+def _read(marker: bytes) -> Marker:
+    return records.from_json(Marker, json.loads(marker))
+
+
+def _sizes(files: Mapping[str, FileStamp]) -> dict[str, int]:
+    return {name: stamp.size_bytes for name, stamp in files.items()}

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
 from nlijob.retry import pause_s
-from nlijob.rundir import MARKERS, TRAIN, TRAINING_STATES, RunDir, training_state_of
+from nlijob.rundir import (
+    MARKERS,
+    TRAIN,
+    TRAINING_STATES,
+    RunDir,
+    epoch_and_step,
+    step_state_name,
+)
 from nlijob.storage import contents
 from nlijob.storage.contents import Stamp, content_of, is_valid, stamp_of
 from nlijob.storage.place import Place
@@ -28,8 +35,12 @@ PATIENCE_S = 300.0
 STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
-COMES_AND_GOES = (MARKERS, TRAIN)
-"""Folders in which files left behind by another run could be mistaken for this run's."""
+OF_STAGES = (
+    *(MARKERS, "subset/", "baseline/", TRAIN, "evaluate/", "adapter/"),
+    *("prompt.json", "selection.json", "results.json", "report.html", "summary.md"),
+)
+"""Beginnings of the names of what stages write: left behind by another run, these files could be
+mistaken for this run's."""
 
 
 class Mirror:
@@ -169,20 +180,26 @@ class Mirror:
         """The files that the copy already holds, as listed by the markers that both sides have."""
         local = contents.stamps(self._root)  # before the markers, which list these files
         sizes = self._place.sizes()
-        remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(COMES_AND_GOES)}
+        remote: dict[str, Stamp | None] = {n: None for n in sizes if n.startswith(OF_STAGES)}
         for marker, content in contents.markers(self._root).items():
             if marker in sizes and is_valid(content, sizes) and self._place.read(marker) == content:
-                for name in (marker, training_state_of(marker), *contents.listed(content)):
+                to_continue = contents.needed_to_continue(content)
+                for name in (marker, *contents.listed(content), *to_continue):
                     if name in local and local[name].size == sizes.get(name):
                         remote[name] = local[name]
         self._got_through()
         return remote
 
     def _delete_outdated(self, local: dict[str, Stamp]) -> None:
-        """Delete markers that are no longer valid, then the files that another run left."""
+        """Delete markers that are no longer valid, then the files that another run left.
+
+        A checkpoint within an epoch stays until the round has uploaded the next one: nothing
+        replaces its file, and without it a machine that is lost now would lose the whole epoch.
+        """
         remote = self._remote
         for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
-            self._remove(name)
+            if not _is_of_deleted_step(name, local):
+                self._remove(name)
         for name in [n for n, stamp in remote.items() if stamp is None]:
             self._remove(name)
 
@@ -206,8 +223,9 @@ class Mirror:
             self._got_through()
 
     def _prune(self, local: dict[str, Stamp]) -> None:
-        """Delete what was deleted locally, such as the training state of the previous epoch."""
-        for name in [name for name in self._remote if name not in local]:
+        """Delete what was deleted locally, such as an earlier training state: markers first."""
+        gone = [name for name in self._remote if name not in local]
+        for name in sorted(gone, key=lambda name: not name.startswith(MARKERS)):
             with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
                 self._remove(name)
 
@@ -218,5 +236,13 @@ class Mirror:
 
 
 def _short_lived_first(name: str) -> tuple[bool, str]:
-    """Sort key that puts training states first, as they are deleted after the next epoch."""
+    """Sort key that puts training states first, as they are deleted once there is a later one."""
     return not name.startswith(TRAINING_STATES), name
+
+
+def _is_of_deleted_step(marker: str, local: dict[str, Stamp]) -> bool:
+    """Whether a marker is of a checkpoint within an epoch that is gone locally, with its file."""
+    place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+    if place is None:
+        return False
+    return marker not in local and step_state_name(*place) not in local

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from nlijob.errors import NotAvailableError, first_line
 from nlijob.retry import retry
-from nlijob.rundir import MARKERS, RunDir, write_text
+from nlijob.rundir import EPOCH_MARKER, MARKERS, RunDir, epoch_and_step, write_text
 from nlijob.storage import contents
 from nlijob.storage.contents import clear_way, is_of_a_run, is_valid
 from nlijob.storage.place import Place
@@ -30,7 +30,8 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
     """Replace the run's folder by the remote copy, if the copy has completed more of the same run.
 
     If anything is complete in the folder and not in the copy, the folder stays as it is: the two
-    are never mixed. Raises NotAvailableError if the copy cannot be read.
+    are never mixed. A checkpoint within an epoch also counts as complete in a copy that has a later
+    one of the same training. Raises NotAvailableError if the copy cannot be read.
     """
     try:
         sizes, remote = while_moving(partial(_complete_remote, place), ANSWER_S)
@@ -40,11 +41,11 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
         )
         if not remote:
             tell(f"Nothing complete at {place.url} to resume from")
-        elif not local.items() <= remote.items():
+        elif not all(_holds(remote, *marker) for marker in local.items()):
             tell(f"{run.root} is left as it is: it has complete stages that {place.url} has not")
         elif local != remote:
             _fetch(run, place, sizes, remote)
-            tell(f"Resuming from {place.url}: downloaded {len(remote)} complete stages and epochs")
+            tell(f"Resuming from {place.url}: downloaded {_counted(remote)}")
     except Exception as error:
         raise NotAvailableError(
             f"{place.option} {place.url} cannot be read: {first_line(error)}",
@@ -88,6 +89,36 @@ def _fetch_files(
 
 def _complete(markers: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, bytes]:
     return {name: content for name, content in markers.items() if is_valid(content, sizes)}
+
+
+def _holds(remote: Mapping[str, bytes], name: str, content: bytes) -> bool:
+    """Whether the copy has a local marker or, for one within an epoch, got as far or further."""
+    place = _place(name)
+    if place is None or remote.get(name) == content:
+        return remote.get(name) == content
+    fingerprint = contents.fingerprint_of(content)
+    return any(
+        (_place(other) or _end_of_epoch(other)) >= place
+        for other, of_other in remote.items()
+        if contents.fingerprint_of(of_other) == fingerprint
+    )
+
+
+def _place(marker: str) -> tuple[int, int] | None:
+    """Epoch and step of the marker of a checkpoint within an epoch; None for others."""
+    return epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+
+
+def _end_of_epoch(marker: str) -> tuple[int, int]:
+    """The first step after the epoch of an epoch's marker; (0, 0) for others."""
+    epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
+    return (int(epoch) + 1, 0) if epoch.isdecimal() else (0, 0)
+
+
+def _counted(markers: Mapping[str, bytes]) -> str:
+    within = sum(_place(name) is not None for name in markers)
+    stages = f"{len(markers) - within} complete stages and epochs"
+    return f"{stages}, and a checkpoint within an epoch" if within else stages
 
 
 def _is_marker(name: str) -> bool:

@@ -23,6 +23,7 @@ FAIL_AT_ONCE = (
     ExitCode.GATE_FAILED,
     ExitCode.NOT_AVAILABLE,
     ExitCode.DIVERGED,
+    ExitCode.DISK,
 )
 
 

@@ -15,7 +15,8 @@ import pytest
 from click.shell_completion import get_completion_class
 
 from nlijob.cli import cli
-from nlijob.config import load_config, parse_assignment, recipe_names
+from nlijob.config import load_config, parse_assignment
+from nlijob.recipe import recipe_names
 from tests import markdown
 from tests.deploy.files import job_variables
 from tests.docs.pages import PAGE_NAMES, PAGES

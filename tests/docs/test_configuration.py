@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from nlijob.config import JobConfig, load_config, recipe_names
+from nlijob.config import JobConfig, load_config
+from nlijob.recipe import recipe_names
 from tests import markdown
 from tests.docs.pages import DOCS
 from tools.configuration_reference import MARKER, PAGE, reference

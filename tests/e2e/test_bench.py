@@ -14,12 +14,12 @@ import torch
 
 from benchmarks.bench import Bench
 from nlijob.config import load_config
+from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.fast.model import shape_of
 from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import read_tokenizer
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 from tests import jobs
 
 OURS = {"plain loop", "packed rows", "packed rows, with dropout"}
@@ -101,7 +101,7 @@ def test_each_way_takes_the_plain_loops_steps(ways: dict[str, Any], name: str) -
 def test_with_the_task_behind_the_row_rows_have_no_prefix() -> None:
     config = load_config("phi2", {"model.device": "cpu"})
     tokenizer = read_tokenizer(config, MODEL_DIR)
-    rows = read_rows(DATA_DIR / "validation.jsonl")[:9]
+    rows = read_file(DATA_DIR / "validation.jsonl").rows[:9]
     examples = [Example(i, r["premise"], r["hypothesis"], 0) for i, r in enumerate(rows)]
     head = CausalHead(tokenizer, config.prompt, 512, examples)
     encoded = head.encode("train", examples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -16,6 +18,7 @@ from nlijob import records
 from nlijob.records.job import EpochResult, Machine
 from nlijob.rundir import RunDir
 from nlijob.storage import contents
+from nlijob.storage.mirror import Mirror
 from nlijob.storage.place import Place
 from tests import gs_server, jobs, s3_server
 from tests.gs_server import GsServer
@@ -115,6 +118,28 @@ def test_a_run_whose_machine_is_gone_goes_on_on_another(
     assert done.stderr.count("complete, skipped") == 5
     assert place.sizes() == local_sizes(third)
     assert b"Nightly" in place.read("report.html")
+
+
+def test_a_machine_that_is_gone_costs_another_one_no_whole_epoch(
+    tmp_path: Path, url: str, place: Place, job: RunDir
+) -> None:
+    both = ("--upload", url, "--resume-from", url, "--set", "train.checkpoint_every_s=0.01")
+    process = start(tmp_path / "one", *both)
+    first = RunDir(tmp_path / "one" / "job")
+    wait_until(lambda: bool(first.marked_steps()), process)
+    for number in jobs.processes_of(first):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.communicate(timeout=LIMIT_S)
+    with Mirror(first, place, print):  # checkpoints so close together outrun the job's own upload
+        pass
+    shutil.rmtree(tmp_path / "one")
+
+    second, done = jobs.run_job(tmp_path / "two", *jobs.SMALL_DEMO, *both)
+    assert ", and a checkpoint within an epoch" in done.stderr
+    assert "resuming at epoch" in done.stderr
+    assert figures(second) == figures(job)
+    assert place.sizes() == local_sizes(second)
 
 
 def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(

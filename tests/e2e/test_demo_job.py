@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -224,7 +227,41 @@ def test_a_stopped_job_leaves_no_process_and_goes_on_from_the_last_complete_epoc
         assert figures(resumed, epoch) == figures(job, epoch)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_killed_within_an_epoch_has_the_outcome_of_one_that_nobody_killed(
+    tmp_path: Path, job: RunDir
+) -> None:
+    often = (*jobs.SMALL_DEMO, "--set", "train.checkpoint_every_s=0.01")
+    arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *often)
+    killed = RunDir(tmp_path / "job")
+    with (tmp_path / "shown").open("wb") as shown:
+        process = subprocess.Popen(jobs.command(*arguments), stderr=shown, env=jobs.environment())
+    wait_for(killed.marker("train-epoch-1"), process)
+    deadline = time.monotonic() + LIMIT_S
+    while not any(epoch == 2 for epoch, _ in killed.marked_steps()):
+        assert process.poll() is None, shown_by(killed.marker("train"))
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for number in jobs.processes_of(killed):  # parent, launcher and GPU side: none writes any more
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.wait()
+    assert not killed.epoch_result(2).exists()
+
+    resumed, done = jobs.run_job(tmp_path, *often)
+    assert "epochs 1 to 1 complete, resuming at epoch 2, step" in done.stderr
+    for epoch in (1, 2):
+        assert figures(resumed, epoch) == figures(job, epoch)
+        for name in ("predictions.jsonl", "adapter_model.safetensors"):
+            assert same_file(resumed, job, f"train/epoch-{epoch}/{name}")
+    assert same_file(resumed, job, "evaluate/predictions.jsonl")
+    assert same_file(resumed, job, "adapter/adapter_model.safetensors")
+    assert steps(resumed) == steps(job)
+    assert sorted(path.name for path in resumed.train_folder.iterdir()) == sorted(
+        path.name for path in job.train_folder.iterdir()
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_job_can_be_stopped_while_the_gpu_side_starts(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -267,6 +304,16 @@ def wait_for(path: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes
 def shown_by(path: Path) -> str:
     """What the terminal showed of a started job that was to write `path`."""
     return "".join(shown.read_text("utf-8") for shown in path.parents[2].glob("shown"))
+
+
+def same_file(one: RunDir, other: RunDir, name: str) -> bool:
+    return (one.root / name).read_bytes() == (other.root / name).read_bytes()
+
+
+def steps(job: RunDir) -> list[TrainStep]:
+    """The log of the training without times."""
+    logged = records.read_lines(TrainStep, job.train_log)
+    return [dataclasses.replace(step, duration_s=0.0) for step in logged]
 
 
 def figures(job: RunDir, epoch: int) -> tuple[float, int, float]:

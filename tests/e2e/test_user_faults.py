@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-from nlijob.demo import DATA_DIR
+from safetensors.torch import load_file, save_file
+
+from nlijob.demo import DATA_DIR, MODEL_DIR
 from tests import jobs
 
 
@@ -40,6 +43,27 @@ def test_a_prompt_longer_than_the_context_is_named_by_row(tmp_path: Path) -> Non
     assert code == 4
     assert "row 40 (" in shown
     assert "no row is truncated" in shown
+
+
+def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(MODEL_DIR, tmp_path / "model"))
+    weights = load_file(model / "model.safetensors")
+    weights.pop("lm_head.weight")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    code, shown = fault(tmp_path, "--model", model)
+    assert code == 4
+    assert "the model's weights do not fit: 1 tensor (lm_head.weight) missing" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_model_file_that_is_cut_off_is_named_before_the_model_is_loaded(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(MODEL_DIR, tmp_path / "model"))
+    file = model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100_000])
+    code, shown = fault(tmp_path, "--model", model)
+    assert code == 4
+    assert "model.safetensors is cut off" in shown
+    assert "subset" not in shown
 
 
 def test_training_that_diverges_ends_with_6(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, load_config
+from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def tokenizer() -> Any:
 @pytest.fixture(scope="session")
 def labelled() -> list[Example]:
     """The demo's training rows."""
-    rows = read_rows(DATA_DIR / "train.jsonl")
+    rows = read_file(DATA_DIR / "train.jsonl").rows
     return [
         Example(i, row["premise"], row["hypothesis"], row["label"])
         for i, row in enumerate(rows)

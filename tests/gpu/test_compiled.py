@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, load_config
+from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
@@ -149,3 +150,23 @@ def test_capturing_compiled_layers_does_not_change_the_adapter(new_engine: NewEn
     assert all(torch.equal(after[name], values) for name, values in before.items())
     assert not trainer.state()["step"]
     assert all(not m["exp_avg"].any() for m in trainer.state()["optimizer"].values())
+
+
+def test_an_epoch_interrupted_with_compiled_layers_goes_on_with_the_same_losses(
+    new_engine: NewEngine,
+) -> None:
+    job = config(lora__dropout=0.3)
+    begun = new_engine(job, compiles=True).trainer()
+    asked = iter([False] * 4 + [True])
+    assert len(list(begun.epoch(1, pause=lambda: next(asked)))) == 5
+    state = copy.deepcopy(begun.state())
+    before = checkpoints.on_host(checkpoints.trained_weights(_model(begun)))
+    expected = [step.loss for step in begun.epoch(1, 5)]
+    resumed = new_engine(job, compiles=False).trainer()
+    checkpoints.set_trained_weights(_model(resumed), before)
+    resumed.restore(state)
+    assert [step.loss for step in resumed.epoch(1, 5)] == pytest.approx(expected, rel=1e-2)
+
+
+def _model(trainer: Any) -> Any:
+    return trainer._loaded.model

@@ -177,7 +177,7 @@ def test_a_training_resumed_from_disk_equals_an_uninterrupted_one(
     expected = [step.loss for step in trainer.epoch(2)]
     resumed = Engine(other, head, job, rows).trainer()
     checkpoints.load_adapter(other.model, tmp_path)
-    resumed.restore(checkpoints.load_state(tmp_path / "state.pt", GPU))
+    resumed.restore(checkpoints.load_state(tmp_path / "state.pt"))
     assert [s.loss for s in resumed.epoch(2)] == pytest.approx(expected, rel=1e-2, abs=1e-3)
 
 

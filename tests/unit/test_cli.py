@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,15 +19,17 @@ from click.shell_completion import ShellComplete
 
 from nlijob import __version__, cli, commands, hardware, notify
 from nlijob.commands.options import OPTIONS
-from nlijob.config import recipe_names
+from nlijob.console import Console
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
+from nlijob.recipe import recipe_names
 from nlijob.records.outcome import Finding, Gates
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from nlijob.storage import mirror
 from tests import jobs
 from tests.faulty_place import FaultyFileSystem, complete
+from tests.markers import made_from
 
 
 class Shown(NamedTuple):
@@ -160,7 +163,7 @@ def test_data_that_are_not_available_end_with_4(
 def test_a_report_on_an_unfinished_run_ends_with_4(call: Caller, folder: str) -> None:
     shown = call("report", folder)
     assert shown.code == 4
-    assert "holds no finished evaluation" in shown.err
+    assert "holds no run to report on" in shown.err
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name != "demo"])
@@ -223,9 +226,47 @@ def test_a_run_that_another_job_holds_ends_with_2(call: Caller) -> None:
     assert "another job is working on" in shown.err
 
 
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_the_other_processes_of_a_launcher_wait_for_the_first(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "2")
+    with contextlib.ExitStack() as other:
+        other.enter_context(RunDir(Path("runs/demo")).lock())
+        line = Console.line
+
+        def until_told(console: Console, text: str) -> None:
+            line(console, text)
+            if "waiting for its end" in text:
+                other.close()
+
+        monkeypatch.setattr(Console, "line", until_told)
+        assert call("run", "--recipe", "demo").code == 0
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("run", "-h"), ("--version",)])
 def test_asking_for_help_ends_with_0(call: Caller, arguments: tuple[str, ...]) -> None:
     assert call(*arguments).code == 0
+
+
+@pytest.mark.parametrize("arguments", [("-m", "nlijob"), ("entrypoint.py",)])
+def test_files_of_the_current_folder_shadow_no_module(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """As with `python -m`, and with an entrypoint that lies among the user's own files."""
+    for name in ("random", "datasets", "json", "click"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('shadowed')", encoding="utf-8")
+    shutil.copy(jobs.ROOT / "entrypoint.py", tmp_path)
+    done = subprocess.run(
+        [sys.executable, *arguments, "recipes"],
+        cwd=tmp_path,
+        env=jobs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("demo\n")
 
 
 def test_the_process_ends_with_the_exit_code() -> None:
@@ -287,6 +328,33 @@ def test_a_run_may_be_named(call: Caller) -> None:
     assert run_id(call, "--recipe", "demo", "--seed", "1", "--run-id", "mine") == "mine"
 
 
+@pytest.mark.parametrize("name", ["-x", "nächtlich", "a b", "x" * 255])
+def test_any_other_name_of_a_folder_may_be_a_run_id(call: Caller, name: str) -> None:
+    assert run_id(call, "--recipe", "demo", "--run-id", name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a\x1b[2J", r"'a\x1b[2J': control characters"),
+        ("a\nb", "control characters"),
+        ("caf\udce9", "control characters"),
+        ("x" * 256, "longer than 255 bytes"),
+        ("é" * 128, "longer than 255 bytes"),
+    ],
+)
+def test_a_run_id_that_no_folder_should_have_is_refused(call: Caller, name: str, text: str) -> None:
+    shown = call("run", "--recipe", "demo", "--run-id", name)
+    assert shown.code == 2
+    assert text in shown.err
+
+
+def test_a_folder_of_runs_that_is_not_utf_8_is_refused(call: Caller) -> None:
+    shown = call("run", "--recipe", "demo", "--runs-dir", "caf\udce9")
+    assert shown.code == 2
+    assert r"caf\udce9" in shown.err
+
+
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/a"])
 def test_a_run_id_that_leads_elsewhere_is_refused(call: Caller, name: str) -> None:
     shown = call("run", "--recipe", "demo", "--run-id", name)
@@ -329,7 +397,7 @@ def test_a_job_is_uploaded_and_resumed_from_there(call: Caller, tmp_path: Path) 
     shutil.rmtree(run.root)
     shown = call("run", "--recipe", "demo", NLIJOB_RESUME_FROM=url)
     assert f"Resuming from {url}/demo" in shown.err
-    assert run.is_complete("subset", "a")
+    assert run.is_complete("subset", made_from("a").fingerprint)
 
 
 def test_urls_do_not_change_what_a_run_computes(
@@ -376,7 +444,7 @@ def test_a_failed_upload_changes_no_exit_code(
     complete(RunDir(Path("runs/demo")), "subset", "a", "subset/test.jsonl")
     shown = call("run", "--recipe", "demo", "--upload", "faulty://bucket/x")
     assert shown.code == 0
-    assert "Not uploaded to faulty://bucket/x/demo: 2 files (OSError: away)" in shown.err
+    assert "Not uploaded to faulty://bucket/x/demo: 3 files (OSError: away)" in shown.err
 
 
 @pytest.mark.parametrize(

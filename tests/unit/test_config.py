@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from nlijob.config import load_config, parse_assignment, recipe_names
+from nlijob.config import load_config, parse_assignment
 from nlijob.errors import ConfigurationError
+from nlijob.recipe import recipe_names
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "dense")
 Q_V_AND_MLP = ("q_proj", "v_proj", "fc1", "fc2")
@@ -270,6 +271,7 @@ def test_a_value_of_the_wrong_type_is_reported_once() -> None:
         ("train.learning_rate", float("nan"), "expected a number, got nan"),
         ("train.learning_rate", float("inf"), "expected a number, got inf"),
         ("train.weight_decay", -0.1, "-0.1 is below 0"),
+        ("train.checkpoint_every_s", -1, "-1.0 is below 0"),
         ("train.micro_batch_size", 3, "3 does not divide train.batch_size 8"),
         ("train.warmup_ratio", 1.5, "1.5 is not in [0, 1)"),
         ("train.max_grad_norm", 0, "0.0 is not above 0"),
@@ -327,3 +329,54 @@ def test_value_returns_sections_and_single_values() -> None:
         "dropout": config.lora.dropout,
         "target_modules": config.lora.target_modules,
     }
+
+
+@pytest.mark.parametrize("spelling", ["two.toml", "./two.toml", "sub/../two.toml"])
+def test_a_circle_is_found_however_the_files_are_named(tmp_path: Path, spelling: str) -> None:
+    (tmp_path / "sub").mkdir()
+    one = recipe_file(tmp_path, f'extends = "{spelling}"\n', "one.toml")
+    recipe_file(tmp_path, 'extends = "./sub/../one.toml"\n', "two.toml")
+    assert "extends itself" in fault(one)
+
+
+@pytest.mark.parametrize("outside", ["../base.toml", "sub/../../base.toml", "/etc/base.toml"])
+def test_a_recipe_extends_no_file_outside_its_folder(tmp_path: Path, outside: str) -> None:
+    recipe_file(tmp_path, 'extends = "demo"\n', "base.toml")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    mine = recipe_file(folder, f'extends = "{outside}"\n')
+    assert f"{outside!r} is outside the recipe's folder" in fault(mine)
+
+
+def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "device.toml").symlink_to("/dev/zero")
+    (tmp_path / "circle.toml").symlink_to("circle.toml")
+    for name in ("folder", "device", "circle"):
+        assert "is not a file" in fault(tmp_path / f"{name}.toml")
+    assert "does not exist" in fault(f"{'x' * 300}.toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("extends = 3\n", "expected the name of a recipe or a file, got 3"),
+        ("x = " + "[" * 9999, "not valid TOML"),
+        ("x = " + "9" * 9999, "not valid TOML"),
+        ("#" * 1_000_001, "larger than 1000 kB"),
+    ],
+)
+def test_a_recipe_that_cannot_be_one_is_told(tmp_path: Path, content: str, text: str) -> None:
+    assert text in fault(recipe_file(tmp_path, content))
+
+
+def test_a_number_of_too_many_digits_is_told() -> None:
+    key, value = parse_assignment(f"train.seed={'9' * 9999}")
+    with pytest.raises(ConfigurationError, match=r"train\.seed: expected a whole number"):
+        load_config("demo", {key: value})
+
+
+def test_a_name_that_is_not_utf_8_is_told() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_config("demo", {"data.dataset": "/data/caf\udce9"})
+    assert caught.value.message == r'data.dataset: "/data/caf\udce9" is not UTF-8; rename it'

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
 from nlijob import console
 from nlijob.console import Console, Verbosity
+from nlijob.errors import DiskError
 from nlijob.records.job import Progress
 
 
@@ -147,3 +149,58 @@ def test_a_quiet_console_shows_no_progress(clock: Clock) -> None:
     out = Terminal()
     Console(out, Verbosity.QUIET).progress(progress(1500))
     assert out.getvalue() == ""
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_every_line_is_kept_from_the_first_on_whatever_is_shown(
+    tmp_path: Path, clock: Clock
+) -> None:
+    file = tmp_path / "worker" / "console.txt"
+    for attempt in ("first", "second"):
+        console = Console(Terminal(), Verbosity.QUIET, io.StringIO())
+        console.line("before")
+        with console.kept_in(file, attempt):
+            console.progress(progress(0))
+            clock.now += 20
+            console.progress(progress(10))
+            console.warn("warning")
+            console.result("result")
+        console.line("after")
+    part = "      epoch 1: 10 of 3,000 rows, 0.5 a second, 1 h 39 min left"
+    lines = ["before", part, "warning", "result", "after"]
+    assert file.read_text("utf-8").splitlines() == ["--- first", *lines, "--- second", *lines]
+
+
+def test_the_error_that_ends_the_job_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "console.txt"
+    with pytest.raises(DiskError), Console(io.StringIO()).kept_in(file, "now"):
+        raise DiskError("full", "free space")
+    assert file.read_text("utf-8").splitlines() == ["--- now", "error: full", "hint: free space"]
+
+
+def test_a_bug_is_kept_with_its_traceback(tmp_path: Path) -> None:
+    file = tmp_path / "console.txt"
+    with pytest.raises(ZeroDivisionError), Console(io.StringIO()).kept_in(file, "now"):
+        print(1 // 0)
+    assert "ZeroDivisionError" in file.read_text("utf-8")
+
+
+def test_a_file_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    out = io.StringIO()
+    console = Console(out)
+    with console.kept_in(tmp_path / "file" / "console.txt", "now"):
+        console.line("said")
+    assert out.getvalue() == "said\n"
+
+
+def test_control_characters_are_shown_and_not_obeyed(tmp_path: Path) -> None:
+    out, file = Terminal(), tmp_path / "console.txt"
+    console = Console(out)
+    with console.kept_in(file, "now"):
+        console.line("\x1b]0;title\x07 caf\udce9\r\u202e")
+    shown = r"\x1b]0;title\x07 caf\udce9\r\u202e"
+    assert out.getvalue() == f"{shown}\n"
+    assert shown in file.read_text("utf-8")

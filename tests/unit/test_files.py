@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nlijob.files import atomic_write
+from nlijob.files import atomic_write, fresh_folder
 
 
 def test_a_file_appears_once_it_is_whole(tmp_path: Path) -> None:
@@ -24,3 +24,51 @@ def test_after_an_error_the_old_file_stands_alone(tmp_path: Path) -> None:
         handle.writelines([b"half", None])  # type: ignore[list-item]
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_folder_replaces_the_old_one_once_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "epoch-1"
+    for content in ("old", "new"):
+        with fresh_folder(path) as folder:
+            (folder / content).write_text(content)
+            assert not (path / "new").exists()
+    assert names(tmp_path) == ["epoch-1", "epoch-1/new"]
+
+
+def test_after_an_error_the_old_folder_stands_alone(tmp_path: Path) -> None:
+    path = tmp_path / "epoch-1"
+    path.mkdir()
+    (path / "old").touch()
+    with pytest.raises(FileNotFoundError), fresh_folder(path) as folder:
+        (folder / "in" / "no folder").touch()
+    assert names(tmp_path) == ["epoch-1", "epoch-1/old"]
+
+
+def test_what_a_killed_writer_left_is_not_part_of_the_next_folder(tmp_path: Path) -> None:
+    path = tmp_path / "epoch-1"
+    with fresh_folder(path) as folder:
+        left = folder
+    left.mkdir()
+    (left / ".tmpAbC").touch()
+    path.rmdir()
+    path.touch()  # and somebody put a file there
+    with fresh_folder(path) as folder:
+        (folder / "new").touch()
+    assert names(tmp_path) == ["epoch-1", "epoch-1/new"]
+
+
+def test_where_folders_cannot_be_renamed_their_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path, to: Path) -> None:
+        raise OSError(24, "Too many open files")  # what a mounted bucket says
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with fresh_folder(tmp_path / "epoch-1") as folder:
+        (folder / "new").write_text("content")
+    assert names(tmp_path) == ["epoch-1", "epoch-1/new"]
+    assert (tmp_path / "epoch-1" / "new").read_text() == "content"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,26 @@ import psutil
 import pytest
 
 from nlijob import launch, pipeline, records
+from nlijob.analysis.times import attempt_times
+from nlijob.attempt import drop_torn_line, next_attempt
 from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
+from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import GateError, HardwareError, NotAvailableError
+from nlijob.fingerprints import stage_inputs
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
 from nlijob.pipeline import (
     Job,
     continued,
-    drop_torn_line,
     model_stamp,
-    next_attempt,
-    stage_fingerprints,
 )
 from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.outcome import Finding, Gates
-from nlijob.rundir import RunDir, append_record, write_record, write_text
+from nlijob.rundir import RunDir, append_record, epoch_marker, write_record, write_text
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
+from tests.markers import made_from
 
 ALL = {"subset", "baseline", "train", "select", "evaluate", "report"}
 CONFIG = load_config("demo")
@@ -46,9 +49,13 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR) -> set[str]:
-    stamp = model_stamp(model)
-    old, new = stage_fingerprints(before, stamp), stage_fingerprints(after, stamp)
+    old, new = stage_fingerprints(before, model), stage_fingerprints(after, model)
     return {stage for stage in old if old[stage] != new[stage]}
+
+
+def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, str]:
+    stamps = {"data": source_stamp(config.data), "model": model_stamp(model)}
+    return {stage: inputs.fingerprint for stage, inputs in stage_inputs(config, stamps).items()}
 
 
 # ---------------------------------------------------------------- fingerprints
@@ -108,17 +115,17 @@ def test_every_value_of_the_configuration_is_read_by_a_stage() -> None:
 def test_changed_rows_invalidate_every_stage(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     config = load_config("demo", {"data.dataset": str(data)})
-    before = stage_fingerprints(config, model_stamp(MODEL_DIR))
+    before = stage_fingerprints(config)
     change_one_byte(data / "test.jsonl")
-    after = stage_fingerprints(config, model_stamp(MODEL_DIR))
+    after = stage_fingerprints(config)
     assert {stage for stage in before if before[stage] != after[stage]} == ALL
 
 
 def test_a_changed_local_model_invalidates_all_stages_but_the_subset(tmp_path: Path) -> None:
     model = shutil.copytree(MODEL_DIR, tmp_path / "model")
-    before = stage_fingerprints(CONFIG, model_stamp(model))
+    before = stage_fingerprints(CONFIG, model)
     change_one_byte(model / "model.safetensors")
-    after = stage_fingerprints(CONFIG, model_stamp(model))
+    after = stage_fingerprints(CONFIG, model)
     assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
 
 
@@ -130,7 +137,7 @@ def test_copies_on_another_machine_invalidate_nothing(tmp_path: Path) -> None:
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / machine / "data")
         config = load_config("demo", {"data.dataset": str(link)})
-        return stage_fingerprints(config, model_stamp(tmp_path / machine / "model"))
+        return stage_fingerprints(config, tmp_path / machine / "model")
 
     assert fingerprints("one") == fingerprints("two")
 
@@ -149,16 +156,16 @@ def test_a_hub_model_is_identified_by_its_commit_wherever_the_cache_is(tmp_path:
         snapshot = tmp_path / cache / "snapshots" / commit
         snapshot.mkdir(parents=True, exist_ok=True)
         (snapshot / "config.json").write_text(cache, encoding="utf-8")
-        return stage_fingerprints(CONFIG, model_stamp(snapshot))["baseline"]
+        return stage_fingerprints(CONFIG, snapshot)["baseline"]
 
     assert fingerprint("one", "a" * 40) == fingerprint("two", "a" * 40)
     assert fingerprint("one", "a" * 40) != fingerprint("one", "b" * 40)
 
 
 def test_a_new_record_format_invalidates_every_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
-    monkeypatch.setattr(pipeline, "FORMAT_VERSION", FORMAT_VERSION + 1)
-    after = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
+    before = stage_fingerprints(CONFIG)
+    monkeypatch.setattr("nlijob.records.job.FORMAT_VERSION", FORMAT_VERSION + 1)
+    after = stage_fingerprints(CONFIG)
     assert all(before[stage] != after[stage] for stage in ALL)
 
 
@@ -266,7 +273,7 @@ def test_the_subset_is_built_and_marked_before_the_gpu_side_starts(
     manifest = records.read(Manifest, run.manifest)
     assert f"{manifest.splits['train'].rows:,} train" in out.getvalue()
     task = records.read(WorkerTask, run.worker_task)
-    assert run.is_complete("subset", task.fingerprints["subset"])
+    assert run.is_complete("subset", task.inputs["subset"].fingerprint)
     assert Path(task.model_dir) == MODEL_DIR
 
 
@@ -303,7 +310,7 @@ def test_later_attempts_keep_the_timings_of_earlier_ones(run: RunDir, out: io.St
     work(run, out)
     work(run, out)
     timings = list(records.read_lines(Timing, run.timings))
-    assert [t.attempt for t in timings if t.stage == "job"] == [1, 2]
+    assert [t.attempt for t in timings if (t.stage, t.kind) == ("job", "stage")] == [1, 2]
 
 
 @pytest.mark.usefixtures("started")
@@ -324,7 +331,7 @@ def test_messages_of_the_gpu_side_are_shown_by_stage(run: RunDir, out: io.String
 def test_a_failed_stage_is_timed_too(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     stages = [t.stage for t in records.read_lines(Timing, run.timings)]
-    assert stages == ["fetch", "subset", "job"]
+    assert stages == ["job", "fetch", "subset", "job"]
 
 
 def test_the_gpu_side_starts_before_anything_is_read(
@@ -338,7 +345,7 @@ def test_the_gpu_side_starts_at_once_where_one_of_its_stages_has_no_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
     for stage in GPU_STAGES[:-1]:
-        run.mark_complete(stage, "of other inputs", [])
+        run.mark_complete(stage, made_from("other inputs"), [])
     work(run, out)
     assert "subset" not in started[0]
 
@@ -347,7 +354,7 @@ def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
     for stage in GPU_STAGES:
-        run.mark_complete(stage, "of other inputs", [])
+        run.mark_complete(stage, made_from("other inputs"), [])
     work(run, out)
     assert "subset" in started[0]
 
@@ -355,9 +362,12 @@ def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
 def test_no_gpu_side_starts_for_the_report_alone(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_inputs = stage_fingerprints(CONFIG, model_stamp(MODEL_DIR))
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
     for stage in GPU_STAGES:
-        run.mark_complete(stage, of_inputs[stage], [])
+        run.mark_complete(stage, inputs[stage], [])
+    for epoch in range(1, CONFIG.train.epochs + 1):
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
 
     def rendered(_: RunDir) -> None:
         raise GateError("rendered")
@@ -366,6 +376,101 @@ def test_no_gpu_side_starts_for_the_report_alone(
     with pytest.raises(GateError, match="rendered"):
         job(run, out).work()
     assert started == []
+
+
+# ---------------------------------------------------------------- a folder that holds a run
+
+
+@pytest.fixture
+def finished(run: RunDir) -> RunDir:
+    """A run in which every stage is marked as done with the demo's own settings."""
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
+    write_text(run.results, "the figures")
+    for stage in STAGE_NAMES:
+        run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
+    for epoch in range(1, CONFIG.train.epochs + 1):
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
+    return run
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"train__learning_rate": 0.003}, "[3/6] train     done again: train.learning_rate is 0."),
+        ({"train__seed": 7}, "[2/6] baseline  done again: train.seed is 42 in the folder and 7"),
+        ({"data__train_size": 9}, "[1/6] subset    done again: data.train_size is "),
+    ],
+)
+def test_a_finished_run_of_other_settings_is_kept_beside_the_new_one(
+    finished: RunDir, out: io.StringIO, settings: dict[str, Any], reason: str
+) -> None:
+    work(finished, out, **settings)
+    assert reason in out.getvalue()
+    note = "held a finished run of other settings; it is kept as "
+    assert f"{note}{finished.previous}\n" in out.getvalue()
+    previous = RunDir(finished.previous)
+    assert previous.results.read_text("utf-8") == "the figures"
+    assert {*STAGE_NAMES} <= {*previous.marked()}
+    assert finished.marked() == ["subset"]
+
+
+@pytest.mark.usefixtures("started")
+def test_an_older_kept_run_is_replaced_and_that_is_said(finished: RunDir, out: io.StringIO) -> None:
+    write_text(finished.previous / "results.json", "older figures")
+    work(finished, out, train__seed=7)
+    assert "the run that was kept there before is deleted" in out.getvalue()
+    assert (finished.previous / "results.json").read_text("utf-8") == "the figures"
+
+
+@pytest.mark.usefixtures("started")
+def test_with_replace_nothing_is_kept(finished: RunDir, out: io.StringIO) -> None:
+    one = job(finished, out, train__seed=7)
+    one.replace = True
+    with pytest.raises(HardwareError):
+        one.work()
+    assert not finished.previous.exists()
+    assert "Note: this replaces the finished run of other settings" in out.getvalue()
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("setting", ["eval__cases", "eval__generate_tokens"])
+def test_other_settings_of_the_evaluation_go_on_in_place(
+    finished: RunDir, out: io.StringIO, setting: str
+) -> None:
+    work(finished, out, **{setting: 5})
+    key = setting.replace("__", ".")
+    assert f"[5/6] evaluate  done again: {key} is " in out.getvalue()
+    assert not finished.previous.exists()
+    assert {"baseline", "train", "select"} <= {*finished.marked()}
+
+
+@pytest.mark.usefixtures("started")
+def test_nothing_is_kept_of_a_run_that_was_not_finished(finished: RunDir, out: io.StringIO) -> None:
+    finished.unmark("report")
+    work(finished, out, train__seed=7)
+    assert not finished.previous.exists()
+
+
+@pytest.mark.usefixtures("started")
+def test_a_finished_run_of_an_older_version_is_kept(finished: RunDir, out: io.StringIO) -> None:
+    for stage in (*STAGE_NAMES, epoch_marker(1)):
+        older = {"stage": stage, "fingerprint": "x", "finished_at": "then", "sizes": {}}
+        finished.marker(stage).write_text(json.dumps({**older, "format_version": 3}), "utf-8")
+    work(finished, out)
+    assert "done again: it was done by another version (record format 3)" in out.getvalue()
+    assert RunDir(finished.previous).results.read_text("utf-8") == "the figures"
+
+
+def test_a_complete_run_gets_its_configuration_back(finished: RunDir, out: io.StringIO) -> None:
+    write_text(finished.config, "{ torn")
+    with pytest.raises(ValueError, match="Expecting value"):  # the figures here are none
+        job(finished, out).work()
+    assert records.read(RunRecord, finished.config).config == CONFIG
+
+
+# ---------------------------------------------------------------- the GPU side's start and end
 
 
 def test_an_error_while_the_gpu_side_starts_ends_it(
@@ -389,3 +494,38 @@ def test_a_missed_gate_raises() -> None:
 def test_a_gate_that_is_met_does_not_raise() -> None:
     results = type("Results", (), {"gates": Gates(True, ())})()
     pipeline.check_gates(results)
+
+
+# ---------------------------------------------------------------- attempts and their time
+
+
+def test_an_attempt_that_ends_before_any_stage_records_its_time(
+    run: RunDir, out: io.StringIO, started: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(NotAvailableError):
+        job(run, out, model__name=str(tmp_path / "nowhere")).work()
+    assert [one.is_least for one in attempt_times(list(read_timings(run))).values()] == [False]
+
+
+def test_writing_the_report_alone_is_no_attempt(
+    run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
+    for stage in ("subset", *GPU_STAGES):
+        run.mark_complete(stage, inputs[stage], [])
+    append_record(run.timings, Timing(1, "job", "", 0.0, 9.0))
+
+    def rendered(_: RunDir) -> None:
+        raise GateError("rendered")
+
+    monkeypatch.setattr("nlijob.report.render.render", rendered)
+    with pytest.raises(GateError, match="rendered"):
+        job(run, out).work()
+    assert len(list(read_timings(run))) == 1
+    assert not run.hardware.exists()
+    assert records.read(RunRecord, run.config).run_id == RECORD.run_id
+
+
+def read_timings(run: RunDir) -> Iterator[Timing]:
+    return records.read_lines(Timing, run.timings)

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from nlijob import records
-from nlijob.config import load_config, recipe_names
+from nlijob.config import load_config
+from nlijob.recipe import recipe_names
 from nlijob.records import job, older, outcome
 from nlijob.records.job import (
     FORMAT_VERSION,
     Example,
+    FileStamp,
     Marker,
     Prediction,
     RunRecord,
@@ -43,6 +45,10 @@ def filled(hint: Any, optional: bool) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return filled(arguments[-1 if optional else 0], optional)
+    if hint is Prediction:
+        return PREDICTION  # not any values are one
+    if hint is Any:
+        return [1, None, "é"]
     if origin is typing.Literal:
         return arguments[-1]
     if origin is tuple:
@@ -179,8 +185,11 @@ def test_a_configuration_of_format_2_is_read_as_one_of_the_present_format() -> N
 
 
 def test_a_marker_of_format_2_keeps_its_format() -> None:
-    marker = Marker("train", "x", "today", {}, 2)
-    assert records.from_json(Marker, json.loads(records.dump(marker))) == marker
+    text = """{"stage": "train", "fingerprint": "x", "finished_at": "today",
+               "sizes": {"train/result.json": 9}, "format_version": 2}"""
+    files = {"train/result.json": FileStamp(9, None)}
+    marker = Marker("train", "x", "today", files, format_version=2)
+    assert records.from_json(Marker, json.loads(text)) == marker
 
 
 @pytest.mark.parametrize(
@@ -194,3 +203,62 @@ def test_a_marker_of_format_2_keeps_its_format() -> None:
 def test_a_damaged_outcome_of_format_2_is_refused_with_its_faults(value: Any) -> None:
     with pytest.raises(ValueError, match="not a Results"):
         records.from_json(Results, value)
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"predicted": 1}, "predicted is not the label of the highest probability"),
+        ({"predicted": 3}, "is not the number of one of the probabilities"),
+        ({"predicted": -1}, "is not the number of one of the probabilities"),
+        ({"label": 3}, "is not the number of one of the probabilities"),
+        ({"probabilities": (0.9, 0.25, 0.25)}, "the probabilities do not sum to 1"),
+        ({"probabilities": (1.5, -0.25, -0.25)}, "a probability is not between 0 and 1"),
+        ({"probabilities": ()}, "is not the number of one of the probabilities"),
+    ],
+)
+def test_a_prediction_that_cannot_be_is_refused(changes: dict[str, Any], fault: str) -> None:
+    text = records.dump(replace(PREDICTION, **changes))
+    with pytest.raises(ValueError, match=fault):
+        records.from_json(Prediction, json.loads(text))
+
+
+@pytest.mark.parametrize("predicted", [0, 1])
+def test_either_of_two_equal_probabilities_may_be_predicted(predicted: int) -> None:
+    prediction = replace(PREDICTION, probabilities=(0.4, 0.4, 0.2), predicted=predicted)
+    text = records.dump(prediction)
+    assert records.from_json(Prediction, json.loads(text)) == prediction
+
+
+def test_probabilities_rounded_to_float32_are_accepted() -> None:
+    third = 0.3333333432674408
+    prediction = replace(PREDICTION, probabilities=(third, third, third))
+    text = records.dump(prediction)
+    assert records.from_json(Prediction, json.loads(text)) == prediction
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"\0" * 20, b"[" * 100_000, b'{"index":' * 5_000, b"9" * 5_000, b"1e999"],
+)
+def test_damage_of_any_kind_is_a_value_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "record.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"."):
+        records.read(Example, path)
+
+
+def test_damaged_lines_of_a_log_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    line = records.dump_line(EXAMPLE).encode()
+    damage = [line[:9] + b"\n", b"\0" * 20 + b"\n", b"\xff\n", b"[" * 100_000 + b"\n", b"\n"]
+    path.write_bytes(line + b"".join(damage) + line + line[:9])
+    assert records.read_log(Example, path) == ([EXAMPLE, EXAMPLE], len(damage))
+
+
+def test_a_log_that_is_a_folder_counts_as_a_damaged_line(tmp_path: Path) -> None:
+    assert records.read_log(Example, tmp_path) == ([], 1)
+    assert records.read_log(Example, tmp_path / "nowhere") == ([], 0)

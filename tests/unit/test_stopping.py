@@ -55,11 +55,22 @@ def last_words(process: subprocess.Popen[str]) -> str:
     return shown
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_raises_stopped_with_its_name(number: signal.Signals) -> None:
     with started() as process:
         process.send_signal(number)
         assert last_words(process) == f"stopped by {number.name}\n"
+
+
+def test_a_hang_up_stays_ignored_under_nohup() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which the process inherits
+    try:
+        with started() as process:
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert last_words(process) == "stopped by SIGTERM\n"
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_signal_does_not_interrupt_the_shutdown() -> None:

@@ -129,6 +129,14 @@ class Source:
         """The parameters of each kernel in the file."""
         return signatures(self._file.read_text(encoding="utf-8"))
 
+    @functools.cached_property
+    def _kinds(self) -> dict[str, tuple[Any, ...]]:
+        """The types of each kernel's parameters, as `ctypes` has them."""
+        return {
+            name: tuple(ctypes.c_void_p if p.is_pointer else SCALARS[p.type] for p in parameters)
+            for name, parameters in self.parameters.items()
+        }
+
     def compile(self, device: torch.device, dtype: torch.dtype, **defined: int) -> None:
         """Compile and load the kernels. Raises Unsupported where that fails."""
         self._loaded(_index(device), dtype, **defined)
@@ -165,14 +173,10 @@ class Source:
         if shared_bytes > FREE_SHARED_BYTES:
             limit = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             _done(driver.cuFuncSetAttribute(kernel, limit, shared_bytes), RuntimeError)
-        values = tuple(_pointer(value) for value in given)
-        kinds = tuple(
-            ctypes.c_void_p if parameter.is_pointer else SCALARS[parameter.type]
-            for parameter in self.parameters[name]
-        )
+        parameters = (tuple(_pointer(value) for value in given), self._kinds[name])
         stream = torch.cuda.current_stream(first.device).cuda_stream
         shape = (*blocks, 1, threads, 1, 1)
-        launched = driver.cuLaunchKernel(kernel, *shape, shared_bytes, stream, (values, kinds), 0)
+        launched = driver.cuLaunchKernel(kernel, *shape, shared_bytes, stream, parameters, 0)
         _done(launched, RuntimeError)
 
     def check(self, name: str, given: Sequence[Any]) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
@@ -17,8 +17,7 @@ from nlijob.gpu.fast.packing import (
     PackShape,
     PackView,
     pack,
-    packed_tokens,
-    rounded,
+    pack_shape,
     shared_prefix,
     view,
 )
@@ -27,6 +26,7 @@ from nlijob.gpu.fast.recompute import RecomputedLayers
 from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.randomness import random_state, restore_random_state
 
 SUPPORTED_FEATURES = {"input_ids", "attention_mask"}
 
@@ -101,6 +101,16 @@ class FastModel:
         if self._recomputed:
             self._recomputed.seed()
 
+    def random_state(self) -> dict[str, Any]:
+        """The state of the generators of dropout, between two steps."""
+        return random_state(self._loaded.device, self.generators)
+
+    def restore_random_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `random_state`, also from that of another trainer."""
+        restored = restore_random_state(state, self._loaded.device, self.generators)
+        if self._recomputed and not restored:
+            self._recomputed.seed()
+
     @property
     def generators(self) -> list[torch.Generator]:
         """Random generators that training uses besides the default one."""
@@ -127,6 +137,23 @@ class FastModel:
         with packed_attention(base.config):
             return self._head.packed_logits(base, inputs, last).float()
 
+    @property
+    def is_fused(self) -> bool:
+        """Whether a fused stack computes the layers; its gradients end at the adapter."""
+        return self._stack is not None
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The module that embeds token ids."""
+        embedding: nn.Module = self._loaded.model.get_input_embeddings()
+        return embedding
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the model has embeddings for."""
+        weight: Tensor = next(self.embedding.parameters())
+        return len(weight)
+
     def cost(self, tokens: int) -> float:
         """Relative time that a pack of this many tokens takes on a GPU."""
         return self._stack.cost(tokens) if self._stack else float(tokens)
@@ -151,8 +178,7 @@ def shape_of(rows: Sequence[Encoded]) -> PackShape:
     """Shape of the smallest pack that holds these rows."""
     lengths = [row.length for row in rows]
     prefix = shared_prefix([ids_of(row) for row in rows], len(rows))
-    tokens = rounded(packed_tokens(lengths, prefix))
-    return PackShape(tokens, len(rows), max(lengths), prefix)
+    return pack_shape(lengths, prefix)
 
 
 def ids_of(row: Encoded) -> list[int]:

@@ -146,6 +146,12 @@ def packed_tokens(lengths: Sequence[int], prefix: int) -> int:
     return prefix + sum(length - prefix for length in lengths)
 
 
+def pack_shape(lengths: Sequence[int], prefix: int) -> PackShape:
+    """Shape of the smallest pack that holds rows of these lengths and their prefix once."""
+    tokens = rounded(packed_tokens(lengths, prefix))
+    return PackShape(tokens, len(lengths), max(lengths), prefix)
+
+
 def rounded(tokens: int) -> int:
     """`tokens` rounded up to a multiple of TOKEN_STEP."""
     return math.ceil(tokens / TOKEN_STEP) * TOKEN_STEP

@@ -5,7 +5,6 @@ Nothing in a step waits for the device. On a CPU nothing is captured, and work r
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.packing import PackShape, view
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.training import TrainingSchedule, loss_scaler, reason
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -123,7 +123,7 @@ class Steps:
             self._packs, self.is_compiled, self.why_not_compiled = before
         else:
             return True
-        gc.collect()  # only now: the error kept the memory of its frames alive
+        free_memory()  # only now: the error kept the memory of its frames alive
         self._clear_gradient()
         if self._fast.compilable:
             self._fast.compilable.undo()

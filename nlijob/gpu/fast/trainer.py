@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from nlijob.gpu.fast.packing import packed_tokens, rounded, shared_prefix, token
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.training import SMALLEST_LOSS_SCALE, TrainingSchedule, check_step
+from nlijob.gpu.training import SMALLEST_LOSS_SCALE, TrainingSchedule, check_step, never
 from nlijob.records.job import TrainStep
 
 MAX_STEPS_IN_FLIGHT = 32
@@ -87,16 +87,26 @@ class FastTrainer:
         """Pack sizes in tokens, ascending, that the whole training uses."""
         self.steps.capture(self.token_counts, self._training_tokens, compiles)
 
-    def epoch(self, epoch: int) -> Iterator[TrainStep]:
+    @property
+    def steps_per_epoch(self) -> int:
+        """See `nlijob.gpu.training.Trainer`."""
+        return self._schedule.steps_per_epoch
+
+    def epoch(
+        self, epoch: int, done: int = 0, pause: Callable[[], bool] = never
+    ) -> Iterator[TrainStep]:
         """See `nlijob.gpu.training.Trainer`."""
         self._loaded.model.train()
         self._fast.adapter.refresh()
-        self._fast.seed(self._schedule.seed(epoch))
+        if done == 0:
+            self._fast.seed(self._schedule.seed(epoch))
         in_flight: deque[_StepInFlight] = deque()
         began = self.steps.event()
-        for rows in self._schedule.batches(epoch):
+        for rows in self._schedule.batches(epoch, done):
             in_flight.append(self._launch(rows, began))
             began = in_flight[-1].done
+            if pause():
+                break  # the state is that of the last launched step, so all must be finished
             while in_flight and (len(in_flight) > MAX_STEPS_IN_FLIGHT or in_flight[0].done.query()):
                 yield self._finished(epoch, in_flight.popleft())
         while in_flight:
@@ -107,6 +117,7 @@ class FastTrainer:
         return {
             **self.steps.state(),
             "step": self._step,
+            "random": self._fast.random_state(),
             "token_counts": self.token_counts,
             "token_counts_chosen_for": self._chosen_for,
         }
@@ -124,6 +135,7 @@ class FastTrainer:
                 self.token_counts = counts
         self.steps.restore(state)
         self._step = state["step"]
+        self._fast.restore_random_state(state["random"])  # last, as capturing draws numbers
 
     def _totals(self) -> list[int]:
         """Tokens of each micro-batch of the whole training."""

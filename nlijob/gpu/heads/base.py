@@ -38,6 +38,11 @@ class Encoded:
         """Number of tokens."""
         return len(self.features["input_ids"])
 
+    def first(self, tokens: int) -> Encoded:
+        """The row's first tokens as a row."""
+        features = {name: column[:tokens] for name, column in self.features.items()}
+        return Encoded(self.example, features)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -58,9 +63,10 @@ class Head(ABC):
     """The transformers class that loads a model with this head."""
     peft_task_type: ClassVar[str]
     """PEFT's name for the task, stored in the adapter's configuration."""
-    is_new: ClassVar[bool]
-    """Whether the modules beside the transformer are initialised from the seed, trained in full and
-    saved with the adapter. Otherwise they are pretrained, and frozen unless LoRA targets them."""
+    trains_head: ClassVar[bool]
+    """Whether the modules beside the transformer are trained in full and saved with the adapter.
+    They are initialised from the seed if the checkpoint lacks them. Otherwise they are pretrained,
+    and frozen unless LoRA targets them."""
     covers_vocabulary: ClassVar[bool]
     """Whether the classes among `logits` are the whole vocabulary rather than the labels."""
 
@@ -70,16 +76,21 @@ class Head(ABC):
         prompt: PromptConfig,
         max_length: int,
         examples: Sequence[Example] = (),
+        vocabulary: int | None = None,
     ) -> None:
         """`max_length`: longest input in tokens. `examples`: rows to check the prompt on.
+        `vocabulary`: number of tokens that the model has embeddings for, if that is known.
 
-        Raises ConfigurationError if the prompt does not suit the tokenizer.
+        Raises ConfigurationError if the prompt does not suit the tokenizer, and NotAvailableError
+        if the tokenizer does not suit the model.
         """
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._max_length = max_length
+        self._vocabulary = vocabulary
         self.label_tokens = self._find_label_tokens(examples)
         """Token id of each label; empty where labels are not tokens."""
+        self._check_known("a label", self.label_tokens)
 
     @classmethod
     def model_options(cls, label_names: Sequence[str]) -> dict[str, Any]:
@@ -87,13 +98,18 @@ class Head(ABC):
         return {}
 
     def encode(self, split: Split, examples: Sequence[Example]) -> list[Encoded]:
-        """Tokenize rows. Raises NotAvailableError if a row is longer than the context."""
+        """Tokenize rows.
+
+        Raises NotAvailableError if a row is longer than the context, or if the tokenizer makes
+        nothing of it that the model knows.
+        """
         columns = self._tokenize(examples)
         rows = [
             Encoded(example, {name: column[i] for name, column in columns.items()})
             for i, example in enumerate(examples)
         ]
         _check_lengths(split, rows, self._max_length)
+        self._check_tokens(split, rows)
         return rows
 
     @abstractmethod
@@ -125,6 +141,30 @@ class Head(ABC):
     def label_logits(self, logits: Tensor) -> Tensor:
         """Return [rows, labels]: the labels' columns of `logits`, in label order."""
 
+    def _check_tokens(self, split: Split, rows: Sequence[Encoded]) -> None:
+        """Raise NotAvailableError unless the model knows the tokens, and they tell something."""
+        special = set(self._tokenizer.all_special_ids)
+        for row in rows:
+            self._check_known(f"{split} row {row.example.index}", row.features["input_ids"])
+        if rows and all(special.issuperset(row.features["input_ids"]) for row in rows):
+            raise NotAvailableError(
+                f"the tokenizer knows no word of the {split} rows: it makes "
+                f"{rows[0].features['input_ids'][:SHOWN_ROWS]} of the first",
+                "the tokenizer's files are incomplete, or belong to another language",
+            )
+
+    def _check_known(self, what: str, tokens: Sequence[int]) -> None:
+        """Raise NotAvailableError if the model has no embedding for a token."""
+        largest = max(tokens, default=0)
+        if self._vocabulary is not None and largest >= self._vocabulary:
+            text = self._tokenizer.convert_ids_to_tokens(largest)
+            raise NotAvailableError(
+                f"{what} has the token {text!r} (number {largest:,}), but the model has "
+                f"embeddings for {self._vocabulary:,} tokens only",
+                "tokenizer and model do not belong together, or tokens were added to the tokenizer "
+                "alone",
+            )
+
     def _find_label_tokens(self, examples: Sequence[Example]) -> tuple[int, ...]:
         """Return `label_tokens`."""
         return ()
@@ -149,7 +189,14 @@ def new_batch(inputs: Mapping[str, Tensor], rows: Sequence[Encoded], device: tor
 
 
 def _check_lengths(split: Split, rows: Sequence[Encoded], max_length: int) -> None:
-    """Raise NotAvailableError that names the rows longer than `max_length` tokens."""
+    """Raise NotAvailableError that names the rows longer than `max_length` tokens, or empty."""
+    empty = [row.example.index for row in rows if row.length == 0]
+    if empty:
+        raise NotAvailableError(
+            f"{split}: the tokenizer makes no tokens of row {empty[0]} "
+            f"({plural(len(empty), 'such row')})",
+            "the tokenizer's files are incomplete, or prompt.template is nearly empty",
+        )
     too_long = [row for row in rows if row.length > max_length]
     if too_long:
         shown = ", ".join(

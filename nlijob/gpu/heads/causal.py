@@ -22,7 +22,7 @@ class CausalHead(Head):
 
     auto_class = transformers.AutoModelForCausalLM
     peft_task_type = "CAUSAL_LM"
-    is_new = False
+    trains_head = False
     covers_vocabulary = True
 
     def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:

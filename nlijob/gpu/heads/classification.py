@@ -19,7 +19,7 @@ class ClassificationHead(Head):
 
     auto_class = transformers.AutoModelForSequenceClassification
     peft_task_type = "SEQ_CLS"
-    is_new = True
+    trains_head = True
     covers_vocabulary = False
 
     @classmethod

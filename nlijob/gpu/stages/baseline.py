@@ -18,6 +18,7 @@ def baseline(session: Session) -> list[Path]:
     with session.loaded.model.disable_adapter():
         scores, predictions = session.score("baseline", ("validation", "test"))
         few_shot = _few_shot(session)
+    write_record(run.prompt, session.prompt_record)
     write_records(run.baseline_predictions, predictions)
     write_records(run.few_shot_predictions, few_shot)
     write_record(run.baseline_result, ScoreResult("base", None, scores, memory(session.device)))

@@ -47,6 +47,7 @@ def evaluate(session: Session) -> list[Path]:
         run.generations,
         run.occlusion,
         run.evaluate_result,
+        run.environment,
         *adapter,
     ]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis import selection as rule
+from nlijob.analysis.wording import percent
 from nlijob.gpu.session import Session
 from nlijob.records.job import TrainResult
 from nlijob.rundir import write_record
@@ -20,6 +21,6 @@ def select(session: Session) -> list[Path]:
     session.reporter.say(
         "select",
         f"epoch {selection.epoch} of {len(epochs)}: "
-        f"validation accuracy {selection.validation_accuracy:.1%}",
+        f"validation accuracy {percent(selection.validation_accuracy)}",
     )
     return [run.selection]

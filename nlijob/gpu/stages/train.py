@@ -1,76 +1,63 @@
-"""Trains epoch by epoch, and resumes after the last complete epoch."""
+"""Trains epoch by epoch, and resumes from the latest checkpoint."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from nlijob import records
-from nlijob.gpu import checkpoints
+from nlijob.analysis.wording import loss
 from nlijob.gpu.environment import memory
 from nlijob.gpu.parameters import count_parameters
-from nlijob.gpu.reporting import Part, checkpoint, optimizer_steps
+from nlijob.gpu.reporting import Part, checkpoint, optimizer_steps, remaining_steps
+from nlijob.gpu.resuming import resume
+from nlijob.gpu.saving import STAGE, CheckpointClock, epoch_records, save_epoch, save_steps
 from nlijob.gpu.session import Session, scores_text
 from nlijob.gpu.training import Trainer
-from nlijob.records.job import EpochResult, Prediction, Split, TrainResult, TrainStep
-from nlijob.rundir import RunDir, append_record, epoch_marker, write_record, write_records
-
-STAGE = "train"
+from nlijob.records.job import EpochResult, Split, TrainResult, TrainStep
+from nlijob.rundir import append_record, write_record
 
 
 def train(session: Session) -> list[Path]:
     """Train and score every epoch that is not complete."""
-    run = session.run
+    run, epochs = session.run, session.config.train.epochs
     with session.reporter.timed(STAGE, Part("warm-up")):
         trainer = session.engine.trainer()
-    epochs = resume(session, trainer)
-    write_record(run.plan, session.engine.plan())
-    for epoch in range(len(epochs) + 1, session.config.train.epochs + 1):
-        epochs.append(_train_epoch(session, trainer, epoch))
-    write_record(run.plan, session.engine.plan())  # the mode may have changed during training
+    saved = resume(session, trainer)
+    if len(saved.epochs) < epochs or not run.plan.exists():
+        write_record(run.plan, session.engine.plan())
+    if len(saved.epochs) < epochs:
+        saved.epochs += _train_epochs(session, trainer, len(saved.epochs) + 1, saved.steps)
+        write_record(run.plan, session.engine.plan())  # the mode may have changed during training
     with session.reporter.timed(STAGE, Part("last checkpoint completed", "checkpoint")):
         session.writer.wait()
     parameters = count_parameters(session.loaded.model, session.config.lora.target_modules)
-    write_record(run.train_result, TrainResult(parameters, tuple(epochs)))
-    return [run.train_result, run.train_log, run.plan]
+    write_record(run.train_result, TrainResult(parameters, tuple(saved.epochs)))
+    of_epochs = [file for epoch in range(1, epochs + 1) for file in epoch_records(run, epoch)]
+    return [run.train_result, run.train_log, run.plan, *of_epochs]
 
 
-def resume(session: Session, trainer: Trainer) -> list[EpochResult]:
-    """Results of the complete epochs; restores trainer and model to the end of the last one."""
-    run, epochs = session.run, session.config.train.epochs
-    complete = _complete_epochs(run, session.task.fingerprints[STAGE], epochs)
-    for epoch in range(complete + 1, epochs + 1):
-        run.unmark(epoch_marker(epoch))
-    if complete == 0:
-        shutil.rmtree(run.train_folder, ignore_errors=True)
-        return []
-    results = [records.read(EpochResult, run.epoch_result(e)) for e in range(1, complete + 1)]
-    if complete < epochs:
-        state = checkpoints.load_state(run.training_state(complete), session.device)
-        checkpoints.load_adapter(session.loaded.model, run.epoch(complete))
-        trainer.restore(state)
-    steps = records.read_lines(TrainStep, run.train_log)
-    write_records(run.train_log, [step for step in steps if step.epoch <= complete])
-    session.reporter.say(STAGE, f"epochs 1 to {complete} complete, resuming after them")
+def _train_epochs(
+    session: Session, trainer: Trainer, first: int, steps: list[TrainStep]
+) -> list[EpochResult]:
+    """Train the epochs from `first` on, of which these steps are done already."""
+    clock = CheckpointClock(session.config.train.checkpoint_every_s, session.writer)
+    results = []
+    for epoch in range(first, session.config.train.epochs + 1):
+        results.append(_train_epoch(session, trainer, epoch, steps, clock))
+        steps = []
     return results
 
 
-def _complete_epochs(run: RunDir, fingerprint: str, epochs: int) -> int:
-    """Number of complete epochs after which training can continue."""
-    complete = 0
-    while run.is_complete(epoch_marker(complete + 1), fingerprint):
-        complete += 1
-    if complete == epochs:
-        return complete
-    while complete and not run.training_state(complete).is_file():
-        complete -= 1
-    return complete
-
-
-def _train_epoch(session: Session, trainer: Trainer, epoch: int) -> EpochResult:
-    steps = _optimize(session, trainer, epoch)
+def _train_epoch(
+    session: Session, trainer: Trainer, epoch: int, steps: list[TrainStep], clock: CheckpointClock
+) -> EpochResult:
+    show = _progress(session, epoch, steps)
+    while len(steps) < trainer.steps_per_epoch:
+        _optimize(session, trainer, epoch, steps, clock, show)
+        if clock.is_due():
+            with session.reporter.timed(STAGE, checkpoint(epoch)):
+                save_steps(session, trainer, epoch, steps)
+            clock.restart()
     splits: tuple[Split, ...] = ("validation",)
     if session.config.eval.test_each_epoch:
         splits = ("validation", "test")
@@ -87,54 +74,51 @@ def _train_epoch(session: Session, trainer: Trainer, epoch: int) -> EpochResult:
         memory=memory(session.device),
     )
     with session.reporter.timed(STAGE, checkpoint(epoch)):
-        _keep(session, trainer, result, predictions)
+        save_epoch(session, trainer, result, steps, predictions)
+    clock.restart()
     session.reporter.say(
         STAGE,
-        f"epoch {epoch}: loss {result.train_loss:.3f}, {scores_text(scores)}, "
+        f"epoch {epoch}: loss {loss(result.train_loss)}, {scores_text(scores)}, "
         f"{result.examples_per_s:.0f} examples/s",
     )
     return result
 
 
-def _optimize(session: Session, trainer: Trainer, epoch: int) -> list[TrainStep]:
-    """The epoch's optimizer steps, each logged as soon as it is done."""
-    part, total = optimizer_steps(epoch), len(session.rows["train"])
-    show = session.reporter.counter(STAGE, part, total, "rows")
-    steps: list[TrainStep] = []
-    done = 0
-    with session.reporter.timed(STAGE, part, total):
-        for step in trainer.epoch(epoch):
+def _optimize(
+    session: Session,
+    trainer: Trainer,
+    epoch: int,
+    steps: list[TrainStep],
+    clock: CheckpointClock,
+    show: Callable[[TrainStep], None],
+) -> None:
+    """The epoch's next optimizer steps, to its end or until a checkpoint is due.
+
+    Each is logged and added to `steps` as soon as it is done.
+    """
+    before = len(steps)
+
+    def examples() -> int:
+        return sum(step.examples for step in steps[before:])
+
+    with session.reporter.timed(STAGE, optimizer_steps(epoch), examples):
+        for step in trainer.epoch(epoch, before, clock.is_due):
             append_record(session.run.train_log, step)
             steps.append(step)
-            done += step.examples
-            show(done, f"loss {step.loss:.3f}")
-    return steps
+            show(step)
 
 
-def _keep(
-    session: Session, trainer: Trainer, result: EpochResult, predictions: Sequence[Prediction]
-) -> None:
-    """Start writing the epoch's checkpoint, in parallel with the next epoch."""
-    last = result.epoch == session.config.train.epochs
-    state = None if last else checkpoints.on_host(trainer.state())  # nothing resumes from the last
-    weights = checkpoints.on_host(checkpoints.trained_weights(session.loaded.model))
-    session.writer.do(lambda: _write(session, weights, state, result, predictions))
+def _progress(
+    session: Session, epoch: int, steps: Sequence[TrainStep]
+) -> Callable[[TrainStep], None]:
+    """A function that reports each step; rows that were done in an earlier attempt do not count."""
+    total = len(session.rows["train"]) - sum(step.examples for step in steps)
+    report = session.reporter.counter(STAGE, remaining_steps(epoch, len(steps)), total, "rows")
+    done = 0
 
+    def show(step: TrainStep) -> None:
+        nonlocal done
+        done += step.examples
+        report(done, f"loss {loss(step.loss)}")
 
-def _write(
-    session: Session,
-    weights: dict[str, Any],
-    state: dict[str, Any] | None,
-    result: EpochResult,
-    predictions: Sequence[Prediction],
-) -> None:
-    """Write a checkpoint; its marker comes last and makes it one to resume from."""
-    run, epoch = session.run, result.epoch
-    folder = run.epoch(epoch)
-    checkpoints.save_adapter(session.loaded.model, folder, session.config.model, weights)
-    if state is not None:
-        checkpoints.save_state(state, run.training_state(epoch))
-    write_records(run.epoch_predictions(epoch), predictions)
-    write_record(run.epoch_result(epoch), result)
-    run.mark_complete(epoch_marker(epoch), session.task.fingerprints[STAGE], [folder])
-    run.training_state(epoch - 1).unlink(missing_ok=True)
+    return show

@@ -8,14 +8,22 @@ from nlijob.analysis.label_bias import label_bias_sentences
 from nlijob.analysis.precision import narrower_sentence
 from nlijob.analysis.wording import (
     count,
-    decimal,
     interval,
+    loss,
+    loss_difference,
     percent,
     plural,
     points,
     points_interval,
 )
-from nlijob.records.outcome import ChangeIntervals, ClassMetrics, Interval, Metrics, Results
+from nlijob.records.outcome import (
+    BootstrapIntervals,
+    ChangeIntervals,
+    ClassMetrics,
+    Interval,
+    Metrics,
+    Results,
+)
 from nlijob.report.view.controls import controls_section
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, View, columns, row
 from nlijob.report.view.text import percent_or, unbroken, visible
@@ -28,8 +36,9 @@ def accuracy_section(results: Results) -> View:
     return View(
         lead=(
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
-            "batches. All intervals are 95 % confidence intervals."
-        ),
+            f"batches. All intervals are 95 % confidence intervals. {_premises(results)}"
+        ).strip(),
+        resamples=_resamples(results.bootstrap),
         controls=controls_section(results),
         more_rows=_more_rows(results),
         label_bias=tuple(
@@ -80,14 +89,40 @@ def _overall_table(results: Results) -> Table:
         _interval_row("macro F1", base.macro_f1, tuned.macro_f1, bootstrap.macro_f1),
         row(
             "mean loss (nats)",
-            decimal(base.loss),
-            decimal(tuned.loss),
-            f"{tuned.loss - base.loss:+.3f}".replace("-", "\N{MINUS SIGN}"),
+            loss(base.loss),
+            loss(tuned.loss),
+            loss_difference(tuned.loss - base.loss),
         ),
     ]
     if base.label_mass is not None and tuned.label_mass is not None:
         rows.append(_share_row("probability on label tokens", base.label_mass, tuned.label_mass))
     return Table("Test split", columns("", "before", "after", "change"), tuple(rows))
+
+
+def _premises(results: Results) -> str:
+    """What counts as a unit in intervals and tests; "" in older outcomes."""
+    groups = results.test_premises
+    if groups is None:
+        return ""
+    if groups.premises == groups.rows:
+        return "Every test row has a premise of its own, so rows count as independent."
+    if groups.premises == 1:
+        return "All test rows have the same premise; rows count as independent."
+    return (
+        f"The rows have {count(groups.premises)} different premises, with up to "
+        f"{plural(groups.most_rows, 'row')} each. Rows that share a premise are not independent, "
+        "so intervals and tests take premises as the units."
+    )
+
+
+def _resamples(intervals: BootstrapIntervals) -> str:
+    unit = "test rows" if intervals.premises is None else f"{count(intervals.premises)} premises"
+    pseudo = "pseudo-rows" if intervals.premises is None else "pseudo-premises"
+    return (
+        f"Percentile bootstrap over the {unit} with {count(intervals.resamples)} resamples, the "
+        f"same for both models, after two {pseudo} were spread evenly over all outcomes (Efron and "
+        "Tibshirani, 1993)."
+    )
 
 
 def _more_rows(results: Results) -> str:

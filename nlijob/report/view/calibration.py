@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nlijob.analysis.calibration import calibration_sentence
-from nlijob.analysis.wording import count, decimal, percent, signed
+from nlijob.analysis.wording import count, decimal, loss_difference, percent, points
 from nlijob.records.outcome import Calibration, ReliabilityBin, Results
 from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
@@ -32,7 +32,7 @@ def calibration_section(results: Results) -> View:
                     "Brier score (0 to 2)",
                     decimal(base.brier),
                     decimal(tuned.brier),
-                    signed(tuned.brier - base.brier, 3),
+                    loss_difference(tuned.brier - base.brier),
                 ),
                 row(
                     "mean probability of the answer",
@@ -57,12 +57,17 @@ def calibration_section(results: Results) -> View:
 
 
 def _points_row(name: str, before: float, after: float) -> Row:
-    change = signed(100 * (after - before), 1)
-    return row(name, f"{100 * before:.1f}", f"{100 * after:.1f}", change)
+    return row(
+        name, _points(before), _points(after), points(after - before).removesuffix(" points")
+    )
 
 
 def _if_calibrated(found: Calibration) -> str:
-    return f"{100 * found.ece_if_calibrated:.1f}; {100 * found.ece_if_calibrated_high:.1f}"
+    return f"{_points(found.ece_if_calibrated)}; {_points(found.ece_if_calibrated_high)}"
+
+
+def _points(share: float) -> str:
+    return percent(share).removesuffix(" %")
 
 
 def _bin_row(before: ReliabilityBin, after: ReliabilityBin) -> Row:

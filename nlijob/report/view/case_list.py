@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from nlijob.analysis.tags import TAGS
-from nlijob.analysis.wording import count, plural, signed
+from nlijob.analysis.wording import count, plural, signed_probability
 from nlijob.records.outcome import CaseGroups, CaseRow
 from nlijob.report.view.parts import View
 from nlijob.report.view.text import visible
@@ -134,7 +134,7 @@ def _listed(kind: str, row: CaseRow, codes: Sequence[str]) -> ListedRow:
         gold=codes[row.label],
         before=codes[row.base_predicted],
         after=codes[row.tuned_predicted],
-        margin=signed(row.margin, 2),
+        margin=signed_probability(row.margin),
         tags=" ".join(TAG_CODES[tag] for tag in row.tags),
     )
 

@@ -8,11 +8,13 @@ from typing import Any
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.wording import (
+    at_least,
     count,
     duration,
     energy,
     gib,
     listed,
+    mcnemar_name,
     money,
     p_value,
     percent,
@@ -80,7 +82,7 @@ def difference_note(difference: PairedDifference, adjusted: str = "") -> str:
     """A paired difference, with its interval and test in parentheses."""
     return (
         f"{points(difference.difference)} (95 % interval {points_interval(difference.interval)}; "
-        f"exact McNemar test, {p_value(difference.mcnemar_p)}{adjusted})"
+        f"{mcnemar_name(difference.premises)}, {p_value(difference.mcnemar_p)}{adjusted})"
     )
 
 
@@ -334,12 +336,14 @@ def _gain(one: Figures) -> str:
 
 def _time(one: Figures) -> str:
     attempts = f", {one.attempts} attempts" if one.attempts > 1 else ""
-    return f"{duration(one.total_s)}{attempts}"
+    return at_least(f"{duration(one.total_s)}{attempts}", one.is_least)
 
 
 def cost_text(one: Figures) -> str:
     """The cost of a run, or that no price was given."""
-    return "no price given" if one.cost is None else visible(money(one.cost, one.currency))
+    if one.cost is None:
+        return "no price given"
+    return visible(at_least(money(one.cost, one.currency), one.is_least))
 
 
 def energy_text(one: Figures) -> str:

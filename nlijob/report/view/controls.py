@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nlijob.analysis.controls import premise_finding
+from collections.abc import Sequence
+
+from nlijob.analysis.controls import premise_finding, tie_note
 from nlijob.analysis.wording import (
     count,
     interval,
@@ -15,7 +17,7 @@ from nlijob.analysis.wording import (
 from nlijob.heads import describe
 from nlijob.records.outcome import Control, Results
 from nlijob.report.view.parts import Row, Table, View, columns, row
-from nlijob.report.view.text import unbroken
+from nlijob.report.view.text import unbroken, visible
 
 
 def controls_section(results: Results) -> View:
@@ -27,6 +29,7 @@ def controls_section(results: Results) -> View:
             "tuned model",
             f"{percent(results.tuned.accuracy)} ({count(results.tuned.correct)} rows)",
             interval(results.tuned.accuracy_interval),
+            "",
             "",
             "",
             "",
@@ -43,10 +46,12 @@ def controls_section(results: Results) -> View:
                 "tuned model minus baseline",
                 "95 % interval",
                 "McNemar test",
+                "baseline minus most frequent label",
             ),
             tuple(rows),
         ),
-        finding=unbroken(premise_finding(results.controls)),
+        finding=unbroken(visible(premise_finding(results.controls))),
+        tie=visible(_tie(results.controls)),
         few_shot_hint=""
         if shots or not describe(results.run.config.model.head).takes_few_shot
         else "Few-shot prompting was not tried. --set eval.few_shot=3 shows how much of the gain "
@@ -63,7 +68,23 @@ def _row(control: Control, shots: int) -> Row:
         points(over.difference),
         points_interval(over.interval),
         unbroken(p_value(over.mcnemar_p)),
+        _over_majority(control),
     )
+
+
+def _over_majority(control: Control) -> str:
+    over = control.over_majority
+    if over is None:
+        return ""
+    return f"{points(over.difference)}\n{unbroken(p_value(over.mcnemar_p))}"
+
+
+def _tie(controls: Sequence[Control]) -> str:
+    """Which labels are equally frequent, and which of them stands for all; "" without a tie."""
+    labels = next(control.labels for control in controls if control.kind == "majority class")
+    if len(labels) < 2:
+        return ""
+    return f"{tie_note(labels)}; “{labels[0]}”, the first by number, is taken as the baseline."
 
 
 def _name(control: Control, shots: int) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nlijob.analysis.wording import count, share_of
 from nlijob.records.job import SPLITS, Manifest, SplitManifest
 from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Column, Fact, Table, View, columns, row, text_columns
+from nlijob.report.view.text import visible
 
 
 def data_section(results: Results) -> View:
-    """Source, selection, labels, premises shared between splits, and hashes."""
+    """Source, selection, labels, what splits share, repetition, and hashes."""
     manifest = results.manifest
     splits = [manifest.splits[split] for split in SPLITS if split in manifest.splits]
     return View(
@@ -19,16 +20,47 @@ def data_section(results: Results) -> View:
             Fact("data set", manifest.dataset),
             Fact("revision", manifest.revision or "not pinned"),
             Fact("configuration", manifest.config_name or "none"),
+            *_labels_facts(splits),
+            *_reading_facts(splits),
         ),
         rows=_rows_table(splits),
         classes=_classes_table(splits, manifest.label_names),
         shared=_shared_table(manifest),
+        overlaps=_overlaps_table(manifest),
+        repetition=_repetition_table(splits),
         hashes=Table(
             "SHA-256 of the rows kept",
             text_columns("split", "hash"),
             tuple(row(split.split, split.rows_sha256) for split in splits),
         ),
     )
+
+
+def _labels_facts(splits: Sequence[SplitManifest]) -> tuple[Fact, ...]:
+    """How integer labels were read, told once where it is the same for all splits."""
+    read = {split.split: split.labels_read for split in splits if split.labels_read}
+    told = set(read.values())
+    if len(told) == 1 and len(read) == len(splits):
+        return (Fact("labels", visible(told.pop())),)
+    return tuple(Fact(f"labels, {split}", visible(text)) for split, text in read.items())
+
+
+def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
+    """Oddities of the files that were read; nothing where there are none."""
+    blank = [
+        f"{count(split.blank_lines)} in {split.split}" for split in splits if split.blank_lines
+    ]
+    if blank:
+        yield Fact("blank lines, skipped", ", ".join(blank))
+    for split in splits:
+        if split.fields_over_lines:
+            lines = ", ".join(map(str, split.first_fields_over_lines))
+            more = split.fields_over_lines > len(split.first_fields_over_lines)
+            yield Fact(
+                f"fields with line breaks, {split.split}",
+                count(split.fields_over_lines),
+                f"in the rows at lines {lines}{', ...' if more else ''}",
+            )
 
 
 def _rows_table(splits: Sequence[SplitManifest]) -> Table:
@@ -70,5 +102,42 @@ def _shared_table(manifest: Manifest) -> Table:
         tuple(
             row(pair.replace("+", " and "), count(number))
             for pair, number in manifest.shared_premises.items()
+        ),
+    )
+
+
+def _overlaps_table(manifest: Manifest) -> Table | None:
+    if not manifest.overlaps:
+        return None
+    return Table(
+        "Rows that also stand in another split; white space does not count",
+        columns("rows", "same premise", "same premise and hypothesis", "of these, other label"),
+        tuple(
+            row(
+                f"{one.split} rows in {one.other}",
+                share_of(one.rows_with_premise, one.rows),
+                share_of(one.whole_rows, one.rows),
+                count(one.other_label),
+            )
+            for one in manifest.overlaps
+        ),
+    )
+
+
+def _repetition_table(splits: Sequence[SplitManifest]) -> Table | None:
+    known = [(split, split.repetition) for split in splits if split.repetition]
+    if not known:
+        return None
+    return Table(
+        "Repetition within a split; white space does not count",
+        columns("split", "different premises", "rows repeated", "rows with other labels too"),
+        tuple(
+            row(
+                split.split,
+                count(repetition.premises),
+                count(repetition.repeated_rows),
+                count(repetition.contradictory_rows),
+            )
+            for split, repetition in known
         ),
     )

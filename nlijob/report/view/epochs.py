@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from nlijob.analysis.epoch_comparison import loss_sentence
 from nlijob.analysis.statistics import wilson_interval
-from nlijob.analysis.wording import NOT_MEASURED, interval, listed, share_of
+from nlijob.analysis.wording import NOT_MEASURED, interval, listed, loss, share_of
 from nlijob.records.job import EpochResult, SplitScore
-from nlijob.records.outcome import Results
+from nlijob.records.outcome import Interval, Results
 from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
 
 
 def epochs_section(results: Results) -> View:
     """The base model (epoch 0) and each epoch; the selected one is marked."""
-    selected = results.selection.epoch
+    bounds = validation_intervals(results)
     return View(
         lead=unbroken(_lead(results)),
+        losses=unbroken(loss_sentence(results.validation_loss_change)),
         table=Table(
             "Accuracy and loss after each epoch",
             columns(
@@ -25,7 +29,10 @@ def epochs_section(results: Results) -> View:
                 "95 % interval",
                 "test accuracy (information only)",
             ),
-            (_epoch_zero(results), *(_epoch_row(epoch, selected) for epoch in results.epochs)),
+            (
+                _epoch_zero(results, bounds),
+                *(_epoch_row(epoch, results, bounds) for epoch in results.epochs),
+            ),
         ),
         note=(
             "Test accuracy by epoch is for information only: it was not used to choose the epoch. "
@@ -41,7 +48,7 @@ def _lead(results: Results) -> str:
     score = chosen.validation
     lead = (
         f"Epoch {selection.epoch} was selected, with a validation accuracy of "
-        f"{share_of(score.correct, score.rows)} and a loss of {score.loss:.3f}. "
+        f"{share_of(score.correct, score.rows)} and a loss of {loss(score.loss)}. "
         f"Rule: {selection.rule}."
     )
     if len(selection.tied_on_accuracy) > 1:
@@ -50,25 +57,34 @@ def _lead(results: Results) -> str:
     return lead
 
 
-def _epoch_zero(results: Results) -> Row:
+def _epoch_zero(results: Results, bounds: Mapping[int, Interval]) -> Row:
     score = results.base_validation
-    validation = _scored(score) if score else (NOT_MEASURED,) * 3
+    validation = _scored(score, bounds[0]) if score else (NOT_MEASURED,) * 3
     return row(
         "0 (base)", "no training", *validation, share_of(results.base.correct, results.base.rows)
     )
 
 
-def _epoch_row(epoch: EpochResult, selected: int) -> Row:
+def _epoch_row(epoch: EpochResult, results: Results, bounds: Mapping[int, Interval]) -> Row:
     test = share_of(epoch.test.correct, epoch.test.rows) if epoch.test else NOT_MEASURED
     return row(
         str(epoch.epoch),
-        f"{epoch.train_loss:.3f}",
-        *_scored(epoch.validation),
+        loss(epoch.train_loss),
+        *_scored(epoch.validation, bounds[epoch.epoch]),
         test,
-        mark="selected" if epoch.epoch == selected else "",
+        mark="selected" if epoch.epoch == results.selection.epoch else "",
     )
 
 
-def _scored(score: SplitScore) -> tuple[str, str, str]:
-    bounds = wilson_interval(score.correct, score.rows)
-    return f"{score.loss:.3f}", share_of(score.correct, score.rows), interval(bounds)
+def _scored(score: SplitScore, bounds: Interval) -> tuple[str, str, str]:
+    return loss(score.loss), share_of(score.correct, score.rows), interval(bounds)
+
+
+def validation_intervals(results: Results) -> dict[int, Interval]:
+    """The interval of the validation accuracy by epoch; older outcomes take rows as independent."""
+    base = {0: results.base_validation} if results.base_validation else {}
+    scores = {**base, **{epoch.epoch: epoch.validation for epoch in results.epochs}}
+    return {
+        **{epoch: wilson_interval(score.correct, score.rows) for epoch, score in scores.items()},
+        **{one.epoch: one.interval for one in results.validation_intervals},
+    }

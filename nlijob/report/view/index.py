@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Check, Entry, History, Series
 from nlijob.analysis.wording import (
+    at_least,
     clock,
     count,
     energy,
@@ -169,7 +170,10 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
         (percent(one.base_accuracy), interval(one.base_accuracy_interval)),
         (percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)),
         (points(one.gain), p_value(one.mcnemar_p)),
-        (clock(one.total_s), f"{one.attempts} attempts" if one.attempts > 1 else ""),
+        (
+            at_least(clock(one.total_s), one.is_least),
+            f"{one.attempts} attempts" if one.attempts > 1 else "",
+        ),
         (used or energy(one.energy_j).partition(" (")[0], ""),
         (cost_text(one), ""),
     )
@@ -216,7 +220,10 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
         Fact(
             "median time",
             clock(statistics.median(one.total_s for one in runs)),
-            f"{clock(sum(one.total_s for one in runs))} in total",
+            at_least(
+                f"{clock(sum(one.total_s for one in runs))} in total",
+                any(one.is_least for one in runs),
+            ),
         ),
         _together("total energy", runs, lambda one: one.energy_j, energy),
         _cost_fact(runs),
@@ -244,7 +251,8 @@ def _cost_fact(runs: Sequence[Figures]) -> Fact:
         return Fact("total cost", text)
 
     def text_of(amount: float | None) -> str:
-        return f"{visible(currencies[0])} {amount or 0:,.2f}"
+        is_least = any(one.is_least for one in runs if one.cost is not None)
+        return at_least(f"{visible(currencies[0])} {amount or 0:,.2f}", is_least)
 
     return _together("total cost", runs, lambda one: one.cost, text_of)
 

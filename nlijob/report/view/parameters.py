@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from nlijob.analysis.wording import count, gib, percent
 from nlijob.config import ModelConfig
 from nlijob.heads import describe
-from nlijob.records.job import ParameterCounts
+from nlijob.records.job import Environment, HeadOrigin, ParameterCounts
 from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Fact, Table, View, columns, row
 
@@ -21,7 +23,7 @@ def parameters_section(results: Results) -> View:
             Fact("LoRA rank r", str(lora.r)),
             Fact("LoRA alpha", str(lora.alpha), f"scale alpha / r = {lora.alpha / lora.r:g}"),
             Fact("LoRA dropout", f"{lora.dropout:g}"),
-            Fact("quantisation", _quantization(model)),
+            Fact("quantisation", _quantization(model, results.environment)),
             Fact("quantised modules", count(counts.quantized_modules)),
             Fact("compute dtype", results.environment.compute_dtype),
             Fact(
@@ -29,7 +31,7 @@ def parameters_section(results: Results) -> View:
                 gib(counts.base_memory_bytes),
                 "including quantisation constants",
             ),
-            Fact("head", model.head),
+            *_head(model, results.environment.head),
         ),
         modules=Table(
             "Target modules",
@@ -65,7 +67,23 @@ def _totals_explained(counts: ParameterCounts) -> str:
     )
 
 
-def _quantization(model: ModelConfig) -> str:
+def _quantization(model: ModelConfig, environment: Environment) -> str:
     if model.quantization == "none":
         return "none"
-    return "4-bit NF4" + (", double quantisation" if model.double_quantization else "")
+    double = environment.double_quantization
+    if double is None:  # an older run
+        double = model.double_quantization
+    return "4-bit NF4" + (", double quantisation" if double else "")
+
+
+def _head(model: ModelConfig, origin: HeadOrigin | None) -> Iterator[Fact]:
+    """The head, where its weights come from, and what else the checkpoint has."""
+    note = ""
+    if origin and origin.new:
+        modules = " and ".join(origin.new)
+        note = f"{modules}: new, drawn from the seed, as {origin.reason}"
+    elif origin:
+        note = origin.reason
+    yield Fact("head", model.head, note)
+    if origin and origin.unused:
+        yield Fact("not used", ", ".join(origin.unused), "in the checkpoint, but not in this task")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
 from nlijob.records.outcome import GpuUse, Results
 from nlijob.report.view.parts import Fact, View
-from nlijob.report.view.text import percent_or
+from nlijob.report.view.text import percent_or, visible
 
 
 def resources_section(results: Results) -> View:
@@ -28,7 +28,7 @@ def resources_section(results: Results) -> View:
             ),
             Fact("disk", gib(use.min_disk_free_bytes), "lowest free space during the job"),
         ),
-        note=_sampling_note(results),
+        note=" ".join(filter(None, (_sampling_note(results), _unread_note(results)))),
     )
 
 
@@ -46,11 +46,18 @@ def _gpu_facts(gpu: GpuUse, attempts: int) -> tuple[Fact, ...]:
             f"highest sample; {gib(gpu.total_memory_bytes)} in total",
         ),
         Fact("mean power", power),
-        Fact("energy", energy(gpu.energy_j)),
+        Fact("energy", energy(gpu.energy_j), covered_time(gpu)),
         Fact("highest temperature", heat),
         Fact("UUID", gpu.uuid or NOT_MEASURED),
         *([Fact("in attempts", ", ".join(map(str, gpu.attempts)))] if attempts > 1 else []),
     )
+
+
+def covered_time(gpu: GpuUse) -> str:
+    """The time that a GPU's energy covers, of the time that the GPU was in use for."""
+    if gpu.energy_j is None or gpu.energy_s is None or gpu.attempts_s is None:
+        return ""
+    return f"measured over {gpu.energy_s:,.1f} of {gpu.attempts_s:,.1f} s"
 
 
 def _torch_facts(results: Results) -> tuple[Fact, ...]:
@@ -68,7 +75,15 @@ def _sampling_note(results: Results) -> str:
     text = f"{plural(results.resources.samples, 'sample')}, one every {every:g} s."
     if results.resources.gpus:
         text += (
-            " The driver reports load and memory for the whole card, including anything else that "
-            "ran on it; torch's figures are for this job only. 1 GiB is 1,073,741,824 bytes."
+            " The driver reports load, memory, power and energy for the whole card, including "
+            "anything else that ran on it; torch's figures are for this job only. "
+            "1 GiB is 1,073,741,824 bytes."
         )
     return text
+
+
+def _unread_note(results: Results) -> str:
+    """What could not be read, with the reasons; "" where everything could."""
+    if not results.resources.unread:
+        return ""
+    return f"Not read, at least at times: {visible('; '.join(results.resources.unread))}."

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.precision import plain_gain
+from nlijob.analysis.premises import units
 from nlijob.analysis.resources import total_energy_j
 from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     MINUTE,
     NOT_MEASURED,
+    at_least,
     clock,
     count,
     energy,
     gib,
     interval,
     listed,
+    mcnemar_name,
     money,
     p_value,
     percent,
     plural,
     points,
 )
-from nlijob.records.outcome import SIGNIFICANT, Metrics, Results
+from nlijob.records.outcome import SIGNIFICANT, GpuUse, Metrics, Results
 from nlijob.report.view.parts import Fact
+from nlijob.report.view.resources import covered_time
 from nlijob.report.view.text import unbroken, visible
 
 
@@ -96,10 +101,11 @@ def _verdict(results: Results) -> tuple[str, str]:
 
 def _verdict_note(results: Results) -> str:
     bounds, cases = results.gain_interval, results.cases
+    premises = units(results.test_premises)
     return (
-        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p)} Tuning corrected "
+        f"{plain_gain(results.tuned.rows, bounds, results.mcnemar_p, premises)} Tuning corrected "
         f"{plural(cases.corrected, 'row')} and broke {count(cases.newly_broken)}: "
-        f"{points(results.gain)} (exact McNemar test, {p_value(results.mcnemar_p)})."
+        f"{points(results.gain)} ({mcnemar_name(premises)}, {p_value(results.mcnemar_p)})."
     )
 
 
@@ -118,7 +124,9 @@ def _side(name: str, metrics: Metrics) -> Side:
 
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
-        Fact("time", clock(results.total_s), _time_note(results)),
+        Fact(
+            "time", at_least(clock(results.total_s), bool(results.cut_short)), _time_note(results)
+        ),
         *_cost_tiles(results),
         _energy_tile(results),
         _memory_tile(results),
@@ -132,7 +140,7 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
 
 
 def _time_note(results: Results) -> str:
-    training = sum(stage.duration_s for stage in results.stages if stage.stage == "train")
+    training = next((one.duration_s for one in results.stages if one.stage == "train"), None)
     # a time below a minute is shown in seconds already
     in_seconds = f"{results.total_s:,.0f} s" if results.total_s >= MINUTE else ""
     parts = [in_seconds, f"training {clock(training)}" if training else ""]
@@ -147,7 +155,8 @@ def _cost_tiles(results: Results) -> tuple[Fact, ...]:
         return ()
     hourly = money(cost.price_per_hour, cost.currency)
     note = f"at {hourly} an hour ({visible(cost.source)}); job time only"
-    return (Fact("cost", visible(money(cost.amount, cost.currency)), visible(note)),)
+    amount = at_least(money(cost.amount, cost.currency), bool(results.cut_short))
+    return (Fact("cost", visible(amount), visible(note)),)
 
 
 def _energy_tile(results: Results) -> Fact:
@@ -155,7 +164,14 @@ def _energy_tile(results: Results) -> Fact:
     if used is None:
         return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
     amount, _, joules = energy(used).partition(" (")
-    return Fact("GPU energy", amount, f"{joules.rstrip(')')}; whole card, from its own meter")
+    notes = (joules.rstrip(")"), "whole card, from its own meter", _covered(results.resources.gpus))
+    return Fact("GPU energy", amount, "; ".join(filter(None, notes)))
+
+
+def _covered(gpus: Sequence[GpuUse]) -> str:
+    """The time that the energy covers, if it is the same for all GPUs."""
+    covered = {covered_time(gpu) for gpu in gpus}
+    return covered.pop() if len(covered) == 1 else ""
 
 
 def _memory_tile(results: Results) -> Fact:

@@ -33,6 +33,6 @@ def unbroken(sentence: str) -> str:
     return re.sub(r"\bp (?=[<=>])", f"p{NBSP}", kept)
 
 
-def percent_or(share: float | None, missing: str) -> str:
+def percent_or(share: float | None, missing: str, decimals: int = 1) -> str:
     """A share (0 to 1) in percent, or `missing` if it is None."""
-    return missing if share is None else percent(share)
+    return missing if share is None else percent(share, decimals)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nlijob.analysis.wording import NOT_MEASURED, count, decimal, duration, percent, rate
+from nlijob.analysis.wording import (
+    NOT_MEASURED,
+    at_least,
+    count,
+    decimal,
+    duration,
+    listed,
+    loss,
+    percent,
+    rate,
+)
 from nlijob.records.job import Plan, TimingKind, TrainStep
 from nlijob.records.outcome import Results, StageTime
 from nlijob.report.view.parts import Fact, Row, Table, View, columns, row
-from nlijob.report.view.text import visible
+from nlijob.report.view.text import percent_or, visible
 from nlijob.stages import PHASES
 
 WORDS = {phase.name: phase.words for phase in PHASES}
@@ -18,7 +28,11 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
     """Time of the job, its stages and its epochs; `steps` give the mean step."""
     return View(
         facts=(
-            Fact("whole job", duration(results.total_s), _attempts_note(results)),
+            Fact(
+                "whole job",
+                at_least(duration(results.total_s), bool(results.cut_short)),
+                _attempts_note(results),
+            ),
             Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
             Fact("optimizer steps", count(sum(epoch.steps for epoch in results.epochs))),
             Fact("mean step", _mean_step(steps), "one optimizer step"),
@@ -47,7 +61,8 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
         note=(
             "Examples/s counts optimizer steps only. Work that was lost when an attempt was "
             "interrupted counts for the whole job but for no stage. The GPU side starts while "
-            "files are read and rows are selected; its row counts the remaining wait."
+            "files are read and rows are selected; its row counts the remaining wait. The time "
+            "to write the report is not counted, so that writing it again changes no figure."
         ),
     )
 
@@ -82,7 +97,7 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
         ),
         Fact(
             "checked against the plain loop",
-            percent(plan.logits_difference or 0.0, 2),
+            percent_or(plan.logits_difference, NOT_MEASURED, 2),
             "relative difference of the logits (norm) on some rows",
         ),
         Fact("warm-up", duration(plan.warm_up_s), "preparation, not part of any epoch"),
@@ -91,8 +106,19 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
 
 def _attempts_note(results: Results) -> str:
     if results.attempts == 1:
-        return "one attempt"
-    return f"{results.attempts} attempts; pauses between them are not counted"
+        note = "one attempt"
+    else:
+        note = f"{results.attempts} attempts; pauses between them are not counted"
+    return "; ".join(filter(None, (note, cut_short_note(results))))
+
+
+def cut_short_note(results: Results) -> str:
+    """Why time and cost are lower bounds, or "" where they are not."""
+    if not results.cut_short:
+        return ""
+    which = "attempt" if len(results.cut_short) == 1 else "attempts"
+    numbers = listed([str(number) for number in results.cut_short])
+    return f"{which} {numbers} ended without a record, and counts up to the last one"
 
 
 def _mean_step(steps: Sequence[TrainStep]) -> str:
@@ -107,16 +133,19 @@ def _stage_rows(results: Results) -> Iterable[Row]:
         for part in stage.timed_parts:
             if part.epoch is None:  # epochs have a table of their own
                 yield row(part.name, duration(part.duration_s), "", "", indented=True)
-    rest = results.total_s - sum(stage.duration_s for stage in results.stages)
-    if rest > 0:
+    known = [stage.duration_s for stage in results.stages if stage.duration_s is not None]
+    rest = results.total_s - sum(known)
+    if rest > 0 and len(known) == len(results.stages):
         share = rest / results.total_s
         yield row("outside the stages", duration(rest), percent(share), "", bar=share)
 
 
 def _stage_row(results: Results, stage: StageTime) -> Row:
-    share = min(1.0, stage.duration_s / results.total_s) if results.total_s else 0.0
     speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
     name = WORDS.get(stage.stage, stage.stage)
+    if stage.duration_s is None or not results.total_s:
+        return row(name, duration(stage.duration_s), "", speed)
+    share = min(1.0, stage.duration_s / results.total_s)
     return row(name, duration(stage.duration_s), percent(share), speed, bar=share)
 
 
@@ -130,7 +159,7 @@ def _epoch_time_rows(results: Results) -> Iterable[Row]:
             decimal(epoch.examples_per_s),
             duration(_seconds(results, epoch.epoch, "scoring")),
             duration(_seconds(results, epoch.epoch, "checkpoint")),
-            f"{epoch.train_loss:.3f}",
+            loss(epoch.train_loss),
             mark="selected" if epoch.epoch == results.selection.epoch else "",
         )
 
@@ -139,4 +168,5 @@ def _seconds(results: Results, epoch: int, kind: TimingKind) -> float | None:
     """Seconds of one kind of work in an epoch; None where none was measured."""
     parts = [part for stage in results.stages for part in stage.timed_parts]
     own = [part.duration_s for part in parts if (part.epoch, part.kind) == (epoch, kind)]
-    return sum(own) if own else None
+    known = [seconds for seconds in own if seconds is not None]
+    return sum(known) if known and len(known) == len(own) else None

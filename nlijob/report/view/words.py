@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.word_difference import Segment, word_difference
-from nlijob.analysis.wording import listed, plural, signed
+from nlijob.analysis.wording import listed, plural, signed_probability
 from nlijob.records.job import OccludedWord
 from nlijob.records.outcome import Case
 from nlijob.report.view.parts import View
@@ -65,7 +65,7 @@ def _importance(model: str, answer: str, case: Case, weights: Sequence[float]) -
     texts = {"premise": case.premise, "hypothesis": case.hypothesis}
     ranked = sorted(weighted, key=lambda pair: -abs(pair[1]))[:TOP_WORDS]
     top = [
-        f"“{visible(texts[word.text][word.start : word.end])}” {signed(weight, 2)}"
+        f"“{visible(texts[word.text][word.start : word.end])}” {signed_probability(weight)}"
         for word, weight in ranked
         if abs(weight) >= LEAST_SHOWN
     ]

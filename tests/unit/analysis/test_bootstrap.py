@@ -149,7 +149,7 @@ def test_intervals_hardly_depend_on_the_seed() -> None:
 def test_resampling_in_pieces_gives_as_many_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bootstrap, "CELLS_AT_ONCE", 27 * 300)
     base, tuned = both(98, 0.5, 0.8)
-    chunks = bootstrap._resampled_figures(paired_table(base, tuned, 3), 1000, 1)
+    chunks = bootstrap._row_draws(paired_table(base, tuned, 3), 1000, 1)
     assert [len(chunk) for chunk in chunks] == [300, 300, 300, 100]
 
 

@@ -37,10 +37,10 @@ def evidence(
     ("premise", "hypothesis", "label", "tag"),
     [
         ("A man sleeps", "A man does not sleep", 2, "negation in one text only"),
-        ("Two dogs run", "3 dogs run", 2, "number words differ"),
+        ("Two dogs run", "3 dogs run", 2, "numbers differ"),
         ("People wait", "Everyone waits", 1, "absolute word added"),
-        ("A dog chases a cat", "A cat chases a dog", 2, "contradiction in nearly the same words"),
-        ("A man strums", "Music plays", 0, "entailment in other words"),
+        ("A dog chases a cat", "A cat chases a dog", 2, "contradiction despite high word overlap"),
+        ("A man strums", "Music plays", 0, "entailment despite low word overlap"),
     ],
 )
 def test_wording_is_tagged(premise: str, hypothesis: str, label: int, tag: str) -> None:
@@ -53,7 +53,7 @@ def test_wording_is_tagged(premise: str, hypothesis: str, label: int, tag: str) 
 )
 def test_wording_that_agrees_is_not_tagged(premise: str, hypothesis: str) -> None:
     tags = evidence(premise, hypothesis, 2).tags
-    assert not {"negation in one text only", "number words differ"} & {*tags}
+    assert not {"negation in one text only", "numbers differ"} & {*tags}
 
 
 def test_tags_of_the_texts_come_first_under_their_names() -> None:

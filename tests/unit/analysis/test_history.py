@@ -24,7 +24,8 @@ from nlijob.analysis.outcome import build_results
 from nlijob.records.job import WorkerOutcome
 from nlijob.records.serialization import dump, to_json
 from nlijob.rundir import RunDir, epoch_marker, write_record
-from tests.synthetic import Spec, build_run
+from nlijob.stages import STAGE_NAMES
+from tests.synthetic import Spec, build_run, finish
 from tests.unit.report.view.outcomes import outcome
 
 DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
@@ -40,13 +41,15 @@ def entry(day: int, wrong: Sequence[int] = (), series: str = "s", rows: int = 10
         started=DAY + datetime.timedelta(days=day),
         series=series,
         wrong=tuple(wrong),
+        rows=tuple(range(rows)),
+        premises=(),
         figures=replace(made.figures, tuned_accuracy=accuracy, test_rows=rows),
     )
 
 
 def finished(root: Path, spec: Spec | None = None) -> RunDir:
     run = build_run(root, spec)
-    write_record(run.results, build_results(run))
+    finish(run)
     return run
 
 
@@ -225,8 +228,8 @@ def no_object(run: RunDir) -> None:
 
 def unfinished(run: RunDir) -> None:
     run.results.unlink()
-    run.mark_complete("subset", "x", [])
-    run.mark_complete(epoch_marker(1), "x", [])
+    for stage in (*STAGE_NAMES[1:], *map(epoch_marker, range(2, 6))):
+        run.unmark(stage)
     write_record(run.worker_outcome, WorkerOutcome(5, "out of memory", ""))
 
 
@@ -238,7 +241,7 @@ def unfinished(run: RunDir) -> None:
         (nested, "damaged", "not JSON"),
         (a_folder, "damaged", "cannot be read"),
         (self_contradicting, "damaged", "contradicts itself"),
-        (older, "other version", "nlijob 0.1.0 in record format 1; this version reads 2 and 3"),
+        (older, "other version", "nlijob 0.1.0 in record format 1; this version reads 2, 3 and 4"),
         (of_other_keys, "other version", "written by another version (nlijob 9.9)"),
         (no_object, "other version", "written by another version"),
         (unfinished, "unfinished", "complete so far: subset and 1 epoch; its last attempt ended"),
@@ -263,14 +266,38 @@ def test_an_outcome_with_an_invalid_time_is_damaged(tmp_path: Path) -> None:
     assert (found.state, found.started) == ("damaged", None)
 
 
-def test_a_folder_restarted_with_another_configuration_has_a_caveat(tmp_path: Path) -> None:
+def test_a_folder_restarted_with_another_configuration_is_unfinished(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
     again = build_run(tmp_path / "again", Spec(lora_r=64))
     run.config.write_bytes(again.config.read_bytes())
     found = read_entry(run.root)
     assert found is not None
-    assert found.figures is not None
-    assert "another configuration was started here later" in found.reason
+    assert (found.state, found.figures) == ("unfinished", None)
+    assert found.reason == "train: lora.r is 32 in its marker and 64 in config.json"
+
+
+def test_a_run_with_a_stage_of_other_inputs_is_unfinished(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    select = run.read_marker("select")
+    assert select is not None
+    assert select.inputs is not None
+    run.mark_complete("select", replace(select.inputs, follows={"train": "x"}), [run.selection])
+    found = read_entry(run.root)
+    assert found is not None
+    assert found.state == "unfinished"
+    assert found.reason == "select was made from another train than the one in the folder"
+
+
+def test_a_run_whose_figures_were_edited_is_damaged(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    text = run.results.read_text("utf-8")
+    run.results.write_text(text.replace('"gain": 0.', '"gain": 9.'), "utf-8")
+    found = read_entry(run.root)
+    assert found is not None
+    assert (found.state, found.reason) == (
+        "damaged",
+        "results.json has changed since it was written",
+    )
 
 
 def test_a_run_without_a_time_is_listed_last() -> None:

@@ -51,7 +51,12 @@ def test_one_label_for_nearly_all_rows_is_stated_plainly() -> None:
 def test_a_distance_is_given_with_its_answers() -> None:
     base, _ = label_bias_sentences(metrics([0] * 4 + [1] * 17 + [2] * 9), metrics(GOLD))
     assert "by 23.3 % (7 of 30 answers would" in base
-    assert "overpredicts “neutral” most: 17 answers for 10 rows" in base
+    assert "overpredicts most: “neutral” (17 answers for 10 rows)" in base
+
+
+def test_labels_that_are_overpredicted_alike_are_all_named() -> None:
+    base, _ = label_bias_sentences(metrics([0] * 14 + [1] * 14 + [2] * 2), metrics(GOLD))
+    assert "most: “entailment” (14 answers for 10 rows) and “neutral” (14 answers for" in base
 
 
 def test_a_label_without_rows_counts_in_the_distance() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from nlijob import records
 from nlijob.analysis.outcome import build_results
-from nlijob.analysis.statistics import mcnemar_p
+from nlijob.records.job import Example
 from nlijob.records.outcome import Results
+from nlijob.records.serialization import read_all
 from nlijob.rundir import RunDir
 from tests.synthetic import Spec, build_run
 
@@ -34,7 +35,17 @@ def test_groups_add_up_to_the_test_rows_and_to_both_accuracies(results: Results)
     assert cases.both_right + broken == results.base.correct
     assert cases.both_right + corrected == results.tuned.correct
     assert results.base.correct + corrected + cases.still_wrong == results.base.rows
-    assert results.mcnemar_p == mcnemar_p(corrected, broken)
+
+
+def test_repeated_premises_are_the_units_of_intervals_and_tests(
+    run: RunDir, results: Results
+) -> None:
+    examples = read_all(Example, run.subset("test"))
+    groups = results.test_premises
+    assert groups is not None
+    assert groups.premises == len({example.premise for example in examples}) < groups.rows
+    assert results.bootstrap.premises == groups.premises
+    assert {one.epoch for one in results.validation_intervals} == {0, 1, 2, 3, 4, 5}
 
 
 def test_gain_is_exact_in_rows(results: Results) -> None:

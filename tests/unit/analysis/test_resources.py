@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nlijob.analysis.resources import GpusInUse, resource_use, total_energy_j
 from nlijob.records.job import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
@@ -26,17 +28,17 @@ def with_energy(joules: float | None, attempt: int = 1) -> HardwareSample:
 
 
 def energy(*samples: HardwareSample) -> float | None:
-    return resource_use(GpusInUse(ENVIRONMENT, []), samples, []).gpus[0].energy_j
+    return resource_use(GpusInUse(ENVIRONMENT, []), samples, [], {}).gpus[0].energy_j
 
 
 def test_gpu_is_matched_whatever_the_prefix_and_case_of_its_uuid() -> None:
-    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(GPU_SAMPLE)], []).gpus
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(GPU_SAMPLE)], [], {}).gpus
     assert (gpu.mean_load, gpu.max_memory_used_bytes) == (0.5, 40)
 
 
 def test_other_gpus_of_the_machine_are_left_out() -> None:
     other = replace(GPU_SAMPLE, uuid="GPU-of-a-neighbour")
-    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(other)], []).gpus
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(other)], [], {}).gpus
     assert (gpu.mean_load, gpu.energy_j, gpu.max_temperature_c) == (None, None, None)
 
 
@@ -44,32 +46,32 @@ def test_a_gpu_without_uuid_is_matched_only_where_it_is_alone() -> None:
     nameless = replace(ENVIRONMENT, gpus=(replace(GPU, uuid=None),))
     one = sample(GPU_SAMPLE)
     two = replace(one, gpus=(GPU_SAMPLE, GPU_SAMPLE))
-    assert resource_use(GpusInUse(nameless, []), [one], []).gpus[0].mean_load == 0.5
-    assert resource_use(GpusInUse(nameless, []), [two], []).gpus[0].mean_load is None
+    assert resource_use(GpusInUse(nameless, []), [one], [], {}).gpus[0].mean_load == 0.5
+    assert resource_use(GpusInUse(nameless, []), [two], [], {}).gpus[0].mean_load is None
 
 
 def test_a_run_on_the_cpu_has_no_gpus() -> None:
     on_cpu = replace(ENVIRONMENT, device="cpu", gpus=())
-    use = resource_use(GpusInUse(on_cpu, []), [sample(GPU_SAMPLE)], [Memory(None, None)])
+    use = resource_use(GpusInUse(on_cpu, []), [sample(GPU_SAMPLE)], [Memory(None, None)], {})
     assert use.gpus == ()
     assert use.peak_allocated_bytes is None
 
 
 def test_no_samples_leave_everything_unmeasured() -> None:
-    use = resource_use(GpusInUse(ENVIRONMENT, []), [], [])
+    use = resource_use(GpusInUse(ENVIRONMENT, []), [], [], {})
     assert (use.mean_cpu_load, use.max_ram_used_bytes, use.min_disk_free_bytes) == (None,) * 3
 
 
 def test_load_that_the_driver_does_not_report_is_not_zero() -> None:
     (gpu,) = resource_use(
-        GpusInUse(ENVIRONMENT, []), [sample(replace(GPU_SAMPLE, load=None))], []
+        GpusInUse(ENVIRONMENT, []), [sample(replace(GPU_SAMPLE, load=None))], [], {}
     ).gpus
     assert gpu.mean_load is None
 
 
 def test_training_load_is_that_of_the_train_stage() -> None:
     idle = sample(replace(GPU_SAMPLE, load=0.0), stage="load")
-    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [idle, sample(GPU_SAMPLE)], []).gpus
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [idle, sample(GPU_SAMPLE)], [], {}).gpus
     assert (gpu.mean_load, gpu.mean_training_load) == (0.25, 0.5)
 
 
@@ -94,16 +96,65 @@ def test_energy_is_unknown_where_the_counter_was_reset() -> None:
 
 def test_peaks_are_the_highest_of_all_stages() -> None:
     use = resource_use(
-        GpusInUse(ENVIRONMENT, []), [], [Memory(5, 6), Memory(9, 12), Memory(None, None)]
+        GpusInUse(ENVIRONMENT, []), [], [Memory(5, 6), Memory(9, 12), Memory(None, None)], {}
     )
     assert (use.peak_allocated_bytes, use.peak_reserved_bytes) == (9, 12)
 
 
 def test_cpu_ram_and_disk_are_mean_peak_and_least() -> None:
     low, high = sample(None), replace(sample(None), cpu_load=0.75, ram_used_bytes=8)
-    use = resource_use(GpusInUse(ENVIRONMENT, []), [low, replace(high, disk_free_bytes=3)], [])
+    use = resource_use(GpusInUse(ENVIRONMENT, []), [low, replace(high, disk_free_bytes=3)], [], {})
     assert use.mean_cpu_load == pytest.approx(0.5)
     assert (use.max_ram_used_bytes, use.min_disk_free_bytes) == (8, 3)
+
+
+def at(moment_s: float, joules: float | None, attempt: int = 1) -> HardwareSample:
+    return replace(with_energy(joules, attempt), monotonic_s=moment_s)
+
+
+def test_energy_covers_the_time_from_its_first_sample_to_its_last() -> None:
+    killed = [at(500, None), at(501, 10), at(509, 90)]
+    resumed = [at(3, 5000, 2), at(7, 5400, 2)]
+    (gpu,) = resource_use(
+        GpusInUse(ENVIRONMENT, []), [*killed, *resumed], [], {1: 12.0, 2: 6.0, 3: 2.0}
+    ).gpus
+    assert (gpu.energy_j, gpu.energy_s, gpu.attempts_s) == (480, 12, 20)
+
+
+def test_the_time_that_the_energy_of_an_older_run_covers_is_unknown() -> None:
+    (gpu,) = resource_use(
+        GpusInUse(ENVIRONMENT, []), [with_energy(10), with_energy(50)], [], {1: 9.0}
+    ).gpus
+    assert (gpu.energy_j, gpu.energy_s) == (40, None)
+
+
+def test_energy_is_unknown_where_the_counter_was_reset_in_between() -> None:
+    assert energy(with_energy(10), with_energy(5), with_energy(500)) is None
+
+
+def test_a_cpu_load_that_was_not_measured_is_no_load_of_0() -> None:
+    missing = replace(sample(None), cpu_load=None, ram_used_bytes=None, disk_free_bytes=None)
+    use = resource_use(GpusInUse(ENVIRONMENT, []), [missing, sample(None)], [], {})
+    assert (use.mean_cpu_load, use.max_ram_used_bytes, use.min_disk_free_bytes) == (0.25, 7, 9)
+
+
+def test_what_could_not_be_read_is_told_once_for_all_attempts() -> None:
+    told = replace(sample(None), unread=("disk: gone",))
+    again = replace(told, attempt=2, unread=("disk: gone", "CPU load: odd"))
+    use = resource_use(GpusInUse(ENVIRONMENT, []), [told, sample(None), again], [], {})
+    assert use.unread == ("disk: gone", "CPU load: odd")
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.floats(0, 1e6), st.floats(-1e10, 1e10))))
+def test_energy_and_its_time_are_never_negative_whatever_the_wall_clock(
+    steps: list[tuple[int, float, float]],
+) -> None:
+    samples = []
+    for moment, (attempt, joules, wall_s) in enumerate(sorted(steps, key=lambda step: step[0])):
+        samples.append(replace(at(float(moment), joules, attempt), time_s=wall_s))
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), samples, [], {1: 1e9}).gpus
+    assert gpu.energy_j is None or gpu.energy_j >= 0
+    assert gpu.energy_s is None or gpu.energy_s >= 0
 
 
 OTHER = GpuInfo("another GPU", "ef56", "8.0", 50, "570.9")
@@ -117,7 +168,7 @@ def on_other(joules: float, attempt: int = 1) -> HardwareSample:
 def test_each_attempts_gpu_is_counted() -> None:
     in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
     samples = [on_other(5000), on_other(5600), with_energy(1000, 2), with_energy(1100, 2)]
-    last, first = resource_use(in_use, samples, []).gpus
+    last, first = resource_use(in_use, samples, [], {}).gpus
     assert (last.name, last.energy_j, last.attempts) == ("a GPU", 100, (2,))
     assert (first.name, first.energy_j, first.attempts) == ("another GPU", 600, (1,))
     assert total_energy_j([last, first]) == 700
@@ -126,19 +177,19 @@ def test_each_attempts_gpu_is_counted() -> None:
 def test_a_gpu_of_another_attempt_is_left_out_of_this_one() -> None:
     in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
     beside = replace(sample(GPU_SAMPLE, attempt=2), gpus=(GPU_SAMPLE, OTHER_SAMPLE))
-    (gpu,) = resource_use(in_use, [beside], []).gpus
+    (gpu,) = resource_use(in_use, [beside], [], {}).gpus
     assert (gpu.name, gpu.attempts) == ("a GPU", (2,))
 
 
 def test_a_gpu_with_a_single_sample_does_not_make_the_energy_unknown() -> None:
     in_use = GpusInUse(ENVIRONMENT, [Machine(1, (OTHER,)), Machine(2, (GPU,))])
     samples = [on_other(5000), with_energy(1000, 2), with_energy(1100, 2)]
-    assert total_energy_j(resource_use(in_use, samples, []).gpus) == 100
+    assert total_energy_j(resource_use(in_use, samples, [], {}).gpus) == 100
 
 
 def test_the_same_gpu_with_a_newer_driver_is_one() -> None:
     before = replace(GPU, driver_version="570.0", uuid="GPU-AB12-CD34")
     in_use = GpusInUse(ENVIRONMENT, [Machine(1, (before,)), Machine(2, (GPU,))])
     samples = [with_energy(e, a) for e, a in ((0, 1), (50, 1), (10, 2), (30, 2))]
-    (gpu,) = resource_use(in_use, samples, []).gpus
+    (gpu,) = resource_use(in_use, samples, [], {}).gpus
     assert (gpu.energy_j, gpu.driver_version, gpu.attempts) == (70, "580.1", (1, 2))

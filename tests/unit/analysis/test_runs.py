@@ -10,7 +10,8 @@ import pytest
 from nlijob.analysis.outcome import build_results
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_test_rows, wrong_rows
 from nlijob.rundir import RunDir
-from tests.synthetic import Spec, build_run
+from tests.markers import made_from
+from tests.synthetic import Spec, build_run, mark_stages
 
 
 def test_rows_come_with_both_models_answers(tmp_path: Path) -> None:
@@ -62,13 +63,25 @@ def test_records_that_do_not_match_are_refused(tmp_path: Path, change: object, r
     results = build_results(run)
     assert callable(change)
     change(run)
+    mark_stages(run)
     with pytest.raises(NoOutcomeError) as raised:
         read_test_rows(run, results)
     assert reason in raised.value.reason
 
 
+def test_rows_of_a_file_that_has_changed_are_refused(tmp_path: Path) -> None:
+    run = build_run(tmp_path)
+    results = build_results(run)
+    content = run.evaluate_predictions.read_bytes()
+    run.evaluate_predictions.write_bytes(content.replace(b'"loss": 0.1', b'"loss": 0.2'))
+    with pytest.raises(
+        NoOutcomeError, match=r"evaluate: evaluate/predictions\.jsonl is missing or"
+    ):
+        read_test_rows(run, results)
+
+
 def test_a_folder_holds_a_run_as_soon_as_a_job_wrote_to_it(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     assert not holds_a_run(run.root)
-    run.mark_complete("subset", "x", [])
+    run.mark_complete("subset", made_from("x"), [])
     assert holds_a_run(run.root)

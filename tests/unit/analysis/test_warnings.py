@@ -12,11 +12,20 @@ from nlijob.analysis.selection import select
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
+    premise_warnings,
     slice_warnings,
     training_warnings,
 )
 from nlijob.records.job import EpochResult, Manifest, Memory, Prediction, SplitManifest, SplitScore
-from nlijob.records.outcome import EpochComparison, Finding, Metrics
+from nlijob.records.outcome import (
+    EpochComparison,
+    Finding,
+    Interval,
+    LossChange,
+    Metrics,
+    PairedDifference,
+    PremiseGroups,
+)
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 
@@ -40,7 +49,8 @@ def texts(findings: Iterable[Finding]) -> str:
 
 
 def compared(base: Metrics, tuned: Metrics = GOOD, p: float = 0.001) -> str:
-    return texts(comparison_warnings(base, tuned, tuned.accuracy - base.accuracy, p))
+    change = PairedDifference(9, 2, tuned.accuracy - base.accuracy, Interval(-0.1, 0.1), p)
+    return texts(comparison_warnings(base, tuned, change, ()))
 
 
 def epochs(*figures: tuple[float, float, int]) -> list[EpochResult]:
@@ -60,9 +70,14 @@ def epochs(*figures: tuple[float, float, int]) -> list[EpochResult]:
     ]
 
 
-def told(*figures: tuple[float, float, int]) -> str:
+def told(*figures: tuple[float, float, int], p: float = 0.001) -> str:
     results = epochs(*figures)
-    return texts(training_warnings(results, select(results), ()))
+    losses = {one.epoch: one.validation.loss for one in results}
+    last, lowest = max(losses), min(losses, key=losses.__getitem__)
+    change = LossChange(lowest, last, 1000, losses[last] - losses[lowest], p, p)
+    return texts(
+        training_warnings(results, select(results), (), change if last != lowest else None)
+    )
 
 
 def manifest(*counts: tuple[int, ...]) -> Manifest:
@@ -91,17 +106,33 @@ def test_one_label_often_is_not_reported_as_nearly_always() -> None:
     assert "answered" not in compared(metrics([1] * 80 + [0] * 10))
 
 
-def test_a_lower_recall_is_reported_with_both_counts() -> None:
-    worse = metrics([0, 1, 2] * 25 + [0, 1, 1] * 5)
-    text = compared(GOOD, worse)
-    assert "fewer of the “contradiction” rows: 30 before, 25 after, of 30" in text
-    assert "“neutral”" not in text
-
-
-def test_a_tuned_model_no_better_than_the_most_frequent_label_is_reported() -> None:
-    text = compared(GOOD, metrics([0, 1, 1] * 5 + [1, 0, 0] * 25))
-    assert "Always answering “entailment” would be right for 30 of 90 test rows (33.3 %)" in text
-    assert "Always answering" not in compared(GOOD)
+@pytest.mark.parametrize(
+    ("adjusted_p", "text"),
+    [
+        (0.2, "not significant, adjusted p = 0.200"),
+        (0.01, "significant, adjusted p = 0.010"),
+        (None, "too few rows for a test"),
+    ],
+)
+def test_a_lower_recall_is_reported_with_both_counts_and_its_test(
+    adjusted_p: float | None, text: str
+) -> None:
+    lost = replace(
+        outcome(Spec()).slices[0],
+        family="gold label",
+        key="contradiction",
+        rows=30,
+        base_correct=30,
+        tuned_correct=25,
+        change=-5 / 30,
+        adjusted_p=adjusted_p,
+    )
+    change = PairedDifference(9, 2, 0.1, Interval(0.1, 0.1), 0.001)
+    others = [replace(lost, key="neutral", change=0.1), replace(lost, family="tag")]
+    (finding,) = comparison_warnings(GOOD, GOOD, change, [lost, *others])
+    assert finding.code == "worse-recall"
+    assert "fewer of the “contradiction” rows: 30 before, 25 after, of 30 (recall" in finding.text
+    assert f"→ 83.3 %; {text})" in finding.text
 
 
 def test_a_low_probability_of_the_label_tokens_is_reported() -> None:
@@ -115,10 +146,18 @@ def test_overfitting_is_reported_from_the_epoch_of_the_lowest_validation_loss() 
     assert "rose from 0.400 to 0.700" in text
 
 
-def test_a_flat_validation_loss_is_not_said_to_rise() -> None:
-    text = told((0.9, 0.4001, 900), (0.2, 0.4002, 700))
-    assert "stayed at 0.400" in text
-    assert "rose" not in text
+def test_a_rise_of_the_validation_loss_that_chance_explains_is_no_sign_of_overfitting() -> None:
+    rise = ((0.9, 1.093, 900), (0.2, 1.097, 700))
+    assert "overfitting" not in told(*rise, p=0.05)
+    assert "overfitting" in told(*rise, p=0.0499)
+
+
+def test_test_rows_that_all_share_one_premise_are_reported() -> None:
+    (finding,) = premise_warnings(PremiseGroups(12, 1, 12))
+    assert finding.code == "one-premise"
+    assert "All 12 test rows have the same premise" in finding.text
+    assert list(premise_warnings(PremiseGroups(12, 2, 11))) == []
+    assert list(premise_warnings(PremiseGroups(1, 1, 1))) == []
 
 
 def test_validation_loss_still_falling_is_not_overfitting() -> None:
@@ -134,7 +173,7 @@ def compared_epochs(*adjusted: float) -> str:
     comparisons = [
         EpochComparison(number, 1000, 20, 15, p, p) for number, p in enumerate(adjusted, start=1)
     ]
-    return texts(training_warnings(results, select(results), comparisons))
+    return texts(training_warnings(results, select(results), comparisons, None))
 
 
 def test_a_lead_within_noise_names_the_epochs_that_do_not_differ() -> None:

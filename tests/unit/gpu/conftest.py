@@ -11,11 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from nlijob.config import JobConfig, load_config
+from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, load, read_tokenizer
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def tokenizer(demo: JobConfig) -> Any:
 
 @pytest.fixture(scope="session")
 def examples() -> list[Example]:
-    rows = read_rows(DATA_DIR / "validation.jsonl")
+    rows = read_file(DATA_DIR / "validation.jsonl").rows
     labelled = [(i, row) for i, row in enumerate(rows) if row["label"] >= 0]
     return [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:24]]
 

@@ -75,6 +75,37 @@ def test_the_exported_adapter_holds_the_adapter_alone(tmp_path: Path) -> None:
     assert names == ["adapter_config.json", "adapter_model.safetensors"]
 
 
+def test_an_adapter_takes_the_place_of_an_earlier_one_only_when_it_is_whole(
+    tmp_path: Path,
+) -> None:
+    source, target = tmp_path / "epoch-1", tmp_path / "adapter"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_text(folder.name)
+    with pytest.raises(FileNotFoundError):  # there is no configuration
+        checkpoints.copy_adapter(source, target)
+    assert (target / "adapter_model.safetensors").read_text() == "adapter"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "epoch-1"]
+
+
+def test_everyone_can_read_a_saved_adapter(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    checkpoints.save_adapter(new_model().model, tmp_path, demo.model)
+    files = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert files == dict.fromkeys(checkpoints.ADAPTER_FILES, 0o644)
+
+
+def test_weights_of_another_adapter_are_refused(
+    demo: JobConfig, new_model: Callable[..., LoadedModel]
+) -> None:
+    model = new_model().model
+    weights = checkpoints.on_host(checkpoints.trained_weights(model))
+    weights.pop(next(iter(weights)))
+    with pytest.raises(ValueError, match="not those that training changes"):
+        checkpoints.set_trained_weights(model, weights)
+
+
 def test_training_does_not_change_a_state_copied_to_the_host() -> None:
     state = {"optimizer": {0: {"step": torch.ones(())}}, "step": 3}
     kept = checkpoints.on_host(state)

@@ -18,8 +18,8 @@ from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Batch, CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.out_of_memory import is_out_of_memory
 from nlijob.gpu.training import PlainTrainer
+from nlijob.memory import is_out_of_memory
 from tests import tolerance
 
 NewModel = Callable[..., LoadedModel]

@@ -17,13 +17,13 @@ from nlijob.errors import ConfigurationError
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import (
     LoadedModel,
-    _float32_attention,
     compute_dtype,
     max_length,
     meta_model,
     read_model_config,
     weight_bytes,
 )
+from nlijob.gpu.model.attention import float32_attention
 from nlijob.gpu.parameters import count_parameters
 
 CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def test_a_maximum_length_beyond_the_models_context_is_refused(
 def test_attention_in_float32_survives_scores_that_overflow_float16() -> None:
     query = torch.full((1, 1, 2, 64), 60.0, dtype=torch.float16)
     module = CausalAttention()
-    output, _ = _float32_attention(module, query, query, query, None, scaling=1.0)
+    output, _ = float32_attention(module, query, query, query, None, scaling=1.0)
     assert (query @ query.transpose(-1, -2)).isinf().any()
     assert output.dtype is torch.float16
     assert output.isfinite().all()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +190,35 @@ def test_an_unsealed_copy_is_ignored_and_removed(loading: NewLoading) -> None:
     second = loading()
     assert second.parts == [WRITTEN]
     assert list(second.copy.folder.parent.iterdir()) == [second.copy.folder]
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "age_s", "stays"),
+    [
+        (socket.gethostname(), os.getpid(), 0.0, True),
+        (socket.gethostname(), 2**22 + 1, 0.0, False),  # beyond the largest process id
+        ("another-host", 2**22 + 1, 3600.0, True),
+        ("another-host", 2**22 + 1, 25 * 3600.0, False),
+    ],
+)
+def test_a_copy_that_a_killed_writer_left_is_removed(
+    loading: NewLoading, host: str, pid: int, age_s: float, stays: bool
+) -> None:
+    folder = loading().copy.folder.parent
+    unsealed = folder / f"unsealed-{host}-{pid}-abc_123"
+    unsealed.mkdir()
+    (unsealed / "model.safetensors").write_text("half of it")
+    then = time.time() - age_s
+    os.utime(unsealed, (then, then))
+    assert loading().parts == [READ]
+    assert unsealed.exists() == stays
+
+
+def test_an_unsealed_copy_names_its_writer(loading: NewLoading) -> None:
+    copy = loading(seals=False).copy
+    assert copy._unsealed is not None
+    assert copy._unsealed.name.startswith(f"unsealed-{socket.gethostname()}-{os.getpid()}-")
+    assert loading().parts == [WRITTEN]  # no other job removes it while this process lives
 
 
 def test_two_jobs_at_once_leave_one_copy(loading: NewLoading) -> None:

@@ -35,7 +35,7 @@ class LastStateHead(Head):
 
     auto_class = transformers.AutoModelForCausalLM
     peft_task_type = "CAUSAL_LM"
-    is_new = False
+    trains_head = False
     covers_vocabulary = False
 
     def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:

@@ -18,7 +18,6 @@ from nlijob.gpu.training import MemoryBudget, PlainTrainer, TrainingSchedule
 from nlijob.records.job import TrainStep
 from tests import tolerance
 
-CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, schedule="cosine")
 LOSSES = tolerance.training(3)
 """How far losses of one epoch may part: three steps of 24 rows."""
@@ -180,7 +179,7 @@ def test_a_training_resumed_from_disk_equals_an_uninterrupted_one(
 
     resumed, other = new_trainer(job=with_dropout)
     checkpoints.load_adapter(other.model, tmp_path / "epoch-1")
-    resumed.restore(checkpoints.load_state(tmp_path / "state.pt", CPU))
+    resumed.restore(checkpoints.load_state(tmp_path / "state.pt"))
     got = list(resumed.epoch(2))
 
     assert losses(got) == losses(expected)

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from nlijob.config import load_config
+from nlijob.gpu.resuming import Saved, resume
 from nlijob.gpu.stages import WORK
-from nlijob.gpu.stages.train import resume
 from nlijob.rundir import RunDir, epoch_marker
 from nlijob.stages import GPU_STAGES
 from tests.faulty_place import complete_epoch
+from tests.markers import made_from
 
 
 def test_every_gpu_stage_of_the_job_has_its_work() -> None:
@@ -26,10 +27,10 @@ def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_again(
     session: Any = SimpleNamespace(
         run=RunDir(tmp_path),
         config=load_config("demo", {"train.epochs": 2}),
-        task=SimpleNamespace(fingerprints={"train": "a"}),
+        task=SimpleNamespace(inputs={"train": made_from("a")}),
     )
     trainer: Any = None
     for epoch in (1, 2):
         complete_epoch(session.run, epoch, "b")
-    assert resume(session, trainer) == []
+    assert resume(session, trainer) == Saved()
     assert [e for e in (1, 2) if session.run.marker(epoch_marker(e)).exists()] == []

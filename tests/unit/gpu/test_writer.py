@@ -23,6 +23,20 @@ def test_the_caller_goes_on_while_something_is_written() -> None:
     assert done.is_set()
 
 
+def test_a_writer_is_idle_once_everything_is_written() -> None:
+    writer, may_end = Writer(), threading.Event()
+    assert writer.is_idle
+
+    def write() -> None:
+        assert may_end.wait(60)
+
+    writer.do(write)
+    assert not writer.is_idle
+    may_end.set()
+    writer.wait()
+    assert writer.is_idle
+
+
 def test_things_are_written_in_order() -> None:
     writer, written = Writer(), list[int]()
     for i in range(5):

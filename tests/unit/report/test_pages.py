@@ -17,6 +17,7 @@ from nlijob.report.render import render
 from nlijob.report.view.text import as_name
 from nlijob.rundir import RunDir, write_records
 from tests.html_reader import Reader
+from tests.markers import made_from
 from tests.synthetic import Spec, build_run
 
 ODD = 'a "quoted" <b>&amp; #1 ?x=%41 \u202eabc é.html:'
@@ -52,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished(root / "cpu", gpu=False, demo=True, seed=12)
     finished(root / ODD, recipe="<script>throw 1</script>", lora_r=64)
     unfinished = build_run(root / "unfinished")
-    unfinished.mark_complete("subset", "x", [])
+    unfinished.mark_complete("subset", made_from("x"), [])
     return root
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,22 @@ def test_a_run_without_samples_has_no_chart_over_time(tmp_path: Path) -> None:
 def test_the_jobs_time_leaves_out_the_pause_between_attempts() -> None:
     clock = Clock.of([sample(1, 100), sample(1, 110), sample(2, 9000), sample(2, 9005)])
     assert clock.times == (0, 10, 10, 15)
+
+
+def test_the_jobs_time_is_that_of_the_clock_that_nobody_sets() -> None:
+    moments = [(1, 5000.0, 50), (1, 1400.0, 52), (1, 9000.0, 55), (2, 10.0, 3), (2, 5.0, 4)]
+    samples = [replace(sample(attempt, wall), monotonic_s=m) for attempt, wall, m in moments]
+    assert Clock.of(samples).times == (0, 2, 5, 5, 6)
+
+
+def test_a_clock_that_was_set_back_never_turns_the_time_of_an_older_run_back() -> None:
+    clock = Clock.of([sample(1, 100), sample(1, 102), sample(1, 50), sample(1, 52)])
+    assert clock.times == (0, 2, 2, 4)
+
+
+def test_figures_that_were_not_measured_leave_a_gap() -> None:
+    clock = Clock.of([sample(1, 0), replace(sample(1, 1), cpu_load=None), sample(1, 2)])
+    assert clock.line("CPU", lambda one: one.cpu_load, "#000000").values == [0.5, None, 0.5, None]
 
 
 def test_lines_break_between_attempts() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nlijob.rundir import RunDir, epoch_marker, training_state_of
+from nlijob.rundir import RunDir, epoch_marker
 from nlijob.storage import contents
-from tests.faulty_place import complete
+from tests.faulty_place import complete, complete_epoch
 
 
 @pytest.mark.parametrize(
@@ -109,5 +109,7 @@ def test_a_damaged_marker_is_never_valid(content: bytes) -> None:
 
 def test_an_epochs_marker_names_its_training_state(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    marker = run.name(run.marker(epoch_marker(3)))
-    assert training_state_of(marker) == run.name(run.training_state(3))
+    complete_epoch(run, 3, "a")
+    content = contents.markers(tmp_path)[run.name(run.marker(epoch_marker(3)))]
+    assert list(contents.needed_to_continue(content)) == [run.name(run.training_state(3))]
+    assert list(contents.listed(content)) == ["train/epoch-3/adapter"]

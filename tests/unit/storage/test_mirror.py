@@ -18,7 +18,13 @@ from nlijob.stopping import Stopped
 from nlijob.storage import contents, mirror
 from nlijob.storage.mirror import Mirror
 from nlijob.storage.place import Place
-from tests.faulty_place import FaultyFileSystem, complete_epoch, complete_run
+from tests.faulty_place import (
+    FaultyFileSystem,
+    complete,
+    complete_epoch,
+    complete_run,
+    complete_step,
+)
 
 LIMIT_S = 120.0
 
@@ -140,6 +146,54 @@ def test_a_file_that_is_deleted_meanwhile_is_not_an_error(run: RunDir, place: Pl
     assert sent_now(run, place) == ["Uploaded: faulty://bucket/prefix/job"]
 
 
+# ---------------------------------------------------------------- checkpoints within epochs
+
+
+def test_a_checkpoint_within_an_epoch_is_uploaded_and_replaced(run: RunDir, place: Place) -> None:
+    with Mirror(run, place, print):
+        for step in (40, 80):
+            complete_step(run, 2, step, "a")
+            marker = f"markers/train-step-2-{step}.json"
+            wait_until(lambda marker=marker: marker in FaultyFileSystem.files())  # type: ignore[misc]
+        wait_until(lambda: "train/state-2-40.pt" not in FaultyFileSystem.files())
+    assert FaultyFileSystem.files() == copied(run)
+
+
+def test_the_copy_has_a_checkpoint_within_the_epoch_at_every_moment(
+    run: RunDir, place: Place
+) -> None:
+    def whole() -> list[str]:
+        files = FaultyFileSystem.files()
+        sizes = {name: len(content) for name, content in files.items()}
+        return [
+            name
+            for name, content in files.items()
+            if name.startswith("markers/train-step") and contents.is_valid(content.encode(), sizes)
+        ]
+
+    with Mirror(run, place, print):
+        complete_step(run, 2, 40, "a")
+        wait_until(lambda: bool(whole()))
+        seen: list[list[str]] = []
+        FaultyFileSystem.before = staticmethod(lambda operation, name: seen.append(whole()))
+        complete_step(run, 2, 80, "a")
+        wait_until(lambda: "markers/train-step-2-80.json" in whole())
+    assert seen
+    assert all(seen)
+
+
+def test_a_checkpoint_that_another_run_left_is_deleted(run: RunDir, place: Place) -> None:
+    complete_step(run, 2, 40, "b")
+    sent_now(run, place)
+    run.unmark("train-step-2-40")
+    complete_step(run, 2, 40, "a")
+    run.step_state(2, 40).write_text("half of", "utf-8")  # a new one is being written
+    run.unmark("train-step-2-40")
+    complete(run, "subset", "a", "subset/test.jsonl")
+    sent_now(run, place)
+    assert "markers/train-step-2-40.json" not in FaultyFileSystem.files()
+
+
 # ---------------------------------------------------------------- other runs, stages done anew
 
 
@@ -204,7 +258,7 @@ def runs_of_valid_markers() -> dict[str, set[str]]:
     sizes = {name: len(content) for name, content in files.items()}
     return {
         name: {
-            json.loads(content)["fingerprint"],
+            json.loads(content)["inputs"]["stamp"],
             *(files[file].split()[-1] for file in contents.listed(content.encode())),
         }
         for name, content in files.items()
@@ -239,6 +293,30 @@ def test_no_interrupted_upload_leaves_a_marker_with_files_of_another_run(
         assert FaultyFileSystem.files() == copied(
             run
         )  # otherwise later interruptions would be missed
+
+
+def test_nothing_is_left_of_a_run_that_is_set_aside(run: RunDir, place: Place) -> None:
+    complete_run(run, "a")
+    sent_now(run, place)
+    with run.lock(), Mirror(run, place, lambda _: None):
+        run.set_aside()
+        write_text(run.config, "config of b")
+        complete(run, "subset", "b", "subset/test.jsonl")
+    assert FaultyFileSystem.files() == copied(run)
+    assert "report.html" not in FaultyFileSystem.files()
+
+
+def test_nothing_is_left_of_a_finished_run_that_is_only_in_the_copy(
+    run: RunDir, place: Place, tmp_path: Path
+) -> None:
+    other = RunDir(tmp_path / "other")
+    complete_run(other, "b")
+    complete(other, "evaluate", "b", "evaluate/result.json", "adapter/weights", "results.json")
+    sent_now(other, place)
+    complete(run, "subset", "a", "subset/test.jsonl")
+    write_text(run.config, "config of a")
+    sent_now(run, place)
+    assert FaultyFileSystem.files() == copied(run)
 
 
 # ---------------------------------------------------------------- faults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from nlijob.rundir import RunDir, write_text
 from nlijob.storage import contents, resume
 from nlijob.storage.mirror import Mirror
 from nlijob.storage.place import Place
-from tests.faulty_place import FaultyFileSystem, complete, complete_epoch, complete_run
+from tests.faulty_place import (
+    FaultyFileSystem,
+    complete,
+    complete_epoch,
+    complete_run,
+    complete_step,
+)
+from tests.markers import made_from
 
 STAGES = ("subset", "train-epoch-1", "train-epoch-2", "report")
 
@@ -58,7 +66,7 @@ def test_everything_complete_is_downloaded_to_a_new_machine(
         "Resuming from faulty://bucket/prefix/job: downloaded 4 complete stages and epochs"
     )
     assert content(here) == content(sent)
-    assert all(here.is_complete(stage, "a") for stage in STAGES)
+    assert all(here.is_complete(stage, made_from("a").fingerprint) for stage in STAGES)
 
 
 def test_an_empty_copy_changes_nothing_and_is_reported(place: Place, here: RunDir) -> None:
@@ -74,7 +82,9 @@ def test_an_incomplete_copy_counts_as_empty(sent: RunDir, place: Place, here: Ru
     for epoch in (1, 2):
         place.write(f"train/epoch-{epoch}/adapter", b"of another size")
     told_by_resume(here, place)
-    assert [stage for stage in STAGES if here.is_complete(stage, "a")] == ["subset"]
+    assert [stage for stage in STAGES if here.is_complete(stage, made_from("a").fingerprint)] == [
+        "subset"
+    ]
 
 
 def test_a_folder_as_complete_as_the_copy_is_left_alone(sent: RunDir, place: Place) -> None:
@@ -128,6 +138,40 @@ def test_files_outside_the_run_are_not_written(sent: RunDir, place: Place, here:
     ]
     told_by_resume(here, place)
     assert content(here) == content(sent)
+
+
+# ---------------------------------------------------------------- checkpoints within epochs
+
+
+@pytest.mark.parametrize(
+    ("here_at", "fetched"),
+    [((3, 40), True), ((2, 90), True), ((3, 90), False), ((4, 1), False)],
+)
+def test_a_folder_gives_way_to_a_copy_that_is_further_within_an_epoch(
+    sent: RunDir, place: Place, tmp_path: Path, here_at: tuple[int, int], fetched: bool
+) -> None:
+    here = RunDir(shutil.copytree(sent.root, tmp_path / "elsewhere" / "job"))
+    complete_step(here, *here_at, "a")
+    complete_step(sent, 3, 80, "a")
+    with Mirror(sent, place, lambda _: None):
+        pass
+    before = content(here)
+    told = told_by_resume(here, place)
+    assert content(here) == (content(sent) if fetched else before)
+    assert ("and a checkpoint within an epoch" in told) == fetched
+
+
+def test_a_checkpoint_within_an_epoch_of_another_run_is_not_replaced(
+    sent: RunDir, place: Place, tmp_path: Path
+) -> None:
+    here = RunDir(shutil.copytree(sent.root, tmp_path / "elsewhere" / "job"))
+    complete_step(here, 1, 1, "b")
+    complete_step(sent, 3, 80, "a")
+    with Mirror(sent, place, lambda _: None):
+        pass
+    before = content(here)
+    assert "is left as it is" in told_by_resume(here, place)
+    assert content(here) == before
 
 
 def test_foreign_files_at_a_place_and_in_the_folder_are_left_alone(

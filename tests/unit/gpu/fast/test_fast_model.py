@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from nlijob.config import JobConfig, TrainConfig, load_config
+from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR
 from nlijob.errors import DivergedError
 from nlijob.gpu import checkpoints
@@ -29,7 +30,6 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.recompute import repeated_layers
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from nlijob.records.job import Example
-from nlijob.subset import read_rows
 from tests import tolerance
 
 CPU = torch.device("cpu")
@@ -315,7 +315,7 @@ def test_losses_follow_the_plain_loops_over_100_steps(
     new_model: NewModel, head: CausalHead
 ) -> None:
     labelled = [
-        (i, r) for i, r in enumerate(read_rows(DATA_DIR / "train.jsonl")) if r["label"] >= 0
+        (i, r) for i, r in enumerate(read_file(DATA_DIR / "train.jsonl").rows) if r["label"] >= 0
     ]
     some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:400]]
     config = dataclasses.replace(CONFIG, batch_size=4)
@@ -361,7 +361,7 @@ def test_either_trainer_resumes_from_the_others_state(
     expected = list(first.epoch(2))
     second, other = pick(resumes)
     checkpoints.load_adapter(other.model, tmp_path)
-    second.restore(checkpoints.load_state(tmp_path / "state.pt", CPU))
+    second.restore(checkpoints.load_state(tmp_path / "state.pt"))
     for a, b in zip(second.epoch(2), expected, strict=True):
         assert (
             (a.loss == b.loss)

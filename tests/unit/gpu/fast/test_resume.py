@@ -21,7 +21,6 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from tests import broken_compilers, tolerance
 
-CPU = torch.device("cpu")
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=1e-3)
 FUSED = {"dense": True, "recomputes": False}
 FOUR_BIT = {"dense": False, "recomputes": False}
@@ -65,7 +64,7 @@ def stop_after_an_epoch(demo: JobConfig, tmp_path: Path) -> Interrupt:
         list(first.epoch(1))
         checkpoints.save_adapter(loaded.model, tmp_path, demo.model)
         checkpoints.save_state(first.state(), tmp_path / "state.pt")
-        return checkpoints.load_state(tmp_path / "state.pt", CPU)
+        return checkpoints.load_state(tmp_path / "state.pt")
 
     return stop
 

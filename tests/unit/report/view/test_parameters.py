@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+from nlijob.records.job import HeadOrigin
+from nlijob.records.outcome import Results
 from nlijob.report.view.parameters import parameters_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -22,3 +25,39 @@ def test_a_model_that_is_not_quantised_has_one_total() -> None:
     counts = replace(results.parameters, total_packed=results.parameters.total_logical)
     explanation = parameters_section(replace(results, parameters=counts)).explanation
     assert "The logical total" not in explanation
+
+
+def facts(results: Results, **changes: Any) -> dict[str, tuple[str, str]]:
+    environment = replace(results.environment, **changes)
+    section = parameters_section(replace(results, environment=environment))
+    return {fact.name: (fact.value, fact.note) for fact in section.facts}
+
+
+def test_a_new_head_is_stated_with_its_reason_and_what_the_checkpoint_has_instead() -> None:
+    origin = HeadOrigin(
+        ("score",), ("score",), "the checkpoint has no classification head", ("cls",)
+    )
+    shown = facts(outcome(Spec(head="sequence-classification")), head=origin)
+    assert shown["head"] == (
+        "sequence-classification",
+        "score: new, drawn from the seed, as the checkpoint has no classification head",
+    )
+    assert shown["not used"] == ("cls", "in the checkpoint, but not in this task")
+
+
+def test_a_checkpoints_own_head_is_stated_with_its_labels() -> None:
+    origin = HeadOrigin(("score",), (), "the checkpoint's own, with its labels mapped by name", ())
+    shown = facts(outcome(Spec(head="sequence-classification")), head=origin)
+    assert shown["head"][1] == "the checkpoint's own, with its labels mapped by name"
+    assert "not used" not in shown
+
+
+def test_of_an_older_run_nothing_is_said_about_where_its_head_comes_from() -> None:
+    assert facts(outcome(Spec()))["head"] == ("causal", "")
+
+
+def test_double_quantisation_is_stated_as_the_weights_are_held() -> None:
+    results = outcome(Spec())
+    assert results.run.config.model.double_quantization
+    assert facts(results)["quantisation"][0] == "4-bit NF4, double quantisation"
+    assert facts(results, double_quantization=False)["quantisation"][0] == "4-bit NF4"

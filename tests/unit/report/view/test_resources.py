@@ -46,3 +46,29 @@ def test_with_several_attempts_each_gpu_lists_its_attempts() -> None:
     ]
     ((_, facts),) = resources_section(replace(results, attempts=1)).gpus
     assert "in attempts" not in {fact.name for fact in facts}
+
+
+def test_energy_says_which_part_of_the_time_it_covers() -> None:
+    results = outcome(Spec())
+    gpu = replace(results.resources.gpus[0], energy_s=52.0, attempts_s=1054.2)
+    resources = replace(results.resources, gpus=(gpu,))
+    ((_, facts),) = resources_section(replace(results, resources=resources)).gpus
+    notes = {fact.name: fact.note for fact in facts}
+    assert notes["energy"] == "measured over 52.0 of 1,054.2 s"
+
+
+def test_what_could_not_be_read_is_told_with_its_reason() -> None:
+    results = outcome(Spec())
+    told = ("free disk space: gone", "GPU load from nvidia-smi: \x1b[31mno")
+    note = resources_section(
+        replace(results, resources=replace(results.resources, unread=told))
+    ).note
+    assert note.endswith(
+        "Not read, at least at times: free disk space: gone; GPU load from nvidia-smi: ␛[31mno."
+    )
+    assert "Not read" not in resources_section(results).note
+
+
+def test_power_and_energy_are_said_to_be_the_cards() -> None:
+    note = resources_section(outcome(Spec())).note
+    assert "load, memory, power and energy for the whole card" in note

@@ -83,3 +83,11 @@ def test_a_time_in_seconds_is_not_repeated() -> None:
     assert times[0].note.startswith("90 s; training ")
     assert times[1].value == "24.6 s"
     assert times[1].note.startswith("training ")
+
+
+def test_time_and_cost_of_a_run_with_a_killed_attempt_are_lower_bounds() -> None:
+    cost = Cost(0.0421, "USD", 3.2, "the price given for the machine")
+    results = replace(outcome(Spec(resumed=True)), cost=cost)
+    tiles = {tile.name: tile.value for tile in summary_section(results).tiles}
+    assert tiles["time"].startswith("at least ")
+    assert tiles["cost"] == "at least USD 0.042"

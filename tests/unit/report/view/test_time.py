@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from nlijob.records.job import Plan
+from nlijob.records.outcome import PartTime
 from nlijob.report.view.time import time_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -73,3 +74,34 @@ def test_stages_and_the_time_outside_them_add_up_to_the_job() -> None:
     results = outcome(Spec(resumed=True))
     rows = time_section(results, ()).stages.rows
     assert abs(sum(row.bar for row in rows if row.bar is not None) - 1) < 1e-6
+
+
+def test_a_stage_whose_time_a_set_clock_spoiled_was_not_measured() -> None:
+    results = outcome(Spec())
+    start = next(stage for stage in results.stages if stage.stage == "start")
+    spoiled = dataclasses.replace(
+        start,
+        duration_s=None,
+        timed_parts=(PartTime("start, from its launch on", "other", None, None, None),),
+    )
+    stages = tuple(spoiled if stage is start else stage for stage in results.stages)
+    rows = time_section(dataclasses.replace(results, stages=stages), ()).stages.rows
+    shown = {row.cells[0]: row.cells[1:3] for row in rows}
+    assert shown["waiting for the GPU side to start"] == ("not measured", "")
+    assert shown["start, from its launch on"] == ("not measured", "")
+    assert "outside the stages" not in shown  # it would have that time in it
+
+
+def test_an_attempt_that_recorded_no_end_makes_the_total_a_lower_bound() -> None:
+    name, note = facts_of(Spec(resumed=True))["whole job"]
+    assert name.startswith("at least ")
+    assert note.endswith("attempt 1 ended without a record, and counts up to the last one")
+
+
+def test_a_complete_record_makes_no_lower_bound() -> None:
+    value, note = facts_of(Spec())["whole job"]
+    assert (value.startswith("at least"), note) == (False, "one attempt")
+
+
+def facts_of(spec: Spec) -> dict[str, tuple[str, str]]:
+    return {fact.name: (fact.value, fact.note) for fact in time_section(outcome(spec), ()).facts}

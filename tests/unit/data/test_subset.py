@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -16,11 +17,12 @@ import pytest
 
 from nlijob import records
 from nlijob.config import DataConfig, SplitSize
+from nlijob.data.sources import source_stamp
+from nlijob.data.subset import build_subset, chosen_indices, rule_text
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
-from nlijob.records.job import SPLITS, Example, Manifest
+from nlijob.records.job import SPLITS, Example, Manifest, Repetition
 from nlijob.rundir import RunDir
-from nlijob.subset import build_subset, chosen_indices, rule_text, source_stamp
 
 NAMES = ("entailment", "neutral", "contradiction")
 Rows = Sequence[Mapping[str, Any]]
@@ -164,7 +166,7 @@ def test_a_split_without_a_labelled_row_is_refused(source: Path) -> None:
 
 def test_an_empty_split_is_refused(source: Path) -> None:
     (source / "test.jsonl").write_text("", encoding="utf-8")
-    assert "split test: no labelled row is left (0 rows" in refusal(source).message
+    assert "split test: the source has no rows" in refusal(source).message
 
 
 # ---------------------------------------------------------------- files
@@ -202,11 +204,11 @@ def test_a_file_that_does_not_have_the_format_of_its_name_is_reported(
     assert f"test.{suffix} cannot be read" in refusal(source).message
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", ""])
+@pytest.mark.parametrize("line", ["{", "[1]", "3", "null"])
 def test_a_broken_line_is_reported_with_its_number(source: Path, line: str) -> None:
     good = json.dumps(rows(1)[0])
     (source / "test.jsonl").write_text(f"{good}\n{line}\n", encoding="utf-8")
-    assert "test.jsonl, line 2: not" in refusal(source).message
+    assert "test.jsonl cannot be read: 1 malformed line: line 2: not" in refusal(source).message
 
 
 def test_a_split_in_two_formats_is_refused(source: Path) -> None:
@@ -302,13 +304,13 @@ def test_a_label_map_wins_over_the_numbers_of_the_source(source: Path) -> None:
     assert [e.label for e in taken(source, label_map=flipped)][:3] == [2, 1, 0]
 
 
-@pytest.mark.parametrize("label", [3, -2, "hidden", None, 1.0, True])
+@pytest.mark.parametrize("label", [3, -2, "hidden", 1.5, True, "²", "1e0", "٣"])
 def test_a_label_out_of_range_is_reported_with_its_row(source: Path, label: Any) -> None:
     content = rows(12)
     content[8]["label"] = label
     write_jsonl(source / "test.jsonl", content)
     error = refusal(source, test_stride=4)
-    assert f"split test: 1 row cannot be used (row 8: label {label!r})" in error.message
+    assert f"split test: 1 row cannot be used (row 8, line 9: label {label!r})" in error.message
     assert "labels are 0 to 2, entailment, neutral, contradiction, or -1" in error.hint
 
 
@@ -316,14 +318,65 @@ def test_of_many_unusable_rows_the_first_few_are_named(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{**row, "label": 7} for row in rows(9)])
     message = refusal(source).message
     assert "9 rows cannot be used" in message
-    assert "row 4: label 7; ...)" in message
+    assert "row 4, line 5: label 7; and 4 more)" in message
     assert "row 5" not in message
 
 
-@pytest.mark.parametrize("text", [None, 3, "half an emoji: \ud83d"])
-def test_a_row_whose_premise_is_not_text_is_named(source: Path, text: Any) -> None:
-    write_jsonl(source / "test.jsonl", [*rows(1), {**rows(2)[1], "premise": text}])
-    assert "row 1: premise or hypothesis is not a text" in refusal(source).message
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "is missing (null), not a text"),
+        (math.nan, "is missing (NaN), not a text"),
+        (3, "is 3, not a text"),
+        (["a"], "is a list, not a text"),
+        ("half an emoji: \ud83d", "has half of a character"),
+    ],
+)
+@pytest.mark.parametrize("column", ["premise", "hypothesis"])
+def test_a_text_that_is_none_is_named_with_its_row_and_column(
+    source: Path, column: str, text: Any, told: str
+) -> None:
+    write_jsonl(source / "test.jsonl", [*rows(1), {**rows(2)[1], column: text}])
+    error = refusal(source)
+    assert f"row 1, line 2: column {column} {told}" in error.message
+    assert "give these rows both texts" in error.hint
+
+
+def test_each_split_is_read_by_the_names_of_its_own_source(source: Path) -> None:
+    orders = {"train": NAMES, "validation": NAMES[::-1], "test": (NAMES[1], NAMES[2], NAMES[0])}
+    for split, order in orders.items():
+        (source / f"{split}.jsonl").unlink()
+        table = pyarrow.Table.from_pylist(rows(3, split))
+        label = {"_type": "ClassLabel", "names": list(order)}
+        metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+        pyarrow.parquet.write_table(
+            table.replace_schema_metadata(metadata), source / f"{split}.parquet"
+        )
+    manifest, run = build(source)
+    for split, order in orders.items():
+        labels = [e.label for e in records.read_lines(Example, run.subset(split))]
+        assert [NAMES[label] for label in labels] == list(order)
+    assert manifest.splits["test"].labels_read == (
+        "integer labels read by the names that the source carries: "
+        "0 = neutral, 1 = contradiction, 2 = entailment"
+    )
+
+
+def test_unknown_names_of_a_source_are_reported_with_its_split(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    label = {"_type": "ClassLabel", "names": ["yes", "no", "neutral"]}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+    table = pyarrow.Table.from_pylist(rows(3)).replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, source / "test.parquet")
+    error = refusal(source)
+    assert "split test: the source names its labels 'yes', 'no' and 'neutral'" in error.message
+    assert [e.label for e in taken(source, label_map={"yes": 0, "no": 2})] == [0, 2, 1]
+
+
+def test_a_row_without_its_label_key_is_refused(source: Path) -> None:
+    # writers that leave out zeros would make every entailment unlabelled
+    write_jsonl(source / "test.jsonl", [*rows(1), {"premise": "a", "hypothesis": "b"}])
+    assert "row 1, line 2: it has no column label" in refusal(source).message
 
 
 # ---------------------------------------------------------------- the manifest
@@ -340,6 +393,34 @@ def test_the_manifest_records_the_request(source: Path) -> None:
     assert manifest.label_names == NAMES
     assert manifest.splits["test"].rule == "every 4th row"
     assert manifest.splits["test"].class_counts == (1, 1, 1)
+
+
+def test_the_manifest_states_how_files_and_labels_were_read(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    text = 'premise,hypothesis,label\n\na,"b\nc",0\nd,e,1\n'
+    (source / "test.csv").write_text(text, encoding="utf-8")
+    test = build(source)[0].splits["test"]
+    assert (test.blank_lines, test.fields_over_lines, test.first_fields_over_lines) == (1, 1, (3,))
+    assert test.labels_read == (
+        "the source names no labels; 0 and 1 were read as entailment and neutral"
+    )
+
+
+def test_the_manifest_counts_rows_that_stand_in_two_splits(source: Path) -> None:
+    manifest, _ = build(source, test_split="validation")
+    overlaps = {(one.split, one.other): one for one in manifest.overlaps}
+    assert overlaps["test", "validation"].is_same
+    assert overlaps["test", "validation"].whole_rows == 12
+    assert overlaps["test", "train"].whole_rows == 0
+    assert manifest.splits["test"].repetition == Repetition(12, 0, 0)
+
+
+def test_a_csv_row_of_lines_that_all_look_like_rows_is_a_warning(source: Path) -> None:
+    (source / "test.jsonl").unlink()
+    text = 'premise,hypothesis,label\na,b,0\na,b,2\n"Tis,b,1\nc,d,0\nHello",b,1\n'
+    (source / "test.csv").write_text(text, encoding="utf-8")
+    (warning,) = build(source)[0].warnings
+    assert "stray quotes may have joined rows of the CSV file: 1 row (at line 4)" in warning
 
 
 def test_premises_that_splits_share_are_counted_once_each(source: Path) -> None:

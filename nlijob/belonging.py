@@ -1,0 +1,189 @@
+"""Whether the stages in a run's folder belong together, so that a report may be made of them.
+
+Each stage must be complete, made with the settings in config.json and from the stages that are
+there. Otherwise a report would show the settings of one job beside the predictions of another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nlijob import records
+from nlijob.analysis.wording import listed
+from nlijob.config import JobConfig
+from nlijob.fingerprints import settings_of
+from nlijob.records.job import FORMAT_VERSION, Inputs, Marker, RunRecord
+from nlijob.records.outcome import Results
+from nlijob.rundir import RunDir, epoch_marker
+from nlijob.stages import STAGES, Stage
+
+SHOWN_KEYS = 5
+LONGEST_VALUE = 60
+"""Longest value of a setting that a message quotes, in characters."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A reason why a run cannot be reported on."""
+
+    kind: Literal["unfinished", "damaged"]
+    """unfinished: a stage is missing, or of other inputs. damaged: a file is missing or changed."""
+    text: str
+    """What is wrong, naming the stage and the file or the settings."""
+
+
+def doubts(run: RunDir, with_report: bool = False) -> list[Doubt]:
+    """Why the run's stages do not belong together, from config.json and the markers alone.
+
+    The stages are all but the report, or all of them `with_report`. Files that the markers list are
+    not read; see `changed_files`.
+    """
+    try:
+        config = records.read(RunRecord, run.config).config
+    except (OSError, ValueError) as error:
+        return [Doubt("damaged", f"config.json cannot be read: {_why(error)}")]
+    stages = [stage for stage in STAGES if with_report or stage.name != "report"]
+    found = {stage.name: run.read_marker(stage.name) for stage in stages}
+    missing = [name for name, marker in found.items() if marker is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        return [Doubt("unfinished", f"{listed(missing)} {verb} not complete")]
+    markers = {name: marker for name, marker in found.items() if marker is not None}
+    older = [m for m in markers.values() if m.stage != "report" and m.inputs is None]
+    mixed = _of_older_format(run, config, markers) if older else _mixed(stages, config, markers)
+    texts = list(mixed) or list(_epochs(run, config, markers["train"]))
+    return [Doubt("unfinished", text) for text in texts]
+
+
+def changed_files(run: RunDir) -> list[Doubt]:
+    """Files that the markers of stages list, and that are missing or changed.
+
+    Of the epochs only the predictions are checked, which the report reads.
+    """
+    changed = []
+    for name in run.marked():
+        marker = run.read_marker(name)
+        if marker is None or name == "report":
+            continue
+        files = {n: stamp for n, stamp in marker.files.items() if _is_read(n, marker)}
+        changed += [
+            Doubt("damaged", f"{name}: {file} is missing or has changed since it was written")
+            for file in run.changed(files)
+        ]
+    return changed
+
+
+def differences(made_from: Inputs, now: Inputs, where: tuple[str, str]) -> Iterator[str]:
+    """How the inputs of a stage differ, in words. `where`: what to call the two."""
+    before, after = where
+    for key in sorted({*made_from.settings, *now.settings}):
+        old, new = made_from.settings.get(key), now.settings.get(key)
+        if old != new:
+            yield f"{key} is {_value(old)} {before} and {_value(new)} {after}"
+    if made_from.stamp != now.stamp:
+        yield "the files outside the run that it reads have changed"
+
+
+# ---------------------------------------------------------------- detail
+
+
+def _mixed(
+    stages: Iterable[Stage], config: JobConfig, markers: Mapping[str, Marker]
+) -> Iterator[str]:
+    stamps: dict[str, str] = {}
+    for stage in stages:
+        marker = markers[stage.name]
+        made_from = marker.inputs
+        if made_from is None or marker.fingerprint != made_from.fingerprint:
+            yield f"{stage.name}: its marker was written by another version"
+            continue
+        known = settings_of(config, stage)
+        stamp = stamps.setdefault(stage.stamp, made_from.stamp)
+        now = Inputs({k: known.get(k) for k in made_from.settings}, {}, stamp)
+        differing = list(differences(made_from, now, ("in its marker", "in config.json")))
+        if differing:
+            yield f"{stage.name}: {_shortened(differing)}"
+        for name in stage.follows:
+            if made_from.follows.get(name) != markers[name].fingerprint:
+                yield f"{stage.name} was made from another {name} than the one in the folder"
+
+
+def _of_older_format(
+    run: RunDir, config: JobConfig, markers: Mapping[str, Marker]
+) -> Iterator[str]:
+    """Contradictions in a run of format 2 or 3, whose markers do not hold their inputs."""
+    task = _fingerprints_of_task(run)
+    for stage in STAGES:
+        marker = markers.get(stage.name)
+        if marker is None or stage.name == "report":
+            continue
+        if marker.inputs is not None:
+            yield f"{stage.name} was made by another version than the other stages"
+        elif task.get(stage.name, marker.fingerprint) != marker.fingerprint:
+            yield f"{stage.name}: of other inputs than those of the last attempt"
+        for name in stage.follows:
+            if markers[name].finished_at > marker.finished_at:
+                yield f"{stage.name} was made before the {name} in the folder"
+    yield from _settings_of_outcome(run, config)
+
+
+def _settings_of_outcome(run: RunDir, config: JobConfig) -> Iterator[str]:
+    """Settings in config.json that are not those of results.json, where that can be read."""
+    try:
+        outcome = records.read(Results, run.results).run.config
+    except (OSError, ValueError):
+        return
+    for stage in STAGES:
+        then, now = (Inputs(settings_of(c, stage), {}, "") for c in (outcome, config))
+        where = ("in results.json", "in config.json")
+        differing = list(differences(then, now, where)) if stage.name != "report" else []
+        if differing:
+            yield f"{stage.name}: {_shortened(differing)}"
+
+
+def _fingerprints_of_task(run: RunDir) -> dict[str, Any]:
+    """Stage -> fingerprint in the last task of a run of format 2 or 3; empty where unknown."""
+    try:
+        value = records.parse(run.worker_task.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    fingerprints = value.get("fingerprints") if isinstance(value, dict) else None
+    return fingerprints if isinstance(fingerprints, dict) else {}
+
+
+def _epochs(run: RunDir, config: JobConfig, train: Marker) -> Iterator[str]:
+    """Epochs that are missing, or not of the training in the folder."""
+    for epoch in range(1, config.train.epochs + 1):
+        marker = run.read_marker(epoch_marker(epoch))
+        if marker is None:
+            yield f"epoch {epoch} of train is not complete"
+        elif marker.fingerprint != train.fingerprint:
+            yield f"epoch {epoch} is of another training"
+
+
+def _is_read(name: str, marker: Marker) -> bool:
+    """Whether the report is made from a file, or describes it."""
+    if marker.format_version != FORMAT_VERSION:  # such runs may be kept without their weights
+        return not name.endswith((".safetensors", "adapter_config.json"))
+    return marker.stage in {stage.name for stage in STAGES} or not Path(name).name.startswith(
+        "adapter_"
+    )
+
+
+def _shortened(differing: list[str]) -> str:
+    shown, more = differing[:SHOWN_KEYS], len(differing) - SHOWN_KEYS
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+def _value(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _why(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error)
+    return str(text).partition("\n")[0]

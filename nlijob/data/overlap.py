@@ -1,0 +1,75 @@
+"""What the splits of a subset have in common, and what repeats within one.
+
+Texts count as the same if they differ in nothing but white space: surrounding blanks, and runs of
+blanks where the other has one. Case and punctuation count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from nlijob.records.job import Example, Repetition, Split, SplitOverlap
+
+Texts = tuple[str, str]
+PAIRS: tuple[tuple[Split, Split], ...] = (
+    ("test", "train"),
+    ("test", "validation"),
+    ("validation", "train"),
+)
+"""Rows of the first split are looked for in the second, which the model or the choice of an epoch
+has seen before."""
+
+
+def shared_premises(examples: Mapping[Split, Sequence[Example]]) -> dict[str, int]:
+    """Pair of splits, such as "train+test" -> number of premises that occur in both."""
+    premises = {split: {_plain(e.premise) for e in rows} for split, rows in examples.items()}
+    return {f"{a}+{b}": len(premises[a] & premises[b]) for a, b in combinations(premises, 2)}
+
+
+def measure_overlaps(examples: Mapping[Split, Sequence[Example]]) -> tuple[SplitOverlap, ...]:
+    """For each pair of splits, the rows of one that also stand in the other."""
+    labels = {split: _labels(rows) for split, rows in examples.items()}
+    return tuple(_overlap(split, other, examples[split], labels[other]) for split, other in PAIRS)
+
+
+def measure_repetition(rows: Sequence[Example]) -> Repetition:
+    """How often premises and whole rows repeat within a split."""
+    labels = _labels(rows)
+    return Repetition(
+        premises=len({premise for premise, _ in labels}),
+        repeated_rows=len(rows) - len(labels),
+        contradictory_rows=sum(len(labels[_texts(row)]) > 1 for row in rows),
+    )
+
+
+def _overlap(
+    split: Split, other: Split, rows: Sequence[Example], others: Mapping[Texts, set[int]]
+) -> SplitOverlap:
+    premises = {premise for premise, _ in others}
+    whole = [row for row in rows if _texts(row) in others]
+    return SplitOverlap(
+        split=split,
+        other=other,
+        rows=len(rows),
+        rows_with_premise=sum(_plain(row.premise) in premises for row in rows),
+        whole_rows=len(whole),
+        other_label=sum(row.label not in others[_texts(row)] for row in whole),
+        is_same=_labels(rows) == others,
+    )
+
+
+def _labels(rows: Sequence[Example]) -> dict[Texts, set[int]]:
+    """Premise and hypothesis -> the labels with which they occur."""
+    labels: dict[Texts, set[int]] = {}
+    for row in rows:
+        labels.setdefault(_texts(row), set()).add(row.label)
+    return labels
+
+
+def _texts(row: Example) -> Texts:
+    return _plain(row.premise), _plain(row.hypothesis)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,66 @@
+"""Whether a row's answer depends on anything beside the row: on other rows, or on padding.
+
+The gradient of a row's logits with respect to the embedding of a token is exactly zero if the token
+has no part in them. Unlike a comparison of logits, this holds in any data type, and it finds an
+influence that rounding would hide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def influenced(embedding: nn.Module, logits: Callable[[], Tensor], own: Tensor) -> bool | None:
+    """Whether tokens outside `own` influence rows' logits; None if gradients do not tell.
+
+    `embedding`: the module that embeds the tokens. `logits` computes [rows, classes] of one batch.
+    `own` [rows, ...]: for each row, which of the batch's tokens are the row's, in the shape of the
+    batch's token ids.
+    """
+    embedded: list[Tensor] = []
+
+    def start_here(module: nn.Module, inputs: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return output
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    hook = embedding.register_forward_hook(start_here)
+    try:
+        with torch.enable_grad():
+            values = logits()
+            # every class in its own share, so that no symmetry cancels
+            shares = torch.cos(torch.arange(values.shape[-1], device=values.device))
+            answers = (values.float() * shares).sum(-1)
+            if not embedded or not answers.requires_grad:
+                return None
+            return _any_influenced(answers, embedded, own)
+    finally:
+        hook.remove()
+
+
+def _any_influenced(answers: Tensor, embedded: Sequence[Tensor], own: Tensor) -> bool | None:
+    """Look at every other row together, since a pair of neighbours is never in the same half."""
+    for first in (0, 1):
+        chosen = range(first, len(answers), 2)
+        if not chosen:
+            continue
+        gradients = torch.autograd.grad(
+            answers[first::2].sum(), embedded, retain_graph=True, allow_unused=True
+        )
+        theirs = own[first::2].any(0).to(answers.device)
+        reached = [_reached(g, theirs.shape) for g in gradients if g is not None]
+        if not any((at & theirs).any() for at in reached):
+            return None  # the rows' own tokens must show
+        if any((at & ~theirs).any() for at in reached):
+            return True
+    return False
+
+
+def _reached(gradient: Tensor, shape: Sequence[int]) -> Tensor:
+    """Which tokens have a gradient; not a number counts as one."""
+    return (gradient.reshape(*shape, -1) != 0).any(-1)

@@ -1,0 +1,78 @@
+"""What this process asks the NVIDIA driver itself, each time with a time limit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LIMIT_S = 10.0
+"""Longest time that a driver may take to answer. It loads itself first, which takes seconds on a
+machine with many GPUs."""
+
+
+def gpu_count() -> int:
+    """Number of GPUs with an NVIDIA driver that answers; 0 if CUDA_VISIBLE_DEVICES hides all."""
+    return 0 if _are_hidden() else _answer(_count) or 0
+
+
+def may_have_gpus() -> bool:
+    """Whether it is worth asking for the figures of GPUs, even if the driver does not answer."""
+    return not _are_hidden() and (shutil.which("nvidia-smi") is not None or gpu_count() > 0)
+
+
+def driver_version() -> str | None:
+    """Version of the NVIDIA driver, or None where it does not tell."""
+    return _answer(_version)
+
+
+def _are_hidden() -> bool:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] in ("", "-1")
+
+
+def _count() -> int:
+    import pynvml
+
+    pynvml.nvmlInit()
+    return max(0, int(pynvml.nvmlDeviceGetCount()))
+
+
+def _version() -> str:
+    import pynvml
+
+    pynvml.nvmlInit()
+    version = pynvml.nvmlSystemGetDriverVersion()
+    return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def _answer(ask: Callable[[], T]) -> T | None:
+    """The value of `ask`; None if it fails in any way or takes longer than `LIMIT_S`."""
+    answer = start(ask)
+    try:
+        return answer.result(LIMIT_S)
+    except Exception:  # also what a broken or foreign pynvml raises
+        return None
+
+
+def start(ask: Callable[[], T]) -> Future[T]:
+    """Call `ask` in a thread of its own, which does not keep the process alive."""
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(ask())
+        except Exception as error:
+            answer.set_exception(error)
+        except BaseException as error:  # such as a library that exits: it must not end the job
+            answer.set_exception(RuntimeError(repr(error)))
+
+    try:
+        threading.Thread(target=work, name="hardware reader", daemon=True).start()
+    except RuntimeError as error:  # no more threads for this user
+        answer.set_exception(error)
+    return answer

@@ -1,0 +1,173 @@
+"""Checks the files of a model before the GPU side loads them, and without its libraries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nlijob.errors import NotAvailableError, first_line
+from nlijob.weight_files import LFS_POINTER, BrokenFileError, stored_tensors
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+NEEDED = {
+    CONFIG: (CONFIG,),
+    WEIGHTS: (WEIGHTS, INDEX),
+    "tokenizer.json": (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "*.model",
+        "*.tiktoken",
+        "vocab.*",
+    ),
+}
+"""File that a model needs -> those of which one will do."""
+MAX_JSON_BYTES = {CONFIG: 10 * 1024**2, INDEX: 200 * 1024**2}
+HINT = "name a folder that save_pretrained wrote, or a hub model id with safetensors"
+CONVERT = (
+    "it has weights in another format ({found}). This job reads safetensors only, because other "
+    "formats can contain code: take a revision of the model with safetensors, or load this one "
+    "where you trust it and write it again with save_pretrained"
+)
+
+
+def check_model_folder(name: str, folder: Path) -> None:
+    """Raise NotAvailableError that names each file which is missing or cannot be used."""
+    try:
+        missing = list(_missing(folder))
+        faults = [] if missing else list(_faults(folder))
+    except OSError as error:
+        missing, faults = [], [_unreadable(folder, error)]
+    if missing:
+        raise NotAvailableError(
+            f"model {name}: {folder} has no {', '.join(missing)}", _hint(folder, missing)
+        )
+    if faults:
+        raise NotAvailableError(
+            f"model {name}: {'; '.join(faults)}", f"download it or save it again; it is in {folder}"
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that a checked folder's model is loaded from."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    return [folder / shard for shard in _shards(folder)]
+
+
+# ---------------------------------------------------------------- detail
+
+
+def _missing(folder: Path) -> Iterator[str]:
+    for file, patterns in NEEDED.items():
+        found = [path for pattern in patterns for path in _matching(folder, pattern)]
+        if not any(path.exists() for path in found):
+            yield f"{found[0].name} (it is a link to a file that is gone)" if found else file
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder, and links to files that are gone."""
+    if "*" in pattern:
+        return sorted(folder.glob(pattern))
+    path = folder / pattern
+    return [path] if path.is_symlink() or path.exists() else []
+
+
+def _hint(folder: Path, missing: list[str]) -> str:
+    found = sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern))
+    return CONVERT.format(found=found[0]) if WEIGHTS in missing and found else HINT
+
+
+def _faults(folder: Path) -> Iterator[str]:
+    """What is wrong with the files, each as "FILE is ..."."""
+    for check in (_config_fault, _tokenizer_fault, _weights_fault):
+        try:
+            fault = check(folder)
+        except BrokenFileError as error:
+            fault = str(error)
+        except OSError as error:
+            fault = _unreadable(folder, error)
+        if fault:
+            yield fault
+
+
+def _unreadable(folder: Path, error: OSError) -> str:
+    return f"{error.filename or folder} cannot be read: {error.strerror or error}"
+
+
+def _config_fault(folder: Path) -> str:
+    kind = _json_object(folder / CONFIG).get("model_type")
+    if isinstance(kind, str) and kind:
+        return ""
+    return f"{CONFIG} does not say what kind of model it is (model_type)"
+
+
+def _tokenizer_fault(folder: Path) -> str:
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        return ""
+    model = _json_object(file).get("model")
+    return "" if isinstance(model, dict) and model else "tokenizer.json holds no tokenizer"
+
+
+def _weights_fault(folder: Path) -> str:
+    if (folder / WEIGHTS).exists():
+        _tensor_names(folder / WEIGHTS)
+        return ""
+    shards = _shards(folder)
+    gone = [shard for shard in shards if not (folder / shard).exists()]
+    if gone:
+        return f"{folder} has no {', '.join(gone[:5])}{' ...' if len(gone) > 5 else ''}"
+    for shard, names in shards.items():
+        lacking = sorted(set(names) - _tensor_names(folder / shard))
+        if lacking:
+            return f"{shard} lacks the tensor {lacking[0]} that {INDEX} says it has"
+    return ""
+
+
+def _tensor_names(file: Path) -> set[str]:
+    try:
+        return {tensor.name for tensor in stored_tensors(file)}
+    except BrokenFileError as error:
+        raise BrokenFileError(f"{file.name} {error}") from error
+
+
+def _shards(folder: Path) -> dict[str, list[str]]:
+    """File -> the tensors that the index says it has."""
+    places = _json_object(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise BrokenFileError(f"{INDEX} lists no tensors (weight_map)")
+    shards: dict[str, list[str]] = {}
+    for tensor, file in places.items():
+        if not isinstance(file, str) or not _is_within(file):
+            raise BrokenFileError(f"{INDEX} places the tensor {tensor} outside the model's folder")
+        shards.setdefault(file, []).append(tensor)
+    return shards
+
+
+def _is_within(file: str) -> bool:
+    path = PurePosixPath(file)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    """The content of a JSON file. Raises BrokenFileError, whose message names the file."""
+    limit = MAX_JSON_BYTES.get(file.name)
+    if limit is not None and file.stat().st_size > limit:
+        raise BrokenFileError(f"{file.name} has {file.stat().st_size:,} bytes, over {limit:,}")
+    content = file.read_bytes()
+    if not content.strip():
+        raise BrokenFileError(f"{file.name} is empty")
+    if content.startswith(LFS_POINTER):
+        raise BrokenFileError(f"{file.name} is a Git LFS pointer: run `git lfs pull`")
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BrokenFileError(f"{file.name} is not JSON: {first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise BrokenFileError(f"{file.name} is not a JSON object")
+    return value

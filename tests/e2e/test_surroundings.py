@@ -1,0 +1,64 @@
+"""Whole jobs in surroundings that used to end them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from nlijob.rundir import RunDir
+from tests import jobs
+
+TINY = (
+    *("--recipe", "demo", "--train-size", "32", "--validation-size", "16", "--test-size", "16"),
+    *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.word_importance=false"),
+)
+AMONG_OTHERS = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "192.0.2.1",
+    "MASTER_PORT": "29500",
+    "ACCELERATE_USE_FSDP": "true",
+    "ACCELERATE_MIXED_PRECISION": "fp16",
+}
+
+
+def shell(line: str, *arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a job in a line of bash, in which "$@" is the command."""
+    return subprocess.run(
+        ["bash", "-c", line, "bash", *jobs.command("run", *TINY, *arguments)],
+        env=jobs.environment(**env),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_job_goes_on_without_the_reader_of_its_log_and_alone_within_a_launcher(
+    tmp_path: Path,
+) -> None:
+    run = RunDir(tmp_path / "job")
+    done = shell(
+        '"$@" 2>&1 | head -1; exit ${PIPESTATUS[0]}',
+        *("--runs-dir", tmp_path, "--run-id", "job"),
+        **AMONG_OTHERS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    kept = run.console_log.read_text(encoding="utf-8").splitlines()
+    assert kept[1] == done.stdout.strip()
+    assert kept[-1] == f"Report: {run.report}"
+
+
+def test_a_job_whose_files_may_not_grow_ends_with_74_and_goes_on_later(tmp_path: Path) -> None:
+    place = ("--runs-dir", tmp_path, "--run-id", "job")
+    full = shell('ulimit -f 200; exec "$@"', *place)  # in kB; the adapter is larger
+    assert full.returncode == 74, full.stderr
+    assert str(tmp_path / "job") in full.stderr
+    assert "ulimit -f" in full.stderr
+    assert "Traceback" not in full.stderr
+
+    again = shell('exec "$@"', *place)
+    assert again.returncode == 0, again.stderr
+    assert "baseline  complete, skipped" in again.stderr

@@ -1,0 +1,209 @@
+"""Time and hardware of whole jobs: a clock that is set, a kill, broken readers, renderings."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nlijob import records
+from nlijob.analysis.times import attempt_times
+from nlijob.records.job import HardwareSample, Timing
+from nlijob.records.outcome import Results
+from nlijob.rundir import RunDir
+from tests import jobs
+
+LIMIT_S = 240.0
+"""After which a job counts as hanging, on the busiest machine."""
+TINY = (
+    *("--recipe", "demo", "--train-size", "32", "--validation-size", "16", "--test-size", "16"),
+    *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.word_importance=false"),
+    *("--set", "eval.few_shot=0", "--set", "report.sample_interval_s=0.2"),
+    *("--set", "report.price_per_hour=3.6"),
+)
+
+JUMPING_CLOCK = """
+import time
+
+wall, monotonic = time.time, time.monotonic
+time.time = lambda: wall() + (-3600, 0, 7200)[int(4 * monotonic()) % 3]
+"""
+"""A wall clock that is set forward and back four times a second, in every process of the job."""
+
+NVML = """
+import time
+
+class NVMLError(Exception): pass
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): return 1
+def nvmlSystemGetDriverVersion(): return "580.65.06"
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetUUID(handle): return "GPU-1"
+def nvmlDeviceGetPowerUsage(handle): return 100_000
+def nvmlDeviceGetTotalEnergyConsumption(handle): return int(100_000 * time.monotonic())
+"""
+
+
+# ---------------------------------------------------------------- a hostile machine
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the clock, with a module pynvml, and with an nvidia-smi that hangs."""
+    folder = tmp_path_factory.mktemp("stand-ins")
+    (folder / "sitecustomize.py").write_text(JUMPING_CLOCK, encoding="utf-8")
+    (folder / "pynvml.py").write_text(NVML, encoding="utf-8")
+    (folder / "nvidia-smi").write_text(
+        f"#!/bin/sh\necho $$ >> {folder}/started\nsleep 1000 & wait\n", encoding="utf-8"
+    )
+    (folder / "nvidia-smi").chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hostile(stand_ins: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, float]:
+    """A finished job on a machine with these stand-ins, and the seconds that it took at most."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    modules = os.pathsep.join((str(stand_ins), os.environ.get("PYTHONPATH", "")))
+    path = os.pathsep.join((str(stand_ins), os.environ["PATH"]))
+    started = time.monotonic()
+    done = jobs.run(
+        *("run", "--runs-dir", runs_dir, "--run-id", "job", *TINY, "--device", "cpu"),
+        timeout_s=LIMIT_S,
+        env=jobs.environment(PYTHONPATH=modules, PATH=path),
+    )
+    assert done.returncode == 0, done.stderr
+    return RunDir(runs_dir / "job"), time.monotonic() - started
+
+
+def durations(results: Results) -> Sequence[float | None]:
+    parts = [part.duration_s for stage in results.stages for part in stage.timed_parts]
+    return [*parts, *(stage.duration_s for stage in results.stages), results.total_s]
+
+
+def test_a_clock_that_is_set_changes_no_duration(hostile: tuple[RunDir, float]) -> None:
+    job, limit_s = hostile
+    results = jobs.results(job)
+    assert all(seconds is not None and 0 <= seconds < limit_s for seconds in durations(results))
+    stages = sum(stage.duration_s or 0.0 for stage in results.stages)
+    assert stages <= results.total_s
+    assert results.cost is not None
+    assert results.cost.amount == pytest.approx(results.total_s * 3.6 / 3600)
+
+
+def test_a_clock_that_is_set_changes_no_order_of_samples(hostile: tuple[RunDir, float]) -> None:
+    job, _ = hostile
+    samples = list(records.read_lines(HardwareSample, job.hardware))
+    moments = [sample.monotonic_s for sample in samples if sample.monotonic_s is not None]
+    assert moments == sorted(moments)
+    stages = list(dict.fromkeys(sample.stage for sample in samples))
+    assert stages[0] == "subset"
+    assert stages.index("train") < stages.index("evaluate") == len(stages) - 1
+    walls = [sample.time_s for sample in samples]
+    assert walls != sorted(walls), "the stand-in for the clock was not in use"
+
+
+def test_a_hanging_nvidia_smi_is_told_and_costs_no_other_figure(
+    hostile: tuple[RunDir, float],
+) -> None:
+    job, _ = hostile
+    samples = list(records.read_lines(HardwareSample, job.hardware))
+    gpus = [gpu for sample in samples for gpu in sample.gpus]
+    assert {gpu.load for gpu in gpus} == {None}
+    assert all(gpu.power_w == 100.0 and gpu.energy_j for gpu in gpus)
+    assert any(sample.ram_used_bytes and sample.cpu_load is not None for sample in samples)
+    (told,) = jobs.results(job).resources.unread
+    assert told.startswith("GPU load and memory from nvidia-smi: no answer")
+    assert told in job.report.read_text("utf-8")
+
+
+def test_a_hanging_nvidia_smi_is_started_rarely_and_leaves_no_process(
+    hostile: tuple[RunDir, float], stand_ins: Path
+) -> None:
+    _, took_s = hostile
+    pids = [int(line) for line in (stand_ins / "started").read_text("utf-8").split()]
+    assert 1 <= len(pids) <= 1 + took_s / 10
+    assert [pid for pid in pids if is_running(pid)] == []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+# ---------------------------------------------------------------- renderings
+
+
+def test_writing_the_report_again_changes_no_figure(copied: RunDir) -> None:
+    before = copied.results.read_bytes()
+    for _ in range(3):
+        assert jobs.run("report", copied.root).returncode == 0
+    assert copied.results.read_bytes() == before
+
+
+def test_another_report_option_changes_no_time_and_is_no_attempt(copied: RunDir) -> None:
+    logs = [path.read_bytes() for path in (copied.timings, copied.hardware)]
+    before = jobs.results(copied)
+    jobs.run_job(
+        *(copied.root.parent, *jobs.SMALL_DEMO, "--set", "report.title='Nightly'"),
+        *("--set", "report.price_per_hour=2.0"),
+    )
+    after = jobs.results(copied)
+    assert [path.read_bytes() for path in (copied.timings, copied.hardware)] == logs
+    assert after.cost is not None
+    assert after.cost.amount == pytest.approx(2.0 * before.total_s / 3600)
+    assert replace(after, run=before.run, cost=None) == replace(before, cost=None)
+
+
+# ---------------------------------------------------------------- a kill
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A job whose first attempt was killed in training, and that a second one finished."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    job = RunDir(runs_dir / "job")
+    process = subprocess.Popen(
+        jobs.command("run", "--runs-dir", runs_dir, "--run-id", "job", *TINY),
+        stderr=subprocess.DEVNULL,
+        env=jobs.environment(),
+    )
+    deadline = time.monotonic() + LIMIT_S
+    while not job.marker("baseline").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return jobs.run_job(runs_dir, *TINY)[0]
+
+
+def test_an_attempt_that_was_killed_counts_up_to_its_last_moment(killed: RunDir) -> None:
+    timings = list(records.read_lines(Timing, killed.timings))
+    samples = list(records.read_lines(HardwareSample, killed.hardware))
+    results = jobs.results(killed)
+    first, second = attempt_times(timings, samples).values()
+    last_moment_s = max(s.monotonic_s or 0.0 for s in samples if s.attempt == 1)
+    began_s = min(t.started_monotonic_s or 0.0 for t in timings if t.attempt == 1)
+    assert first.seconds >= last_moment_s - began_s > 0
+    assert (first.is_least, second.is_least) == (True, False)
+    assert results.total_s == first.seconds + second.seconds
+    assert (results.attempts, results.cut_short) == (2, (1,))
+
+
+def test_time_and_cost_of_a_killed_attempt_are_called_lower_bounds(killed: RunDir) -> None:
+    page = killed.report.read_text("utf-8")
+    assert page.count("at least") >= 3
+    assert "attempt 1 ended without a record, and counts up to the last one" in page
+    summary = killed.summary.read_text("utf-8")
+    assert "time at least " in summary
+    assert "cost at least " in summary

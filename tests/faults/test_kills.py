@@ -1,0 +1,80 @@
+"""A job that is killed at random, again and again, ends as one that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nlijob.rundir import RunDir
+from tests.faults import tiny
+
+pytestmark = pytest.mark.faults
+
+KILLS = 5
+"""How often one run is killed at most; it may end earlier."""
+LATEST_CHANGE = 120
+"""Last change to the run's files at which a process is killed."""
+SPAN_S = 20.0
+"""Longest wait before a kill at a random time; a job that has ended by then is not killed."""
+SIDES = ("parent", "gpu", "both")
+
+
+def test_a_run_that_is_killed_at_random_ends_with_the_same_figures(
+    tmp_path: Path, expected: dict[str, Any], kill_seed: int
+) -> None:
+    chance = random.Random(kill_seed)
+    run = RunDir(tmp_path / tiny.RUN_ID)
+    for _ in range(KILLS):
+        code, output = killed(run, chance)
+        assert "Traceback" not in output, output
+        if code >= 0:
+            tiny.assert_says_what_to_do(code, output)
+    code, output = tiny.finish(tiny.start(tmp_path))
+    assert code == 0, output
+    tiny.assert_same_outcome(run, expected)
+    assert tiny.gpu_side_of(run) == []
+
+
+def killed(run: RunDir, chance: random.Random) -> tuple[int, str]:
+    """Exit code and output of an attempt that is killed at a random time or change to its files."""
+    side = chance.choice(SIDES)
+    if side != "both" and chance.random() < 0.6:
+        at = round(LATEST_CHANGE ** chance.random())
+        return tiny.finish(tiny.start(run.root.parent, tiny.with_hook(run, side, at)))
+    process = tiny.start(run.root.parent)
+    try:
+        process.wait(SPAN_S * chance.random())
+    except subprocess.TimeoutExpired:
+        kill(process, run, side)
+    return tiny.finish(process)
+
+
+def kill(process: subprocess.Popen[str], run: RunDir, side: str) -> None:
+    if side != "gpu":
+        process.kill()
+    if side != "parent":
+        for one in tiny.gpu_side_of(run):
+            try:
+                one.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+
+def test_a_hang_up_stops_a_job_as_a_request_to_end_does(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / tiny.RUN_ID)
+    process = tiny.start(tmp_path)
+    while not run.marker("subset").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGHUP)
+    code, output = tiny.finish(process)
+    assert code == 75, output
+    assert tiny.gpu_side_of(run) == []

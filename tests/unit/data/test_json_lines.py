@@ -1,0 +1,103 @@
+"""JSON Lines: what is read, and what is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nlijob.data.json_lines import read_json_lines
+from nlijob.data.table import Table
+from nlijob.errors import NotAvailableError
+
+ROW = '{"premise": "a", "hypothesis": "b", "label": 0}'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "test.jsonl"
+
+
+def read(file: Path, text: str) -> Table:
+    file.write_bytes(text.encode())
+    return read_json_lines(file)
+
+
+def refusal(file: Path, text: str) -> NotAvailableError:
+    with pytest.raises(NotAvailableError) as caught:
+        read(file, text)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "blank", "lines"),
+    [
+        (f"{ROW}\n{ROW}\n", 0, [1, 2]),
+        (f"{ROW}\r\n{ROW}", 0, [1, 2]),
+        (f"{ROW}\n\n  \n{ROW}\n\n", 3, [1, 4]),
+        (f"\n{ROW}\n{ROW}\n", 1, [2, 3]),
+    ],
+)
+def test_blank_lines_are_skipped_and_counted(
+    file: Path, text: str, blank: int, lines: list[int]
+) -> None:
+    table = read(file, text)
+    assert (len(table.rows), table.blank_lines, table.lines) == (2, blank, lines)
+
+
+def test_separators_of_unicode_do_not_end_a_line(file: Path) -> None:
+    row = {"premise": "a\u2028b\u0085c", "hypothesis": "\x0c", "label": 1}
+    assert list(read(file, json.dumps(row, ensure_ascii=False)).rows) == [row]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("{", "not JSON"),
+        (ROW + ROW, "not JSON: Extra data at character"),
+        (ROW + ",", "not JSON"),
+        ("3", "not an object with columns"),
+        ("null", "not an object with columns"),
+        ('["a", "b", 0]', "not an object with columns"),
+        ('{"label": 0, "premise": "a", "label": 2}', "the key 'label' occurs twice"),
+        ('{"a": {"b": 1, "b": 2}}', "the key 'b' occurs twice"),
+        (f'{{"label": {"1" * 5000}}}', "a number has too many digits"),
+        ('{"premise": ' + "[" * 100_000 + "}", "nested too deeply"),
+        ('{"a": ' * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_malformed_line_is_named(file: Path, line: str, fault: str) -> None:
+    message = refusal(file, f"{ROW}\n\n{line}\n{ROW}\n").message
+    assert "test.jsonl cannot be read: 1 malformed line: line 3: " in message
+    assert fault in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_that_is_one_array_is_told_with_the_way_out(file: Path, indent: int | None) -> None:
+    error = refusal(file, json.dumps([json.loads(ROW)] * 3, indent=indent))
+    assert "the file is one JSON array, not one object a line" in error.message
+    assert "jq -c '.[]' test.jsonl" in error.hint
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_that_is_one_object_of_rows_is_told_with_the_way_out(
+    file: Path, indent: int | None
+) -> None:
+    value = {"version": 1, "data": [json.loads(ROW)] * 3}
+    error = refusal(file, json.dumps(value, indent=indent))
+    assert "the file is one JSON object ('version', 'data')" in error.message
+    assert """jq -c '.["data"][]' test.jsonl""" in error.hint
+
+
+@pytest.mark.parametrize("column", [["a", "b"], {"0": "a", "1": "b"}])
+def test_a_file_of_columns_is_one_object_too(file: Path, column: Any) -> None:
+    value = {"premise": column, "hypothesis": column, "label": column}
+    assert "the file is one JSON object" in refusal(file, json.dumps(value)).message
+
+
+def test_a_single_row_may_hold_lists_in_other_columns(file: Path) -> None:
+    row = {**json.loads(ROW), "annotator_labels": ["neutral", "entailment"]}
+    assert list(read(file, json.dumps(row)).rows) == [row]

@@ -1,0 +1,225 @@
+"""Where rows come from, the names of labels that a source carries, and right hints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from nlijob import records
+from nlijob.config import DataConfig
+from nlijob.data.features import class_labels
+from nlijob.data.sources import open_split, read_file, source_stamp
+from nlijob.data.subset import build_subset
+from nlijob.data.table import Table
+from nlijob.errors import NotAvailableError
+from nlijob.hub import Hub
+from nlijob.records.job import Example
+from nlijob.rundir import RunDir
+
+ORDER = ("contradiction", "neutral", "entailment")
+NUMBERED = dict(enumerate(ORDER))
+ROWS = [{"premise": "a", "hypothesis": "b", "label": 0}]
+CARD = """---
+dataset_info:
+  config_name: plain
+  features:
+  - name: premise
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': contradiction
+          '1': neutral
+          '2': entailment
+---
+"""
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], metadata: Any = None) -> None:
+    table = pyarrow.Table.from_pylist(list(rows))
+    if metadata is not None:
+        text = metadata if isinstance(metadata, str) else json.dumps(metadata)
+        table = table.replace_schema_metadata({"huggingface": text})
+    pyarrow.parquet.write_table(table, path)
+
+
+def opened(folder: Path, **changes: Any) -> Table:
+    return open_split(DataConfig(str(folder), **changes), "test", Hub(True, print))
+
+
+def refusal(folder: Path) -> NotAvailableError:
+    with pytest.raises(NotAvailableError) as caught:
+        opened(folder)
+    return caught.value
+
+
+# ---------------------------------------------------------------- names of labels
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {"_type": "ClassLabel", "names": list(ORDER)},
+        {"_type": "ClassLabel", "names": list(ORDER), "num_classes": 3, "id": None},
+        {"class_label": {"names": {"2": "entailment", "0": "contradiction", "1": "neutral"}}},
+        {"dtype": {"class_label": {"names": list(ORDER)}}},
+    ],
+)
+def test_parquet_metadata_name_the_labels(tmp_path: Path, label: Any) -> None:
+    features = {"premise": {"dtype": "string", "_type": "Value"}, "label": label}
+    write_parquet(tmp_path / "test.parquet", ROWS, {"info": {"features": features}})
+    assert opened(tmp_path).class_labels == {"label": NUMBERED}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, "{", {}, {"info": None}, {"info": {"features": {"label": {"dtype": "int64"}}}}],
+)
+def test_parquet_metadata_may_name_nothing(tmp_path: Path, metadata: Any) -> None:
+    write_parquet(tmp_path / "test.parquet", ROWS, metadata)
+    assert opened(tmp_path).class_labels == {}
+
+
+def test_features_of_the_library_name_the_labels() -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"premise": datasets.Value("string"), "label": datasets.ClassLabel(names=list(ORDER))}
+    )
+    assert class_labels(features) == {"label": NUMBERED}
+
+
+def test_a_file_that_the_library_wrote_names_the_labels(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "premise": datasets.Value("string"),
+            "hypothesis": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=list(ORDER)),
+        }
+    )
+    datasets.Dataset.from_list(ROWS, features).to_parquet(tmp_path / "test.parquet")
+    assert opened(tmp_path).class_labels == {"label": NUMBERED}
+
+
+def test_a_hub_data_set_is_read_by_the_names_of_its_features(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {
+            "premise": datasets.Value("string"),
+            "hypothesis": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=list(ORDER)),
+        }
+    )
+
+    class OneHub(Hub):
+        def load_split(self, *_: Any) -> Any:
+            content = [{**ROWS[0], "label": label} for label in (0, 1, 2, -1)]
+            return datasets.Dataset.from_list(content, features)
+
+    data = DataConfig("owner/name", train_size=0, validation_size=0, test_size=0)
+    run = RunDir(tmp_path / "run")
+    manifest = build_subset(data, run, OneHub(True, print))
+    assert [e.label for e in records.read_lines(Example, run.subset("test"))] == [2, 1, 0]
+    assert manifest.splits["test"].unlabelled_dropped == 1
+
+
+@pytest.mark.parametrize("config_name", [None, "plain"])
+def test_the_card_in_a_folder_names_the_labels(tmp_path: Path, config_name: str | None) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    before = source_stamp(DataConfig(str(tmp_path)))
+    (tmp_path / "README.md").write_text(CARD, encoding="utf-8")
+    assert opened(tmp_path, config_name=config_name).class_labels == {"label": NUMBERED}
+    assert source_stamp(DataConfig(str(tmp_path))) != before
+
+
+@pytest.mark.parametrize("card", ["", "# class_label", "---\nclass_label: [\n---\n"])
+def test_a_card_may_name_nothing(tmp_path: Path, card: str) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert opened(tmp_path).class_labels == {}
+
+
+def test_the_card_of_another_configuration_names_nothing(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    (tmp_path / "README.md").write_text(CARD, encoding="utf-8")
+    assert opened(tmp_path, config_name="other").class_labels == {}
+
+
+# ---------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize("part", [slice(0, -40), slice(0, 8), slice(8, None)])
+def test_a_damaged_parquet_file_is_reported(tmp_path: Path, part: slice) -> None:
+    write_parquet(tmp_path / "test.parquet", ROWS * 50)
+    content = (tmp_path / "test.parquet").read_bytes()
+    (tmp_path / "test.parquet").write_bytes(content[part])
+    assert "test.parquet cannot be read" in refusal(tmp_path).message
+
+
+def test_a_parquet_file_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    names = ["premise", "hypothesis", "label", "label"]
+    table = pyarrow.Table.from_arrays([pyarrow.array([value]) for value in ("a", "b", 0, 1)], names)
+    pyarrow.parquet.write_table(table, tmp_path / "test.parquet")
+    assert "several columns are named 'label'" in refusal(tmp_path).message
+
+
+def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").mkdir()
+    with pytest.raises(NotAvailableError, match=r"test\.csv cannot be read: IsADirectoryError"):
+        read_file(tmp_path / "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("test.tsv", "tab-separated files are not read"),
+        ("test.jsonl.gz", "compressed files are not read"),
+        ("test.json", "JSON files that are one array or object are not read"),
+        ("test-00000-of-00002.csv", "a split is read from one file: join ./test-* to test.csv"),
+        (
+            "data/test-00000-of-00001.parquet",
+            "a split is read from one file: join data/test-* to test.parquet",
+        ),
+        ("data/test.jsonl", "give the folder that holds the files themselves"),
+        ("dev.jsonl", "set data.train_split, data.validation_split and data.test_split"),
+    ],
+)
+def test_a_folder_without_the_file_is_told_what_to_do_with_what_it_has(
+    tmp_path: Path, file: str, told: str
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    error = refusal(tmp_path)
+    assert f"contains no test.jsonl, test.parquet or test.csv; it has {file}" in error.message
+    assert told in error.hint
+
+
+def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
+    assert "it has no files" in refusal(tmp_path).message
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_reported_readably(tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    message = refusal(Path(os.fsdecode(folder))).message
+    assert "caf\ufffd: the name is not UTF-8" in message
+    message.encode()  # can be printed
+    (tmp_path / "link").symlink_to(os.fsdecode(folder))
+    Path(os.fsdecode(folder + b"/test.jsonl")).write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    assert opened(tmp_path / "link").rows == ROWS
+
+
+def test_a_file_whose_name_is_not_utf_8_is_listed_readably(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")).touch()
+    assert "it has caf\ufffd.jsonl" in refusal(tmp_path).message

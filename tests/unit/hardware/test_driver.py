@@ -1,0 +1,63 @@
+"""Whatever the driver does, the job learns how many GPUs answer, within a time limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from nlijob.hardware import driver as driver_module
+from nlijob.hardware import driver_version, gpu_count
+from nlijob.hardware.driver import may_have_gpus
+from tests.unit.hardware.conftest import NVML, Install
+
+BROKEN = {
+    "no library": NVML + "    def nvmlInit(): raise NVMLError('Library not found')\n",
+    "another error": NVML + "    def nvmlInit(): raise OSError('version mismatch')\n",
+    "no count": NVML + "    def nvmlDeviceGetCount(): raise NVMLError('Unknown error')\n",
+    "a count of nothing": NVML + "    def nvmlDeviceGetCount(): return None\n",
+    "functions missing": "",
+    "not a module": "def",
+    "an exit": NVML + "    def nvmlInit(): raise SystemExit(3)\n",
+}
+
+
+@pytest.mark.usefixtures("driver")
+def test_gpus_are_those_that_the_driver_shows() -> None:
+    assert gpu_count() == 1
+    assert driver_version() == "580.65.06"
+    assert may_have_gpus()
+
+
+@pytest.mark.usefixtures("driver")
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_gpus_that_are_hidden_from_cuda_are_none(
+    monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert gpu_count() == 0
+    assert not may_have_gpus()
+
+
+@pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)
+def test_a_driver_that_fails_in_any_way_has_no_gpus(pynvml: Install, source: str) -> None:
+    pynvml(source)
+    assert gpu_count() == 0
+
+
+def test_a_driver_that_hangs_has_no_gpus(pynvml: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "LIMIT_S", 0.2)
+    pynvml(NVML + "    def nvmlInit():\n        import threading; threading.Event().wait()\n")
+    assert gpu_count() == 0
+    assert driver_version() is None
+
+
+def test_a_version_that_cannot_be_read_is_none(pynvml: Install) -> None:
+    pynvml(NVML + "    def nvmlSystemGetDriverVersion(): raise NVMLError\n")
+    assert driver_version() is None
+
+
+def test_figures_are_asked_for_where_only_nvidia_smi_is_there(
+    nvidia_smi: Install, pynvml: Install
+) -> None:
+    pynvml(BROKEN["another error"])
+    nvidia_smi("exit 9")
+    assert may_have_gpus()

@@ -1,0 +1,85 @@
+"""The data section states how labels and files were read, and what splits share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nlijob.analysis.outcome import build_results
+from nlijob.records.job import Manifest, SplitManifest
+from nlijob.records.outcome import Results
+from nlijob.report.view.data import data_section
+from nlijob.report.view.parts import View
+from tests.synthetic import Spec, build_run
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    spec = Spec(rows=14, train_rows=40, epochs=2, resumed=False)
+    return build_results(build_run(Path(tmp_path_factory.mktemp("data")), spec))
+
+
+def section(results: Results, change: Callable[[SplitManifest], SplitManifest]) -> View:
+    splits = {name: change(split) for name, split in results.manifest.splits.items()}
+    return data_section(replace(results, manifest=replace(results.manifest, splits=splits)))
+
+
+def facts(view: View) -> dict[str, tuple[str, str]]:
+    return {fact.name: (fact.value, fact.note) for fact in view.facts}
+
+
+def test_labels_read_alike_in_all_splits_are_told_once(results: Results) -> None:
+    view = section(results, lambda split: replace(split, labels_read="0 = neutral"))
+    assert facts(view)["labels"] == ("0 = neutral", "")
+
+
+def test_labels_read_in_different_ways_are_told_for_each_split(results: Results) -> None:
+    view = section(results, lambda split: replace(split, labels_read=f"as {split.split} says"))
+    assert facts(view)["labels, train"][0] == "as train says"
+    assert facts(view)["labels, test"][0] == "as test says"
+
+
+def test_fields_with_line_breaks_are_told_with_their_lines(results: Results) -> None:
+    view = section(
+        results, lambda split: replace(split, fields_over_lines=7, first_fields_over_lines=(3, 9))
+    )
+    assert facts(view)["fields with line breaks, test"] == (
+        "7",
+        "in the rows at lines 3, 9, ...",
+    )
+
+
+def test_blank_lines_are_told_where_there_are_any(results: Results) -> None:
+    view = section(results, lambda split: replace(split, blank_lines=split.split == "train"))
+    assert facts(view)["blank lines, skipped"][0] == "1 in train"
+    assert "blank lines, skipped" not in facts(
+        section(results, lambda split: replace(split, blank_lines=0))
+    )
+
+
+def test_rows_in_two_splits_are_a_table(results: Results) -> None:
+    rows = {row.cells[0]: row.cells[1:] for row in data_section(results).overlaps.rows}
+    assert list(rows) == [
+        "test rows in train",
+        "test rows in validation",
+        "validation rows in train",
+    ]
+    one = results.manifest.overlaps[0]
+    assert rows["test rows in train"][1].endswith(f"({one.whole_rows} of 14)")
+
+
+def test_a_run_that_did_not_count_shows_neither_table(results: Results) -> None:
+    def older(manifest: Manifest) -> Manifest:
+        splits = {
+            name: replace(split, repetition=None, labels_read="", blank_lines=None)
+            for name, split in manifest.splits.items()
+        }
+        return replace(manifest, splits=splits, overlaps=())
+
+    view = data_section(replace(results, manifest=older(results.manifest)))
+    assert view.overlaps is None
+    assert view.repetition is None
+    assert not [name for name in facts(view) if "label" in name or "line" in name]

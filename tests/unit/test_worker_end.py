@@ -1,0 +1,82 @@
+"""What the status and the log of the GPU side say of its end, where it left no outcome."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from nlijob.errors import ExitCode
+from nlijob.worker_end import error_of_end
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log.txt"
+
+
+@pytest.mark.parametrize("status", [-9, 137])
+def test_a_kill_that_the_kernel_counted_names_memory_and_limit(log: Path, status: int) -> None:
+    error = error_of_end(status, log, kernel_killed=True)
+    assert error.exit_code == ExitCode.HARDWARE
+    assert "the kernel ended the GPU side; the " in error.message
+    assert "GiB" in error.message
+
+
+@pytest.mark.parametrize("status", [-9, 137])
+def test_a_kill_that_nobody_counted_is_most_likely_memory(log: Path, status: int) -> None:
+    error = error_of_end(status, log, kernel_killed=False)
+    assert error.exit_code == ExitCode.HARDWARE
+    assert "most likely because memory ran out" in error.message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_stop_from_outside_is_a_stop(log: Path, number: signal.Signals) -> None:
+    error = error_of_end(128 + number, log, kernel_killed=False)
+    assert error.exit_code == ExitCode.STOPPED
+    assert number.name in error.message
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(signal.SIGBUS, "/dev/shm"), (signal.SIGILL, "CPU"), (signal.SIGSEGV, "driver")],
+)
+def test_a_crash_comes_with_advice(log: Path, number: signal.Signals, advice: str) -> None:
+    error = error_of_end(128 + number, log, kernel_killed=False)
+    assert error.exit_code == ExitCode.INTERNAL
+    assert f"signal {number.name}" in error.message
+    assert advice in error.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'", ExitCode.HARDWARE),
+        ("memory allocation of 4096 bytes failed", ExitCode.HARDWARE),
+        ("OpenBLAS: pthread_create failed: No space left on device", ExitCode.DISK),
+        ("AssertionError", ExitCode.INTERNAL),
+    ],
+)
+def test_the_last_words_of_an_abort_tell_its_reason(log: Path, words: str, code: ExitCode) -> None:
+    log.write_text(f"loading\n{words}\n", encoding="utf-8")
+    assert error_of_end(128 + signal.SIGABRT, log, kernel_killed=False).exit_code == code
+
+
+def test_a_limit_on_the_size_of_files_is_the_disks_fault(log: Path) -> None:
+    error = error_of_end(128 + signal.SIGXFSZ, log, kernel_killed=False)
+    assert error.exit_code == ExitCode.DISK
+
+
+@pytest.mark.parametrize("code", [ExitCode.DISK, ExitCode.HARDWARE, ExitCode.STOPPED])
+def test_a_side_that_could_not_write_its_outcome_tells_by_its_status(
+    log: Path, code: ExitCode
+) -> None:
+    assert error_of_end(code, log, kernel_killed=False).exit_code == code
+
+
+def test_control_characters_of_a_log_do_not_reach_a_terminal(log: Path) -> None:
+    log.write_text("\x1b]0;title\x07\x1b[2J gone", encoding="utf-8")
+    message = error_of_end(1, log, kernel_killed=False).message
+    assert "\x1b" not in message
+    assert r"\x1b[2J gone" in message
