@@ -167,11 +167,6 @@ def at_least(text: str, is_least: bool) -> str:
     return f"at least {text}" if is_least else text
 
 
-def job_time(text: str, seconds: float, is_least: bool) -> str:
-    """A job's time as text; a job without a readable time has one of 0 in its records."""
-    return at_least(text, is_least) if seconds else NOT_MEASURED
-
-
 def short_seconds(seconds: float) -> str:
     """A duration below a minute, down to milliseconds."""
     if 0 < seconds < 0.0005:

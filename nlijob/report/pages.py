@@ -176,7 +176,7 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
 def _trends(number: int, series: Series) -> dict[str, Plot]:
     """Charts of accuracy, time and (if measured) energy over the runs of a series."""
     runs = [(run.started, run.figures) for run in series.runs if run.started and run.figures]
-    times = [(moment, one.total_s / 60) for moment, one in runs if one.total_s]
+    times = [(moment, one.total_s / 60) for moment, one in runs]
     energies = [(m, one.energy_j / 3600) for m, one in runs if one.energy_j is not None]
     plots = {
         f"series-{number}": _accuracy_trend(number, runs),

@@ -8,12 +8,12 @@ from typing import Any
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.wording import (
+    NOT_MEASURED,
     at_least,
     count,
     duration,
     energy,
     gib,
-    job_time,
     listed,
     mcnemar_name,
     money,
@@ -336,8 +336,10 @@ def _gain(one: Figures) -> str:
 
 
 def _time(one: Figures) -> str:
+    if not one.attempts:
+        return NOT_MEASURED
     attempts = f", {one.attempts} attempts" if one.attempts > 1 else ""
-    return job_time(f"{duration(one.total_s)}{attempts}", one.total_s, one.is_least)
+    return at_least(f"{duration(one.total_s)}{attempts}", one.is_least)
 
 
 def cost_text(one: Figures) -> str:
