@@ -189,6 +189,11 @@ def _checked_root(root: Path) -> Path:
     """The run's folder. Libraries cannot write to a path whose bytes are not UTF-8."""
     try:
         str(root.absolute()).encode("utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the current folder was deleted",
+            "change to another one, or give an absolute --runs-dir",
+        ) from None
     except UnicodeEncodeError:
         raise ConfigurationError(
             f"--runs-dir: the path {root.absolute()} is not UTF-8", "choose or rename a folder"

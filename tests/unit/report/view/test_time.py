@@ -30,6 +30,14 @@ def test_a_fast_mode_shows_how_it_was_checked_and_what_was_refused() -> None:
     assert "4.1 GiB are free" in refused
 
 
+def test_a_difference_that_was_not_measured_is_not_shown_as_none() -> None:
+    results = outcome(Spec())
+    plan = dataclasses.replace(results.plan, logits_difference=None)
+    facts = time_section(dataclasses.replace(results, plan=plan), ()).facts
+    (check,) = (fact for fact in facts if fact.name == "checked against the plain loop")
+    assert check.value == "not measured"
+
+
 def test_a_cpu_run_does_not_mention_graphs() -> None:
     shown = facts(Spec(gpu=False))
     assert shown["execution mode"] == ("packed rows", "4-bit weights also kept dequantised")
