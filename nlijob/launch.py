@@ -168,7 +168,10 @@ def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
     except ProcessLookupError:
         return False
     # If PID 1 is another process that reaps no orphans, zombies stay in the group forever.
-    return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
+    try:
+        return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
+    except (OSError, psutil.Error):  # without /proc the kernel's answer stands
+        return True
 
 
 def _is_live_member(process: psutil.Process, group: int) -> bool:
@@ -176,6 +179,8 @@ def _is_live_member(process: psutil.Process, group: int) -> bool:
         return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
+    except psutil.AccessDenied:  # it is in the group, and whether it is a zombie is not told
+        return True
 
 
 class _Tail:

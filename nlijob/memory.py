@@ -126,12 +126,18 @@ def memory_text() -> str:
     import psutil
 
     limits = [(limit, group) for group in memory_groups() if (limit := group.limit_bytes)]
-    memory = psutil.virtual_memory()
-    least, group = min(limits, key=lambda found: found[0], default=(memory.total, None))
-    if group is not None and least < memory.total:
-        peak = group.peak_bytes
-        used = "" if peak is None else f" and used up to {_gib(peak)}"
-        return f"the container may use {_gib(least)}{used}"
+    try:
+        memory = psutil.virtual_memory()
+    except (psutil.Error, OSError):  # no /proc
+        memory = None
+    if limits:
+        least, group = min(limits, key=lambda found: found[0])
+        if memory is None or least < memory.total:
+            peak = group.peak_bytes
+            used = "" if peak is None else f" and used up to {_gib(peak)}"
+            return f"the container may use {_gib(least)}{used}"
+    if memory is None:
+        return "how much the machine has cannot be read"
     return f"the machine has {_gib(memory.total)}, of which {_gib(memory.available)} are available"
 
 

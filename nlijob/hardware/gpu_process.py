@@ -118,6 +118,7 @@ def read_nvml(known: Sequence[str]) -> list[Gpu]:
             with contextlib.suppress(Exception):
                 gpus[uuid] = _nvml_figures(pynvml, uuid, pynvml.nvmlDeviceGetHandleByUUID(uuid))
     if not gpus:
+        pynvml.nvmlDeviceGetCount()  # raises the reason, if that is where it fails
         raise ReadingError("the driver lists no GPU whose figures can be read")
     return list(gpus.values())
 

@@ -21,8 +21,10 @@ from nlijob.rundir import append_record
 
 PATIENCE_S = 1.0
 """Longest wait for the figures of one sample."""
-END_S = 5.0
-"""Longest wait for the last sample."""
+LAST_PATIENCE_S = 0.5
+"""Longest wait for the figures of the last sample: a job that was stopped has to end soon."""
+END_S = 3.0
+"""Longest wait for the thread, which may be waiting for the disk."""
 
 
 class Sampler:
@@ -64,7 +66,7 @@ class Sampler:
 
     def _sample(self, *, is_last: bool = False) -> HardwareSample:
         time_s, now_s, stage = time.time(), time.monotonic(), self.stage
-        deadline_s = now_s + PATIENCE_S
+        deadline_s = now_s + (LAST_PATIENCE_S if is_last else PATIENCE_S)
         for reader in (self._cpu, self._ram, self._disk):
             reader.ask()
         gpus = self._gpus.sample(deadline_s)

@@ -98,3 +98,14 @@ def test_a_machine_without_control_groups_has_no_kills(
     monkeypatch.setattr(memory, "memory_groups", lambda: memory_groups(tmp_path / "no", tmp_path))
     assert not KernelMemory.now().killed_since(KernelMemory({}))
     assert "the machine has" in memory_text()
+
+
+def test_memory_that_cannot_be_read_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/meminfo")
+
+    monkeypatch.setattr(memory, "memory_groups", lambda: memory_groups(tmp_path / "no", tmp_path))
+    monkeypatch.setattr("psutil.virtual_memory", fail)
+    assert memory_text() == "how much the machine has cannot be read"
