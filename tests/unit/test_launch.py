@@ -189,6 +189,13 @@ def test_records_of_an_earlier_attempt_are_ignored(start: Start, run: RunDir) ->
     assert seen == []
 
 
+def test_folders_in_the_place_of_messages_end_no_attempt(start: Start, run: RunDir) -> None:
+    for path in (run.worker_outcome, run.progress, run.worker_log, run.accelerate_config):
+        (path / "folder").mkdir(parents=True)
+    (progress,) = start("tell(line(1)); leave(0)")
+    assert progress.done == 1
+
+
 def test_the_outcome_is_raised_before_the_worker_is_gone(
     run: RunDir, start: Start, any_grace: None
 ) -> None:
