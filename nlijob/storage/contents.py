@@ -31,10 +31,11 @@ def is_copied(name: str) -> bool:
     Neither do names that lead out of the run's folder or that no file can have, which a bucket may
     contain.
     """
-    plain = all(
-        part and not part.startswith(".") and len(part.encode(errors="replace")) <= LONGEST_NAME
-        for part in name.split("/")
-    )
+    try:
+        parts = name.encode().split(b"/")
+    except UnicodeEncodeError:  # no text: buckets have no such names
+        return False
+    plain = all(part and not part.startswith(b".") and len(part) <= LONGEST_NAME for part in parts)
     is_whole = not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
     return plain and is_whole and "\0" not in name
 
