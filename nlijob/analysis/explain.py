@@ -216,7 +216,7 @@ def _overlap(words: Words, answer: str, gold: str) -> Iterable[Finding]:
         yield _finding(
             "low-overlap",
             f"{shared} of the hypothesis's content words are in the premise, as written; the "
-            "entailment may rest on other words for the same that were not recognised.",
+            "entailment may rest on a paraphrase that was not recognised.",
             overlap=share,
         )
 

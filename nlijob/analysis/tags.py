@@ -225,14 +225,14 @@ def _absolutes(text: str) -> tuple[str, ...]:
     return tuple(word for word in _distinct(words(rest)) if word in ABSOLUTES)
 
 
-def _missing(own: Sequence[str], other: Sequence[str]) -> tuple[str, ...]:
+def _missing(own: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     """The own content words that the other text has no form of; "he's" and the like have none."""
     only = only_here(own, other)
     content = _content(_distinct(own))
     return tuple(word for word in content if word in only and form(word) not in STOPWORDS)
 
 
-def _numbers_differ(before: Sequence[str], after: Sequence[str]) -> bool:
+def _numbers_differ(before: tuple[str, ...], after: tuple[str, ...]) -> bool:
     """Whether each text states a number that the other neither states nor may mean."""
     first, second = stated(before), stated(after)
     return bool(first - second - may_stand(after) and second - first - may_stand(before))

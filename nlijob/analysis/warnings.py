@@ -127,8 +127,8 @@ def _one_label(metrics: Metrics, model: str) -> Iterable[Finding]:
             "one-label",
             {"model": model, "label": top.name, "answered": top.predicted, "rows": metrics.rows},
             f"The {model} model answered “{top.name}” for {count(top.predicted)} of "
-            f"{count(metrics.rows)} test rows ({percent(share)}): its "
-            "accuracy is mostly that label's share of the rows.",
+            f"{count(metrics.rows)} test rows ({percent(share)}); it is the gold label of "
+            f"{count(top.support)}.",
         )
 
 

@@ -26,7 +26,9 @@ NUMBERS = {
     **{word: value for value, word in enumerate(UNITS.split())},
     **{word: 10 * value for value, word in enumerate(TENS.split(), start=2)},
 }
-BEGINNINGS = {*NUMBERS, "a", "an"}
+FRACTIONS = ((("a",), "1"), (("an",), "1"), (("half",), "0.5"), (("half", "a"), "0.5"))
+"""Words before "dozen", "hundred" and the like that count them."""
+BEGINNINGS = {*NUMBERS, "a", "an", "half"}
 """Words that a number can begin with."""
 MULTIPLIERS = {"dozen": 12, "hundred": 100, "thousand": 1_000, "million": 1_000_000}
 VAGUE = {"one": 1, "single": 1, "couple": 2, "pair": 2, "both": 2, "twice": 2, "dozen": 12}
@@ -173,7 +175,7 @@ def known_forms(text_words: Sequence[str]) -> frozenset[str]:
     return frozenset(form(word) for word in (*text_words, *joined))
 
 
-def only_here(own: Sequence[str], other: Sequence[str]) -> frozenset[str]:
+def only_here(own: tuple[str, ...], other: tuple[str, ...]) -> frozenset[str]:
     """The own words of which the other text has no form, no number and no compound."""
     known = known_forms(other)
     there = stated(other) | may_stand(other)
@@ -184,7 +186,7 @@ def only_here(own: Sequence[str], other: Sequence[str]) -> frozenset[str]:
     )
 
 
-def stated(text_words: Sequence[str]) -> frozenset[str]:
+def stated(text_words: tuple[str, ...]) -> frozenset[str]:
     """The numbers that a text states, as digits; "one" alone is more often a pronoun."""
     return frozenset(number.value for number in numbers(text_words) if number.words != ("one",))
 
@@ -194,7 +196,7 @@ def may_stand(text_words: Iterable[str]) -> frozenset[str]:
     return frozenset(str(VAGUE[word]) for word in text_words if word in VAGUE)
 
 
-def numbers(text_words: Sequence[str]) -> Iterator[Number]:
+def numbers(text_words: tuple[str, ...]) -> Iterator[Number]:
     """The cardinal numbers among the words of a text, in order.
 
     Words that belong together, such as "two hundred and five" or "twenty" and "five", are one
@@ -206,15 +208,16 @@ def numbers(text_words: Sequence[str]) -> Iterator[Number]:
             continue
         end, value = _number_at(text_words, place)
         if end > place:
-            yield Number(f"{value.normalize():f}", tuple(text_words[place:end]))
+            yield Number(f"{value.normalize():f}", text_words[place:end])
 
 
-def _number_at(text_words: Sequence[str], start: int) -> tuple[int, Decimal]:
+def _number_at(text_words: tuple[str, ...], start: int) -> tuple[int, Decimal]:
     """End and value of the number that begins at a word; the end is the start if none does."""
     end, group = _below_hundred(text_words, start)
-    follows = _word(text_words, start + 1)
-    if end == start and _word(text_words, start) in ("a", "an") and follows in MULTIPLIERS:
-        end, group = start + 1, Decimal(1)
+    for words_before, value in FRACTIONS:
+        after = start + len(words_before)
+        if text_words[start:after] == words_before and _word(text_words, after) in MULTIPLIERS:
+            end, group = after, Decimal(value)
     if end == start:
         return start, group
     total = Decimal(0)

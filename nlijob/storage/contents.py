@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -109,11 +108,19 @@ def markers(root: Path) -> dict[str, bytes]:
 
 
 def content_of(path: Path) -> bytes | None:
-    """The file's content, or None if the file is gone."""
+    """The file's content, or None if the file is gone or no file."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
+
+
+def stamps_listed(marker: bytes) -> dict[str, FileStamp]:
+    """Name -> size and hash of the files that a marker lists.
+
+    Raises ValueError if it is not a marker.
+    """
+    return _read(marker).files
 
 
 def listed(marker: bytes) -> dict[str, int]:
@@ -144,7 +151,7 @@ def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
 
 
 def _read(marker: bytes) -> Marker:
-    return records.from_json(Marker, json.loads(marker))
+    return records.from_json(Marker, records.parse(marker))
 
 
 def _sizes(files: Mapping[str, FileStamp]) -> dict[str, int]:

@@ -76,7 +76,7 @@ def _over_majority(control: Control) -> str:
     over = control.over_majority
     if over is None:
         return ""
-    return f"{points(over.difference)}\n{unbroken(p_value(over.mcnemar_p))}"
+    return f"{points(over.difference)}, {unbroken(p_value(over.mcnemar_p))}"
 
 
 def _tie(controls: Sequence[Control]) -> str:

@@ -242,3 +242,15 @@ def test_different_rows_are_listed_by_their_hash() -> None:
 def test_the_same_outcome_twice_has_no_differences() -> None:
     found = of_outcomes(outcome(Spec()), outcome(Spec()))
     assert found.configuration == found.data == found.environment == ()
+
+
+def test_common_rows_that_share_a_premise_are_one_observation() -> None:
+    first = [row(index, right=True, premise=f"premise {index // 3}") for index in range(12)]
+    second = [row(index, right=False, premise=f"premise {index // 3}") for index in range(12)]
+    found = pair(first, second).tuned
+    assert found is not None
+    assert (found.premises, found.mcnemar_p) == (4, 0.125)
+    alone = pair([row(index) for index in range(12)], [row(i, right=False) for i in range(12)])
+    assert alone.tuned is not None
+    assert (alone.tuned.premises, alone.tuned.mcnemar_p) == (None, 2 / 2**12)
+    assert alone.tuned.interval.high < found.interval.high

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from nlijob.analysis.epoch_comparison import compare_epochs, epochs_sentence
+from nlijob.analysis.epoch_comparison import (
+    compare_epochs,
+    epochs_sentence,
+    loss_change,
+    loss_sentence,
+)
 from nlijob.records.job import Prediction
 from tests.unit.analysis.made import answered
 
@@ -94,3 +103,67 @@ def test_rows_that_do_not_match_are_refused() -> None:
         compare_epochs([], {1: KEPT})
     with pytest.raises(ValueError, match="labels a row twice"):
         compare_epochs([*KEPT, KEPT[0]], {1: KEPT})
+
+
+# ---------------------------------------------------------------- validation loss
+
+
+def with_losses(losses: Sequence[float]) -> list[Prediction]:
+    return [replace(row, loss=loss) for row, loss in zip(epoch(set()), losses, strict=True)]
+
+
+CHANCE = random.Random(3)
+FIRST = [1.093 + CHANCE.gauss(0, 0.4) for _ in GOLD]
+NOISE = [CHANCE.gauss(0, 0.2) for _ in GOLD]
+
+
+def test_a_rise_of_the_loss_within_noise_is_not_significant() -> None:
+    shift = 0.004 - sum(NOISE) / len(NOISE)
+    last = [loss + noise + shift for loss, noise in zip(FIRST, NOISE, strict=True)]
+    found = loss_change({1: with_losses(FIRST), 2: with_losses(last)})
+    assert found is not None
+    assert (found.from_epoch, found.to_epoch) == (1, 2)
+    assert found.difference == pytest.approx(0.004)
+    assert not found.is_significant
+    assert "is 0.004 nats above" in loss_sentence(found)
+    assert "not distinguishable from no change" in loss_sentence(found)
+
+
+def test_a_rise_of_the_loss_on_most_rows_is_significant() -> None:
+    last = [loss + abs(noise) for loss, noise in zip(FIRST, NOISE, strict=True)]
+    found = loss_change({1: with_losses(FIRST), 2: with_losses(last)})
+    assert found is not None
+    assert found.is_significant
+    assert "more than chance explains" in loss_sentence(found)
+
+
+def test_p_is_adjusted_for_the_choice_of_the_lowest_epoch() -> None:
+    last = [loss + 0.3 * noise + 0.02 for loss, noise in zip(FIRST, NOISE, strict=True)]
+    worse = [loss + 1 for loss in FIRST]
+    two = loss_change({1: with_losses(FIRST), 4: with_losses(last)})
+    four = loss_change(
+        {1: with_losses(FIRST), 2: with_losses(worse), 3: with_losses(worse), 4: with_losses(last)}
+    )
+    assert two is not None
+    assert four is not None
+    assert four.p == two.p == two.adjusted_p
+    assert four.adjusted_p == pytest.approx(min(1, 3 * two.p))
+
+
+def test_a_last_epoch_with_the_lowest_loss_has_no_change_to_report() -> None:
+    lower = [loss - 0.1 for loss in FIRST]
+    assert loss_change({1: with_losses(FIRST), 2: with_losses(lower)}) is None
+    assert loss_change({1: with_losses(FIRST), 2: with_losses(FIRST)}) is None
+    assert loss_sentence(None) == ""
+
+
+def test_rows_of_one_premise_are_one_observation_in_both_comparisons() -> None:
+    premises = {row.index: row.index // 30 for row in KEPT}
+    (found,) = compare_epochs(KEPT, {2: epoch(range(60))}, premises)
+    assert (found.premises, found.p) == (3, 0.5)
+    last = [loss + 0.1 for loss in FIRST]
+    change = loss_change({1: with_losses(FIRST), 2: with_losses(last)}, premises)
+    assert change is not None
+    assert change.premises == 3
+    assert change.p == pytest.approx(0.25, abs=0.02)  # 2 of 8 exchanges; 4 standard errors
+    assert not change.is_significant

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nlijob.analysis.gates import check_gates
+from nlijob.analysis.statistics import wilson_interval
 from nlijob.config import ReportConfig
 from nlijob.records.outcome import Gates
 from tests.synthetic import Spec
@@ -29,6 +32,29 @@ def test_every_missed_gate_is_reported_with_its_figures() -> None:
     tuned = outcome(Spec()).tuned
     assert f"({tuned.correct} of {tuned.rows}) is below the 100 % asked for" in accuracy.text
     assert "is below the 90 points asked for" in gain.text
+
+
+@pytest.mark.parametrize("share", [0.64996, 0.649999])
+def test_a_missed_gate_is_never_shown_as_met(share: float) -> None:
+    results = outcome(Spec())
+    tuned = replace(results.tuned, accuracy=share)
+    (failure,) = check_gates(
+        ReportConfig(min_accuracy=0.65), tuned, results.gain, results.gain_interval
+    ).failures
+    assert "accuracy 64.99" in failure.text
+    (failure,) = check_gates(
+        ReportConfig(min_gain=0.65), tuned, share, results.gain_interval
+    ).failures
+    assert "a gain of +64.99" in failure.text
+
+
+def test_a_gate_on_the_lower_bound_uses_the_interval_by_premise() -> None:
+    asked = ReportConfig(min_accuracy=0.99, gate_on="lower")
+    results = outcome(Spec(report=asked))
+    (failure,) = results.gates.failures
+    tuned = results.tuned
+    assert failure.figures["judged"] == tuned.accuracy_interval.low
+    assert tuned.accuracy_interval.low < wilson_interval(tuned.correct, tuned.rows).low
 
 
 def test_without_gates_the_outcome_passes() -> None:

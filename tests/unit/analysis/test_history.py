@@ -317,3 +317,30 @@ def test_the_document_holds_every_run_and_can_be_written() -> None:
 def test_a_series_is_below_where_its_newest_run_is() -> None:
     (series,) = build_history([entry(0, range(3)), entry(1, range(30))]).series
     assert series.is_below
+
+
+# ---------------------------------------------------------------- premises
+
+
+def test_a_fall_on_the_rows_of_few_premises_is_not_significant() -> None:
+    premises = [index // 4 for index in range(100)]
+    runs = [replace(one, premises=premises) for one in (entry(0), entry(1, wrong=range(16)))]
+    (check,) = check_newest(runs)
+    assert (check.difference.premises, check.p) == (25, 0.125)
+    assert not check.is_below
+    (by_row,) = check_newest([entry(0), entry(1, wrong=range(16))])
+    assert by_row.is_below
+
+
+def test_premises_that_one_of_two_runs_does_not_know_are_those_of_the_other() -> None:
+    known = replace(entry(0), premises=[index // 4 for index in range(100)])
+    (check,) = check_newest([known, entry(1, wrong=range(16))])
+    assert check.difference.premises == 25
+
+
+def test_the_premises_of_a_run_are_read_from_its_results() -> None:
+    results = outcome(Spec())
+    made = summary("run", results)
+    assert results.test_premises is not None
+    assert [*made.premises] == [*results.test_premises.numbers]
+    assert [*made.rows] == [*results.manifest.splits["test"].indices]

@@ -59,9 +59,10 @@ def test_no_rows_are_refused() -> None:
 
 def test_all_rows_are_compared_with_those_used() -> None:
     assert narrower_sentence(narrower(87, 50, 5, 98, 9824)) == (
-        "With all test rows (about 9,824 instead of 98), the same proportions and no more rows for "
-        "each premise, the 95 % interval of the tuned accuracy would be about ±0.6 points instead "
-        "of ±6.3, and that of the gain about ±1.2 instead of ±11.7."
+        "With all test rows (about 9,824 instead of 98) and the same proportions, the 95 % "
+        "interval of the tuned accuracy would be about ±0.6 points instead of ±6.3, and that of "
+        "the gain about ±1.2 instead of ±11.7; they would be wider if more of those rows share a "
+        "premise."
     )
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nlijob.analysis import wording
+from nlijob.analysis.statistics import wilson_interval
+from nlijob.records.outcome import Interval
 
 
 @pytest.mark.parametrize(
@@ -111,3 +117,82 @@ def test_decimals_keep_three_digits(value: float | None, text: str) -> None:
 def test_lists_read_as_a_sentence() -> None:
     assert wording.listed(("a",)) == "a"
     assert wording.listed(("a", "b", "c")) == "a, b and c"
+
+
+# ---------------------------------------------------------------- no false certainty
+
+SHARES = st.floats(0, 1)
+
+
+def numbers_in(text: str) -> list[float]:
+    found = re.findall(r"([<>] )?(\d+\.?\d*)", text)
+    return [float(number) for beyond, number in found if not beyond]
+
+
+@given(SHARES, st.integers(0, 3))
+def test_only_all_is_shown_as_100_and_only_none_as_0(share: float, decimals: int) -> None:
+    for number in numbers_in(wording.percent(share, decimals)):
+        assert (number == 100) <= (share == 1)
+        assert (number == 0) <= (share == 0)
+
+
+@given(SHARES, SHARES)
+def test_no_bound_is_rounded_to_certainty(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    first, second = wording.interval(Interval(low, high)).removesuffix(" %").split(" to ")
+    for text, bound in ((first, low), (second, high)):
+        for number in numbers_in(text):
+            assert (number == 100) <= (bound == 1)
+            assert (number == 0) <= (bound == 0)
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_no_bound_of_a_difference_is_rounded_to_certainty(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    first, second = wording.points_interval(Interval(low, high)).split(" to ")
+    for text, bound in ((first, low), (second, high)):
+        assert text.startswith("+") is (bound > 0)
+        assert text.startswith(wording.MINUS) is (bound < 0)
+        for number in numbers_in(text):
+            assert (number == 100) <= (abs(bound) == 1)
+            assert (number == 0) <= (bound == 0)
+
+
+@given(st.floats(0, 1))
+def test_no_p_is_rounded_to_certainty_or_across_its_threshold(p: float) -> None:
+    for number in numbers_in(wording.p_value(p)):
+        assert number > 0
+        assert (number == 1) <= (p == 1)
+        assert (number < 0.05) is (p < 0.05)
+
+
+@given(st.floats(0, 20))
+def test_only_no_loss_is_shown_as_none(value: float) -> None:
+    assert (wording.loss(value) == "0.000") is (value == 0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        (Interval(0.79, 0.922), "79.0 to 92.2 %"),
+        (Interval(0.999609, 1.0), "99.96 to 100.00 %"),
+        (Interval(0.0, 0.00039), "0.00 to 0.04 %"),
+        (Interval(0.9, 0.99951), "90.00 to 99.95 %"),
+        (Interval(0.0, 1.0), "0.0 to 100.0 %"),
+        (Interval(0.5, 1 - 1e-12), "50.000000 to > 99.999999 %"),
+    ],
+)
+def test_bounds_have_the_decimals_that_they_need(bounds: Interval, text: str) -> None:
+    assert wording.interval(bounds) == text
+
+
+def test_all_of_many_rows_right_is_not_shown_as_certain() -> None:
+    assert wording.interval(wilson_interval(9824, 9824)) == "99.96 to 100.00 %"
+
+
+def test_differences_of_probabilities_and_losses_keep_their_sign() -> None:
+    assert wording.signed_probability(-0.004) == "\N{MINUS SIGN}< 0.01"
+    assert wording.signed_probability(0.998) == "+> 0.99"
+    assert wording.loss_difference(-0.0001) == "\N{MINUS SIGN}< 0.001"
+    assert wording.points(0.99996) == "+> 99.9 points"
+    assert wording.points(0.0) == "0.0 points"
