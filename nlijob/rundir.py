@@ -38,6 +38,8 @@ GPU_SIDE_ENDS_S = 40.0
 POLL_S = 0.1
 OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
 """Messages between the two sides of one attempt; later attempts do not need them."""
+NOT_COPIED = (*OF_ONE_ATTEMPT, "worker/accelerate.json", "worker/console.txt")
+"""Files that stay on their machine. The last of the lines printed tells that the rest is copied."""
 
 
 class RunDir:
