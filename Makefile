@@ -13,7 +13,7 @@ docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --
 	--shm-size 2g --volume "$(CURDIR)/runs:/runs" --volume nlijob-cache:/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help report test test-arithmetic test-slow test-faults test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell lock clean
+.PHONY: help report test test-arithmetic test-slow test-faults test-gpu bench lint docs image image-cpu image-test image-test-gpu wheel-test run shell audit lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -78,6 +78,9 @@ image-test: ## build the CPU image and run the job in it, without a Docker engin
 
 image-test-gpu: ## the same for the GPU image; needs no GPU, but 3 GB of downloads and 20 GB of disk
 	BACKEND=gpu tools/image-test.sh
+
+audit: .venv/.ready ## compare the locked versions with known vulnerabilities (asks a server on the internet)
+	$(python) -m tools.audit $(ARGS)
 
 lock: .venv/.ready ## resolve the dependencies into requirements/
 	tools/lock.sh

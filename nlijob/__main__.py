@@ -2,10 +2,10 @@
 
 import sys
 
-from nlijob.import_path import put_first_folder_last
+from nlijob.import_path import put_own_folders_last
 
 if __name__ == "__main__":
-    put_first_folder_last()
+    put_own_folders_last()
     from nlijob.cli import main
 
     sys.exit(main())

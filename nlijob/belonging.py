@@ -18,7 +18,7 @@ from nlijob.config import JobConfig
 from nlijob.fingerprints import settings_of
 from nlijob.records.job import FORMAT_VERSION, Inputs, Marker, RunRecord
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, epoch_marker
+from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker
 from nlijob.stages import STAGES, Stage
 
 SHOWN_KEYS = 5
@@ -65,9 +65,10 @@ def changed_files(run: RunDir) -> list[Doubt]:
     Of the epochs only the predictions are checked, which the report reads.
     """
     changed = []
+    reported = [stage.name for stage in STAGES if stage.name != "report"]
     for name in run.marked():
         marker = run.read_marker(name)
-        if marker is None or name == "report":
+        if marker is None or (name not in reported and not name.startswith(EPOCH_MARKER)):
             continue
         files = {n: stamp for n, stamp in marker.files.items() if _is_read(n, marker)}
         changed += [
@@ -98,7 +99,7 @@ def _mixed(
     for stage in stages:
         marker = markers[stage.name]
         made_from = marker.inputs
-        if made_from is None or marker.fingerprint != made_from.fingerprint:
+        if made_from is None:
             yield f"{stage.name}: its marker was written by another version"
             continue
         known = settings_of(config, stage)
@@ -106,7 +107,7 @@ def _mixed(
         now = Inputs({k: known.get(k) for k in made_from.settings}, {}, stamp)
         differing = list(differences(made_from, now, ("in its marker", "in config.json")))
         if differing:
-            yield f"{stage.name}: {_shortened(differing)}"
+            yield f"{stage.name}: {shortened(differing)}"
         for name in stage.follows:
             if made_from.follows.get(name) != markers[name].fingerprint:
                 yield f"{stage.name} was made from another {name} than the one in the folder"
@@ -142,7 +143,7 @@ def _settings_of_outcome(run: RunDir, config: JobConfig) -> Iterator[str]:
         where = ("in results.json", "in config.json")
         differing = list(differences(then, now, where)) if stage.name != "report" else []
         if differing:
-            yield f"{stage.name}: {_shortened(differing)}"
+            yield f"{stage.name}: {shortened(differing)}"
 
 
 def _fingerprints_of_task(run: RunDir) -> dict[str, Any]:
@@ -174,7 +175,8 @@ def _is_read(name: str, marker: Marker) -> bool:
     )
 
 
-def _shortened(differing: list[str]) -> str:
+def shortened(differing: list[str]) -> str:
+    """The first few of a list of differences, in a line."""
     shown, more = differing[:SHOWN_KEYS], len(differing) - SHOWN_KEYS
     return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis.wording import listed
-from nlijob.belonging import differences
+from nlijob.belonging import differences, shortened
 from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker, Selection
 from nlijob.rundir import RunDir, epoch_marker
 
@@ -38,7 +38,7 @@ def why_again(run: RunDir, stage: str, inputs: Mapping[str, Inputs]) -> str:
     if marker.format_version != FORMAT_VERSION or marker.inputs is None:
         return f"it was done by another version (record format {marker.format_version})"
     if differing := list(differences(marker.inputs, inputs[stage], ("in the folder", "now"))):
-        return "; ".join(differing)
+        return shortened(differing)
     if marker.fingerprint != inputs[stage].fingerprint:
         return ""
     faults = _changed(run, marker.files) + ([*_faults_of_epochs(run, inputs)] * (stage == "train"))

@@ -17,15 +17,17 @@ from pathlib import Path
 
 from nlijob.errors import DiskError, JobError
 
-FULL = "the disk is full"
+NO_TEMPORARY_FOLDER = -1
+"""Stands for the error of `tempfile` where it finds no folder; it has no number of its own."""
 REASONS = {
-    errno.ENOSPC: FULL,
+    errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "a file would exceed the largest size that is allowed here (see `ulimit -f`)",
     errno.EROFS: "the file system is read-only",
     errno.EIO: "the disk reports an error",
     errno.ESTALE: "the network file system has lost a file",
     errno.ENOLCK: "the file system offers no locks",
+    NO_TEMPORARY_FOLDER: "no folder for temporary files can be written to (TMPDIR, /tmp)",
 }
 """Errors that can only come from the disk -> what they mean."""
 REASONS_OF_A_PATH = {
@@ -50,6 +52,7 @@ TEXTS = {
     "No locks available": errno.ENOLCK,
     "PytorchStreamWriter failed": errno.ENOSPC,
     "inline_container.cc": errno.ENOSPC,  # what torch.save says of an incomplete archive
+    "No usable temporary directory": NO_TEMPORARY_FOLDER,
 }
 """Texts by which libraries in C++ and Rust report these errors."""
 NEEDS_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -116,8 +119,12 @@ def _number_and_name(error: BaseException) -> tuple[int, str | None] | None:
 
 
 def _number(error: BaseException) -> int | None:
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
         return error.errno
+    kind = type(error)
+    of_library = kind.__base__ is Exception and kind.__module__ != "builtins"
+    if not of_library and not isinstance(error, OSError | RuntimeError):
+        return None  # a ValueError, say, may quote the text of a row
     text = str(error)
     if found := re.search(r"\(os error (\d+)\)", text):  # Rust: safetensors, tokenizers
         return int(found[1])
@@ -128,7 +135,9 @@ def _fullest(path: Path | None) -> Path | None:
     """The folder with least free space among those that a job writes to, which is the full one."""
     cache = os.environ.get("HF_HOME", "~/.cache/huggingface")
     places = [path] if path else []
-    places += [Path(os.path.expanduser(cache)), Path(tempfile.gettempdir())]
+    places.append(Path(os.path.expanduser(cache)))
+    with contextlib.suppress(OSError):  # it looks for a folder that can be written to
+        places.append(Path(tempfile.gettempdir()))
     free = {place: space for place in places if (space := _free_bytes(place)) is not None}
     return min(free, key=lambda place: free[place], default=path)
 

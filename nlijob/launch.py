@@ -23,6 +23,7 @@ import psutil
 from nlijob import records, stopping
 from nlijob.attempt import Moment
 from nlijob.errors import ExitCode, error_for
+from nlijob.files import remove
 from nlijob.memory import KernelMemory
 from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record, write_text
@@ -76,10 +77,11 @@ class GpuSide:
         if self._process is not None:
             return
         run = self._run
+        messages = (run.worker_task, run.worker_outcome, run.progress)
+        for stale in (*messages, run.worker_log, run.accelerate_config):
+            remove(stale)  # even a folder, which would end every attempt
         write_text(run.accelerate_config, json.dumps(accelerate_config(self._device == "cpu")))
         self._memory_before = KernelMemory.now()
-        for stale in (run.worker_task, run.worker_outcome, run.progress):
-            stale.unlink(missing_ok=True)
         self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
@@ -168,7 +170,10 @@ def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
     except ProcessLookupError:
         return False
     # If PID 1 is another process that reaps no orphans, zombies stay in the group forever.
-    return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
+    try:
+        return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
+    except (OSError, psutil.Error):  # without /proc the kernel's answer stands
+        return True
 
 
 def _is_live_member(process: psutil.Process, group: int) -> bool:
@@ -176,6 +181,8 @@ def _is_live_member(process: psutil.Process, group: int) -> bool:
         return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
+    except psutil.AccessDenied:  # it is in the group, and whether it is a zombie is not told
+        return True
 
 
 class _Tail:

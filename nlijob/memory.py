@@ -77,6 +77,15 @@ class MemoryGroup:
                 return int(text)
         return None
 
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most that it has ever used."""
+        for name in ("memory.peak", "memory.max_usage_in_bytes"):
+            text = _text(self.folder / name).strip()
+            if text.isdecimal():
+                return int(text)
+        return None
+
 
 def memory_groups(own: Path = OWN_CGROUPS, root: Path = CGROUPS) -> list[MemoryGroup]:
     """The control groups of this process, from the innermost to the root."""
@@ -113,13 +122,22 @@ class KernelMemory:
 
 
 def memory_text() -> str:
-    """The memory that this process may use, for a message: the limit, or that of the machine."""
+    """The memory that this process may use and used, for a message: a limit, or the machine's."""
     import psutil
 
-    limits = [limit for group in memory_groups() if (limit := group.limit_bytes) is not None]
-    memory = psutil.virtual_memory()
-    if limits and min(limits) < memory.total:
-        return f"the container may use {_gib(min(limits))}"
+    limits = [(limit, group) for group in memory_groups() if (limit := group.limit_bytes)]
+    try:
+        memory = psutil.virtual_memory()
+    except (psutil.Error, OSError):  # no /proc
+        memory = None
+    if limits:
+        least, group = min(limits, key=lambda found: found[0])
+        if memory is None or least < memory.total:
+            peak = group.peak_bytes
+            used = "" if peak is None else f" and used up to {_gib(peak)}"
+            return f"the container may use {_gib(least)}{used}"
+    if memory is None:
+        return "how much the machine has cannot be read"
     return f"the machine has {_gib(memory.total)}, of which {_gib(memory.available)} are available"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +27,7 @@ NEEDED = {
 }
 """File that a model needs -> those of which one will do."""
 MAX_JSON_BYTES = {CONFIG: 10 * 1024**2, INDEX: 200 * 1024**2}
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 HINT = "name a folder that save_pretrained wrote, or a hub model id with safetensors"
 CONVERT = (
     "it has weights in another format ({found}). This job reads safetensors only, because other "
@@ -39,7 +40,9 @@ def check_model_folder(name: str, folder: Path) -> None:
     """Raise NotAvailableError that names each file which is missing or cannot be used."""
     try:
         missing = list(_missing(folder))
-        faults = [] if missing else list(_faults(folder))
+        faults = [] if missing else _faults(folder, _config_fault, _tokenizer_fault, _weights_fault)
+        if not missing and not faults:
+            faults = _faults(folder, _layers_fault)
     except OSError as error:
         missing, faults = [], [_unreadable(folder, error)]
     if missing:
@@ -82,17 +85,17 @@ def _hint(folder: Path, missing: list[str]) -> str:
     return CONVERT.format(found=found[0]) if WEIGHTS in missing and found else HINT
 
 
-def _faults(folder: Path) -> Iterator[str]:
+def _faults(folder: Path, *checks: Callable[[Path], str]) -> list[str]:
     """What is wrong with the files, each as "FILE is ..."."""
-    for check in (_config_fault, _tokenizer_fault, _weights_fault):
+    found = []
+    for check in checks:
         try:
-            fault = check(folder)
+            found.append(check(folder))
         except BrokenFileError as error:
-            fault = str(error)
+            found.append(str(error))
         except OSError as error:
-            fault = _unreadable(folder, error)
-        if fault:
-            yield fault
+            found.append(_unreadable(folder, error))
+    return [fault for fault in found if fault]
 
 
 def _unreadable(folder: Path, error: OSError) -> str:
@@ -104,6 +107,19 @@ def _config_fault(folder: Path) -> str:
     if isinstance(kind, str) and kind:
         return ""
     return f"{CONFIG} does not say what kind of model it is (model_type)"
+
+
+def _layers_fault(folder: Path) -> str:
+    """A model of a million layers takes hours to build, even without its weights."""
+    config = _json_object(folder / CONFIG)
+    text = config.get("text_config")
+    parts = [config, text if isinstance(text, dict) else {}]
+    layers = [part.get(key) for part in parts for key in LAYER_KEYS]
+    most = max((number for number in layers if type(number) is int), default=0)
+    tensors = sum(len(_tensor_names(file)) for file in weight_files(folder))
+    if most <= tensors:
+        return ""
+    return f"{CONFIG} says that there are {most:,} layers, but the files hold {tensors:,} tensors"
 
 
 def _tokenizer_fault(folder: Path) -> str:

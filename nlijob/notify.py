@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from nlijob.ending import End, end_of
 from nlijob.errors import ConfigurationError, ExitCode
+from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.retry import retry
 from nlijob.rundir import RunDir
@@ -68,7 +69,7 @@ class Notice:
             "recipe": self._recipe,
             "end": ENDS.get(end.exit_code, "failed"),
             "exit_code": int(end.exit_code),
-            "message": end.message.partition("\n")[0] or None,
+            "message": printable(end.message.partition("\n")[0]) or None,
             "duration_s": round(time.monotonic() - self._started, 1),
             "outcome": _outcome(self.results) if self.results else None,
             "report": str(self.run.report.absolute()) if self.run and self.results else None,

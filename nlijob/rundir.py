@@ -162,11 +162,17 @@ class RunDir:
         return sorted((place for place in places if place), reverse=True)
 
     def read_marker(self, stage: str) -> Marker | None:
-        """The completion marker of a stage or an epoch; None where there is no readable one."""
+        """The completion marker of a stage or an epoch; None where there is no readable one.
+
+        One whose fingerprint is not that of its inputs counts as unreadable.
+        """
         try:
-            return records.read(Marker, self.marker(stage))
-        except (OSError, ValueError):
+            marker = records.read(Marker, self.marker(stage))
+            inputs = marker.inputs
+            is_sound = inputs is None or inputs.fingerprint == marker.fingerprint
+        except (OSError, ValueError, RecursionError):  # inputs may be nested deeply
             return None
+        return marker if is_sound else None
 
     def is_complete(self, stage: str, fingerprint: str) -> bool:
         """Whether the stage was completed with these inputs and its files are unchanged."""

@@ -72,7 +72,7 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return build(hint, value, path, faults)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(value, path, faults)
     expected = origin or hint
     is_other_type = not isinstance(value, expected)
     is_bool = isinstance(value, bool) and expected is not bool
@@ -80,6 +80,14 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if is_other_type or is_bool or is_nan_or_inf:
         faults.append(f"{path}: expected {_type_name(hint)}, got {_shown(value)}")
     return value
+
+
+def _as_float(value: int, path: str, faults: list[str]) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        faults.append(f"{path}: the number is too large")
+        return math.inf
 
 
 def _convert_union(value: object, arms: tuple[Any, ...], path: str, faults: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -62,8 +63,24 @@ def resource_use(
         mean_cpu_load=_mean(sample.cpu_load for sample in samples),
         max_ram_used_bytes=_maximum(sample.ram_used_bytes for sample in samples),
         min_disk_free_bytes=_minimum(sample.disk_free_bytes for sample in samples),
+        interval_s=_interval_s(samples),
         unread=tuple(dict.fromkeys(text for sample in samples for text in sample.unread)),
     )
+
+
+def moment_s(sample: HardwareSample) -> float:
+    """When a sample was taken; before format 4 only by a clock that may have been set."""
+    return sample.time_s if sample.monotonic_s is None else sample.monotonic_s
+
+
+def _interval_s(samples: Sequence[HardwareSample]) -> float | None:
+    """Median time between neighbouring samples of an attempt; None without any."""
+    steps = [
+        moment_s(later) - moment_s(before)
+        for before, later in pairwise(samples)
+        if before.attempt == later.attempt and moment_s(later) > moment_s(before)
+    ]
+    return statistics.median(steps) if steps else None
 
 
 def gpu_sample(uuid: str | None, sample: HardwareSample, in_use: int) -> GpuSample | None:

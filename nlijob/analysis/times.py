@@ -73,9 +73,10 @@ def _only_rendered(timings: Sequence[Timing]) -> bool:
 
 
 def _attempt_time(timings: Sequence[Timing], last_sample_s: float | None) -> AttemptTime:
+    timings = [timing for timing in timings if timing.duration_s >= 0]
     whole = [t.duration_s for t in timings if t.stage == WHOLE_JOB and t.kind == "stage"]
     if whole:  # before format 4 there was another one, which had the time of the report in it
-        return AttemptTime(max(0.0, min(whole)), is_least=False)
+        return AttemptTime(min(whole), is_least=False)
     spans = [
         (t.started_monotonic_s, t.started_monotonic_s + t.duration_s)
         for t in timings
@@ -84,7 +85,7 @@ def _attempt_time(timings: Sequence[Timing], last_sample_s: float | None) -> Att
     if spans:
         first = min(start for start, _ in spans)
         ends = [end for _, end in spans] + ([] if last_sample_s is None else [last_sample_s])
-        return AttemptTime(max(0.0, max(ends) - first), is_least=True)
+        return AttemptTime(max(ends) - first, is_least=True)
     stages = {timing.stage for timing in timings} - {REPORT}
     known = [_stage_seconds([t for t in timings if t.stage == stage], None) for stage in stages]
     return AttemptTime(sum(seconds or 0.0 for seconds in known), is_least=True)

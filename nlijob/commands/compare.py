@@ -8,6 +8,7 @@ import click
 
 from nlijob.commands.options import FILE, FOLDER
 from nlijob.errors import ExitCode
+from nlijob.printable import printable
 
 
 @click.command("compare")
@@ -28,5 +29,5 @@ def command(run_dirs: tuple[Path, ...], output: Path) -> int:
     from nlijob.report.pages import write_comparison
 
     page, document = write_comparison(run_dirs, output)
-    click.echo(f"Comparison: {page} ({document})")
+    click.echo(printable(f"Comparison: {page} ({document})"))
     return ExitCode.DONE

@@ -8,6 +8,7 @@ import click
 
 from nlijob.commands.options import FILE, FOLDER
 from nlijob.errors import ExitCode
+from nlijob.printable import printable
 
 
 @click.command("index")
@@ -26,5 +27,5 @@ def command(runs_dir: Path, output: Path | None) -> int:
     from nlijob.report.pages import write_index
 
     page, document = write_index(runs_dir, output or runs_dir / "index.html")
-    click.echo(f"Index: {page} ({document})")
+    click.echo(printable(f"Index: {page} ({document})"))
     return ExitCode.DONE

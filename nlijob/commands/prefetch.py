@@ -10,6 +10,7 @@ import click
 
 from nlijob.commands.options import configuration, recipe_options
 from nlijob.errors import ExitCode
+from nlijob.printable import printable
 
 
 @click.command("prefetch")
@@ -26,12 +27,14 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     stopping.raise_on_signals()
     config = configuration(recipe, assignments, options)
     hub = Hub(offline, partial(click.echo, err=True))
-    click.echo(f"model {config.model.name}: {hub.model_folder(config.model)}")
+    click.echo(printable(f"model {config.model.name}: {hub.model_folder(config.model)}"))
     with tempfile.TemporaryDirectory() as folder:
         manifest = build_subset(config.data, RunDir(Path(folder)), hub)
     for split in manifest.splits.values():
         click.echo(
-            f"data set {manifest.dataset}, {split.split}: {split.source_rows:,} rows, "
-            f"{split.rows:,} in the subset"
+            printable(
+                f"data set {manifest.dataset}, {split.split}: {split.source_rows:,} rows, "
+                f"{split.rows:,} in the subset"
+            )
         )
     return ExitCode.DONE

@@ -10,6 +10,7 @@ import click
 
 from nlijob.commands.options import FOLDER
 from nlijob.errors import ExitCode, NotAvailableError
+from nlijob.printable import printable
 
 if TYPE_CHECKING:
     from nlijob.rundir import RunDir
@@ -38,7 +39,7 @@ def command(run_dir: Path) -> int:
         _check(run)
         run.clear_misplaced()
         try:
-            click.echo(f"Report: {render(run)}")
+            click.echo(printable(f"Report: {render(run)}"))
         except ValueError as error:  # also where records contradict each other
             raise _unsound(run, [str(error)]) from error
     return ExitCode.DONE

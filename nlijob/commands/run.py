@@ -189,6 +189,11 @@ def _checked_root(root: Path) -> Path:
     """The run's folder. Libraries cannot write to a path whose bytes are not UTF-8."""
     try:
         str(root.absolute()).encode("utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the current folder was deleted",
+            "change to another one, or give an absolute --runs-dir",
+        ) from None
     except UnicodeEncodeError:
         raise ConfigurationError(
             f"--runs-dir: the path {root.absolute()} is not UTF-8", "choose or rename a folder"
@@ -203,16 +208,18 @@ def _without_secrets(command: Sequence[str]) -> tuple[str, ...]:
 
 def _with_device(config: JobConfig, recipe: str, console: Console, run_dir: Any) -> JobConfig:
     """The configuration with "auto" resolved, so that the records name the device."""
-    from nlijob.hardware import gpu_count
+    from nlijob.hardware import driver_fault, gpu_count
 
     wanted = config.model.device
     gpus = gpu_count() if wanted != "cpu" else 0
     if gpus == 0 and (wanted == "cuda" or (wanted == "auto" and config.model.requires_gpu)):
+        missing = "no GPU with an NVIDIA driver was found"
+        if fault := driver_fault():
+            missing += f" ({fault})"
         raise HardwareError(
-            f"recipe {recipe_name(recipe)} is made for a GPU, and no GPU with an NVIDIA driver "
-            "was found"
+            f"recipe {recipe_name(recipe)} is made for a GPU, and {missing}"
             if config.model.requires_gpu
-            else "--device cuda: no GPU with an NVIDIA driver was found",
+            else f"--device cuda: {missing}",
             "in a container give --gpus all; `--recipe demo` runs on a CPU; "
             "`--device cpu` runs this recipe there, slowly",
         )

@@ -1,16 +1,18 @@
 """What the integers of a column mean, as features of the library `datasets` tell it.
 
 The names of a ClassLabel come in three forms: as objects of the library, as JSON in the metadata
-of Parquet files, and as YAML in the card (README.md) of a repository.
+of Parquet files or in files of its own, and as YAML in the card (README.md) of a repository.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nlijob.data.table import ClassLabels
+from nlijob.errors import NotAvailableError
 
 
 def class_labels(features: Any) -> ClassLabels:
@@ -28,25 +30,57 @@ def class_labels(features: Any) -> ClassLabels:
     return {column: names for column, names in named.items() if names}
 
 
-def card_class_labels(folder: Path, config_name: str | None) -> ClassLabels:
-    """Names of labels from the card of a data set in a folder; {} without card or names."""
+def folder_class_labels(folder: Path, config_name: str | None) -> ClassLabels:
+    """Names of labels from the descriptions that lie beside a folder's files; {} without any.
+
+    These are the card (README.md) and what `datasets` writes: dataset_infos.json, with an entry for
+    each configuration, and dataset_info.json. Raises NotAvailableError if they differ, and
+    `config_name` does not choose between them.
+    """
+    infos = [info for info in (*_of_card(folder), *_of_json(folder)) if isinstance(info, Mapping)]
+    named = [
+        class_labels(info.get("features"))
+        for info in infos
+        if config_name is None or info.get("config_name", config_name) == config_name
+    ]
+    found = [names for names in named if names]
+    if any(names != found[0] for names in found):
+        raise NotAvailableError(
+            f"{folder}: the descriptions beside the data name their labels in different ways",
+            "set data.config_name to the configuration that the files belong to",
+        )
+    return found[0] if found else {}
+
+
+def _of_card(folder: Path) -> list[Any]:
+    """What the card's front matter tells about each configuration."""
     card = folder / "README.md"
     try:
         if b"class_label" not in card.read_bytes():
-            return {}
+            return []
         from huggingface_hub import metadata_load
 
         described = (metadata_load(card) or {}).get("dataset_info")
     except Exception:  # a card is for readers first; a damaged one names nothing
-        return {}
-    infos = described if isinstance(described, list) else [described]
-    found = [
-        class_labels(info.get("features"))
-        for info in infos
-        if isinstance(info, Mapping)
-        and (config_name is None or info.get("config_name", config_name) == config_name)
+        return []
+    return described if isinstance(described, list) else [described]
+
+
+def _of_json(folder: Path) -> list[Any]:
+    infos = _json_object(folder / "dataset_infos.json")
+    by_config = [
+        {"config_name": config, **info} for config, info in infos.items() if isinstance(info, dict)
     ]
-    return found[0] if found and all(names == found[0] for names in found) else {}
+    return [*by_config, _json_object(folder / "dataset_info.json")]
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; {} if there is none."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _names(feature: Any) -> dict[int, str]:
@@ -63,7 +97,7 @@ def _names(feature: Any) -> dict[int, str]:
 def _numbered(names: Any) -> dict[int, str]:
     """Names in order, or a mapping of numbers to names, as number -> name."""
     if isinstance(names, Mapping):
-        return {int(number): str(name) for number, name in names.items()}
+        return {int(number): str(name) for number, name in names.items() if str(number).isdecimal()}
     if isinstance(names, Iterable) and not isinstance(names, str):
         return {number: str(name) for number, name in enumerate(names)}
     return {}

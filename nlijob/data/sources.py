@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nlijob.config import DataConfig
 from nlijob.data.csv_file import read_csv
-from nlijob.data.features import card_class_labels, class_labels
+from nlijob.data.features import class_labels, folder_class_labels
 from nlijob.data.json_lines import read_json_lines
 from nlijob.data.parquet_file import read_parquet
 from nlijob.data.table import Table
@@ -38,7 +38,7 @@ def source_stamp(data: DataConfig) -> str:
     if directory is None:
         return ""
     stamp = folder_stamp(directory, [f"*{suffix}" for suffix in READERS])
-    names = card_class_labels(directory, data.config_name)
+    names = folder_class_labels(directory, data.config_name)
     return f"{stamp}|{json.dumps(names)}" if names else stamp
 
 
@@ -53,8 +53,8 @@ def open_split(data: DataConfig, split: Split, hub: Hub) -> Table:
         rows = hub.load_split(data.dataset, data.config_name, data.revision, name)
         return Table(rows, class_labels=class_labels(getattr(rows, "features", {})))
     table = read_file(_split_file(directory, name))
-    from_card = card_class_labels(directory, data.config_name)
-    return dataclasses.replace(table, class_labels={**from_card, **table.class_labels})
+    described = folder_class_labels(directory, data.config_name)
+    return dataclasses.replace(table, class_labels={**described, **table.class_labels})
 
 
 def local_directory(data: DataConfig) -> Path | None:

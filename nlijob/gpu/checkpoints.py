@@ -11,6 +11,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file
 
 from nlijob.config import ModelConfig
+from nlijob.disk import disk_faults
 from nlijob.files import atomic_write, fresh_folder
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -28,13 +29,12 @@ def save_adapter(
     adapter_config = model.peft_config["default"]
     adapter_config.base_model_name_or_path = base.name
     adapter_config.revision = base.revision
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
-    for file in folder.iterdir():
-        if file.name in ADAPTER_FILES:
-            file.chmod(0o644)  # safetensors writes files that only their owner can read
-        elif file.name == "README.md":
-            file.unlink()  # PEFT's empty model card
+    with disk_faults(folder, size_bytes(trained_weights(model))):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder, state_dict=weights, save_embedding_layers=False)
+    # safetensors writes files that only their owner can read
+    shutil.copymode(folder / "adapter_config.json", folder / ADAPTER_FILE)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 
 def trained_weights(model: Any) -> dict[str, torch.Tensor]:
@@ -77,9 +77,16 @@ def on_host(value: Any) -> Any:
     return value
 
 
+def size_bytes(value: Any) -> int:
+    """Return the size of the tensors in nested dicts."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(size_bytes, value.values())) if isinstance(value, dict) else 0
+
+
 def save_state(state: dict[str, Any], path: Path) -> None:
     """Write the training state whole or not at all."""
-    with atomic_write(path) as handle:
+    with atomic_write(path, size_bytes(state)) as handle:
         torch.save(state, handle)
 
 

@@ -54,6 +54,9 @@ MAX_LOGITS_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float3
 """Largest relative difference to the plain loop's logits that passes as rounding."""
 MAX_ROUNDING_RATIO = 2
 """Largest accepted ratio of that difference to the plain loop's own rounding difference."""
+ROUNDING_EPSILONS = 64
+"""Largest relative change of logits, in steps of the data type, that passes as a sum in another
+order; some hundred sums follow each other."""
 RESERVED_BYTES = 2 * GIB
 """Memory kept free for activations and graphs when the dequantised weights are placed."""
 LEAN_SCORED_TOKENS = 2048
@@ -199,6 +202,8 @@ class Engine:
             self._mode = self._modes.pop(0)
             try:
                 self._try_mode(plain)
+            except JobError:
+                raise
             except Exception as error:  # a model that was never tried may raise anything
                 self._refuse(error)
         if not self._fast and not self._reason:
@@ -219,13 +224,30 @@ class Engine:
             self._refused.append(f"{self._mode.name}, fused layers: {self._fast.refused}")
         self._loaded.model.eval()
         tolerance = MAX_LOGITS_DIFFERENCE[self._loaded.compute_dtype]
-        check_independence(self._fast, self._rows[:CHECKED_ROWS], tolerance)
+        rounding = ROUNDING_EPSILONS * torch.finfo(self._loaded.compute_dtype).eps
+        check_independence(self._fast, self._rows[:CHECKED_ROWS], min(tolerance, rounding))
+        self._check_training()
         logits = self._fast.score_rows(self._rows[:CHECKED_ROWS])
         self._difference = relative_difference(logits, plain)
         if not self._difference <= tolerance:
             self._fast.close()
             self._check_rounding(self._difference, plain)
             self._fast = self._new_fast()
+
+    def _check_training(self) -> None:
+        """Raise Unsupported where the model does in training alone what packs do not support.
+
+        Some models drop values of their attention then.
+        """
+        if self._fast is None or self._fast.is_fused:
+            return
+        device = self._loaded.device
+        self._loaded.model.train()
+        try:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                self._fast.score_rows(self._rows[:1])
+        finally:
+            self._loaded.model.eval()
 
     def _new_fast(self) -> FastModel:
         return FastModel(self._loaded, self._head, self._mode.dense, self._mode.recomputes)

@@ -33,12 +33,14 @@ def influenced(embedding: nn.Module, logits: Callable[[], Tensor], own: Tensor) 
     try:
         with torch.enable_grad():
             values = logits()
-            # every class in its own share, so that no symmetry cancels
-            shares = torch.cos(torch.arange(values.shape[-1], device=values.device))
-            answers = (values.float() * shares).sum(-1)
+            # every class in its own share, so that no symmetry cancels, and none overflows float16
+            classes = torch.arange(values.shape[-1], device=values.device)
+            answers = (values.float() * classes.cos() / len(classes) ** 0.5).sum(-1)
             if not embedded or not answers.requires_grad:
                 return None
             return _any_influenced(answers, embedded, own)
+    except torch.OutOfMemoryError:  # scoring needs less memory, and may still work
+        return None
     finally:
         hook.remove()
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from nlijob.errors import first_line
+
 T = TypeVar("T")
 
 LIMIT_S = 10.0
@@ -19,6 +21,17 @@ machine with many GPUs."""
 def gpu_count() -> int:
     """Number of GPUs with an NVIDIA driver that answers; 0 if CUDA_VISIBLE_DEVICES hides all."""
     return 0 if _are_hidden() else _answer(_count) or 0
+
+
+def driver_fault() -> str:
+    """Why the NVIDIA driver does not say how many GPUs there are; "" where it does."""
+    try:
+        start(_count).result(LIMIT_S)
+    except TimeoutError:
+        return f"NVML gave no answer within {LIMIT_S:.0f} s"
+    except Exception as error:
+        return f"NVML: {first_line(error)}"
+    return ""
 
 
 def may_have_gpus() -> bool:

@@ -118,6 +118,7 @@ def read_nvml(known: Sequence[str]) -> list[Gpu]:
             with contextlib.suppress(Exception):
                 gpus[uuid] = _nvml_figures(pynvml, uuid, pynvml.nvmlDeviceGetHandleByUUID(uuid))
     if not gpus:
+        pynvml.nvmlDeviceGetCount()  # raises the reason, if that is where it fails
         raise ReadingError("the driver lists no GPU whose figures can be read")
     return list(gpus.values())
 
@@ -198,8 +199,12 @@ def _short(text: str) -> str:
 
 
 def _serve(read: Callable[[Sequence[str]], list[Gpu]], questions: queue.SimpleQueue[str]) -> None:
-    while True:
-        print(json.dumps(answer(read, questions.get())), flush=True)
+    # What a library prints goes elsewhere: it would be taken for an answer.
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        while True:
+            answers.write(json.dumps(answer(read, questions.get())) + "\n")
+            answers.flush()
 
 
 def main() -> None:

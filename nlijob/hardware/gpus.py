@@ -17,7 +17,7 @@ from nlijob.hardware.reader import ReaderError
 from nlijob.records.job import GpuSample
 
 PROGRAM = Path(__file__).with_name("gpu_process.py")
-END_S = 2.0
+END_S = 0.5
 """Longest wait for a killed process; one that hangs within the driver ends when the driver does."""
 
 Gpu = dict[str, Any]

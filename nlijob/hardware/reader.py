@@ -38,6 +38,7 @@ class Reader(Generic[T]):
         self._end = end
         self._answer: Future[T] | None = None
         self._is_late = False
+        self._is_stale = False
         self._asked_s = 0.0
         self._rest_until_s = 0.0
         self._failures = 0
@@ -50,17 +51,20 @@ class Reader(Generic[T]):
         now = time.monotonic()
         self._is_late = self._answer is not None
         if self._is_late:
-            if now - self._asked_s > LIMIT_S:
-                self._note(f"no answer within {LIMIT_S:.0f} s")
+            self._is_stale = now - self._asked_s > LIMIT_S
+            if self._is_stale:
+                self._note(_reason(None))
                 self._end()
         elif now >= self._rest_until_s:
+            self._is_stale = False
             self._asked_s = now
             self._answer = start(self._read)
 
     def take(self, deadline_s: float) -> T | None:
         """The answer, also a late one to an earlier question; None if there is none.
 
-        Waits until `deadline_s` on the monotonic clock, and not at all for an earlier question.
+        Waits until `deadline_s` on the monotonic clock, and not at all for an earlier question. An
+        answer to a question of more than `LIMIT_S` ago is of another time, and is dropped.
         """
         answer = self._answer
         if answer is None:
@@ -69,8 +73,9 @@ class Reader(Generic[T]):
         if not answer.done():
             return None
         self._answer = None
-        if error := answer.exception():
-            self._fail(str(error) if isinstance(error, ReaderError) else first_line(error))
+        error = answer.exception()
+        if error or self._is_stale:
+            self._fail(str(error) if isinstance(error, ReaderError) else _reason(error))
             return None
         self._failures = 0
         self._has_answered = True
@@ -96,3 +101,7 @@ class Reader(Generic[T]):
         if not self._is_told:
             self._is_told = True
             self._untold = f"{self._words}: {reason}"
+
+
+def _reason(error: BaseException | None) -> str:
+    return first_line(error) if error else f"no answer within {LIMIT_S:.0f} s"

@@ -20,9 +20,12 @@ from nlijob.records.job import GpuSample, HardwareSample
 from nlijob.rundir import append_record
 
 PATIENCE_S = 1.0
-"""Longest wait for the figures of one sample."""
-END_S = 5.0
-"""Longest wait for the last sample."""
+"""Wait for the figures of one sample, if they are late; half of the interval where that is more."""
+LONGEST_PATIENCE_S = 3.0
+LAST_PATIENCE_S = 0.5
+"""Longest wait for the figures of the last sample: a job that was stopped has to end soon."""
+END_S = 4.0
+"""Longest wait for the thread, which may be waiting for the disk."""
 
 
 class Sampler:
@@ -40,6 +43,7 @@ class Sampler:
         self._path = path
         self._attempt = attempt
         self._interval_s = interval_s
+        self._patience_s = max(PATIENCE_S, min(interval_s / 2, LONGEST_PATIENCE_S))
         self._cpu = Reader("CPU load", CpuLoad())
         self._ram = Reader("memory of the job's processes", resident_bytes)
         self._disk = Reader("free disk space", partial(free_bytes, disk))
@@ -64,7 +68,7 @@ class Sampler:
 
     def _sample(self, *, is_last: bool = False) -> HardwareSample:
         time_s, now_s, stage = time.time(), time.monotonic(), self.stage
-        deadline_s = now_s + PATIENCE_S
+        deadline_s = now_s + (LAST_PATIENCE_S if is_last else self._patience_s)
         for reader in (self._cpu, self._ram, self._disk):
             reader.ask()
         gpus = self._gpus.sample(deadline_s)

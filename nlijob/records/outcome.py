@@ -448,6 +448,8 @@ class ResourceUse:
     min_disk_free_bytes: int | None
     unread: tuple[str, ...] = ()
     """Sources of figures that failed or did not answer, each with the reason."""
+    interval_s: float | None = None
+    """Median time between two samples; the configuration may have changed since they were taken."""
 
 
 @dataclass(frozen=True)

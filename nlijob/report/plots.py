@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
-from nlijob.analysis.resources import gpu_sample
+from nlijob.analysis.resources import gpu_sample, moment_s
 from nlijob.analysis.wording import GIB, percent
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
@@ -35,7 +35,7 @@ class Clock:
         offset = 0.0
         ordered = sorted(samples, key=lambda sample: sample.attempt)
         for _, attempt in groupby(ordered, key=lambda sample: sample.attempt):
-            own = [_seconds(sample) for sample in attempt]
+            own = [moment_s(sample) for sample in attempt]
             steps = [0.0, *(max(0.0, later - before) for before, later in pairwise(own))]
             times += [offset + passed for passed in accumulate(steps)]
             offset = times[-1]
@@ -274,11 +274,6 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
                 name,
                 charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top),
             )
-
-
-def _seconds(sample: HardwareSample) -> float:
-    """The moment of a sample; before format 4 only by a clock that may have been set."""
-    return sample.time_s if sample.monotonic_s is None else sample.monotonic_s
 
 
 def _times(value: float | None, factor: float) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -32,10 +31,11 @@ def is_copied(name: str) -> bool:
     Neither do names that lead out of the run's folder or that no file can have, which a bucket may
     contain.
     """
-    plain = all(
-        part and not part.startswith(".") and len(part.encode(errors="replace")) <= LONGEST_NAME
-        for part in name.split("/")
-    )
+    try:
+        parts = name.encode().split(b"/")
+    except UnicodeEncodeError:  # no text: buckets have no such names
+        return False
+    plain = all(part and not part.startswith(b".") and len(part) <= LONGEST_NAME for part in parts)
     is_whole = not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
     return plain and is_whole and "\0" not in name
 
@@ -108,11 +108,19 @@ def markers(root: Path) -> dict[str, bytes]:
 
 
 def content_of(path: Path) -> bytes | None:
-    """The file's content, or None if the file is gone."""
+    """The file's content, or None if the file is gone or no file."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return None
+
+
+def stamps_listed(marker: bytes) -> dict[str, FileStamp]:
+    """Name -> size and hash of the files that a marker lists.
+
+    Raises ValueError if it is not a marker.
+    """
+    return _read(marker).files
 
 
 def listed(marker: bytes) -> dict[str, int]:
@@ -143,7 +151,7 @@ def is_valid(marker: bytes, sizes: Mapping[str, int]) -> bool:
 
 
 def _read(marker: bytes) -> Marker:
-    return records.from_json(Marker, json.loads(marker))
+    return records.from_json(Marker, records.parse(marker))
 
 
 def _sizes(files: Mapping[str, FileStamp]) -> dict[str, int]:

@@ -32,6 +32,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Pause after a failed round: it starts with the first and doubles up to the longest."""
 PATIENCE_S = 300.0
 """At the job's end the upload is given up after this time without a byte getting through."""
+LOOKS = 3
+"""Most looks at the run's folder until its markers and files agree."""
 STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
@@ -162,8 +164,7 @@ class Mirror:
                 self._is_remote_known = True
             finally:
                 self._answered.set()
-        markers = contents.markers(self._root)  # before the files, which may be newer
-        local = contents.stamps(self._root)
+        markers, local = self._local_state()
         if not markers:
             return
         self._delete_outdated(local)
@@ -175,6 +176,19 @@ class Mirror:
             if self._remote.get(name) != local.get(name) and is_valid(content, sizes):
                 self._send_marker(name, content, local.get(name))
         self._prune(local)
+
+    def _local_state(self) -> tuple[dict[str, bytes], dict[str, Stamp]]:
+        """The markers, and the files, which may be newer.
+
+        Where a marker was added between the two looks, both are taken again: otherwise a checkpoint
+        would be deleted in this round, and the one that replaced it uploaded in the next.
+        """
+        for _ in range(LOOKS):
+            markers = contents.markers(self._root)
+            local = contents.stamps(self._root)
+            if all(name in markers for name in local if name.startswith(MARKERS)):
+                break  # an empty file is no marker, so this need not happen
+        return markers, local
 
     def _remote_state(self) -> dict[str, Stamp | None]:
         """The files that the copy already holds, as listed by the markers that both sides have."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -35,17 +35,18 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
     """
     try:
         sizes, remote = while_moving(partial(_complete_remote, place), ANSWER_S)
-        local = _complete(
-            contents.markers(run.root),
-            {name: stamp.size for name, stamp in contents.stamps(run.root).items()},
-        )
+        local = _complete_local(run)
         if not remote:
             tell(f"Nothing complete at {place.url} to resume from")
         elif not all(_holds(remote, *marker) for marker in local.items()):
             tell(f"{run.root} is left as it is: it has complete stages that {place.url} has not")
         elif local != remote:
-            _fetch(run, place, sizes, remote)
-            tell(f"Resuming from {place.url}: downloaded {_counted(remote)}")
+            damaged = _fetch(run, place, sizes, remote)
+            whole = {name: one for name, one in remote.items() if name not in damaged}
+            tell(f"Resuming from {place.url}: downloaded {_counted(whole)}")
+            for name, files in damaged.items():
+                what = f"as it lists damaged files: {', '.join(files)}"
+                tell(f"Note: {name} at {place.url} is left out, {what}")
     except Exception as error:
         raise NotAvailableError(
             f"{place.option} {place.url} cannot be read: {first_line(error)}",
@@ -65,26 +66,50 @@ def _complete_remote(
     return sizes, _complete(markers, sizes)
 
 
+def _complete_local(run: RunDir) -> dict[str, bytes]:
+    """The markers in the folder whose files are whole."""
+    sizes = {name: stamp.size for name, stamp in contents.stamps(run.root).items()}
+    markers = _complete(contents.markers(run.root), sizes)
+    return {n: one for n, one in markers.items() if not run.changed(contents.stamps_listed(one))}
+
+
 def _fetch(
     run: RunDir, place: Place, sizes: Mapping[str, int], remote: Mapping[str, bytes]
-) -> None:
-    """Replace the run's files by the remote ones; markers are deleted first and written last."""
+) -> dict[str, list[str]]:
+    """Replace the run's files by the remote ones; markers are deleted first and written last.
+
+    Returns marker -> its files whose bytes are not those that it lists. Such a marker is left out.
+    """
     for name in sorted(contents.stamps(run.root), key=_is_marker, reverse=True):
         if is_of_a_run(name):
             (run.root / name).unlink()
-    while_moving(partial(_fetch_files, run, place, sizes), SILENCE_S)
+    while_moving(
+        partial(_fetch_files, run, place, [n for n in sizes if not _is_marker(n)]), SILENCE_S
+    )
+    damaged = {}
     for name, content in remote.items():
-        write_text(clear_way(run.root, name), content.decode())
+        if changed := _damaged(run, place, content):
+            damaged[name] = changed
+        else:
+            write_text(clear_way(run.root, name), content.decode())
+    return damaged
+
+
+def _damaged(run: RunDir, place: Place, marker: bytes) -> list[str]:
+    """Files that a marker lists and that differ from it, although they were fetched twice."""
+    listed = contents.stamps_listed(marker)
+    if again := run.changed(listed):  # the bytes may have been damaged on their way
+        while_moving(partial(_fetch_files, run, place, again), SILENCE_S)
+    return run.changed(listed)
 
 
 def _fetch_files(
-    run: RunDir, place: Place, sizes: Mapping[str, int], moved: Callable[[], None]
+    run: RunDir, place: Place, names: Iterable[str], moved: Callable[[], None]
 ) -> None:
-    for name in sizes:
-        if not _is_marker(name):
-            moved()
-            file = clear_way(run.root, name)
-            _retried(partial(place.fetch, name, file, moved))
+    for name in names:
+        moved()
+        file = clear_way(run.root, name)
+        _retried(partial(place.fetch, name, file, moved))
 
 
 def _complete(markers: Mapping[str, bytes], sizes: Mapping[str, int]) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ from tests.faults import tiny
 
 COUNTS = {
     "kill_seed": ("KILLED_RUNS", 2),
-    "damage_seed": ("DAMAGES", 12),
+    "damage_seed": ("DAMAGED_RUNS", 12),
     "disk_seed": ("DISKS", 2),
 }
 """Argument of a test -> environment variable and default of the number of its seeds."""

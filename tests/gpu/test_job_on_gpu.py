@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nlijob import records
-from nlijob.records.job import Plan
+from nlijob.records.job import HardwareSample, Plan
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 from tests import jobs
@@ -51,6 +51,21 @@ def test_memory_energy_and_load_are_measured(outcome: Results) -> None:
     assert gpu.energy_j > 0
     assert gpu.mean_load is not None
     assert gpu.max_memory_used_bytes
+
+
+def test_energy_covers_most_of_the_job_and_says_so(outcome: Results) -> None:
+    (gpu,) = outcome.resources.gpus
+    assert gpu.energy_s is not None
+    assert gpu.attempts_s == outcome.total_s
+    assert 0 < gpu.energy_s <= outcome.total_s
+
+
+def test_both_sources_of_gpu_figures_can_be_read(job: RunDir, outcome: Results) -> None:
+    assert outcome.resources.unread == ()
+    samples = records.read_lines(HardwareSample, job.hardware)
+    figures = [gpu for sample in samples for gpu in sample.gpus]
+    assert any(None not in (gpu.load, gpu.memory_used_bytes) for gpu in figures)
+    assert any(None not in (gpu.power_w, gpu.energy_j, gpu.temperature_c) for gpu in figures)
 
 
 def test_auto_computes_in_bfloat16_where_the_gpu_has_it(outcome: Results) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from nlijob.report.pages import write_comparison, write_index
 from nlijob.report.render import render
-from tests.markers import made_from
 from tests.report.browser import Tab, serious_faults
 from tests.synthetic import Spec, build_run
 
@@ -37,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = {name: build_run(root / "runs" / name, spec) for name, spec in specs.items()}
     for run in runs.values():
         render(run)
-    build_run(root / "runs" / "unfinished").mark_complete("subset", made_from("x"), [])
+    build_run(root / "runs" / "unfinished")
     of = {
         "two": ("first", "worse"),
         "many": ("first", "second", "cpu", ODD),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -186,6 +187,17 @@ def test_an_error_of_the_job_ends_with_its_code_message_and_hint(call: Caller) -
     assert shown.err.endswith("error: loss is nan\nhint: lower the rate\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(errno.ENOSPC, "No space left on device"), 74), (MemoryError(), 5)]
+)
+def test_a_fault_of_the_machine_is_no_bug(call: Caller, error: Exception, code: int) -> None:
+    call.outcome = error
+    shown = call("run", "--recipe", "demo")
+    assert shown.code == code
+    assert "Traceback" not in shown.err
+    assert "\nhint: " in shown.err
+
+
 def test_a_bug_ends_with_70_and_its_traceback(call: Caller) -> None:
     call.outcome = RuntimeError("unforeseen")
     shown = call("run", "--recipe", "demo")
@@ -260,7 +272,7 @@ def test_files_of_the_current_folder_shadow_no_module(
     done = subprocess.run(
         [sys.executable, *arguments, "recipes"],
         cwd=tmp_path,
-        env=jobs.environment(),
+        env=jobs.environment(PYTHONPATH=f"{os.pathsep}{jobs.ROOT}"),
         capture_output=True,
         text=True,
         check=False,
@@ -347,6 +359,16 @@ def test_a_run_id_that_no_folder_should_have_is_refused(call: Caller, name: str,
     shown = call("run", "--recipe", "demo", "--run-id", name)
     assert shown.code == 2
     assert text in shown.err
+
+
+def test_a_current_folder_that_was_deleted_is_told(call: Caller) -> None:
+    gone = Path("gone").absolute()
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    shown = call("run", "--recipe", "demo")
+    assert shown.code == 2
+    assert "the current folder was deleted" in shown.err
 
 
 def test_a_folder_of_runs_that_is_not_utf_8_is_refused(call: Caller) -> None:

@@ -53,6 +53,18 @@ def test_libraries_that_only_have_words_for_it_are_understood(text: str) -> None
     assert end_of(RuntimeError(text)).exit_code == ExitCode.DISK
 
 
+def test_no_folder_for_temporary_files_is_the_disks_fault() -> None:
+    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    end = end_of(error)
+    assert end.exit_code == ExitCode.DISK
+    assert "TMPDIR" in end.message
+
+
+@pytest.mark.parametrize("error", [KeyError, ValueError, TypeError])
+def test_a_text_of_the_data_is_not_taken_for_an_error(error: type[Exception]) -> None:
+    assert end_of(error("No space left on device")).exit_code == ExitCode.INTERNAL
+
+
 def test_a_full_disk_behind_another_error_is_found() -> None:
     covering = RuntimeError("cannot save")
     covering.__cause__ = os_error(errno.ENOSPC)

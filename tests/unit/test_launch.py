@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -186,6 +187,13 @@ def test_records_of_an_earlier_attempt_are_ignored(start: Start, run: RunDir) ->
     with pytest.raises(JobError, match="ended without an outcome"):
         start("sys.exit(1)", seen.append)
     assert seen == []
+
+
+def test_folders_in_the_place_of_messages_end_no_attempt(start: Start, run: RunDir) -> None:
+    for path in (run.worker_outcome, run.progress, run.worker_log, run.accelerate_config):
+        (path / "folder").mkdir(parents=True)
+    (progress,) = start("tell(line(1)); leave(0)")
+    assert progress.done == 1
 
 
 def test_the_outcome_is_raised_before_the_worker_is_gone(
@@ -421,3 +429,17 @@ def test_the_workers_log_can_be_followed(run: RunDir, monkeypatch: pytest.Monkey
 def test_the_workers_output_goes_to_its_log(start: Start, run: RunDir) -> None:
     start("print('out', flush=True); print('err', file=sys.stderr)\nleave(0)")
     assert run.worker_log.read_text(encoding="utf-8") == "out\nerr\n"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "/proc"), psutil.AccessDenied(1)])
+def test_processes_are_ended_where_the_process_table_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(psutil, "process_iter", fail)
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
+    launch._end_group(process, grace_s=0.0)
+    assert process.returncode == -signal.SIGKILL

@@ -85,8 +85,11 @@ def test_a_kill_in_a_group_above_is_noticed(pod: tuple[Path, str]) -> None:
     assert KernelMemory.now().killed_since(before)
 
 
-def test_the_limit_of_the_container_is_named(pod: tuple[Path, str]) -> None:
+def test_limit_and_use_of_the_container_are_named(pod: tuple[Path, str]) -> None:
     assert memory_text() == "the container may use 2.0 GiB"
+    for name in ("memory.peak", "memory.max_usage_in_bytes"):
+        pod[0].with_name(name).write_text(str(3 * 1024**3 // 2), encoding="utf-8")
+    assert memory_text() == "the container may use 2.0 GiB and used up to 1.5 GiB"
 
 
 def test_a_machine_without_control_groups_has_no_kills(
@@ -95,3 +98,14 @@ def test_a_machine_without_control_groups_has_no_kills(
     monkeypatch.setattr(memory, "memory_groups", lambda: memory_groups(tmp_path / "no", tmp_path))
     assert not KernelMemory.now().killed_since(KernelMemory({}))
     assert "the machine has" in memory_text()
+
+
+def test_memory_that_cannot_be_read_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/meminfo")
+
+    monkeypatch.setattr(memory, "memory_groups", lambda: memory_groups(tmp_path / "no", tmp_path))
+    monkeypatch.setattr("psutil.virtual_memory", fail)
+    assert memory_text() == "how much the machine has cannot be read"

@@ -70,6 +70,15 @@ def test_a_file_that_cannot_be_used_is_named(
     assert str(folder) in error.hint
 
 
+@pytest.mark.parametrize("values", [{"num_hidden_layers": 10**9}, {"text_config": {"n_layer": 99}}])
+def test_more_layers_than_the_files_have_tensors_are_a_fault(
+    folder: Path, values: dict[str, object]
+) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **values}), encoding="utf-8")
+    assert "but the files hold 61 tensors" in fault(folder).message
+
+
 def test_all_faults_are_told_at_once(folder: Path) -> None:
     for file in ("config.json", "tokenizer.json", WEIGHTS):
         (folder / file).write_bytes(b"")

@@ -13,6 +13,8 @@ import pytest
 from nlijob import cli
 from tests.synthetic import Spec, build_run, finish
 
+REDEFINED = ("numbers",)
+"""Slices that hold other rows than the older versions said: numerals in words count too."""
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -64,8 +66,9 @@ def test_an_older_run_renders_with_its_figures(runs: Path, monkeypatch: pytest.M
     for key in ("base", "tuned", "gain", "epochs", "controls", "resources", "total_s", "cost"):
         assert as_before(after[key], before[key]) == before[key]
     assert after["attempts"] == before["attempts"]
-    slices = [figures(one) for one in before["slices"]]
-    assert as_before([figures(one) for one in after["slices"]], slices) == slices
+    slices = [figures(one) for one in before["slices"] if one["key"] not in REDEFINED]
+    now = [figures(one) for one in after["slices"] if one["key"] not in REDEFINED]
+    assert as_before(now, slices) == slices
     stages = {stage["stage"]: stage for stage in after["stages"]}
     for old in before["stages"]:
         assert {key: stages[old["stage"]][key] for key in old} == old

@@ -129,6 +129,14 @@ def test_damaged_lines_of_logs_are_left_out_and_stated(
     assert "cannot be read and are left out" in run.report.read_text("utf-8")
 
 
+def test_a_time_that_nothing_tells_any_more_is_not_measured(
+    run: RunDir, report: Callable[[], Shown]
+) -> None:
+    run.timings.write_text("torn\n")
+    assert report().code == 0
+    assert "\ntime not measured; " in run.summary.read_text("utf-8")
+
+
 def test_folders_in_the_place_of_what_it_writes_do_not_stop_it(
     run: RunDir, report: Callable[[], Shown]
 ) -> None:

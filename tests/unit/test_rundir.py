@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -147,6 +148,17 @@ def test_unmark_deletes_a_marker_and_may_be_repeated(marked: RunDir) -> None:
     marked.unmark("train")
     marked.unmark("train")
     assert not marked.is_complete("train", F.fingerprint)
+
+
+@pytest.mark.parametrize("depth", [1, 100, 300, 450, 600, 900])
+def test_a_marker_with_other_or_deeply_nested_inputs_is_void(marked: RunDir, depth: int) -> None:
+    path = marked.marker("train")
+    nested = "[" * depth + "]" * depth
+    text = path.read_text("utf-8").replace('"settings": {}', f'"settings": {{"x": {nested}}}')
+    path.write_text(text, encoding="utf-8")
+    assert json.loads(path.read_text("utf-8"))["inputs"]["settings"].keys() == {"x"}
+    assert not marked.is_complete("train", F.fingerprint)
+    assert marked.read_marker("train") is None
 
 
 def test_a_marker_replaced_by_a_folder_is_void_and_can_be_written_again(marked: RunDir) -> None:

@@ -150,3 +150,7 @@ def test_a_value_that_is_not_a_table_is_reported() -> None:
 def test_long_values_are_cut_in_messages() -> None:
     (fault,) = faults_of({"size": "x" * 1000})
     assert len(fault) < 120
+
+
+def test_a_whole_number_beyond_every_number_is_a_fault() -> None:
+    assert faults_of({"size": 1, "rate": 10**400}) == ["rate: the number is too large"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import bitsandbytes as bnb
@@ -36,8 +37,16 @@ def free_bytes(device: torch.device) -> int:
     """Unused memory of a GPU, or for a CPU of the host or container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free: int = psutil.virtual_memory().available
+    free = _available_bytes()
     limit = MEMORY_LIMIT.read_text(encoding="utf-8").strip() if MEMORY_LIMIT.is_file() else "max"
     if limit != "max":
         free = min(free, int(limit) - psutil.Process().memory_info().rss)
     return free
+
+
+def _available_bytes() -> int:
+    """Memory of the machine that can be taken; where /proc is not readable, what is unused."""
+    try:
+        return int(psutil.virtual_memory().available)
+    except (psutil.Error, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -100,10 +100,13 @@ def unsupported(config: JobConfig, model_dir: Path, error: Exception) -> NotAvai
 
 def source_labels(model_dir: Path) -> list[str]:
     """The label names that a checkpoint's configuration gives, in the order of its outputs."""
-    names = _stored_config(model_dir).get("id2label")
-    if not isinstance(names, dict) or not all(str(number).isdecimal() for number in names):
-        return []
-    return [str(names[number]) for number in sorted(names, key=int)]
+    stored = _stored_config(model_dir)
+    names, numbers = stored.get("id2label"), stored.get("label2id")
+    if isinstance(names, dict) and all(str(number).isdecimal() for number in names):
+        return [str(names[number]) for number in sorted(names, key=int)]
+    if isinstance(numbers, dict) and all(isinstance(number, int) for number in numbers.values()):
+        return sorted(numbers, key=lambda name: int(numbers[name]))
+    return []
 
 
 def is_quantized(model_config: Any) -> bool:

@@ -40,7 +40,14 @@ from nlijob.gpu.model.quantize import (
     keep_cpu_weights_trainable,
     quantization_config,
 )
-from nlijob.gpu.model.weights import Loading, check_finite, check_weights, lacking, settle_head
+from nlijob.gpu.model.weights import (
+    Loading,
+    check_finite,
+    check_shapes,
+    check_weights,
+    lacking,
+    settle_head,
+)
 from nlijob.gpu.quantized import HEAD_FILE, BaseModel, QuantizedCopy
 from nlijob.heads.label_order import label_order
 from nlijob.memory import is_out_of_memory
@@ -160,8 +167,10 @@ def _original(
 ) -> BaseModel:
     """Load the model from its own files, quantise it, and settle its head."""
     labels = label_order(config.data, source_labels(model_dir))
+    files = weight_files(model_dir)
+    if not is_quantized(meta.config):
+        check_shapes(meta, files)
     with ThreadPoolExecutor(1) as pool:
-        files = weight_files(model_dir)
         bad = pool.submit(not_finite, files)
         try:
             model, loading = read(model_dir, meta.config, quantization_config=quantization)

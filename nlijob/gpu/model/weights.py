@@ -105,6 +105,26 @@ def _misshapen_in_4_bits(model: nn.Module) -> dict[str, tuple[Sequence[int], Seq
     }
 
 
+def check_shapes(meta: MetaModel, files: Sequence[Path]) -> None:
+    """Raise NotAvailableError for weights of another shape, before any memory is taken for them.
+
+    It compares what has the same name in the files and in the model. The head is left out, because
+    it may be for another number of labels.
+    """
+    own = {
+        name: tuple(parameter.shape)
+        for name, parameter in meta.model.named_parameters()
+        if not any(in_module(name, head) for head in meta.head_modules)
+    }
+    misshapen = {
+        tensor.name: (tensor.shape, own[tensor.name])
+        for file in files
+        for tensor in stored_tensors(file)
+        if tensor.name in own and tensor.shape != own[tensor.name]
+    }
+    check_weights(meta.model, Loading(frozenset(), frozenset(), misshapen))
+
+
 def check_weights(
     model: Any, loading: Loading, new: Iterable[str] = (), redrawn: Collection[str] = ()
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.wording import (
+    NOT_MEASURED,
     at_least,
     count,
     duration,
@@ -335,6 +336,8 @@ def _gain(one: Figures) -> str:
 
 
 def _time(one: Figures) -> str:
+    if not one.attempts:
+        return NOT_MEASURED
     attempts = f", {one.attempts} attempts" if one.attempts > 1 else ""
     return at_least(f"{duration(one.total_s)}{attempts}", one.is_least)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Check, Entry, History, Series
 from nlijob.analysis.wording import (
+    NOT_MEASURED,
     at_least,
     clock,
     count,
@@ -171,7 +172,7 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
         (percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)),
         (points(one.gain), p_value(one.mcnemar_p)),
         (
-            at_least(clock(one.total_s), one.is_least),
+            at_least(clock(one.total_s), one.is_least) if one.attempts else NOT_MEASURED,
             f"{one.attempts} attempts" if one.attempts > 1 else "",
         ),
         (used or energy(one.energy_j).partition(" (")[0], ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nlijob.analysis.wording import NOT_MEASURED, energy, gib, plural
+from nlijob.analysis.wording import NOT_MEASURED, decimal, energy, gib, plural
 from nlijob.records.outcome import GpuUse, Results
 from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.text import percent_or, visible
@@ -71,8 +71,9 @@ def _torch_facts(results: Results) -> tuple[Fact, ...]:
 def _sampling_note(results: Results) -> str:
     if not results.resources.samples:
         return "The hardware was not sampled."
-    every = results.run.config.report.sample_interval_s
-    text = f"{plural(results.resources.samples, 'sample')}, one every {every:g} s."
+    every = results.resources.interval_s
+    rate = "" if every is None else f", about one every {decimal(every, 2)} s"
+    text = f"{plural(results.resources.samples, 'sample')}{rate}."
     if results.resources.gpus:
         text += (
             " The driver reports load, memory, power and energy for the whole card, including "

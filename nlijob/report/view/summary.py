@@ -124,9 +124,7 @@ def _side(name: str, metrics: Metrics) -> Side:
 
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
-        Fact(
-            "time", at_least(clock(results.total_s), bool(results.cut_short)), _time_note(results)
-        ),
+        Fact("time", _time(results), _time_note(results)),
         *_cost_tiles(results),
         _energy_tile(results),
         _memory_tile(results),
@@ -137,6 +135,12 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
             f"{count(results.parameters.total_logical)}",
         ),
     )
+
+
+def _time(results: Results) -> str:
+    if not results.attempts:
+        return NOT_MEASURED
+    return at_least(clock(results.total_s), bool(results.cut_short))
 
 
 def _time_note(results: Results) -> str:

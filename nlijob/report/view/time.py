@@ -30,7 +30,10 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
         facts=(
             Fact(
                 "whole job",
-                at_least(duration(results.total_s), bool(results.cut_short)),
+                at_least(
+                    duration(results.total_s if results.attempts else None),
+                    bool(results.cut_short),
+                ),
                 _attempts_note(results),
             ),
             Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
@@ -105,6 +108,8 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
 
 
 def _attempts_note(results: Results) -> str:
+    if not results.attempts:
+        return "no times were recorded, or none can be read"
     if results.attempts == 1:
         note = "one attempt"
     else:

@@ -138,6 +138,14 @@ def test_a_cpu_load_that_was_not_measured_is_no_load_of_0() -> None:
     assert (use.mean_cpu_load, use.max_ram_used_bytes, use.min_disk_free_bytes) == (0.25, 7, 9)
 
 
+def test_the_interval_of_the_samples_is_measured_and_not_what_is_configured_now() -> None:
+    samples = [at(moment, None) for moment in (1, 3, 5, 105)]
+    samples += [at(moment, None, 2) for moment in (0, 2)]
+    use = resource_use(GpusInUse(ENVIRONMENT, []), samples, [], {})
+    assert use.interval_s == 2
+    assert resource_use(GpusInUse(ENVIRONMENT, []), samples[:1], [], {}).interval_s is None
+
+
 def test_what_could_not_be_read_is_told_once_for_all_attempts() -> None:
     told = replace(sample(None), unread=("disk: gone",))
     again = replace(told, attempt=2, unread=("disk: gone", "CPU load: odd"))

@@ -143,6 +143,41 @@ def test_the_card_in_a_folder_names_the_labels(tmp_path: Path, config_name: str 
     assert source_stamp(DataConfig(str(tmp_path))) != before
 
 
+@pytest.mark.parametrize("config_name", [None, "plain"])
+@pytest.mark.parametrize("name", ["dataset_infos.json", "dataset_info.json"])
+def test_a_description_in_json_names_the_labels(
+    tmp_path: Path, name: str, config_name: str | None
+) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    info = {"features": {"label": {"_type": "ClassLabel", "names": list(ORDER)}}}
+    content = {"plain": info} if name == "dataset_infos.json" else info
+    (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    assert opened(tmp_path, config_name=config_name).class_labels == {"label": NUMBERED}
+
+
+def test_configurations_with_different_names_need_a_choice(tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    infos = {
+        config: {"features": {"label": {"_type": "ClassLabel", "names": names}}}
+        for config, names in {"a": list(ORDER), "b": list(ORDER[::-1])}.items()
+    }
+    (tmp_path / "dataset_infos.json").write_text(json.dumps(infos), encoding="utf-8")
+    error = refusal(tmp_path)
+    assert "name their labels in different ways" in error.message
+    assert "data.config_name" in error.hint
+    assert opened(tmp_path, config_name="a").class_labels == {"label": NUMBERED}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '{"features": 3}', '{"a": {"features": []}}', "[" * 99_999]
+)
+def test_a_damaged_description_names_nothing(tmp_path: Path, content: str) -> None:
+    (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")
+    for name in ("dataset_infos.json", "dataset_info.json"):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert opened(tmp_path).class_labels == {}
+
+
 @pytest.mark.parametrize("card", ["", "# class_label", "---\nclass_label: [\n---\n"])
 def test_a_card_may_name_nothing(tmp_path: Path, card: str) -> None:
     (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8")

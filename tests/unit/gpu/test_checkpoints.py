@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nlijob.config import JobConfig, ModelConfig, load_config
+from nlijob.errors import DiskError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.model import LoadedModel
 
@@ -111,3 +115,39 @@ def test_training_does_not_change_a_state_copied_to_the_host() -> None:
     kept = checkpoints.on_host(state)
     state["optimizer"][0]["step"].add_(1)  # type: ignore[index]
     assert kept == {"optimizer": {0: {"step": torch.ones(())}}, "step": 3}
+
+
+@contextlib.contextmanager
+def largest_file(size_bytes: int) -> Iterator[None]:
+    """No file that this process writes may be larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_an_adapter_that_the_disk_does_not_take_is_the_disks_fault(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    with largest_file(1000), pytest.raises(DiskError, match="ulimit -f"):
+        checkpoints.save_adapter(new_model().model, tmp_path, demo.model)
+
+
+def test_a_state_that_the_disk_does_not_take_is_the_disks_fault(tmp_path: Path) -> None:
+    state = {"optimizer": {0: {"exp_avg": torch.zeros(4, 1000)}}}
+    with largest_file(1000), pytest.raises(DiskError, match=r"state\.pt"):
+        checkpoints.save_state(state, tmp_path / "state.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_files_of_an_adapter_may_be_read_by_those_whom_the_umask_lets(
+    demo: JobConfig, new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        checkpoints.save_adapter(new_model().model, tmp_path, demo.model)
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}

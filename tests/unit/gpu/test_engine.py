@@ -264,6 +264,15 @@ def test_a_containers_limit_bounds_the_free_memory(
     assert free_bytes(cpu) < 0
 
 
+def test_the_free_memory_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "/proc/meminfo")
+
+    monkeypatch.setattr("nlijob.gpu.fast.host.MEMORY_LIMIT", Path("missing"))
+    monkeypatch.setattr("nlijob.gpu.fast.host.psutil.virtual_memory", fail)
+    assert free_bytes(torch.device("cpu")) > 0
+
+
 def test_speed_graph_without_a_gpu_is_an_error(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:

@@ -198,6 +198,16 @@ def test_free_text_does_not_depend_on_the_prompts_beside_it(
     assert sizes == [2, 1, 1]
 
 
+def test_attention_that_drops_values_in_training_alone_is_seen_before_training(
+    adapted: New, head: CausalHead, demo: JobConfig, rows: list[Encoded]
+) -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1))
+    engine = Engine(adapted(model, "q_proj"), head, demo, rows)
+    assert "the model applies dropout to its attention" in engine.plan().refused[0]
+    assert next(engine.trainer().epoch(1)).grad_norm
+
+
 def test_a_computation_without_gradients_tells_nothing() -> None:
     embedding = nn.Embedding(4, 2)
     own = torch.ones(2, 1, dtype=torch.bool)

@@ -140,12 +140,20 @@ def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
     assert [step.grad_norm for step in got] == pytest.approx(norms, rel=tolerance.UPDATES)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
 def test_running_out_of_memory_within_a_layer_has_no_effect(
-    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded], error: Exception
 ) -> None:
     def few(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > 4:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     schedule = TrainingSchedule(CONFIG, rows)
     whole, parts = new_model(), new_model()

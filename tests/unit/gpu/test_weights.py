@@ -23,6 +23,7 @@ from nlijob.demo import MODEL_DIR
 from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.gpu import checkpoints, quantized
 from nlijob.gpu.model import LoadedModel, load, read_model_config
+from nlijob.gpu.model.configuration import source_labels
 from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.records.job import HeadOrigin
@@ -159,6 +160,21 @@ def test_a_weight_of_another_shape_is_an_error_that_names_both_shapes(
     change(folder, cut)
     with pytest.raises(NotAvailableError, match=r"fc1\.bias \(\[100\] instead of \[512\]\)"):
         read(demo, folder)
+
+
+def test_a_vocabulary_beyond_all_memory_is_refused_before_it_is_made(
+    demo: JobConfig, folder: Path, read: Loader
+) -> None:
+    configure(folder, vocab_size=10**12)
+    with pytest.raises(NotAvailableError, match=r"embed_tokens\.weight \(\[2048, 192\] instead of"):
+        read(demo, folder)
+
+
+@pytest.mark.parametrize("key", ["id2label", "label2id"])
+def test_label_names_are_read_in_the_order_of_the_outputs(folder: Path, key: str) -> None:
+    names = {"id2label": {"1": "b", "0": "a"}, "label2id": {"b": 1, "a": 0}}
+    configure(folder, **{key: names[key]})
+    assert source_labels(folder) == ["a", "b"]
 
 
 def test_a_4_bit_weight_of_another_shape_than_its_layer_is_an_error(

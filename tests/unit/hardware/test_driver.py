@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from nlijob.hardware import driver as driver_module
-from nlijob.hardware import driver_version, gpu_count
+from nlijob.hardware import driver_fault, driver_version, gpu_count
 from nlijob.hardware.driver import may_have_gpus
 from tests.unit.hardware.conftest import NVML, Install
 
+HANGS = "    def nvmlInit():\n        import threading; threading.Event().wait()\n"
 BROKEN = {
     "no library": NVML + "    def nvmlInit(): raise NVMLError('Library not found')\n",
     "another error": NVML + "    def nvmlInit(): raise OSError('version mismatch')\n",
@@ -45,9 +46,23 @@ def test_a_driver_that_fails_in_any_way_has_no_gpus(pynvml: Install, source: str
 
 def test_a_driver_that_hangs_has_no_gpus(pynvml: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module, "LIMIT_S", 0.2)
-    pynvml(NVML + "    def nvmlInit():\n        import threading; threading.Event().wait()\n")
+    pynvml(NVML + HANGS)
     assert gpu_count() == 0
     assert driver_version() is None
+    assert driver_fault() == "NVML gave no answer within 0 s"
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        (NVML, ""),
+        (BROKEN["no library"], "NVML: NVMLError: Library not found"),
+        (BROKEN["another error"], "NVML: OSError: version mismatch"),
+    ],
+)
+def test_the_reason_why_no_gpu_is_found_is_known(pynvml: Install, source: str, fault: str) -> None:
+    pynvml(source)
+    assert driver_fault() == fault
 
 
 def test_a_version_that_cannot_be_read_is_none(pynvml: Install) -> None:

@@ -102,6 +102,13 @@ def test_ending_a_question_ends_a_hanging_nvidia_smi(
     assert all(gone(one) for one in (pid, *(child.pid for child in children)))
 
 
+def test_what_a_library_prints_is_no_answer(pynvml: Install) -> None:
+    process = GpuProcess("nvml")
+    pynvml(NVML + "    print('hello', flush=True)\n    import os\n    os.write(1, b'there\\n')\n")
+    assert [process.read()[0]["power_w"] for _ in range(2)] == [300.0, 300.0]
+    process.close()
+
+
 def test_no_process_is_started_after_closing(process: GpuProcess) -> None:
     process.close()
     with pytest.raises(ReaderError):

@@ -143,6 +143,19 @@ def test_a_hanging_source_is_told_and_ended(clock: Clock, held: threading.Event)
     assert reader.told() == ("a source: no answer within 10 s",)
 
 
+def test_an_answer_of_another_time_is_dropped(clock: Clock, held: threading.Event) -> None:
+    def read() -> int:
+        held.wait()
+        return 1
+
+    reader = Reader("a source", read)
+    reader.ask()
+    held.set()
+    clock.now_s += LIMIT_S + 1
+    assert answers(reader, clock) is None
+    assert reader.told() == ("a source: no answer within 10 s",)
+
+
 def test_a_source_that_never_answered_is_told_at_the_end(
     clock: Clock, held: threading.Event
 ) -> None:

@@ -17,8 +17,7 @@ from nlijob.report.render import render
 from nlijob.report.view.text import as_name
 from nlijob.rundir import RunDir, write_records
 from tests.html_reader import Reader
-from tests.markers import made_from
-from tests.synthetic import Spec, build_run
+from tests.synthetic import Spec, build_run, mark_stages
 
 ODD = 'a "quoted" <b>&amp; #1 ?x=%41 \u202eabc é.html:'
 """A folder's name, and a run's id."""
@@ -40,6 +39,7 @@ def with_long_rows(folder: Path) -> Path:
         row["premise"] += LONG
     text = "".join(json.dumps(row) + "\n" for row in rows)
     run.subset("test").write_text(text, encoding="utf-8")
+    mark_stages(run)
     render(run)
     return folder
 
@@ -52,8 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished(root / "worse", training_seed=2, tuned_skill=0.5, created_at="2026-01-04T00:00:00Z")
     finished(root / "cpu", gpu=False, demo=True, seed=12)
     finished(root / ODD, recipe="<script>throw 1</script>", lora_r=64)
-    unfinished = build_run(root / "unfinished")
-    unfinished.mark_complete("subset", made_from("x"), [])
+    build_run(root / "unfinished")
     return root
 
 
@@ -63,6 +62,7 @@ def pages(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     hostile = with_long_rows(folder / "hostile")
     mild = build_run(folder / "mild", Spec(hostile=True, rows=12, training_seed=5, tuned_skill=9))
     mild.subset("test").write_bytes(RunDir(hostile).subset("test").read_bytes())
+    mark_stages(mild)
     render(mild)
     out = {
         "two": write_comparison([runs / "first", runs / "second"], folder / "two.html"),
@@ -277,9 +277,9 @@ def emptied(run: RunDir) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lost_predictions, "evaluate/predictions.jsonl cannot be read"),
+        (lost_predictions, "evaluate/predictions.jsonl is missing or has changed"),
         (other_version, "written by another version"),
-        (emptied, "not for the rows in subset/"),
+        (emptied, "subset/test.jsonl is missing or has changed"),
     ],
 )
 def test_a_run_that_lacks_what_a_comparison_needs_is_an_error(

@@ -30,7 +30,7 @@ def test_locks_unfinished_files_and_messages_are_not_copied(name: str) -> None:
     "name",
     [
         *("../other", "a/../../b", "/etc/passwd", "train//x", "train/", ""),
-        *("train/\0", f"train/{'x' * 256}", f"train/{'ü' * 128}"),
+        *("train/\0", f"train/{'x' * 256}", f"train/{'ü' * 128}", "train/\udcfc"),
     ],
 )
 def test_names_that_lead_out_of_the_run_are_not_copied(name: str) -> None:

@@ -182,6 +182,28 @@ def test_the_copy_has_a_checkpoint_within_the_epoch_at_every_moment(
     assert all(seen)
 
 
+def test_a_checkpoint_that_is_replaced_while_a_round_begins_stays_until_the_next_is_there(
+    run: RunDir, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete_step(run, 2, 40, "a")
+    sent_now(run, place)
+    read = contents.markers
+
+    def replace_after(root: Path) -> dict[str, bytes]:
+        found = read(root)
+        if "markers/train-step-2-80.json" not in found:
+            complete_step(run, 2, 80, "a")
+        return found
+
+    upload = Mirror(run, place, print)
+    upload._remote, upload._is_remote_known = upload._remote_state(), True
+    monkeypatch.setattr(contents, "markers", replace_after)
+    FaultyFileSystem.calls.clear()
+    upload._round()
+    new, old = ("put", "markers/train-step-2-80.json"), ("remove", "markers/train-step-2-40.json")
+    assert FaultyFileSystem.calls.index(new) < FaultyFileSystem.calls.index(old)
+
+
 def test_a_checkpoint_that_another_run_left_is_deleted(run: RunDir, place: Place) -> None:
     complete_step(run, 2, 40, "b")
     sent_now(run, place)

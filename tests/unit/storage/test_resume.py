@@ -210,6 +210,42 @@ def test_a_folder_in_place_of_a_file_is_replaced(sent: RunDir, place: Place, her
     assert content(here) == content(sent)
 
 
+def test_a_local_file_that_rotted_is_fetched_again(sent: RunDir, place: Place) -> None:
+    before = content(sent)
+    write_text(sent.subset("test"), before["subset/test.jsonl"].replace("of a", "of b"))
+    assert "downloaded 4 complete" in told_by_resume(RunDir(sent.root), place)
+    assert content(sent) == before
+
+
+def test_a_file_that_rotted_in_the_copy_leaves_out_its_stage(
+    sent: RunDir, place: Place, here: RunDir
+) -> None:
+    place.write("train/epoch-2/adapter", b"train/epoch-2/adapter of X")
+    told = told_by_resume(here, place)
+    assert "downloaded 3 complete stages and epochs" in told
+    note = (
+        "Note: markers/train-epoch-2.json at faulty://bucket/prefix/job is left out, as it lists "
+    )
+    assert f"{note}damaged files: train/epoch-2/adapter" in told
+    whole = [s for s in STAGES if here.is_complete(s, made_from("a").fingerprint)]
+    assert whole == ["subset", "train-epoch-1", "report"]
+
+
+def test_bytes_damaged_on_their_way_are_fetched_again(
+    sent: RunDir, place: Place, here: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = Place.fetch
+
+    def faulty(self: Place, name: str, file: Path, *more: object) -> None:
+        fetch(self, name, file, *more)  # type: ignore[arg-type]
+        if name == "report.html" and fetches().count(name) == 1:
+            file.write_bytes(b"X" + file.read_bytes()[1:])
+
+    monkeypatch.setattr(Place, "fetch", faulty)
+    assert "downloaded 4 complete" in told_by_resume(here, place)
+    assert content(here) == content(sent)
+
+
 # ---------------------------------------------------------------- faults
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from nlijob.analysis.resources import total_energy_j
+from nlijob.config import ReportConfig
 from nlijob.report.view.resources import resources_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -72,3 +73,10 @@ def test_what_could_not_be_read_is_told_with_its_reason() -> None:
 def test_power_and_energy_are_said_to_be_the_cards() -> None:
     note = resources_section(outcome(Spec())).note
     assert "load, memory, power and energy for the whole card" in note
+
+
+def test_samples_are_said_to_be_as_far_apart_as_they_are() -> None:
+    results = outcome(Spec())
+    config = replace(results.run.config, report=ReportConfig(sample_interval_s=60.0))
+    changed_since = replace(results, run=replace(results.run, config=config))
+    assert "samples, about one every 2.0 s." in resources_section(changed_since).note

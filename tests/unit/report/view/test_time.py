@@ -9,6 +9,7 @@ import pytest
 
 from nlijob.records.job import Plan
 from nlijob.records.outcome import PartTime
+from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
@@ -113,3 +114,11 @@ def test_a_complete_record_makes_no_lower_bound() -> None:
 
 def facts_of(spec: Spec) -> dict[str, tuple[str, str]]:
     return {fact.name: (fact.value, fact.note) for fact in time_section(outcome(spec), ()).facts}
+
+
+def test_a_run_whose_times_are_lost_was_not_timed() -> None:
+    results = dataclasses.replace(outcome(Spec()), total_s=0.0, attempts=0, stages=())
+    facts = {fact.name: (fact.value, fact.note) for fact in time_section(results, ()).facts}
+    assert facts["whole job"] == ("not measured", "no times were recorded, or none can be read")
+    tiles = {tile.name: tile.value for tile in summary_section(results).tiles}
+    assert tiles["time"] == "not measured"

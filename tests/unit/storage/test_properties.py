@@ -1,0 +1,147 @@
+"""Whatever order jobs, uploads, downloads and faults come in, no copy mixes two runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nlijob.errors import NotAvailableError
+from nlijob.rundir import RunDir, write_text
+from nlijob.storage import contents, resume
+from nlijob.storage.contents import clear_way, is_copied
+from nlijob.storage.mirror import Mirror
+from nlijob.storage.place import Place
+from tests.faulty_place import FaultyFileSystem, complete, complete_epoch, complete_step
+
+MACHINES = ("one", "two")
+PARTS = st.one_of(
+    st.text(max_size=6),
+    st.sampled_from([".", "..", "", "train", "x" * 255, "x" * 256, "ü" * 128, "\0", "\udcfc"]),
+)
+NAMES = st.lists(PARTS, min_size=1, max_size=4).map("/".join)
+
+examples = itertools.count()
+
+
+@given(name=NAMES)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_name_that_is_copied_is_a_file_below_the_run(name: str, tmp_path: Path) -> None:
+    if is_copied(name):
+        root = tmp_path / str(next(examples))
+        path = clear_way(root, name)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x")
+        assert path.resolve().is_relative_to(root.resolve())
+        assert contents.stamps(root).keys() == {name}
+
+
+# ---------------------------------------------------------------- two machines and one place
+
+WORK = st.tuples(
+    st.just("work"),
+    st.sampled_from(MACHINES),
+    st.sampled_from("ab"),
+    st.sampled_from(["subset", "step", "epoch", "report", "begin anew", "write on"]),
+)
+"""A step of a job on a machine, with the inputs a or b."""
+UPLOAD = st.tuples(st.just("upload"), st.sampled_from(MACHINES), st.integers(0, 30))
+"""A round of an upload, which fails after so many operations."""
+FETCH = st.tuples(st.just("fetch"), st.sampled_from(MACHINES), st.integers(0, 30))
+
+
+class Machine:
+    """A run's folder on one machine, and the upload of the attempt that works there."""
+
+    def __init__(self, root: Path, place: Place) -> None:
+        self.run = RunDir(root)
+        self._place = place
+        self._step = 0
+        self.upload = Mirror(self.run, place, lambda _: None)
+
+    def work(self, inputs: str, what: str) -> None:
+        """Do a part of a job whose earlier parts may be missing or of other inputs."""
+        run = self.run
+        if what == "subset":
+            complete(run, "subset", inputs, "subset/test.jsonl")
+        elif what == "step":
+            self._step += 1
+            complete_step(run, 1, self._step, inputs)
+        elif what == "epoch":
+            complete_epoch(run, run.count_marked_epochs() + 1, inputs)
+        elif what == "report":
+            complete(run, "report", inputs, "report.html")
+        elif what == "begin anew":
+            for stage in run.marked():
+                run.unmark(stage)
+        else:
+            run.unmark("report")
+            write_text(run.report, "half of a report")
+
+    def begin(self) -> None:
+        """Begin another attempt, which asks the place what it holds."""
+        self.upload = Mirror(self.run, self._place, lambda _: None)
+
+
+def fail_after(operations: int) -> Callable[[str, str], None]:
+    left = itertools.count(operations, -1)
+
+    def count(operation: str, path: str) -> None:
+        if next(left) <= 0:
+            raise OSError("gone")
+
+    return count
+
+
+def mixtures(files: Mapping[str, str]) -> dict[str, set[str]]:
+    """Valid markers whose files are of other inputs than the marker -> all of these inputs."""
+    sizes = {name: len(content) for name, content in files.items()}
+    of = {
+        name: {
+            json.loads(content)["inputs"]["stamp"],
+            *(files[file].split()[-1] for file in contents.listed(content.encode())),
+        }
+        for name, content in files.items()
+        if name.startswith("markers/") and contents.is_valid(content.encode(), sizes)
+    }
+    return {marker: inputs for marker, inputs in of.items() if len(inputs) > 1}
+
+
+def files_of(run: RunDir) -> dict[str, str]:
+    return {name: (run.root / name).read_text("utf-8") for name in contents.stamps(run.root)}
+
+
+@given(actions=st.lists(st.one_of(WORK, WORK, UPLOAD, FETCH), min_size=4, max_size=30))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_order_of_work_uploads_downloads_and_faults_mixes_two_runs(
+    actions: list[tuple[str, ...]], tmp_path: Path, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "ATTEMPTS", 1)
+    FaultyFileSystem.reset()
+    base = tmp_path / str(next(examples))
+    machines = {name: Machine(base / name / "job", place) for name in MACHINES}
+    for kind, name, *details in actions:
+        machine = machines[name]
+        if kind == "work":
+            machine.work(*details)
+            continue
+        FaultyFileSystem.before = staticmethod(fail_after(int(details[0])))
+        if kind == "upload":
+            machine.upload._try_round()
+        else:
+            fetch(machine, place)
+            machine.begin()
+        FaultyFileSystem.reset_faults()
+        assert mixtures(FaultyFileSystem.files()) == {}
+        assert mixtures(files_of(machine.run)) == {}
+
+
+def fetch(machine: Machine, place: Place) -> None:
+    with contextlib.suppress(NotAvailableError):
+        resume.resume(machine.run, place, lambda _: None)
