@@ -227,12 +227,6 @@ def _checked_output(output: Path, kind: str) -> Path:
     json_path = output.with_suffix(".json") if output.name else output
     if output.suffix not in (".html", ".htm"):
         raise ConfigurationError(f"--output {output}: name a file that ends in .html")
-    for folder in output.parents:
-        if folder.exists() and not folder.is_dir():
-            raise ConfigurationError(
-                f"--output {output} cannot be written: {folder} is a file",
-                "name another file with --output",
-            )
     for path in (output, json_path):
         try:
             if path.exists() and not _written_by(path, kind):
