@@ -144,7 +144,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The optimisation: AdamW on the adapter and, if the head is new, on the head."""
+    """The optimisation: AdamW on the adapter and on a classification head."""
 
     epochs: int = 5
     """Passes over the training rows. Each ends with a checkpoint and a validation score."""

@@ -90,6 +90,8 @@ def disk_fault(
     if found is None:
         return None
     number, name = found
+    if name and path and Path(name).name == f".{path.name}.{os.getpid()}.tmp":
+        name = str(path)  # which this file was to become
     place = Path(name) if name else _fullest(path) if number in NEEDS_SPACE else path
     reason = REASONS.get(number) or REASONS_OF_A_PATH[number]
     where = f"{place}: " if place else ""

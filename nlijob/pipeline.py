@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,10 +161,22 @@ class Job:
             return
         replaces = self.run.previous.exists()
         previous = self.run.set_aside()
+        self._take_over(RunDir(previous))
         instead = "; the run that was kept there before is deleted" if replaces else ""
         self.console.warn(
             f"Note: {root} held a finished run of other settings; it is kept as {previous}{instead}"
         )
+
+    def _take_over(self, previous: RunDir) -> None:
+        """Copy the rows and base scores of a run that was set aside, where they stay the same."""
+        for stage in ("subset", "baseline"):
+            marker = previous.read_marker(stage)
+            if marker is None or not is_complete(previous, stage, self.inputs):
+                return
+            for name in (*marker.files, previous.name(previous.marker(stage))):
+                target = self.run.root / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(previous.root / name, target)
 
     def _is_recorded(self) -> bool:
         """Whether config.json holds this configuration."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 import time
@@ -76,6 +77,13 @@ def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Eve
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
     return first_byte
+
+
+def is_open(pipe: int) -> bool:
+    """Whether another process still holds the writing end of a pipe."""
+    poll = select.poll()
+    poll.register(pipe, 0)  # a closed end is reported whatever is asked for
+    return not any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:

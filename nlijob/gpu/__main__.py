@@ -27,8 +27,10 @@ def main() -> None:
     run = RunDir(Path(sys.argv[1]))
     stopping.raise_on_signals()
     outcome = _outcome(run)
-    with contextlib.suppress(OSError, JobError):  # if the disk is full, the status says the same
-        write_record(run.worker_outcome, outcome)
+    # A parent that has gone reads no outcome, and the next attempt would take it for its own.
+    if stopping.is_open(sys.stdin.fileno()):
+        with contextlib.suppress(OSError, JobError):  # on a full disk, the status says the same
+            write_record(run.worker_outcome, outcome)
     # Everything is on disk: a regular shutdown of interpreter, threads and GPU memory only takes
     # time.
     for stream in (sys.stdout, sys.stderr):
@@ -44,6 +46,8 @@ def _outcome(run: RunDir) -> WorkerOutcome:
         with _lean_imports():
             from nlijob.gpu import worker
         task_is_written.wait()
+        if not stopping.is_open(sys.stdin.fileno()):  # the task on disk may be another attempt's
+            raise stopping.Stopped("the parent ended")
         return worker.work(run)
     except (Exception, stopping.Stopped) as error:
         return outcome_of(error, run)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nlijob import records
 from nlijob.records.job import FileStamp, Marker
-from nlijob.rundir import MARKERS, OF_ONE_ATTEMPT, RunDir
+from nlijob.rundir import MARKERS, NOT_COPIED, RunDir
 
 LONGEST_NAME = 255
 """Bytes in a name of a file or folder."""
@@ -36,7 +36,7 @@ def is_copied(name: str) -> bool:
     except UnicodeEncodeError:  # no text: buckets have no such names
         return False
     plain = all(part and not part.startswith(b".") and len(part) <= LONGEST_NAME for part in parts)
-    is_whole = not name.endswith(".tmp") and name not in OF_ONE_ATTEMPT
+    is_whole = not name.endswith(".tmp") and name not in NOT_COPIED
     return plain and is_whole and "\0" not in name
 
 

@@ -413,7 +413,35 @@ def test_a_finished_run_of_other_settings_is_kept_beside_the_new_one(
     previous = RunDir(finished.previous)
     assert previous.results.read_text("utf-8") == "the figures"
     assert {*STAGE_NAMES} <= {*previous.marked()}
-    assert finished.marked() == ["subset"]
+    assert "train" not in finished.marked()
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"train__learning_rate": 0.003}, ["subset", "baseline"]),
+        ({"train__seed": 7}, ["subset"]),
+        ({"data__train_size": 9}, []),
+    ],
+)
+def test_rows_and_base_scores_that_stay_the_same_are_taken_over(
+    finished: RunDir, out: io.StringIO, settings: dict[str, Any], kept: list[str]
+) -> None:
+    write_text(finished.baseline_result, "the scores")
+    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
+    inputs = stage_inputs(CONFIG, stamps)
+    finished.mark_complete("baseline", inputs["baseline"], [finished.baseline_result])
+    work(finished, out, **settings)
+    same = [
+        stage
+        for stage in ("subset", "baseline")
+        if finished.marker(stage).exists()
+        and finished.marker(stage).read_bytes()
+        == RunDir(finished.previous).marker(stage).read_bytes()
+    ]
+    assert same == kept
+    assert finished.baseline_result.exists() == ("baseline" in kept)
 
 
 @pytest.mark.usefixtures("started")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from nlijob import stopping
 from nlijob.stopping import Stopped
 from tests.jobs import ROOT
 
@@ -146,3 +148,15 @@ def test_a_stop_waits_for_a_block_that_must_not_be_interrupted() -> None:
         check=False,
     )
     assert done.stdout.splitlines() == ["whole", "stopped by SIGINT"]
+
+
+def test_a_pipe_is_open_until_its_writer_closes_it() -> None:
+    reading, writing = os.pipe()
+    try:
+        assert stopping.is_open(reading)
+        os.write(writing, b"x")
+        assert stopping.is_open(reading)
+        os.close(writing)
+        assert not stopping.is_open(reading)
+    finally:
+        os.close(reading)

@@ -60,3 +60,12 @@ def test_without_a_task_the_end_of_the_lifeline_ends_it(tmp_path: Path) -> None:
     )
     assert done.returncode == ExitCode.STOPPED
     assert not run.worker_outcome.exists()  # there is nobody to read it
+
+
+def test_a_parent_that_has_gone_finds_no_outcome_of_an_earlier_attempt(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    argv = [sys.executable, "-m", "nlijob.gpu", str(run.root)]
+    with subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE) as process:
+        process.communicate(b"\n", timeout=300)  # a task is given, and then the pipe closed
+    assert process.returncode == ExitCode.STOPPED
+    assert not run.worker_outcome.exists()

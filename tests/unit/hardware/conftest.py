@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +51,7 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 @pytest.fixture
-def pynvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+def pynvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     """Puts a module in the place of pynvml, for this process and for those that it starts."""
     folder = tmp_path / "modules"
     folder.mkdir()
@@ -65,7 +65,8 @@ def pynvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (folder / "pynvml.py").write_text(textwrap.dedent(source), encoding="utf-8")
         monkeypatch.delitem(sys.modules, "pynvml", raising=False)
 
-    return install
+    yield install
+    sys.modules.pop("pynvml", None)
 
 
 @pytest.fixture
