@@ -12,6 +12,7 @@ from nlijob.errors import ExitCode, first_line
 from nlijob.retry import pause_s
 from nlijob.rundir import (
     MARKERS,
+    STEP_MARKER,
     TRAIN,
     TRAINING_STATES,
     RunDir,
@@ -212,10 +213,21 @@ class Mirror:
         """
         remote = self._remote
         for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
-            if not _is_of_deleted_step(name, local):
+            if not self._is_whole_step(name, local):
                 self._remove(name)
         for name in [n for n, stamp in remote.items() if stamp is None]:
             self._remove(name)
+
+    def _is_whole_step(self, marker: str, local: dict[str, Stamp]) -> bool:
+        """Whether a marker is of a checkpoint within an epoch that is gone locally only.
+
+        Its file in the copy stays as it is in this round.
+        """
+        place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+        if place is None or marker in local:
+            return False
+        state = step_state_name(*place)
+        return state not in local or local[state] == self._remote.get(state)
 
     def _send(self, name: str, stamp: Stamp) -> None:
         file = self._root / name
@@ -237,8 +249,14 @@ class Mirror:
             self._got_through()
 
     def _prune(self, local: dict[str, Stamp]) -> None:
-        """Delete what was deleted locally, such as an earlier training state: markers first."""
+        """Delete what was deleted locally, such as an earlier training state: markers first.
+
+        Training states stay while a later marker waits for the next round.
+        """
         gone = [name for name in self._remote if name not in local]
+        if any(n.startswith(MARKERS) and self._remote.get(n) != local[n] for n in local):
+            states = (f"{MARKERS}{STEP_MARKER}", TRAINING_STATES)
+            gone = [name for name in gone if not name.startswith(states)]
         for name in sorted(gone, key=lambda name: not name.startswith(MARKERS)):
             with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
                 self._remove(name)
@@ -252,11 +270,3 @@ class Mirror:
 def _short_lived_first(name: str) -> tuple[bool, str]:
     """Sort key that puts training states first, as they are deleted once there is a later one."""
     return not name.startswith(TRAINING_STATES), name
-
-
-def _is_of_deleted_step(marker: str, local: dict[str, Stamp]) -> bool:
-    """Whether a marker is of a checkpoint within an epoch that is gone locally, with its file."""
-    place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
-    if place is None:
-        return False
-    return marker not in local and step_state_name(*place) not in local

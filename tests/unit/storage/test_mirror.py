@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nlijob.errors import HardwareError, StoppedError
-from nlijob.rundir import RunDir, write_text
+from nlijob.rundir import RunDir, step_marker, write_text
 from nlijob.stopping import Stopped
 from nlijob.storage import contents, mirror
 from nlijob.storage.mirror import Mirror
@@ -155,29 +155,46 @@ def test_a_checkpoint_within_an_epoch_is_uploaded_and_replaced(run: RunDir, plac
             complete_step(run, 2, step, "a")
             marker = f"markers/train-step-2-{step}.json"
             wait_until(lambda marker=marker: marker in FaultyFileSystem.files())  # type: ignore[misc]
-        wait_until(lambda: "train/state-2-40.pt" not in FaultyFileSystem.files())
     assert FaultyFileSystem.files() == copied(run)
+
+
+def whole_steps() -> list[str]:
+    """Markers of whole checkpoints within epochs in the copy."""
+    files = FaultyFileSystem.files()
+    sizes = {name: len(content) for name, content in files.items()}
+    return [
+        name
+        for name, content in files.items()
+        if name.startswith("markers/train-step") and contents.is_valid(content.encode(), sizes)
+    ]
+
+
+def test_an_earlier_checkpoint_that_is_half_deleted_stays_until_the_next_one_is_uploaded(
+    run: RunDir, place: Place
+) -> None:
+    complete_step(run, 2, 40, "a")
+    with Mirror(run, place, print):
+        wait_until(lambda: bool(whole_steps()))
+        seen: list[list[str]] = []
+        FaultyFileSystem.before = staticmethod(lambda operation, name: seen.append(whole_steps()))
+        complete(run, step_marker(2, 80), "a", run.name(run.step_state(2, 80)))
+        run.unmark(step_marker(2, 40))  # its file is deleted next
+        wait_until(lambda: "markers/train-step-2-80.json" in whole_steps())
+    assert seen
+    assert all(seen)
+    assert whole_steps() == ["markers/train-step-2-80.json"]
 
 
 def test_the_copy_has_a_checkpoint_within_the_epoch_at_every_moment(
     run: RunDir, place: Place
 ) -> None:
-    def whole() -> list[str]:
-        files = FaultyFileSystem.files()
-        sizes = {name: len(content) for name, content in files.items()}
-        return [
-            name
-            for name, content in files.items()
-            if name.startswith("markers/train-step") and contents.is_valid(content.encode(), sizes)
-        ]
-
     with Mirror(run, place, print):
         complete_step(run, 2, 40, "a")
-        wait_until(lambda: bool(whole()))
+        wait_until(lambda: bool(whole_steps()))
         seen: list[list[str]] = []
-        FaultyFileSystem.before = staticmethod(lambda operation, name: seen.append(whole()))
+        FaultyFileSystem.before = staticmethod(lambda operation, name: seen.append(whole_steps()))
         complete_step(run, 2, 80, "a")
-        wait_until(lambda: "markers/train-step-2-80.json" in whole())
+        wait_until(lambda: "markers/train-step-2-80.json" in whole_steps())
     assert seen
     assert all(seen)
 
