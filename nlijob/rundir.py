@@ -131,13 +131,12 @@ class RunDir:
 
         Such a thing would make every write there fail. Returns the names of what was deleted.
         """
-        folders_themselves = (self.root, self.train_folder, self.adapter)
-        files = [path for path in vars(self).values() if isinstance(path, Path)]
+        folders = [self.root / MARKERS, self.manifest.parent, self.train_folder, self.adapter]
+        paths = [path for path in vars(self).values() if isinstance(path, Path)]
+        files = [path for path in paths if path not in (self.root, *folders)]
         files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
-        files = [file for file in files if file not in folders_themselves]
-        folders = {*(file.parent for file in files), self.adapter, self.train_folder}
-        folders = {*folders, self.root / MARKERS} - {self.root}
-        wrong = [path for path in sorted(folders) if _is_there(path) and not path.is_dir()]
+        folders += [file.parent for file in files if file.parent != self.root]
+        wrong = [path for path in sorted({*folders}) if _is_there(path) and not path.is_dir()]
         wrong += [path for path in files if _is_there(path) and not path.is_file()]
         for path in wrong:
             remove(path)

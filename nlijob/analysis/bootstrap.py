@@ -47,7 +47,7 @@ def bootstrap_intervals(
     the table, as in the interval of Agresti and Min for the paired difference; without them, a
     model that is correct on every row would get an interval of zero width. Cells of labels that
     have no row, or that no model answered, stay empty. If rows share `premises`, the tables of
-    premises are drawn, and the pseudo-rows are pseudo-premises of the mean size. `labels` is the
+    premises are drawn, and the pseudo-rows make pseudo-premises of the mean size. `labels` is the
     number of labels; the number of `resamples` is chosen if it is not given. The seed is fixed, so
     the same predictions in any order give the same figures. (NumPy keeps the bit
     stream of PCG64 between versions, but not the draws made from it; a change would move a bound
@@ -133,8 +133,9 @@ def _premise_draws(
     possible = np.flatnonzero(_possible(table))
     premises = int(often.sum())
     pseudo = np.zeros((len(possible), table.size))
-    pseudo[np.arange(len(possible)), possible] = table.sum() / premises
-    weights = np.concatenate([often, np.full(len(possible), PSEUDO_ROWS / len(possible))])
+    size = table.sum() / premises
+    pseudo[np.arange(len(possible)), possible] = size
+    weights = np.concatenate([often, np.full(len(possible), PSEUDO_ROWS / size / len(possible))])
     tables = np.concatenate([tables, pseudo])
     for size in _chunks(resamples, max(table.size, len(tables))):
         drawn = random.multinomial(premises, weights / weights.sum(), size=size)

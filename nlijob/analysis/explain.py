@@ -226,15 +226,14 @@ def _new_words(words: Words, answer: str, gold: str) -> Iterable[Finding]:
     if new and gold == "neutral":
         yield _finding(
             "new-words",
-            f"The hypothesis has words that are not in the premise ({_quoted(new)}), which may "
-            f"have been read as {answer}.",
+            f"The hypothesis has {_missing(new)}, which may have been read as {answer}.",
             words=" ".join(new),
         )
     if new and gold == "contradiction" and answer != "contradiction":
         yield _finding(
             "unmatched-words",
-            f"The contradiction may rest on words that are not in the premise ({_quoted(new)}), "
-            "which the model may not have compared with it.",
+            f"The contradiction may rest on {_missing(new)}, which the model may not have compared "
+            "with it.",
             words=" ".join(new),
         )
     if words.absolutes_added:
@@ -255,8 +254,13 @@ def _margin(prediction: Prediction) -> float:
     return first - second
 
 
-def _quoted(words: Sequence[str], most: int = 3) -> str:
-    return listed([f"“{word}”" for word in words[:most]] + ["others"] * (len(words) > most))
+def _missing(words: Sequence[str], most: int = 3) -> str:
+    """That the premise does not have these words, of which the first are named."""
+    shown = [f"“{word}”" for word in words[:most]]
+    rest = len(words) - len(shown)
+    named = listed([*shown, plural(rest, "other")] if rest else shown)
+    are = "a word that is" if len(words) == 1 else "words that are"
+    return f"{are} not in the premise ({named})"
 
 
 def _p(value: float) -> str:

@@ -68,10 +68,7 @@ def points_interval(bounds: Interval) -> str:
     As in `interval`, no bound looks like 0 or 100 that is not.
     """
     low, high = _bounds(bounds)
-    signs = [
-        "+" if bound > 0 else MINUS if bound < 0 else "" for bound in (bounds.low, bounds.high)
-    ]
-    return f"{signs[0]}{low} to {signs[1]}{high}"
+    return f"{_sign(bounds.low)}{low} to {_sign(bounds.high)}{high}"
 
 
 def probability(value: float) -> str:

@@ -34,7 +34,7 @@ from nlijob.gpu.fast.layers import dequantized_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Batch, Encoded, Head
-from nlijob.gpu.influence import influenced
+from nlijob.gpu.influence import influenced, without_part
 from nlijob.gpu.model import GIB, LoadedModel
 from nlijob.gpu.out_of_memory import free_memory, in_halves
 from nlijob.gpu.training import (
@@ -212,6 +212,7 @@ class Engine:
             if self._loaded.device.type == "cpu":
                 self._speed_up_plain()
         if not self._fast:
+            self._check_adapter()
             self._check_padding()
         self._warm_up_s += time.monotonic() - started
 
@@ -280,6 +281,20 @@ class Engine:
         if needed + RESERVED_BYTES > free:
             raise Unsupported(
                 f"the weights need {needed / GIB:.1f} GiB, and {free / GIB:.1f} GiB are free"
+            )
+
+    def _check_adapter(self) -> None:
+        """Raise ConfigurationError if the model passes adapters by."""
+        row = min(self._rows[:CHECKED_ROWS], key=lambda row: row.length)
+        self._loaded.model.eval()
+        batch = self._head.collate([row], self._loaded.device)
+        targets = sorted(self._loaded.model.peft_config["default"].target_modules)
+        unused = without_part(self._loaded.model, lambda: self._logits(self._head, batch), targets)
+        if unused:
+            raise ConfigurationError(
+                f"lora.target_modules: the model does not call {' and '.join(unused)} as a layer, "
+                "so that an adapter there has no effect",
+                "leave it out of lora.target_modules",
             )
 
     def _check_padding(self) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nlijob.gpu.model.targets import is_target
+
 
 def influenced(embedding: nn.Module, logits: Callable[[], Tensor], own: Tensor) -> bool | None:
     """Whether tokens outside `own` influence rows' logits; None if gradients do not tell.
@@ -43,6 +45,27 @@ def influenced(embedding: nn.Module, logits: Callable[[], Tensor], own: Tensor) 
         return None
     finally:
         hook.remove()
+
+
+def without_part(
+    model: nn.Module, logits: Callable[[], Tensor], targets: Sequence[str]
+) -> list[str]:
+    """The targets of LoRA whose adapters have no part in a batch's logits.
+
+    Some models read the weight of a layer without calling the layer, and so pass its adapter by.
+    """
+    weights = {n: p for n, p in model.named_parameters() if ".lora_B." in n and p.requires_grad}
+    try:
+        with torch.enable_grad():
+            total = logits().float().sum()
+        if not total.requires_grad:
+            return list(targets)
+        gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    except torch.OutOfMemoryError:  # training may need less memory, and still work
+        return []
+    used = [n for n, g in zip(weights, gradients, strict=True) if g is not None]
+    layers = [name.partition(".lora_B.")[0] for name in used]
+    return [t for t in targets if not any(is_target(layer, t) for layer in layers)]
 
 
 def _any_influenced(answers: Tensor, embedded: Sequence[Tensor], own: Tensor) -> bool | None:

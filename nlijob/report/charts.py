@@ -232,7 +232,7 @@ def difference_chart(
             fill = AFTER if one.is_significant else SURFACE
             axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
         _named_rows(axes, [one.name for one in differences])
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}".replace("+0", "0"))
+        axes.xaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
         axes.set_xlabel("change in accuracy (points)")
         return _plot(figure, name, title, caption)
 
@@ -410,7 +410,12 @@ def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
 
 
 def _percent_axis(axis: Any) -> None:
-    axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.set_major_formatter(lambda value, _: f"{_tick(value)} %")
+
+
+def _tick(share: float, sign: str = "") -> str:
+    """A share in percent for an axis, with the decimals that it has."""
+    return f"{round(100 * share, 6):{sign}g}"
 
 
 def _floor(values: Sequence[float]) -> float:

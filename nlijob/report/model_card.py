@@ -23,9 +23,9 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 {run.nlijob_version} on {train_rows:,} rows of {dataset}. It is the checkpoint of epoch \
 {selection.epoch} of {epochs}, selected by validation accuracy.
 
-| test rows: {tuned.rows:,} | base model | with this adapter |
+| test rows: {tuned.rows:,} (95 % interval) | base model | with this adapter |
 |---|---|---|
-| accuracy (95 % interval) | {base_accuracy} | {tuned_accuracy} |
+| accuracy | {base_accuracy} | {tuned_accuracy} |
 | balanced accuracy | {base_balanced_accuracy} | {tuned_balanced_accuracy} |
 | macro F1 | {base_macro_f1} | {tuned_macro_f1} |
 

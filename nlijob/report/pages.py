@@ -174,14 +174,13 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
 
 
 def _trends(number: int, series: Series) -> dict[str, Plot]:
-    """Charts of accuracy, time and (if measured) energy over the runs of a series."""
+    """Charts of accuracy and, where they were measured, time and energy over a series of runs."""
     runs = [(run.started, run.figures) for run in series.runs if run.started and run.figures]
-    times = [(moment, one.total_s / 60) for moment, one in runs]
+    times = [(moment, one.total_s / 60) for moment, one in runs if one.attempts]
     energies = [(m, one.energy_j / 3600) for m, one in runs if one.energy_j is not None]
-    plots = {
-        f"series-{number}": _accuracy_trend(number, runs),
-        f"series-{number}-time": _amount_trend(f"time-{number}", "Job time", times, "min"),
-    }
+    plots = {f"series-{number}": _accuracy_trend(number, runs)}
+    if times:
+        plots[f"series-{number}-time"] = _amount_trend(f"time-{number}", "Job time", times, "min")
     if energies:
         plots[f"series-{number}-energy"] = _amount_trend(
             f"energy-{number}", "GPU energy", energies, "Wh"
@@ -228,6 +227,12 @@ def _checked_output(output: Path, kind: str) -> Path:
     json_path = output.with_suffix(".json") if output.name else output
     if output.suffix not in (".html", ".htm"):
         raise ConfigurationError(f"--output {output}: name a file that ends in .html")
+    for folder in output.parents:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(
+                f"--output {output} cannot be written: {folder} is a file",
+                "name another file with --output",
+            )
     for path in (output, json_path):
         try:
             if path.exists() and not _written_by(path, kind):
@@ -248,11 +253,6 @@ def _written_by(path: Path, kind: str) -> bool:
 
 
 def _write(output: Path, html: str, json_path: Path, document: str) -> None:
-    try:
-        # JSON can hold a lone surrogate, which cannot be encoded as UTF-8.
-        write_text(json_path, document.encode("utf-8", "replace").decode())
-        write_text(output, html.encode("utf-8", "replace").decode())
-    except OSError as error:
-        raise ConfigurationError(
-            f"{output} cannot be written: {error.strerror}", "name another file with --output"
-        ) from error
+    # JSON can hold a lone surrogate, which cannot be encoded as UTF-8.
+    write_text(json_path, document.encode("utf-8", "replace").decode())
+    write_text(output, html.encode("utf-8", "replace").decode())

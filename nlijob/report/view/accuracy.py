@@ -117,11 +117,10 @@ def _premises(results: Results) -> str:
 
 def _resamples(intervals: BootstrapIntervals) -> str:
     unit = "test rows" if intervals.premises is None else f"{count(intervals.premises)} premises"
-    pseudo = "pseudo-rows" if intervals.premises is None else "pseudo-premises"
     return (
         f"Percentile bootstrap over the {unit} with {count(intervals.resamples)} resamples, the "
-        f"same for both models, after two {pseudo} were spread evenly over all outcomes (Efron and "
-        "Tibshirani, 1993)."
+        "same for both models, after two pseudo-rows were spread evenly over all outcomes (Efron "
+        "and Tibshirani, 1993)."
     )
 
 

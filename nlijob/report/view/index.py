@@ -218,17 +218,22 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
             percent(statistics.median(accuracies)),
             f"{percent(min(accuracies))} to {percent(max(accuracies))}",
         ),
-        Fact(
-            "median time",
-            clock(statistics.median(one.total_s for one in runs)),
-            at_least(
-                f"{clock(sum(one.total_s for one in runs))} in total",
-                any(one.is_least for one in runs),
-            ),
-        ),
+        _time_fact(runs),
         _together("total energy", runs, lambda one: one.energy_j, energy),
         _cost_fact(runs),
     )
+
+
+def _time_fact(runs: Sequence[Figures]) -> Fact:
+    """Median and sum over the runs whose time is known, with their number if some are not."""
+    known = [one for one in runs if one.attempts]
+    if not known:
+        return Fact("median time", NOT_MEASURED)
+    total = at_least(
+        f"{clock(sum(one.total_s for one in known))} in total", any(one.is_least for one in known)
+    )
+    note = "" if len(known) == len(runs) else f", over {len(known)} of {len(runs)} runs"
+    return Fact("median time", clock(statistics.median(one.total_s for one in known)), total + note)
 
 
 def _together(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,3 +153,43 @@ def test_values_that_are_not_probabilities_are_refused() -> None:
 def test_the_work_grows_with_the_rows_alone() -> None:
     rows = model(2_000, seed=7)
     assert lines_run(lambda: calibration(rows)) < 40 * len(rows)
+
+
+# ---------------------------------------------------------------- premises
+
+
+def test_with_one_row_for_each_premise_nothing_changes() -> None:
+    rows = model(120, seed=4)
+    assert calibration(rows, {row.index: 500 - row.index for row in rows}) == calibration(rows)
+
+
+def test_copies_of_rows_do_not_make_chance_errors_significant() -> None:
+    single = model(60, seed=4)
+    copies = [replace(row, index=4 * row.index + copy) for row in single for copy in range(4)]
+    premises = {row.index: row.index // 4 for row in copies}
+    by_row, by_premise = calibration(copies), calibration(copies, premises)
+    assert by_premise.ece == pytest.approx(calibration(single).ece)
+    assert by_premise.ece_if_calibrated_high > 1.4 * by_row.ece_if_calibrated_high
+    # 2,000 simulations of 60 premises
+    assert by_premise.ece_if_calibrated_high == pytest.approx(
+        calibration(single).ece_if_calibrated_high, rel=0.1
+    )
+
+
+def test_bins_take_premises_as_units() -> None:
+    rows = [prediction(index, 0, index // 3 % 2, 0.75) for index in range(30)]
+    (found,) = (
+        one
+        for one in calibration(rows, {row.index: row.index // 3 for row in rows}).bins
+        if one.rows
+    )
+    by_row = wilson_interval(found.correct, found.rows)
+    assert found.accuracy_interval is not None
+    assert found.accuracy_interval.low < by_row.low
+    assert found.accuracy_interval.high > by_row.high
+
+
+def test_the_order_of_rows_that_share_premises_changes_nothing() -> None:
+    rows = model(90, seed=4)
+    premises = {row.index: row.index // 3 for row in rows}
+    assert calibration(rows[::-1], premises) == calibration(rows, premises)

@@ -136,3 +136,25 @@ def test_a_finding_carries_its_code_and_figures_beside_its_sentence() -> None:
     )
     assert (reason.code, reason.figures) == ("low-overlap", {"overlap": 0.0})
     assert (word.code, word.figures["word"], word.figures["fall"]) == ("key-word", "Cats", 0.42)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "text"),
+    [
+        ("A sad dog", "has a word that is not in the premise (“sad”), which may"),
+        ("A sad old dog", "has words that are not in the premise (“sad” and “old”), which may"),
+        ("A sad old wet red dog", "(“sad”, “old”, “wet” and 1 other), which may"),
+        ("A sad old wet red cat", "(“sad”, “old”, “wet” and 2 others), which may"),
+    ],
+)
+def test_words_that_the_premise_does_not_have_are_counted_exactly(
+    hypothesis: str, text: str
+) -> None:
+    answers = ((0.8, 0.1, 0.1), (0.8, 0.1, 0.1))
+    assert text in evidence("The dog", hypothesis, 1, *answers).explanation
+
+
+def test_a_numeral_is_not_named_as_missing_where_the_premise_has_its_word() -> None:
+    wrong = ((0.1, 0.1, 0.8), (0.1, 0.1, 0.8))
+    text = evidence("Three dogs run", "3 wet dogs run", 1, *wrong).explanation
+    assert "has a word that is not in the premise (“wet”)" in text

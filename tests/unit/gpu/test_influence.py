@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from nlijob.config import JobConfig
-from nlijob.errors import NotAvailableError
+from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.gpu.engine import MIXED, Engine
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.generation import generate
@@ -206,6 +206,17 @@ def test_attention_that_drops_values_in_training_alone_is_seen_before_training(
     engine = Engine(adapted(model, "q_proj"), head, demo, rows)
     assert "the model applies dropout to its attention" in engine.plan().refused[0]
     assert next(engine.trainer().epoch(1)).grad_norm
+
+
+def test_an_adapter_that_the_model_passes_by_is_a_fault_of_the_configuration(
+    adapted: New, head: CausalHead, demo: JobConfig, rows: list[Encoded]
+) -> None:
+    torch.manual_seed(0)
+    shape = MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2, state_size=4)
+    targets = ("x_proj", "dt_proj")  # of dt_proj, the model reads the weight alone
+    loaded = adapted(transformers.MambaForCausalLM(shape), *targets)
+    with pytest.raises(ConfigurationError, match="does not call dt_proj as a layer"):
+        Engine(loaded, head, demo, rows)
 
 
 def test_a_computation_without_gradients_tells_nothing() -> None:

@@ -160,3 +160,12 @@ def test_dates_fit_any_time_span(days: float) -> None:
         charts.trend(
             "r", "t", "d", [MOMENTS[0], last], [0.4] * 2, [0.8] * 2, [Interval(0.7, 0.9)] * 2
         )
+
+
+def test_ticks_between_whole_percents_keep_their_decimals() -> None:
+    small = Interval(-0.004, 0.006)
+    plot = charts.difference_chart(
+        "x", "t", "c", [charts.Difference("slice", 0.001, small, is_significant=False)]
+    )
+    ticks = re.findall(r">([+\u2212-]?\d+(?:\.\d+)?)</text>", plot.svg)
+    assert len(ticks) == len({*ticks}) > 2

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from nlijob.errors import ConfigurationError, NotAvailableError
+from nlijob.errors import ConfigurationError, DiskError, NotAvailableError
 from nlijob.report.pages import relative_link, write_comparison, write_index
 from nlijob.report.render import render
 from nlijob.report.view.text import as_name
@@ -42,6 +42,16 @@ def with_long_rows(folder: Path) -> Path:
     mark_stages(run)
     render(run)
     return folder
+
+
+def test_a_run_whose_times_are_lost_counts_in_no_figure_of_time(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    finished(runs / "kept")
+    lost = RunDir(finished(runs / "lost", created_at="2026-01-03T00:00:00+00:00"))
+    write_records(lost.timings, [])
+    render(lost)
+    page, _ = write_index(runs, tmp_path / "index.html")
+    assert "over 1 of 2 runs" in "".join(Reader(page.read_text(encoding="utf-8")).text)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +249,7 @@ def test_a_page_that_does_not_end_in_html_is_refused(runs: Path, tmp_path: Path,
 
 def test_a_page_that_cannot_be_written_is_an_error_with_advice(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="cannot be"):
+    with pytest.raises(DiskError, match="there is a file where a folder is needed"):
         write_index(runs, tmp_path / "file" / "index.html")
 
 
