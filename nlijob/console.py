@@ -59,12 +59,15 @@ class Console:
         self._kept: list[str] = []
         """Lines that are not in the file yet."""
         self._file: Path | None = None
+        self._heading = ""
 
     @contextlib.contextmanager
     def kept_in(self, file: Path, heading: str) -> Iterator[None]:
         """Append to a file: a heading, every line from the first one on, and the block's error."""
-        self._kept.insert(0, f"--- {printable(heading)}")
+        self._heading = f"--- {printable(heading)}"
         self._file = file
+        if file.exists():  # lines of earlier attempts
+            self._kept.insert(0, self._heading)
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
         self._keep()
@@ -129,8 +132,10 @@ class Console:
         if self._file is None or not self._kept:
             return
         with contextlib.suppress(OSError):  # the disk may be full, and the job's records say so
+            # A file is new at first, or where the run's folder was set aside meanwhile.
+            heading = [] if self._file.exists() else [self._heading]
             with self._file.open("a", encoding="utf-8") as handle:
-                handle.write("\n".join(self._kept) + "\n")
+                handle.write("\n".join([*heading, *self._kept]) + "\n")
             self._kept.clear()
 
     def _show_bar(self, progress: Progress) -> None:

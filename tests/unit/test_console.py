@@ -173,6 +173,19 @@ def test_every_line_is_kept_from_the_first_on_whatever_is_shown(
     assert file.read_text("utf-8").splitlines() == ["--- first", *lines, "--- second", *lines]
 
 
+def test_a_folder_that_is_set_aside_meanwhile_keeps_no_later_line(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "console.txt"
+    console = Console(io.StringIO())
+    with console.kept_in(file, "now"):
+        console.line("old")
+        file.parent.rename(tmp_path / "aside")
+        console.line("new")
+        file.parent.mkdir()
+        console.line("newer")
+    assert (tmp_path / "aside" / "console.txt").read_text("utf-8") == "--- now\nold\n"
+    assert file.read_text("utf-8") == "--- now\nnew\nnewer\n"
+
+
 def test_the_error_that_ends_the_job_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "console.txt"
     with pytest.raises(DiskError), Console(io.StringIO()).kept_in(file, "now"):
