@@ -200,6 +200,7 @@ def test_an_unsealed_copy_is_ignored_and_removed(loading: NewLoading) -> None:
         ("another-host", 2**22 + 1, 3600.0, True),
         ("another-host", 2**22 + 1, 25 * 3600.0, False),
     ],
+    ids=["of this process", "of a dead one", "of another host", "of another host, old"],
 )
 def test_a_copy_that_a_killed_writer_left_is_removed(
     loading: NewLoading, host: str, pid: int, age_s: float, stays: bool
