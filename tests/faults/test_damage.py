@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nlijob import cli
 from nlijob.rundir import RunDir
 from tests.faults import tiny
 
 pytestmark = pytest.mark.faults
 
+Command = Callable[..., tuple[int, str]]
 MOST_FILES = 3
 """Files that are damaged at once at most."""
 
@@ -108,24 +111,36 @@ def damage(run: RunDir, chance: random.Random) -> str:
     return ", ".join(done)
 
 
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Exit code and output of a command in this process, which is faster than one of its own."""
+
+    def call(*arguments: str | Path) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["nlijob", *map(str, arguments)])
+        code = cli.main()
+        return code, "".join(capsys.readouterr())
+
+    return call
+
+
 def test_a_damaged_run_shows_its_own_figures_or_none_and_goes_on_to_them(
     finished: RunDir,
     half_done: RunDir,
     copied: Callable[[RunDir], RunDir],
     expected: dict[str, Any],
     damage_seed: int,
+    command: Command,
 ) -> None:
     chance = random.Random(damage_seed)
     run = copied(chance.choice([finished, half_done]))
-    what = damage(run, chance)
-    print(what)
+    print(damage(run, chance))
 
-    code, output = tiny.call("report", run.root)
+    code, output = command("report", run.root)
     tiny.assert_says_what_to_do(code, output)
     if code == 0:
         tiny.assert_same_outcome(run, expected)
 
-    code, output = tiny.call("index", run.root.parent)
+    code, output = command("index", run.root.parent)
     tiny.assert_says_what_to_do(code, output)
 
     code, output = tiny.call(*tiny.arguments(run.root.parent))
