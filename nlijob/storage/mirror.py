@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, first_line
@@ -212,7 +212,7 @@ class Mirror:
         """
         remote = self._remote
         for name in [n for n in remote if n.startswith(MARKERS) and remote[n] != local.get(n)]:
-            if not _is_of_deleted_step(name, local):
+            if not _is_of_deleted_step(name, local, remote):
                 self._remove(name)
         for name in [n for n, stamp in remote.items() if stamp is None]:
             self._remove(name)
@@ -254,9 +254,15 @@ def _short_lived_first(name: str) -> tuple[bool, str]:
     return not name.startswith(TRAINING_STATES), name
 
 
-def _is_of_deleted_step(marker: str, local: dict[str, Stamp]) -> bool:
-    """Whether a marker is of a checkpoint within an epoch that is gone locally, with its file."""
+def _is_of_deleted_step(
+    marker: str, local: Mapping[str, Stamp], remote: Mapping[str, Stamp | None]
+) -> bool:
+    """Whether a marker is of a checkpoint within an epoch that is being deleted locally.
+
+    Its file is gone too, or is still the one that was uploaded, as the marker is deleted first.
+    """
     place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
     if place is None:
         return False
-    return marker not in local and step_state_name(*place) not in local
+    state = step_state_name(*place)
+    return marker not in local and local.get(state) in (None, remote.get(state))
