@@ -155,6 +155,8 @@ def test_a_checkpoint_within_an_epoch_is_uploaded_and_replaced(run: RunDir, plac
             complete_step(run, 2, step, "a")
             marker = f"markers/train-step-2-{step}.json"
             wait_until(lambda marker=marker: marker in FaultyFileSystem.files())  # type: ignore[misc]
+    # The earlier state may go away after the round that its marker's deletion started.
+    assert "train/state-2-40.pt" not in FaultyFileSystem.files()
     assert FaultyFileSystem.files() == copied(run)
 
 
@@ -215,6 +217,24 @@ def test_a_checkpoint_that_is_replaced_while_a_round_begins_stays_until_the_next
     upload = Mirror(run, place, print)
     upload._remote, upload._is_remote_known = upload._remote_state(), True
     monkeypatch.setattr(contents, "markers", replace_after)
+    FaultyFileSystem.calls.clear()
+    upload._round()
+    new, old = ("put", "markers/train-step-2-80.json"), ("remove", "markers/train-step-2-40.json")
+    assert FaultyFileSystem.calls.index(new) < FaultyFileSystem.calls.index(old)
+
+
+def test_a_checkpoint_that_is_half_deleted_stays_until_the_next_is_there(
+    run: RunDir, place: Place
+) -> None:
+    complete_step(run, 2, 40, "a")
+    upload = Mirror(run, place, print)
+    upload._round()
+    state = run.step_state(2, 40).read_bytes()
+    kept = run.step_state(2, 40).with_suffix(".kept")
+    run.step_state(2, 40).rename(kept)
+    run.step_state(2, 40).write_bytes(state)
+    complete_step(run, 2, 80, "a")
+    kept.rename(run.step_state(2, 40))  # the marker is gone, its file is not
     FaultyFileSystem.calls.clear()
     upload._round()
     new, old = ("put", "markers/train-step-2-80.json"), ("remove", "markers/train-step-2-40.json")
