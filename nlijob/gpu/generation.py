@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention import sdpa_kernel
 
 from nlijob.gpu.influence import influenced
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.model.attention import WITHOUT_PLANS
 from nlijob.gpu.out_of_memory import in_halves
-
-ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-"""Every backend except cuDNN's, which would make a new plan for each new token."""
 
 
 @torch.no_grad()
@@ -32,7 +30,7 @@ def generate(
         batch_size = 1
     batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
     write = functools.partial(_generate_batch, loaded, max_new_tokens)
-    with sdpa_kernel(ATTENTION):
+    with sdpa_kernel(WITHOUT_PLANS):
         parts = [texts for batch in batches for texts in in_halves(write, batch)]
     return [text for texts in parts for text in texts]
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 
+from nlijob.gpu.model.attention import WITHOUT_PLANS
 from nlijob.gpu.model.targets import is_target
 
 
@@ -33,7 +35,7 @@ def influenced(embedding: nn.Module, logits: Callable[[], Tensor], own: Tensor) 
 
     hook = embedding.register_forward_hook(start_here)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(WITHOUT_PLANS):
             values = logits()
             # every class in its own share, so that no symmetry cancels, and none overflows float16
             classes = torch.arange(values.shape[-1], device=values.device)
@@ -56,7 +58,7 @@ def without_part(
     """
     weights = {n: p for n, p in model.named_parameters() if ".lora_B." in n and p.requires_grad}
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(WITHOUT_PLANS):
             total = logits().float().sum()
         if not total.requires_grad:
             return list(targets)

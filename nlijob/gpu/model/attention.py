@@ -1,15 +1,19 @@
-"""Attention that computes in float32, as phi-2's scores overflow float16."""
+"""Kinds of attention: in float32, as phi-2's scores overflow float16, and without plans."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 FLOAT32_ATTENTION = "sdpa_float32"
+WITHOUT_PLANS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Every backend except cuDNN's, which makes a plan for each new shape. That takes longer than the
+computation where shapes are used once."""
 
 
 def register_float32_attention() -> str:
