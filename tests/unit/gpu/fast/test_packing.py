@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given
 
-from nlijob.gpu.fast.packing import PackShape, pack, shared_prefix, token_counts, view
+from nlijob.gpu.fast.packing import (
+    PackShape,
+    pack,
+    packed_tokens,
+    rounded,
+    shared_prefix,
+    token_counts,
+    view,
+)
 
 ROWS = [[11, 12, 13], [21, 22], [31, 32, 33, 34]]
 SHAPE = PackShape(tokens=16, rows=4, longest=4)
@@ -106,3 +116,33 @@ def test_a_larger_pack_is_used_if_it_takes_less_time() -> None:
 
 def test_a_difference_within_the_noise_chooses_no_larger_pack() -> None:
     assert token_counts([300], 0, {304: 1.01, 320: 1.0, 336: 1.1, 352: 1.2, 368: 1.3}.get) == (304,)  # type: ignore[arg-type]
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=12), min_size=1, max_size=6),
+    prefix=st.lists(st.integers(1, 9), max_size=5),
+    spare_tokens=st.integers(0, 40),
+    spare_rows=st.integers(0, 3),
+)
+def test_any_rows_are_found_again_in_their_pack(
+    rows: list[list[int]], prefix: list[int], spare_tokens: int, spare_rows: int
+) -> None:
+    whole = [prefix + row for row in rows]
+    tokens = rounded(packed_tokens(list(map(len, whole)), len(prefix)) + spare_tokens)
+    shape = PackShape(tokens, len(rows) + spare_rows, max(map(len, whole)), len(prefix))
+    packed = view(torch.tensor(pack(whole, [7] * len(rows), shape, 9)), shape)
+    bounds, ids, positions = (
+        part.tolist() for part in (packed.bounds, packed.ids, packed.positions)
+    )
+    assert bounds == sorted(bounds)
+    assert (bounds[0], bounds[-1]) == (0, tokens)
+    assert len(bounds) == shape.segments + 1
+    for number, row in enumerate(whole):
+        begin, last = bounds[number], int(packed.last[number])
+        own = ids[begin : last + 1]
+        assert (own if number == 0 else prefix + own) == row
+        first = 0 if number == 0 else len(prefix)
+        assert positions[begin : last + 1] == list(range(first, len(row)))
+        assert last < bounds[number + 1]  # the row ends within its segment
+    assert max(positions) < shape.longest
+    assert packed.is_row.tolist() == [1] * len(rows) + [0] * spare_rows
