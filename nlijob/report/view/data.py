@@ -20,7 +20,7 @@ def data_section(results: Results) -> View:
             Fact("data set", manifest.dataset),
             Fact("revision", manifest.revision or "not pinned"),
             Fact("configuration", manifest.config_name or "none"),
-            *_labels_facts(splits),
+            Fact("labels", visible(", ".join(manifest.label_names)), _labels_note(splits)),
             *_reading_facts(splits),
         ),
         rows=_rows_table(splits),
@@ -36,13 +36,13 @@ def data_section(results: Results) -> View:
     )
 
 
-def _labels_facts(splits: Sequence[SplitManifest]) -> tuple[Fact, ...]:
+def _labels_note(splits: Sequence[SplitManifest]) -> str:
     """How integer labels were read, told once where it is the same for all splits."""
-    read = {split.split: split.labels_read for split in splits if split.labels_read}
+    read = {split.split: visible(split.labels_read) for split in splits if split.labels_read}
     told = set(read.values())
     if len(told) == 1 and len(read) == len(splits):
-        return (Fact("labels", visible(told.pop())),)
-    return tuple(Fact(f"labels, {split}", visible(text)) for split, text in read.items())
+        return told.pop()
+    return "; ".join(f"{split}: {text}" for split, text in read.items())
 
 
 def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
@@ -110,7 +110,7 @@ def _overlaps_table(manifest: Manifest) -> Table | None:
     if not manifest.overlaps:
         return None
     return Table(
-        "Rows that also stand in another split; white space does not count",
+        "Rows that also stand in another split (differences in white space are ignored)",
         columns("rows", "same premise", "same premise and hypothesis", "of these, other label"),
         tuple(
             row(
@@ -129,7 +129,7 @@ def _repetition_table(splits: Sequence[SplitManifest]) -> Table | None:
     if not known:
         return None
     return Table(
-        "Repetition within a split; white space does not count",
+        "Repetition within a split (differences in white space are ignored)",
         columns("split", "different premises", "rows repeated", "rows with other labels too"),
         tuple(
             row(

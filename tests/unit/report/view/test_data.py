@@ -27,19 +27,23 @@ def section(results: Results, change: Callable[[SplitManifest], SplitManifest]) 
     return data_section(replace(results, manifest=replace(results.manifest, splits=splits)))
 
 
+LABELS = "entailment, neutral, contradiction"
+
+
 def facts(view: View) -> dict[str, tuple[str, str]]:
     return {fact.name: (fact.value, fact.note) for fact in view.facts}
 
 
 def test_labels_read_alike_in_all_splits_are_told_once(results: Results) -> None:
     view = section(results, lambda split: replace(split, labels_read="0 = neutral"))
-    assert facts(view)["labels"] == ("0 = neutral", "")
+    assert facts(view)["labels"] == (LABELS, "0 = neutral")
 
 
 def test_labels_read_in_different_ways_are_told_for_each_split(results: Results) -> None:
     view = section(results, lambda split: replace(split, labels_read=f"as {split.split} says"))
-    assert facts(view)["labels, train"][0] == "as train says"
-    assert facts(view)["labels, test"][0] == "as test says"
+    assert facts(view)["labels"][1] == (
+        "train: as train says; validation: as validation says; test: as test says"
+    )
 
 
 def test_fields_with_line_breaks_are_told_with_their_lines(results: Results) -> None:
@@ -82,4 +86,5 @@ def test_a_run_that_did_not_count_shows_neither_table(results: Results) -> None:
     view = data_section(replace(results, manifest=older(results.manifest)))
     assert view.overlaps is None
     assert view.repetition is None
-    assert not [name for name in facts(view) if "label" in name or "line" in name]
+    assert facts(view)["labels"] == (LABELS, "")
+    assert not [name for name in facts(view) if "line" in name]
