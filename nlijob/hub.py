@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,18 +63,27 @@ class Hub:
         Raises NotAvailableError if the split is not available.
         """
         folder = self._fetch("dataset", dataset, revision, None)
-        os.environ["HF_DATASETS_OFFLINE"] = "1"  # datasets reads this when it is imported
-        import datasets
-
-        datasets.disable_progress_bars()
-        try:
+        with _reading(dataset, split) as datasets:
             rows: Sequence[Any] = datasets.load_dataset(str(folder), config_name, split=split)
-        except Exception as error:
-            raise NotAvailableError(
-                f"data set {dataset}, split {split}, cannot be read: {first_line(error)}",
-                "check data.config_name and the names of the splits (data.train_split, ...)",
-            ) from error
         return rows
+
+    def csv_files(
+        self, dataset: str, config_name: str | None, revision: str | None, split: str
+    ) -> tuple[list[Path], Mapping[str, Any]]:
+        """The files of a split that is plain CSV, and its features; no files if it is not.
+
+        The library would read them with pandas, which takes some malformed lines for whole ones.
+        Raises NotAvailableError if the data set is not available.
+        """
+        folder = self._fetch("dataset", dataset, revision, None)
+        with _reading(dataset, split) as datasets:
+            builder = datasets.load_dataset_builder(str(folder), config_name)
+            named = getattr(builder.config, "data_files", None) or {}
+            files = [Path(file) for file in named.get(split, ())]
+        plain = getattr(builder.config, "sep", None) == "," and builder.config.names is None
+        if not plain or any(file.suffix != ".csv" or not file.is_file() for file in files):
+            return [], {}
+        return files, builder.info.features or {}
 
     def _fetch(
         self,
@@ -107,6 +116,22 @@ class Hub:
         # All splits are of one commit, also if a branch moves meanwhile.
         self._commits[kind, name, revision] = folder.name
         return folder
+
+
+@contextlib.contextmanager
+def _reading(dataset: str, split: str) -> Iterator[Any]:
+    """The library `datasets`, whose errors in the block are told as the data set's."""
+    os.environ["HF_DATASETS_OFFLINE"] = "1"  # it reads this when it is imported
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        yield datasets
+    except Exception as error:
+        raise NotAvailableError(
+            f"data set {dataset}, split {split}, cannot be read: {first_line(error)}",
+            "check data.config_name and the names of the splits (data.train_split, ...)",
+        ) from error
 
 
 def local_folder(name: str, kind: str, key: str) -> Path | None:

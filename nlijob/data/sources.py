@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from nlijob.config import DataConfig
@@ -11,7 +12,7 @@ from nlijob.data.csv_file import read_csv
 from nlijob.data.features import class_labels, folder_class_labels
 from nlijob.data.json_lines import read_json_lines
 from nlijob.data.parquet_file import read_parquet
-from nlijob.data.table import Table
+from nlijob.data.table import ClassLabels, Table
 from nlijob.demo import DATA_DIR
 from nlijob.errors import NotAvailableError, first_line
 from nlijob.hub import Hub, folder_stamp, local_folder
@@ -50,11 +51,26 @@ def open_split(data: DataConfig, split: Split, hub: Hub) -> Table:
     name = getattr(data, f"{split}_split")
     directory = local_directory(data)
     if directory is None:
-        rows = hub.load_split(data.dataset, data.config_name, data.revision, name)
+        asked = (data.dataset, data.config_name, data.revision, name)
+        files, features = hub.csv_files(*asked)
+        if files:
+            return _joined([read_csv(file) for file in files], class_labels(features))
+        rows = hub.load_split(*asked)
         return Table(rows, class_labels=class_labels(getattr(rows, "features", {})))
     table = read_file(_split_file(directory, name))
     described = folder_class_labels(directory, data.config_name)
     return dataclasses.replace(table, class_labels={**described, **table.class_labels})
+
+
+def _joined(tables: Sequence[Table], labels: ClassLabels) -> Table:
+    """Tables one after the other; lines are told where they are of a single file."""
+    if len(tables) == 1:
+        return dataclasses.replace(tables[0], class_labels=labels)
+    return Table(
+        [row for table in tables for row in table.rows],
+        blank_lines=sum(table.blank_lines for table in tables),
+        class_labels=labels,
+    )
 
 
 def local_directory(data: DataConfig) -> Path | None:

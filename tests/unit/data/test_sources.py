@@ -123,6 +123,9 @@ def test_a_hub_data_set_is_read_by_the_names_of_its_features(tmp_path: Path) -> 
     )
 
     class OneHub(Hub):
+        def csv_files(self, *_: Any) -> Any:
+            return [], {}
+
         def load_split(self, *_: Any) -> Any:
             content = [{**ROWS[0], "label": label} for label in (0, 1, 2, -1)]
             return datasets.Dataset.from_list(content, features)
@@ -132,6 +135,62 @@ def test_a_hub_data_set_is_read_by_the_names_of_its_features(tmp_path: Path) -> 
     manifest = build_subset(data, run, OneHub(True, print))
     assert [e.label for e in records.read_lines(Example, run.subset("test"))] == [2, 1, 0]
     assert manifest.splits["test"].unlabelled_dropped == 1
+
+
+class FolderHub(Hub):
+    """A hub whose one data set is a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(True, print)
+        self.folder = folder
+
+    def _fetch(self, *_: Any) -> Path:
+        return self.folder
+
+
+@pytest.fixture
+def of_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the data set's files."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "owner--name"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.csv").write_text("premise,hypothesis,label\na,b,0\n")
+    return folder
+
+
+def test_a_csv_file_of_a_hub_is_read_strictly(of_hub: Path) -> None:
+    (of_hub / "test.csv").write_text(
+        'premise,hypothesis,label\n"a "dog" runs",b,0\na,"c\nd,e,1\nf",g,2\n'
+    )
+    with pytest.raises(NotAvailableError, match="line 2"):
+        open_split(DataConfig("owner/name"), "test", FolderHub(of_hub))
+
+
+def test_the_card_of_a_hub_names_the_labels_of_its_csv_files(of_hub: Path) -> None:
+    (of_hub / "test.csv").write_text("premise,hypothesis,label\na,b,2\n")
+    names = "".join(f"\n          '{number}': {name}" for number, name in NUMBERED.items())
+    features = "".join(
+        f"\n  - name: {name}\n    dtype:{dtype}"
+        for name, dtype in (
+            ("premise", " string"),
+            ("hypothesis", " string"),
+            ("label", f"\n      class_label:\n        names:{names}"),
+        )
+    )
+    card = f"---\ndataset_info:\n  features:{features}\n---\n"
+    (of_hub / "README.md").write_text(card, encoding="utf-8")
+    table = open_split(DataConfig("owner/name"), "test", FolderHub(of_hub))
+    assert [dict(row) for row in table.rows] == [{"premise": "a", "hypothesis": "b", "label": "2"}]
+    assert table.class_labels == {"label": NUMBERED}
+
+
+def test_files_of_a_hub_with_another_separator_are_left_to_the_library(of_hub: Path) -> None:
+    card = "---\nconfigs:\n- config_name: default\n  data_files: '*.csv'\n  sep: ';'\n---\n"
+    (of_hub / "README.md").write_text(card, encoding="utf-8")
+    assert FolderHub(of_hub).csv_files("owner/name", None, None, "train") == ([], {})
 
 
 @pytest.mark.parametrize("config_name", [None, "plain"])
