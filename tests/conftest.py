@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 # An example takes as long as the machine lets it; a failure prints how to repeat it.
-hypothesis.settings.register_profile("nlijob", deadline=None, print_blob=True, max_examples=60)
+hypothesis.settings.register_profile("nlijob", deadline=None, print_blob=True, max_examples=30)
 hypothesis.settings.load_profile("nlijob")
 
 # Test processes share the cores: each computes alone, and waiting OpenMP threads must not spin.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nlijob import records
@@ -47,6 +49,16 @@ def run(
         env=environment() if env is None else env,
         check=False,
     )
+
+
+@contextlib.contextmanager
+def hearing_hang_ups() -> Iterator[None]:
+    """Processes that are started in the block hear SIGHUP, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def run_job(

@@ -265,7 +265,8 @@ def test_a_job_killed_within_an_epoch_has_the_outcome_of_one_that_nobody_killed(
 def test_a_job_can_be_stopped_while_the_gpu_side_starts(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process, stopped = started_job(tmp_path)
+    with jobs.hearing_hang_ups():
+        process, stopped = started_job(tmp_path)
     wait_for(stopped.worker_log, process)
     process.send_signal(number)
     process.wait(timeout=LIMIT_S)

@@ -22,9 +22,9 @@ from tests import jobs
 from tests.faults import tiny
 
 COUNTS = {
-    "kill_seed": ("KILLED_RUNS", 2),
-    "damage_seed": ("DAMAGED_RUNS", 12),
-    "disk_seed": ("DISKS", 2),
+    "kill_seed": ("KILLED_RUNS", 1),
+    "damage_seed": ("DAMAGED_RUNS", 8),
+    "disk_seed": ("DISKS", 1),
 }
 """Argument of a test -> environment variable and default of the number of its seeds."""
 

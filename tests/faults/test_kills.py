@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from nlijob.rundir import RunDir
+from tests import jobs
 from tests.faults import tiny
 
 pytestmark = pytest.mark.faults
@@ -70,7 +71,8 @@ def kill(process: subprocess.Popen[str], run: RunDir, side: str) -> None:
 
 def test_a_hang_up_stops_a_job_as_a_request_to_end_does(tmp_path: Path) -> None:
     run = RunDir(tmp_path / tiny.RUN_ID)
-    process = tiny.start(tmp_path)
+    with jobs.hearing_hang_ups():
+        process = tiny.start(tmp_path)
     while not run.marker("subset").exists():
         assert process.poll() is None
         time.sleep(0.01)

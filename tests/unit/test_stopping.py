@@ -13,7 +13,7 @@ import pytest
 
 from nlijob import stopping
 from nlijob.stopping import Stopped
-from tests.jobs import ROOT
+from tests.jobs import ROOT, hearing_hang_ups
 
 BODY = """
 import os, signal, sys, time
@@ -60,7 +60,7 @@ def last_words(process: subprocess.Popen[str]) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_signal_raises_stopped_with_its_name(number: signal.Signals) -> None:
-    with started() as process:
+    with hearing_hang_ups(), started() as process:
         process.send_signal(number)
         assert last_words(process) == f"stopped by {number.name}\n"
 
