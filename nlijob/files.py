@@ -7,11 +7,12 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from nlijob.disk import disk_faults
+from nlijob.waiting import all_of
 
 READ_BYTES = 1024**2
 
@@ -118,8 +119,17 @@ def sha256_of(pieces: Iterable[Piece]) -> list[str]:
 
     One core hashes a gigabyte in about a second.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(_sha256, pieces))
+    wanted = list(pieces)
+    found = [""] * len(wanted)
+
+    def hash_one(number: int) -> None:
+        found[number] = _sha256(wanted[number])
+
+    # Not with a ThreadPoolExecutor: a stop signal that is raised within it can lock it for ever.
+    all_of(
+        [partial(hash_one, number) for number in range(len(wanted))], len(os.sched_getaffinity(0))
+    )
+    return found
 
 
 def _sha256(piece: Piece) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,31 @@ def test_where_folders_cannot_be_renamed_their_files_are(
         (folder / "new").write_text("content")
     assert names(tmp_path) == ["epoch-1", "epoch-1/new"]
     assert (tmp_path / "epoch-1" / "new").read_text() == "content"
+
+
+STOPPED_AT_RANDOM = """
+import random, signal, sys
+from pathlib import Path
+from nlijob.files import Piece, sha256_of
+from nlijob.stopping import Stopped
+
+def stop(*_):
+    raise Stopped
+
+signal.signal(signal.SIGALRM, stop)
+for _ in range(600):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.004))
+        try:
+            sha256_of([Piece(Path(sys.argv[1]))] * 20)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except Stopped:
+        continue
+"""
+
+
+def test_a_stop_while_files_are_hashed_never_waits_for_ever(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 1000)
+    argv = [sys.executable, "-c", STOPPED_AT_RANDOM, str(tmp_path / "file")]
+    assert subprocess.run(argv, timeout=120, check=False).returncode == 0
