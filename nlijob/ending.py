@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import click
 
+from nlijob import stopping
 from nlijob.disk import disk_fault
 from nlijob.errors import ExitCode, JobError, NotAvailableError
 from nlijob.memory import is_out_of_memory
@@ -36,7 +37,10 @@ def end_of(error: BaseException | None) -> End:
             f"stopped ({error})" if str(error) else "stopped",
             "the same command resumes from what is complete",
         )
-    return _end_by_job_error(error) or _end_by_machine(error) or _bug()
+    end = _end_by_job_error(error) or _end_by_machine(error)
+    if end is None and stopping.is_stopping():  # an error that the signal caused within a library
+        return end_of(Stopped())
+    return end or _bug()
 
 
 def _end_by_job_error(error: BaseException) -> End | None:

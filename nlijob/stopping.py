@@ -79,6 +79,11 @@ def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Eve
     return first_byte
 
 
+def is_stopping() -> bool:
+    """Whether a stop signal was met: from then on further ones are ignored."""
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
 def is_open(pipe: int) -> bool:
     """Whether another process still holds the writing end of a pipe."""
     poll = select.poll()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
+
+from nlijob.stopping import delayed_stop
 
 T = TypeVar("T")
 
@@ -61,26 +64,29 @@ def all_of(tasks: Sequence[Callable[[], object]], workers: int) -> None:
     """
     left = iter(tasks)
     lock = threading.Lock()
-    errors: list[BaseException] = []
-    ended = threading.Semaphore(0)
+    failed = threading.Event()
+    # Waited for by the caller: a stop signal's exception that is raised within a lock of the
+    # module threading, or a ThreadPoolExecutor, can leave it held.
+    ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            while not errors:
+            while not failed.is_set():
                 with lock:
                     task = next(left, None)
                 if task is None:
                     break
                 task()
         except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.release()
+            failed.set()
+            ends.put(error)
+        else:
+            ends.put(None)
 
     count = min(workers, len(tasks))
+    with delayed_stop():
+        for _ in range(count):
+            threading.Thread(target=work, name="task", daemon=True).start()
     for _ in range(count):
-        threading.Thread(target=work, name="fetch", daemon=True).start()
-    for _ in range(count):
-        ended.acquire()
-        if errors:
-            raise errors[0]
+        if error := ends.get():
+            raise error

@@ -12,12 +12,16 @@ from contextlib import contextmanager
 import pytest
 
 from nlijob import stopping
+from nlijob.ending import end_of
+from nlijob.errors import HardwareError
 from nlijob.stopping import Stopped
 from tests.jobs import ROOT, hearing_hang_ups
 
 BODY = """
 import os, signal, sys, time
 from nlijob import stopping
+from nlijob.ending import end_of
+from nlijob.errors import HardwareError
 
 stopping.raise_on_signals()
 try:
@@ -161,3 +165,13 @@ def test_a_pipe_is_open_until_its_writer_closes_it() -> None:
         assert not stopping.is_open(reading)
     finally:
         os.close(reading)
+
+
+def test_an_error_that_a_stop_causes_within_a_library_is_a_stop() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as after a stop signal
+    try:
+        assert end_of(RuntimeError("release unlocked lock")).exit_code == 75
+        assert end_of(HardwareError("too small")).exit_code == 5
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end_of(RuntimeError("release unlocked lock")).exit_code == 70
