@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, load_config
-from nlijob.gpu import checkpoints
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import Trainer
 from nlijob.records.job import Example
+from tests.checkpointing import restore, written
 
 pytestmark = [
     pytest.mark.gpu,
@@ -83,18 +83,6 @@ def after(count: int) -> Callable[[], bool]:
     """A `pause` that asks for one after so many steps."""
     asked = iter([False] * (count - 1) + [True])
     return lambda: next(asked)
-
-
-def written(of: tuple[Trainer, LoadedModel], path: Path) -> dict[str, Any]:
-    """What a checkpoint within an epoch holds, read from disk."""
-    content = {"weights": checkpoints.trained_weights(of[1].model), "trainer": of[0].state()}
-    checkpoints.save_state(checkpoints.on_host(content), path)
-    return checkpoints.load_state(path)
-
-
-def restore(to: tuple[Trainer, LoadedModel], content: dict[str, Any]) -> None:
-    checkpoints.set_trained_weights(to[1].model, content["weights"])
-    to[0].restore(content["trainer"])
 
 
 @pytest.mark.parametrize("name", MODES)

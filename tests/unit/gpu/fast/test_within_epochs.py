@@ -20,6 +20,7 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from nlijob.records.job import TrainStep
 from tests import broken_compilers, tolerance
+from tests.checkpointing import restore, written
 
 CONFIG = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-3)
 STEPS = 6
@@ -79,18 +80,6 @@ def weights(loaded: LoadedModel) -> torch.Tensor:
 def uninterrupted(of: tuple[Trainer, LoadedModel]) -> tuple[list[TrainStep], torch.Tensor]:
     """All steps of two epochs, and the weights after them."""
     return figures([step for epoch in (1, 2) for step in of[0].epoch(epoch)]), weights(of[1])
-
-
-def written(of: tuple[Trainer, LoadedModel], path: Path) -> dict[str, Any]:
-    """What a checkpoint within an epoch holds, read from disk."""
-    content = {"weights": checkpoints.trained_weights(of[1].model), "trainer": of[0].state()}
-    checkpoints.save_state(checkpoints.on_host(content), path)
-    return checkpoints.load_state(path)
-
-
-def restore(to: tuple[Trainer, LoadedModel], content: dict[str, Any]) -> None:
-    checkpoints.set_trained_weights(to[1].model, content["weights"])
-    to[0].restore(content["trainer"])
 
 
 def check_interrupted(make: Callable[[], tuple[Trainer, LoadedModel]], path: Path) -> None:
