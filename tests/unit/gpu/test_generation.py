@@ -11,6 +11,8 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.prompts import prompt_text
 from nlijob.records.job import Example
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.fixture(scope="module")
 def loaded(new_model: Callable[..., LoadedModel]) -> LoadedModel:

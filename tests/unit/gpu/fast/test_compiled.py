@@ -23,6 +23,8 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import TrainingSchedule
 from tests import broken_compilers, tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.fixture(autouse=True)
 def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def trainer(
 
 
 def losses(way: FastTrainer) -> list[float]:
-    return [step.loss for epoch in (1, 2) for step in way.epoch(epoch)]
+    return [step.loss for step in way.epoch(1)]
 
 
 def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
@@ -105,7 +107,7 @@ def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     assert not expected.steps.is_compiled
     assert (got.steps.is_compiled, got.steps.why_not_compiled) == (True, "")
     assert got.state()["is_compiled"]
-    assert losses(got) == pytest.approx(losses(expected), rel=tolerance.training(8))
+    assert losses(got) == pytest.approx(losses(expected), rel=tolerance.training(4))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

@@ -21,6 +21,8 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from tests import broken_compilers, tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=1e-3)
 FUSED = {"dense": True, "recomputes": False}
 FOUR_BIT = {"dense": False, "recomputes": False}
