@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,15 +58,18 @@ class GpuSideHere(GpuSide):
 @pytest.fixture
 def nlijob_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Shown]]:
+) -> Callable[..., Shown]:
     """Runs a command line, job included, in this process."""
 
     def call(*arguments: str | Path) -> Shown:
         monkeypatch.setattr(sys, "argv", ["entrypoint.py", *map(str, arguments)])
-        return Shown(cli.main(), *capsys.readouterr())
+        handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        try:
+            code = cli.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return Shown(code, *capsys.readouterr())
 
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     monkeypatch.setattr(pipeline, "GpuSide", GpuSideHere)
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call

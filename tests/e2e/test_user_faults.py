@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from safetensors.torch import load_file, save_file
 
 from nlijob.demo import DATA_DIR, MODEL_DIR
@@ -29,7 +28,9 @@ def fault(tmp_path: Path, nlijob_here: Callable[..., Shown]) -> Fault:
     return call
 
 
-def test_verbalizers_and_targets_that_do_not_fit_are_told_together(fault: Fault, tmp_path: Path) -> None:
+def test_verbalizers_and_targets_that_do_not_fit_are_told_together(
+    fault: Fault, tmp_path: Path
+) -> None:
     code, shown = fault(
         *("--set", "prompt.verbalizers=[' 0', ' qzxv', ' 2']"),
         *("--set", "lora.target_modules=['q_proj', 'gate_proj']"),
@@ -67,7 +68,9 @@ def test_weights_that_are_missing_are_named(fault: Fault, tmp_path: Path) -> Non
     assert "Traceback" not in shown
 
 
-def test_a_model_file_that_is_cut_off_is_named_before_the_model_is_loaded(fault: Fault, tmp_path: Path) -> None:
+def test_a_model_file_that_is_cut_off_is_named_before_the_model_is_loaded(
+    fault: Fault, tmp_path: Path
+) -> None:
     model = Path(shutil.copytree(MODEL_DIR, tmp_path / "model"))
     file = model / "model.safetensors"
     file.write_bytes(file.read_bytes()[:100_000])
