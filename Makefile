@@ -33,9 +33,9 @@ test: .venv/.ready ## run the tests in random order (no GPU needed); an earlier 
 
 test-arithmetic: .venv/.ready ## run the tests of arithmetic again, with other instructions and one thread
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
-		$(python) -m pytest $(side_by_side) -m "arithmetic and not slow and not gpu" tests/unit/gpu $(ARGS)
+		$(python) -m pytest $(side_by_side) -m "arithmetic and not gpu" tests/unit/gpu $(ARGS)
 
-test-slow: .venv/.ready ## run the tests that take minutes
+test-slow: .venv/.ready ## run whole jobs and long comparisons
 	$(python) -m pytest $(side_by_side) -m slow $(ARGS)
 
 test-faults: .venv/.ready ## kill jobs, damage runs, fill disks, at random: KILLED_RUNS=100 DAMAGED_RUNS=2000 DISKS=50 SEED=1

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from nlijob.rundir import RunDir
 from tests import jobs
+
+pytestmark = pytest.mark.slow
 
 TINY = (
     *("--recipe", "demo", "--train-size", "32", "--validation-size", "16", "--test-size", "16"),

@@ -63,7 +63,7 @@ def compilable(loaded: LoadedModel, head: CausalHead) -> tuple[FastModel, Compil
     return fast, fast.compilable
 
 
-@pytest.mark.parametrize("kind", ["llama", "demo"])
+@pytest.mark.parametrize("kind", ["llama", pytest.param("demo", marks=pytest.mark.slow)])
 def test_one_compilation_serves_all_packs_and_gives_the_layers_own_gradients(
     request: pytest.FixtureRequest,
     new_model: Callable[[], LoadedModel],
@@ -99,6 +99,7 @@ def losses(way: FastTrainer) -> list[float]:
     return [step.loss for step in way.epoch(1)]
 
 
+@pytest.mark.slow
 def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     new_model: Callable[[], LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:

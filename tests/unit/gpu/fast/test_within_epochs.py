@@ -124,6 +124,7 @@ def test_the_outcome_is_the_same_with_a_shared_prefix(
     check_interrupted(lambda: new(FUSED), tmp_path / "state.pt")
 
 
+@pytest.mark.slow
 def test_the_outcome_is_the_same_with_compiled_layers(
     demo: JobConfig, new: New, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
