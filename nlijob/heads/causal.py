@@ -45,10 +45,10 @@ def _faults(config: JobConfig) -> Iterator[str]:
     prompt, labels = config.prompt, config.data.label_names
     if not prompt.template:
         yield "prompt.template: the causal head needs one, with {premise} and {hypothesis}"
-    if len(prompt.verbalizers) != len(labels):
+    if prompt.verbalizers != "auto" and len(prompt.verbalizers) != len(labels):
         yield (
             f"prompt.verbalizers: {len(prompt.verbalizers)} given for {len(labels)} labels "
-            f"({', '.join(labels)})"
+            f'({", ".join(labels)}); give one each, or "auto"'
         )
 
 
