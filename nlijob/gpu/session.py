@@ -194,13 +194,22 @@ class Session:
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
+    def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
+        """Split -> rows that are too long, where there are any."""
+        dropped = {}
+        for split, of_split in rows.items():
+            kept = {row.example.index for row in of_split}
+            left_out = tuple(e.index for e in self.examples[split] if e.index not in kept)
+            if left_out:
+                dropped[split] = left_out
+        return dropped
+
     def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
         first = rows["test"][0]
         tokens = first.features["input_ids"]
         decode = self.tokenizer.decode
         lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
         prompt = self.head.prompt
-        kept = {split: {row.example.index for row in of_split} for split, of_split in rows.items()}
         return PromptRecord(
             template=prompt.template,
             label_tokens=self.head.label_tokens,
@@ -218,10 +227,7 @@ class Session:
             is_chat=prompt.is_chat,
             notes=prompt.notes,
             example_token_texts=tuple(decode([token]) for token in tokens),
-            dropped={
-                split: tuple(e.index for e in self.examples[split] if e.index not in of_split)
-                for split, of_split in kept.items()
-            },
+            dropped=self._dropped(rows),
             tokens_before=prompt.tokens_before,
         )
 
@@ -234,7 +240,7 @@ def prompt_lines(prompt: Prompt) -> list[str]:
     answers = ", ".join(map(repr, prompt.verbalizers))
     style = "" if prompt.style == "recipe" else f" ({prompt.style})"
     first = f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
-    return [first, *(f"prompt: {note}" for note in prompt.notes)]
+    return [first, *prompt.notes]
 
 
 def head_text(head: HeadOrigin) -> str:

@@ -31,7 +31,7 @@ model = PeftModel.from_pretrained(model, ADAPTER).eval()
 
 def predict(premise: str, hypothesis: str) -> str:
     prompt = TEMPLATE.format(premise=premise, hypothesis=hypothesis)
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+    {inputs}
     with torch.inference_mode():
         logits = model(**inputs).logits[0, -1]
     return max(LABEL_TOKENS, key=lambda label: logits[LABEL_TOKENS[label]].item())

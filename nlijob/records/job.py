@@ -358,6 +358,11 @@ class PromptRecord:
     dropped: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Split -> row numbers of rows that are longer than `max_length` and were left out."""
 
+    def kept(self, split: Split, examples: Iterable[Example]) -> list[Example]:
+        """Return the rows of a split's subset that are model input."""
+        dropped = set(self.dropped.get(split, ()))
+        return [example for example in examples if example.index not in dropped]
+
 
 # ---------------------------------------------------------------- training
 

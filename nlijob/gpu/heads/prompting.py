@@ -70,6 +70,7 @@ class Resolver:
             self._chat = self._new_chat()
             self._template = self._without_doubled(config.template)
             self._note_special_tokens()
+            self._note_ending()
 
     def prompt(self) -> Prompt:
         """The resolved prompt. Raises ConfigurationError if its answers do not serve."""
@@ -174,6 +175,14 @@ class Resolver:
             self._notes.append(
                 f"prompt.template writes {', '.join(unknown)}, which is plain text to this "
                 "tokenizer."
+            )
+
+    def _note_ending(self) -> None:
+        behind = self._texts(added_tokens(self._tokenizer).after)
+        if behind and self._has_answers and not self._chat:
+            self._notes.append(
+                f"The tokenizer puts {' '.join(behind)} behind a text; it is left out, because an "
+                "answer follows the prompt."
             )
 
     def _message(self, words: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nlijob.errors import NotAvailableError
 from nlijob.gpu.environment import memory
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
@@ -30,6 +31,11 @@ def _few_shot(session: Session) -> list[Prediction]:
     if session.config.eval.few_shot == 0:
         return []
     head, _ = session.few_shot
-    rows = head.encode("test", session.kept_examples("test"))
+    try:
+        rows = head.encode("test", session.kept_examples("test"))
+    except NotAvailableError as error:
+        raise NotAvailableError(
+            f"eval.few_shot: {error.message}", "take fewer examples: lower eval.few_shot, or set 0"
+        ) from error
     part = Part("few-shot test", split="test")
     return session.score_rows("baseline", part, "test", head, rows)[1]
