@@ -52,6 +52,8 @@ def answer_tokens(
     if len(found) > 1:
         raise Indistinct([f"{_quoted(verbalizers)} differ in their tokens by prompt"], merges=False)
     start, firsts = found.pop()
+    if tokenizer.unk_token_id in start:
+        raise Indistinct([f"{_quoted(verbalizers)} are not in the vocabulary"], merges=False)
     faults = _faults(tokenizer, verbalizers, firsts)
     if faults:
         raise Indistinct(faults, merges=False)
@@ -85,7 +87,7 @@ def _faults(tokenizer: Any, verbalizers: Sequence[str], firsts: Sequence[int | N
         if first is None:
             faults.append(f"{text!r} ends where the other answers go on")
         elif first == tokenizer.unk_token_id:
-            faults.append(f"{text!r} has no token of its own in the tokenizer's vocabulary")
+            faults.append(f"{text!r} is not in the vocabulary")
         elif firsts.index(first) < number:
             piece = tokenizer.decode([first])
             faults.append(f"{text!r} begins with the same token as {earlier!r} ({piece!r})")

@@ -7,7 +7,7 @@ all use one text, on whatever day.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,13 @@ from nlijob.prompts import escaped
 
 SWITCHES = ("enable_thinking", "thinking")
 """Names that chat templates give to the switch for thinking before an answer."""
-DATE = datetime.date(2024, 7, 26)
+DAY = datetime.date(2024, 7, 26)
 """The date that a chat template is given, if it asks for one: a prompt must not change by day. It
 is the one that Llama 3's templates take where they are given none."""
+ANOTHER_DAY = datetime.date(2025, 9, 9)
+DATE_CODES = "aAbBdjmyYHIMSp"
 CONTENT = "THE-MESSAGE-OF-THE-USER"
 ANSWER = "0"
-
-Message = Mapping[str, Any]
 
 
 class NoChat(Exception):  # noqa: N818 - an outcome of trying, not a fault of the job
@@ -51,93 +51,90 @@ def new_chat(tokenizer: Any, turns: Sequence[tuple[str, str]] = ()) -> Chat:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise NoChat("the tokenizer has no chat template")
-    clock = _Clock()
-    options: dict[str, Any] = {"strftime_now": clock.strftime_now, **dict.fromkeys(SWITCHES, False)}
     try:
-        as_parts, text = _rendered(tokenizer, turns, options)
-        switches = [
-            name
-            for name in SWITCHES
-            if _render(tokenizer, _messages(turns, as_parts), {**options, name: True}) != text
-        ]
-        lead = _answer_lead(tokenizer, _messages(turns, as_parts), options, text)
+        return _new_chat(tokenizer, turns)
     except NoChat:
         raise
     except Exception as error:  # a template is code, and may raise anything
         raise NoChat(f"its chat template fails: {first_line(error)}") from error
-    before, _, after = text.partition(CONTENT)
-    notes = [f"The chat template's switch {name} is off." for name in switches]
-    if clock.was_asked:
+
+
+def _new_chat(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> Chat:
+    renderer, text = _working_renderer(tokenizer, turns)
+    notes = [
+        f"The chat template's switch {name} is off."
+        for name in SWITCHES
+        if renderer.render(switched_on=name) != text
+    ]
+    if renderer.render(day=ANOTHER_DAY) != text:
         notes.append(
-            f"The chat template states the date; it is {DATE.isoformat()} in every run, so that "
+            f"The chat template states the date; it is {DAY.isoformat()} in every run, so that "
             "the prompt does not change from day to day."
         )
-    return Chat(before, after, lead, tuple(notes))
+    before, _, after = text.partition(CONTENT)
+    return Chat(before, after, _answer_lead(renderer, text), tuple(notes))
 
 
-class _Clock:
-    """A template's clock, which stands still."""
+def _working_renderer(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> tuple[_Renderer, str]:
+    """A renderer of messages in the form that the template reads, and what it makes of them.
 
-    def __init__(self) -> None:
-        self.was_asked = False
-
-    def strftime_now(self, form: str) -> str:
-        self.was_asked = True
-        return DATE.strftime(form)
-
-
-def _rendered(
-    tokenizer: Any, turns: Sequence[tuple[str, str]], options: Mapping[str, Any]
-) -> tuple[bool, str]:
-    """The conversation up to the answer, and whether messages are lists of parts.
-
-    Templates of models that also see expect the latter; some take both forms.
+    Templates of models that also see expect lists of parts; some take both forms.
     """
     errors = []
     for as_parts in (False, True):
+        renderer = _Renderer(tokenizer, turns, as_parts)
         try:
-            text = _render(tokenizer, _messages(turns, as_parts), options)
+            text = renderer.render()
         except Exception as error:  # a template is code, and may raise anything
             errors.append(error)
             continue
         if text.count(CONTENT) == 1:
-            return as_parts, text
+            return renderer, text
     if errors:
         raise errors[0]
     raise NoChat("its chat template does not write the user's message once")
 
 
-def _messages(turns: Sequence[tuple[str, str]], as_parts: bool) -> list[Message]:
-    texts = [text for turn in (*turns, (CONTENT,)) for text in turn]
-    return [
-        {
-            "role": "assistant" if number % 2 else "user",
-            "content": [{"type": "text", "text": text}] if as_parts else text,
-        }
-        for number, text in enumerate(texts)
-    ]
+@dataclass(frozen=True)
+class _Renderer:
+    """Renders a conversation whose last message is `CONTENT`."""
+
+    tokenizer: Any
+    turns: Sequence[tuple[str, str]]
+    """Questions and answers before the last message."""
+    as_parts: bool
+    """Whether a message is a list of parts instead of a text."""
+
+    def render(self, answer: str = "", switched_on: str = "", day: datetime.date = DAY) -> str:
+        """The conversation up to where the answer begins, or with the answer."""
+        texts = [text for turn in self.turns for text in turn]
+        texts += [CONTENT, answer] if answer else [CONTENT]
+        text: str = self.tokenizer.apply_chat_template(
+            [self._message(number, text) for number, text in enumerate(texts)],
+            chat_template=_clock(day) + self.tokenizer.get_chat_template(),
+            tokenize=False,
+            add_generation_prompt=not answer,
+            **{name: name == switched_on for name in SWITCHES},
+        )
+        return text
+
+    def _message(self, number: int, text: str) -> dict[str, Any]:
+        content = [{"type": "text", "text": text}] if self.as_parts else text
+        return {"role": "assistant" if number % 2 else "user", "content": content}
 
 
-def _render(
-    tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Any], answer: str = ""
-) -> str:
-    """The conversation; it ends with the answer, or else where the answer begins."""
-    if answer:
-        as_parts = isinstance(messages[0]["content"], list)
-        content = [{"type": "text", "text": answer}] if as_parts else answer
-        messages = [*messages, {"role": "assistant", "content": content}]
-    text: str = tokenizer.apply_chat_template(
-        list(messages), tokenize=False, add_generation_prompt=not answer, **options
-    )
-    return text
+def _clock(day: datetime.date) -> str:
+    """A macro in the place of the function that tells templates the time."""
+    filters = "".join(f" | replace('%{code}', '{day:%{code}}')" for code in DATE_CODES)
+    body = "{{ form | replace('%-', '%')" + filters + " }}"
+    # the empty text keeps white space at the beginning of the template
+    return "{% macro strftime_now(form) %}" + body + "{% endmacro %}{{ '' }}"
 
 
-def _answer_lead(
-    tokenizer: Any, messages: Sequence[Message], options: Mapping[str, Any], text: str
-) -> str | None:
+def _answer_lead(renderer: _Renderer, text: str) -> str | None:
     """The white space between the place where an answer begins and the answer."""
     try:
-        whole = _render(tokenizer, messages, options, ANSWER)
+        whole = renderer.render(ANSWER)
     except Exception:  # a template is code, and may raise anything; then this is not known
         return None
     rest = whole[len(text) :]

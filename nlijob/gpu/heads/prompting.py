@@ -87,7 +87,8 @@ class Resolver:
     def few_shot(self, prompt: Prompt, examples: Sequence[Example]) -> tuple[Prompt, str]:
         """The prompt with answered rows before it, and the text that it gains.
 
-        In a conversation these are earlier turns.
+        In a conversation these are earlier turns. Raises ConfigurationError if the chat template
+        takes none.
         """
         if self._chat is None:
             prefix = answered_prompts(prompt, examples)
@@ -100,7 +101,13 @@ class Resolver:
             )
             for row in examples
         ]
-        chat = new_chat(self._tokenizer, turns)
+        try:
+            chat = new_chat(self._tokenizer, turns)
+        except NoChat as error:
+            raise ConfigurationError(
+                f"eval.few_shot: examples cannot be put into the chat template as turns: {error}",
+                'set eval.few_shot=0 or prompt.chat="never"',
+            ) from error
         longer = dataclasses.replace(prompt, template=chat.wrap(message))
         return longer, _what_is_before(self._chat.before, chat.before)
 
