@@ -114,10 +114,9 @@ class Session:
     @cached_property
     def head(self) -> Head:
         """The task head. Making it checks the configuration against model and tokenizer."""
-        longest = max_length(self.config.model, self._model_config, self.tokenizer)
         _, head = all_or_every_fault(
             lambda: meta_model(self.config, self._model_config),
-            lambda: self.new_head(self.config.prompt, longest),
+            lambda: self.new_head(self.config.prompt, self._max_length),
         )
         return head
 
@@ -129,11 +128,16 @@ class Session:
             rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
         for line in prompt_lines(self.head.prompt):
             self.reporter.say("start", line)
-        for split, of_split in rows.items():
-            if dropped := len(self.examples[split]) - len(of_split):
-                rows_text = plural(len(self.examples[split]), "row")
-                self.reporter.say("start", f"{split}: {dropped:,} of {rows_text} too long, dropped")
+        for split, dropped in self._dropped(rows).items():
+            share = f"{len(dropped):,} of {plural(len(self.examples[split]), 'row')}"
+            longest = f"{self._max_length:,} tokens"
+            self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
         return rows
+
+    @property
+    def dropped(self) -> dict[str, tuple[int, ...]]:
+        """Split -> the numbers of its rows that are too long, where there are any."""
+        return self._dropped(self.rows)
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
@@ -191,12 +195,17 @@ class Session:
         return read_model_config(self.config, self._model_dir, self.tokenizer)
 
     @property
+    def _max_length(self) -> int:
+        """The longest input in tokens."""
+        return max_length(self.config.model, self._model_config, self.tokenizer)
+
+    @property
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
     def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
         """Split -> rows that are too long, where there are any."""
-        dropped = {}
+        dropped: dict[str, tuple[int, ...]] = {}
         for split, of_split in rows.items():
             kept = {row.example.index for row in of_split}
             left_out = tuple(e.index for e in self.examples[split] if e.index not in kept)
@@ -227,7 +236,7 @@ class Session:
             is_chat=prompt.is_chat,
             notes=prompt.notes,
             example_token_texts=tuple(decode([token]) for token in tokens),
-            dropped=self._dropped(rows),
+            dropped=self.dropped,
             tokens_before=prompt.tokens_before,
         )
 
