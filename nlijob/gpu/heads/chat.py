@@ -23,6 +23,7 @@ ANOTHER_DAY = datetime.date(2025, 9, 9)
 DATE_CODES = "aAbBdjmyYHIMSp"
 CONTENT = "THE-MESSAGE-OF-THE-USER"
 ANSWER = "0"
+THOUGHT = "<think>"
 
 
 class NoChat(Exception):  # noqa: N818 - an outcome of trying, not a fault of the job
@@ -66,6 +67,11 @@ def _new_chat(tokenizer: Any, turns: Sequence[tuple[str, str]]) -> Chat:
         for name in SWITCHES
         if renderer.render(switched_on=name) != text
     ]
+    if text.rstrip().endswith(THOUGHT):
+        notes.append(
+            f"The chat template opens a thought ({THOUGHT}) and has no switch for it: the answer "
+            "is read where the thought would begin."
+        )
     if renderer.render(day=ANOTHER_DAY) != text:
         notes.append(
             f"The chat template states the date; it is {DAY.isoformat()} in every run, so that "

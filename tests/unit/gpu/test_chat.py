@@ -91,6 +91,13 @@ def test_thinking_is_switched_off_and_told(template: str, switch: str) -> None:
     assert ("<think>" in opened) == ("</think>" in opened)
 
 
+def test_a_thought_that_cannot_be_switched_off_is_told() -> None:
+    always = TURNS.replace("<|assistant|>\n{% endif %}", "<|assistant|>\n<think>\n{% endif %}")
+    asked = head(byte_level(chat_template=always))
+    assert asked.text(ROW).endswith("<|assistant|>\n<think>\n")
+    assert "opens a thought (<think>) and has no switch for it" in asked.prompt.notes[0]
+
+
 def test_a_date_stands_still_and_is_told() -> None:
     asked = head(byte_level(chat_template=DATED))
     assert asked.text(ROW).startswith("Today is 26 July 2024.\n")
