@@ -29,7 +29,7 @@ pytestmark = [
 CLASSIFICATION_RECIPE = """
 [data]
 dataset = "snli"
-train_size = 1000
+train_size = 700
 validation_size = 100
 test_size = 400
 
@@ -117,4 +117,4 @@ def test_a_classification_head_on_a_trained_bert_learns_real_rows(
     )
     outcome = jobs.results(job)
     assert outcome.base.accuracy < 0.45
-    assert outcome.tuned.accuracy >= 0.55  # 60.6 % and 66.3 % with two draws of dropout
+    assert outcome.tuned.accuracy >= 0.5  # 64 % with 1,000 training rows
