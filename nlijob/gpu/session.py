@@ -128,7 +128,9 @@ class Session:
             rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
         for line in prompt_lines(self.head.prompt):
             self.reporter.say("start", line)
-        for split, dropped in self._dropped(rows).items():
+        too_long = self._dropped(rows)
+        for split in (split for split in SPLITS if split in too_long):
+            dropped = too_long[split]
             share = f"{len(dropped):,} of {plural(len(self.examples[split]), 'row')}"
             longest = f"{self._max_length:,} tokens"
             self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")

@@ -96,9 +96,7 @@ def test_phi2s_own_prompt_and_label_tokens_are_the_known_ones(small_phi: Path) -
     )
 
 
-def test_a_small_random_phi_goes_through_on_real_rows(
-    small_phi: Path, tmp_path: Path
-) -> None:
+def test_a_small_random_phi_goes_through_on_real_rows(small_phi: Path, tmp_path: Path) -> None:
     job, _ = jobs.run_job(
         tmp_path,
         *("--model", small_phi, "--dataset", SNLI, "--device", "cpu"),
