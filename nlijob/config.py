@@ -22,6 +22,8 @@ from nlijob.recipe import drop_other_size, read_recipe
 from nlijob.typed import build
 
 Device = Literal["auto", "cpu", "cuda"]
+FIELDS = ("premise", "hypothesis", "answers")
+"""What a template may name in braces."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,10 @@ class ModelConfig:
     residual_dropout: float | None = None
     """Dropout probability on the residual stream in training; none keeps the model's own."""
     max_length: int | None = None
-    """Longest prompt in tokens; none allows the model's whole context. A longer row is an error."""
+    """Longest prompt in tokens; none allows the model's whole context."""
+    too_long: Literal["error", "drop"] = "error"
+    """What happens to rows whose prompt is longer. error: the job ends and names them. drop: they
+    are left out; the report counts them. No row is ever truncated."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +126,16 @@ class PromptConfig:
     """How a row becomes model input."""
 
     template: str = ""
-    """Text with {premise} and {hypothesis}. If empty, which only the classification head allows,
-    the tokenizer joins the two as a pair."""
-    verbalizers: tuple[str, ...] = ()
-    """Causal head: the answer that stands for each label. After the prompt, each must be exactly
-    one token, and no two the same."""
+    """Text with {premise} and {hypothesis}. {answers} becomes the answers and their labels, such as
+    "0 for entailment, 1 for neutral, 2 for contradiction". If empty, which only the classification
+    head allows, the tokenizer joins the two texts as a pair."""
+    verbalizers: Literal["auto"] | tuple[str, ...] = "auto"
+    """Causal head: the answer that stands for each label. auto: the first that the tokenizer tells
+    apart of digits, letters and the labels' names. What all answers begin with alike, in tokens
+    after the prompt, is added to the prompt; the next token decides, and must differ."""
+    chat: Literal["auto", "never", "always"] = "auto"
+    """Whether the prompt is put into the model's chat template, as the user's message. auto: with
+    the causal head, if the model has a template and the prompt has no special tokens of its own."""
 
 
 @dataclass(frozen=True)
@@ -335,8 +345,10 @@ def _check_prompt(config: JobConfig) -> Iterable[str]:
     yield from head.faults(config)
     if config.eval.few_shot and not head.takes_few_shot:
         yield f"eval.few_shot: the {head.title} takes no examples in its prompt; set it to 0"
-    if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
+    if prompt.verbalizers != "auto" and len(set(prompt.verbalizers)) != len(prompt.verbalizers):
         yield "prompt.verbalizers: two labels share a verbalizer"
+    if prompt.chat == "always" and not prompt.template:
+        yield "prompt.chat: there is no prompt.template to put into the chat template"
 
 
 def _check_template(template: str) -> Iterable[str]:
@@ -348,8 +360,11 @@ def _check_template(template: str) -> Iterable[str]:
     for name in ("premise", "hypothesis"):
         if name not in names:
             yield f"prompt.template: {{{name}}} is missing"
-    for name in sorted(names - {"premise", "hypothesis"}):
-        yield f"prompt.template: {{{name}}} is unknown; use {{premise}} and {{hypothesis}} only"
+    for name in sorted(names - set(FIELDS)):
+        yield (
+            f"prompt.template: {{{name}}} is unknown; use {{premise}}, {{hypothesis}} and "
+            "{answers} only"
+        )
 
 
 def _check_numbers(config: JobConfig) -> Iterable[str]:
