@@ -201,8 +201,9 @@ class Job:
 
     def _check_columns(self) -> None:
         """Raise ConfigurationError if the report is to slice by a column that is not there."""
-        test = records.read(Manifest, self.run.manifest).splits["test"]
-        check_columns(self.config.report.slice_columns, test.further_columns)
+        if wanted := self.config.report.slice_columns:
+            test = records.read(Manifest, self.run.manifest).splits["test"]
+            check_columns(wanted, test.further_columns)
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):

@@ -89,7 +89,7 @@ HOSTILE = (
     ("So many words stand here. " * 400, "Few words <i>stand</i> here."),
 )
 HOSTILE_COLUMNS = (
-    *("<b>genre</b>", "\u202egenre", "نوع", "a\nb", "V" * 190, "{{ x }} ${y}", "=1+1"),
+    *("<b>genre</b>", "\u202egenre", "نوع", "a\nb", "V" * 90, "{{ x }} ${y}", "=1+1"),
 )
 
 

@@ -20,7 +20,7 @@ MOST_VALUES = 200
 """Most different values of a column that is kept."""
 MOST_COLUMNS = 50
 """Most columns that are kept, the first ones of the source."""
-LONGEST_VALUE = 200
+LONGEST_VALUE = 100
 """Longest value of a column that is kept, in characters; longer ones are texts."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a character, which JSON can encode; it cannot be written as text."""
