@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from nlijob.config import DataConfig
 from nlijob.data.annotators import AnnotatorLabels
+from nlijob.data.beyond import Beyond
 from nlijob.data.table import Meaning
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example
+from nlijob.records.serialization import dump_line, from_json
 from tests.unit.data.test_further import build, source_rows, write
 
 USED = frozenset({"premise", "hypothesis", "label"})
@@ -177,3 +182,24 @@ def test_warnings_are_in_the_manifest(tmp_path: Path) -> None:
     manifest, examples = build(tmp_path)
     assert any("the annotators' labels are not used" in one for one in manifest.warnings)
     assert examples["test"][0].columns == {"label1": E, "label2": E}
+
+
+NAMES = st.sampled_from(["annotator_labels", "votes", "label1", "label2", "genre"]) | st.text()
+CELLS = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([E, N, "1"])
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.lists(st.dictionaries(NAMES, CELLS, max_size=4), max_size=4))
+def test_whatever_else_rows_hold_they_are_read_and_can_be_written(rows: list[Any]) -> None:
+    beyond, meaning = Beyond(), Meaning(DataConfig("d"), "label", USED, {})
+    examples = [Example(i, "p", "h", i % 3, *beyond.of(row, meaning)) for i, row in enumerate(rows)]
+    for example in beyond.settled(examples)[0]:
+        assert from_json(Example, json.loads(dump_line(example).encode())) == example
