@@ -44,12 +44,11 @@ def measure_annotators(
     rows = [row for row in examples if is_judged(row.votes)]
     if not rows:
         return None
-    answers = {
-        pair.index: (pair.base.predicted, pair.tuned.predicted) for pair in pairs(base, tuned)
-    }
+    matched = {pair.index: pair for pair in pairs(base, tuned)}
+    before = [matched[row.index].base.predicted for row in rows]
+    after = [matched[row.index].tuned.predicted for row in rows]
     premises = premises_of(examples)
     numbers = [premises[row.index] for row in rows]
-    before, after = zip(*(answers[row.index] for row in rows), strict=True)
     of_tuned = [of_answer(row.votes, answer) for row, answer in zip(rows, after, strict=True)]
     of_annotator = [of_one(row.votes) for row in rows]
     return Annotators(

@@ -10,13 +10,14 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nlijob.analysis.wording import count, listed, plural
 from nlijob.data.labels import UNLABELLED, LabelReader
-from nlijob.data.table import Meaning, Row, shown
+from nlijob.data.meaning import Meaning
+from nlijob.data.table import Row, shown
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example
 
@@ -58,7 +59,8 @@ class AnnotatorLabels:
         if asked is not None:
             self.columns, self._is_asked = asked, bool(asked)
         elif not self.columns:
-            self.columns = _found(row, meaning.used)
+            candidates = _candidates(row, meaning.used)
+            self.columns = next((one for one in candidates if self._holds(row, one, meaning)), ())
         votes: Counter[int] = Counter()
         for column in self.columns:
             if column in row:
@@ -116,9 +118,16 @@ class AnnotatorLabels:
                     f"column {shown(column)} has {shown(item)}, which is no label"
                 )
             else:
-                self._readable += 1
                 labels += [label] if label != UNLABELLED else []
+        self._readable += len(labels)
         return labels
+
+    def _holds(self, row: Row, columns: Sequence[str], meaning: Meaning) -> bool:
+        """Whether these columns hold any label in a row."""
+        items = (item for one in columns for item in self._items(row[one], one, meaning))
+        return any(
+            self._number(item, columns[0], meaning) not in (None, UNLABELLED) for item in items
+        )
 
     def _items(self, value: Any, column: str, meaning: Meaning) -> list[Any]:
         if isinstance(value, str):
@@ -140,15 +149,15 @@ class AnnotatorLabels:
         return None if reader is None else reader.number(value)
 
 
-def _found(row: Row, used: Collection[str]) -> tuple[str, ...]:
-    """The columns of a row with annotators' labels, by their names; none if it has none.
+def _candidates(row: Row, used: Collection[str]) -> Iterator[tuple[str, ...]]:
+    """The columns of a row that may hold annotators' labels, by their names.
 
     A column with the labels of all comes first, as corpora that have both forms repeat themselves.
     """
     columns = [column for column in row if column not in used]
     for column in columns:
         if OF_ALL.fullmatch(_plain(column)) and _is_several(row[column]):
-            return (column,)
+            yield (column,)
     groups: dict[str, dict[str, int]] = {}
     for column in columns:
         if match := OF_ONE.fullmatch(_plain(column)):
@@ -156,8 +165,7 @@ def _found(row: Row, used: Collection[str]) -> tuple[str, ...]:
     for kind, numbers in groups.items():
         of_labels = kind == "label" and 0 in numbers.values()  # label_0, label_1: one a class
         if len(numbers) > 1 and not of_labels:
-            return tuple(numbers)
-    return ()
+            yield tuple(numbers)
 
 
 @functools.lru_cache(maxsize=1024)

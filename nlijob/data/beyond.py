@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from nlijob.data.annotators import AnnotatorLabels
 from nlijob.data.further import FurtherColumns
-from nlijob.data.table import Meaning, Row
+from nlijob.data.meaning import Meaning
+from nlijob.data.table import Row
 from nlijob.records.job import Example
 
 

@@ -11,7 +11,8 @@ from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig
 from nlijob.data.beyond import Beyond
 from nlijob.data.labels import UNLABELLED, LabelReader
-from nlijob.data.table import Meaning, Row, Table, first_faults, shown
+from nlijob.data.meaning import Meaning
+from nlijob.data.table import Row, Table, first_faults, shown
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example, Split
 

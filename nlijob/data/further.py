@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nlijob.data.table import Meaning, Row
+from nlijob.data.meaning import Meaning
+from nlijob.data.table import Row
 from nlijob.records.job import Example
 
 MOST_VALUES = 200

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from nlijob.analysis.wording import count, plural
-from nlijob.config import DataConfig
 from nlijob.errors import NotAvailableError
 
 Row = Mapping[str, Any]
@@ -36,17 +35,6 @@ class Table:
     def place(self, index: int) -> str:
         """Where a row is, for messages: "row 8, line 9"."""
         return f"row {index}, line {self.lines[index]}" if self.lines else f"row {index}"
-
-
-class Meaning(NamedTuple):
-    """What the columns of a source mean."""
-
-    data: DataConfig
-    label: str
-    """The column of the gold label."""
-    used: frozenset[str]
-    """This column and those of the two texts."""
-    class_labels: ClassLabels
 
 
 def refuse_lines(path: Path, faults: Sequence[tuple[int, str]], hint: str) -> NoReturn:

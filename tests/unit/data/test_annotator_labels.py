@@ -14,7 +14,7 @@ from hypothesis import given
 from nlijob.config import DataConfig
 from nlijob.data.annotators import AnnotatorLabels
 from nlijob.data.beyond import Beyond
-from nlijob.data.table import Meaning
+from nlijob.data.meaning import Meaning
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example
 from nlijob.records.serialization import dump_line, from_json
@@ -89,6 +89,11 @@ def test_a_column_for_each_annotator_is_found_by_its_name(names: tuple[str, ...]
 def test_labels_that_are_there_in_both_forms_count_once() -> None:
     row = {"label1": N, "label2": E, "label3": N, "annotator_labels": [N, E, N]}
     assert settled([row])[:2] == ([(1, 2, 0)], ("annotator_labels",))
+
+
+def test_a_column_that_only_has_the_name_does_not_hide_the_labels() -> None:
+    row = {"annotations": ["a span", "another"], "label1": N, "label2": N}
+    assert settled([row])[:2] == ([(0, 2, 0)], ("label1", "label2"))
 
 
 def test_rows_may_have_the_labels_of_different_numbers_of_annotators() -> None:

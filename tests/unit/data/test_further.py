@@ -14,8 +14,8 @@ import pytest
 
 from nlijob.config import DataConfig
 from nlijob.data.further import MOST_VALUES, FurtherColumns
+from nlijob.data.meaning import Meaning
 from nlijob.data.subset import build_subset
-from nlijob.data.table import Meaning
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example, Manifest, Split
 from nlijob.records.serialization import read_all
