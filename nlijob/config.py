@@ -82,6 +82,10 @@ class DataConfig:
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
+    annotator_columns: tuple[str, ...] | None = None
+    """Columns of the test rows with the labels of single annotators: one that holds all of them, or
+    one for each annotator. If not set, they are found by their names, such as annotator_labels or
+    label1 to label5; [] turns this off."""
 
     def split_size(self, split: str) -> SplitSize:
         """Return how many rows of "train", "validation" or "test" to take."""
@@ -217,6 +221,9 @@ class ReportConfig:
     """The report's title; empty for a title made from the model's and the data set's names."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
+    slice_columns: tuple[str, ...] | None = None
+    """Further columns of the test rows by whose values the report shows the accuracy. If not set,
+    those with 2 to 20 different values, such as a genre; [] turns this off."""
     min_accuracy: float | None = None
     """End with exit code 3 if the tuned model's test accuracy is lower (0 to 1); none: no gate."""
     min_gain: float | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
+from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, percent, plural
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
@@ -96,6 +97,7 @@ class Job:
         number = self.attempt.number
         with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
             self._build_subset(sampler)
+            self._check_columns()
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
         with self.attempt.timed("report"):
@@ -196,6 +198,12 @@ class Job:
             manifest = build_subset(self.config.data, self.run, self.hub)
             self._mark_complete("subset", [self.run.manifest, *map(self.run.subset, SPLITS)])
         self._say("subset", f"{_rows_text(manifest)}; {clock(started.age_s())}")
+
+    def _check_columns(self) -> None:
+        """Raise ConfigurationError if the report is to slice by a column that is not there."""
+        if wanted := self.config.report.slice_columns:
+            test = records.read(Manifest, self.run.manifest).splits["test"]
+            check_columns(wanted, test.further_columns)
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):

@@ -9,7 +9,9 @@ from typing import Any
 
 from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig
+from nlijob.data.beyond import Beyond
 from nlijob.data.labels import UNLABELLED, LabelReader
+from nlijob.data.meaning import Meaning
 from nlijob.data.table import Row, Table, first_faults, shown
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example, Split
@@ -20,17 +22,22 @@ LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_examples(
-    data: DataConfig, split: Split, table: Table, indices: Sequence[int]
+    data: DataConfig,
+    split: Split,
+    table: Table,
+    indices: Sequence[int],
+    beyond: Beyond | None = None,
 ) -> tuple[list[Example], str]:
     """The chosen rows of a source as examples, and how integer labels were read, in words.
 
-    An unlabelled example has the label -1. Raises NotAvailableError that names the rows that
-    cannot be used.
+    `beyond` reads what else the rows say, where that is wanted. An unlabelled example has the label
+    -1. Raises NotAvailableError that names the rows that cannot be used.
     """
     if not indices:
         return [], ""
     columns = _columns(data, split, table.rows[indices[0]])
     labels = _label_reader(data, split, table, columns["label"])
+    meaning = Meaning(data, columns["label"], frozenset(columns.values()), table.class_labels)
     examples: list[Example] = []
     faults: list[str] = []
     hints: set[str] = set()
@@ -48,7 +55,8 @@ def read_examples(
             faults.append(f"{table.place(index)}: {wrong}")
             hints.add("give these rows both texts, or remove them, or set their label to -1")
         else:
-            examples.append(Example(index, str(texts[0]), str(texts[1]), label))
+            more = beyond.of(row, meaning) if beyond else ()
+            examples.append(Example(index, str(texts[0]), str(texts[1]), label, *more))
     if faults:
         raise NotAvailableError(
             f"{data.dataset}, split {split}: {plural(len(faults), 'row')} cannot be used "

@@ -23,7 +23,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
-from nlijob.errors import GateError, HardwareError, NotAvailableError
+from nlijob.errors import ConfigurationError, GateError, HardwareError, NotAvailableError
 from nlijob.fingerprints import stage_inputs
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
@@ -284,6 +284,15 @@ def test_a_complete_subset_is_not_built_again(run: RunDir, out: io.StringIO) -> 
     work(run, out, train__epochs=3)
     assert "[1/6] subset    complete, skipped" in out.getvalue()
     assert run.manifest.stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("started")
+def test_slices_by_a_column_that_is_not_there_are_refused_before_the_gpu_side_works(
+    run: RunDir, out: io.StringIO
+) -> None:
+    for _ in ("rows that are chosen now", "rows that were chosen before"):
+        with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+            job(run, out, report__slice_columns=("genre",)).work()
 
 
 @pytest.mark.usefixtures("started")
