@@ -46,7 +46,10 @@ def _labels_note(splits: Sequence[SplitManifest]) -> str:
 
 
 def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
-    """Oddities of the files that were read; nothing where there are none."""
+    """What a reader would not expect of the files; nothing where there is nothing."""
+    for split in splits:
+        if split.origin:
+            yield Fact(f"{split.split} rows", visible(split.origin))
     blank = [
         f"{count(split.blank_lines)} in {split.split}" for split in splits if split.blank_lines
     ]
