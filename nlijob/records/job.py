@@ -175,6 +175,13 @@ class SplitManifest:
     is not known."""
     annotator_columns: tuple[str, ...] = ()
     """Columns from which the labels of single annotators were read; empty where there are none."""
+    origin: str = ""
+    """How the rows were found, in words, such as "read from dev"; "" where they are those of the
+    split's own name, or where this is not known."""
+    files: tuple[str, ...] = ()
+    """Files that were read, relative to the data set's folder; empty where not known."""
+    columns: tuple[str, ...] = ()
+    """Columns that were read as premise, hypothesis and label; empty where not known."""
 
 
 @dataclass(frozen=True)
