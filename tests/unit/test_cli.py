@@ -583,6 +583,16 @@ def test_an_invalid_variable_ends_with_2(call: Caller) -> None:
     assert "'many' is not a valid integer" in shown.err
 
 
+@pytest.mark.parametrize("command", ["run", "prefetch"])
+def test_a_misspelt_variable_ends_a_command_before_it_does_anything(
+    call: Caller, command: str
+) -> None:
+    shown = call(command, NLIJOB_RECIPE="demo", NLIJOB_EPOCS="3")
+    assert shown.code == 2
+    assert "NLIJOB_EPOCS: did you mean NLIJOB_EPOCHS?" in shown.err
+    assert not call.started
+
+
 def test_assignments_may_be_given_several_times(call: Caller) -> None:
     sets = ("--set", "lora.r=3", "--set", "lora.alpha=5")
     lora = call.job("run", "--recipe", "demo", *sets).config.lora
