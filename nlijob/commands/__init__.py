@@ -11,7 +11,16 @@ import importlib
 
 import click
 
-NAMES = ("run", "report", "compare", "index", "prefetch", "recipes", "schema")
+NAMES = (
+    "run",
+    "plan",
+    "report",
+    "compare",
+    "index",
+    "prefetch",
+    "recipes",
+    "schema",
+)
 """The commands in the order of `--help`."""
 
 
