@@ -26,6 +26,7 @@ from nlijob.model_files import check_model_folder
 SMALL_MODEL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 """Configuration and tokenizer."""
 MODEL_FILES = (*SMALL_MODEL_FILES, "*.safetensors")
+ONLINE_HINT = "check its name and revision, the network, and access rights (HF_TOKEN)"
 PIECE_BYTES = 64 * 1024**2
 
 
@@ -124,6 +125,14 @@ class Hub:
         needed, lacking = repository.needed(folder.name)
         return Glance(folder, tuple(needed), tuple(lacking))
 
+    def ask(self, kind: Kind, name: str, revision: str | None) -> None:
+        """Ask the hub for a repository, whatever the cache has. Raises NotAvailableError."""
+        what = f"{kind} {name} at revision {revision or 'main'}"
+        try:
+            Repository(kind, name, (), self._limits, self._tell).ask(revision or "main")
+        except HubError as error:
+            raise NotAvailableError(f"{what} is not available: {error}", ONLINE_HINT) from error
+
     def _fetch(
         self,
         kind: Kind,
@@ -146,9 +155,7 @@ class Hub:
         except (HubError, ValueError) as error:
             raise NotAvailableError(
                 f"{what} is not available: {error}",
-                "run `prefetch` with the same options while online"
-                if offline
-                else "check its name and revision, the network, and access rights (HF_TOKEN)",
+                "run `prefetch` with the same options while online" if offline else ONLINE_HINT,
             ) from error
         # All splits are of one commit, also if a branch moves meanwhile.
         self._commits[kind, name, revision] = folder.name

@@ -82,6 +82,18 @@ class Repository:
         finally:
             client.close()
 
+    def ask(self, revision: str) -> None:
+        """Ask the hub for a revision, whatever the cache has. Raises HubError."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        headers = build_hf_headers(library_name="nlijob")
+        client = HubClient(constants.ENDPOINT, headers, self._limits, self._tell)
+        try:
+            client.json(f"/api/{self._path}/revision/{quote(revision, safe='')}")
+        finally:
+            client.close()
+
     def _fetched(self, client: HubClient, revision: str, moved: Moved) -> Path:
         try:
             commit = self._commit(client, revision)

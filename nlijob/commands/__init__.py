@@ -14,6 +14,7 @@ import click
 NAMES = (
     "run",
     "plan",
+    "doctor",
     "report",
     "compare",
     "index",

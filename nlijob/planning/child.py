@@ -20,6 +20,7 @@ from nlijob.surroundings import gpu_side_environment
 from nlijob.worker_end import error_of_end
 
 LOOK = "look.json"
+TRIAL = "trial.jsonl"
 LOOK_LIMIT_S = 600.0
 """Longest time that a look at model and rows may take. It takes seconds for most, and a minute for
 a model of many layers on a busy machine."""
@@ -33,6 +34,7 @@ def child(module: str, *arguments: str, output: Path) -> Iterator[subprocess.Pop
 
     Its standard input is a pipe, which is closed when this process ends, however that is.
     """
+    output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("wb") as log, stopping.delayed_stop():
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],

@@ -6,10 +6,11 @@ rows. That folder is deleted again; in the hub's cache only small files may be a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def make_plan(wanted: Wanted, obstacles: list[JobError]) -> JobPlan:
     data = find_data(wanted.config.data, wanted.hub)
     with tempfile.TemporaryDirectory(prefix="nlijob-plan-") as folder:
         scratch = RunDir(Path(folder))
-        with disk.disk_faults(scratch.root):
+        with disk.disk_faults(scratch.root), _instead(model.fault):
             manifest = _take_rows(wanted, data, scratch)
             found = _look(wanted, model, scratch)
     return _plan(wanted, model, data, manifest, found, obstacles)
@@ -71,31 +72,48 @@ def exit_error(plan: JobPlan) -> Obstacle | None:
 # ---------------------------------------------------------------- the parts
 
 
+@contextlib.contextmanager
+def _instead(fault: JobError | None) -> Iterator[None]:
+    """Raise `fault`, if there is one, in place of an error of the block.
+
+    The job would meet it first, and it may be why the block failed.
+    """
+    try:
+        yield
+    except JobError:
+        if fault:
+            raise fault from None
+        raise
+
+
 def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> Manifest | None:
     """Choose the rows as the job does; None if they are not here."""
     if data.are_here:
         wanted.tell("reading the rows")
         return build_subset(wanted.config.data, scratch, wanted.hub)
+    write_stand_in(scratch)
+    return None
+
+
+def write_stand_in(scratch: RunDir) -> None:
+    """Write a row in place of those of each split."""
     for split in SPLITS:
         write_records(scratch.subset(split), [STAND_IN])
-    return None
+
+
+def write_task(scratch: RunDir, recipe: str, config: JobConfig, model: Path | None) -> None:
+    """Write configuration and task as for a job; no task where there is no model."""
+    record = RunRecord(scratch.root.name, recipe, config, (), now(), __version__)
+    write_record(scratch.config, record)
+    if model is not None:
+        task = WorkerTask(0, 0.0, 0.0, str(model.absolute()), "", {})
+        write_record(scratch.worker_task, task)
 
 
 def _look(wanted: Wanted, model: FoundModel, scratch: RunDir) -> ModelLook:
     wanted.tell("looking at the model (a child process imports torch)")
-    created = now()
-    write_record(
-        scratch.config,
-        RunRecord(scratch.root.name, wanted.recipe, wanted.config, (), created, __version__),
-    )
-    task = WorkerTask(0, 0.0, 0.0, str(model.folder.absolute()), "", {})
-    write_record(scratch.worker_task, task)
-    try:
-        return look(scratch)
-    except JobError:
-        if model.fault:  # which may be why
-            raise model.fault from None
-        raise
+    write_task(scratch, wanted.recipe, wanted.config, model.folder)
+    return look(scratch)
 
 
 def _plan(

@@ -1,4 +1,4 @@
-"""A plan in words, a line for each thing that was resolved."""
+"""Plans and checks in words: a plan has a line for each thing that was resolved."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nlijob.analysis.wording import clock, count, gib, listed, percent, plural
 from nlijob.disk import size_text
 from nlijob.errors import ExitCode
 from nlijob.heads import describe
+from nlijob.records.health import Health
 from nlijob.records.job import SPLITS
 from nlijob.records.planning import JobPlan, PlannedDisk, PlannedFiles, PlannedRows, Span
 
@@ -28,6 +29,18 @@ def plan_lines(plan: JobPlan) -> Iterator[str]:
         yield f"Here the job would end with exit code {fault.exit_code}: {fault.message}"
         if fault.hint:
             yield f"{'':<{WIDTH}}{fault.hint}"
+
+
+def check_lines(health: Health) -> Iterator[str]:
+    """The lines that `doctor` prints: one for each check."""
+    widest = max(len(check.name) for check in health.checks)
+    for check in health.checks:
+        said = "; ".join(filter(None, (_one_line(check.text), _one_line(check.advice))))
+        yield f"{check.status:<6}{check.name:<{widest}}  {said}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
