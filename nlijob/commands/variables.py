@@ -21,6 +21,8 @@ SERVICE = re.compile(
     r"NLIJOB_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
 """What Kubernetes and Docker set in every container beside a service named nlijob or nlijob-..."""
+WHOLE_NUMBERS = ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT")
+"""Variables of the hub's client, which cannot be imported if these are anything else."""
 CLOSE = 3
 """Number of names that are suggested."""
 
@@ -38,10 +40,16 @@ def known_variables() -> list[str]:
 
 
 def check_variables(environment: Mapping[str, str]) -> None:
-    """Raise ConfigurationError that names every variable which is no option's.
+    """Raise ConfigurationError that names every variable which is no option's, or is unusable.
 
     An empty variable counts as not set, here too.
     """
+    for name in WHOLE_NUMBERS:
+        if (value := environment.get(name, "")) and not re.fullmatch(r"\s*\d+\s*", value):
+            raise ConfigurationError(
+                f"environment variable {name}: {printable(value)!r} is not a whole number",
+                "give it in seconds, or unset it",
+            )
     own = sorted(name for name, value in environment.items() if value and OWN.match(name))
     if not own:
         return

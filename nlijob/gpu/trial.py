@@ -8,6 +8,7 @@ one that hangs is known by what follows the last line.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from nlijob import records, stopping
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, HardwareError, first_line
+from nlijob.gpu.look import look
 from nlijob.planning.child import LOOK, TRIAL
 from nlijob.records.health import Check
 from nlijob.records.job import RunRecord
@@ -38,6 +40,7 @@ def main() -> None:
     run = RunDir(Path(sys.argv[1]))
     stopping.raise_on_signals()
     may_look = stopping.stop_when_closed(sys.stdin.fileno())
+    gc.disable()  # imports leave almost no garbage, and this process is short
     with contextlib.suppress(OSError):
         _steps(run, may_look.wait)
     os._exit(ExitCode.DONE)
@@ -104,23 +107,24 @@ def four_bit_test(config: JobConfig) -> str:
     if config.model.quantization == "none":
         return "not needed: model.quantization is none"
     device = torch.device("cuda", 0) if config.model.device == "cuda" else torch.device("cpu")
+    where = "this GPU" if device.type == "cuda" else "this CPU"
     try:
         difference = _difference(device)
     except Exception as error:  # of any kind, from a library or a driver
         if isinstance(error, HardwareError) or end_of(error).exit_code != ExitCode.INTERNAL:
             raise
         raise HardwareError(
-            f"4-bit weights cannot be computed on this {device.type}: {first_line(error)}",
+            f"4-bit weights cannot be computed on {where}: {first_line(error)}",
             "install builds of torch and bitsandbytes for this driver, or try --set "
             "model.quantization=none",
         ) from error
     if not difference <= LARGEST_DIFFERENCE:
         raise HardwareError(
-            f"4-bit weights give wrong results on this {device.type}: they differ by "
+            f"4-bit weights give wrong results on {where}: they differ by "
             f"{difference:.1%} from the dequantised ones",
             "install builds of torch and bitsandbytes for this driver",
         )
-    return f"4-bit weights are computed rightly on this {device.type}, forward and backward"
+    return f"4-bit weights are computed rightly on {where}, forward and backward"
 
 
 def _difference(device: torch.device) -> float:
@@ -155,12 +159,7 @@ def _difference(device: torch.device) -> float:
 
 def _look(run: RunDir) -> str:
     """Look at the model, and say what answers and adapter resolve to."""
-    from nlijob.gpu.look import look_at
-    from nlijob.gpu.model import quiet_libraries
-    from nlijob.gpu.session import Session
-
-    quiet_libraries()
-    found = look_at(Session(run))
+    found = look(run)
     write_record(run.root / LOOK, found)
     answers = ", ".join(map(repr, found.label_token_texts))
     modules = ", ".join(found.target_modules)

@@ -19,6 +19,7 @@ from nlijob.rundir import RunDir
 from nlijob.surroundings import gpu_side_environment
 from nlijob.worker_end import error_of_end
 
+LOOK_MODULE, TRIAL_MODULE = "nlijob.gpu.look", "nlijob.gpu.trial"
 LOOK = "look.json"
 TRIAL = "trial.jsonl"
 LOOK_LIMIT_S = 600.0
@@ -41,7 +42,8 @@ def child(module: str, *arguments: str, output: Path) -> Iterator[subprocess.Pop
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=gpu_side_environment(os.environ),
+            # without torch's compiler, imports take a quarter less
+            env={**gpu_side_environment(os.environ), "TORCHDYNAMO_DISABLE": "1"},
             cwd=output.parent,
             start_new_session=True,
             bufsize=0,
@@ -63,7 +65,7 @@ def look(run: RunDir, limit_s: float = LOOK_LIMIT_S) -> ModelLook:
     Raises the JobError with which the job itself would end there.
     """
     before = KernelMemory.now()
-    with child("nlijob.gpu.look", str(run.root.absolute()), output=run.worker_log) as process:
+    with child(LOOK_MODULE, str(run.root.absolute()), output=run.worker_log) as process:
         try:
             status = process.wait(limit_s)
         except subprocess.TimeoutExpired:

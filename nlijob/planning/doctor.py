@@ -24,7 +24,7 @@ from nlijob.errors import ExitCode, NotAvailableError
 from nlijob.hardware.driver import start
 from nlijob.hub import Hub
 from nlijob.hub_requests import Limits
-from nlijob.planning.child import LOOK, TRIAL, child
+from nlijob.planning.child import LOOK, TRIAL, TRIAL_MODULE, child
 from nlijob.planning.needs import disk_needs, disk_obstacles, memory_need, memory_obstacles
 from nlijob.planning.plan import write_stand_in, write_task
 from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
@@ -131,7 +131,7 @@ def _examine_job(
     write_task(scratch, patient.recipe, patient.config, None)
     has_device = patient.gpu_check.status == "OK"
     arguments = [str(scratch.root.absolute()), *([] if has_device else ["without-device"])]
-    with child("nlijob.gpu.trial", *arguments, output=scratch.worker_log) as process:
+    with child(TRIAL_MODULE, *arguments, output=scratch.worker_log) as process:
         sources = _sources(patient, deadline_s)
         if sources.model is not None:
             write_task(scratch, patient.recipe, patient.config, sources.model.folder)
@@ -142,10 +142,15 @@ def _examine_job(
             time.sleep(POLL_S)
         has_ended = process.poll() is not None
     steps = _steps(scratch, has_device, sources.model, has_ended)
+    return sources, steps, model_look(scratch)
+
+
+def model_look(scratch: RunDir) -> ModelLook | None:
+    """What the child process found out about the model; None if it did not get there."""
     try:
-        return sources, steps, records.read(ModelLook, scratch.root / LOOK)
+        return records.read(ModelLook, scratch.root / LOOK)
     except (OSError, ValueError):
-        return sources, steps, None
+        return None
 
 
 def _sources(patient: Patient, deadline_s: float) -> _Sources:

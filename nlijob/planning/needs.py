@@ -50,7 +50,7 @@ def disk_needs(
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     missing = [size for size in downloads if size is not None]
     download = sum(missing) if len(missing) == len(downloads) else None
-    needs = [(run, _run_bytes(config, look, rows), "the run")]
+    needs: list[tuple[Path, int | None, str]] = [(run, _run_bytes(config, look, rows), "the run")]
     if download != 0:
         needs.append((cache, download, "downloads"))
     return tuple(

@@ -80,7 +80,7 @@ def _instead(fault: JobError | None) -> Iterator[None]:
     """
     try:
         yield
-    except JobError:
+    except Exception:
         if fault:
             raise fault from None
         raise

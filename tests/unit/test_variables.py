@@ -44,6 +44,11 @@ def test_all_unknown_variables_are_named_and_no_value() -> None:
     assert "s3cret" not in message
 
 
+@pytest.mark.parametrize("value", ["0.5", "soon", "-1"])
+def test_a_time_limit_that_the_clients_library_cannot_read_is_refused(value: str) -> None:
+    assert "HF_HUB_DOWNLOAD_TIMEOUT" in fault(HF_HUB_DOWNLOAD_TIMEOUT=value)
+
+
 def test_known_and_empty_variables_and_those_of_others_are_accepted() -> None:
     check_variables(dict.fromkeys(known_variables(), "1"))
     check_variables({"NLIJOB_EPOCS": "", "_NLIJOB_COMPLETE": "bash_source", "XNLIJOB_A": "1"})
