@@ -6,6 +6,7 @@ Every check runs in a thread of its own or in the child process, and is given up
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -20,7 +21,7 @@ from nlijob.analysis.wording import gib
 from nlijob.config import JobConfig
 from nlijob.disk import disk_fault, existing_folder, free_text, size_text
 from nlijob.ending import end_of
-from nlijob.errors import ExitCode, NotAvailableError
+from nlijob.errors import DiskError, ExitCode, NotAvailableError
 from nlijob.hardware.driver import start
 from nlijob.hub import Hub
 from nlijob.hub_requests import Limits
@@ -73,10 +74,12 @@ def examine(patient: Patient) -> Health:
     try:
         with tempfile.TemporaryDirectory(prefix="nlijob-doctor-") as folder:
             sources, steps, look = _examine_job(patient, RunDir(Path(folder)), deadline_s)
-    except OSError as error:  # the folder for temporary files cannot be written to; it is a place
-        if disk_fault(error) is None:
+    except (OSError, DiskError) as error:  # the folder for temporary files cannot be written to
+        end = end_of(error)
+        if end.exit_code == ExitCode.INTERNAL:
             raise
-        sources, steps, look = _Sources([], None, None), [], None
+        steps = [Check(STEPS[0], "FAIL", f"not tried: {end.message}", end.hint, end.exit_code)]
+        sources, look = _Sources([], None, None), None
     of_places = [
         _answer(place, name, PLACES_S, deadline_s, ExitCode.DISK)
         for place, name in zip(places, PLACES, strict=True)
@@ -110,6 +113,7 @@ def _place(name: str, folder: Path, advice: str) -> Check:
     """Make a small file where the folder is or will be, and delete it again."""
     place = existing_folder(folder)
     try:
+        _check_way(folder.absolute())
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"x" * 4096)
             file.flush()
@@ -119,6 +123,13 @@ def _place(name: str, folder: Path, advice: str) -> Check:
         text = fault.message if fault else f"{place}: {error.strerror or error}"
         return Check(name, "FAIL", text, advice, ExitCode.DISK)
     return Check(name, "OK", f"{folder}: writable, {free_text(place)}")
+
+
+def _check_way(folder: Path) -> None:
+    """Raise OSError if there is a file, or a link to nothing, where a folder will be needed."""
+    for path in (folder, *folder.parents):
+        if os.path.lexists(path) and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
 
 
 # ---------------------------------------------------------------- model, data set, GPU side

@@ -183,6 +183,29 @@ def test_a_place_that_cannot_be_written_to_ends_with_74(
     assert health.exit_code == ExitCode.DISK
 
 
+def test_a_file_in_the_way_of_a_folder_ends_with_74(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").write_text("", encoding="utf-8")
+    health = examined(tmp_path, monkeypatch, FakeChild(*STEPS))
+    found = check(health, "run folder")
+    assert found.text == f"{tmp_path / 'runs'}: there is a file where a folder is needed"
+    assert health.exit_code == ExitCode.DISK
+
+
+def test_without_a_folder_for_temporary_files_the_other_checks_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", fail)
+    health = examined(tmp_path, monkeypatch, FakeChild(*STEPS))
+    assert check(health, "run folder").status == "OK"
+    assert check(health, "temporary files").status == "FAIL"
+    assert health.exit_code == ExitCode.DISK
+
+
 def test_a_folder_that_never_answers_is_given_up() -> None:
     never = threading.Event()
     answer = start(lambda: Check("cache", "OK", str(never.wait())))
