@@ -26,6 +26,7 @@ from nlijob.config import Device, JobConfig
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.printable import printable
+from nlijob.streams import wait_briefly
 from nlijob.surroundings import other_processes
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def command(
     from nlijob.storage.resume import resume
 
     stopping.raise_on_signals()
+    wait_briefly()  # the run's folder has the log, too
     console = _console(quiet, verbose)
     with Notice(notify_url, recipe, console.warn) as notice:
         config = configuration(recipe, assignments, options)
