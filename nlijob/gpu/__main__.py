@@ -50,6 +50,7 @@ def _outcome(run: RunDir) -> WorkerOutcome:
             raise stopping.Stopped("the parent ended")
         return worker.work(run)
     except (Exception, stopping.Stopped) as error:
+        stopping.shutdown_begins()
         return outcome_of(error, run)
 
 
