@@ -23,11 +23,9 @@ from nlijob.hub_fetch import Kind, Repository
 from nlijob.hub_requests import HubError, Limits
 from nlijob.model_files import check_model_folder
 
-SMALL_MODEL_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-"""Configuration and tokenizer."""
-MODEL_FILES = (*SMALL_MODEL_FILES, "*.safetensors")
-ONLINE_HINT = "check its name and revision, the network, and access rights (HF_TOKEN)"
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 PIECE_BYTES = 64 * 1024**2
+ONLINE_HINT = "check its name and revision, the network, and access rights (HF_TOKEN)"
 
 
 class Glance(NamedTuple):

@@ -11,10 +11,13 @@ from nlijob.config import DataConfig, ModelConfig
 from nlijob.data.sources import local_directory
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
-from nlijob.hub import MODEL_FILES, SMALL_MODEL_FILES, Glance, Hub, local_folder
+from nlijob.hub import MODEL_FILES, Glance, Hub, local_folder
 from nlijob.model_files import check_model_folder
 from nlijob.records.planning import PlannedFiles
 
+WEIGHTS = "*.safetensors"
+SMALL_MODEL_FILES = tuple(pattern for pattern in MODEL_FILES if pattern != WEIGHTS)
+"""Configuration and tokenizer."""
 CARD = ("README.md", "dataset_infos.json")
 """Files of a data set that tell how many rows it has."""
 
@@ -52,7 +55,7 @@ def find_model(model: ModelConfig, hub: Hub) -> FoundModel:
             hub.model_folder(model)
         except NotAvailableError as error:
             fault = error
-    elif not glance.lacking or not any(f.name.endswith(".safetensors") for f in glance.files):
+    elif not glance.lacking or not any(Path(f.name).match(WEIGHTS) for f in glance.files):
         fault = _fault(model, glance.folder)
     return FoundModel(glance.folder, _files(model.name, glance), fault)
 
