@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from nlijob.config import JobConfig
+from nlijob.planning.needs import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
 
@@ -31,6 +33,9 @@ class GpuFigures:
     scoring_per_s: float
     plain_training_per_s: float
     plain_scoring_per_s: float
+    lean_training_per_s: float | None = None
+    """With gradient checkpointing; None where that was not measured."""
+    lean_scoring_per_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class CpuFigures:
 
 
 GPUS = (
-    GpuFigures("NVIDIA H200", "phi", 2_516_582_400, 59.6, 778, 3191, 50, 827),
+    GpuFigures("NVIDIA H200", "phi", 2_516_582_400, 59.6, 778, 3191, 50, 827, 193, 661),
     GpuFigures("NVIDIA H200", "", 2_818_572_288, 59.6, 335, 1968, 26, 844),
 )
 """Phi has fused layers; the other line stands for all models that are computed as loaded."""
@@ -57,6 +62,8 @@ CPUS = (
     CpuFigures(2048, 8, 4.1, 10.5, 8.2, 23),
 )
 """The lower figure of each two runs."""
+GPU_ROWS = 8
+"""Rows in the steps that were measured on a GPU; fewer rows use it less well."""
 CPU_TOKENS = 85.0
 """Mean tokens of the rows on which `CPUS` were measured."""
 CPU_CORES = 2
@@ -130,20 +137,44 @@ def _on_gpu(config: JobConfig, look: ModelLook, tokens: float) -> _Speed | str:
     ratio = look.multiplied_weights * tokens / (figures.multiplied_weights * figures.mean_tokens)
     if not 1 / MOST_SCALED <= ratio <= MOST_SCALED:
         return f"{NOT_KNOWN}: a row takes {ratio:.2g} times the work of the rows that were measured"
-    is_plain = config.train.speed == "plain" or config.train.gradient_checkpointing
-    training = figures.plain_training_per_s if is_plain else figures.training_per_s
-    scoring = figures.plain_scoring_per_s if is_plain else figures.scoring_per_s
+    slow, fast = _modes(config, look, figures)
+    if slow is None or fast is None:
+        return f"{NOT_KNOWN}: the execution mode that fits into memory was not measured"
+    rows = config.train.micro_batch_size or config.train.batch_size
+    fewer = max(1.0, GPU_ROWS / rows)
     return _Speed(
-        training=Span(GPU_LOW * ratio / training, _high(is_plain) * ratio / training),
-        scoring=Span(GPU_LOW * ratio / scoring, _high(is_plain) * ratio / scoring),
+        training=Span(GPU_LOW * ratio / fast.training, slow.high * fewer * ratio / slow.training),
+        scoring=Span(GPU_LOW * ratio / fast.scoring, slow.high * ratio / slow.scoring),
         rest=Span(*GPU_REST_S),
         basis=f"scaled from {_shape(figures)} on one {figures.gpu}"
         + ("" if look.device_name else "; not known for other GPUs, and there is none here"),
     )
 
 
-def _high(is_plain: bool) -> float:
-    return PLAIN_HIGH if is_plain else GPU_HIGH
+class _Mode(NamedTuple):
+    """Rows per second in an execution mode, and the factor of the time's upper bound."""
+
+    training: float
+    scoring: float
+    high: float = GPU_HIGH
+
+
+def _modes(
+    config: JobConfig, look: ModelLook, figures: GpuFigures
+) -> tuple[_Mode | None, _Mode | None]:
+    """The slowest and the fastest mode that the job may take; None for one not measured."""
+    fastest = _Mode(figures.training_per_s, figures.scoring_per_s)
+    plain = _Mode(figures.plain_training_per_s, figures.plain_scoring_per_s, PLAIN_HIGH)
+    lean: _Mode | None = None
+    if figures.lean_training_per_s and figures.lean_scoring_per_s:
+        lean = _Mode(figures.lean_training_per_s, figures.lean_scoring_per_s)
+    if config.train.speed == "plain":
+        return plain, plain
+    if config.train.gradient_checkpointing:
+        return lean, lean
+    memory = memory_need(config, look)
+    is_short = memory.free_bytes is not None and memory.free_bytes < memory.fastest_bytes
+    return (lean if is_short else fastest), fastest
 
 
 def _shape(figures: GpuFigures) -> str:

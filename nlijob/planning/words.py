@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from nlijob.analysis.wording import clock, count, gib, listed, percent, plural
+from nlijob.analysis.cost import SECONDS_AN_HOUR, price_per_hour
+from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural
 from nlijob.disk import size_text
 from nlijob.errors import ExitCode
 from nlijob.heads import describe
@@ -62,6 +63,8 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     for disk in plan.disk:
         yield "disk", _disk(disk)
     yield "time", _time(plan)
+    if cost := _cost(plan):
+        yield "cost", cost
     if config.report.min_accuracy is not None or config.report.min_gain is not None:
         yield "gates", _gates(plan)
     for warning in plan.warnings:
@@ -165,6 +168,19 @@ def _time(plan: JobPlan) -> str:
     if time.job is None or time.training is None:
         return time.basis
     return f"{_span(time.job)}, of which training {_span(time.training)}\n{time.basis}"
+
+
+def _cost(plan: JobPlan) -> str:
+    """The cost of the expected time; "" where time or price is not known."""
+    report, job = plan.config.report, plan.time.job
+    gpus = [plan.look.device_name] if plan.look.device_name else []
+    price = price_per_hour(report, gpus)
+    if job is None or price is None:
+        return ""
+    low, high = (
+        money(price * s / SECONDS_AN_HOUR, report.currency) for s in (job.low_s, job.high_s)
+    )
+    return f"{low} to {high} at {money(price, report.currency)} an hour"
 
 
 def _span(span: Span) -> str:

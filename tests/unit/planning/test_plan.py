@@ -22,7 +22,7 @@ from nlijob.hub_cache import HubFile
 from nlijob.planning import plan as planning
 from nlijob.planning.plan import Wanted, exit_error, make_plan
 from nlijob.planning.words import plan_lines
-from nlijob.records.planning import JobPlan
+from nlijob.records.planning import JobPlan, PlannedTime, Span
 from nlijob.rundir import RunDir
 
 
@@ -74,6 +74,15 @@ def test_every_line_of_the_text_has_a_figure_or_says_that_it_is_not_known(plan: 
     for words in ("39 rows", "25 optimizer steps", "q_proj (4)", '" 0" (token', "GiB in the"):
         assert words in text
     assert "None" not in text
+
+
+def test_a_price_makes_a_cost_of_the_expected_time(plan: JobPlan) -> None:
+    assert "cost" not in "\n".join(plan_lines(plan))
+    report = dataclasses.replace(plan.config.report, price_per_hour=4.0, currency="EUR")
+    config = dataclasses.replace(plan.config, report=report)
+    time = PlannedTime(Span(900.0, 1800.0), Span(1.0, 2.0), "made up")
+    priced = dataclasses.replace(plan, config=config, time=time)
+    assert "EUR 1.00 to EUR 2.00 at EUR 4.00 an hour" in "\n".join(plan_lines(priced))
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
