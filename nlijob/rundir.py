@@ -82,6 +82,7 @@ class RunDir:
         self.occlusion = trial / "evaluate" / "occlusion.jsonl"
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
+        self.adapter_record = self.adapter / "nlijob.json"
 
     @property
     def previous(self) -> Path:

@@ -50,6 +50,12 @@ def check_output() -> None:
         )
 
 
+def has_no_reader() -> bool:
+    """Whether a write to standard output has met a pipe that nobody reads any longer."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    return isinstance(raw, _LastingDescriptor) and raw.has_no_reader
+
+
 def _open_closed_descriptors() -> None:
     """Open /dev/null for each closed standard stream.
 
@@ -79,6 +85,7 @@ class _LastingDescriptor(io.RawIOBase):
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.fault: OSError | None = None
+        self.has_no_reader = False
 
     def writable(self) -> bool:
         return True
@@ -96,6 +103,8 @@ class _LastingDescriptor(io.RawIOBase):
             except BlockingIOError:  # another program made the descriptor non-blocking
                 select.select([], [self._descriptor], [])
             except OSError as error:
-                if error.errno != errno.EPIPE:
+                if error.errno == errno.EPIPE:
+                    self.has_no_reader = True
+                else:
                     self.fault = self.fault or error
                 return memoryview(data).nbytes
