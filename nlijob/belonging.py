@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from nlijob import records
@@ -19,7 +18,7 @@ from nlijob.errors import NotAvailableError
 from nlijob.fingerprints import settings_of
 from nlijob.records.job import FORMAT_VERSION, Inputs, Marker, RunRecord
 from nlijob.records.outcome import Results
-from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker
+from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker, is_of_adapter
 from nlijob.stages import STAGES, Stage
 
 SHOWN_KEYS = 5
@@ -193,9 +192,7 @@ def _is_read(name: str, marker: Marker) -> bool:
     """Whether the report is made from a file, or describes it."""
     if marker.format_version != FORMAT_VERSION:  # such runs may be kept without their weights
         return not name.endswith((".safetensors", "adapter_config.json"))
-    return marker.stage in {stage.name for stage in STAGES} or not Path(name).name.startswith(
-        "adapter_"
-    )
+    return marker.stage in {stage.name for stage in STAGES} or not is_of_adapter(name)
 
 
 def shortened(differing: list[str]) -> str:

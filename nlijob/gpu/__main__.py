@@ -59,6 +59,7 @@ def _outcome(run: RunDir) -> WorkerOutcome:
         outcome: WorkerOutcome = worker.work(run)
         return outcome
     except (Exception, stopping.Stopped) as error:
+        stopping.shutdown_begins()
         return outcome_of(error, run)
 
 

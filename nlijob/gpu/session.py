@@ -45,7 +45,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.use import AdapterRecord, shared_config
-from nlijob.rundir import RunDir, append_record, write_record
+from nlijob.rundir import RunDir, append_to_log, write_record
 
 
 class Session:
@@ -87,7 +87,7 @@ class Session:
             loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
             where = environment(loaded)
             write_record(self.run.environment, where)
-            append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+            append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
         if loaded.head and loaded.head.reason:
             self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:

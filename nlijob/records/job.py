@@ -359,7 +359,10 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """train/plan.json: the execution mode of the GPU side, and the reason for it."""
+    """train/plan.json: the execution mode of the GPU side, and the reason for it.
+
+    Each epoch has its own; the last one's counts, as memory may run out during training.
+    """
 
     way: Literal["graph", "packed", "plain"]
     """Execution mode. graph: rows are packed end to end and a training step is captured as CUDA
