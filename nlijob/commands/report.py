@@ -36,4 +36,3 @@ def command(run_dir: Path) -> int:
         except ValueError as error:  # also where records contradict each other
             raise unsound(run, [str(error)], "reported on") from error
     return ExitCode.DONE
-

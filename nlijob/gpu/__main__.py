@@ -1,8 +1,8 @@
 """The process of the GPU side, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR [WORK]`.
 
 WORK is a key of `WORKERS`, "job" if it is not given; for other work, RUN_DIR is a folder of its
-own rather than a run. The process imports the heavy libraries, waits for its task and can be stopped at any time. Once it has a
-task, it always ends with an outcome record.
+own rather than a run. The process imports the heavy libraries, waits for its task and can be
+stopped at any time. Once it has a task, it always ends with an outcome record.
 """
 
 from __future__ import annotations

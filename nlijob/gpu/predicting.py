@@ -68,7 +68,7 @@ class Predictor:
         """Raises NotAvailableError where adapter or label tokens are not those of the run."""
         # Rows that are too long are faults of their own here, so the head accepts any length.
         self.head = session.new_head(session.config.prompt, sys.maxsize)
-        _check_label_tokens(self.head, task)
+        check_label_tokens(self.head, task)
         self._loaded = session.loaded
         checked = self.head.encode("train", session.examples["train"])
         fitting = [row for row in checked if row.length <= self._loaded.max_length]
@@ -143,7 +143,8 @@ def load_adapter(loaded: LoadedModel, folder: Path) -> None:
         ) from error
 
 
-def _check_label_tokens(head: Head, task: UseTask) -> None:
+def check_label_tokens(head: Head, task: UseTask) -> None:
+    """Raise NotAvailableError unless the labels have the tokens that they had in the run."""
     if task.label_tokens is not None and head.label_tokens != task.label_tokens:
         raise NotAvailableError(
             f"the labels have the tokens {head.label_tokens} here, and had {task.label_tokens} in "

@@ -41,6 +41,8 @@ class UseTask:
     """The label tokens of the run, which must be found again; None where they are not known."""
     target: str = ""
     """`export`: folder to write the merged model to."""
+    batch_rows: int = 1
+    """`export`: rows that the merged model scores at once."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,14 @@ class ChunkCount:
     """Says how many chunks there are, once that is known."""
 
     chunks: int
+
+
+@dataclass(frozen=True)
+class MergedModel:
+    """What the GPU side says of the merged model that it wrote, besides its predictions."""
+
+    dtype: str
+    """Data type of its weights."""
 
 
 @dataclass(frozen=True)

@@ -203,6 +203,7 @@ class JsonLines(RowReader):
     """One JSON object a line."""
 
     def open(self) -> None:
+        """Read as far as a first whole object, if there is one, and put the lines back."""
         passed: list[Line] = []
         self.columns = self._choices[0]
         while len(passed) < SEARCHED_LINES and (line := self.lines.take()) is not None:
@@ -253,6 +254,7 @@ class Separated(RowReader):
         """Positions of the two columns in a row."""
 
     def open(self) -> None:
+        """Read the line that names the columns."""
         line = self.lines.take()
         while line is not None and not line.fault and not line.text.strip():
             line = self.lines.take()

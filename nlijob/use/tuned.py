@@ -75,7 +75,9 @@ def find_tuned(path: Path) -> Tuned:
     if (path / SETTINGS).is_file() or (path / WEIGHTS).is_file():
         return _of_adapter(path)
     raise NotAvailableError(
-        f"{path} holds neither a run nor an adapter" if path.is_dir() else f"{path}: no such folder",
+        f"{path} holds neither a run nor an adapter"
+        if path.is_dir()
+        else f"{path}: no such folder",
         "name a run such as runs/demo, or the folder adapter/ of one",
     )
 
@@ -109,7 +111,8 @@ def with_device(config: JobConfig, wanted: Device) -> JobConfig:
     if wanted == "cuda" and not gpus:
         fault = driver_fault()
         raise HardwareError(
-            "--device cuda: no GPU with an NVIDIA driver was found" + (f" ({fault})" if fault else "")
+            "--device cuda: no GPU with an NVIDIA driver was found"
+            + (f" ({fault})" if fault else "")
         )
     device: Device = "cuda" if gpus else "cpu"
     model = dataclasses.replace(config.model, device=device)

@@ -30,6 +30,7 @@ class Workspace:
         self.task = root / "use.json"
         self.count = root / "chunks" / "count.json"
         self.merged = root / "merged.json"
+        self.predictions = root / "predictions.jsonl"
 
     def chunk(self, number: int) -> Path:
         """The file with the rows of a chunk, from 1."""
