@@ -11,7 +11,7 @@ import importlib
 
 import click
 
-NAMES = ("run", "report", "compare", "index", "predict", "prefetch", "recipes", "schema")
+NAMES = ("run", "report", "compare", "index", "predict", "export", "prefetch", "recipes", "schema")
 """The commands in the order of `--help`."""
 
 

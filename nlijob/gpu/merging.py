@@ -1,12 +1,13 @@
 """Merges an adapter into its base model: a plain model, as transformers itself loads it.
 
-The merged weights are W + B A alpha / r, with W the values that the 4-bit weights stand for, because
-the adapter was trained on top of these. On the original weights it would correct an error of
-quantisation that is not there.
+The merged weights are W + B A alpha / r, with W the values that the 4-bit weights stand for,
+because the adapter was trained on top of these. On the original weights it would correct an error
+of quantisation that is not there.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from transformers.pytorch_utils import Conv1D
 from nlijob.gpu.fast.layers import ADAPTER, dequantized
 from nlijob.gpu.model.configuration import RESIDUAL_DROPOUT_KEYS
 from nlijob.gpu.model.targets import in_module
+
+GENERATION = "generation_config.json"
 
 
 def stored_dtype(compute_dtype: torch.dtype) -> torch.dtype:
@@ -50,9 +53,11 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     lacking = [name for name, weight in plain.named_parameters() if weight.is_meta]
     if lacking:
         raise AssertionError(f"merging gave no value to {', '.join(lacking[:5])}")
-    if base.generation_config is not None:
-        plain.generation_config = base.generation_config
     plain.save_pretrained(target)
+    if (model_dir / GENERATION).is_file():  # as it is: the library refuses to save some
+        shutil.copyfile(model_dir / GENERATION, target / GENERATION)
+    for file in target.glob("*.safetensors"):  # which only their owner could read
+        shutil.copymode(target / "config.json", file)
 
 
 def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from nlijob.config import JobConfig, ReportConfig
 from nlijob.records.job import FORMAT_VERSION
+
+ADAPTER_RECORD = "nlijob.json"
+"""Name of the `AdapterRecord` beside an adapter."""
 
 
 def shared_config(config: JobConfig) -> JobConfig:
@@ -104,6 +108,8 @@ class SplitAccuracy:
 
     rows: int
     correct: int
+    interval: tuple[float, float]
+    """95 % interval of the accuracy; rows that share a premise count as less than as many."""
 
     @property
     def accuracy(self) -> float:
@@ -115,19 +121,22 @@ class SplitAccuracy:
 class ExportRecord:
     """nlijob-export.json in the folder of an export: what it is made of, and how it scores."""
 
-    kind: str
-    """"merged" for a whole model, "adapter" for the adapter alone."""
+    kind: Literal["merged", "adapter"]
+    """A whole model, or the adapter alone."""
     run_id: str
     base_model: str
     base_revision: str | None
     model_stamp: str
-    """Identity of the base model's files: a commit on the hub, or file names and hashes."""
+    """Identity of the base model's files: a commit on the hub, or file names and hashes; "" where
+    it is not known."""
+    adapter_sha256: str
+    """SHA-256 of the adapter's weights, in hexadecimal digits."""
     config: JobConfig
     """The configuration of the run; its report section is left at the defaults."""
     weights: str
     """What the weights are, in words."""
     dtype: str
-    """Data type of the weights on disk."""
+    """Data type of the merged weights on disk, or in which the run of an adapter computed."""
     run_test: SplitAccuracy
     """The tuned model's score on the run's test rows, as the run measured it."""
     export_test: SplitAccuracy | None

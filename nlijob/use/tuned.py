@@ -17,12 +17,10 @@ from nlijob.hub import Hub
 from nlijob.hub_cache import COMMIT
 from nlijob.pipeline import model_stamp
 from nlijob.records.job import Environment, Example, PromptRecord, RunRecord, WorkerTask
-from nlijob.records.use import AdapterRecord
+from nlijob.records.use import ADAPTER_RECORD, AdapterRecord
 from nlijob.rundir import RunDir
 from nlijob.weight_files import BrokenFileError, stored_tensors
 
-ADAPTER_RECORD = "nlijob.json"
-"""File beside an adapter that says how it is used."""
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
 CHECKED_ROWS = 256
