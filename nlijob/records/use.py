@@ -9,6 +9,7 @@ from typing import Literal
 
 from nlijob.config import JobConfig, ReportConfig
 from nlijob.records.job import FORMAT_VERSION
+from nlijob.records.outcome import Interval
 
 ADAPTER_RECORD = "nlijob.json"
 """Name of the `AdapterRecord` beside an adapter."""
@@ -108,7 +109,7 @@ class SplitAccuracy:
 
     rows: int
     correct: int
-    interval: tuple[float, float]
+    interval: Interval
     """95 % interval of the accuracy; rows that share a premise count as less than as many."""
 
     @property

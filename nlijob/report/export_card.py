@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 
 from nlijob.analysis.wording import count, with_interval
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.records.use import ExportRecord
+from nlijob.report.model_card import origin
 from nlijob.report.snippet import usage_snippet
 
 CARD = """\
 ---
-base_model: {base_model}
-base_model_relation: finetune
-library_name: transformers
-datasets: {datasets}
+{origin}library_name: transformers
 tags: [natural-language-inference, qlora, nlijob]
 ---
 
@@ -58,8 +55,7 @@ def export_card(results: Results, record: ExportRecord) -> str:
     assert merged is not None
     run_test = record.run_test
     text = CARD.format(
-        base_model=json.dumps(config.model.name),
-        datasets=json.dumps([config.data.dataset]),
+        origin=origin(config),
         base=config.model.name,
         dataset=config.data.dataset,
         lora=config.lora,

@@ -83,12 +83,12 @@ class Publisher:
 
     @contextlib.contextmanager
     def _told(self, folder: Path) -> Iterator[None]:
-        from httpx import HTTPError
+        from httpx2 import HTTPError
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
             yield
-        except (HfHubHTTPError, HTTPError, OSError, RuntimeError) as error:
+        except (HfHubHTTPError, HTTPError, OSError, RuntimeError, ValueError) as error:
             if fault := disk_fault(error):
                 raise fault from error
             reason = first_line(error).replace(self._token, "***")
