@@ -26,7 +26,7 @@ from nlijob.gpu.scoring import score
 from nlijob.gpu.session import Session
 from nlijob.gpu.worker import outcome_of_work
 from nlijob.memory import is_out_of_memory
-from nlijob.records.job import Example, Prediction, WorkerOutcome
+from nlijob.records.job import Example, Prediction, SplitScore, WorkerOutcome
 from nlijob.records.use import Chunk, ChunkCount, RowFault, ScoredChunk, UseTask
 from nlijob.rundir import RunDir
 from nlijob.use.workspace import Workspace
@@ -87,8 +87,9 @@ class Predictor:
         """Tokenize the rows of a chunk."""
         pairs = zip(chunk.premises, chunk.hypotheses, strict=True)
         examples = [Example(place, *texts, 0) for place, texts in enumerate(pairs)]
+        faults: list[RowFault] = []
         try:
-            rows, faults = self.head.encode("test", examples), []
+            rows = self.head.encode("test", examples)
         except NotAvailableError:  # some row is to blame
             rows, faults = self._encode_each(examples)
         longest = self._loaded.max_length
@@ -99,16 +100,21 @@ class Predictor:
         fitting = [row for row in rows if row.length <= longest]
         return EncodedChunk(len(examples), fitting, faults)
 
-    def score(self, chunk: EncodedChunk) -> ScoredChunk:
-        """Label the rows of a chunk, within `model_in_use`."""
+    def scored(self, chunk: EncodedChunk) -> tuple[SplitScore, list[Prediction]]:
+        """Time and predictions of the rows of a chunk that can be scored, as in the job."""
         if self._forward is None:
             self._forward = self._engine.forward(self.head)
-        predictions: Sequence[Prediction] = ()
-        if chunk.rows:
-            forward = self._forward
-            _, predictions = score(
-                forward, self.head, "test", chunk.rows, self._batch_size, lambda _: None
-            )
+        size = self._batch_size
+        return score(self._forward, self.head, "test", chunk.rows, size, lambda _: None)
+
+    @property
+    def mode(self) -> str:
+        """The execution mode: "graph", "packed" or "plain", as in the run's plan."""
+        return self._engine.plan().way
+
+    def score(self, chunk: EncodedChunk) -> ScoredChunk:
+        """Label the rows of a chunk, within `model_in_use`."""
+        predictions = self.scored(chunk)[1] if chunk.rows else []
         predicted = [-1] * chunk.size
         probabilities: list[tuple[float, ...]] = [()] * chunk.size
         faults = list(chunk.faults)

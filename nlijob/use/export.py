@@ -210,7 +210,9 @@ def _merge(
             str(folder),
             config.eval.batch_size if _rows_keep_apart(run) else 1,
         )
-        test = list(records.read_lines(Example, run.subset("test")))
+        scored = {row.index for row in _run_predictions(run)}
+        rows = records.read_lines(Example, run.subset("test"))
+        test = [row for row in rows if row.index in scored]
         place.prepare(config, task, tuned.checked_rows, test)
         place.give(gpu_side, model_dir, stamp)
         gpu_side.follow(show)

@@ -60,14 +60,17 @@ class Counts:
     left_out: int = 0
     began_s: float = field(default_factory=time.monotonic)
     first_s: float | None = None
-    """When the first chunk was written, and how many rows it had."""
+    """When the first chunk was written."""
     first_rows: int = 0
+    """How many rows it had."""
+    last_s: float = 0.0
+    """When the last chunk so far was written."""
 
-    def rate(self, now_s: float) -> float | None:
+    def rate(self) -> float | None:
         """Rows per second after the first chunk; None where there was only one."""
         if self.first_s is None or self.written == self.first_rows:
             return None
-        return (self.written - self.first_rows) / (now_s - self.first_s)
+        return (self.written - self.first_rows) / (self.last_s - self.first_s)
 
 
 class Labelling:
@@ -168,8 +171,9 @@ class Labelling:
     def _count(self, part: Part, rows: int) -> None:
         counts = self.counts
         counts.written += rows
+        counts.last_s = time.monotonic()
         if counts.first_s is None:
-            counts.first_s, counts.first_rows = time.monotonic(), rows
+            counts.first_s, counts.first_rows = counts.last_s, rows
         self._progress(part.bytes_read, counts)
 
     def _stopped(self, bad: BadRow) -> NotAvailableError:

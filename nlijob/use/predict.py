@@ -17,7 +17,6 @@ from typing import BinaryIO
 from nlijob.analysis.wording import clock, plural
 from nlijob.config import Device, JobConfig
 from nlijob.console import Console
-from nlijob.data.corpora import CORPUS_COLUMNS
 from nlijob.errors import ConfigurationError, NotAvailableError, StoppedError
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
@@ -31,6 +30,8 @@ from nlijob.use.tuned import Tuned, find_model, find_tuned, with_device
 from nlijob.use.workspace import Workspace, workspace
 
 STANDARD_INPUT = Path("-")
+CORPUS_COLUMNS = Columns("sentence1", "sentence2")
+"""The columns of SNLI and MultiNLI as their corpora name them."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _reader(stream: BinaryIO, request: Request, kind: Format, config: JobConfig)
     )
     choices = [asked]
     if request.premise_column is None and request.hypothesis_column is None:
-        choices.append(Columns(CORPUS_COLUMNS["premise"], CORPUS_COLUMNS["hypothesis"]))
+        choices.append(CORPUS_COLUMNS)
     name = "standard input" if request.rows == STANDARD_INPUT else str(request.rows)
     reader = row_reader(kind, Lines(stream, name), choices)
     reader.open()
@@ -201,7 +202,7 @@ def _told_where_it_ended(output: Output) -> Iterator[None]:
 def _say_end(console: Console, labelling: Labelling, output: Output) -> None:
     counts = labelling.counts
     now_s = time.monotonic()
-    rate = counts.rate(now_s)
+    rate = counts.rate()
     left_out = f"; {plural(counts.left_out, 'row')} left out" if counts.left_out else ""
     speed = "" if rate is None else f"; {rate:,.0f} rows a second after the first chunk"
     console.line(

@@ -28,7 +28,8 @@ class Publisher:
         """
         import huggingface_hub
         from huggingface_hub import constants
-        from huggingface_hub.utils import HFValidationError, validate_repo_id
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils._validators import validate_repo_id
 
         try:
             validate_repo_id(repository)

@@ -159,7 +159,7 @@ class RowReader:
         """`choices`: pairs of columns, of which the first that the input has is taken."""
         self.lines = lines
         self._choices = choices
-        self.columns = Columns("", "")
+        self.columns = choices[0]
         self.names: tuple[str, ...] = ()
         """Columns of the input, of its first row where rows name their own."""
         self.header: InputRow | None = None
@@ -174,7 +174,7 @@ class RowReader:
         while (line := self.lines.take()) is not None:
             if line.fault:
                 yield BadRow(line.number, line.fault)
-            elif line.text.strip():
+            elif line.text.strip(" "):  # tabs may be the ends of empty fields
                 try:
                     yield self._row(line)
                 except FaultError as error:
@@ -205,7 +205,6 @@ class JsonLines(RowReader):
     def open(self) -> None:
         """Read as far as a first whole object, if there is one, and put the lines back."""
         passed: list[Line] = []
-        self.columns = self._choices[0]
         while len(passed) < SEARCHED_LINES and (line := self.lines.take()) is not None:
             passed.append(line)
             try:
@@ -271,8 +270,8 @@ class Separated(RowReader):
             ) from error
         self.names = tuple(fields)
         self.header = InputRow(line.number, *_joined(taken), "", "")
-        self._refuse_repeated()
         self._choose_columns()
+        self._refuse_repeated()
         index = self.names.index
         self._places = index(self.columns.premise), index(self.columns.hypothesis)
 
@@ -315,7 +314,7 @@ class Separated(RowReader):
             raise
 
     def _refuse_repeated(self) -> None:
-        for column in {*self._choices[0].__dict__.values()}:
+        for column in {*vars(self.columns).values()}:
             if self.names.count(column) > 1:
                 raise NotAvailableError(
                     f"{self.lines.name}: several columns are named {shown(column)}",

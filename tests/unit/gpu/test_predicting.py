@@ -13,7 +13,7 @@ import torch
 from nlijob import records
 from nlijob.config import JobConfig
 from nlijob.demo import MODEL_DIR
-from nlijob.errors import ExitCode
+from nlijob.errors import ExitCode, NotAvailableError
 from nlijob.gpu import checkpoints, predicting
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.heads import CausalHead, Encoded
@@ -71,7 +71,7 @@ def labelled(
     """What the GPU side makes of chunks of rows."""
     place = Workspace(root)
     train = [row for chunk in chunks for row in chunk if len(row.premise) < 400]
-    place.prepare(config, UseTask(adapter and str(adapter), label_tokens), train)
+    place.prepare(config, UseTask(None if adapter is None else str(adapter), label_tokens), train)
     write_record(place.run.worker_task, WorkerTask(1, 0.0, 0.0, str(MODEL_DIR), "demo", {}))
     for number, rows in enumerate(chunks, start=1):
         texts = tuple(r.premise for r in rows), tuple(r.hypothesis for r in rows)
@@ -124,7 +124,7 @@ def test_a_row_that_the_head_refuses_is_a_fault_of_its_own(
 
     def refused(self: CausalHead, what: str, tokens: Sequence[int]) -> None:
         if what == "test row 1":
-            raise predicting.NotAvailableError("test row 1 has a token that the model lacks")
+            raise NotAvailableError("test row 1 has a token that the model lacks")
         check_known(self, what, tokens)
 
     monkeypatch.setattr(CausalHead, "_check_known", refused)
