@@ -137,7 +137,7 @@ class ExportRecord:
     weights: str
     """What the weights are, in words."""
     dtype: str
-    """Data type of the merged weights on disk, or in which the run of an adapter computed."""
+    """Data type of the weights on disk."""
     run_test: SplitAccuracy
     """The tuned model's score on the run's test rows, as the run measured it."""
     export_test: SplitAccuracy | None

@@ -16,7 +16,7 @@ from nlijob.files import Piece, sha256_of
 from nlijob.hub import Hub
 from nlijob.hub_cache import COMMIT
 from nlijob.pipeline import model_stamp
-from nlijob.records.job import Environment, Example, PromptRecord, RunRecord, WorkerTask
+from nlijob.records.job import Example, PromptRecord, RunRecord, WorkerTask
 from nlijob.records.use import ADAPTER_RECORD, AdapterRecord
 from nlijob.rundir import RunDir
 from nlijob.weight_files import BrokenFileError, stored_tensors
@@ -55,8 +55,6 @@ class Tuned:
     """None where they are not known."""
     checked_rows: tuple[Example, ...]
     """Rows with which the prompt and the execution mode are checked."""
-    compute_dtype: str | None
-    """The data type in which the run computed; None where it is not known."""
     run: RunDir | None
     """The run that the adapter lies in, if one was named."""
 
@@ -130,21 +128,13 @@ def _of_run(run: RunDir) -> Tuned:
     try:
         config = records.read(RunRecord, run.config).config
         prompt = records.read(PromptRecord, run.prompt)
-        environment = records.read(Environment, run.environment)
         rows = islice(records.read_lines(Example, run.subset("train")), CHECKED_ROWS)
         checked_rows = tuple(rows)
     except (OSError, ValueError) as error:
         raise unsound(run, [first_line(error)], "used") from error
     _check_files(run.adapter)
-    return Tuned(
-        config,
-        run.adapter,
-        _stamp_of_run(run),
-        prompt.label_tokens,
-        checked_rows,
-        environment.compute_dtype,
-        run,
-    )
+    stamp = _stamp_of_run(run)
+    return Tuned(config, run.adapter, stamp, prompt.label_tokens, checked_rows, run)
 
 
 def _stamp_of_run(run: RunDir) -> str | None:
@@ -177,7 +167,7 @@ def _of_adapter(folder: Path) -> Tuned:
             "copy the whole folder of the adapter again",
         )
     tokens = record.label_tokens
-    return Tuned(record.config, folder, record.model_stamp, tokens, SAMPLE, None, None)
+    return Tuned(record.config, folder, record.model_stamp, tokens, SAMPLE, None)
 
 
 def _check_files(folder: Path) -> None:

@@ -89,9 +89,7 @@ def test_phi2s_own_label_tokens_are_the_known_ones(small_phi: Path) -> None:
     assert tokens == (657, 352, 362)
 
 
-def test_a_small_random_phi_goes_through_on_real_rows(
-    small_phi: Path, tmp_path: Path
-) -> None:
+def test_a_small_random_phi_goes_through_on_real_rows(small_phi: Path, tmp_path: Path) -> None:
     job, _ = jobs.run_job(
         tmp_path,
         *("--model", small_phi, "--dataset", SNLI, "--device", "cpu"),
