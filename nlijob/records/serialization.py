@@ -10,8 +10,9 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from nlijob.records.older import upgraded
 from nlijob.typed import build
@@ -55,11 +56,17 @@ def from_json(cls: type[T], value: object) -> T:
         record = build(cls, upgraded(cls.__name__, value), "", faults)
     except RecursionError as error:
         raise ValueError(f"not a {cls.__name__}: nested too deeply") from error
-    if isinstance(record, Checked):
-        faults += record.faults()
+    if record is not None and _is_checked(cls):  # type: ignore[arg-type]
+        faults += cast("Checked", record).faults()
     if faults or record is None:
         raise ValueError(f"not a {cls.__name__}: " + "; ".join(faults))
     return record
+
+
+@lru_cache
+def _is_checked(cls: type) -> bool:
+    """Whether the records of a class are `Checked`; to ask each record takes long."""
+    return issubclass(cls, Checked)
 
 
 def parse(text: str | bytes) -> Any:
@@ -117,7 +124,7 @@ def _parse_line(line: bytes) -> Any:
     """The value of a line, without its checksum. Raises ValueError if that differs."""
     value = parse(line)
     written = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
-    if written not in (None, _checksum(json.dumps(value, ensure_ascii=False))):
+    if written is not None and written != _checksum(json.dumps(value, ensure_ascii=False)):
         raise ValueError("its checksum differs")
     return value
 
