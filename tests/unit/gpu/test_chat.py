@@ -153,8 +153,8 @@ def test_a_first_token_that_the_chat_template_writes_is_not_doubled() -> None:
 def test_few_shot_examples_are_earlier_turns() -> None:
     asked = head(byte_level(chat_template=WITH_BOS))
     longer, prefix = asked.few_shot([ROW])
-    assert prefix == f"<s><|user|>\n{MESSAGE}</s>\n<|assistant|>\n1</s>\n"
-    assert longer.text(ROW) == prefix + asked.text(ROW).removeprefix("<s>")
+    assert prefix == f"<s><|user|>\n{MESSAGE}</s>\n<|assistant|>\n1</s>\n<|user|>\n"
+    assert longer.text(ROW) == prefix + asked.text(ROW).removeprefix("<s><|user|>\n")
 
 
 def test_few_shot_examples_that_the_chat_template_does_not_take_are_refused() -> None:
