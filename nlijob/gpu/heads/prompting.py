@@ -87,8 +87,8 @@ class Resolver:
     def few_shot(self, prompt: Prompt, examples: Sequence[Example]) -> tuple[Prompt, str]:
         """The prompt with answered rows before it, and the text before the prompt.
 
-        In a conversation these are earlier turns, and the text is all that precedes the message. Raises ConfigurationError if the chat template
-        takes none.
+        In a conversation these are earlier turns, and the text is all that precedes the message.
+        Raises ConfigurationError if the chat template takes none.
         """
         if self._chat is None:
             prefix = answered_prompts(prompt, examples)
