@@ -63,6 +63,8 @@ class Session:
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
         _ = self.rows
+        if self.config.eval.few_shot:
+            _ = self.few_shot
         _ = self.engine
 
     # ------------------------------------------------------------ model and rows, made once
