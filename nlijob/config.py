@@ -24,6 +24,7 @@ from nlijob.typed import build
 Device = Literal["auto", "cpu", "cuda"]
 FIELDS = ("premise", "hypothesis", "answers")
 """What a template may name in braces."""
+DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class DataConfig:
     """
 
     dataset: str
-    """Hub data set id, a directory with {train,validation,test}.{jsonl,parquet,csv}, or "demo"."""
+    """Hub data set id, a directory with files for the splits, a file with all rows, or "demo"."""
     revision: str | None = None
     """Commit id of the hub data set. Without one, the newest version is used, and a later run may
     see other rows."""
@@ -69,19 +70,31 @@ class DataConfig:
     """The source's name for the validation split; MultiNLI, for example, has
     "validation_matched"."""
     test_split: str = "test"
-    """The source's name for the test split."""
+    """The source's name for the test split. Several names joined by + are read one after the other,
+    such as "train_r1+train_r2". A validation or test split that a source does not have is taken
+    from its training rows, unless a name is given here."""
+    split_column: str = ""
+    """Column that says whose split a row is, in a file that holds all of them. If empty, a column
+    named split or SemEval_set."""
     premise_column: str = "premise"
-    """Column that holds the premise."""
+    """Column that holds the premise. The columns of well-known corpora are found by themselves."""
     hypothesis_column: str = "hypothesis"
     """Column that holds the hypothesis."""
     label_column: str = "label"
     """Column that holds the gold label, as a number or a name."""
-    label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
+    columns: tuple[str, ...] = ()
+    """Names of all columns, in order, of CSV and TSV files whose first line does not name them."""
+    label_names: tuple[str, ...] = DEFAULT_LABELS
     """Names of labels 0, 1, 2, ...; their number is the number of classes. The integers of a source
-    that names its labels are translated by the names."""
+    that names its labels are translated by the names. Data that have the two labels of a known
+    two-way set, such as entailment and not_entailment, get these instead of the default."""
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
+    annotator_columns: tuple[str, ...] | None = None
+    """Columns of the test rows with the labels of single annotators: one that holds all of them, or
+    one for each annotator. If not set, they are found by their names, such as annotator_labels or
+    label1 to label5; [] turns this off."""
 
     def split_size(self, split: str) -> SplitSize:
         """Return how many rows of "train", "validation" or "test" to take."""
@@ -217,6 +230,9 @@ class ReportConfig:
     """The report's title; empty for a title made from the model's and the data set's names."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
+    slice_columns: tuple[str, ...] | None = None
+    """Further columns of the test rows by whose values the report shows the accuracy. If not set,
+    those with 2 to 20 different values, such as a genre; [] turns this off."""
     min_accuracy: float | None = None
     """End with exit code 3 if the tuned model's test accuracy is lower (0 to 1); none: no gate."""
     min_gain: float | None = None
@@ -328,6 +344,8 @@ def _check_data(data: DataConfig) -> Iterable[str]:
             yield f"data.{split}_stride: {wanted.stride} is below 1"
         if wanted.size is not None and wanted.size < 0:
             yield f"data.{split}_size: {wanted.size} is below 0 (0 takes all rows)"
+    if len(set(data.columns)) != len(data.columns):
+        yield "data.columns: names must differ"
     if len(data.label_names) < 2:
         yield "data.label_names: at least two labels are needed"
     if len(set(data.label_names)) != len(data.label_names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.agreement import check_rows, check_selection
+from nlijob.analysis.annotators import measure_annotators
 from nlijob.analysis.bootstrap import bootstrap_intervals
 from nlijob.analysis.cases import build_cases, pairs
 from nlijob.analysis.clustered import effective_rows, paired_difference
@@ -88,7 +89,9 @@ def build_results(run: RunDir) -> Results:
         config.eval.cases,
     )
     change = _change(base_rows, tuned_rows, premises)
-    slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
+    slices = measure_slices(
+        base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
+    )
     validation = _read_validation(run, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
@@ -151,6 +154,7 @@ def build_results(run: RunDir) -> Results:
         test_premises=groups,
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
+        annotators=measure_annotators(base_rows, tuned_rows, examples),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 

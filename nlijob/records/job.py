@@ -106,6 +106,11 @@ class Example:
     premise: str
     hypothesis: str
     label: int
+    columns: dict[str, str] = field(default_factory=dict)
+    """Test rows: further columns of the source that could be categories, with their values; empty
+    where there are none or where this is not known."""
+    votes: tuple[int, ...] = ()
+    """Test rows: how many annotators gave label 0, 1, 2, ...; empty where this is not known."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,18 @@ class SplitManifest:
     """Lines at which the first few rows with such fields begin."""
     repetition: Repetition | None = None
     """None where not known."""
+    further_columns: tuple[str, ...] = ()
+    """Columns beside texts and label that the rows keep; empty where there are none or where this
+    is not known."""
+    annotator_columns: tuple[str, ...] = ()
+    """Columns from which the labels of single annotators were read; empty where there are none."""
+    origin: str = ""
+    """How the rows were found, in words, such as "read from dev"; "" where they are those of the
+    split's own name, or where this is not known."""
+    files: tuple[str, ...] = ()
+    """Files that were read, relative to the data set's folder; empty where not known."""
+    columns: tuple[str, ...] = ()
+    """Columns that were read as premise, hypothesis and label; empty where not known."""
 
 
 @dataclass(frozen=True)
@@ -553,6 +570,7 @@ class Progress:
     part: str
     done: int
     total: int
+    """0 where it is not known."""
     unit: str
     note: str = ""
 

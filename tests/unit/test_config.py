@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def recipe_file(folder: Path, text: str, name: str = "mine.toml") -> Path:
 
 
 def test_the_built_in_recipes_are_the_known_ones() -> None:
-    assert recipe_names() == ["demo", "phi2", *(f"reference-{n}" for n in range(5))]
+    own = ["anli", "demo", "multinli", "phi2", "xnli"]
+    assert recipe_names() == sorted([*own, *(f"reference-{n}" for n in range(5))])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -42,6 +45,22 @@ def test_every_built_in_recipe_is_valid_and_described(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n != "demo"])
+def test_every_other_recipe_pins_model_and_data(name: str) -> None:
+    config = load_config(name)
+    revisions = (config.data.revision, config.model.revision)
+    assert all(re.fullmatch("[0-9a-f]{40}", revision or "") for revision in revisions)
+
+
+@pytest.mark.parametrize("name", ["anli", "multinli", "xnli"])
+def test_a_recipe_for_other_data_differs_from_phi2_in_these_alone(name: str) -> None:
+    ours, phi2 = load_config(name), load_config("phi2")
+    assert ours.data.dataset != phi2.data.dataset
+    assert ours.data.revision != phi2.data.revision
+    same = dataclasses.replace(ours, data=phi2.data, description=phi2.description)
+    assert same == phi2
+
+
+@pytest.mark.parametrize("name", ["phi2", *(f"reference-{n}" for n in range(5))])
 def test_phi2_and_the_reference_runs_share_model_data_and_epochs(name: str) -> None:
     config = load_config(name)
     data, model = config.data, config.model
@@ -49,7 +68,6 @@ def test_phi2_and_the_reference_runs_share_model_data_and_epochs(name: str) -> N
     assert (data.train_stride, data.validation_stride, data.test_stride) == (550, 100, 100)
     assert (data.train_size, data.validation_size, data.test_size) == (None, None, None)
     assert (model.name, model.quantization, model.requires_gpu) == ("microsoft/phi-2", "nf4", True)
-    assert all(len(revision or "") == 40 for revision in (data.revision, model.revision))
     assert config.train.epochs == 5
 
 
