@@ -67,7 +67,7 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "cost", cost
     if config.report.min_accuracy is not None or config.report.min_gain is not None:
         yield "gates", _gates(plan)
-    for warning in plan.warnings:
+    for warning in (*look.notes, *plan.warnings):
         yield "note", warning
 
 

@@ -61,6 +61,8 @@ class ModelLook:
     """CPU cores that the job may use."""
     free_memory_bytes: int | None
     """Unused memory of that device; None where it is not here."""
+    notes: tuple[str, ...] = ()
+    """What to know about the prompt, a sentence each."""
 
 
 @dataclass(frozen=True)
