@@ -44,6 +44,12 @@ def open_splits(data: DataConfig, hub: Hub) -> Opened:
     source = source_of(data, hub)
     if whole := source.whole():
         return _divided_source(data, source, whole)
+    if data.split_column:
+        raise NotAvailableError(
+            f"{data.dataset}: data.split_column is {data.split_column}, but not one file or split "
+            f"holds all rows; there are {listed([*source.names()])}",
+            "give the one file as data.dataset, or leave data.split_column out",
+        )
     found: dict[Split, OpenedSplit] = {}
     why: dict[Split, str] = {}
     for split in HELD_OUT_SPLITS:
@@ -102,9 +108,9 @@ def _names(data: DataConfig, source: Source, split: Split) -> list[str]:
     Raises NotAvailableError if the configuration names another one, which is not there.
     """
     asked = getattr(data, f"{split}_split")
-    known = source.names()
     if asked == split:
-        return split_names(split, asked, known)
+        return source.candidates(split)
+    known = source.names()
     for one in asked.split("+"):
         if one.partition("[")[0] not in known:  # a hub data set can also give a slice: train[:10%]
             raise source.missing(split, one)
