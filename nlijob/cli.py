@@ -10,7 +10,7 @@ import traceback
 
 import click
 
-from nlijob import __version__, commands
+from nlijob import __version__, commands, stopping
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode
 from nlijob.printable import printable
@@ -56,6 +56,7 @@ def _exit_code() -> int:
         click.echo(printable(shown.getvalue()), err=True, nl=False)
         return ExitCode.CONFIGURATION
     except (Exception, Stopped, KeyboardInterrupt) as error:
+        stopping.shutdown_begins()
         end = end_of(error)
         if end.exit_code == ExitCode.INTERNAL:
             traceback.print_exc()

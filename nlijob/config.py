@@ -22,6 +22,8 @@ from nlijob.recipe import drop_other_size, read_recipe
 from nlijob.typed import build
 
 Device = Literal["auto", "cpu", "cuda"]
+FIELDS = ("premise", "hypothesis", "answers")
+"""What a template may name in braces."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -89,6 +91,10 @@ class DataConfig:
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
+    annotator_columns: tuple[str, ...] | None = None
+    """Columns of the test rows with the labels of single annotators: one that holds all of them, or
+    one for each annotator. If not set, they are found by their names, such as annotator_labels or
+    label1 to label5; [] turns this off."""
 
     def split_size(self, split: str) -> SplitSize:
         """Return how many rows of "train", "validation" or "test" to take."""
@@ -122,7 +128,10 @@ class ModelConfig:
     residual_dropout: float | None = None
     """Dropout probability on the residual stream in training; none keeps the model's own."""
     max_length: int | None = None
-    """Longest prompt in tokens; none allows the model's whole context. A longer row is an error."""
+    """Longest prompt in tokens; none allows the model's whole context."""
+    too_long: Literal["error", "drop"] = "error"
+    """What happens to rows whose prompt is longer. error: the job ends and names them. drop: they
+    are left out; the report counts them. No row is ever truncated."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +139,16 @@ class PromptConfig:
     """How a row becomes model input."""
 
     template: str = ""
-    """Text with {premise} and {hypothesis}. If empty, which only the classification head allows,
-    the tokenizer joins the two as a pair."""
-    verbalizers: tuple[str, ...] = ()
-    """Causal head: the answer that stands for each label. After the prompt, each must be exactly
-    one token, and no two the same."""
+    """Text with {premise} and {hypothesis}. {answers} becomes the answers and their labels, such as
+    "0 for entailment, 1 for neutral, 2 for contradiction". If empty, which only the classification
+    head allows, the tokenizer joins the two texts as a pair."""
+    verbalizers: Literal["auto"] | tuple[str, ...] = "auto"
+    """Causal head: the answer that stands for each label. auto: the first that the tokenizer tells
+    apart of digits, letters and the labels' names. What all answers begin with alike, in tokens
+    after the prompt, is added to the prompt; the next token decides, and must differ."""
+    chat: Literal["auto", "never", "always"] = "auto"
+    """Whether the prompt is put into the model's chat template, as the user's message. auto: with
+    the causal head, if the model has a template and the prompt has no special tokens of its own."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +230,9 @@ class ReportConfig:
     """The report's title; empty for a title made from the model's and the data set's names."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
+    slice_columns: tuple[str, ...] | None = None
+    """Further columns of the test rows by whose values the report shows the accuracy. If not set,
+    those with 2 to 20 different values, such as a genre; [] turns this off."""
     min_accuracy: float | None = None
     """End with exit code 3 if the tuned model's test accuracy is lower (0 to 1); none: no gate."""
     min_gain: float | None = None
@@ -346,8 +363,10 @@ def _check_prompt(config: JobConfig) -> Iterable[str]:
     yield from head.faults(config)
     if config.eval.few_shot and not head.takes_few_shot:
         yield f"eval.few_shot: the {head.title} takes no examples in its prompt; set it to 0"
-    if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
+    if prompt.verbalizers != "auto" and len(set(prompt.verbalizers)) != len(prompt.verbalizers):
         yield "prompt.verbalizers: two labels share a verbalizer"
+    if prompt.chat == "always" and not prompt.template:
+        yield "prompt.chat: there is no prompt.template to put into the chat template"
 
 
 def _check_template(template: str) -> Iterable[str]:
@@ -359,8 +378,11 @@ def _check_template(template: str) -> Iterable[str]:
     for name in ("premise", "hypothesis"):
         if name not in names:
             yield f"prompt.template: {{{name}}} is missing"
-    for name in sorted(names - {"premise", "hypothesis"}):
-        yield f"prompt.template: {{{name}}} is unknown; use {{premise}} and {{hypothesis}} only"
+    for name in sorted(names - set(FIELDS)):
+        yield (
+            f"prompt.template: {{{name}}} is unknown; use {{premise}}, {{hypothesis}} and "
+            "{answers} only"
+        )
 
 
 def _check_numbers(config: JobConfig) -> Iterable[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
+from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
@@ -100,6 +101,7 @@ class Job:
         number = self.attempt.number
         with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
             self._build_subset(sampler)
+            self._check_columns()
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
         with self.attempt.timed("report"):
@@ -233,6 +235,12 @@ class Job:
         for split in manifest.splits.values():
             if split.origin:
                 self.console.line(f"      {split.split}: {split.origin}")
+
+    def _check_columns(self) -> None:
+        """Raise ConfigurationError if the report is to slice by a column that is not there."""
+        if wanted := self.config.report.slice_columns:
+            test = records.read(Manifest, self.run.manifest).splits["test"]
+            check_columns(wanted, test.further_columns)
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig
+from nlijob.data.beyond import Beyond
 from nlijob.data.labels import UNLABELLED, LabelReader
+from nlijob.data.meaning import Meaning
 from nlijob.data.table import Faults, Row, Table, shown
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example, Split
@@ -79,12 +81,16 @@ def no_columns(data: DataConfig, split: Split, names: Sequence[str]) -> NotAvail
 
 
 def read_examples(
-    data: DataConfig, split: Split, table: Table, indices: Sequence[int]
+    data: DataConfig,
+    split: Split,
+    table: Table,
+    indices: Sequence[int],
+    beyond: Beyond | None = None,
 ) -> tuple[list[Example], str]:
     """The chosen rows of a source as examples, and how integer labels were read, in words.
 
-    An unlabelled example has the label -1. Raises NotAvailableError that names the rows that
-    cannot be used.
+    `beyond` reads what else the rows say, where that is wanted. An unlabelled example has the label
+    -1. Raises NotAvailableError that names the rows that cannot be used.
     """
     if not indices:
         return [], ""
@@ -93,6 +99,7 @@ def read_examples(
     if columns is None:
         raise no_columns(data, split, names)
     labels = label_reader(data, split, table, columns.label)
+    meaning = Meaning(data, columns.label, frozenset(columns), table.class_labels)
     examples: list[Example] = []
     faults = Faults()
     hints: set[str] = set()
@@ -112,7 +119,8 @@ def read_examples(
             faults.add(f"{place}: {wrong}")
             hints.add("give these rows both texts, or remove them, or set their label to -1")
         else:
-            examples.append(Example(number, str(texts[0]), str(texts[1]), label))
+            more = beyond.of(row, meaning) if beyond else ()
+            examples.append(Example(number, str(texts[0]), str(texts[1]), label, *more))
     if faults.count:
         raise NotAvailableError(
             f"{data.dataset}, split {split}: {plural(faults.count, 'row')} cannot be used "

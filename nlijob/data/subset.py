@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig, SplitSize
+from nlijob.data.beyond import Beyond
 from nlijob.data.corpora import find_columns, read_examples
+from nlijob.data.further import column_names, writable
 from nlijob.data.labels import UNLABELLED
 from nlijob.data.overlap import measure_overlaps, measure_repetition, shared_premises
 from nlijob.data.splits import Opened, OpenedSplit, open_splits
@@ -81,10 +83,12 @@ def _take_split(data: DataConfig, split: Split, opened: OpenedSplit) -> Taken:
     table = opened.table
     source_rows = len(table)
     indices = chosen_indices(source_rows, data.split_size(split))
-    examples, labels_read = read_examples(data, split, table, indices)
+    beyond = Beyond() if split == "test" else None  # only test rows are told apart by it
+    examples, labels_read = read_examples(data, split, table, indices, beyond)
     labelled = [example for example in examples if example.label != UNLABELLED]
     if not labelled:
         raise _no_rows(data, split, source_rows, len(indices))
+    labelled, unused = beyond.settled(labelled) if beyond else (labelled, [])
     manifest = SplitManifest(
         split=split,
         source_rows=source_rows,
@@ -103,11 +107,14 @@ def _take_split(data: DataConfig, split: Split, opened: OpenedSplit) -> Taken:
         fields_over_lines=table.fields_over_lines.count,
         first_fields_over_lines=table.fields_over_lines.first,
         repetition=measure_repetition(labelled),
+        further_columns=column_names(labelled),
+        annotator_columns=tuple(map(writable, beyond.annotators.columns)) if beyond else (),
         origin=opened.origin,
         files=table.files,
         columns=tuple(find_columns(data, table.columns) or ()),
     )
-    return Taken(manifest, labelled, _warnings(data, manifest, table, labelled))
+    warnings = [*_warnings(data, manifest, table, labelled), *(f"{split}: {w}" for w in unused)]
+    return Taken(manifest, labelled, warnings)
 
 
 def _no_rows(data: DataConfig, split: Split, source: int, selected: int) -> NotAvailableError:

@@ -91,8 +91,8 @@ def test_head_and_adapter_of_each_recipe(
     assert lora.target_modules == targets
 
 
-@pytest.mark.parametrize("name", ["phi2", *(f"reference-{n}" for n in range(4))])
-def test_causal_recipes_answer_with_a_number(name: str) -> None:
+@pytest.mark.parametrize("name", [f"reference-{n}" for n in range(4)])
+def test_reference_recipes_answer_with_a_number(name: str) -> None:
     assert load_config(name).prompt.verbalizers == (" 0", " 1", " 2")
 
 
@@ -259,7 +259,7 @@ def test_all_faults_are_reported_at_once() -> None:
 
 def test_a_value_of_the_wrong_type_is_reported_once() -> None:
     assert fault(data__train_size="many") == "data.train_size: expected a whole number, got 'many'"
-    assert fault(prompt__verbalizers=3) == "prompt.verbalizers: expected a list, got 3"
+    assert fault(prompt__verbalizers=3) == "prompt.verbalizers: expected 'auto' or a list, got 3"
 
 
 @pytest.mark.parametrize(
@@ -281,6 +281,10 @@ def test_a_value_of_the_wrong_type_is_reported_once() -> None:
         ("prompt.template", "{premise} {hypothesis} {", "write {{ and }} for literal braces"),
         ("prompt.verbalizers", [" 0", " 1"], "2 given for 3 labels"),
         ("prompt.verbalizers", [" 0", " 1", " 1"], "two labels share a verbalizer"),
+        ("prompt.verbalizers", "digits", "expected 'auto' or a list, got 'digits'"),
+        ("prompt.verbalizers", [], "0 given for 3 labels"),
+        ("prompt.chat", "yes", "is none of 'auto', 'never', 'always'"),
+        ("model.too_long", "cut", "is none of 'error', 'drop'"),
         ("lora.dropout", 1.0, "1.0 is not in [0, 1)"),
         ("lora.alpha", 0, "0 is below 1"),
         ("lora.target_modules", [], "name at least one module"),
@@ -330,8 +334,16 @@ def test_classification_needs_neither_template_nor_verbalizers() -> None:
     assert config.prompt.template == ""
 
 
-def test_a_template_may_contain_literal_braces() -> None:
-    template = "{{}} {premise} {hypothesis}"
+def test_a_chat_template_needs_a_prompt_to_put_into_it() -> None:
+    message = fault(
+        model__head="sequence-classification", prompt__template="", prompt__chat="always"
+    )
+    assert message == "prompt.chat: there is no prompt.template to put into the chat template"
+
+
+@pytest.mark.parametrize("start", ["{{}}", "{answers}"])
+def test_a_template_may_contain_literal_braces_and_the_answers(start: str) -> None:
+    template = start + " {premise} {hypothesis}"
     assert load_config("demo", {"prompt.template": template}).prompt.template == template
 
 

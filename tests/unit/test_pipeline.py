@@ -287,6 +287,15 @@ def test_a_complete_subset_is_not_built_again(run: RunDir, out: io.StringIO) -> 
 
 
 @pytest.mark.usefixtures("started")
+def test_slices_by_a_column_that_is_not_there_are_refused_before_the_gpu_side_works(
+    run: RunDir, out: io.StringIO
+) -> None:
+    for _ in ("rows that are chosen now", "rows that were chosen before"):
+        with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+            job(run, out, report__slice_columns=("genre",)).work()
+
+
+@pytest.mark.usefixtures("started")
 def test_a_subset_of_other_rows_is_built_again(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     work(run, out, data__train_size=9)

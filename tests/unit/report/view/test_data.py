@@ -99,3 +99,26 @@ def test_a_run_that_did_not_count_shows_neither_table(results: Results) -> None:
     assert view.repetition is None
     assert facts(view)["labels"] == (LABELS, "")
     assert not [name for name in facts(view) if "line" in name]
+
+
+def test_columns_that_test_rows_keep_are_named_and_cut(results: Results) -> None:
+    names = ("\u202egenre", "x" * 99, *(f"c{i}" for i in range(20)))
+    view = section(
+        results,
+        lambda split: (
+            replace(split, further_columns=names, annotator_columns=("label1", "label2"))
+            if split.split == "test"
+            else split
+        ),
+    )
+    assert facts(view)["annotators' labels"] == ("label1 and label2", "test")
+    text, note = facts(view)["further columns"]
+    assert text.startswith(f"\ufffdgenre, {'x' * 59}…, c0, ")
+    assert text.endswith("c9 and 10 more")
+    assert note == "test"
+
+
+def test_without_further_columns_nothing_is_said_of_them(results: Results) -> None:
+    names = facts(section(results, lambda split: split))
+    assert "further columns" not in names
+    assert "annotators' labels" not in names
