@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, listed, plural
-from nlijob.config import DEFAULT_LABELS, DataConfig
+from nlijob.config import DEFAULT_LABELS, DataConfig, JobConfig, check
 from nlijob.data.corpora import no_columns
 from nlijob.data.labels import two_way
 from nlijob.data.layout import split_names
 from nlijob.data.sources import Source, source_of
 from nlijob.data.survey import SourceSurvey, divided
 from nlijob.data.table import Table
-from nlijob.errors import NotAvailableError
+from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Split
 
@@ -90,6 +90,21 @@ def with_label_names(data: DataConfig, opened: Opened) -> DataConfig:
         names |= {value if isinstance(value, str) else "" for value in labels}
     found = two_way(names)
     return dataclasses.replace(data, label_names=found) if found else data
+
+
+def with_labels_of(config: JobConfig, opened: Opened) -> JobConfig:
+    """The configuration with the names of labels that the data have; see `with_label_names`.
+
+    Raises ConfigurationError if the prompt does not fit these labels.
+    """
+    data = with_label_names(config.data, opened)
+    if data == config.data:
+        return config
+    config = dataclasses.replace(config, data=data)
+    if faults := check(config):
+        told = f"the labels of the data are {listed(data.label_names)}"
+        raise ConfigurationError.from_faults(faults, told)
+    return config
 
 
 def _is_missing(value: object) -> bool:
