@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nlijob.data.table import Content, Faults, Row, Survey, refuse_lines, shown
+from nlijob.data.table import CHANGED, Content, Faults, Row, Survey, refuse_lines, shown
 from nlijob.data.text import text_blocks, text_lines
 from nlijob.errors import NotAvailableError
 
@@ -65,8 +65,7 @@ class JsonRows:
             number += bool(text)
             if text and number == target:
                 row = _row(text)
-                assert not isinstance(row, str), row  # it was checked
-                yield line, row
+                yield CHANGED if isinstance(row, str) else (line, row)
                 target = next(asked, None)
 
     @cached_property

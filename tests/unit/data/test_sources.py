@@ -363,6 +363,16 @@ def test_a_file_whose_name_is_not_utf_8_is_listed_readably(tmp_path: Path) -> No
     assert "it has caf\ufffd.jsonl" in refusal(tmp_path).message
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(large_file(suffix, 9))
+    table = read_file(path)
+    path.write_bytes(large_file(suffix, 9)[:1500])
+    with pytest.raises(NotAvailableError, match=f"rows{suffix} changed while it was read"):
+        list(table.chosen([0, 8]))
+
+
 # ---------------------------------------------------------------- memory
 
 
