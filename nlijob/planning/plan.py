@@ -178,7 +178,10 @@ def _rows(
 
 def _rows_by_card(config: JobConfig, data: FoundData, split: Split) -> PlannedRows:
     wanted = config.data.split_size(split)
-    source = data.source_rows.get(getattr(config.data, f"{split}_split"))
+    known = [
+        data.source_rows.get(name) for name in getattr(config.data, f"{split}_split").split("+")
+    ]
+    source = None if None in known else sum(rows or 0 for rows in known)
     taken = None if source is None else len(chosen_indices(source, wanted))
     return PlannedRows(rule_text(wanted), source, taken, is_exact=False)
 
