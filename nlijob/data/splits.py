@@ -6,11 +6,12 @@ import dataclasses
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nlijob.analysis.wording import count, listed, plural
 from nlijob.config import DEFAULT_LABELS, DataConfig, JobConfig, check
 from nlijob.data.corpora import no_columns
-from nlijob.data.labels import two_way
+from nlijob.data.labels import two_way, whole_number
 from nlijob.data.layout import split_names
 from nlijob.data.sources import Source, source_of
 from nlijob.data.survey import SourceSurvey, divided
@@ -78,18 +79,34 @@ def with_label_names(data: DataConfig, opened: Opened) -> DataConfig:
     """
     if not takes_labels_of_data(data):
         return data
-    names: set[str] = set()
-    for split in opened.values():
-        if split.survey.columns is None:
-            return data
-        named = split.table.class_labels.get(split.survey.columns.label)
-        if named:
-            names |= set(named.values())
-            continue
-        labels = [value for _, value in split.survey.labels if not _is_missing(value)]
-        names |= {value if isinstance(value, str) else "" for value in labels}
-    found = two_way(names)
+    found = two_way(map(str, _label_values(opened)))
     return dataclasses.replace(data, label_names=found) if found else data
+
+
+def label_warnings(data: DataConfig, opened: Opened) -> list[str]:
+    """A warning if the data have the numbers 0 and 1 alone, and nothing says what these mean."""
+    if not takes_labels_of_data(data) or {str(v) for v in _label_values(opened)} != {"0", "1"}:
+        return []
+    zero, one, *_ = data.label_names
+    return [
+        f"the labels of the data are 0 and 1 alone, and were read as {zero} and {one}; if they "
+        'mean something else, name both: --set \'data.label_names=["...", "..."]\''
+    ]
+
+
+def _label_values(opened: Opened) -> set[Any]:
+    """All labels of the data but missing ones: names, or whole numbers that have no name."""
+    values: set[Any] = set()
+    for split in opened.values():
+        label = split.survey.columns.label if split.survey.columns else ""
+        if named := split.table.class_labels.get(label):
+            values |= set(named.values())
+        else:
+            labels = (value for _, value in split.survey.labels if not _is_missing(value))
+            values |= {
+                value if (number := whole_number(value)) is None else number for value in labels
+            }
+    return values
 
 
 def with_labels_of(config: JobConfig, opened: Opened) -> JobConfig:

@@ -230,6 +230,25 @@ def test_known_sets_of_two_labels_name_the_classes(
 
 
 @pytest.mark.parametrize(
+    ("labels", "changes", "is_warned"),
+    [
+        ((0, 1), {}, True),
+        (("1.0", "0", "-1"), {}, True),
+        ((0, 1, 2), {}, False),
+        (("entailment", "neutral"), {}, False),
+        ((0, 1), {"label_names": ("yes", "no")}, False),
+    ],
+)
+def test_two_numbers_without_a_meaning_are_a_warning(
+    tmp_path: Path, labels: Sequence[Any], changes: dict[str, Any], is_warned: bool
+) -> None:
+    write(tmp_path / "train.jsonl", rows(40, labels))
+    manifest = build_subset(config(tmp_path, **changes), RunDir(tmp_path / "run"), HUB)
+    told = [warning for warning in manifest.warnings if "0 and 1 alone" in warning]
+    assert bool(told) == is_warned
+
+
+@pytest.mark.parametrize(
     "changes", [{"label_names": ("entailment", "other")}, {"label_map": {"not_entailment": 1}}]
 )
 def test_names_that_are_given_stay(tmp_path: Path, changes: dict[str, Any]) -> None:
