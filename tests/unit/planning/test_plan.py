@@ -67,6 +67,20 @@ def test_answers_and_adapted_modules_are_resolved(plan: JobPlan) -> None:
     assert plan.look.trainable_parameters == 188_416
 
 
+def test_the_labels_of_a_two_way_data_set_are_those_of_the_plan(tmp_path: Path) -> None:
+    labels = ("entailment", "not_entailment")
+    rows = (
+        {"premise": f"A boat {i}.", "hypothesis": "A ship.", "label": labels[i % 2]}
+        for i in range(40)
+    )
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plan = make_plan(wanted(tmp_path, **{"data.dataset": str(file), "data.train_size": 0}), [])
+    assert plan.config.data.label_names == labels
+    assert plan.look.label_token_texts == (" 0", " 1")
+    assert sum(rows.source_rows or 0 for rows in plan.rows.values()) == 40
+
+
 def test_all_rows_of_a_small_data_set_are_tokenised(plan: JobPlan) -> None:
     train = plan.look.tokens["train"]
     assert train.counted == train.rows == 39
