@@ -72,7 +72,8 @@ def _notes(found: Annotators, dropped: int) -> Iterator[Fact]:
     gold = (
         "A model's accuracy on these rows. For an annotator it is too high: a gold label is "
         "usually made from the annotators' labels, the annotator's own among them. In SNLI and "
-        "MultiNLI it is the label that at least three of five gave (Bowman et al., 2015)."
+        "MultiNLI it is the label that at least three of five gave, one of whom had written the "
+        "hypothesis (Bowman et al., 2015)."
     )
     if found.other_gold:
         gold += (
