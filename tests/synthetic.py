@@ -379,18 +379,23 @@ class _Builder:
         first = self.examples["test"][0]
         template = TEMPLATE if causal else ""
         text = TEMPLATE.format(premise=first.premise, hypothesis=first.hypothesis)
+        pieces = re.findall(r"\s?\S+|\s", text if causal else f"{first.premise} {first.hypothesis}")
         return PromptRecord(
             template=template,
             label_tokens=(657, 352, 362) if causal else (),
             label_token_texts=(" 0", " 1", " 2") if causal else (),
             example_prompt=text if causal else f"{first.premise} {first.hypothesis}",
-            example_tokens=tuple(range(1000, 1000 + 61)),
+            example_tokens=tuple(range(1000, 1000 + len(pieces))),
             longest_tokens={"train": 131, "validation": 104, "test": 98},
             mean_tokens={"train": 71.4, "validation": 70.9, "test": 72.0},
             max_length=2048,
             few_shot_prefix="Premise: A dog runs.\nHypothesis: It runs.\nAnswer: 0\n\n"
             if self._shots
             else "",
+            verbalizers=(" 0", " 1", " 2") if causal else (),
+            answer_style="recipe" if causal else "",
+            is_chat=False,
+            example_token_texts=tuple(pieces),
         )
 
     # ------------------------------------------------------------ models

@@ -47,7 +47,10 @@ def _labels_note(splits: Sequence[SplitManifest]) -> str:
 
 
 def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
-    """Further columns that were read, and oddities of the files; nothing where there are none."""
+    """What a reader would not expect of the files; nothing where there is nothing."""
+    for split in splits:
+        if split.origin:
+            yield Fact(f"{split.split} rows", visible(split.origin))
     for split in splits:
         if split.annotator_columns:
             yield Fact("annotators' labels", _names(split.annotator_columns), split.split)

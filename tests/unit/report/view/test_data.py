@@ -64,6 +64,17 @@ def test_blank_lines_are_told_where_there_are_any(results: Results) -> None:
     )
 
 
+def test_it_is_told_where_rows_come_from_if_not_from_the_split_of_their_name(
+    results: Results,
+) -> None:
+    view = section(
+        results,
+        lambda split: replace(split, origin="read from dev" if split.split == "validation" else ""),
+    )
+    assert facts(view)["validation rows"][0] == "read from dev"
+    assert {"train rows", "test rows"}.isdisjoint(facts(view))
+
+
 def test_rows_in_two_splits_are_a_table(results: Results) -> None:
     rows = {row.cells[0]: row.cells[1:] for row in data_section(results).overlaps.rows}
     assert list(rows) == [
