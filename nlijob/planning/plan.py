@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlijob import __version__, disk
+from nlijob.analysis.columns import check_columns
 from nlijob.config import JobConfig
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
 from nlijob.errors import ExitCode, JobError
@@ -90,7 +91,9 @@ def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> Manifest | N
     """Choose the rows as the job does; None if they are not here."""
     if data.are_here:
         wanted.tell("reading the rows")
-        return build_subset(wanted.config.data, scratch, wanted.hub)
+        manifest = build_subset(wanted.config.data, scratch, wanted.hub)
+        check_columns(wanted.config.report.slice_columns, manifest.splits["test"].further_columns)
+        return manifest
     write_stand_in(scratch)
     return None
 
