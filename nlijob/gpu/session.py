@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nlijob import records
+from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
@@ -44,6 +44,7 @@ from nlijob.records.job import (
     SplitScore,
     WorkerTask,
 )
+from nlijob.records.use import AdapterRecord, shared_config
 from nlijob.rundir import RunDir, append_to_log, write_record
 
 
@@ -189,6 +190,17 @@ class Session:
     def prompt_record(self) -> PromptRecord:
         """How the rows become model input."""
         return self._prompt_record(self.rows)
+
+    @property
+    def adapter_record(self) -> AdapterRecord:
+        """How the adapter is used without the run; the hash of its weights is left open."""
+        return AdapterRecord(
+            config=shared_config(self.config),
+            model_stamp=self.task.model_stamp,
+            label_tokens=self.head.label_tokens,
+            adapter_sha256="",
+            nlijob_version=__version__,
+        )
 
     # ------------------------------------------------------------ detail
 

@@ -569,6 +569,7 @@ class Progress:
     part: str
     done: int
     total: int
+    """0 where it is not known."""
     unit: str
     note: str = ""
 

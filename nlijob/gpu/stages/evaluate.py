@@ -38,7 +38,7 @@ def evaluate(session: Session) -> list[Path]:
     write_records(run.generations, _free_text(session, predictions))
     write_records(run.occlusion, _word_importance(session, predictions))
     write_record(run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(session.device)))
-    adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter)
+    adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter, session.adapter_record)
     session.reporter.say(STAGE, scores_text(scores))
     return [
         run.evaluate_predictions,

@@ -38,7 +38,8 @@ def write(path: Path, content: Rows) -> None:
 
 
 def config(folder: Path, **changes: Any) -> DataConfig:
-    return DataConfig(str(folder), **{f"{split}_size": 0 for split in SPLITS}, **changes)
+    sizes: dict[str, Any] = {f"{split}_size": 0 for split in SPLITS}
+    return DataConfig(str(folder), **sizes, **changes)
 
 
 def numbers(folder: Path, **changes: Any) -> dict[Split, list[int]]:
