@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlijob import __version__, disk
+from nlijob.analysis.columns import check_columns
 from nlijob.config import JobConfig
 from nlijob.data.splits import open_splits, with_labels_of
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
@@ -96,6 +97,7 @@ def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> tuple[Wanted
     opened = open_splits(wanted.config.data, wanted.hub)
     wanted = dataclasses.replace(wanted, config=with_labels_of(wanted.config, opened))
     manifest = build_subset(wanted.config.data, scratch, wanted.hub, opened)
+    check_columns(wanted.config.report.slice_columns, manifest.splits["test"].further_columns)
     for split in manifest.splits.values():
         if split.origin:
             wanted.tell(f"{split.split}: {split.origin}")

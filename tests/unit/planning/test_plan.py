@@ -144,6 +144,11 @@ def test_a_target_that_matches_nothing_is_refused_as_by_the_job(tmp_path: Path) 
     assert isinstance(caught.value, ConfigurationError)
 
 
+def test_slices_by_a_column_that_is_not_there_are_refused_as_by_the_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+        make_plan(wanted(tmp_path, **{"report.slice_columns": ["genre"]}), [])
+
+
 def test_a_malformed_row_is_refused_as_by_the_job(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     with (data / "train.jsonl").open("a") as rows:
