@@ -76,9 +76,13 @@ def predict(request: Request, console: Console) -> Counts:
         labelling = Labelling(reader, output, kind, names, request.on_error, console.warn, show)
         console.line(f"      columns added: {', '.join(labelling.columns.names)}")
         tuned = dataclasses.replace(tuned, config=config)
-        with _told_where_it_ended(output), contextlib.suppress(NoReaderError):
-            _begin(gpu_side, place, tuned, request, console)
-            label_rows(labelling, gpu_side, place)
+        try:
+            with _told_where_it_ended(output):
+                _begin(gpu_side, place, tuned, request, console)
+                label_rows(labelling, gpu_side, place)
+        except NoReaderError:
+            console.line("nobody reads standard output any longer: ended early")
+            return labelling.counts
     _say_end(console, labelling, output)
     return labelling.counts
 

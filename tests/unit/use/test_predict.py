@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +103,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setattr(stopping, "raise_on_signals", lambda: None)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(predict, "GpuSide", StandIn)
     monkeypatch.setattr(StandIn, "dies_at", None)
     monkeypatch.setattr(StandIn, "tasks", ())
@@ -273,7 +276,7 @@ def test_a_reader_that_is_gone_ends_it_early_and_well(
     shown = called(run.root, tmp_path / "in.jsonl")
     os.close(writing)
     assert shown.code == 0
-    assert "0 rows written" in shown.err
+    assert "nobody reads standard output" in shown.err
 
 
 def test_a_full_disk_is_a_fault_of_the_disk(
