@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nlijob.commands.variables import check_variables
 from nlijob.config import JobConfig, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
 
@@ -90,8 +92,10 @@ def recipe_options(command: F) -> F:
 def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, Any]) -> JobConfig:
     """The recipe's configuration, changed by the options of `recipe_options`.
 
-    Raises ConfigurationError that names every fault.
+    Raises ConfigurationError that names every fault. Variables that are no option's come first:
+    one of them may be why the others are wrong.
     """
+    check_variables(os.environ)
     overrides = dict(parse_assignment(text) for text in assignments)
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):

@@ -1,0 +1,135 @@
+"""Looks at a model without its weights: what configuration, head, prompt and adapter resolve to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nlijob.config import JobConfig
+from nlijob.gpu.engine import execution_modes
+from nlijob.gpu.environment import cpu_name
+from nlijob.gpu.fast.host import free_bytes
+from nlijob.gpu.heads import head_class
+from nlijob.gpu.model import (
+    MetaModel,
+    add_adapter,
+    compute_dtype,
+    max_length,
+    meta_model,
+    read_model_config,
+    weight_bytes,
+)
+from nlijob.gpu.session import Session
+from nlijob.gpu.training import execution_name
+from nlijob.records.job import SPLITS, Example, Split
+from nlijob.records.planning import ModelLook, TokenCounts
+
+MOST_ROWS = 5_000
+"""Rows of a split that are tokenised; of more, as many evenly spaced ones."""
+ROWS_FOR_MODES = 2**31
+
+
+def look_at(session: Session) -> ModelLook:
+    """What the session's configuration resolves to. Raises the errors that the job would raise."""
+    config, head = session.config, session.head
+    device = _device(config)
+    model_config = read_model_config(config, Path(session.task.model_dir), session.tokenizer)
+    dtype = compute_dtype(config.model, model_config, device) if device else torch.bfloat16
+    tokens = {split: _tokens(session, split) for split in SPLITS}
+    meta = meta_model(config, model_config)
+    multiplied = _multiplied(meta)
+    loading_bytes = weight_bytes(meta, config.model, dtype)
+    base_parameters = sum(parameter.numel() for parameter in meta.model.parameters())
+    with torch.device("meta"):
+        trained = meta.head_modules if head_class(config.model.head).trains_head else ()
+        adapted = add_adapter(config, meta.model, trained)
+    text_config = model_config.get_text_config()
+    first = session.head.encode("test", session.examples["test"][:1])[0]
+    return ModelLook(
+        model_type=str(model_config.model_type),
+        compute_dtype=str(dtype).removeprefix("torch."),
+        compute_dtype_is_assumed=device is None and config.model.compute_dtype == "auto",
+        max_length=max_length(config.model, model_config, session.tokenizer),
+        target_modules=_adapted_modules(adapted),
+        trained_head=trained,
+        trainable_parameters=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        base_parameters=base_parameters,
+        multiplied_weights=multiplied,
+        layers=getattr(text_config, "num_hidden_layers", None),
+        hidden_size=getattr(text_config, "hidden_size", None),
+        weights_bytes=loading_bytes,
+        dequantized_bytes=multiplied * dtype.itemsize if config.model.quantization == "nf4" else 0,
+        execution_modes=_modes(config),
+        example_prompt=session.tokenizer.decode(first.features["input_ids"]),
+        label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
+        label_tokens=tuple(head.label_tokens),
+        tokens=tokens,
+        device_name=_device_name(device),
+        device_cores=len(os.sched_getaffinity(0)),
+        free_memory_bytes=free_bytes(device) if device else None,
+    )
+
+
+def _device(config: JobConfig) -> torch.device | None:
+    """The device that the job would compute on; None where it is a GPU that is not here."""
+    if config.model.device != "cuda":
+        return torch.device("cpu")
+    return torch.device("cuda", 0) if torch.cuda.is_available() else None
+
+
+def _device_name(device: torch.device | None) -> str | None:
+    if device is None:
+        return None
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def _tokens(session: Session, split: Split) -> TokenCounts:
+    examples = session.examples[split]
+    rows = session.head.encode(split, _spread(examples))
+    lengths = [row.length for row in rows]
+    return TokenCounts(len(examples), len(rows), sum(lengths) / len(lengths), max(lengths))
+
+
+def _spread(examples: Sequence[Example]) -> Sequence[Example]:
+    """All rows, or as many evenly spaced ones as are tokenised."""
+    if len(examples) <= MOST_ROWS:
+        return examples
+    return [examples[i * len(examples) // MOST_ROWS] for i in range(MOST_ROWS)]
+
+
+def _multiplied(meta: MetaModel) -> int:
+    """Number of weights of the layers' matrices: neither embeddings nor the head."""
+    return sum(
+        parameter.numel()
+        for name, module in meta.model.named_modules()
+        for key, parameter in module.named_parameters(recurse=False)
+        if parameter.dim() == 2
+        and not isinstance(module, nn.Embedding)
+        and not any(name == head or name.startswith(f"{head}.") for head in meta.head_modules)
+    )
+
+
+def _adapted_modules(adapted: nn.Module) -> dict[str, int]:
+    """Name -> number of the modules that have an adapter, in the order of the model."""
+    found: dict[str, int] = {}
+    for name, module in adapted.named_modules():
+        if hasattr(module, "lora_A"):
+            last = name.rpartition(".")[2]
+            found[last] = found.get(last, 0) + 1
+    return found
+
+
+def _modes(config: JobConfig) -> tuple[str, ...]:
+    """The execution modes in the order in which the job tries them."""
+    train = config.train
+    rows = train.micro_batch_size or train.batch_size
+    plain = execution_name("plain loop", train.gradient_checkpointing, rows)
+    if train.speed == "plain":
+        return (plain,)
+    graphs = config.model.device == "cuda"
+    names = tuple(mode.name for mode in execution_modes(train, ROWS_FOR_MODES, graphs))
+    return names if train.speed == "graph" else (*names, plain)
