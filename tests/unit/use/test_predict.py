@@ -182,6 +182,22 @@ def test_standard_input_goes_to_standard_output(
     ]
 
 
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("claim,text", ("--premise-column", "text", "--hypothesis-column", "claim")),
+        ("sentence2,sentence1", ()),  # as corpora name them
+        ("hypothesis,context", ()),
+    ],
+)
+def test_columns_are_found_by_name_as_in_the_job(
+    run: RunDir, called: Callable[..., Shown], tmp_path: Path, header: str, options: Sequence[str]
+) -> None:
+    (tmp_path / "in.csv").write_text(f"{header}\nb,ab\n", encoding="utf-8")
+    shown = called(run.root, tmp_path / "in.csv", *options)
+    assert shown.out.splitlines()[1].startswith("b,ab,contradiction,"), shown.err
+
+
 @pytest.mark.parametrize("base", [True, False])
 def test_the_gpu_side_gets_the_adapter_unless_the_base_model_is_asked_for(
     run: RunDir, called: Callable[..., Shown], tmp_path: Path, base: bool
