@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def command(
     set, memory and disk space. Prints a line for each: OK, WARN, or FAIL and what to do. Exit code:
     0, or the one with which the job would end.
     """
+    since_s = time.monotonic()
     from nlijob import records, stopping
     from nlijob.planning.doctor import Patient, examine, gpu_check
     from nlijob.planning.words import check_lines
@@ -53,7 +55,7 @@ def command(
     except HardwareError as error:
         check = Check("GPU", "FAIL", error.message, error.hint, error.exit_code)
         config = on_device(config, "cuda")
-    health = examine(Patient(recipe, config, check, run, offline))
+    health = examine(Patient(recipe, config, check, run, offline, since_s))
     text = (
         records.dump(health) if as_json else "\n".join(map(printable, check_lines(health))) + "\n"
     )
