@@ -34,9 +34,9 @@ def command(
     as_json: bool,
     **others: Any,
 ) -> int:
-    """Check in half a minute whether this machine can do `run` with the same options.
+    """Check whether this machine can do `run` with the same options.
 
-    Looks at the driver, the GPU, 4-bit weights, the folders that are written to, model and data
+    Takes half a minute at most. Looks at the driver, the GPU, 4-bit weights, the folders that are written to, model and data
     set, memory and disk space. Prints a line for each: OK, WARN, or FAIL and what to do. Exit code:
     0, or the one with which the job would end.
     """
