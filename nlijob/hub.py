@@ -87,6 +87,17 @@ class Hub:
             rows: Sequence[Any] = datasets.load_dataset(str(folder), config_name, split=split)
         return rows
 
+    def split_names(self, dataset: str, config_name: str | None, revision: str | None) -> list[str]:
+        """The names of a hub data set's splits; empty where they are not known before it is read.
+
+        Raises NotAvailableError if the data set is not available.
+        """
+        folder = self._fetch("dataset", dataset, revision, None)
+        with _reading(dataset, "train") as datasets:
+            builder = datasets.load_dataset_builder(str(folder), config_name)
+        named = getattr(builder.config, "data_files", None) or builder.info.splits or ()
+        return [str(name) for name in named]
+
     def csv_files(
         self, dataset: str, config_name: str | None, revision: str | None, split: str
     ) -> tuple[list[Path], Mapping[str, Any]]:

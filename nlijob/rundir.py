@@ -22,6 +22,7 @@ from nlijob import disk, records
 from nlijob.errors import ConfigurationError, DiskError
 from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
 from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
+from nlijob.records.use import ADAPTER_RECORD
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -82,6 +83,7 @@ class RunDir:
         self.occlusion = trial / "evaluate" / "occlusion.jsonl"
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
+        self.adapter_record = self.adapter / ADAPTER_RECORD
 
     @property
     def previous(self) -> Path:

@@ -63,6 +63,12 @@ def check_output() -> None:
         )
 
 
+def has_no_reader() -> bool:
+    """Whether a write to standard output has met a pipe that nobody reads any longer."""
+    raw = _raw(sys.stdout)
+    return raw is not None and raw.has_no_reader
+
+
 def _open_closed_descriptors() -> None:
     """Open /dev/null for each closed standard stream.
 
@@ -101,6 +107,7 @@ class _LastingDescriptor(io.RawIOBase):
         self.fault: OSError | None = None
         self.patience_s: float | None = None
         """Time left for waiting until the descriptor takes something; None: for ever."""
+        self.has_no_reader = False
 
     def writable(self) -> bool:
         return True
@@ -142,6 +149,8 @@ class _LastingDescriptor(io.RawIOBase):
                 if not self._is_ready():
                     return memoryview(data).nbytes
             except OSError as error:
-                if error.errno != errno.EPIPE:
+                if error.errno == errno.EPIPE:
+                    self.has_no_reader = True
+                else:
                     self.fault = self.fault or error
                 return memoryview(data).nbytes

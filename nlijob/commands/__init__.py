@@ -18,6 +18,8 @@ NAMES = (
     "report",
     "compare",
     "index",
+    "predict",
+    "export",
     "prefetch",
     "recipes",
     "schema",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nlijob.config import DataConfig, ModelConfig
-from nlijob.data.sources import local_directory
+from nlijob.data.sources import local_place
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
 from nlijob.hub import MODEL_FILES, Glance, Hub, local_folder
@@ -62,7 +62,7 @@ def find_model(model: ModelConfig, hub: Hub) -> FoundModel:
 
 def find_data(data: DataConfig, hub: Hub) -> FoundData:
     """The data set's files. Raises NotAvailableError if it does not exist."""
-    own = local_directory(data)
+    own = local_place(data)
     if own is not None:
         return FoundData(PlannedFiles(data.dataset, str(own), None, 0), True, {})
     glance = hub.look("dataset", data.dataset, data.revision, CARD, None)

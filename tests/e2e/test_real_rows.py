@@ -12,8 +12,9 @@ import torch
 from transformers import PhiConfig, PhiForCausalLM
 
 from nlijob.config import load_config
-from nlijob.gpu.heads import label_tokens
+from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import read_tokenizer
+from nlijob.records.job import Example
 from tests import jobs
 
 SNLI = jobs.SHARED / "data" / "snli"
@@ -82,11 +83,17 @@ def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / SENTENCE_MODEL.replace("-", "_") / "model"
 
 
-def test_phi2s_own_label_tokens_are_the_known_ones(small_phi: Path) -> None:
+def test_phi2s_own_prompt_and_label_tokens_are_the_known_ones(small_phi: Path) -> None:
     config = load_config("phi2")
-    prompts = [config.prompt.template.format(premise="A man.", hypothesis="A person.")]
-    tokens = label_tokens(read_tokenizer(config, small_phi), prompts, config.prompt.verbalizers)
-    assert tokens == (657, 352, 362)
+    row = Example(0, "A man.", "A person.", 0)
+    head = CausalHead(read_tokenizer(config, small_phi), config.prompt, 2048, [row])
+    assert head.label_tokens == (657, 352, 362)
+    assert head.prompt.verbalizers == (" 0", " 1", " 2")
+    assert head.text(row) == (
+        "Instruct: Does the premise entail the hypothesis? "
+        "Answer 0 for entailment, 1 for neutral, 2 for contradiction.\n"
+        "Premise: A man.\nHypothesis: A person.\nOutput:"
+    )
 
 
 def test_a_small_random_phi_goes_through_on_real_rows(small_phi: Path, tmp_path: Path) -> None:

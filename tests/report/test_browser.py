@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from nlijob.config import ReportConfig
 from nlijob.report.render import render
 from tests.report.browser import Tab, serious_faults
-from tests.synthetic import Spec, build_run
+from tests.synthetic import HOSTILE_COLUMNS, Spec, build_run
 
 pytestmark = pytest.mark.browser
 SPECS = {
-    "gpu": Spec(resumed=True),
+    "gpu": Spec(resumed=True, further=True),
     "cpu": Spec(gpu=False, demo=True),
     "classification": Spec(head="sequence-classification"),
-    "hostile": Spec(hostile=True),
+    "hostile": Spec(hostile=True, further=True, report=ReportConfig(slice_columns=HOSTILE_COLUMNS)),
 }
 
 
@@ -96,6 +97,9 @@ def test_hostile_rows_make_no_elements(tab: Tab, urls: dict[str, str]) -> None:
     tab.open(urls["hostile"])
     made = "document.querySelectorAll('.case :is(script, img, style, b:not([class]) b)').length"
     assert tab.evaluate(made) == 0
+    made = "document.querySelectorAll('#slices :is(script, img, style, b, i)').length"
+    assert tab.evaluate(made) == 0
+    assert "<b>genre</b>" in tab.evaluate("document.querySelector('#columns').innerText")
 
 
 def test_filter_shows_the_cases_that_match(tab: Tab, urls: dict[str, str]) -> None:

@@ -60,6 +60,15 @@ def test_a_reader_that_is_gone_ends_nothing(tmp_path: Path, redirection: str) ->
     assert written
 
 
+@pytest.mark.parametrize(("reader", "has_none"), [("true", "True"), ("cat > /dev/null", "False")])
+def test_a_command_can_know_that_nobody_reads_its_output(
+    tmp_path: Path, reader: str, has_none: str
+) -> None:
+    code = CODE.replace("opened = ", "from nlijob.streams import has_no_reader; opened = ")
+    code = code.replace("str(opened)", "str(has_no_reader())")
+    assert ended(tmp_path, f"| {reader}", code)[1] == has_none
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_an_encoding_that_lacks_a_character_ends_nothing(tmp_path: Path, encoding: str) -> None:
     code = CODE.replace("00e9", "4e2d")
