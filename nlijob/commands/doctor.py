@@ -36,9 +36,9 @@ def command(
 ) -> int:
     """Check whether this machine can do `run` with the same options.
 
-    Takes half a minute at most. Looks at the driver, the GPU, 4-bit weights, the folders that are written to, model and data
-    set, memory and disk space. Prints a line for each: OK, WARN, or FAIL and what to do. Exit code:
-    0, or the one with which the job would end.
+    Takes half a minute at most. Looks at the driver, the GPU, 4-bit weights, the folders that are
+    written to, model and data set, memory and disk space. Prints a line for each: OK, WARN, or FAIL
+    and what to do. Exit code: 0, or the one with which the job would end.
     """
     since_s = time.monotonic()
     from nlijob import records, stopping

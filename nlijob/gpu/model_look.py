@@ -23,7 +23,7 @@ from nlijob.gpu.model import (
     read_model_config,
     weight_bytes,
 )
-from nlijob.gpu.session import Session
+from nlijob.gpu.session import Session, prompt_lines
 from nlijob.gpu.training import execution_name
 from nlijob.records.job import SPLITS, Example, Split
 from nlijob.records.planning import ModelLook, TokenCounts
@@ -64,6 +64,7 @@ def look_at(session: Session) -> ModelLook:
         weights_bytes=loading_bytes,
         dequantized_bytes=multiplied * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
+        prompt_notes=tuple(prompt_lines(head.prompt)),
         example_prompt=session.tokenizer.decode(first.features["input_ids"]),
         label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
         label_tokens=tuple(head.label_tokens),
@@ -89,9 +90,12 @@ def _device_name(device: torch.device | None) -> str | None:
 
 def _tokens(session: Session, split: Split) -> TokenCounts:
     examples = session.examples[split]
-    rows = session.head.encode(split, _spread(examples))
-    lengths = [row.length for row in rows]
-    return TokenCounts(len(examples), len(rows), sum(lengths) / len(lengths), max(lengths))
+    counted = _spread(examples)
+    kept = session.head.encode(split, counted, session.config.model.too_long == "drop")
+    lengths = [row.length for row in kept]
+    mean = sum(lengths) / len(lengths)
+    too_long = len(counted) - len(kept)
+    return TokenCounts(len(examples), len(counted), mean, max(lengths), too_long)
 
 
 def _spread(examples: Sequence[Example]) -> Sequence[Example]:
