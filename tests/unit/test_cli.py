@@ -379,7 +379,7 @@ def test_files_of_the_current_folder_shadow_no_module(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("demo\n")
+    assert done.stdout.startswith(f"{recipe_names()[0]}\n")
 
 
 def test_the_process_ends_with_the_exit_code() -> None:
