@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ def look_at(session: Session) -> ModelLook:
     dtype = compute_dtype(config.model, model_config, device) if device else torch.bfloat16
     tokens = {split: _tokens(session, split) for split in SPLITS}
     meta = meta_model(config, model_config)
-    multiplied = _multiplied(meta)
+    matrices, experts = matrix_weights(meta), expert_weights(meta)
     loading_bytes = weight_bytes(meta, config.model, dtype)
     base_parameters = sum(parameter.numel() for parameter in meta.model.parameters())
     with torch.device("meta"):
@@ -58,11 +58,11 @@ def look_at(session: Session) -> ModelLook:
         trained_head=trained,
         trainable_parameters=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
         base_parameters=base_parameters,
-        multiplied_weights=multiplied,
+        multiplied_weights=matrices + experts,
         layers=getattr(text_config, "num_hidden_layers", None),
         hidden_size=getattr(text_config, "hidden_size", None),
         weights_bytes=loading_bytes,
-        dequantized_bytes=multiplied * dtype.itemsize if config.model.quantization == "nf4" else 0,
+        dequantized_bytes=matrices * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
         prompt_notes=tuple(prompt_lines(head.prompt)),
         example_prompt=session.tokenizer.decode(first.features["input_ids"]),
@@ -105,16 +105,28 @@ def _spread(examples: Sequence[Example]) -> Sequence[Example]:
     return [examples[i * len(examples) // MOST_ROWS] for i in range(MOST_ROWS)]
 
 
-def _multiplied(meta: MetaModel) -> int:
-    """Number of weights of the layers' matrices: neither embeddings nor the head."""
-    return sum(
-        parameter.numel()
-        for name, module in meta.model.named_modules()
-        for key, parameter in module.named_parameters(recurse=False)
-        if parameter.dim() == 2
-        and not isinstance(module, nn.Embedding)
-        and not any(name == head or name.startswith(f"{head}.") for head in meta.head_modules)
-    )
+def matrix_weights(meta: MetaModel) -> int:
+    """Number of weights of the layers' matrices: neither embeddings, nor the head, nor experts."""
+    return sum(parameter.numel() for parameter in _layer_weights(meta) if parameter.dim() == 2)
+
+
+def expert_weights(meta: MetaModel) -> int:
+    """Number of weights of the experts that a token is multiplied with; 0 without experts.
+
+    Layers hold them as [experts, ...], and choose some for each token.
+    """
+    of_all = sum(parameter.numel() for parameter in _layer_weights(meta) if parameter.dim() == 3)
+    config = meta.config.get_text_config()
+    numbers = (getattr(config, name, None) for name in ("num_local_experts", "num_experts"))
+    experts = next((number for number in numbers if number), 1)
+    return of_all * (getattr(config, "num_experts_per_tok", None) or experts) // experts
+
+
+def _layer_weights(meta: MetaModel) -> Iterator[nn.Parameter]:
+    for name, module in meta.model.named_modules():
+        in_head = any(name == head or name.startswith(f"{head}.") for head in meta.head_modules)
+        if not in_head and not isinstance(module, nn.Embedding):
+            yield from module.parameters(recurse=False)
 
 
 def _adapted_modules(adapted: nn.Module) -> dict[str, int]:
