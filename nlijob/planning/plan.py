@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +137,7 @@ def _plan(
     rows = _rows(config, data, manifest)
     if manifest is None:
         found = _without_rows(found)
-    counts: Mapping[Split, int | None] = {split: planned.rows for split, planned in rows.items()}
+    counts = {split: _model_rows(planned, found, split) for split, planned in rows.items()}
     per_epoch = _ceiling(counts["train"], config.train.batch_size)
     download = (model.files.download_bytes, data.files.download_bytes)
     disks = disk_needs(config, found, counts, wanted.run.root, download)
@@ -176,6 +176,14 @@ def _rows(
             for split, one in ((split, manifest.splits[split]) for split in SPLITS)
         }
     return {split: _rows_by_card(config, data, split) for split in SPLITS}
+
+
+def _model_rows(planned: PlannedRows, found: ModelLook, split: Split) -> int | None:
+    """Rows of a split that are not too long, estimated where not all were tokenised."""
+    tokens = found.tokens.get(split)
+    if planned.rows is None or tokens is None:
+        return planned.rows
+    return planned.rows - round(planned.rows * tokens.too_long / tokens.counted)
 
 
 def _rows_by_card(config: JobConfig, data: FoundData, split: Split) -> PlannedRows:

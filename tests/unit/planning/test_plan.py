@@ -119,6 +119,14 @@ def test_of_many_rows_some_are_tokenised(tmp_path: Path, monkeypatch: pytest.Mon
     assert (counts.rows, counts.counted) == (39, 10)
 
 
+def test_rows_that_are_too_long_are_counted_and_not_trained_on(tmp_path: Path) -> None:
+    plan = make_plan(wanted(tmp_path, **{"model.too_long": "drop", "model.max_length": 30}), [])
+    left_out = plan.look.tokens["train"].too_long
+    assert 0 < left_out < 39
+    assert plan.steps_per_epoch == -(-(39 - left_out) // 8)
+    assert f"{left_out} too long, left out" in "\n".join(plan_lines(plan))
+
+
 # ---------------------------------------------------------------- faults
 
 
