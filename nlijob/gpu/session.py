@@ -20,6 +20,7 @@ from nlijob.gpu.environment import environment, job_device
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
+    MetaModel,
     compute_dtype,
     load,
     max_length,
@@ -83,7 +84,9 @@ class Session:
             lambda part: self.reporter.timed("load", Part(part)),
         )
         with self.reporter.timed("load"):
-            loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
+            loaded = load(
+                self.config, self._model_dir, self.tokenizer, self.device, copy, self._meta
+            )
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
@@ -116,7 +119,7 @@ class Session:
         """The task head. Making it checks the configuration against model and tokenizer."""
         longest = max_length(self.config.model, self._model_config, self.tokenizer)
         _, head = all_or_every_fault(
-            lambda: meta_model(self.config, self._model_config),
+            lambda: self._meta,
             lambda: self.new_head(self.config.prompt, longest),
         )
         return head
@@ -173,6 +176,11 @@ class Session:
         return self._prompt_record(self.rows)
 
     # ------------------------------------------------------------ detail
+
+    @cached_property
+    def _meta(self) -> MetaModel:
+        """The model without its weights."""
+        return meta_model(self.config, self._model_config)
 
     @cached_property
     def _model_config(self) -> Any:

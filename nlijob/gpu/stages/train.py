@@ -30,7 +30,7 @@ def train(session: Session) -> list[Path]:
         write_record(run.plan, session.engine.plan())  # the mode may have changed during training
     with session.reporter.timed(STAGE, Part("last checkpoint completed", "checkpoint")):
         session.writer.wait()
-    parameters = count_parameters(session.loaded.model, session.config.lora.target_modules)
+    parameters = count_parameters(session.loaded.model, session.loaded.targets)
     write_record(run.train_result, TrainResult(parameters, tuple(saved.epochs)))
     of_epochs = [file for epoch in range(1, epochs + 1) for file in epoch_records(run, epoch)]
     return [run.train_result, run.train_log, run.plan, *of_epochs]
