@@ -110,7 +110,8 @@ class Bench:
     def with_task_behind(self) -> Bench:
         """This bench with the lines of the prompt reordered: the row's texts come first."""
         lines = self.config.prompt.template.split("\n")
-        fields = [number for number, line in enumerate(lines) if "{" in line]
+        texts = ("{premise}", "{hypothesis}")
+        fields = [n for n, line in enumerate(lines) if any(text in line for text in texts)]
         begin, end = fields[0], fields[-1] + 1
         template = "\n".join([*lines[begin:end], *lines[:begin], *lines[end:]])
         prompt = dataclasses.replace(self.config.prompt, template=template)

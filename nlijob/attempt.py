@@ -11,7 +11,7 @@ from typing import NamedTuple
 from nlijob import records
 from nlijob.errors import JobError
 from nlijob.records.job import Timing, TimingKind
-from nlijob.rundir import RunDir, append_record
+from nlijob.rundir import RunDir, append_to_log
 from nlijob.stages import WHOLE_JOB
 
 BEGUN = "begun"
@@ -108,7 +108,7 @@ class Attempt:
             kind=kind,
             started_monotonic_s=started.monotonic_s,
         )
-        append_record(self._run.timings, timing)
+        append_to_log(self._run.timings, timing)
 
 
 def next_attempt(run: RunDir) -> int:

@@ -7,21 +7,23 @@ there. Otherwise a report would show the settings of one job beside the predicti
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from nlijob import records
 from nlijob.analysis.wording import listed
 from nlijob.config import JobConfig
+from nlijob.errors import NotAvailableError
 from nlijob.fingerprints import settings_of
 from nlijob.records.job import FORMAT_VERSION, Inputs, Marker, RunRecord
 from nlijob.records.outcome import Results
-from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker
+from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker, is_of_adapter
 from nlijob.stages import STAGES, Stage
 
 SHOWN_KEYS = 5
+SHOWN_REASONS = 10
+"""Most reasons that an error lists."""
 LONGEST_VALUE = 60
 """Longest value of a setting that a message quotes, in characters."""
 
@@ -76,6 +78,26 @@ def changed_files(run: RunDir) -> list[Doubt]:
             for file in run.changed(files)
         ]
     return changed
+
+
+def check_whole(run: RunDir, purpose: str) -> None:
+    """Raise NotAvailableError unless the run's stages are complete, whole and belong together.
+
+    `purpose` completes "RUN cannot be ...". The report is no such stage.
+    """
+    if found := doubts(run) or changed_files(run):
+        raise unsound(run, [doubt.text for doubt in found], purpose)
+
+
+def unsound(run: RunDir, reasons: Sequence[str], purpose: str) -> NotAvailableError:
+    """The error for a run that cannot be used for a purpose, as in `check_whole`."""
+    shown = "".join(f"\n  - {reason}" for reason in reasons[:SHOWN_REASONS])
+    more = len(reasons) - SHOWN_REASONS
+    return NotAvailableError(
+        f"{run.root} cannot be {purpose}:{shown}" + (f"\n  - and {more} more" * (more > 0)),
+        "`run` with the options of that run goes on from what is complete, and does again what "
+        "is missing, damaged or of other settings",
+    )
 
 
 def differences(made_from: Inputs, now: Inputs, where: tuple[str, str]) -> Iterator[str]:
@@ -170,9 +192,7 @@ def _is_read(name: str, marker: Marker) -> bool:
     """Whether the report is made from a file, or describes it."""
     if marker.format_version != FORMAT_VERSION:  # such runs may be kept without their weights
         return not name.endswith((".safetensors", "adapter_config.json"))
-    return marker.stage in {stage.name for stage in STAGES} or not Path(name).name.startswith(
-        "adapter_"
-    )
+    return marker.stage in {stage.name for stage in STAGES} or not is_of_adapter(name)
 
 
 def shortened(differing: list[str]) -> str:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis.wording import listed
 from nlijob.belonging import differences, shortened
 from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker, Selection
-from nlijob.rundir import RunDir, epoch_marker
+from nlijob.rundir import RunDir, epoch_marker, is_of_adapter
 
 SHOWN_FILES = 3
-WEIGHTS = "adapter_"
-"""Beginning of the names of an adapter's files."""
 
 
 def is_complete(run: RunDir, stage: str, inputs: Mapping[str, Inputs]) -> bool:
@@ -60,7 +57,7 @@ def _faults_of_epochs(run: RunDir, inputs: Mapping[str, Inputs]) -> Iterator[str
 
 def _figures(marker: Marker) -> dict[str, FileStamp]:
     """The files of an epoch but for the weights."""
-    return {n: stamp for n, stamp in marker.files.items() if not Path(n).name.startswith(WEIGHTS)}
+    return {n: stamp for n, stamp in marker.files.items() if not is_of_adapter(n)}
 
 
 def _selected(run: RunDir) -> int | None:

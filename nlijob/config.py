@@ -25,6 +25,9 @@ from nlijob.typed import build
 Device = Literal["auto", "cpu", "cuda"]
 TARGET_KEYWORDS = ("attention", "mlp", "all-linear")
 """What lora.target_modules may name instead of modules."""
+FIELDS = ("premise", "hypothesis", "answers")
+"""What a template may name in braces."""
+DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class DataConfig:
     """
 
     dataset: str
-    """Hub data set id, a directory with {train,validation,test}.{jsonl,parquet,csv}, or "demo"."""
+    """Hub data set id, a directory with files for the splits, a file with all rows, or "demo"."""
     revision: str | None = None
     """Commit id of the hub data set. Without one, the newest version is used, and a later run may
     see other rows."""
@@ -70,19 +73,31 @@ class DataConfig:
     """The source's name for the validation split; MultiNLI, for example, has
     "validation_matched"."""
     test_split: str = "test"
-    """The source's name for the test split."""
+    """The source's name for the test split. Several names joined by + are read one after the other,
+    such as "train_r1+train_r2". A validation or test split that a source does not have is taken
+    from its training rows, unless a name is given here."""
+    split_column: str = ""
+    """Column that says whose split a row is, in a file that holds all of them. If empty, a column
+    named split or SemEval_set."""
     premise_column: str = "premise"
-    """Column that holds the premise."""
+    """Column that holds the premise. The columns of well-known corpora are found by themselves."""
     hypothesis_column: str = "hypothesis"
     """Column that holds the hypothesis."""
     label_column: str = "label"
     """Column that holds the gold label, as a number or a name."""
-    label_names: tuple[str, ...] = ("entailment", "neutral", "contradiction")
+    columns: tuple[str, ...] = ()
+    """Names of all columns, in order, of CSV and TSV files whose first line does not name them."""
+    label_names: tuple[str, ...] = DEFAULT_LABELS
     """Names of labels 0, 1, 2, ...; their number is the number of classes. The integers of a source
-    that names its labels are translated by the names."""
+    that names its labels are translated by the names. Data that have the two labels of a known
+    two-way set, such as entailment and not_entailment, get these instead of the default."""
     label_map: dict[str, int] = field(default_factory=dict)
     """Maps the source's spelling of a label to a label number, or to -1 for no gold label. Needed
     only for spellings that are neither in label_names nor a label number."""
+    annotator_columns: tuple[str, ...] | None = None
+    """Columns of the test rows with the labels of single annotators: one that holds all of them, or
+    one for each annotator. If not set, they are found by their names, such as annotator_labels or
+    label1 to label5; [] turns this off."""
 
     def split_size(self, split: str) -> SplitSize:
         """Return how many rows of "train", "validation" or "test" to take."""
@@ -119,7 +134,10 @@ class ModelConfig:
     """Run Python code that comes with the model, for a model that transformers itself does not
     have. That code can do whatever the job may do: read it first, and pin model.revision."""
     max_length: int | None = None
-    """Longest prompt in tokens; none allows the model's whole context. A longer row is an error."""
+    """Longest prompt in tokens; none allows the model's whole context."""
+    too_long: Literal["error", "drop"] = "error"
+    """What happens to rows whose prompt is longer. error: the job ends and names them. drop: they
+    are left out; the report counts them. No row is ever truncated."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +145,16 @@ class PromptConfig:
     """How a row becomes model input."""
 
     template: str = ""
-    """Text with {premise} and {hypothesis}. If empty, which only the classification head allows,
-    the tokenizer joins the two as a pair."""
-    verbalizers: tuple[str, ...] = ()
-    """Causal head: the answer that stands for each label. After the prompt, each must be exactly
-    one token, and no two the same."""
+    """Text with {premise} and {hypothesis}. {answers} becomes the answers and their labels, such as
+    "0 for entailment, 1 for neutral, 2 for contradiction". If empty, which only the classification
+    head allows, the tokenizer joins the two texts as a pair."""
+    verbalizers: Literal["auto"] | tuple[str, ...] = "auto"
+    """Causal head: the answer that stands for each label. auto: the first that the tokenizer tells
+    apart of digits, letters and the labels' names. What all answers begin with alike, in tokens
+    after the prompt, is added to the prompt; the next token decides, and must differ."""
+    chat: Literal["auto", "never", "always"] = "auto"
+    """Whether the prompt is put into the model's chat template, as the user's message. auto: with
+    the causal head, if the model has a template and the prompt has no special tokens of its own."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +240,9 @@ class ReportConfig:
     """The report's title; empty for a title made from the model's and the data set's names."""
     sample_interval_s: float = 1.0
     """Seconds between two hardware samples."""
+    slice_columns: tuple[str, ...] | None = None
+    """Further columns of the test rows by whose values the report shows the accuracy. If not set,
+    those with 2 to 20 different values, such as a genre; [] turns this off."""
     min_accuracy: float | None = None
     """End with exit code 3 if the tuned model's test accuracy is lower (0 to 1); none: no gate."""
     min_gain: float | None = None
@@ -328,6 +354,8 @@ def _check_data(data: DataConfig) -> Iterable[str]:
             yield f"data.{split}_stride: {wanted.stride} is below 1"
         if wanted.size is not None and wanted.size < 0:
             yield f"data.{split}_size: {wanted.size} is below 0 (0 takes all rows)"
+    if len(set(data.columns)) != len(data.columns):
+        yield "data.columns: names must differ"
     if len(data.label_names) < 2:
         yield "data.label_names: at least two labels are needed"
     if len(set(data.label_names)) != len(data.label_names):
@@ -345,8 +373,10 @@ def _check_prompt(config: JobConfig) -> Iterable[str]:
     yield from head.faults(config)
     if config.eval.few_shot and not head.takes_few_shot:
         yield f"eval.few_shot: the {head.title} takes no examples in its prompt; set it to 0"
-    if len(set(prompt.verbalizers)) != len(prompt.verbalizers):
+    if prompt.verbalizers != "auto" and len(set(prompt.verbalizers)) != len(prompt.verbalizers):
         yield "prompt.verbalizers: two labels share a verbalizer"
+    if prompt.chat == "always" and not prompt.template:
+        yield "prompt.chat: there is no prompt.template to put into the chat template"
 
 
 def _check_template(template: str) -> Iterable[str]:
@@ -358,8 +388,11 @@ def _check_template(template: str) -> Iterable[str]:
     for name in ("premise", "hypothesis"):
         if name not in names:
             yield f"prompt.template: {{{name}}} is missing"
-    for name in sorted(names - {"premise", "hypothesis"}):
-        yield f"prompt.template: {{{name}}} is unknown; use {{premise}} and {{hypothesis}} only"
+    for name in sorted(names - set(FIELDS)):
+        yield (
+            f"prompt.template: {{{name}}} is unknown; use {{premise}}, {{hypothesis}} and "
+            "{answers} only"
+        )
 
 
 def _check_numbers(config: JobConfig) -> Iterable[str]:

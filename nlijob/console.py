@@ -142,7 +142,7 @@ class Console:
         bar = self._bar
         if bar is None:
             bar = self._bar = tqdm(
-                total=progress.total,
+                total=progress.total or None,
                 desc=f"      {progress.part}",
                 unit=f" {progress.unit}",
                 file=self._out,
@@ -166,9 +166,11 @@ class Console:
 
 
 def _plain(progress: Progress, elapsed_s: float) -> str:
-    text = f"{progress.done:,} of {progress.total:,} {progress.unit}"
+    of = f" of {progress.total:,}" if progress.total else ""
+    text = f"{progress.done:,}{of} {progress.unit}"
     if progress.done:
         rate = progress.done / elapsed_s
-        left_s = (progress.total - progress.done) / rate
-        text += f", {rate:.1f} a second, {clock(left_s)} left"
+        text += f", {rate:.1f} a second"
+        if progress.total:
+            text += f", {clock((progress.total - progress.done) / rate)} left"
     return f"{text}, {progress.note}" if progress.note else text

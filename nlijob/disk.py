@@ -99,7 +99,7 @@ def disk_fault(
     if number in NEEDS_SPACE and place:
         parts.append(free_text(place))
         if needed_bytes:
-            parts.append(f"{_size_text(needed_bytes)} needed")
+            parts.append(f"{size_text(needed_bytes)} needed")
     hint = HINTS.get(number, "free space there, or choose another folder")
     if number in REASONS_OF_A_PATH:
         hint = "make it accessible, or choose another folder"
@@ -140,30 +140,31 @@ def _fullest(path: Path | None) -> Path | None:
     places.append(Path(os.path.expanduser(cache)))
     with contextlib.suppress(OSError):  # it looks for a folder that can be written to
         places.append(Path(tempfile.gettempdir()))
-    free = {place: space for place in places if (space := _free_bytes(place)) is not None}
+    free = {place: space for place in places if (space := free_bytes(place)) is not None}
     return min(free, key=lambda place: free[place], default=path)
 
 
 def free_text(place: Path) -> str:
     """The space that is free in a folder, for a message."""
-    free = _free_bytes(place)
+    free = free_bytes(place)
     if free is None:
         return "free space not measured"
     with contextlib.suppress(OSError):
-        state = os.statvfs(_existing(place))
+        state = os.statvfs(existing_folder(place))
         if state.f_files and not state.f_favail:
-            return f"{_size_text(free)} free, but no more files can be made (no free inodes)"
-    return f"{_size_text(free)} free"
+            return f"{size_text(free)} free, but no more files can be made (no free inodes)"
+    return f"{size_text(free)} free"
 
 
-def _free_bytes(place: Path) -> int | None:
+def free_bytes(place: Path) -> int | None:
+    """The space that is free where a folder is, or will be; None if that cannot be read."""
     try:
-        return shutil.disk_usage(_existing(place)).free
+        return shutil.disk_usage(existing_folder(place)).free
     except OSError:
         return None
 
 
-def _existing(place: Path) -> Path:
+def existing_folder(place: Path) -> Path:
     """The folder itself, or the nearest one above it that exists."""
     place = place.absolute()
     while not place.is_dir() and place != place.parent:
@@ -171,7 +172,8 @@ def _existing(place: Path) -> Path:
     return place
 
 
-def _size_text(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """A size on disk in decimal units, for a message."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB"):
         if size < 1000:

@@ -12,13 +12,14 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 from nlijob.config import ModelConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError, first_line
 from nlijob.files import Piece, sha256_of
-from nlijob.hub_fetch import Repository
+from nlijob.hub_cache import HubFile
+from nlijob.hub_fetch import Kind, Repository
 from nlijob.hub_requests import HubError, Limits
 from nlijob.model_files import CONFIG, check_code, check_model_folder
 
@@ -26,6 +27,18 @@ MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tikt
 CODE_FILES = ("*.py",)
 """What else belongs to a model whose own code may run."""
 PIECE_BYTES = 64 * 1024**2
+ONLINE_HINT = "check its name and revision, the network, and access rights (HF_TOKEN)"
+
+
+class Glance(NamedTuple):
+    """A repository of which only small files were fetched."""
+
+    folder: Path
+    """The folder of its revision in the cache, which is named by the commit."""
+    files: tuple[HubFile, ...]
+    """All files that the job reads."""
+    lacking: tuple[HubFile, ...]
+    """Those of them that the cache does not have."""
 
 
 class Hub:
@@ -42,6 +55,13 @@ class Hub:
         self._tell = tell
         self._limits = limits or Limits.of_environment()
         self._commits: dict[tuple[str, str, str | None], str] = {}
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether only the cache is used, by option or by the client's own variable."""
+        from huggingface_hub import constants
+
+        return bool(self._offline or constants.is_offline_mode())
 
     def model_folder(self, model: ModelConfig) -> Path:
         """The local folder with the model's files, downloaded first if the name is a hub id.
@@ -77,6 +97,17 @@ class Hub:
             rows: Sequence[Any] = datasets.load_dataset(str(folder), config_name, split=split)
         return rows
 
+    def split_names(self, dataset: str, config_name: str | None, revision: str | None) -> list[str]:
+        """The names of a hub data set's splits; empty where they are not known before it is read.
+
+        Raises NotAvailableError if the data set is not available.
+        """
+        folder = self._fetch("dataset", dataset, revision, None)
+        with _reading(dataset, "train") as datasets:
+            builder = datasets.load_dataset_builder(str(folder), config_name)
+        named = getattr(builder.config, "data_files", None) or builder.info.splits or ()
+        return [str(name) for name in named]
+
     def csv_files(
         self, dataset: str, config_name: str | None, revision: str | None, split: str
     ) -> tuple[list[Path], Mapping[str, Any]]:
@@ -95,9 +126,35 @@ class Hub:
             return [], {}
         return files, builder.info.features or {}
 
+    def look(
+        self,
+        kind: Kind,
+        name: str,
+        revision: str | None,
+        small: Sequence[str],
+        files: Sequence[str] | None,
+    ) -> Glance:
+        """Fetch the small files of a repository alone, and say what the job would fetch.
+
+        `small` and `files` are patterns of names; `files` are those of the job, None for all.
+        Raises like `_fetch`.
+        """
+        folder = self._fetch(kind, name, revision, small)
+        repository = Repository(kind, name, files, self._limits, self._tell)
+        needed, lacking = repository.needed(folder.name)
+        return Glance(folder, tuple(needed), tuple(lacking))
+
+    def ask(self, kind: Kind, name: str, revision: str | None) -> None:
+        """Ask the hub for a repository, whatever the cache has. Raises NotAvailableError."""
+        what = f"{kind} {name} at revision {revision or 'main'}"
+        try:
+            Repository(kind, name, (), self._limits, self._tell).ask(revision or "main")
+        except HubError as error:
+            raise NotAvailableError(f"{what} is not available: {error}", ONLINE_HINT) from error
+
     def _fetch(
         self,
-        kind: Literal["model", "dataset"],
+        kind: Kind,
         name: str,
         revision: str | None,
         files: Sequence[str] | None,
@@ -106,10 +163,8 @@ class Hub:
 
         Raises NotAvailableError, or OSError if the cache's disk is full or cannot be used.
         """
-        from huggingface_hub import constants
-
         what = f"{kind} {name} at revision {revision or 'main'}"
-        offline = self._offline or constants.is_offline_mode()
+        offline = self.is_offline
         asked = self._commits.get((kind, name, revision), revision or "main")
         try:
             repository = Repository(
@@ -119,9 +174,7 @@ class Hub:
         except (HubError, ValueError) as error:
             raise NotAvailableError(
                 f"{what} is not available: {error}",
-                "run `prefetch` with the same options while online"
-                if offline
-                else "check its name and revision, the network, and access rights (HF_TOKEN)",
+                "run `prefetch` with the same options while online" if offline else ONLINE_HINT,
             ) from error
         # All splits are of one commit, also if a branch moves meanwhile.
         self._commits[kind, name, revision] = folder.name

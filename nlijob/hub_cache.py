@@ -126,6 +126,14 @@ class RepoCache:
 
     # ------------------------------------------------------------ whole or not
 
+    def has(self, commit: str, file: HubFile) -> bool:
+        """Whether there is a file of this name and size; its content is not read."""
+        path = self.snapshot(commit) / file.name
+        try:
+            return path.is_file() and file.size in (None, path.stat().st_size)
+        except OSError:
+            return False
+
     def fault(self, commit: str, file: HubFile, moved: Callable[[], None]) -> str | None:
         """What the cache has in place of the file, in words; None if it has the file.
 

@@ -57,6 +57,15 @@ class Repository:
         self._cache.keep_verified()
         return self._cache.snapshot(commit)
 
+    def needed(self, commit: str) -> tuple[list[HubFile], list[HubFile]]:
+        """The files of a commit that are needed, and those of them that the cache lacks.
+
+        Only names and sizes are looked at. The list of files must be in the cache already.
+        """
+        listed = self._cache.files(commit)
+        files = self._needed(self._cache.found(commit) if listed is None else listed)
+        return files, [file for file in files if not self._cache.has(commit, file)]
+
     def fetched(self, revision: str) -> Path:
         """The folder of a revision, with what the cache lacks downloaded. Raises HubError."""
         from huggingface_hub import constants
@@ -70,6 +79,18 @@ class Repository:
             )
         except TimeoutError as error:
             raise HubError(str(error)) from error
+        finally:
+            client.close()
+
+    def ask(self, revision: str) -> None:
+        """Ask the hub for a revision, whatever the cache has. Raises HubError."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils._headers import build_hf_headers
+
+        headers = build_hf_headers(library_name="nlijob")
+        client = HubClient(constants.ENDPOINT, headers, self._limits, self._tell)
+        try:
+            client.json(f"/api/{self._path}/revision/{quote(revision, safe='')}")
         finally:
             client.close()
 

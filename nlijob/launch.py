@@ -34,8 +34,8 @@ POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
 
 
-def launch_command(run: RunDir, device: str) -> list[str]:
-    """argv that starts the GPU side under `accelerate launch`."""
+def launch_command(run: RunDir, device: str, work: str = "job") -> list[str]:
+    """argv that starts the GPU side under `accelerate launch`; `work` as in `nlijob.gpu`."""
     command = [sys.executable, "-m", "nlijob.gpu.launcher"]
     command += ["--config_file", str(run.accelerate_config.absolute())]
     command += ["--num_processes", "1", "--num_machines", "1"]
@@ -43,7 +43,8 @@ def launch_command(run: RunDir, device: str) -> list[str]:
     command += ["--num_cpu_threads_per_process", str(len(os.sched_getaffinity(0)))]
     if device == "cpu":
         command.append("--cpu")
-    return [*command, "-m", "nlijob.gpu", str(run.root.absolute())]
+    command += ["-m", "nlijob.gpu", str(run.root.absolute())]
+    return command if work == "job" else [*command, work]
 
 
 class GpuSide:
@@ -53,11 +54,19 @@ class GpuSide:
     """
 
     def __init__(
-        self, run: RunDir, device: str, on_log: Callable[[str], None] = lambda _: None
+        self,
+        run: RunDir,
+        device: str,
+        on_log: Callable[[str], None] = lambda _: None,
+        work: str = "job",
     ) -> None:
-        """`on_log` is given each line of the processes' log while they are followed."""
+        """`on_log` is given each line of the processes' log while they are followed.
+
+        `work`: what the processes do, as in `nlijob.gpu`.
+        """
         self._run = run
         self._device = device
+        self._work = work
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
@@ -86,7 +95,7 @@ class GpuSide:
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(
-                launch_command(run, self._device),
+                launch_command(run, self._device, self._work),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -111,12 +120,11 @@ class GpuSide:
         Raises the JobError that the GPU side reported, or one with the end of its log if it ended
         without an outcome record.
         """
-        assert self._process is not None
         run = self._run
         with _Tail(run.progress) as progress, _Tail(run.worker_log) as log:
             running = True
             while running:
-                running = self._process.poll() is None and not run.worker_outcome.exists()
+                running = self.is_at_work
                 for line in log.lines():
                     self._on_log(line)
                 for line in progress.lines():
@@ -124,9 +132,15 @@ class GpuSide:
                         on_progress(told)
                 if running:
                     time.sleep(POLL_S)
-        self._raise_outcome()
+        self.raise_outcome()
 
-    def _raise_outcome(self) -> None:
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the processes run and have not written their outcome."""
+        assert self._process is not None
+        return self._process.poll() is None and not self._run.worker_outcome.exists()
+
+    def raise_outcome(self) -> None:
         """Raise the error that the outcome record holds or, without one, what the end suggests."""
         assert self._process is not None
         try:

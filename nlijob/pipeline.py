@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
-from nlijob.analysis.wording import clock, count, percent, plural
+from nlijob.analysis.columns import check_columns
+from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.labels import TWO_WAY
 from nlijob.data.sources import source_stamp
+from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_labels_of
 from nlijob.data.subset import build_subset
 from nlijob.errors import GateError
 from nlijob.files import remove
@@ -57,6 +60,8 @@ class Job:
     model_stamp: str = field(init=False)
     inputs: dict[str, Inputs] = field(init=False)
     """Stage -> what it is made from in this attempt."""
+    stamps: dict[str, str] = field(init=False)
+    """What identifies the files outside the run: "data" and "model"."""
 
     def __post_init__(self) -> None:
         self.attempt = Attempt(self.run, self.started)
@@ -97,6 +102,7 @@ class Job:
         number = self.attempt.number
         with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
             self._build_subset(sampler)
+            self._check_columns()
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
         with self.attempt.timed("report"):
@@ -118,8 +124,32 @@ class Job:
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
         self.model_stamp = model_stamp(self.model_dir, model_files(self.config.model))
-        stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
-        self.inputs = stage_inputs(self.config, stamps)
+        self.stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
+        self.inputs = stage_inputs(self.config, self.stamps)
+        for names in TWO_WAY:
+            self._adopt_earlier_labels(names)
+
+    def _adopt_earlier_labels(self, names: tuple[str, ...]) -> None:
+        """Name the labels as an earlier attempt did, if its subset is of the same inputs."""
+        data = self.config.data
+        marker = self.run.read_marker("subset")
+        if marker is None or not takes_labels_of_data(data):
+            return
+        config = dataclasses.replace(self.config, data=dataclasses.replace(data, label_names=names))
+        inputs = stage_inputs(config, self.stamps)
+        if marker.fingerprint == inputs["subset"].fingerprint:
+            self.record, self.inputs = dataclasses.replace(self.record, config=config), inputs
+
+    def _adopt_labels(self, opened: Opened) -> None:
+        """Name the labels as the data do. Raises ConfigurationError if the prompt does not fit."""
+        config = with_labels_of(self.config, opened)
+        if config == self.config:
+            return
+        names = listed(config.data.label_names)
+        self.console.line(f"      the labels of the data are {names}")
+        self.record = dataclasses.replace(self.record, config=config)
+        self.inputs = stage_inputs(config, self.stamps)
+        write_record(self.run.config, continued(self.record, self.run))
 
     def _begin(self) -> None:
         self._say_why_again()
@@ -194,9 +224,20 @@ class Job:
         self.run.unmark("subset")
         started = Moment.now()
         with self.attempt.timed("subset"):
-            manifest = build_subset(self.config.data, self.run, self.hub)
+            opened = open_splits(self.config.data, self.hub)
+            self._adopt_labels(opened)
+            manifest = build_subset(self.config.data, self.run, self.hub, opened)
             self._mark_complete("subset", [self.run.manifest, *map(self.run.subset, SPLITS)])
         self._say("subset", f"{_rows_text(manifest)}; {clock(started.age_s())}")
+        for split in manifest.splits.values():
+            if split.origin:
+                self.console.line(f"      {split.split}: {split.origin}")
+
+    def _check_columns(self) -> None:
+        """Raise ConfigurationError if the report is to slice by a column that is not there."""
+        if wanted := self.config.report.slice_columns:
+            test = records.read(Manifest, self.run.manifest).splits["test"]
+            check_columns(wanted, test.further_columns)
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):

@@ -22,6 +22,7 @@ from nlijob import disk, records
 from nlijob.errors import ConfigurationError, DiskError
 from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
 from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
+from nlijob.records.use import ADAPTER_RECORD
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
@@ -82,6 +83,7 @@ class RunDir:
         self.occlusion = trial / "evaluate" / "occlusion.jsonl"
         self.adapter = trial / "adapter"
         self.model_card = self.adapter / "README.md"
+        self.adapter_record = self.adapter / ADAPTER_RECORD
 
     @property
     def previous(self) -> Path:
@@ -108,6 +110,10 @@ class RunDir:
     def epoch_steps(self, epoch: int) -> Path:
         """The file with the optimizer steps of an epoch, which the training log has too."""
         return self.epoch(epoch) / "steps.jsonl"
+
+    def epoch_plan(self, epoch: int) -> Path:
+        """The file with the execution mode at the end of an epoch."""
+        return self.epoch(epoch) / "plan.json"
 
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
@@ -372,6 +378,11 @@ def _is_free(handle: TextIO) -> bool:
     return True
 
 
+def is_of_adapter(name: str) -> bool:
+    """Whether a file holds an adapter's weights or their configuration, by its path."""
+    return Path(name).name.startswith("adapter_")
+
+
 def epoch_marker(epoch: int) -> str:
     """The name under which an epoch is marked complete."""
     return f"{EPOCH_MARKER}{epoch}"
@@ -418,6 +429,11 @@ def write_records(path: Path, items: Iterable[Any]) -> None:
 def append_record(path: Path, record: Any) -> None:
     """Append one record to a JSON Lines file, in one write so that lines never interleave."""
     append(path, records.dump_line(record).encode("utf-8"))
+
+
+def append_to_log(path: Path, record: Any) -> None:
+    """Append one record with its checksum to a log that no marker covers."""
+    append(path, records.dump_log_line(record).encode("utf-8"))
 
 
 def _is_there(path: Path) -> bool:

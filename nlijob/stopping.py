@@ -2,6 +2,9 @@
 
 A signal raises `Stopped` in the main thread, wherever that is. No clean-up is needed: records are
 written atomically, and a stage without its marker is not complete.
+
+Python drops an exception that is raised within its own callbacks (finalizers, weak references), and
+a library may swallow one. So `Stopped` is raised again until somebody calls `shutdown_begins`.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +25,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 GRACE_S = 20.0
 """Time that the GPU side has to end. Upload and notice may then take 2 s each, so that the job ends
 within 25 s; container schedulers commonly allow 30 s."""
+RETRY_S = 0.2
+"""Time after which `Stopped` is raised again if it was lost."""
 
 
 class Stopped(BaseException):
@@ -46,7 +52,7 @@ def delayed_stop() -> Iterator[None]:
     received: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: received.append(number))
-        for number in STOP_SIGNALS
+        for number in (*STOP_SIGNALS, signal.SIGALRM)
     }
     try:
         yield
@@ -57,13 +63,17 @@ def delayed_stop() -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
+def shutdown_begins() -> None:
+    """`Stopped` has reached the code that ends the process, and is not raised again."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Event:
     """Stop this process at the end of file on `descriptor`; returns an event set by its first byte.
 
     The parent holds the other end, so that this process never outlives it, even if the parent is
     killed. Before the event there is no work to lose, and the process exits at once. After it, the
-    process is sent SIGTERM, and exits when `grace_s` have passed: Stopped is lost if it is raised
-    in one of the interpreter's own callbacks, such as an import's.
+    process is sent SIGTERM, and exits when `grace_s` have passed, whatever its shutdown waits for.
     """
     first_byte = threading.Event()
 
@@ -94,4 +104,19 @@ def is_open(pipe: int) -> bool:
 def _raise_stopped(number: int, frame: FrameType | None) -> None:
     for other in STOP_SIGNALS:  # a second signal must not interrupt the shutdown
         signal.signal(other, signal.SIG_IGN)
-    raise Stopped(signal.Signals(number).name)
+    name = signal.Signals(number).name
+
+    def raise_again(number: int, frame: FrameType | None) -> None:
+        if not _is_on_its_way(sys.exception()):
+            raise Stopped(name)
+
+    signal.signal(signal.SIGALRM, raise_again)
+    signal.setitimer(signal.ITIMER_REAL, RETRY_S, RETRY_S)
+    raise Stopped(name)
+
+
+def _is_on_its_way(error: BaseException | None) -> bool:
+    """Whether Stopped led to `error`, which is being handled."""
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None

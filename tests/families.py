@@ -53,9 +53,6 @@ SIZES: dict[str, Any] = {
 GROUPED = {**SIZES, "num_key_value_heads": 2}
 XLNET = {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
 EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
-TEMPLATE = "Text: {premise}\nClaim: {hypothesis}\nLabel:"
-ANSWERS = (" man", " dog", " two")
-"""Each is one token for every tokenizer that is made here."""
 ROWS = 6
 MAX_DIFFERENCE = MAX_LOGITS_DIFFERENCE[torch.float32]
 """Relative difference that passes as rounding, for a job too."""
@@ -291,8 +288,7 @@ def job(folder: Path, head: HeadName) -> JobConfig:
             "lora.target_modules": "attention",
             "lora.dropout": 0.0,
             "train.batch_size": 2,
-            "prompt.template": TEMPLATE if head == "causal" else "",
-            "prompt.verbalizers": ANSWERS if head == "causal" else (),
+            **({"prompt.template": ""} if head != "causal" else {}),
         },
     )
 
@@ -381,8 +377,11 @@ def _by_usage_code(config: JobConfig, loaded: LoadedModel, head: Head, bench: Be
         environment=environment(loaded),
         prompt=dataclasses.replace(
             bench.results.prompt,
-            template=config.prompt.template,
+            template=head.prompt.template,
             label_tokens=head.label_tokens,
+            answer_start=head.prompt.answer_start,
+            tokens_before=head.prompt.tokens_before,
+            is_chat=head.prompt.is_chat,
         ),
     )
     adapter = bench.folder / "adapter"

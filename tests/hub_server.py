@@ -25,6 +25,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_uploads import Uploads
+
 Commits = Mapping[str, Path]
 """The folder of each commit (40 hex digits) of a repository."""
 
@@ -114,10 +116,13 @@ class HubServer:
         models: Mapping[str, Commits] | None = None,
         datasets: Mapping[str, Commits] | None = None,
         main: Mapping[str, str] | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         self._repositories = {"models": dict(models or {}), "datasets": dict(datasets or {})}
         self.main = dict(main or {})
         """Repository -> the commit of its `main`, which a test may move."""
+        self.uploads = uploads
+        """Takes what clients upload, if there is one."""
         self.closed = threading.Event()
         for repositories in self._repositories.values():
             for commit in chain.from_iterable(repositories.values()):
@@ -190,13 +195,23 @@ class HubServer:
             answer = _json_answer({"error": "failing as told"}, failure)
         else:
             try:
-                answer = self._route(url.path, url.query, headers, body)
+                answer = self._uploaded(method, url.path, headers, body) or self._route(
+                    url.path, url.query, headers, body
+                )
             except HubError as error:
                 answer = error.answer()
             answer.misbehave = failure
         with self._lock:
             self._exchanges.append(Exchange(method, url.path, answer.status))
         return answer
+
+    def _uploaded(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Answer | None:
+        if self.uploads is None:
+            return None
+        reply = self.uploads.answer(method, path, headers, body, self.url)
+        return None if reply is None else _json_answer(reply[1], reply[0])
 
     def _planned_failure(self, method: str, path: str) -> int | Misbehaviour | None:
         with self._lock:
@@ -268,6 +283,9 @@ def _handler_class(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             self._reply()
 
         def do_POST(self) -> None:
+            self._reply()
+
+        def do_PUT(self) -> None:
             self._reply()
 
         def _reply(self) -> None:

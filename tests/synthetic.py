@@ -26,6 +26,7 @@ from nlijob.config import (
     ReportConfig,
     TrainConfig,
 )
+from nlijob.data.further import column_names
 from nlijob.data.overlap import measure_overlaps, measure_repetition
 from nlijob.fingerprints import settings_of, stage_inputs
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
@@ -87,6 +88,9 @@ HOSTILE = (
     ("''\"\"`` ${alert(1)}", "javascript:alert(1)"),
     ("So many words stand here. " * 400, "Few words <i>stand</i> here."),
 )
+HOSTILE_COLUMNS = (
+    *("<b>genre</b>", "\u202egenre", "نوع", "a\nb", "V" * 90, "{{ x }} ${y}", "=1+1"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class Spec:
     """The first attempt was killed while epoch 3 was training."""
     demo: bool = False
     hostile: bool = False
+    further: bool = False
+    """The source has further columns and the labels of single annotators."""
     rows: int = 98
     """Number of test rows, and of validation rows."""
     train_rows: int = 400
@@ -314,7 +320,25 @@ class _Builder:
         hypothesis = f"{pick(PEOPLE)} {pick(DOINGS)}."
         if self.spec.hostile and split == "test":
             premise, hypothesis = HOSTILE[position % len(HOSTILE)]
-        return Example(position * stride, premise, hypothesis, self.random.randrange(3))
+        row = Example(position * stride, premise, hypothesis, self.random.randrange(3))
+        return self._with_more(row) if self.spec.further and split == "test" else row
+
+    def _with_more(self, row: Example) -> Example:
+        """The row with further columns and the labels of five annotators."""
+        choose = random.Random(f"{self.spec.seed} {row.index}")  # leaves the run's own draws alone
+        columns = {
+            "genre": choose.choice(("fiction", "telephone", "travel")),
+            "subcase": f"s{choose.randrange(12):02}",
+        }
+        if self.spec.hostile:
+            columns = {
+                name: choose.choice(texts)
+                for name, texts in zip(HOSTILE_COLUMNS, HOSTILE, strict=True)
+            }
+        given = [row.label if choose.random() < 0.85 else choose.randrange(3) for _ in range(5)]
+        return replace(
+            row, columns=columns, votes=tuple(given.count(label) for label in range(len(LABELS)))
+        )
 
     def _manifest(self) -> Manifest:
         return Manifest(
@@ -346,6 +370,8 @@ class _Builder:
             blank_lines=1 if split == "test" else 0,
             fields_over_lines=0,
             repetition=measure_repetition(rows),
+            further_columns=column_names(rows),
+            annotator_columns=("annotator_labels",) if any(row.votes for row in rows) else (),
         )
 
     def _prompt(self) -> PromptRecord:
@@ -353,18 +379,23 @@ class _Builder:
         first = self.examples["test"][0]
         template = TEMPLATE if causal else ""
         text = TEMPLATE.format(premise=first.premise, hypothesis=first.hypothesis)
+        pieces = re.findall(r"\s?\S+|\s", text if causal else f"{first.premise} {first.hypothesis}")
         return PromptRecord(
             template=template,
             label_tokens=(657, 352, 362) if causal else (),
             label_token_texts=(" 0", " 1", " 2") if causal else (),
             example_prompt=text if causal else f"{first.premise} {first.hypothesis}",
-            example_tokens=tuple(range(1000, 1000 + 61)),
+            example_tokens=tuple(range(1000, 1000 + len(pieces))),
             longest_tokens={"train": 131, "validation": 104, "test": 98},
             mean_tokens={"train": 71.4, "validation": 70.9, "test": 72.0},
             max_length=2048,
             few_shot_prefix="Premise: A dog runs.\nHypothesis: It runs.\nAnswer: 0\n\n"
             if self._shots
             else "",
+            verbalizers=(" 0", " 1", " 2") if causal else (),
+            answer_style="recipe" if causal else "",
+            is_chat=False,
+            example_token_texts=tuple(pieces),
         )
 
     # ------------------------------------------------------------ models

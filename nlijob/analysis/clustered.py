@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlijob.analysis.statistics import (
+    Z_95,
     mcnemar_p,
     paired_difference_interval,
     t_95,
@@ -70,6 +71,28 @@ def paired_difference(
         mcnemar_p=exact_p(change, premises),
         premises=premises_as_units(premises),
     )
+
+
+def mean_share_interval(shares: Sequence[float], premises: Sequence[int]) -> Interval:
+    """95 % interval of the mean of one share (0 to 1) for each row.
+
+    Agresti and Coull (1998), Approximate is better than "exact" for interval estimation of binomial
+    proportions, with the shares' own variance in the place of that of zeros and ones, and with the
+    effective number of rows. Raises ValueError if there are no rows.
+    """
+    added = Z_95 * Z_95
+    low, high = _mean_interval(shares, premises, (0, 1), added, added / 2, added / 2)
+    return Interval(max(0.0, low), min(1.0, high))
+
+
+def mean_difference_interval(differences: Sequence[float], premises: Sequence[int]) -> Interval:
+    """95 % interval of the mean of one difference of two shares (-1 to 1) for each row.
+
+    As in `nlijob.analysis.statistics.paired_difference_interval`, which it is where all shares are
+    0 or 1: half a row is added to each of the four cells. Raises ValueError if there are no rows.
+    """
+    low, high = _mean_interval(differences, premises, (-1, 1), 2, 0, 1)
+    return Interval(max(-1.0, low), min(1.0, high))
 
 
 def premises_as_units(premises: Sequence[int]) -> int | None:
@@ -140,6 +163,26 @@ def flipped_p(values: Sequence[float] | Array, premises: Sequence[int]) -> float
         signs = random.integers(0, 2, size=(size, len(sums)), dtype=np.int8) * 2.0 - 1
         as_large += int((np.abs(signs @ sums) >= observed * (1 - 1e-12)).sum())
     return (1 + as_large) / (1 + FLIPS)
+
+
+def _mean_interval(
+    values: Sequence[float],
+    premises: Sequence[int],
+    bounds: tuple[float, float],
+    added: float,
+    added_sum: float,
+    added_squares: float,
+) -> tuple[float, float]:
+    """Bounds of the mean at 95 %, after rows with this sum and these squares were added."""
+    if not len(values):
+        raise ValueError("no rows")
+    value = np.asarray(values, dtype=float)
+    rows = effective_rows(value, premises, bounds)
+    size = rows + added
+    centre = (rows * float(value.mean()) + added_sum) / size
+    variance = (rows * float((value**2).mean()) + added_squares) / size - centre**2
+    half = Z_95 * math.sqrt(max(0.0, variance) / size)
+    return centre - half, centre + half
 
 
 def _sums(values: Array, premises: Sequence[int]) -> Array:

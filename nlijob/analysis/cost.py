@@ -33,10 +33,14 @@ def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float
 
 
 def _price_per_hour(asked: ReportConfig, gpus: Sequence[GpuInfo]) -> float | None:
+    return price_per_hour(asked, [gpu.name for gpu in gpus])
+
+
+def price_per_hour(asked: ReportConfig, gpus: Sequence[str]) -> float | None:
     """The machine's price, or the sum over its GPUs; None without GPUs or where one is unknown."""
     if asked.price_per_hour is not None:
         return asked.price_per_hour
-    prices = [_entry(gpu.name, asked.gpu_prices_per_hour) for gpu in gpus]
+    prices = [_entry(name, asked.gpu_prices_per_hour) for name in gpus]
     known = [price for price in prices if price is not None]
     return sum(known) if known and len(known) == len(prices) else None
 

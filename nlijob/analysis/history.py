@@ -195,7 +195,8 @@ def read_entry(folder: Path) -> Entry | None:
         started = _moment(results.run.created_at)
         if started is None:
             raise NoOutcomeError("damaged", "results.json does not say when the run was started")
-        if len(results.manifest.splits["test"].indices) != results.tuned.rows:
+        dropped = len(results.prompt.dropped.get("test", ()))
+        if len(results.manifest.splits["test"].indices) - dropped != results.tuned.rows:
             raise NoOutcomeError("damaged", "results.json contradicts itself about the test rows")
     except NoOutcomeError as error:
         asked = _asked(run)

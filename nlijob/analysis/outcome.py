@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nlijob.analysis.agreement import check_rows, check_selection
+from nlijob.analysis.annotators import measure_annotators
 from nlijob.analysis.bootstrap import bootstrap_intervals
 from nlijob.analysis.cases import build_cases, pairs
 from nlijob.analysis.clustered import effective_rows, paired_difference
@@ -24,6 +25,7 @@ from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
+    length_warnings,
     premise_warnings,
     slice_warnings,
     training_warnings,
@@ -69,7 +71,8 @@ def build_results(run: RunDir) -> Results:
     baseline_rows = read_all(Prediction, run.baseline_predictions)
     base_rows = of_split(baseline_rows, "test")
     tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
-    examples = read_all(Example, run.subset("test"))
+    prompt = read(PromptRecord, run.prompt)
+    examples = prompt.kept("test", read_lines(Example, run.subset("test")))
     check_selection(training, selection, evaluation)
     check_rows(base_rows, examples, baseline)
     check_rows(tuned_rows, examples, evaluation)
@@ -86,7 +89,9 @@ def build_results(run: RunDir) -> Results:
         config.eval.cases,
     )
     change = _change(base_rows, tuned_rows, premises)
-    slices = measure_slices(base_rows, tuned_rows, examples, manifest.label_names)
+    slices = measure_slices(
+        base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
+    )
     validation = _read_validation(run, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
@@ -105,7 +110,7 @@ def build_results(run: RunDir) -> Results:
         run=record,
         environment=environment,
         manifest=manifest,
-        prompt=read(PromptRecord, run.prompt),
+        prompt=prompt,
         plan=read(Plan, run.plan),
         parameters=training.parameters,
         base=base,
@@ -137,6 +142,7 @@ def build_results(run: RunDir) -> Results:
         gates=check_gates(config.report, tuned, change.difference, change.interval),
         warnings=(
             *leakage_warnings(manifest),
+            *length_warnings(prompt, manifest),
             *comparison_warnings(base, tuned, change, slices),
             *premise_warnings(groups),
             *slice_warnings(slices),
@@ -148,6 +154,7 @@ def build_results(run: RunDir) -> Results:
         test_premises=groups,
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
+        annotators=measure_annotators(base_rows, tuned_rows, examples),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 
@@ -197,7 +204,7 @@ def _on_all_rows(
         sum(change > 0 for change in changes),
         sum(change < 0 for change in changes),
         len(matched),
-        round(test.source_rows * test.rows / test.selected),
+        round(test.source_rows * len(matched) / test.selected),
         (effective_rows(right, numbers, (0, 1)), effective_rows(changes, numbers, (-1, 1))),
     )
 

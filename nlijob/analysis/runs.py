@@ -98,7 +98,7 @@ def read_test_rows(
     for doubt in changed_files(run):
         raise NoOutcomeError("damaged", doubt.text)
     try:
-        examples = list(read_lines(Example, run.subset("test")))
+        examples = results.prompt.kept("test", read_lines(Example, run.subset("test")))
         base = of_split(read_lines(Prediction, run.baseline_predictions), "test")
         tuned = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
     except OSError as error:

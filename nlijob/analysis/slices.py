@@ -1,8 +1,9 @@
-"""Effect of tuning on slices of the test rows: by gold label, length, word overlap and tag.
+"""Effect of tuning on slices of the test rows: by gold label, length, word overlap, tag and more.
 
-Slices depend only on the texts and the gold labels, never on a prediction. They overlap. Because
-testing many of them would find something by chance, p-values are Holm-adjusted over all slices that
-were tested.
+Where the source says more about its rows, there are slices by whether their annotators agree, and
+by the values of further columns. Slices depend only on what the source says, never on a prediction.
+They overlap. Because testing many of them would find something by chance, p-values are
+Holm-adjusted over all slices that were tested, of whatever kind.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nlijob.analysis.annotators import all_agree, is_judged
 from nlijob.analysis.cases import Pair, pairs
 from nlijob.analysis.clustered import accuracy_interval, paired_difference
+from nlijob.analysis.columns import Grouping, groupings, shown_name
 from nlijob.analysis.premises import Premises, premises_of
 from nlijob.analysis.statistics import holm
 from nlijob.analysis.tags import HIGH_OVERLAP, LOW_OVERLAP, TAGS, compare_words, is_high, is_low
@@ -23,6 +26,14 @@ from nlijob.records.outcome import Slice
 LEAST_ROWS = 6
 """Fewest rows (or premises, where they repeat) of a tested slice: with fewer, p stays above 0.05
 even if every row changes."""
+NAMED = 12
+"""Most slices that a sentence names."""
+COLUMN = "column"
+"""Family of the slices by the values of further columns."""
+ANNOTATORS = "annotators"
+"""Family of the slices by whether the annotators agree."""
+OF_THE_SOURCE = (COLUMN, ANNOTATORS)
+"""Families with a part of their own on the page."""
 OVERLAP_TAGS = ("high-overlap", "low-overlap")
 """Tags without a slice of their own, as the overlap slices have the same bounds."""
 
@@ -36,6 +47,8 @@ class _Kind:
     name: str
     meaning: str
     indices: frozenset[int]
+    column: str = ""
+    value: str = ""
 
 
 def measure_slices(
@@ -43,13 +56,16 @@ def measure_slices(
     tuned: Iterable[Prediction],
     examples: Iterable[Example],
     label_names: Sequence[str],
+    columns: Sequence[str] | None = None,
 ) -> tuple[Slice, ...]:
     """All slices that have rows, sorted.
 
     Significant changes (adjusted p below 0.05) come first, from the largest gain to the largest
     loss, then the other tested slices by the size of their change, then those with fewer than
-    `LEAST_ROWS` rows. Ties go to the slice with more rows. `examples` are the test rows. Raises
-    ValueError if the models labelled different rows, KeyError if a row has no text.
+    `LEAST_ROWS` rows. Ties go to the slice with more rows. `examples` are the test rows; `columns`
+    are the further columns to slice by, None for those that look like categories. Raises ValueError
+    if the models labelled different rows, KeyError if a row has no text, ConfigurationError if the
+    rows do not have one of the `columns`.
     """
     matched = pairs(base, tuned)
     texts = {example.index: example for example in examples}
@@ -58,6 +74,8 @@ def measure_slices(
         *_by_gold_label(matched, label_names),
         *_by_length(rows),
         *_by_overlap_and_tag(rows),
+        *_by_agreement(rows.values()),
+        *_by_column(groupings([*rows.values()], columns)),
     ]
     premises = premises_of(rows.values())
     measured = [
@@ -90,15 +108,23 @@ def slices_sentence(slices: Sequence[Slice]) -> str:
         f"{p_value(found.adjusted_p or 0.0)})"
         for found in worse
     ]
+    more = [f"{count(len(named) - NAMED)} more"] if len(named) > NAMED else []
     return (
         f"Tuning made {count(len(worse))} of the {tested} significantly worse ({test}): "
-        f"{listed(named)}."
+        f"{listed([*named[:NAMED], *more])}."
     )
 
 
 def too_few_sentence(slices: Sequence[Slice]) -> str:
-    """A sentence on the slices that are too small for a test; "" if there are none."""
-    few = [f"“{found.name}” ({found.rows})" for found in slices if not found.judged]
+    """A sentence on the slices that are too small for a test; "" if there are none.
+
+    Those of further columns and annotators are left out, as their tables say so.
+    """
+    few = [
+        f"“{found.name}” ({found.rows})"
+        for found in slices
+        if not found.judged and found.family not in OF_THE_SOURCE
+    ]
     if not few:
         return ""
     return f"Not tested, as they have fewer than {LEAST_ROWS} {_unit(slices)}: {listed(few)}."
@@ -140,6 +166,8 @@ def _slice(kind: _Kind, own: Sequence[Pair], premises: Premises) -> Slice:
         p=change.mcnemar_p if units >= LEAST_ROWS else None,
         adjusted_p=None,
         premises=change.premises,
+        column=kind.column,
+        value=kind.value,
     )
 
 
@@ -201,3 +229,30 @@ def _by_overlap_and_tag(rows: Mapping[int, Example]) -> Iterator[_Kind]:
         if tag.key not in OVERLAP_TAGS:
             indices = frozenset(i for i, found in compared.items() if tag.key in found.tags)
             yield _Kind("tag", tag.key, tag.name, tag.meaning, indices)
+
+
+def _by_agreement(rows: Iterable[Example]) -> Iterator[_Kind]:
+    """Rows on which all annotators agree, and the others; none if single annotators are unknown."""
+    judged = [row for row in rows if is_judged(row.votes)]
+    agreed = frozenset(row.index for row in judged if all_agree(row.votes))
+    disagreed = frozenset(row.index for row in judged) - agreed
+    meaning = "all annotators of the row gave the same label"
+    yield _Kind(ANNOTATORS, "agree", "annotators agree", meaning, agreed)
+    meaning = "the annotators of the row gave different labels"
+    yield _Kind(ANNOTATORS, "disagree", "annotators disagree", meaning, disagreed)
+
+
+def _by_column(groups: Iterable[Grouping]) -> Iterator[_Kind]:
+    for group in groups:
+        column = shown_name(group.column)
+        for value, indices in group.rows.items():
+            shown = shown_name(value)
+            yield _Kind(
+                family=COLUMN,
+                key=f"{group.column}: {value}",
+                name=f"{column}: {shown}",
+                meaning=f"the column “{column}” is “{shown}”",
+                indices=indices,
+                column=group.column,
+                value=value,
+            )

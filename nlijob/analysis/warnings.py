@@ -21,7 +21,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
-from nlijob.records.job import EpochResult, Manifest, Selection
+from nlijob.records.job import EpochResult, Manifest, PromptRecord, Selection
 from nlijob.records.outcome import (
     SIGNIFICANT,
     ClassMetrics,
@@ -101,6 +101,22 @@ def data_warnings(manifest: Manifest) -> Iterable[Finding]:
     yield from (Finding("data", {}, text) for text in manifest.warnings)
     yield from overlap_warnings(manifest)
     yield from _unbalanced(manifest)
+
+
+def length_warnings(prompt: PromptRecord, manifest: Manifest) -> Iterable[Finding]:
+    """A finding if rows were left out because they are too long for the model."""
+    dropped = {split: len(rows) for split, rows in prompt.dropped.items()}
+    if dropped:
+        shares = [
+            f"{count(number)} of {count(manifest.splits[split].rows)} {split} rows"
+            for split, number in dropped.items()
+        ]
+        yield Finding(
+            "rows-too-long",
+            {**dropped, "max_length": prompt.max_length},
+            f"Left out as longer than {count(prompt.max_length)} tokens: {listed(shares)} "
+            "(model.too_long). All figures are about the rows that are left.",
+        )
 
 
 def habitual_label(metrics: Metrics) -> ClassMetrics | None:

@@ -11,7 +11,19 @@ import importlib
 
 import click
 
-NAMES = ("run", "report", "compare", "index", "prefetch", "recipes", "schema")
+NAMES = (
+    "run",
+    "plan",
+    "doctor",
+    "report",
+    "compare",
+    "index",
+    "predict",
+    "export",
+    "prefetch",
+    "recipes",
+    "schema",
+)
 """The commands in the order of `--help`."""
 
 

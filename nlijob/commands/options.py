@@ -21,7 +21,7 @@ STRIDE = click.IntRange(min=1)
 
 OPTIONS: dict[str, tuple[str, Any, str]] = {
     "model": ("model.name", str, "Hub model id, or a folder that holds a model."),
-    "dataset": ("data.dataset", str, "Hub data set id, or a folder with a file for each split."),
+    "dataset": ("data.dataset", str, "Hub data set id, a folder with data files, or one file."),
     "train-size": ("data.train_size", SIZE, "Take this many training rows; 0 takes all."),
     "train-stride": ("data.train_stride", STRIDE, "Take every n-th training row."),
     "validation-size": ("data.validation_size", SIZE, "Take this many validation rows."),

@@ -20,6 +20,7 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     import tempfile
 
     from nlijob import stopping
+    from nlijob.data.splits import open_splits, with_label_names
     from nlijob.data.subset import build_subset
     from nlijob.hub import Hub
     from nlijob.rundir import RunDir
@@ -28,13 +29,15 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     config = configuration(recipe, assignments, options)
     hub = Hub(offline, partial(click.echo, err=True))
     click.echo(printable(f"model {config.model.name}: {hub.model_folder(config.model)}"))
+    opened = open_splits(config.data, hub)
+    data = with_label_names(config.data, opened)
     with tempfile.TemporaryDirectory() as folder:
-        manifest = build_subset(config.data, RunDir(Path(folder)), hub)
+        manifest = build_subset(data, RunDir(Path(folder)), hub, opened)
     for split in manifest.splits.values():
         click.echo(
             printable(
                 f"data set {manifest.dataset}, {split.split}: {split.source_rows:,} rows, "
-                f"{split.rows:,} in the subset"
+                f"{split.rows:,} in the subset{split.origin and f'; {split.origin}'}"
             )
         )
     return ExitCode.DONE

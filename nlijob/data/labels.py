@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -25,6 +25,16 @@ SCALARS = (str, int, float, Decimal, type(None))
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0+)?")
 """Whole numbers in ASCII digits; pandas writes a column with missing labels as 0.0, 1.0, ..."""
 BETWEEN_WORDS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
+
+SPELLINGS = {
+    "entailment": ("e", "entail", "entails", "entailed"),
+    "neutral": ("n",),
+    "contradiction": ("c", "contradict", "contradicts", "contradicted", "contradictory"),
+    "not_entailment": ("non entailment", "nonentailment", "no entailment", "not entailed"),
+}
+"""How corpora spell the usual labels beside their names: ANLI, FarsTail, SciTail, XNLI, HANS."""
+TWO_WAY = (("entailment", "not_entailment"), ("entailment", "neutral"))
+"""Sets of two labels that are known: HANS, RTE, QNLI and WNLI; SciTail."""
 
 Way = Literal["name", "number", "source name", "label map", "unlabelled"]
 """How a label was read."""
@@ -79,12 +89,12 @@ class LabelReader:
     def _number(self, value: Any) -> int | None:
         text = str(value).strip()
         if (mapped := self._mapped(text)) is not None:
-            return self._remember("label map", _whole_number(value), mapped)
+            return self._remember("label map", whole_number(value), mapped)
         if value is None or not text or (isinstance(value, float) and math.isnan(value)):
             return UNLABELLED
         if isinstance(value, bool):  # true could be either of two labels
             return None
-        number = _whole_number(value)
+        number = whole_number(value)
         if number is not None:
             return self._of_number(number)
         label = self._of_name(text)
@@ -138,7 +148,11 @@ class LabelReader:
             return alike[0]
         if text == "-":
             return UNLABELLED
-        number = _whole_number(text)  # a source may name its labels "0", "1" and "2"
+        meant = meaning(text)
+        alike = [i for i, known in enumerate(names) if meant and meaning(known) == meant]
+        if len(alike) == 1:
+            return alike[0]
+        number = whole_number(text)  # a source may name its labels "0", "1" and "2"
         if number is not None and UNLABELLED <= number < len(names):
             return number
         return None
@@ -164,7 +178,18 @@ class LabelReader:
         return "no gold label" if label == UNLABELLED else self.data.label_names[label]
 
 
-def _whole_number(value: Any) -> int | None:
+def meaning(name: str) -> str:
+    """Which of the usual labels a name stands for; "" if none."""
+    return _MEANINGS.get(_plain(name), "")
+
+
+def two_way(names: Iterable[str]) -> tuple[str, ...]:
+    """The known set of two labels that names stand for; () if they are others."""
+    meant = {meaning(name) for name in names}
+    return next((known for known in TWO_WAY if set(known) == meant), ())
+
+
+def whole_number(value: Any) -> int | None:
     """The whole number that a label is or spells; None if it is none."""
     if isinstance(value, bool):
         return None
@@ -179,3 +204,10 @@ def _whole_number(value: Any) -> int | None:
 def _plain(name: str) -> str:
     """A name without case, surrounding blanks, and the difference of _, - and blank in it."""
     return BETWEEN_WORDS.sub(" ", name.strip()).casefold()
+
+
+_MEANINGS = {
+    _plain(spelling): name
+    for name, spellings in SPELLINGS.items()
+    for spelling in (name, *spellings)
+}

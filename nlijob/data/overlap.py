@@ -23,7 +23,7 @@ has seen before."""
 
 def shared_premises(examples: Mapping[Split, Sequence[Example]]) -> dict[str, int]:
     """Pair of splits, such as "train+test" -> number of premises that occur in both."""
-    premises = {split: {_plain(e.premise) for e in rows} for split, rows in examples.items()}
+    premises = {split: {plain_text(e.premise) for e in rows} for split, rows in examples.items()}
     return {f"{a}+{b}": len(premises[a] & premises[b]) for a, b in combinations(premises, 2)}
 
 
@@ -52,7 +52,7 @@ def _overlap(
         split=split,
         other=other,
         rows=len(rows),
-        rows_with_premise=sum(_plain(row.premise) in premises for row in rows),
+        rows_with_premise=sum(plain_text(row.premise) in premises for row in rows),
         whole_rows=len(whole),
         other_label=sum(row.label not in others[_texts(row)] for row in whole),
         is_same=_labels(rows) == others,
@@ -68,8 +68,9 @@ def _labels(rows: Sequence[Example]) -> dict[Texts, set[int]]:
 
 
 def _texts(row: Example) -> Texts:
-    return _plain(row.premise), _plain(row.hypothesis)
+    return plain_text(row.premise), plain_text(row.hypothesis)
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
+    """A text without surrounding blanks, and with one blank for each run of white space."""
     return " ".join(text.split())

@@ -1,8 +1,8 @@
 """The subset stage: selects rows of each split, drops unlabelled ones, writes rows and manifest.
 
-Rows come from a hub data set or from a directory with one file per split. A stride selects rows 0,
-k, 2k, ... of the split in its stored order; a size selects that many evenly spaced rows. Rows
-labelled -1 (the annotators did not agree) are dropped afterwards and counted.
+A stride selects rows 0, k, 2k, ... of the split in its stored order; a size selects that many
+evenly spaced rows. Rows labelled -1 (the annotators did not agree) are dropped afterwards and
+counted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import NamedTuple
 
 from nlijob.analysis.wording import plural
 from nlijob.config import DataConfig, SplitSize
-from nlijob.data.corpora import read_examples
+from nlijob.data.beyond import Beyond
+from nlijob.data.corpora import find_columns, read_examples
+from nlijob.data.further import column_names, writable
 from nlijob.data.labels import UNLABELLED
 from nlijob.data.overlap import measure_overlaps, measure_repetition, shared_premises
-from nlijob.data.sources import open_split
-from nlijob.data.table import SHOWN_FAULTS, Table
+from nlijob.data.splits import Opened, OpenedSplit, label_warnings, open_splits
+from nlijob.data.table import Table
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example, Manifest, Split, SplitManifest
@@ -33,13 +35,14 @@ class Taken(NamedTuple):
     warnings: list[str]
 
 
-def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
+def build_subset(data: DataConfig, run: RunDir, hub: Hub, opened: Opened | None = None) -> Manifest:
     """Write subset/<split>.jsonl for the three splits, then subset/manifest.json.
 
-    Raises NotAvailableError if the data are not available, a label is out of range, or no labelled
-    row of a split is left.
+    `opened`: the splits, where they have been opened before. Raises NotAvailableError if the data
+    are not available, a label is out of range, or no labelled row of a split is left.
     """
-    taken = {split: _take_split(data, split, hub) for split in SPLITS}
+    opened = opened or open_splits(data, hub)
+    taken = {split: _take_split(data, split, opened[split]) for split in SPLITS}
     examples = {split: one.examples for split, one in taken.items()}
     for split, rows in examples.items():
         write_records(run.subset(split), rows)
@@ -50,7 +53,10 @@ def build_subset(data: DataConfig, run: RunDir, hub: Hub) -> Manifest:
         label_names=data.label_names,
         splits={split: one.manifest for split, one in taken.items()},
         shared_premises=shared_premises(examples),
-        warnings=tuple(warning for one in taken.values() for warning in one.warnings),
+        warnings=(
+            *label_warnings(data, opened),
+            *(warning for one in taken.values() for warning in one.warnings),
+        ),
         overlaps=measure_overlaps(examples),
     )
     write_record(run.manifest, manifest)
@@ -76,14 +82,16 @@ def rule_text(wanted: SplitSize) -> str:
     return f"{wanted.size:,} evenly spaced rows"
 
 
-def _take_split(data: DataConfig, split: Split, hub: Hub) -> Taken:
-    table = open_split(data, split, hub)
-    source_rows = len(table.rows)
+def _take_split(data: DataConfig, split: Split, opened: OpenedSplit) -> Taken:
+    table = opened.table
+    source_rows = len(table)
     indices = chosen_indices(source_rows, data.split_size(split))
-    examples, labels_read = read_examples(data, split, table, indices)
+    beyond = Beyond() if split == "test" else None  # only test rows are told apart by it
+    examples, labels_read = read_examples(data, split, table, indices, beyond)
     labelled = [example for example in examples if example.label != UNLABELLED]
     if not labelled:
         raise _no_rows(data, split, source_rows, len(indices))
+    labelled, unused = beyond.settled(labelled) if beyond else (labelled, [])
     manifest = SplitManifest(
         split=split,
         source_rows=source_rows,
@@ -99,11 +107,17 @@ def _take_split(data: DataConfig, split: Split, hub: Hub) -> Taken:
         indices=tuple(example.index for example in labelled),
         labels_read=labels_read,
         blank_lines=table.blank_lines,
-        fields_over_lines=len(table.fields_over_lines),
-        first_fields_over_lines=table.fields_over_lines[:SHOWN_FAULTS],
+        fields_over_lines=table.fields_over_lines.count,
+        first_fields_over_lines=table.fields_over_lines.first,
         repetition=measure_repetition(labelled),
+        further_columns=column_names(labelled),
+        annotator_columns=tuple(map(writable, beyond.annotators.columns)) if beyond else (),
+        origin=opened.origin,
+        files=table.files,
+        columns=tuple(find_columns(data, table.columns) or ()),
     )
-    return Taken(manifest, labelled, _warnings(data, manifest, table, labelled))
+    warnings = [*_warnings(data, manifest, table, labelled), *(f"{split}: {w}" for w in unused)]
+    return Taken(manifest, labelled, warnings)
 
 
 def _no_rows(data: DataConfig, split: Split, source: int, selected: int) -> NotAvailableError:
@@ -138,12 +152,12 @@ def _warnings(
     blank = sum(not e.premise.strip() or not e.hypothesis.strip() for e in examples)
     if blank:
         warnings.append(f"{split}: {plural(blank, 'row')} with an empty premise or hypothesis")
-    if table.perhaps_joined:
-        rows = len(table.perhaps_joined)
-        lines = ", ".join(map(str, table.perhaps_joined[:SHOWN_FAULTS]))
+    if rows := table.perhaps_joined.count:
+        first = table.perhaps_joined.first
+        lines = ", ".join(map(str, first))
         warnings.append(
             f"{split}: stray quotes may have joined rows of the CSV file: {plural(rows, 'row')} "
-            f"(at line {lines}{', ...' if rows > SHOWN_FAULTS else ''}) with a quoted field over "
+            f"(at line {lines}{', ...' if rows > len(first) else ''}) with a quoted field over "
             "several lines, each of which looks like a row"
         )
     return warnings

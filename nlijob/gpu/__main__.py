@@ -1,13 +1,15 @@
-"""The process of the GPU side, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR`.
+"""The process of the GPU side, which `accelerate launch` starts as `-m nlijob.gpu RUN_DIR [WORK]`.
 
-It imports the heavy libraries, waits for its task and can be stopped at any time. Once it has a
-task, it always ends with an outcome record.
+WORK is a key of `WORKERS`, "job" if it is not given; for other work, RUN_DIR is a folder of its
+own rather than a run. The process imports the heavy libraries, waits for its task and can be
+stopped at any time. Once it has a task, it always ends with an outcome record.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +22,12 @@ from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir, write_record
 
 NO_COMPILER = "TORCHDYNAMO_DISABLE"
+WORKERS = {
+    "job": "nlijob.gpu.worker",
+    "predict": "nlijob.gpu.predicting",
+    "export": "nlijob.gpu.exporting",
+}
+"""Work -> the module whose function `work` does it."""
 
 
 def main() -> None:
@@ -44,12 +52,14 @@ def _outcome(run: RunDir) -> WorkerOutcome:
         run.reserve_for_gpu_side()
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
-            from nlijob.gpu import worker
+            worker = importlib.import_module(WORKERS[sys.argv[2] if sys.argv[2:] else "job"])
         task_is_written.wait()
         if not stopping.is_open(sys.stdin.fileno()):  # the task on disk may be another attempt's
             raise stopping.Stopped("the parent ended")
-        return worker.work(run)
+        outcome: WorkerOutcome = worker.work(run)
+        return outcome
     except (Exception, stopping.Stopped) as error:
+        stopping.shutdown_begins()
         return outcome_of(error, run)
 
 

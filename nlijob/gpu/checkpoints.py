@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from safetensors.torch import load_file
 
 from nlijob.config import ModelConfig
 from nlijob.disk import disk_faults
-from nlijob.files import atomic_write, fresh_folder
+from nlijob.files import Piece, atomic_write, fresh_folder, sha256_of
+from nlijob.records.use import ADAPTER_RECORD, AdapterRecord
+from nlijob.rundir import write_record
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_FILES = (ADAPTER_FILE, "adapter_config.json")
@@ -96,9 +99,14 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def copy_adapter(source: Path, target: Path) -> list[Path]:
-    """Replace `target` by a checkpoint's adapter, without its records; return the new files."""
+def copy_adapter(source: Path, target: Path, use: AdapterRecord) -> list[Path]:
+    """Replace `target` by a checkpoint's adapter, without its records; return the new files.
+
+    `use` says how the adapter is used; it is written beside it, with the hash of the weights.
+    """
+    sha256 = sha256_of([Piece(source / ADAPTER_FILE)])[0]
     with fresh_folder(target) as folder:
         for name in ADAPTER_FILES:
             shutil.copy2(source / name, folder / name)
-    return [target / name for name in ADAPTER_FILES]
+        write_record(folder / ADAPTER_RECORD, dataclasses.replace(use, adapter_sha256=sha256))
+    return [target / name for name in (*ADAPTER_FILES, ADAPTER_RECORD)]

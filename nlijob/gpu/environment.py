@@ -91,7 +91,7 @@ def environment(loaded: LoadedModel) -> Environment:
         python_version=platform.python_version(),
         packages=_versions(),
         cuda_version=torch.version.cuda,
-        cpu_name=_cpu_name(),
+        cpu_name=cpu_name(),
         cpu_count=os.cpu_count() or len(os.sched_getaffinity(0)),
         ram_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
@@ -122,7 +122,8 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The model of this machine's CPU."""
     with contextlib.suppress(OSError):
         for line in CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

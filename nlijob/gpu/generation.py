@@ -18,12 +18,12 @@ from nlijob.gpu.out_of_memory import in_halves
 
 @torch.no_grad()
 def generate(
-    loaded: LoadedModel, prompts: Sequence[str], max_new_tokens: int, batch_size: int
+    loaded: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int
 ) -> list[str]:
     """Return the text that follows each prompt, without special tokens.
 
-    Each text has at most `max_new_tokens` tokens. Up to `batch_size` prompts are continued at once,
-    or as many as fit into memory.
+    `prompts` are token ids. Each text has at most `max_new_tokens` tokens. Up to `batch_size`
+    prompts are continued at once, or as many as fit into memory.
     """
     loaded.model.eval()
     if not _pads_safely(loaded, prompts):
@@ -35,15 +35,20 @@ def generate(
     return [text for texts in parts for text in texts]
 
 
-def _padded(loaded: LoadedModel, prompts: Sequence[str]) -> dict[str, Tensor]:
+def _padded(loaded: LoadedModel, prompts: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """The prompts as model inputs. Padding on the left makes each end where new text begins."""
+    columns = {"input_ids": [list(prompt) for prompt in prompts]}
     inputs = loaded.tokenizer.pad(
-        loaded.tokenizer(list(prompts)), padding=True, padding_side="left", return_tensors="pt"
+        columns,
+        padding=True,
+        padding_side="left",
+        return_attention_mask=True,
+        return_tensors="pt",
     )
     return {name: tensor.to(loaded.device) for name, tensor in inputs.items()}
 
 
-def _pads_safely(loaded: LoadedModel, prompts: Sequence[str]) -> bool:
+def _pads_safely(loaded: LoadedModel, prompts: Sequence[Sequence[int]]) -> bool:
     """Whether padding before a prompt has no part in what follows the prompt.
 
     It has one in layers that pass state between tokens other than by attention.
@@ -61,7 +66,9 @@ def _pads_safely(loaded: LoadedModel, prompts: Sequence[str]) -> bool:
     )
 
 
-def _generate_batch(loaded: LoadedModel, max_new_tokens: int, prompts: Sequence[str]) -> list[str]:
+def _generate_batch(
+    loaded: LoadedModel, max_new_tokens: int, prompts: Sequence[Sequence[int]]
+) -> list[str]:
     tokenizer: Any = loaded.tokenizer
     inputs = _padded(loaded, prompts)
     length = inputs["input_ids"].shape[1]

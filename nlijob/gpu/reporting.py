@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from nlijob.attempt import Moment
 from nlijob.records.job import Progress, Split, Timing, TimingKind
-from nlijob.rundir import RunDir, append_record
+from nlijob.rundir import RunDir, append_record, append_to_log
 
 INTERVAL_S = 0.2
 """Shortest time between two lines of progress."""
@@ -111,4 +111,4 @@ class Reporter:
             part.split,
             started.monotonic_s,
         )
-        append_record(self._run.timings, timing)
+        append_to_log(self._run.timings, timing)

@@ -6,7 +6,6 @@ was complete before it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from nlijob.gpu.saving import STAGE
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer, reason
 from nlijob.memory import is_out_of_memory
-from nlijob.records.job import EpochResult, Plan, TrainStep
+from nlijob.records.job import EpochResult, TrainStep
 from nlijob.rundir import (
     EPOCH_MARKER,
     STEP_MARKER,
@@ -56,7 +55,7 @@ def resume(session: Session, trainer: Trainer) -> Saved:
     saved = whole_epochs(run, fingerprint, epochs)
     if len(saved.epochs) < epochs:
         _restore_latest(session, trainer, saved)
-    _remove_others(run, saved, keep_plan=len(saved.epochs) == epochs)
+    _remove_others(run, saved)
     write_records(run.train_log, [*saved.log, *saved.steps])
     if saved.log or saved.steps or saved.damaged:
         session.reporter.say(STAGE, _words(saved, epochs, trainer.steps_per_epoch))
@@ -74,7 +73,7 @@ def whole_epochs(run: RunDir, fingerprint: str, epochs: int) -> Saved:
                 steps = list(records.read_lines(TrainStep, run.epoch_steps(epoch)))
                 saved.epochs.append(result)
                 saved.log += steps
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             fault = f"epoch {epoch} cannot be read ({reason(error)})"
         if fault:
             saved.damaged.append(fault)
@@ -155,9 +154,8 @@ def _restore(session: Session, trainer: Trainer, epochs: int, step: int) -> list
         trainer.restore(state)
         return []
     content = checkpoints.load_state(run.step_state(epochs + 1, step))
-    steps = [
-        records.from_json(TrainStep, json.loads(line)) for line in content["steps"].splitlines()
-    ]
+    lines = content["steps"].splitlines()
+    steps = [records.from_json(TrainStep, records.parse(line)) for line in lines]
     if len(steps) != step:
         raise ValueError(f"it holds {len(steps)} steps")
     checkpoints.set_trained_weights(model, content["weights"])
@@ -169,7 +167,7 @@ def _name(run: RunDir, epochs: int, step: int) -> str:
     return run.name(run.step_state(epochs + 1, step) if step else run.training_state(epochs))
 
 
-def _remove_others(run: RunDir, saved: Saved, keep_plan: bool) -> None:
+def _remove_others(run: RunDir, saved: Saved) -> None:
     """Remove what is of other inputs, damaged, or left over: markers first, then files."""
     complete, step = len(saved.epochs), len(saved.steps)
     kept = {epoch_marker(epoch) for epoch in range(1, complete + 1)}
@@ -179,8 +177,6 @@ def _remove_others(run: RunDir, saved: Saved, keep_plan: bool) -> None:
     if step:
         kept.add(step_marker(complete + 1, step))
         files.add(run.step_state(complete + 1, step))
-    if keep_plan and _is_readable_plan(run):
-        files.add(run.plan)
     for name in run.marked():
         if name.startswith((EPOCH_MARKER, STEP_MARKER)) and name not in kept:
             run.unmark(name)
@@ -190,14 +186,6 @@ def _remove_others(run: RunDir, saved: Saved, keep_plan: bool) -> None:
     for entry in run.train_folder.iterdir():
         if entry not in files:
             remove(entry)
-
-
-def _is_readable_plan(run: RunDir) -> bool:
-    try:
-        records.read(Plan, run.plan)
-    except (OSError, ValueError, RecursionError):
-        return False
-    return True
 
 
 def _words(saved: Saved, epochs: int, steps_per_epoch: int) -> str:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from nlijob import records
+from nlijob.disk import disk_fault
 from nlijob.files import fresh_folder, remove
 from nlijob.gpu import checkpoints
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
 from nlijob.gpu.writer import Writer
-from nlijob.records.job import EpochResult, Inputs, Prediction, TrainStep
+from nlijob.records.job import EpochResult, Inputs, Plan, Prediction, TrainStep
 from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record, write_records
 
 STAGE = "train"
@@ -49,7 +50,17 @@ def save_steps(session: Session, trainer: Trainer, epoch: int, steps: Sequence[T
         "trainer": checkpoints.on_host(trainer.state()),
     }
     run, inputs, so_far = session.run, session.task.inputs[STAGE], tuple(steps)
-    session.writer.do(lambda: _write_steps(run, inputs, epoch, so_far, content))
+
+    def write() -> None:
+        try:
+            _write_steps(run, inputs, epoch, so_far, content)
+        except Exception as error:
+            # Training needs no such checkpoint; the one at the end of the epoch says more.
+            if (fault := disk_fault(error, run.step_state(epoch, len(so_far)))) is None:
+                raise
+            session.reporter.say(STAGE, f"no checkpoint within the epoch: {fault.message}")
+
+    session.writer.do(write)
 
 
 def _write_steps(
@@ -73,7 +84,10 @@ def save_epoch(
     last = result.epoch == session.config.train.epochs
     state = None if last else checkpoints.on_host(trainer.state())  # nothing resumes from the last
     weights = checkpoints.on_host(checkpoints.trained_weights(session.loaded.model))
-    session.writer.do(lambda: _write_epoch(session, weights, state, result, steps, predictions))
+    plan = session.engine.plan()  # now, as the next epoch may change it
+    session.writer.do(
+        lambda: _write_epoch(session, weights, state, result, plan, steps, predictions)
+    )
 
 
 def _write_epoch(
@@ -81,6 +95,7 @@ def _write_epoch(
     weights: dict[str, Any],
     state: dict[str, Any] | None,
     result: EpochResult,
+    plan: Plan,
     steps: Sequence[TrainStep],
     predictions: Sequence[Prediction],
 ) -> None:
@@ -90,6 +105,7 @@ def _write_epoch(
         write_records(folder / run.epoch_steps(epoch).name, steps)
         write_records(folder / run.epoch_predictions(epoch).name, predictions)
         write_record(folder / run.epoch_result(epoch).name, result)
+        write_record(folder / run.epoch_plan(epoch).name, plan)
     if state is not None:
         checkpoints.save_state(state, run.training_state(epoch))
     adapter = [run.epoch(epoch) / name for name in checkpoints.ADAPTER_FILES]
@@ -105,7 +121,12 @@ def _write_epoch(
 
 def epoch_records(run: RunDir, epoch: int) -> list[Path]:
     """The files of an epoch that are read after training, whichever epoch is selected."""
-    return [run.epoch_steps(epoch), run.epoch_predictions(epoch), run.epoch_result(epoch)]
+    return [
+        run.epoch_steps(epoch),
+        run.epoch_predictions(epoch),
+        run.epoch_result(epoch),
+        run.epoch_plan(epoch),
+    ]
 
 
 def _delete_step_states(run: RunDir, places: Sequence[tuple[int, int]]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nlijob import records
+from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
@@ -32,7 +32,7 @@ from nlijob.gpu.model import (
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
 from nlijob.gpu.writer import Writer
-from nlijob.prompts import few_shot_prefix
+from nlijob.prompts import Prompt, few_shot_examples
 from nlijob.records.job import (
     SPLITS,
     Example,
@@ -45,7 +45,8 @@ from nlijob.records.job import (
     SplitScore,
     WorkerTask,
 )
-from nlijob.rundir import RunDir, append_record, write_record
+from nlijob.records.use import AdapterRecord, shared_config
+from nlijob.rundir import RunDir, append_to_log, write_record
 
 
 class Session:
@@ -64,6 +65,8 @@ class Session:
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
         _ = self.rows
+        if self.config.eval.few_shot:
+            _ = self.few_shot
         _ = self.engine
 
     # ------------------------------------------------------------ model and rows, made once
@@ -85,17 +88,22 @@ class Session:
         )
         with self.reporter.timed("load"):
             loaded = load(
-                self.config, self._model_dir, self.tokenizer, self.device, copy, self._meta
+                self.config, self._model_dir, self.tokenizer, self.device, copy, self.meta
             )
             where = environment(loaded)
             write_record(self.run.environment, where)
-            append_record(self.run.machines, Machine(self.task.attempt, where.gpus))
+            append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
         if loaded.head and loaded.head.reason:
             self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
         return loaded
+
+    @cached_property
+    def meta(self) -> MetaModel:
+        """The model without its weights."""
+        return meta_model(self.config, self._model_config)
 
     @cached_property
     def engine(self) -> Engine:
@@ -117,31 +125,42 @@ class Session:
     @cached_property
     def head(self) -> Head:
         """The task head. Making it checks the configuration against model and tokenizer."""
-        longest = max_length(self.config.model, self._model_config, self.tokenizer)
         _, head = all_or_every_fault(
-            lambda: self._meta,
-            lambda: self.new_head(self.config.prompt, longest),
+            lambda: self.meta,
+            lambda: self.new_head(self.config.prompt, self._max_length),
         )
         return head
 
     @cached_property
     def rows(self) -> dict[Split, list[Encoded]]:
         """Every row as model input."""
+        drops = self.config.model.too_long == "drop"
         with self.reporter.timed("encode"):
-            return {split: self.head.encode(split, e) for split, e in self.examples.items()}
+            rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
+        self._tell_prompt(self._dropped(rows))
+        return rows
 
     @property
-    def few_shot_prefix(self) -> str:
-        """The text before the prompt in the few-shot control, or "" without one."""
-        return few_shot_prefix(
-            self.config.prompt, self.examples["train"], self.config.eval.few_shot
-        )
+    def dropped(self) -> dict[str, tuple[int, ...]]:
+        """Split -> the numbers of its rows that are too long, where there are any."""
+        return self._dropped(self.rows)
+
+    def kept_examples(self, split: Split) -> list[Example]:
+        """The subset's rows that are model input: all, or those that are not too long."""
+        return [row.example for row in self.rows[split]]
+
+    @cached_property
+    def few_shot(self) -> tuple[Head, str]:
+        """The head of the few-shot control, and the text before its prompt; "" without one."""
+        labels, shots = len(self.config.data.label_names), self.config.eval.few_shot
+        return self.head.few_shot(few_shot_examples(self.kept_examples("train"), labels, shots))
 
     def new_head(self, prompt: PromptConfig, longest: int) -> Head:
         """The job's kind of head, reading rows through `prompt`, at most `longest` tokens."""
         head = head_class(self.config.model.head)
         size = vocabulary_size(self._model_config)
-        return head(self.tokenizer, prompt, longest, self.examples["train"], size)
+        names = self.config.data.label_names
+        return head(self.tokenizer, prompt, longest, self.examples["train"], size, names)
 
     # ------------------------------------------------------------ scoring
 
@@ -175,28 +194,59 @@ class Session:
         """How the rows become model input."""
         return self._prompt_record(self.rows)
 
-    # ------------------------------------------------------------ detail
+    @property
+    def adapter_record(self) -> AdapterRecord:
+        """How the adapter is used without the run; the hash of its weights is left open."""
+        return AdapterRecord(
+            config=shared_config(self.config),
+            model_stamp=self.task.model_stamp,
+            label_tokens=self.head.label_tokens,
+            adapter_sha256="",
+            nlijob_version=__version__,
+        )
 
-    @cached_property
-    def _meta(self) -> MetaModel:
-        """The model without its weights."""
-        return meta_model(self.config, self._model_config)
+    # ------------------------------------------------------------ detail
 
     @cached_property
     def _model_config(self) -> Any:
         return read_model_config(self.config, self._model_dir, self.tokenizer)
 
     @property
+    def _max_length(self) -> int:
+        """The longest input in tokens."""
+        return max_length(self.config.model, self._model_config, self.tokenizer)
+
+    @property
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
+
+    def _tell_prompt(self, dropped: dict[str, tuple[int, ...]]) -> None:
+        """Say what the prompt was resolved to, and how many rows it does not serve."""
+        for line in prompt_lines(self.head.prompt):
+            self.reporter.say("start", line)
+        for split in (split for split in SPLITS if split in dropped):
+            share = f"{len(dropped[split]):,} of {plural(len(self.examples[split]), 'row')}"
+            longest = f"{self._max_length:,} tokens"
+            self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
+
+    def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
+        """Split -> rows that are too long, where there are any."""
+        dropped: dict[str, tuple[int, ...]] = {}
+        for split, of_split in rows.items():
+            kept = {row.example.index for row in of_split}
+            left_out = tuple(e.index for e in self.examples[split] if e.index not in kept)
+            if left_out:
+                dropped[split] = left_out
+        return dropped
 
     def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
         first = rows["test"][0]
         tokens = first.features["input_ids"]
         decode = self.tokenizer.decode
         lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
+        prompt = self.head.prompt
         return PromptRecord(
-            template=self.config.prompt.template,
+            template=prompt.template,
             label_tokens=self.head.label_tokens,
             label_token_texts=tuple(decode([token]) for token in self.head.label_tokens),
             example_prompt=decode(tokens),
@@ -204,8 +254,28 @@ class Session:
             longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
             mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
             max_length=self.loaded.max_length,
-            few_shot_prefix=self.few_shot_prefix,
+            few_shot_prefix=self.few_shot[1] if self.config.eval.few_shot else "",
+            verbalizers=prompt.verbalizers,
+            answer_style=prompt.style,
+            answer_start=prompt.answer_start,
+            answer_start_text=decode(list(prompt.answer_start)),
+            is_chat=prompt.is_chat,
+            notes=prompt.notes,
+            example_token_texts=tuple(decode([token]) for token in tokens),
+            dropped=self.dropped,
+            tokens_before=prompt.tokens_before,
         )
+
+
+def prompt_lines(prompt: Prompt) -> list[str]:
+    """How the prompt was resolved, in lines for the console."""
+    form = "in the model's chat template" if prompt.is_chat else "plain text"
+    if not prompt.template:
+        form = "premise and hypothesis as a pair"
+    answers = ", ".join(map(repr, prompt.verbalizers))
+    style = "" if prompt.style == "recipe" else f" ({prompt.style})"
+    first = f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
+    return [first, *prompt.notes]
 
 
 def head_text(head: HeadOrigin) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from nlijob.attempt import Moment
 from nlijob.completeness import is_complete
@@ -21,10 +22,15 @@ from nlijob.stages import GPU_STAGES, stages_after
 
 def work(run: RunDir) -> WorkerOutcome:
     """Do the run's task; every record is written when this returns. Does not catch `Stopped`."""
+    return outcome_of_work(run, _work)
+
+
+def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOutcome:
+    """How a piece of work ended. Does not catch `Stopped`."""
     quiet_libraries()
     try:
         with disk_faults(run.root):
-            _work(run)
+            work_on(run)
     except Exception as error:
         return outcome_of(error, run)
     return WorkerOutcome(ExitCode.DONE, "", "")

@@ -17,7 +17,7 @@ from nlijob.hardware.gpus import GpuProcess, gpu_samples
 from nlijob.hardware.machine import CpuLoad, free_bytes, resident_bytes
 from nlijob.hardware.reader import Reader
 from nlijob.records.job import GpuSample, HardwareSample
-from nlijob.rundir import append_record
+from nlijob.rundir import append_to_log
 
 PATIENCE_S = 1.0
 """Wait for the figures of one sample, if they are late; half of the interval where that is more."""
@@ -98,7 +98,7 @@ class Sampler:
         with contextlib.suppress(OSError, JobError):
             size = self._path.stat().st_size if self._path.exists() else 0
             try:
-                append_record(self._path, sample)
+                append_to_log(self._path, sample)
             except (OSError, JobError):
                 os.truncate(self._path, size)  # no part of a line may stay
                 raise

@@ -31,7 +31,7 @@ model = PeftModel.from_pretrained(model, ADAPTER).eval()
 
 def predict(premise: str, hypothesis: str) -> str:
     prompt = TEMPLATE.format(premise=premise, hypothesis=hypothesis)
-    inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
+    {inputs}
     with torch.inference_mode():
         logits = model(**inputs).logits[0, -1]
     return max(LABEL_TOKENS, key=lambda label: logits[LABEL_TOKENS[label]].item())
@@ -45,10 +45,10 @@ def _faults(config: JobConfig) -> Iterator[str]:
     prompt, labels = config.prompt, config.data.label_names
     if not prompt.template:
         yield "prompt.template: the causal head needs one, with {premise} and {hypothesis}"
-    if len(prompt.verbalizers) != len(labels):
+    if prompt.verbalizers != "auto" and len(prompt.verbalizers) != len(labels):
         yield (
             f"prompt.verbalizers: {len(prompt.verbalizers)} given for {len(labels)} labels "
-            f"({', '.join(labels)})"
+            f'({", ".join(labels)}); give one each, or "auto"'
         )
 
 

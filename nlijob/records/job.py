@@ -109,6 +109,11 @@ class Example:
     premise: str
     hypothesis: str
     label: int
+    columns: dict[str, str] = field(default_factory=dict)
+    """Test rows: further columns of the source that could be categories, with their values; empty
+    where there are none or where this is not known."""
+    votes: tuple[int, ...] = ()
+    """Test rows: how many annotators gave label 0, 1, 2, ...; empty where this is not known."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,18 @@ class SplitManifest:
     """Lines at which the first few rows with such fields begin."""
     repetition: Repetition | None = None
     """None where not known."""
+    further_columns: tuple[str, ...] = ()
+    """Columns beside texts and label that the rows keep; empty where there are none or where this
+    is not known."""
+    annotator_columns: tuple[str, ...] = ()
+    """Columns from which the labels of single annotators were read; empty where there are none."""
+    origin: str = ""
+    """How the rows were found, in words, such as "read from dev"; "" where they are those of the
+    split's own name, or where this is not known."""
+    files: tuple[str, ...] = ()
+    """Files that were read, relative to the data set's folder; empty where not known."""
+    columns: tuple[str, ...] = ()
+    """Columns that were read as premise, hypothesis and label; empty where not known."""
 
 
 @dataclass(frozen=True)
@@ -323,6 +340,8 @@ class PromptRecord:
     """prompt.json: how rows become model input."""
 
     template: str
+    """The whole text with {premise} and {hypothesis}: answers and the model's chat template are
+    filled in."""
     label_tokens: tuple[int, ...]
     """Causal head: token id of each label; empty for a classification head."""
     label_token_texts: tuple[str, ...]
@@ -335,7 +354,35 @@ class PromptRecord:
     max_length: int
     """Longest input that the model accepts, in tokens."""
     few_shot_prefix: str
-    """Text before the prompt in the few-shot control; "" without that control."""
+    """Text before the prompt in the few-shot control; in a conversation, all before the last
+    message. "" without that control."""
+    verbalizers: tuple[str, ...] = ()
+    """The answer of each label, as it follows the template's text; empty for a classification head,
+    or where not known."""
+    answer_style: str = ""
+    """What the answers are: "recipe" if the configuration gives them, else the first of "digits",
+    "letters" and "names" that the tokenizer tells apart; "" where not known."""
+    answer_start: tuple[int, ...] = ()
+    """Tokens that all answers begin with. They are the end of the model input, and the next token
+    tells the label."""
+    answer_start_text: str = ""
+    """The text of these tokens."""
+    tokens_before: tuple[int, ...] | None = None
+    """Model input other than what the tokenizer makes of the text by itself: these special tokens,
+    those of the text alone, and `answer_start`. None if it is what the tokenizer makes."""
+    is_chat: bool | None = None
+    """Whether the template is a conversation in the model's chat template; None where not known."""
+    notes: tuple[str, ...] = ()
+    """What to know about the prompt, a sentence each: special tokens, switches, a date."""
+    example_token_texts: tuple[str, ...] = ()
+    """The text of each of `example_tokens`; empty where not known."""
+    dropped: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Split -> row numbers of rows that are longer than `max_length` and were left out."""
+
+    def kept(self, split: Split, examples: Iterable[Example]) -> list[Example]:
+        """Return the rows of a split's subset that are model input."""
+        dropped = set(self.dropped.get(split, ()))
+        return [example for example in examples if example.index not in dropped]
 
 
 # ---------------------------------------------------------------- training
@@ -362,7 +409,10 @@ class ParameterCounts:
 
 @dataclass(frozen=True)
 class Plan:
-    """train/plan.json: the execution mode of the GPU side, and the reason for it."""
+    """train/plan.json: the execution mode of the GPU side, and the reason for it.
+
+    Each epoch has its own; the last one's counts, as memory may run out during training.
+    """
 
     way: Literal["graph", "packed", "plain"]
     """Execution mode. graph: rows are packed end to end and a training step is captured as CUDA
@@ -523,6 +573,7 @@ class Progress:
     part: str
     done: int
     total: int
+    """0 where it is not known."""
     unit: str
     note: str = ""
 

@@ -226,7 +226,7 @@ class Slice:
     """Both models' figures on the test rows of one kind."""
 
     family: str
-    """"gold label", "length", "word overlap" or "tag"."""
+    """"gold label", "length", "word overlap", "tag", "annotators" or "column"."""
     key: str
     """Identifier within the family."""
     name: str
@@ -250,6 +250,10 @@ class Slice:
     premises: int | None = None
     """Number of premises, where intervals and test take them as units; None where each row is a
     unit."""
+    column: str = ""
+    """Family "column": the further column of the source."""
+    value: str = ""
+    """Family "column": its value in these rows."""
 
     @property
     def judged(self) -> bool:
@@ -260,6 +264,63 @@ class Slice:
     def is_significant(self) -> bool:
         """Whether the change is statistically significant."""
         return self.adjusted_p is not None and self.adjusted_p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How often one model, or a single annotator, gives the label that others gave (0 to 1)."""
+
+    gold: float
+    """Agreement with the gold label: a model's accuracy on these rows. An annotator's own label is
+    among those that the gold label was made from, so that it is too high."""
+    gold_interval: Interval
+    others: float
+    """Agreement with the most frequent label of all annotators but one, each left out in turn; a
+    single annotator is compared with the others."""
+    others_interval: Interval
+
+
+@dataclass(frozen=True)
+class PeopleDifference:
+    """The tuned model's agreement with the other annotators minus that of a single annotator."""
+
+    difference: float
+    """From -1 to 1."""
+    interval: Interval
+    p: float
+    """Two-sided sign-flip test on the rows, or on the premises where they repeat."""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the two differ significantly."""
+        return self.p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Annotators:
+    """The models compared with single annotators, on the test rows that at least two labelled."""
+
+    rows: int
+    rows_without: int
+    """Test rows with the labels of fewer than two annotators, which are left out."""
+    labels: int
+    """Labels that the annotators gave in these rows."""
+    fewest_labels: int
+    """Fewest annotators of a row."""
+    most_labels: int
+    """Most annotators of a row."""
+    unanimous: int
+    """Rows in which all annotators gave the same label."""
+    other_gold: int
+    """Rows whose gold label is not the annotators' most frequent one."""
+    base: Voice
+    tuned: Voice
+    annotator: Voice
+    """A single annotator: the mean over the annotators of each row."""
+    tuned_over_annotator: PeopleDifference
+    premises: int | None = None
+    """Number of premises, where intervals and test take them as units; None where each row is a
+    unit."""
 
 
 @dataclass(frozen=True)
@@ -537,3 +598,5 @@ class Results:
     """Of each epoch; empty where not known."""
     validation_loss_change: LossChange | None = None
     """None where the last epoch has the lowest validation loss, or where not known."""
+    annotators: Annotators | None = None
+    """None where the source does not tell the annotators' own labels, or where not known."""

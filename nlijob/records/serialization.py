@@ -8,14 +8,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from nlijob.records.older import upgraded
 from nlijob.typed import build
 
 T = TypeVar("T")
+
+CHECKSUM = "crc32"
+"""Last key of a line of a log."""
 
 
 @runtime_checkable
@@ -51,11 +56,17 @@ def from_json(cls: type[T], value: object) -> T:
         record = build(cls, upgraded(cls.__name__, value), "", faults)
     except RecursionError as error:
         raise ValueError(f"not a {cls.__name__}: nested too deeply") from error
-    if isinstance(record, Checked):
-        faults += record.faults()
+    if record is not None and _is_checked(cls):  # type: ignore[arg-type]
+        faults += cast("Checked", record).faults()
     if faults or record is None:
         raise ValueError(f"not a {cls.__name__}: " + "; ".join(faults))
     return record
+
+
+@lru_cache
+def _is_checked(cls: type) -> bool:
+    """Whether the records of a class are `Checked`; to ask each record takes long."""
+    return issubclass(cls, Checked)
 
 
 def parse(text: str | bytes) -> Any:
@@ -76,7 +87,7 @@ def read_lines(cls: type[T], path: Path) -> Iterator[T]:
     with path.open("rb") as lines:  # a line may be cut within a character
         for line in lines:
             if line.endswith(b"\n"):
-                yield from_json(cls, parse(line))
+                yield from_json(cls, _parse_line(line))
 
 
 def read_all(cls: type[T], path: Path) -> list[T]:
@@ -87,8 +98,9 @@ def read_all(cls: type[T], path: Path) -> list[T]:
 def read_log(cls: type[T], path: Path) -> Log[T]:
     """The readable records of a log that is appended to, in which lines may be damaged.
 
-    A last line cut short by a crash is skipped and not counted. A log that cannot be read at all
-    counts as one line; one that does not exist is empty.
+    A line whose checksum differs is damaged; earlier versions wrote none. A last line cut short
+    by a crash is skipped and not counted. A log that cannot be read at all counts as one line; one
+    that does not exist is empty.
     """
     found: list[T] = []
     unreadable = 0
@@ -98,7 +110,7 @@ def read_log(cls: type[T], path: Path) -> Log[T]:
                 if not line.endswith(b"\n"):
                     continue
                 try:
-                    found.append(from_json(cls, parse(line)))
+                    found.append(from_json(cls, _parse_line(line)))
                 except ValueError:
                     unreadable += 1
     except FileNotFoundError:
@@ -106,6 +118,15 @@ def read_log(cls: type[T], path: Path) -> Log[T]:
     except OSError:
         unreadable += 1
     return Log(found, unreadable)
+
+
+def _parse_line(line: bytes) -> Any:
+    """The value of a line, without its checksum. Raises ValueError if that differs."""
+    value = parse(line)
+    written = value.pop(CHECKSUM, None) if isinstance(value, dict) else None
+    if written is not None and written != _checksum(json.dumps(value, ensure_ascii=False)):
+        raise ValueError("its checksum differs")
+    return value
 
 
 def dump(record: Any) -> str:
@@ -121,6 +142,17 @@ def dump_lines(records: Iterable[Any]) -> str:
 def dump_line(record: Any) -> str:
     """One record as a JSON line."""
     return json.dumps(to_json(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def dump_log_line(record: Any) -> str:
+    """One record as a JSON line with its checksum, for a log, whose changes no marker shows."""
+    text = dump_line(record).rstrip("\n")
+    return f'{text[:-1]}, "{CHECKSUM}": "{_checksum(text)}"}}\n'
+
+
+def _checksum(text: str) -> str:
+    """CRC-32 (RFC 1952) of a text in UTF-8, as eight hexadecimal digits."""
+    return f"{zlib.crc32(text.encode('utf-8')):08x}"
 
 
 def _refuse_nonfinite(value: Any, path: str) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 
 from nlijob.analysis.wording import with_interval
+from nlijob.config import JobConfig
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.report.snippet import usage_snippet
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 CARD = """\
 ---
-base_model: {base_model}
-library_name: peft
-datasets: {datasets}
+{origin}library_name: peft
 tags: [natural-language-inference, qlora, nlijob]
 ---
 
@@ -36,13 +37,25 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 """
 
 
+def origin(config: JobConfig) -> str:
+    """Lines of a card's front matter that name base model and data set.
+
+    One that is a folder is left out: the hub refuses cards with names that cannot be its own.
+    """
+    lines = {
+        "base_model": (config.model.name, json.dumps(config.model.name)),
+        "datasets": (config.data.dataset, json.dumps([config.data.dataset])),
+    }
+    named = {key: value for key, (name, value) in lines.items() if HUB_NAME.fullmatch(name)}
+    return "".join(f"{key}: {value}\n" for key, value in named.items())
+
+
 def model_card(results: Results) -> str:
     """The card as Markdown with the front matter that the Hugging Face hub reads."""
     config, base, tuned = results.run.config, results.base, results.tuned
     balanced, f1 = results.bootstrap.balanced_accuracy, results.bootstrap.macro_f1
     text = CARD.format(
-        base_model=json.dumps(config.model.name),
-        datasets=json.dumps([config.data.dataset]),
+        origin=origin(config),
         base=config.model.name,
         dataset=config.data.dataset,
         lora=config.lora,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
 from nlijob.analysis.resources import gpu_sample, moment_s
+from nlijob.analysis.slices import OF_THE_SOURCE
 from nlijob.analysis.wording import GIB, percent
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
@@ -109,11 +110,11 @@ def accuracy_plots(results: Results) -> dict[str, Plot]:
 
 
 def slice_plots(results: Results) -> dict[str, Plot]:
-    """Change in accuracy by slice; empty where no slice has enough rows."""
+    """Change in accuracy by slice of the texts; empty where none has enough rows."""
     differences = [
         Difference(one.name, one.change, one.change_interval, one.is_significant)
         for one in results.slices
-        if one.judged
+        if one.judged and one.family not in OF_THE_SOURCE
     ]
     if not differences:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nlijob.heads import describe
+from nlijob.records.job import PromptRecord
 from nlijob.records.outcome import Results
 
 QUANTIZATION = """
@@ -33,7 +34,8 @@ def usage_snippet(results: Results) -> str:
         # a head without label tokens has no use for the mapping, which is then empty
         label_tokens=dict(zip(names, prompt.label_tokens, strict=bool(prompt.label_tokens))),
         labels=list(names),
-        texts=_tokenizer_texts(prompt.template),
+        texts=_tokenizer_texts(prompt),
+        inputs=input_code(prompt),
         dtype=results.environment.compute_dtype,
         quantization=_quantization(results),
         trust=", trust_remote_code=True" if config.model.trust_remote_code else "",
@@ -79,11 +81,27 @@ def _is_quantized(results: Results) -> bool:
     return results.run.config.model.quantization == "nf4"
 
 
-def _tokenizer_texts(template: str) -> str:
+def input_code(prompt: PromptRecord) -> str:
+    """Return the lines that make the model's `inputs` of the text `prompt`."""
+    if prompt.tokens_before is None:
+        return 'inputs = tokenizer(prompt, return_tensors="pt").to(model.device)'
+    if not prompt.tokens_before and not prompt.answer_start:
+        options = 'add_special_tokens=False, return_tensors="pt"'
+        return f"inputs = tokenizer(prompt, {options}).to(model.device)"
+    tokens = [*map(str, prompt.tokens_before), "*tokens", *map(str, prompt.answer_start)]
+    return (
+        'tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]\n'
+        f"    ids = [[{', '.join(tokens)}]]\n"
+        '    inputs = {"input_ids": torch.tensor(ids, device=model.device)}'
+    )
+
+
+def _tokenizer_texts(prompt: PromptRecord) -> str:
     """Return the tokenizer's arguments: the filled template, or the pair without a template."""
-    if not template:
+    if not prompt.template:
         return "premise, hypothesis"
-    return f"{_text_literal(template)}.format(premise=premise, hypothesis=hypothesis)"
+    text = f"{_text_literal(prompt.template)}.format(premise=premise, hypothesis=hypothesis)"
+    return f"{text}, add_special_tokens=False" if prompt.is_chat else text
 
 
 def _text_literal(text: str) -> str:

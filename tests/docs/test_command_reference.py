@@ -23,8 +23,13 @@ def options_of(command: click.Command) -> dict[str, str | None]:
 
 
 def documented_options(text: str) -> dict[str, str | None]:
-    """Option -> environment variable, as the tables of a text name them."""
+    """Option -> environment variable, as the tables of a text name them.
+
+    A command that "takes the options of `run`" has those as well.
+    """
     found: dict[str, str | None] = {}
+    if "takes the options of [`run`](#run)" in text:
+        found = documented_options(markdown.section(PAGE, "run"))
     for first, *others in markdown.table(text):
         if option := re.search(r"--[\w-]+", first):
             variable = re.search(r"NLIJOB_\w+", " ".join(others[:1]))

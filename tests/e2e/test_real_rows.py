@@ -12,8 +12,9 @@ import torch
 from transformers import PhiConfig, PhiForCausalLM
 
 from nlijob.config import load_config
-from nlijob.gpu.heads import label_tokens
+from nlijob.gpu.heads import CausalHead
 from nlijob.gpu.model import read_tokenizer
+from nlijob.records.job import Example
 from tests import jobs
 
 SNLI = jobs.SHARED / "data" / "snli"
@@ -29,9 +30,9 @@ pytestmark = [
 CLASSIFICATION_RECIPE = """
 [data]
 dataset = "snli"
-train_size = 1000
-validation_size = 200
-test_size = 1000
+train_size = 700
+validation_size = 100
+test_size = 400
 
 [model]
 name = "a BERT-like model"
@@ -44,8 +45,12 @@ alpha = 32
 target_modules = ["query", "key", "value", "dense"]
 
 [train]
+epochs = 3
 learning_rate = 1e-3
 batch_size = 16
+
+[eval]
+word_importance = false
 """
 
 
@@ -78,24 +83,29 @@ def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / SENTENCE_MODEL.replace("-", "_") / "model"
 
 
-def test_phi2s_own_label_tokens_are_the_known_ones(small_phi: Path) -> None:
+def test_phi2s_own_prompt_and_label_tokens_are_the_known_ones(small_phi: Path) -> None:
     config = load_config("phi2")
-    prompts = [config.prompt.template.format(premise="A man.", hypothesis="A person.")]
-    tokens = label_tokens(read_tokenizer(config, small_phi), prompts, config.prompt.verbalizers)
-    assert tokens == (657, 352, 362)
+    row = Example(0, "A man.", "A person.", 0)
+    head = CausalHead(read_tokenizer(config, small_phi), config.prompt, 2048, [row])
+    assert head.label_tokens == (657, 352, 362)
+    assert head.prompt.verbalizers == (" 0", " 1", " 2")
+    assert head.text(row) == (
+        "Instruct: Does the premise entail the hypothesis? "
+        "Answer 0 for entailment, 1 for neutral, 2 for contradiction.\n"
+        "Premise: A man.\nHypothesis: A person.\nOutput:"
+    )
 
 
-def test_a_small_random_phi_goes_through_on_a_thousand_rows(
-    small_phi: Path, tmp_path: Path
-) -> None:
+def test_a_small_random_phi_goes_through_on_real_rows(small_phi: Path, tmp_path: Path) -> None:
     job, _ = jobs.run_job(
         tmp_path,
         *("--model", small_phi, "--dataset", SNLI, "--device", "cpu"),
-        *("--train-size", "1000", "--validation-size", "200", "--test-size", "1000"),
+        *("--train-size", "400", "--validation-size", "100", "--test-size", "400"),
+        *("--epochs", "2"),
         timeout_s=900,
     )
     outcome = jobs.results(job)
-    assert outcome.tuned.rows == 1000
+    assert outcome.tuned.rows == 400
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
     assert max(outcome.prompt.longest_tokens.values()) < 160
 
@@ -112,4 +122,4 @@ def test_a_classification_head_on_a_trained_bert_learns_real_rows(
     )
     outcome = jobs.results(job)
     assert outcome.base.accuracy < 0.45
-    assert outcome.tuned.accuracy >= 0.55  # 60.6 % and 66.3 % with two draws of dropout
+    assert outcome.tuned.accuracy >= 0.5  # 64 % with 1,000 training rows

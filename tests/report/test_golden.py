@@ -22,7 +22,7 @@ from nlijob.rundir import RunDir
 from tests.synthetic import Spec, build_run
 
 KEPT = Path(__file__).parent / "golden"
-SPEC = Spec(rows=14, train_rows=40, epochs=3, resumed=False)
+SPEC = Spec(rows=14, train_rows=40, epochs=3, resumed=False, further=True)
 
 
 @pytest.fixture(scope="module")

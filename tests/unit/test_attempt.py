@@ -88,7 +88,7 @@ def test_an_error_is_not_hidden_by_one_at_the_end(
         raise error
 
     attempt.begin()
-    monkeypatch.setattr(attempt_module, "append_record", fail)
+    monkeypatch.setattr(attempt_module, "append_to_log", fail)
     with pytest.raises(NotAvailableError), attempt.whole():
         raise NotAvailableError("no rows")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -24,7 +25,9 @@ from nlijob.console import Console
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
 from nlijob.recipe import recipe_names
+from nlijob.records.health import Check, Health
 from nlijob.records.outcome import Finding, Gates
+from nlijob.records.planning import Obstacle
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from nlijob.storage import mirror
@@ -95,6 +98,104 @@ def call(
     yield Caller(monkeypatch, capsys)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+def test_help_is_given_whatever_variables_are_set(call: Caller) -> None:
+    assert call("prefetch", "--help", NLIJOB_EPOCS="3").code == 0
+    assert call("--help", NLIJOB_EPOCS="3").code == 0
+
+
+# ---------------------------------------------------------------- plan and doctor
+
+
+def plan_with(monkeypatch: pytest.MonkeyPatch, *obstacles: Obstacle) -> dict[str, Any]:
+    """Have `plan` find these obstacles; returns what it is asked for."""
+    asked: dict[str, Any] = {}
+
+    def make(wanted: Any, known: list[Any]) -> Any:
+        asked.update(wanted=wanted, known=known)
+        return Obstacles(obstacles)
+
+    monkeypatch.setattr("nlijob.planning.plan.make_plan", make)
+    monkeypatch.setattr("nlijob.planning.words.plan_lines", lambda plan: ["the plan"])
+    return asked
+
+
+@dataclasses.dataclass(frozen=True)
+class Obstacles:
+    """All of a plan that the command itself reads."""
+
+    obstacles: tuple[Obstacle, ...]
+
+
+def test_plan_takes_the_options_of_run_and_writes_nothing(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = plan_with(monkeypatch)
+    options = ("--recipe", "demo", "--epochs", "2", "--run-id", "x", "--upload", "file:///a")
+    shown = call("plan", *options, "--replace", "--verbose")
+    assert (shown.code, shown.out) == (0, "the plan\n")
+    assert asked["wanted"].config.train.epochs == 2
+    assert asked["wanted"].run.root == Path("runs/x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_goes_on_without_the_gpu_that_the_job_needs(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = plan_with(monkeypatch, Obstacle(5, "no GPU", "get one"))
+    assert call("plan").code == 0
+    assert [error.exit_code for error in asked["known"]] == [5]
+    assert asked["wanted"].config.model.device == "cuda"
+
+
+def test_plan_ends_with_the_code_of_a_fault_in_the_model(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_with(monkeypatch, Obstacle(74, "full", ""), Obstacle(4, "no weights", "get some"))
+    shown = call("plan", "--recipe", "demo")
+    assert (shown.code, shown.out) == (4, "the plan\n")
+    assert "error: no weights\nhint: get some\n" in shown.err
+
+
+def test_plan_as_json_is_the_record(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan_with(monkeypatch, Obstacle(5, "no GPU", "get one"))
+    shown = call("plan", "--json")
+    assert json.loads(shown.out)["obstacles"][0]["exit_code"] == 5
+
+
+@pytest.mark.parametrize("command", ["plan", "doctor"])
+def test_plan_and_doctor_refuse_what_run_refuses(call: Caller, command: str) -> None:
+    assert call(command, "--recipe", "dmo").code == 2
+    assert call(command, "--recipe", "demo", "--run-id", "a/b").code == 2
+    assert call(command, NLIJOB_EPOCS="3").code == 2
+
+
+@pytest.mark.parametrize("code", [0, 5, 74])
+def test_doctor_ends_with_the_code_of_its_checks(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    check = Check("cache", "FAIL" if code else "OK", "text", "advice", code)
+    monkeypatch.setattr("nlijob.planning.doctor.examine", lambda _: Health((check,), code))
+    shown = call("doctor", "--recipe", "demo")
+    assert shown.code == code
+    assert shown.out == f"{check.status:<6}cache  text; advice\n"
+    assert json.loads(call("doctor", "--recipe", "demo", "--json").out)["exit_code"] == code
+
+
+def test_doctor_looks_on_without_the_gpu_that_the_job_needs(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patients = []
+
+    def examine(patient: Any) -> Health:
+        patients.append(patient)
+        return Health((patient.gpu_check,), 5)
+
+    monkeypatch.setattr("nlijob.planning.doctor.examine", examine)
+    assert call("doctor").code == 5
+    assert patients[0].config.model.device == "cuda"
+    assert patients[0].gpu_check.status == "FAIL"
 
 
 # ---------------------------------------------------------------- exit codes
@@ -278,7 +379,7 @@ def test_files_of_the_current_folder_shadow_no_module(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("demo\n")
+    assert done.stdout.startswith(f"{recipe_names()[0]}\n")
 
 
 def test_the_process_ends_with_the_exit_code() -> None:
@@ -581,6 +682,17 @@ def test_an_invalid_variable_ends_with_2(call: Caller) -> None:
     shown = call(NLIJOB_RECIPE="demo", NLIJOB_EPOCHS="many")
     assert shown.code == 2
     assert "'many' is not a valid integer" in shown.err
+
+
+@pytest.mark.parametrize("command", ["run", "prefetch", "recipes", "report"])
+def test_a_misspelt_variable_ends_a_command_before_it_does_anything(
+    call: Caller, command: str
+) -> None:
+    folder = ["."] if command == "report" else []
+    shown = call(command, *folder, NLIJOB_RECIPE="demo", NLIJOB_EPOCS="3")
+    assert (shown.code, shown.out) == (2, "")
+    assert "NLIJOB_EPOCS: did you mean NLIJOB_EPOCHS?" in shown.err
+    assert not call.started
 
 
 def test_assignments_may_be_given_several_times(call: Caller) -> None:

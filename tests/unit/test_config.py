@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def recipe_file(folder: Path, text: str, name: str = "mine.toml") -> Path:
 
 
 def test_the_built_in_recipes_are_the_known_ones() -> None:
-    assert recipe_names() == ["demo", "phi2", *(f"reference-{n}" for n in range(5))]
+    own = ["anli", "demo", "multinli", "phi2", "xnli"]
+    assert recipe_names() == sorted([*own, *(f"reference-{n}" for n in range(5))])
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -42,6 +45,22 @@ def test_every_built_in_recipe_is_valid_and_described(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n != "demo"])
+def test_every_other_recipe_pins_model_and_data(name: str) -> None:
+    config = load_config(name)
+    revisions = (config.data.revision, config.model.revision)
+    assert all(re.fullmatch("[0-9a-f]{40}", revision or "") for revision in revisions)
+
+
+@pytest.mark.parametrize("name", ["anli", "multinli", "xnli"])
+def test_a_recipe_for_other_data_differs_from_phi2_in_these_alone(name: str) -> None:
+    ours, phi2 = load_config(name), load_config("phi2")
+    assert ours.data.dataset != phi2.data.dataset
+    assert ours.data.revision != phi2.data.revision
+    same = dataclasses.replace(ours, data=phi2.data, description=phi2.description)
+    assert same == phi2
+
+
+@pytest.mark.parametrize("name", ["phi2", *(f"reference-{n}" for n in range(5))])
 def test_phi2_and_the_reference_runs_share_model_data_and_epochs(name: str) -> None:
     config = load_config(name)
     data, model = config.data, config.model
@@ -49,7 +68,6 @@ def test_phi2_and_the_reference_runs_share_model_data_and_epochs(name: str) -> N
     assert (data.train_stride, data.validation_stride, data.test_stride) == (550, 100, 100)
     assert (data.train_size, data.validation_size, data.test_size) == (None, None, None)
     assert (model.name, model.quantization, model.requires_gpu) == ("microsoft/phi-2", "nf4", True)
-    assert all(len(revision or "") == 40 for revision in (data.revision, model.revision))
     assert config.train.epochs == 5
 
 
@@ -73,8 +91,8 @@ def test_head_and_adapter_of_each_recipe(
     assert lora.target_modules == targets
 
 
-@pytest.mark.parametrize("name", ["phi2", *(f"reference-{n}" for n in range(4))])
-def test_causal_recipes_answer_with_a_number(name: str) -> None:
+@pytest.mark.parametrize("name", [f"reference-{n}" for n in range(4)])
+def test_reference_recipes_answer_with_a_number(name: str) -> None:
     assert load_config(name).prompt.verbalizers == (" 0", " 1", " 2")
 
 
@@ -241,7 +259,7 @@ def test_all_faults_are_reported_at_once() -> None:
 
 def test_a_value_of_the_wrong_type_is_reported_once() -> None:
     assert fault(data__train_size="many") == "data.train_size: expected a whole number, got 'many'"
-    assert fault(prompt__verbalizers=3) == "prompt.verbalizers: expected a list, got 3"
+    assert fault(prompt__verbalizers=3) == "prompt.verbalizers: expected 'auto' or a list, got 3"
 
 
 @pytest.mark.parametrize(
@@ -263,6 +281,10 @@ def test_a_value_of_the_wrong_type_is_reported_once() -> None:
         ("prompt.template", "{premise} {hypothesis} {", "write {{ and }} for literal braces"),
         ("prompt.verbalizers", [" 0", " 1"], "2 given for 3 labels"),
         ("prompt.verbalizers", [" 0", " 1", " 1"], "two labels share a verbalizer"),
+        ("prompt.verbalizers", "digits", "expected 'auto' or a list, got 'digits'"),
+        ("prompt.verbalizers", [], "0 given for 3 labels"),
+        ("prompt.chat", "yes", "is none of 'auto', 'never', 'always'"),
+        ("model.too_long", "cut", "is none of 'error', 'drop'"),
         ("lora.dropout", 1.0, "1.0 is not in [0, 1)"),
         ("lora.alpha", 0, "0 is below 1"),
         ("lora.target_modules", [], "name at least one module"),
@@ -314,8 +336,16 @@ def test_classification_needs_neither_template_nor_verbalizers() -> None:
     assert config.prompt.template == ""
 
 
-def test_a_template_may_contain_literal_braces() -> None:
-    template = "{{}} {premise} {hypothesis}"
+def test_a_chat_template_needs_a_prompt_to_put_into_it() -> None:
+    message = fault(
+        model__head="sequence-classification", prompt__template="", prompt__chat="always"
+    )
+    assert message == "prompt.chat: there is no prompt.template to put into the chat template"
+
+
+@pytest.mark.parametrize("start", ["{{}}", "{answers}"])
+def test_a_template_may_contain_literal_braces_and_the_answers(start: str) -> None:
+    template = start + " {premise} {hypothesis}"
     assert load_config("demo", {"prompt.template": template}).prompt.template == template
 
 

@@ -23,7 +23,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
-from nlijob.errors import GateError, HardwareError, NotAvailableError
+from nlijob.errors import ConfigurationError, GateError, HardwareError, NotAvailableError
 from nlijob.fingerprints import stage_inputs
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
@@ -287,6 +287,15 @@ def test_a_complete_subset_is_not_built_again(run: RunDir, out: io.StringIO) -> 
 
 
 @pytest.mark.usefixtures("started")
+def test_slices_by_a_column_that_is_not_there_are_refused_before_the_gpu_side_works(
+    run: RunDir, out: io.StringIO
+) -> None:
+    for _ in ("rows that are chosen now", "rows that were chosen before"):
+        with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+            job(run, out, report__slice_columns=("genre",)).work()
+
+
+@pytest.mark.usefixtures("started")
 def test_a_subset_of_other_rows_is_built_again(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     work(run, out, data__train_size=9)
@@ -376,6 +385,50 @@ def test_no_gpu_side_starts_for_the_report_alone(
     with pytest.raises(GateError, match="rendered"):
         job(run, out).work()
     assert started == []
+
+
+# ---------------------------------------------------------------- labels of the data
+
+
+@pytest.fixture
+def two_labels(tmp_path: Path) -> Path:
+    """A data set with two labels of a known set, and with training rows alone."""
+    rows = (
+        {"premise": f"a {i}", "hypothesis": "b", "label": ("entails", "not_entailment")[i % 2]}
+        for i in range(40)
+    )
+    folder = tmp_path / "two"
+    folder.mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "train.jsonl").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.usefixtures("started")
+def test_the_names_of_two_labels_are_those_of_the_data_also_when_it_is_resumed(
+    run: RunDir, out: io.StringIO, two_labels: Path
+) -> None:
+    settings = {"model__head": "sequence-classification", "prompt__verbalizers": []}
+    work(run, out, data__dataset=str(two_labels), **settings)
+    names = ("entailment", "not_entailment")
+    assert records.read(RunRecord, run.config).config.data.label_names == names
+    assert records.read(Manifest, run.manifest).label_names == names
+    assert "the labels of the data are entailment and not_entailment" in out.getvalue()
+    assert "test: taken from the training rows, as there is no test split" in out.getvalue()
+    again = io.StringIO()
+    work(run, again, data__dataset=str(two_labels), **settings)
+    assert "subset    complete, skipped" in again.getvalue()
+    assert records.read(RunRecord, run.config).config.data.label_names == names
+
+
+@pytest.mark.usefixtures("started")
+def test_a_prompt_that_does_not_fit_the_labels_of_the_data_is_refused(
+    run: RunDir, out: io.StringIO, two_labels: Path
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        job(run, out, data__dataset=str(two_labels), prompt__verbalizers=[" 0", " 1", " 2"]).work()
+    assert "prompt.verbalizers: 3 given for 2 labels" in caught.value.message
+    assert "the labels of the data are entailment and not_entailment" in caught.value.hint
 
 
 # ---------------------------------------------------------------- a folder that holds a run

@@ -66,10 +66,29 @@ def test_whole_lines_of_a_log_are_read_whatever_stands_between_them(
     lines: list[bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path: Path = tmp_path_factory.mktemp("log") / "timings.jsonl"
-    whole = records.dump_line(filled(Timing, False)).encode()
+    whole = records.dump_log_line(filled(Timing, False)).encode()
     path.write_bytes(b"".join(whole + line + b"\n" for line in lines))
     log = records.read_log(Timing, path)
     assert (len(log.records), log.unreadable) == (len(lines), len(lines))
+
+
+@given(data=st.data())
+def test_a_changed_byte_of_a_log_changes_no_figure(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path: Path = tmp_path_factory.mktemp("log") / "timings.jsonl"
+    timing = filled(Timing, False)
+    line = bytearray(records.dump_log_line(timing).encode())
+    at = data.draw(st.integers(0, len(line) - 2))
+    line[at] = data.draw(st.integers(0, 255).filter(lambda byte: byte != line[at]))
+    path.write_bytes(line)
+    assert {*records.read_log(Timing, path).records} <= {timing}
+
+
+def test_lines_of_earlier_versions_have_no_checksum(tmp_path: Path) -> None:
+    timing = filled(Timing, False)
+    (tmp_path / "timings.jsonl").write_text(records.dump_line(timing))
+    assert records.read_log(Timing, tmp_path / "timings.jsonl").records == [timing]
 
 
 def assert_record_or_refused(cls: type[Any], value: Any) -> None:

@@ -33,6 +33,7 @@ try:
     except Exception:
         print("swallowed")
 except stopping.Stopped as stop:
+    stopping.shutdown_begins()
     {stopped}
     print("stopped by", stop)
 """
@@ -108,20 +109,57 @@ def test_before_the_first_byte_the_process_ends_at_once() -> None:
         assert process.returncode == 75
 
 
-def test_a_lost_stop_ends_the_process_after_its_grace() -> None:
-    lost = """stopping.stop_when_closed(0, grace_s=1.0)
-    class Lost:
-        def __del__(self):
-            print("ready", flush=True)
-            time.sleep(600)
-    Lost()"""
-    with started(lost) as process:
+def test_a_shutdown_that_hangs_ends_after_its_grace() -> None:
+    with started("stopping.stop_when_closed(0, grace_s=1.0)", "time.sleep(600)") as process:
         assert process.stdin
         process.stdin.write("go")
         process.stdin.close()
         process.stdin = None
-        assert last_words(process) == "ready\n"  # it went on behind what lost the stop
+        assert last_words(process) == ""
         assert process.returncode == 75
+
+
+FINALIZER = """
+    class Lost:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(600)
+    Lost()"""
+SWALLOWED = """
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+    except BaseException:
+        pass"""
+
+
+@pytest.mark.parametrize("lost", [FINALIZER, SWALLOWED])
+def test_a_stop_that_is_lost_is_raised_again(lost: str) -> None:
+    with started(lost) as process:
+        assert last_words(process) == "stopped by SIGTERM\n"
+
+
+def test_a_stop_that_is_on_its_way_is_not_raised_again() -> None:
+    cleaned_up = """
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+    finally:
+        try:
+            time.sleep(1)
+            raise ValueError
+        except ValueError:
+            time.sleep(1)
+        print("cleaned up")"""
+    done = subprocess.run(
+        [sys.executable, "-c", BODY.format(start=cleaned_up, stopped="time.sleep(1)")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["cleaned up", "stopped by SIGTERM"]
 
 
 def test_the_first_byte_sets_the_event() -> None:

@@ -6,7 +6,7 @@ To add a head, subclass `Head` in a module of its own and enter it in both table
 from __future__ import annotations
 
 from nlijob.gpu.heads.base import Batch, Encoded, Head
-from nlijob.gpu.heads.causal import CausalHead, label_tokens
+from nlijob.gpu.heads.causal import CausalHead
 from nlijob.gpu.heads.classification import ClassificationHead
 from nlijob.heads import HeadName, find
 
@@ -29,5 +29,4 @@ __all__ = [
     "Encoded",
     "Head",
     "head_class",
-    "label_tokens",
 ]

@@ -7,18 +7,20 @@ attention mask.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from nlijob.analysis.wording import plural
-from nlijob.config import PromptConfig
+from nlijob.config import DataConfig, PromptConfig
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.heads.prompting import Resolver
 from nlijob.prompts import prompt_text
 from nlijob.records.job import Example, Split
 
@@ -71,6 +73,8 @@ class Head(ABC):
     """Whether each token is read after those before it only, as a language model reads."""
     covers_vocabulary: ClassVar[bool]
     """Whether the classes among `logits` are the whole vocabulary rather than the labels."""
+    reads_answers: ClassVar[bool] = False
+    """Whether labels are told apart by the token that follows the prompt."""
 
     def __init__(
         self,
@@ -79,28 +83,43 @@ class Head(ABC):
         max_length: int,
         examples: Sequence[Example] = (),
         vocabulary: int | None = None,
+        label_names: Sequence[str] = DataConfig.label_names,
     ) -> None:
         """`max_length`: longest input in tokens. `examples`: rows to check the prompt on.
         `vocabulary`: number of tokens that the model has embeddings for, if that is known.
+        `label_names`: the labels, in their order.
 
         Raises ConfigurationError if the prompt does not suit the tokenizer, and NotAvailableError
         if the tokenizer does not suit the model.
         """
         self._tokenizer = tokenizer
-        self._prompt = prompt
         self._max_length = max_length
         self._vocabulary = vocabulary
-        self.label_tokens = self._find_label_tokens(examples)
-        """Token id of each label; empty where labels are not tokens."""
+        self._resolver = Resolver(tokenizer, prompt, label_names, examples, self.reads_answers)
+        self.prompt = self._resolver.prompt()
+        """How rows become text, and the tokens of the answers."""
         self._check_known("a label", self.label_tokens)
+
+    @property
+    def label_tokens(self) -> tuple[int, ...]:
+        """Token id of each label; empty where labels are not tokens."""
+        return self.prompt.label_tokens
+
+    def few_shot(self, examples: Sequence[Example]) -> tuple[Self, str]:
+        """Return this head with answered rows before its prompt, and the text before the prompt."""
+        head = copy.copy(self)
+        head.prompt, prefix = self._resolver.few_shot(self.prompt, examples)
+        return head, prefix
 
     @classmethod
     def model_options(cls, label_names: Sequence[str]) -> dict[str, Any]:
         """Return what the head changes in the model's configuration."""
         return {}
 
-    def encode(self, split: Split, examples: Sequence[Example]) -> list[Encoded]:
-        """Tokenize rows.
+    def encode(
+        self, split: Split, examples: Sequence[Example], drop_longer: bool = False
+    ) -> list[Encoded]:
+        """Tokenize rows. `drop_longer` leaves out those that are longer than the context.
 
         Raises NotAvailableError if a row is longer than the context, or if the tokenizer makes
         nothing of it that the model knows.
@@ -110,9 +129,18 @@ class Head(ABC):
             Encoded(example, {name: column[i] for name, column in columns.items()})
             for i, example in enumerate(examples)
         ]
-        _check_lengths(split, rows, self._max_length)
+        _check_not_empty(split, rows)
+        fitting = [row for row in rows if row.length <= self._max_length]
+        if len(fitting) < len(rows) and not (drop_longer and fitting):
+            raise _too_long(split, rows, self._max_length)
+        rows = fitting
         self._check_tokens(split, rows)
         return rows
+
+    def text(self, example: Example) -> str:
+        """Return the row as text, up to where an answer is told from the others."""
+        start: str = self._tokenizer.decode(list(self.prompt.answer_start))
+        return prompt_text(self.prompt, example) + start
 
     @abstractmethod
     def collate(self, rows: Sequence[Encoded], device: torch.device) -> Batch:
@@ -167,14 +195,11 @@ class Head(ABC):
                 "alone",
             )
 
-    def _find_label_tokens(self, examples: Sequence[Example]) -> tuple[int, ...]:
-        """Return `label_tokens`."""
-        return ()
-
     def _tokenize(self, examples: Sequence[Example]) -> Mapping[str, list[list[int]]]:
         """Return the tokenizer's columns for the rows in the prompt template."""
         columns: Mapping[str, list[list[int]]] = self._tokenizer(
-            [prompt_text(self._prompt, example) for example in examples]
+            [prompt_text(self.prompt, example) for example in examples],
+            add_special_tokens=not self.prompt.is_chat,
         )
         return columns
 
@@ -190,8 +215,8 @@ def new_batch(inputs: Mapping[str, Tensor], rows: Sequence[Encoded], device: tor
     )
 
 
-def _check_lengths(split: Split, rows: Sequence[Encoded], max_length: int) -> None:
-    """Raise NotAvailableError that names the rows longer than `max_length` tokens, or empty."""
+def _check_not_empty(split: Split, rows: Sequence[Encoded]) -> None:
+    """Raise NotAvailableError if a row has no tokens."""
     empty = [row.example.index for row in rows if row.length == 0]
     if empty:
         raise NotAvailableError(
@@ -199,14 +224,22 @@ def _check_lengths(split: Split, rows: Sequence[Encoded], max_length: int) -> No
             f"({plural(len(empty), 'such row')})",
             "the tokenizer's files are incomplete, or prompt.template is nearly empty",
         )
+
+
+def _too_long(split: Split, rows: Sequence[Encoded], max_length: int) -> NotAvailableError:
+    """The error that names the rows longer than `max_length` tokens."""
     too_long = [row for row in rows if row.length > max_length]
-    if too_long:
-        shown = ", ".join(
-            f"row {row.example.index} ({row.length:,} tokens)" for row in too_long[:SHOWN_ROWS]
-        )
-        raise NotAvailableError(
-            f"{split}: {plural(len(too_long), 'prompt')} longer than the model's {max_length:,} "
-            f"tokens: {shown}{', ...' if len(too_long) > SHOWN_ROWS else ''}",
-            "no row is truncated: remove these rows, shorten prompt.template, or raise "
-            "model.max_length if the model accepts longer input",
-        )
+    shown = ", ".join(
+        f"row {row.example.index} ({row.length:,} tokens)" for row in too_long[:SHOWN_ROWS]
+    )
+    leave_out = (
+        "model.too_long='drop' would leave no row"
+        if len(too_long) == len(rows)
+        else "leave these rows out with model.too_long='drop'"
+    )
+    return NotAvailableError(
+        f"{split}: {plural(len(too_long), 'prompt')} longer than the model's {max_length:,} "
+        f"tokens: {shown}{', ...' if len(too_long) > SHOWN_ROWS else ''}",
+        f"no row is truncated: {leave_out}, shorten prompt.template, or raise "
+        "model.max_length if the model accepts longer input",
+    )

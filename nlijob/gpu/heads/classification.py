@@ -53,7 +53,7 @@ class ClassificationHead(Head):
         return logits
 
     def _tokenize(self, examples: Sequence[Example]) -> Mapping[str, list[list[int]]]:
-        if self._prompt.template:
+        if self.prompt.template:
             return super()._tokenize(examples)
         pairs: Mapping[str, list[list[int]]] = self._tokenizer(
             [e.premise for e in examples], [e.hypothesis for e in examples]

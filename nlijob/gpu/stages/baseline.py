@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nlijob.errors import NotAvailableError
 from nlijob.gpu.environment import memory
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
-from nlijob.prompts import with_prefix
 from nlijob.records.job import Prediction, ScoreResult
 from nlijob.rundir import write_record, write_records
 
@@ -28,11 +28,14 @@ def baseline(session: Session) -> list[Path]:
 
 def _few_shot(session: Session) -> list[Prediction]:
     """Answers on the test rows with training rows in the prompt."""
-    config = session.config
-    if config.eval.few_shot == 0:
+    if session.config.eval.few_shot == 0:
         return []
-    prompt = with_prefix(config.prompt, session.few_shot_prefix)
-    head = session.new_head(prompt, session.loaded.max_length)
-    rows = head.encode("test", session.examples["test"])
+    head, _ = session.few_shot
+    try:
+        rows = head.encode("test", session.kept_examples("test"))
+    except NotAvailableError as error:
+        raise NotAvailableError(
+            f"eval.few_shot: {error.message}", "take fewer examples: lower eval.few_shot, or set 0"
+        ) from error
     part = Part("few-shot test", split="test")
     return session.score_rows("baseline", part, "test", head, rows)[1]

@@ -13,7 +13,6 @@ from nlijob.gpu.generation import generate
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
 from nlijob.heads import describe
-from nlijob.prompts import prompt_text
 from nlijob.records.job import (
     Example,
     Generation,
@@ -39,7 +38,7 @@ def evaluate(session: Session) -> list[Path]:
     write_records(run.generations, _free_text(session, predictions))
     write_records(run.occlusion, _word_importance(session, predictions))
     write_record(run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(session.device)))
-    adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter)
+    adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter, session.adapter_record)
     session.reporter.say(STAGE, scores_text(scores))
     return [
         run.evaluate_predictions,
@@ -56,7 +55,7 @@ def _blank_premise(session: Session) -> list[Prediction]:
     """The tuned model's answers on test rows without their premises, where asked for."""
     if not session.config.eval.blank_premise:
         return []
-    rows = session.head.encode("test", evidence.blank_premises(session.examples["test"]))
+    rows = session.head.encode("test", evidence.blank_premises(session.kept_examples("test")))
     part = Part("premise blanked", split="test")
     return session.score_rows(STAGE, part, "test", session.head, rows)[1]
 
@@ -88,14 +87,15 @@ def _free_text(session: Session, tuned: Sequence[Prediction]) -> list[Generation
     if count == 0 or not describe(config.model.head).writes_text:
         return []
     shown = _shown(session, tuned)
-    prompts = [prompt_text(config.prompt, example) for example in shown]
+    prompts = [row.features["input_ids"] for row in session.head.encode("test", shown)]
     size = config.eval.batch_size
     with session.reporter.timed(STAGE, Part("free output"), 2 * len(prompts)):
         tuned_texts = generate(session.loaded, prompts, count, size)
         with session.loaded.model.disable_adapter():
             base_texts = generate(session.loaded, prompts, count, size)
     indices = [example.index for example in shown]
-    columns = zip(indices, prompts, base_texts, tuned_texts, strict=True)
+    texts = [session.head.text(example) for example in shown]
+    columns = zip(indices, texts, base_texts, tuned_texts, strict=True)
     return [Generation(*column) for column in columns]
 
 
@@ -103,7 +103,7 @@ def _shown(session: Session, tuned: Sequence[Prediction]) -> list[Example]:
     """The test rows that the report shows as cases."""
     per_kind = session.config.eval.cases
     indices = set(shown_indices(_base_on_test(session), tuned, per_kind).all)
-    return [example for example in session.examples["test"] if example.index in indices]
+    return [example for example in session.kept_examples("test") if example.index in indices]
 
 
 def _base_on_test(session: Session) -> list[Prediction]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nlijob import records
 from nlijob.analysis.wording import loss
 from nlijob.gpu.environment import memory
 from nlijob.gpu.parameters import count_parameters
@@ -13,7 +14,7 @@ from nlijob.gpu.resuming import resume
 from nlijob.gpu.saving import STAGE, CheckpointClock, epoch_records, save_epoch, save_steps
 from nlijob.gpu.session import Session, scores_text
 from nlijob.gpu.training import Trainer
-from nlijob.records.job import EpochResult, Split, TrainResult, TrainStep
+from nlijob.records.job import EpochResult, Plan, Split, TrainResult, TrainStep
 from nlijob.rundir import append_record, write_record
 
 
@@ -23,15 +24,12 @@ def train(session: Session) -> list[Path]:
     with session.reporter.timed(STAGE, Part("warm-up")):
         trainer = session.engine.trainer()
     saved = resume(session, trainer)
-    if len(saved.epochs) < epochs or not run.plan.exists():
-        write_record(run.plan, session.engine.plan())
-    if len(saved.epochs) < epochs:
-        saved.epochs += _train_epochs(session, trainer, len(saved.epochs) + 1, saved.steps)
-        write_record(run.plan, session.engine.plan())  # the mode may have changed during training
+    saved.epochs += _train_epochs(session, trainer, len(saved.epochs) + 1, saved.steps)
     with session.reporter.timed(STAGE, Part("last checkpoint completed", "checkpoint")):
         session.writer.wait()
     parameters = count_parameters(session.loaded.model, session.loaded.targets)
     write_record(run.train_result, TrainResult(parameters, tuple(saved.epochs)))
+    write_record(run.plan, records.read(Plan, run.epoch_plan(epochs)))
     of_epochs = [file for epoch in range(1, epochs + 1) for file in epoch_records(run, epoch)]
     return [run.train_result, run.train_log, run.plan, *of_epochs]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from nlijob.analysis.wording import count, share_of
+from nlijob.analysis.columns import SHOWN_COLUMNS, shown_name
+from nlijob.analysis.wording import count, listed, share_of
 from nlijob.records.job import SPLITS, Manifest, SplitManifest
 from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Column, Fact, Table, View, columns, row, text_columns
@@ -46,7 +47,15 @@ def _labels_note(splits: Sequence[SplitManifest]) -> str:
 
 
 def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
-    """Oddities of the files that were read; nothing where there are none."""
+    """What a reader would not expect of the files; nothing where there is nothing."""
+    for split in splits:
+        if split.origin:
+            yield Fact(f"{split.split} rows", visible(split.origin))
+    for split in splits:
+        if split.annotator_columns:
+            yield Fact("annotators' labels", _names(split.annotator_columns), split.split)
+        if split.further_columns:
+            yield Fact("further columns", _names(split.further_columns), split.split)
     blank = [
         f"{count(split.blank_lines)} in {split.split}" for split in splits if split.blank_lines
     ]
@@ -61,6 +70,12 @@ def _reading_facts(splits: Sequence[SplitManifest]) -> Iterator[Fact]:
                 count(split.fields_over_lines),
                 f"in the rows at lines {lines}{', ...' if more else ''}",
             )
+
+
+def _names(names: Sequence[str]) -> str:
+    """Columns by name, the first ones of many."""
+    more = [f"{count(len(names) - SHOWN_COLUMNS)} more"] if len(names) > SHOWN_COLUMNS else []
+    return listed([*map(shown_name, names[:SHOWN_COLUMNS]), *more])
 
 
 def _rows_table(splits: Sequence[SplitManifest]) -> Table:

@@ -13,6 +13,7 @@ import scipy.stats
 import statsmodels.api
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.coverage import measure
 from nlijob.analysis.clustered import (
@@ -20,6 +21,8 @@ from nlijob.analysis.clustered import (
     effective_rows,
     exact_p,
     flipped_p,
+    mean_difference_interval,
+    mean_share_interval,
     paired_difference,
     premises_as_units,
 )
@@ -230,3 +233,31 @@ def test_intervals_and_tests_hold_where_row_wise_ones_do_not(sizes: str) -> None
     assert min(found.accuracy, found.gain) > 0.929
     assert found.false_alarms < 0.071
     assert max(found.accuracy_by_rows, found.gain_by_rows) < 0.93
+
+
+def test_mean_differences_of_zeros_and_ones_have_the_interval_of_paired_counts() -> None:
+    premises = [i // 2 for i in range(60)]
+    first, second = [i % 3 > 0 for i in range(60)], [i % 5 > 0 for i in range(60)]
+    differences = [float(a) - float(b) for a, b in zip(first, second, strict=True)]
+    for numbers in (premises, list(range(60))):
+        found = mean_difference_interval(differences, numbers)
+        expected = paired_difference(first, second, numbers).interval
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_mean_shares_of_zeros_and_ones_have_the_interval_of_agresti_and_coull() -> None:
+    shares = [1.0] * 45 + [0.0] * 15
+    found = mean_share_interval(shares, list(range(60)))
+    low, high = proportion_confint(45, 60, method="agresti_coull")
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_shares_that_vary_less_than_zeros_and_ones_have_a_narrower_interval() -> None:
+    halves = mean_share_interval([0.5] * 60, list(range(60)))
+    extremes = mean_share_interval([0.0, 1.0] * 30, list(range(60)))
+    assert halves.high - halves.low < 0.5 * (extremes.high - extremes.low)
+
+
+def test_the_mean_of_no_rows_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        mean_share_interval([], [])

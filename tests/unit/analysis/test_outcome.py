@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nlijob import records
 from nlijob.analysis.outcome import build_results
-from nlijob.records.job import Example
+from nlijob.analysis.runs import read_test_rows
+from nlijob.records.job import Example, PromptRecord
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all
-from nlijob.rundir import RunDir
-from tests.synthetic import Spec, build_run
+from nlijob.rundir import RunDir, write_record, write_records
+from tests.synthetic import Spec, build_run, mark_stages
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,21 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     run.evaluate_predictions.unlink()
     with pytest.raises(FileNotFoundError):
         build_results(run)
+
+
+def test_rows_that_were_left_out_as_too_long_are_counted_and_told(tmp_path: Path) -> None:
+    run = build_run(tmp_path, Spec(samples=False))
+    examples = read_all(Example, run.subset("test"))
+    long = replace(examples[0], index=10**6, premise="a " * 5000)
+    write_records(run.subset("test"), [*examples, long])
+    prompt = records.read(PromptRecord, run.prompt)
+    write_record(run.prompt, replace(prompt, dropped={"test": (long.index,)}))
+    outcome = build_results(run)
+    assert outcome.tuned.rows == len(examples)
+    (told,) = (warning for warning in outcome.warnings if warning.code == "rows-too-long")
+    assert told.figures == {"test": 1, "max_length": 2048}
+    assert told.text.startswith("Left out as longer than 2,048 tokens: 1 of 98 test rows")
+    write_record(run.results, outcome)
+    mark_stages(run)
+    kept, *_ = read_test_rows(run, outcome)
+    assert kept == examples

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nlijob.data.json_lines import read_json_lines
+from nlijob.data.sources import read_file
 from nlijob.data.table import Table
 from nlijob.errors import NotAvailableError
 
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
 
 def read(file: Path, text: str) -> Table:
     file.write_bytes(text.encode())
-    return read_json_lines(file)
+    return read_file(file)
 
 
 def refusal(file: Path, text: str) -> NotAvailableError:
@@ -76,10 +76,34 @@ def test_a_malformed_line_is_named(file: Path, line: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-def test_a_file_that_is_one_array_is_told_with_the_way_out(file: Path, indent: int | None) -> None:
-    error = refusal(file, json.dumps([json.loads(ROW)] * 3, indent=indent))
-    assert "the file is one JSON array, not one object a line" in error.message
-    assert "jq -c '.[]' test.jsonl" in error.hint
+@pytest.mark.parametrize("name", ["test.jsonl", "test.json"])
+def test_a_file_that_is_one_array_is_read(file: Path, name: str, indent: int | None) -> None:
+    rows = [{**json.loads(ROW), "label": label} for label in range(3)]
+    table = read(file.with_name(name), "\n" + json.dumps(rows, indent=indent))
+    assert table.rows == rows
+    assert table.lines == ([2, 2, 2] if indent is None else [3, 8, 13])
+    assert table.blank_lines == 0
+
+
+def test_an_array_may_be_longer_than_what_is_read_at_once(file: Path) -> None:
+    rows = [{**json.loads(ROW), "premise": "long " * length} for length in (1, 99_999, 3)] * 5
+    assert read(file, json.dumps(rows)).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (f"[{ROW},\n{ROW}", "line 2: not JSON: ',' is missing"),
+        (f"[{ROW},\n{ROW[:20]}", "line 2: not JSON: "),
+        (f"[{ROW},\n3]", "line 2: an element is not an object with columns"),
+        (f"[{ROW}\n{ROW}]", "line 2: not JSON: ',' is missing"),
+        (f"[{ROW}]\n{ROW}", "line 2: something follows the end of the array"),
+        ('[{"a": 1, "a": 2}]', "line 1: not usable: the key 'a' occurs twice"),
+        ('[{"a": ' + "[" * 100_000, "line 1: not usable: lists or objects are nested too deeply"),
+    ],
+)
+def test_the_first_fault_of_an_array_is_named(file: Path, text: str, fault: str) -> None:
+    assert f"test.jsonl cannot be read: {fault}" in refusal(file, text).message
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -101,3 +125,9 @@ def test_a_file_of_columns_is_one_object_too(file: Path, column: Any) -> None:
 def test_a_single_row_may_hold_lists_in_other_columns(file: Path) -> None:
     row = {**json.loads(ROW), "annotator_labels": ["neutral", "entailment"]}
     assert list(read(file, json.dumps(row)).rows) == [row]
+
+
+def test_a_byte_of_an_array_that_is_not_utf_8_is_told_with_its_line(file: Path) -> None:
+    file.write_bytes(f"[{ROW},\n".encode() + ROW.replace("a", "\xe9", 1).encode("latin-1") + b"]")
+    with pytest.raises(NotAvailableError, match="line 2, byte "):
+        read_file(file)

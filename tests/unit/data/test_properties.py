@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -20,11 +20,9 @@ from hypothesis import strategies as st
 
 from nlijob import records
 from nlijob.config import DataConfig
-from nlijob.data.csv_file import read_csv
-from nlijob.data.json_lines import read_json_lines
 from nlijob.data.sources import read_file
 from nlijob.data.subset import build_subset, chosen_indices
-from nlijob.data.table import Table
+from nlijob.data.table import Row
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example
@@ -64,21 +62,49 @@ def as_json_lines(rows: Rows, ensure_ascii: bool = False) -> str:
     return "".join(json.dumps(row, ensure_ascii=ensure_ascii) + "\n" for row in rows)
 
 
-def read(text: str, reader: Callable[[Path], Table], suffix: str) -> Table:
+class Read(NamedTuple):
+    """What was read of a file that is gone."""
+
+    rows: list[Row]
+    lines: list[int]
+    over_lines: tuple[int, ...]
+
+
+def read(text: str, suffix: str) -> Read:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"test{suffix}"
         path.write_bytes(text.encode())
-        return reader(path)
+        table = read_file(path)
+        return Read(table.rows, table.lines, table.fields_over_lines.first)
 
 
 @given(tables(texts), st.sampled_from(["\n", "\r\n"]))
 def test_what_the_csv_module_writes_is_read_back(rows: Rows, line_end: str) -> None:
-    assert list(read(as_csv(rows, line_end), read_csv, ".csv").rows) == rows
+    assert list(read(as_csv(rows, line_end), ".csv").rows) == rows
+
+
+@given(tables(texts))
+def test_what_the_csv_module_writes_with_tabs_is_read_back(rows: Rows) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter="\t", quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(rows)
+    needs_quotes = any(set(value) & set('"\t\r\n') for row in rows for value in row.values())
+    assume(needs_quotes)
+    assert read(text.getvalue(), ".tsv").rows == rows
+
+
+@given(tables(texts), st.sampled_from([None, 1]), st.booleans())
+def test_an_array_of_the_json_module_is_read_back(
+    rows: Rows, indent: int | None, ensure_ascii: bool
+) -> None:
+    text = json.dumps(rows, indent=indent, ensure_ascii=ensure_ascii)
+    assert read(text, ".json").rows == rows
 
 
 @given(tables(texts), st.booleans())
 def test_what_the_json_module_writes_is_read_back(rows: Rows, ensure_ascii: bool) -> None:
-    assert list(read(as_json_lines(rows, ensure_ascii), read_json_lines, ".jsonl").rows) == rows
+    assert list(read(as_json_lines(rows, ensure_ascii), ".jsonl").rows) == rows
 
 
 @given(tables(texts))
@@ -139,17 +165,17 @@ def test_a_damaged_csv_line_is_named_or_every_other_row_is_unharmed(
     refused, table = read_or_refusal("\n".join([*lines[:at], damaged, *lines[at + 1 :], ""]))
     if table is None:
         assert re.search(rf"malformed lines?: line {at + 1}:", refused)
-    elif table.fields_over_lines:  # the quote met another one: legal, counted, and told
-        assert table.fields_over_lines[0] == at + 1
+    elif table.over_lines:  # the quote met another one: legal, counted, and told
+        assert table.over_lines[0] == at + 1
     else:
         kept = dict(zip(table.lines, table.rows, strict=True))
         others = {line: row for line, row in enumerate(rows, start=2) if line != at + 1}
         assert {line: kept[line] for line in others} == others
 
 
-def read_or_refusal(text: str) -> tuple[str, Table | None]:
+def read_or_refusal(text: str) -> tuple[str, Read | None]:
     try:
-        return "", read(text, read_csv, ".csv")
+        return "", read(text, ".csv")
     except NotAvailableError as error:
         return error.message, None
 
@@ -160,25 +186,27 @@ def test_a_json_line_cut_anywhere_is_named(rows: Rows, data: Any) -> None:
     at = data.draw(st.integers(0, len(lines) - 1))
     lines[at] = lines[at][: data.draw(st.integers(1, len(lines[at]) - 1))]
     with pytest.raises(NotAvailableError) as caught:
-        read("\n".join(lines), read_json_lines, ".jsonl")
+        read("\n".join(lines), ".jsonl")
     assert f"1 malformed line: line {at + 1}: not JSON" in caught.value.message
 
 
 # ---------------------------------------------------------------- any bytes
 
+SUFFIXES = [".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet", ".arrow", ".csv.gz", ".json.zst"]
 bytes_of_text = st.lists(
     st.sampled_from([b"a", b",", b'"', b"\n", b"\r", b"{", b"}", b":", b"[", b"1", b"\xc3", b"\0"])
 ).map(b"".join)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @given(content=st.binary() | bytes_of_text)
 def test_any_bytes_are_read_or_refused(suffix: str, content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"test{suffix}"
         path.write_bytes(content)
         with contextlib.suppress(NotAvailableError):
-            read_file(path)
+            table = read_file(path)
+            assert len(table.rows) == len(table)
 
 
 @given(st.data())

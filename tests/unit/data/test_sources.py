@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ import pytest
 from nlijob import records
 from nlijob.config import DataConfig
 from nlijob.data.features import class_labels
-from nlijob.data.sources import open_split, read_file, source_stamp
+from nlijob.data.sources import read_file, source_of, source_stamp
+from nlijob.data.splits import open_splits
 from nlijob.data.subset import build_subset
-from nlijob.data.table import Table
+from nlijob.data.table import NoSurvey, Table
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import Example
@@ -52,7 +55,9 @@ def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], metadata: Any =
 
 
 def opened(folder: Path, **changes: Any) -> Table:
-    return open_split(DataConfig(str(folder), **changes), "test", Hub(True, print))
+    """The test split of a folder, whether it has others or not."""
+    source = source_of(DataConfig(str(folder), **changes), Hub(True, print))
+    return source.open("test", "test", NoSurvey())
 
 
 def refusal(folder: Path) -> NotAvailableError:
@@ -123,6 +128,9 @@ def test_a_hub_data_set_is_read_by_the_names_of_its_features(tmp_path: Path) -> 
     )
 
     class OneHub(Hub):
+        def split_names(self, *_: Any) -> list[str]:
+            return ["train", "validation", "test"]
+
         def csv_files(self, *_: Any) -> Any:
             return [], {}
 
@@ -166,7 +174,7 @@ def test_a_csv_file_of_a_hub_is_read_strictly(of_hub: Path) -> None:
         'premise,hypothesis,label\n"a "dog" runs",b,0\na,"c\nd,e,1\nf",g,2\n'
     )
     with pytest.raises(NotAvailableError, match="line 2"):
-        open_split(DataConfig("owner/name"), "test", FolderHub(of_hub))
+        open_splits(DataConfig("owner/name"), FolderHub(of_hub))
 
 
 def test_the_card_of_a_hub_names_the_labels_of_its_csv_files(of_hub: Path) -> None:
@@ -182,7 +190,7 @@ def test_the_card_of_a_hub_names_the_labels_of_its_csv_files(of_hub: Path) -> No
     )
     card = f"---\ndataset_info:\n  features:{features}\n---\n"
     (of_hub / "README.md").write_text(card, encoding="utf-8")
-    table = open_split(DataConfig("owner/name"), "test", FolderHub(of_hub))
+    table = open_splits(DataConfig("owner/name"), FolderHub(of_hub))["test"].table
     assert [dict(row) for row in table.rows] == [{"premise": "a", "hypothesis": "b", "label": "2"}]
     assert table.class_labels == {"label": NUMBERED}
 
@@ -191,6 +199,50 @@ def test_files_of_a_hub_with_another_separator_are_left_to_the_library(of_hub: P
     card = "---\nconfigs:\n- config_name: default\n  data_files: '*.csv'\n  sep: ';'\n---\n"
     (of_hub / "README.md").write_text(card, encoding="utf-8")
     assert FolderHub(of_hub).csv_files("owner/name", None, None, "train") == ([], {})
+
+
+def test_a_split_that_a_hub_data_set_lacks_is_taken_from_its_training_rows(of_hub: Path) -> None:
+    rows = "".join(f"premise {i},b,{i % 3}\n" for i in range(60))
+    (of_hub / "train.csv").write_text(f"premise,hypothesis,label\n{rows}")
+    opened = open_splits(DataConfig("owner/name"), FolderHub(of_hub))
+    assert "as there is no test split" in opened["test"].origin
+    assert len(opened["test"].table) + len(opened["train"].table) == 60
+    assert len(opened["validation"].table) == 1
+
+
+def test_rounds_of_a_hub_data_set_may_be_joined(of_hub: Path) -> None:
+    import datasets
+
+    for split in ("train", "validation"):
+        (of_hub / f"{split}.csv").unlink()
+    for name in ("train_r1", "train_r2", "dev_r1", "test_r1"):
+        rows = datasets.Dataset.from_list([{**ROWS[0], "premise": f"{name} {i}"} for i in range(5)])
+        rows.to_parquet(of_hub / f"{name}-00000-of-00001.parquet")
+    files = "".join(
+        f"\n  - split: {name}\n    path: {name}-*"
+        for name in ("train_r1", "train_r2", "dev_r1", "test_r1")
+    )
+    card = f"---\nconfigs:\n- config_name: plain\n  data_files:{files}\n---\n"
+    (of_hub / "README.md").write_text(card, encoding="utf-8")
+    hub = FolderHub(of_hub)
+    with pytest.raises(
+        NotAvailableError, match="several names fit split train: train_r1, train_r2"
+    ):
+        open_splits(DataConfig("owner/name"), hub)
+    opened = open_splits(DataConfig("owner/name", train_split="train_r1+train_r2"), hub)
+    table = opened["train"].table
+    assert [row["premise"] for _, _, _, row in table.chosen([0, 4, 5, 9])] == [
+        "train_r1 0",
+        "train_r1 4",
+        "train_r2 0",
+        "train_r2 4",
+    ]
+    assert (opened["validation"].origin, opened["test"].origin) == (
+        "read from dev_r1",
+        "read from test_r1",
+    )
+    with pytest.raises(NotAvailableError, match="has no split train_r3; it has train_r1, train_r2"):
+        open_splits(DataConfig("owner/name", train_split="train_r1+train_r3"), hub)
 
 
 @pytest.mark.parametrize("config_name", [None, "plain"])
@@ -277,25 +329,17 @@ def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("test.tsv", "tab-separated files are not read"),
-        ("test.jsonl.gz", "compressed files are not read"),
-        ("test.json", "JSON files that are one array or object are not read"),
-        ("test-00000-of-00002.csv", "a split is read from one file: join ./test-* to test.csv"),
-        (
-            "data/test-00000-of-00001.parquet",
-            "a split is read from one file: join data/test-* to test.parquet",
-        ),
-        ("data/test.jsonl", "give the folder that holds the files themselves"),
-        ("dev.jsonl", "set data.train_split, data.validation_split and data.test_split"),
+        ("test.zip", "archives are not read: unpack or convert test.zip; files may be .jsonl, "),
+        ("snli_1.0_test.jsonl.bz2", "files compressed with bzip2 are not read"),
+        ("holdout.jsonl", "set data.train_split, data.validation_split and data.test_split"),
     ],
 )
 def test_a_folder_without_the_file_is_told_what_to_do_with_what_it_has(
     tmp_path: Path, file: str, told: str
 ) -> None:
-    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).touch()
     error = refusal(tmp_path)
-    assert f"contains no test.jsonl, test.parquet or test.csv; it has {file}" in error.message
+    assert f"contains no file of split test; it has {file}" in error.message
     assert told in error.hint
 
 
@@ -317,3 +361,50 @@ def test_a_folder_whose_name_is_not_utf_8_is_reported_readably(tmp_path: Path) -
 def test_a_file_whose_name_is_not_utf_8_is_listed_readably(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")).touch()
     assert "it has caf\ufffd.jsonl" in refusal(tmp_path).message
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(large_file(suffix, 9))
+    table = read_file(path)
+    path.write_bytes(large_file(suffix, 9)[:1500])
+    with pytest.raises(NotAvailableError, match=f"rows{suffix} changed while it was read"):
+        list(table.chosen([0, 8]))
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz"])
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = 1 << 14
+    monkeypatch.setattr("nlijob.data.text.BLOCK_BYTES", block)
+
+    def peak_bytes(rows: int) -> int:
+        path = tmp_path / f"{rows}{suffix}"
+        path.write_bytes(large_file(suffix, rows))
+        tracemalloc.start()
+        table = read_file(path)
+        assert len([*table.chosen(range(0, rows, 100))]) == rows // 100
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(100)  # what is imported and compiled at the first time
+    assert peak_bytes(2_000) < peak_bytes(100) + 8 * block < 0.5 * len(large_file(".jsonl", 2_000))
+
+
+def large_file(suffix: str, rows: int) -> bytes:
+    """Rows of 500 characters."""
+    content = [{"premise": f"{i:0400}", "hypothesis": f"{i:060}", "label": 0} for i in range(rows)]
+    if suffix == ".json":
+        return json.dumps(content).encode()
+    if suffix in (".csv", ".tsv"):
+        mark = "," if suffix == ".csv" else "\t"
+        lines = [mark.join(content[0]), *(mark.join(map(str, row.values())) for row in content)]
+        return "\n".join(lines).encode()
+    text = "".join(json.dumps(row) + "\n" for row in content).encode()
+    return gzip.compress(text, mtime=0) if suffix.endswith(".gz") else text

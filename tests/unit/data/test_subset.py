@@ -159,9 +159,18 @@ def test_an_unlabelled_row_may_lack_its_texts(source: Path) -> None:
     assert len(taken(source)) == 2
 
 
-def test_a_split_without_a_labelled_row_is_refused(source: Path) -> None:
-    write_jsonl(source / "test.jsonl", [{**row, "label": -1} for row in rows(3)])
-    assert "split test: no labelled row is left (3 rows, 3 selected" in refusal(source).message
+def test_a_split_of_which_no_labelled_row_is_left_is_refused(source: Path) -> None:
+    content = [{**row, "label": label} for row, label in zip(rows(3), (-1, -1, 0), strict=True)]
+    write_jsonl(source / "test.jsonl", content)
+    error = refusal(source, test_size=1)
+    assert "split test: no labelled row is left (3 rows, 1 selected" in error.message
+
+
+@pytest.mark.parametrize("split", ["train", "test_matched"])
+def test_a_split_without_labels_that_was_asked_for_is_refused(source: Path, split: str) -> None:
+    write_jsonl(source / f"{split}.jsonl", [{**row, "label": -1} for row in rows(3)])
+    changes = {"test_split": split} if split != "train" else {}
+    assert "no labelled row is left (3 rows, 3 selected" in refusal(source, **changes).message
 
 
 def test_an_empty_split_is_refused(source: Path) -> None:
@@ -216,10 +225,15 @@ def test_a_split_in_two_formats_is_refused(source: Path) -> None:
     assert "split test more than once: test.jsonl, test.csv" in refusal(source).message
 
 
-def test_a_missing_split_is_reported_with_the_keys_that_name_splits(source: Path) -> None:
-    (source / "test.jsonl").unlink()
-    error = refusal(source)
-    assert "contains no test.jsonl, test.parquet or test.csv" in error.message
+@pytest.mark.parametrize("changes", [{}, {"test_split": "test_matched"}])
+def test_a_missing_split_is_reported_with_the_files_and_the_keys_that_name_splits(
+    source: Path, changes: dict[str, Any]
+) -> None:
+    split = "test" if changes else "train"
+    (source / f"{split}.jsonl").rename(source / "other.jsonl")
+    error = refusal(source, **changes)
+    assert f"contains no file of split {'test_matched' if changes else 'train'}" in error.message
+    assert "other.jsonl" in error.message
     assert "data.test_split" in error.hint
 
 
@@ -312,6 +326,16 @@ def test_a_label_out_of_range_is_reported_with_its_row(source: Path, label: Any)
     error = refusal(source, test_stride=4)
     assert f"split test: 1 row cannot be used (row 8, line 9: label {label!r})" in error.message
     assert "labels are 0 to 2, entailment, neutral, contradiction, or -1" in error.hint
+
+
+def test_all_unknown_labels_are_listed_once(source: Path) -> None:
+    labels = ["supports", "refutes", 7, "neutral", "unclear"] * 3
+    content = [{**row, "label": label} for row, label in zip(rows(15), labels, strict=True)]
+    write_jsonl(source / "test.jsonl", content)
+    error = refusal(source)
+    assert "12 rows cannot be used" in error.message
+    assert error.message.endswith("; unknown labels: 'supports', 'refutes', 7, 'unclear'")
+    assert "data.label_map, or name them with data.label_names" in error.hint
 
 
 def test_of_many_unusable_rows_the_first_few_are_named(source: Path) -> None:

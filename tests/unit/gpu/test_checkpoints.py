@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import resource
@@ -11,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nlijob import records
 from nlijob.config import JobConfig, ModelConfig, load_config
 from nlijob.errors import DiskError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.model import LoadedModel
+from nlijob.records.use import AdapterRecord
 
 
 def test_a_saved_adapter_loads_unchanged(
@@ -69,25 +73,42 @@ def test_an_adapter_with_a_weight_missing_is_refused(
         checkpoints.load_adapter(model, tmp_path)
 
 
-def test_the_exported_adapter_holds_the_adapter_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def use(demo: JobConfig) -> AdapterRecord:
+    return AdapterRecord(demo, "stamp", (1, 2, 3), "", "0")
+
+
+def test_the_exported_adapter_holds_the_adapter_alone(tmp_path: Path, use: AdapterRecord) -> None:
     source = tmp_path / "epoch-1"
     source.mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json", "result.json"):
         (source / name).write_text("x")
-    checkpoints.copy_adapter(source, tmp_path / "adapter")
+    checkpoints.copy_adapter(source, tmp_path / "adapter", use)
     names = sorted(p.name for p in (tmp_path / "adapter").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert names == ["adapter_config.json", "adapter_model.safetensors", "nlijob.json"]
+
+
+def test_the_hash_beside_an_exported_adapter_is_that_of_its_weights(
+    tmp_path: Path, use: AdapterRecord
+) -> None:
+    source = tmp_path / "epoch-1"
+    source.mkdir()
+    for name in checkpoints.ADAPTER_FILES:
+        (source / name).write_bytes(b"weights")
+    *_, record = checkpoints.copy_adapter(source, tmp_path / "adapter", use)
+    found = records.read(AdapterRecord, record)
+    assert found == dataclasses.replace(use, adapter_sha256=hashlib.sha256(b"weights").hexdigest())
 
 
 def test_an_adapter_takes_the_place_of_an_earlier_one_only_when_it_is_whole(
-    tmp_path: Path,
+    tmp_path: Path, use: AdapterRecord
 ) -> None:
     source, target = tmp_path / "epoch-1", tmp_path / "adapter"
     for folder in (source, target):
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_text(folder.name)
     with pytest.raises(FileNotFoundError):  # there is no configuration
-        checkpoints.copy_adapter(source, target)
+        checkpoints.copy_adapter(source, target, use)
     assert (target / "adapter_model.safetensors").read_text() == "adapter"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "epoch-1"]
 

@@ -23,14 +23,14 @@ def test_the_record_names_the_processor(tmp_path: Path, monkeypatch: pytest.Monk
     info = tmp_path / "cpuinfo"
     info.write_bytes(b"processor\t: 0\nmodel name\t: A processor \xff\n")
     monkeypatch.setattr(environment, "CPU_INFO", info)
-    assert environment._cpu_name() == "A processor \ufffd"
+    assert environment.cpu_name() == "A processor \ufffd"
 
 
 def test_a_machine_without_proc_names_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment, "CPU_INFO", tmp_path / "missing")
-    assert environment._cpu_name()
+    assert environment.cpu_name()
 
 
 def test_a_package_without_metadata_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

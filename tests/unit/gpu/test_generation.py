@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from nlijob.config import JobConfig
 from nlijob.gpu import generation
 from nlijob.gpu.generation import generate
+from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.prompts import prompt_text
-from nlijob.records.job import Example
+
+pytestmark = pytest.mark.arithmetic
 
 
 @pytest.fixture(scope="module")
@@ -18,34 +18,31 @@ def loaded(new_model: Callable[..., LoadedModel]) -> LoadedModel:
 
 
 def test_prompts_of_different_length_are_continued_as_each_would_be_alone(
-    demo: JobConfig, loaded: LoadedModel, examples: list[Example]
+    loaded: LoadedModel, rows: list[Encoded]
 ) -> None:
-    prompts = [prompt_text(demo.prompt, example) for example in examples[:5]]
+    prompts = [row.features["input_ids"] for row in rows[:5]]
     together = generate(loaded, prompts, 6, 5)
     assert together == [generate(loaded, [prompt], 6, 1)[0] for prompt in prompts]
 
 
-def test_output_follows_the_prompt_without_it(
-    demo: JobConfig, loaded: LoadedModel, examples: list[Example]
-) -> None:
-    prompt = prompt_text(demo.prompt, examples[0])
+def test_output_follows_the_prompt_without_it(loaded: LoadedModel, rows: list[Encoded]) -> None:
+    prompt = rows[0].features["input_ids"]
     (text,) = generate(loaded, [prompt], 6, 1)
     assert text
-    assert not text.startswith(prompt)
+    assert not text.startswith(loaded.tokenizer.decode(prompt))
     assert len(loaded.tokenizer(text)["input_ids"]) <= 8
 
 
 def test_prompts_that_do_not_fit_into_memory_at_once_are_continued_in_parts(
-    demo: JobConfig,
     loaded: LoadedModel,
-    examples: list[Example],
+    rows: list[Encoded],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    prompts = [prompt_text(demo.prompt, example) for example in examples[:5]]
+    prompts = [row.features["input_ids"] for row in rows[:5]]
     expected = generate(loaded, prompts, 4, 5)
     whole, sizes = generation._generate_batch, []
 
-    def small(model: LoadedModel, count: int, batch: list[str]) -> list[str]:
+    def small(model: LoadedModel, count: int, batch: list[list[int]]) -> list[str]:
         if len(batch) > 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
         sizes.append(len(batch))

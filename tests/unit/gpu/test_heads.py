@@ -1,48 +1,72 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
 from nlijob.config import JobConfig
-from nlijob.errors import ConfigurationError, NotAvailableError
-from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, label_tokens
+from nlijob.errors import NotAvailableError
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded
+from nlijob.gpu.heads.answers import AnswerTokens, Indistinct, answer_tokens
 from nlijob.gpu.model import LoadedModel
 from nlijob.records.job import Example
 from tests import tolerance
+
+pytestmark = pytest.mark.arithmetic
 
 CPU = torch.device("cpu")
 PROMPTS = ["Premise: a man runs\nLabel:", "Premise: two dogs sleep\nLabel:"]
 
 
+def tokens(tokenizer: Any, prompts: list[str], verbalizers: list[str]) -> AnswerTokens:
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = tokenizer(list(texts))["input_ids"]
+        return ids
+
+    return answer_tokens(tokenize, tokenizer, prompts, verbalizers)
+
+
 def test_a_label_token_is_what_follows_the_prompt_in_context(tokenizer: Any) -> None:
-    (token,) = label_tokens(tokenizer, PROMPTS, [" 0"])
-    assert tokenizer(PROMPTS[0] + " 0")["input_ids"][-1] == token
+    found = tokens(tokenizer, PROMPTS, [" 0", " 1"])
+    assert found.labels[0] == tokenizer(PROMPTS[0] + " 0")["input_ids"][-1]
 
 
 def test_a_space_before_the_verbalizer_gives_another_token(tokenizer: Any) -> None:
-    assert label_tokens(tokenizer, PROMPTS, [" 0"]) != label_tokens(tokenizer, PROMPTS, ["0"])
+    spaced = tokens(tokenizer, PROMPTS, [" 0", " 1"])
+    assert spaced.labels != tokens(tokenizer, PROMPTS, ["0", "1"]).labels
 
 
-def test_every_verbalizer_that_is_not_one_token_is_named_with_its_pieces(tokenizer: Any) -> None:
-    with pytest.raises(ConfigurationError) as error:
-        label_tokens(tokenizer, PROMPTS, [" 0", " qzxv", " zzqj"])
-    assert "' qzxv' is" in error.value.message
-    assert "' zzqj' is" in error.value.message
-    assert "' 0'" not in error.value.message
+def test_the_first_token_in_which_answers_differ_decides(tokenizer: Any) -> None:
+    found = tokens(tokenizer, PROMPTS, [" a man walks", " a man sleeps"])
+    both = tokenizer([PROMPTS[0] + " a man walks", PROMPTS[0] + " a man sleeps"])["input_ids"]
+    bare = len(tokenizer(PROMPTS[0])["input_ids"])
+    decided = bare + len(found.start)
+    assert len(found.start) >= 2
+    assert [ids[bare:decided] for ids in both] == [list(found.start)] * 2
+    assert found.labels == tuple(ids[decided] for ids in both)
 
 
-def test_two_verbalizers_with_one_token_are_refused(tokenizer: Any) -> None:
-    with pytest.raises(ConfigurationError, match="same token"):
-        label_tokens(tokenizer, PROMPTS, [" 0", " 0"])
+def test_every_answer_that_begins_like_another_is_named_with_the_token(tokenizer: Any) -> None:
+    with pytest.raises(Indistinct) as error:
+        tokens(tokenizer, PROMPTS, [" 0", " a man", " a dog", " a cat"])
+    assert error.value.faults == [
+        "' a dog' begins with the same token as ' a man' (' a')",
+        "' a cat' begins with the same token as ' a man' (' a')",
+    ]
+
+
+def test_an_answer_that_another_goes_on_with_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(Indistinct, match="' a' ends where the other answers go on"):
+        tokens(tokenizer, PROMPTS, [" a", " a man"])
 
 
 def test_a_verbalizer_that_merges_with_the_prompt_is_refused(tokenizer: Any) -> None:
-    with pytest.raises(ConfigurationError, match="merges"):
-        label_tokens(tokenizer, ["a man walk"], ["ing"])
+    with pytest.raises(Indistinct, match="'ing' merges") as error:
+        tokens(tokenizer, ["a man walk"], ["ing", " 0"])
+    assert error.value.merges
 
 
 def test_rows_longer_than_the_context_are_named_and_not_truncated(
@@ -54,6 +78,18 @@ def test_rows_longer_than_the_context_are_named_and_not_truncated(
         NotAvailableError, match=r"test: 1 prompt longer .* 128 tokens: row 77 \(\d+"
     ):
         head.encode("test", [examples[0], long])
+
+
+def test_rows_longer_than_the_context_are_left_out_where_that_is_asked_for(
+    demo: JobConfig, tokenizer: Any, examples: list[Example]
+) -> None:
+    long = dataclasses.replace(examples[0], index=77, premise="a man " * 300)
+    head = CausalHead(tokenizer, demo.prompt, 128, examples)
+    rows = head.encode("test", [long, *examples[:2]], drop_longer=True)
+    assert [row.example for row in rows] == examples[:2]
+    with pytest.raises(NotAvailableError) as error:
+        head.encode("test", [long], drop_longer=True)
+    assert "model.too_long='drop' would leave no row" in error.value.hint
 
 
 def test_logits_at_the_label_position_are_those_of_the_unpadded_row(
@@ -69,8 +105,8 @@ def test_logits_at_the_label_position_are_those_of_the_unpadded_row(
 
 
 def test_targets_are_the_label_tokens(head: CausalHead, rows: list[Encoded]) -> None:
-    tokens = [head.label_tokens[row.example.label] for row in rows]
-    assert head.targets(rows, CPU).tolist() == tokens
+    expected = [head.label_tokens[row.example.label] for row in rows]
+    assert head.targets(rows, CPU).tolist() == expected
 
 
 def test_label_logits_are_in_the_order_of_the_labels(head: CausalHead) -> None:

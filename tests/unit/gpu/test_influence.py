@@ -30,6 +30,8 @@ from nlijob.gpu.model import LoadedModel, add_adapter
 from nlijob.heads import HeadName
 from nlijob.records.job import Example
 
+pytestmark = pytest.mark.arithmetic
+
 CPU = torch.device("cpu")
 SIZES = {
     "vocab_size": 2048,
@@ -187,16 +189,17 @@ def test_an_encoder_that_masks_its_padding_is_computed_in_batches(
 def test_free_text_does_not_depend_on_the_prompts_beside_it(
     adapted: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = ["A man walks.", "A man walks in the park and two dogs run after him."]
+    prompts = [list(range(5, 9)), list(range(5, 25))]
+    texts = [str(prompt) for prompt in prompts]
     sizes: list[int] = []
 
-    def write(loaded: LoadedModel, tokens: int, some: Sequence[str]) -> list[str]:
+    def write(loaded: LoadedModel, tokens: int, some: Sequence[list[int]]) -> list[str]:
         sizes.append(len(some))
-        return list(some)
+        return [str(prompt) for prompt in some]
 
     monkeypatch.setattr("nlijob.gpu.generation._generate_batch", write)
-    assert generate(adapted(llama(), "q_proj"), prompts, 4, 8) == prompts
-    assert generate(adapted(with_convolution(1.0), "q_proj"), prompts, 4, 8) == prompts
+    assert generate(adapted(llama(), "q_proj"), prompts, 4, 8) == texts
+    assert generate(adapted(with_convolution(1.0), "q_proj"), prompts, 4, 8) == texts
     assert sizes == [2, 1, 1]
 
 

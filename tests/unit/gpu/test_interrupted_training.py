@@ -7,9 +7,11 @@ and at once instead of in the background, so that it is known which one is the l
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
-from nlijob.gpu import worker
+from nlijob.gpu import checkpoints, session, worker
 from nlijob.gpu.writer import Writer
 from nlijob.records.job import (
     SPLITS,
     EpochResult,
     Example,
+    Plan,
     Progress,
     RunRecord,
     Timing,
@@ -37,14 +40,15 @@ from nlijob.records.job import (
 from nlijob.rundir import RunDir, append_record, write_record, write_records
 from nlijob.stages import GPU_STAGES
 from nlijob.stopping import Stopped
+from tests.loading import Loader
 
 TRAIN_STAGE = importlib.import_module("nlijob.gpu.stages.train")
-ROWS = {"train": 24, "validation": 8, "test": 8}
+ROWS = {"train": 12, "validation": 4, "test": 4}
 STEPS = 6
 """Steps of an epoch."""
 SETTINGS: dict[str, Any] = {
     "train.epochs": 2,
-    "train.batch_size": 4,
+    "train.batch_size": 2,
     "train.checkpoint_every_s": 1e-9,
     "lora.dropout": 0.2,
     "model.device": "cpu",
@@ -54,9 +58,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Writer, "do", lambda writer, write: write())
+@pytest.fixture(scope="module", autouse=True)
+def _written_at_once(load_model: Loader) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "do", lambda writer, write: write())
+        patch.setattr(session, "load", load_model)
+        yield
 
 
 def new_run(root: Path) -> RunDir:
@@ -121,7 +128,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run that was interrupted in its second epoch, after a checkpoint at step 3 of it."""
     run = new_run(tmp_path_factory.mktemp("stopped") / "job")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writer, "do", lambda writer, write: write())
         interrupt(run, STEPS + 4, patch)
     return run
 
@@ -157,7 +163,8 @@ def outcome(run: RunDir) -> list[object]:
         run.evaluate_predictions,
         run.adapter / "adapter_model.safetensors",
     ]
-    return [epochs, steps(run), *(file.read_bytes() for file in files)]
+    plan = dataclasses.replace(records.read(Plan, run.plan), warm_up_s=0.0)
+    return [epochs, plan, steps(run), *(file.read_bytes() for file in files)]
 
 
 def left(run: RunDir) -> list[str]:
@@ -178,7 +185,7 @@ def trained_in(run: RunDir, attempt: int) -> int:
 
 def test_a_checkpoint_within_an_epoch_replaces_the_one_before(stopped: RunDir) -> None:
     assert stopped.marked_steps() == [(2, 3)]
-    assert left(stopped) == ["epoch-1", "log.jsonl", "plan.json", "state-1.pt", "state-2-3.pt"]
+    assert left(stopped) == ["epoch-1", "log.jsonl", "state-1.pt", "state-2-3.pt"]
 
 
 def test_an_interrupted_epoch_goes_on_where_it_was(
@@ -196,13 +203,30 @@ def test_an_interrupted_epoch_goes_on_where_it_was(
     assert run.marked_steps() == []
 
 
+def test_no_space_for_a_checkpoint_within_an_epoch_does_not_end_training(
+    tmp_path: Path, finished: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = checkpoints.save_state
+
+    def full(state: Any, path: Path) -> None:
+        if path.name.count("-") == 2:  # state-<epoch>-<step>.pt
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(state, path)
+
+    monkeypatch.setattr(checkpoints, "save_state", full)
+    run = new_run(tmp_path / "job")
+    said = work(run)
+    assert any("no checkpoint within the epoch: " in line for line in said), said
+    assert outcome(run) == outcome(finished)
+
+
 def test_steps_of_each_attempt_are_timed_with_their_own_rows(
     stopped: RunDir, copy_of: Callable[[RunDir], RunDir]
 ) -> None:
     run = copy_of(stopped)
     work(run, 2)
-    assert trained_in(run, 1) == 4 * (STEPS + 3)
-    assert trained_in(run, 2) == 4 * (STEPS - 3)
+    assert trained_in(run, 1) == 2 * (STEPS + 3)
+    assert trained_in(run, 2) == 2 * (STEPS - 3)
 
 
 @pytest.mark.parametrize("after", [1, 2, STEPS, STEPS + 1])
@@ -229,7 +253,7 @@ def test_without_an_interval_checkpoints_are_written_after_epochs_only(
 ) -> None:
     run = new_run(tmp_path / "job")
     interrupt(run, STEPS + 4, monkeypatch, train__checkpoint_every_s=0)
-    assert left(run) == ["epoch-1", "log.jsonl", "plan.json", "state-1.pt"]
+    assert left(run) == ["epoch-1", "log.jsonl", "state-1.pt"]
     assert "epochs 1 to 1 complete, resuming after them" in work(run, 2)
     assert outcome(run) == outcome(finished)
 
@@ -294,7 +318,11 @@ STEP_MARKER = "markers/train-step-2-3.json"
     ("names", "damage", "said"),
     [
         *((["train/log.jsonl"], how, WITHIN) for how in (remove, emptied, torn, edited, foldered)),
-        (["train/plan.json"], cut, WITHIN),
+        (
+            ["train/epoch-1/plan.json"],
+            edited,
+            f"train/epoch-1/plan.json missing or damaged: {AGAIN}",
+        ),
         *(
             ([STEP_STATE], how, f"{STEP_STATE} missing or damaged: {AFTER_1}")
             for how in (remove, emptied, cut, flipped, foldered)
@@ -327,8 +355,8 @@ STEP_MARKER = "markers/train-step-2-3.json"
             foldered,
             f"markers/train-epoch-1.json cannot be read: {AGAIN}",
         ),
-        (["train/epoch-1"], filed, f"and 4 more missing or damaged: {AGAIN}"),
-        (["train"], filed, f"and 4 more missing or damaged: {AGAIN}"),
+        (["train/epoch-1"], filed, f"and 5 more missing or damaged: {AGAIN}"),
+        (["train"], filed, f"and 5 more missing or damaged: {AGAIN}"),
     ],
 )
 def test_damage_costs_no_more_than_what_is_damaged_and_changes_no_figure(
@@ -379,20 +407,22 @@ def test_a_state_that_does_not_fit_is_not_used(
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    "damages",
     [
-        ("train/log.jsonl", remove),
-        ("train/log.jsonl", torn),
-        ("train/result.json", edited),
-        ("train/plan.json", cut),
-        ("markers/train.json", foldered),
+        {"train/log.jsonl": remove},
+        {"train/log.jsonl": torn},
+        {"train/result.json": edited},
+        {"markers/train.json": foldered, "train/plan.json": edited},
     ],
 )
 def test_records_of_a_whole_training_are_made_again_from_its_epochs(
-    finished: RunDir, copy_of: Callable[[RunDir], RunDir], name: str, damage: Callable[[Path], None]
+    finished: RunDir,
+    copy_of: Callable[[RunDir], RunDir],
+    damages: dict[str, Callable[[Path], None]],
 ) -> None:
     run = copy_of(finished)
-    damage(run.root / name)
+    for name, damage in damages.items():
+        damage(run.root / name)
     work(run, 2)
     assert trained_in(run, 2) == 0
     assert outcome(run) == outcome(finished)

@@ -16,7 +16,7 @@ from nlijob.errors import ConfigurationError
 from nlijob.hardware import Sampler, machine, sampler
 from nlijob.hardware.gpu_process import MIB
 from nlijob.records.job import HardwareSample
-from nlijob.rundir import append_record
+from nlijob.rundir import append_to_log
 from tests.unit.hardware.conftest import NVML, ROW, Install
 
 LIMIT_S = 60.0
@@ -180,9 +180,9 @@ def test_a_sample_that_cannot_be_written_is_lost_alone(
             with to.open("a", encoding="utf-8") as handle:
                 handle.write('{"attempt": 2, "ti')
             raise error
-        append_record(to, sample)
+        append_to_log(to, sample)
 
-    monkeypatch.setattr(sampler, "append_record", append_until_full)
+    monkeypatch.setattr(sampler, "append_to_log", append_until_full)
     assert len(sampled(path)) >= 2
     assert len(failed) == 3
 

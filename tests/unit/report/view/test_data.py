@@ -64,6 +64,17 @@ def test_blank_lines_are_told_where_there_are_any(results: Results) -> None:
     )
 
 
+def test_it_is_told_where_rows_come_from_if_not_from_the_split_of_their_name(
+    results: Results,
+) -> None:
+    view = section(
+        results,
+        lambda split: replace(split, origin="read from dev" if split.split == "validation" else ""),
+    )
+    assert facts(view)["validation rows"][0] == "read from dev"
+    assert {"train rows", "test rows"}.isdisjoint(facts(view))
+
+
 def test_rows_in_two_splits_are_a_table(results: Results) -> None:
     rows = {row.cells[0]: row.cells[1:] for row in data_section(results).overlaps.rows}
     assert list(rows) == [
@@ -88,3 +99,26 @@ def test_a_run_that_did_not_count_shows_neither_table(results: Results) -> None:
     assert view.repetition is None
     assert facts(view)["labels"] == (LABELS, "")
     assert not [name for name in facts(view) if "line" in name]
+
+
+def test_columns_that_test_rows_keep_are_named_and_cut(results: Results) -> None:
+    names = ("\u202egenre", "x" * 99, *(f"c{i}" for i in range(20)))
+    view = section(
+        results,
+        lambda split: (
+            replace(split, further_columns=names, annotator_columns=("label1", "label2"))
+            if split.split == "test"
+            else split
+        ),
+    )
+    assert facts(view)["annotators' labels"] == ("label1 and label2", "test")
+    text, note = facts(view)["further columns"]
+    assert text.startswith(f"\ufffdgenre, {'x' * 59}…, c0, ")
+    assert text.endswith("c9 and 10 more")
+    assert note == "test"
+
+
+def test_without_further_columns_nothing_is_said_of_them(results: Results) -> None:
+    names = facts(section(results, lambda split: split))
+    assert "further columns" not in names
+    assert "annotators' labels" not in names

@@ -1,0 +1,139 @@
+"""The options of `run` that `plan` and `doctor` take as well, and what follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from nlijob.commands.options import FOLDER, F, option, recipe_options
+from nlijob.config import Device, JobConfig, check, load_config
+from nlijob.errors import ConfigurationError, HardwareError
+from nlijob.printable import printable
+from nlijob.recipe import recipe_name
+from nlijob.rundir import PREVIOUS
+
+LONGEST_NAME = 255
+"""Bytes in a file's name, on most file systems."""
+
+RUN_OPTIONS = (
+    option(
+        "runs-dir",
+        type=FOLDER,
+        default=Path("runs"),
+        show_default=True,
+        help="Folder in which runs are kept.",
+    ),
+    option(
+        "run-id",
+        help="Name of the run; the same name resumes it. Default: the recipe's name, with a short "
+        "hash where options change what is computed.",
+    ),
+    option(
+        "upload",
+        metavar="URL",
+        help="Keep a copy of the run at URL/RUN_ID while it runs: s3://, gs:// or file://.",
+    ),
+    option(
+        "resume-from",
+        metavar="URL",
+        help="First fetch the run from URL/RUN_ID, if the copy there is further along.",
+    ),
+    option(
+        "notify-url",
+        metavar="URL",
+        help="Post a short JSON document there when the job ends, however it ends.",
+    ),
+    option(
+        "replace",
+        is_flag=True,
+        help="Lose a finished run of other settings under the same run id. Default: keep it as "
+        "RUN_ID.previous.",
+    ),
+    option("quiet", is_flag=True, help="Print only the result, warnings and errors."),
+    option("verbose", is_flag=True, help="Also print the log of the GPU side."),
+)
+
+
+def run_options(command: F) -> F:
+    """Add all options of `run`."""
+    for add in reversed(RUN_OPTIONS):
+        command = add(command)
+    return recipe_options(command)
+
+
+def default_run_id(recipe: str, config: JobConfig) -> str:
+    """The recipe's name, followed by a hash of the configuration where options changed it."""
+    name = recipe_name(recipe)
+    if config == load_config(recipe):
+        return name
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def checked_run_id(run_id: str) -> str:
+    """The run id, if a folder can have this name. Raises ConfigurationError."""
+    if run_id in ("", ".", "..") or "/" in run_id:
+        raise ConfigurationError(f"--run-id {run_id!r}: give a plain folder name")
+    if run_id.endswith(PREVIOUS):
+        raise ConfigurationError(
+            f"--run-id {run_id!r}: names that end in {PREVIOUS} are for runs that were replaced"
+        )
+    if printable(run_id) != run_id or any(c in run_id for c in "\t\n"):
+        raise ConfigurationError(
+            f"--run-id {run_id!r}: control characters cannot be part of a name"
+        )
+    if len(os.fsencode(run_id)) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"--run-id {run_id[:20]}...: longer than {LONGEST_NAME} bytes, which file systems allow"
+        )
+    return run_id
+
+
+def checked_root(root: Path) -> Path:
+    """The run's folder. Raises ConfigurationError if libraries cannot write to it."""
+    try:
+        str(root.absolute()).encode("utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the current folder was deleted",
+            "change to another one, or give an absolute --runs-dir",
+        ) from None
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"--runs-dir: the path {root.absolute()} is not UTF-8", "choose or rename a folder"
+        ) from None
+    return root
+
+
+def with_device(config: JobConfig, recipe: str) -> JobConfig:
+    """The configuration with "auto" resolved, so that the records name the device.
+
+    Raises HardwareError if there is no GPU and the job needs one, and ConfigurationError.
+    """
+    from nlijob.hardware import driver_fault, gpu_count
+
+    wanted = config.model.device
+    gpus = gpu_count() if wanted != "cpu" else 0
+    if gpus == 0 and (wanted == "cuda" or (wanted == "auto" and config.model.requires_gpu)):
+        missing = "no GPU with an NVIDIA driver was found"
+        if fault := driver_fault():
+            missing += f" ({fault})"
+        raise HardwareError(
+            f"recipe {recipe_name(recipe)} is made for a GPU, and {missing}"
+            if config.model.requires_gpu
+            else f"--device cuda: {missing}",
+            "in a container give --gpus all; `--recipe demo` runs on a CPU; "
+            "`--device cpu` runs this recipe there, slowly",
+        )
+    return on_device(config, "cuda" if gpus else "cpu")
+
+
+def on_device(config: JobConfig, device: Device) -> JobConfig:
+    """The configuration for a device. Raises ConfigurationError where it does not suit it."""
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, device=device))
+    if faults := check(config):
+        raise ConfigurationError.from_faults(faults, f"on this machine's {device}")
+    return config

@@ -1,0 +1,199 @@
+"""Plans and checks in words: a plan has a line for each thing that was resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from nlijob.analysis.cost import SECONDS_AN_HOUR, price_per_hour
+from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural
+from nlijob.disk import size_text
+from nlijob.errors import ExitCode
+from nlijob.heads import describe
+from nlijob.records.health import Health
+from nlijob.records.job import SPLITS
+from nlijob.records.planning import JobPlan, PlannedDisk, PlannedFiles, PlannedRows, Span
+
+NOT_KNOWN = "not known"
+WIDTH = 13
+"""Width of the first column."""
+
+
+def plan_lines(plan: JobPlan) -> Iterator[str]:
+    """The lines that `plan` prints."""
+    for name, text in _entries(plan):
+        first, *others = text.split("\n")
+        yield f"{name:<{WIDTH}}{first}"
+        yield from (f"{'':<{WIDTH}}{line}" for line in others)
+    for fault in plan.obstacles:
+        yield ""
+        yield f"Here the job would end with exit code {fault.exit_code}: {fault.message}"
+        if fault.hint:
+            yield f"{'':<{WIDTH}}{fault.hint}"
+
+
+def check_lines(health: Health) -> Iterator[str]:
+    """The lines that `doctor` prints: one for each check."""
+    widest = max(len(check.name) for check in health.checks)
+    for check in health.checks:
+        said = "; ".join(filter(None, (_one_line(check.text), _one_line(check.advice))))
+        yield f"{check.status:<6}{check.name:<{widest}}  {said}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
+    config, look = plan.config, plan.look
+    yield "run", plan.run + (" (exists: what is complete is not repeated)" * plan.run_exists)
+    yield "model", _model(plan)
+    yield "weights", _weights(plan)
+    yield "head", describe(config.model.head).title
+    notes = [note.removeprefix("prompt: ") for note in look.prompt_notes]
+    yield "prompt", "\n".join([*notes, json.dumps(look.example_prompt, ensure_ascii=False)])
+    if look.label_tokens:
+        yield "answers", _answers(plan)
+    yield "adapter", _adapter(plan)
+    yield "data set", _files(plan.dataset)
+    for split in SPLITS:
+        yield split, _rows(plan.rows[split]) + _tokens(plan, split)
+    yield "training", _training(plan)
+    yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
+    yield "memory", _memory(plan)
+    for disk in plan.disk:
+        yield "disk", _disk(disk)
+    yield "time", _time(plan)
+    if cost := _cost(plan):
+        yield "cost", cost
+    if config.report.min_accuracy is not None or config.report.min_gain is not None:
+        yield "gates", _gates(plan)
+    for warning in plan.warnings:
+        yield "note", warning
+
+
+def _model(plan: JobPlan) -> str:
+    look = plan.look
+    return (
+        f"{_files(plan.model)}\n{look.model_type}, {count(look.base_parameters)} parameters, "
+        f"prompts of up to {plural(look.max_length, 'token')}"
+    )
+
+
+def _files(files: PlannedFiles) -> str:
+    text = files.name if files.source == files.name else f"{files.name}, {files.source}"
+    if files.size_bytes is not None:
+        text += f", {size_text(files.size_bytes)}"
+    if files.download_bytes is None:
+        return f"{text}, size of the download {NOT_KNOWN}"
+    if files.download_bytes:
+        return f"{text}, {size_text(files.download_bytes)} to download"
+    return text
+
+
+def _weights(plan: JobPlan) -> str:
+    model, look = plan.config.model, plan.look
+    held = "as stored" if model.quantization == "none" else "in 4 bits (NF4)"
+    if model.quantization != "none" and model.double_quantization:
+        held = "in 4 bits (NF4, double quantisation)"
+    assumed = " (assumed: there is no GPU here)" if look.compute_dtype_is_assumed else ""
+    return f"{held}, computed in {look.compute_dtype}{assumed} on {_device(plan)}"
+
+
+def _device(plan: JobPlan) -> str:
+    kind = "the GPU" if plan.config.model.device == "cuda" else "the CPU"
+    return f"{kind} ({plan.look.device_name})" if plan.look.device_name else kind
+
+
+def _answers(plan: JobPlan) -> str:
+    look = plan.look
+    labels = zip(
+        plan.config.data.label_names, look.label_token_texts, look.label_tokens, strict=False
+    )
+    return ", ".join(f"{name}: {json.dumps(text)} (token {token})" for name, text, token in labels)
+
+
+def _adapter(plan: JobPlan) -> str:
+    look, lora = plan.look, plan.config.lora
+    modules = [f"{name} ({number})" for name, number in look.target_modules.items()]
+    head = f", and {listed(look.trained_head)} in full" if look.trained_head else ""
+    share = look.trainable_parameters / (look.base_parameters or 1)
+    return (
+        f"LoRA r={lora.r} alpha={lora.alpha} dropout={lora.dropout:g} on {listed(modules)}{head}\n"
+        f"{count(look.trainable_parameters)} trained parameters ({percent(share, 2)})"
+    )
+
+
+def _rows(rows: PlannedRows) -> str:
+    source = "" if rows.source_rows is None else f" of {count(rows.source_rows)}"
+    if rows.rows is None:
+        return f"{rows.rule}; the number is {NOT_KNOWN} before the download"
+    unlabelled = "" if rows.is_exact else ", unlabelled ones included"
+    return f"{plural(rows.rows, 'row')} ({rows.rule}{source}{unlabelled})"
+
+
+def _tokens(plan: JobPlan, split: str) -> str:
+    counts = next((found for name, found in plan.look.tokens.items() if name == split), None)
+    if counts is None:
+        return f"; tokens {NOT_KNOWN} before the download"
+    of = "" if counts.counted == counts.rows else f", counted in {count(counts.counted)} rows"
+    left_out = f"; {count(counts.too_long)} too long, left out" if counts.too_long else ""
+    return f"; {counts.mean:.1f} tokens on average, longest {count(counts.longest)}{of}{left_out}"
+
+
+def _training(plan: JobPlan) -> str:
+    train = plan.config.train
+    batch = f"{plural(train.epochs, 'epoch')}, batch size {count(train.batch_size)}"
+    if plan.optimizer_steps is None:
+        return f"{batch}, number of steps {NOT_KNOWN} before the download"
+    tokens = "" if plan.training_tokens is None else f", {count(plan.training_tokens)} tokens"
+    return f"{batch}, {plural(plan.optimizer_steps, 'optimizer step')}{tokens}"
+
+
+def _memory(plan: JobPlan) -> str:
+    memory = plan.memory
+    free = "" if memory.free_bytes is None else f"; {gib(memory.free_bytes)} free here"
+    return (
+        f"about {gib(memory.least_bytes)} in the leanest mode; the fastest is used where about "
+        f"{gib(memory.fastest_bytes)} are free{free}"
+    )
+
+
+def _disk(disk: PlannedDisk) -> str:
+    needed = NOT_KNOWN if disk.needed_bytes is None else f"about {size_text(disk.needed_bytes)}"
+    free = NOT_KNOWN if disk.free_bytes is None else size_text(disk.free_bytes)
+    return f"{disk.folder}: {needed} for {disk.purpose}, {free} free"
+
+
+def _time(plan: JobPlan) -> str:
+    time = plan.time
+    if time.job is None or time.training is None:
+        return time.basis
+    return f"{_span(time.job)}, of which training {_span(time.training)}\n{time.basis}"
+
+
+def _cost(plan: JobPlan) -> str:
+    """The cost of the expected time; "" where time or price is not known."""
+    report, job = plan.config.report, plan.time.job
+    gpus = [plan.look.device_name] if plan.look.device_name else []
+    price = price_per_hour(report, gpus)
+    if job is None or price is None:
+        return ""
+    low, high = (
+        money(price * s / SECONDS_AN_HOUR, report.currency) for s in (job.low_s, job.high_s)
+    )
+    return f"{low} to {high} at {money(price, report.currency)} an hour"
+
+
+def _span(span: Span) -> str:
+    return f"{clock(span.low_s)} to {clock(span.high_s)}"
+
+
+def _gates(plan: JobPlan) -> str:
+    report = plan.config.report
+    gates = []
+    if report.min_accuracy is not None:
+        gates.append(f"test accuracy of at least {percent(report.min_accuracy)}")
+    if report.min_gain is not None:
+        gates.append(f"gain of at least {100 * report.min_gain:g} points")
+    return f"{' and '.join(gates)}, else exit code {int(ExitCode.GATE_FAILED)}"
