@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from nlijob.commands.variables import check_variables
 from nlijob.config import JobConfig, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
 
@@ -92,10 +90,8 @@ def recipe_options(command: F) -> F:
 def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, Any]) -> JobConfig:
     """The recipe's configuration, changed by the options of `recipe_options`.
 
-    Raises ConfigurationError that names every fault. Variables that are no option's come first:
-    one of them may be why the others are wrong.
+    Raises ConfigurationError that names every fault.
     """
-    check_variables(os.environ)
     overrides = dict(parse_assignment(text) for text in assignments)
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):

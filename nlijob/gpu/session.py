@@ -64,6 +64,8 @@ class Session:
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
         _ = self.rows
+        if self.config.eval.few_shot:
+            _ = self.few_shot
         _ = self.engine
 
     # ------------------------------------------------------------ model and rows, made once
@@ -127,14 +129,7 @@ class Session:
         drops = self.config.model.too_long == "drop"
         with self.reporter.timed("encode"):
             rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
-        for line in prompt_lines(self.head.prompt):
-            self.reporter.say("start", line)
-        too_long = self._dropped(rows)
-        for split in (split for split in SPLITS if split in too_long):
-            dropped = too_long[split]
-            share = f"{len(dropped):,} of {plural(len(self.examples[split]), 'row')}"
-            longest = f"{self._max_length:,} tokens"
-            self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
+        self._tell_prompt(self._dropped(rows))
         return rows
 
     @property
@@ -216,6 +211,15 @@ class Session:
     @property
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
+
+    def _tell_prompt(self, dropped: dict[str, tuple[int, ...]]) -> None:
+        """Say what the prompt was resolved to, and how many rows it does not serve."""
+        for line in prompt_lines(self.head.prompt):
+            self.reporter.say("start", line)
+        for split in (split for split in SPLITS if split in dropped):
+            share = f"{len(dropped[split]):,} of {plural(len(self.examples[split]), 'row')}"
+            longest = f"{self._max_length:,} tokens"
+            self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
 
     def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
         """Split -> rows that are too long, where there are any."""

@@ -10,11 +10,12 @@ import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlijob import __version__, disk
+from nlijob.analysis.columns import check_columns
 from nlijob.config import JobConfig
 from nlijob.data.splits import open_splits, with_labels_of
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
@@ -96,6 +97,7 @@ def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> tuple[Wanted
     opened = open_splits(wanted.config.data, wanted.hub)
     wanted = dataclasses.replace(wanted, config=with_labels_of(wanted.config, opened))
     manifest = build_subset(wanted.config.data, scratch, wanted.hub, opened)
+    check_columns(wanted.config.report.slice_columns, manifest.splits["test"].further_columns)
     for split in manifest.splits.values():
         if split.origin:
             wanted.tell(f"{split.split}: {split.origin}")
@@ -135,7 +137,7 @@ def _plan(
     rows = _rows(config, data, manifest)
     if manifest is None:
         found = _without_rows(found)
-    counts: Mapping[Split, int | None] = {split: planned.rows for split, planned in rows.items()}
+    counts = {split: _model_rows(planned, found, split) for split, planned in rows.items()}
     per_epoch = _ceiling(counts["train"], config.train.batch_size)
     download = (model.files.download_bytes, data.files.download_bytes)
     disks = disk_needs(config, found, counts, wanted.run.root, download)
@@ -174,6 +176,14 @@ def _rows(
             for split, one in ((split, manifest.splits[split]) for split in SPLITS)
         }
     return {split: _rows_by_card(config, data, split) for split in SPLITS}
+
+
+def _model_rows(planned: PlannedRows, found: ModelLook, split: Split) -> int | None:
+    """Rows of a split that are not too long, estimated where not all were tokenised."""
+    tokens = found.tokens.get(split)
+    if planned.rows is None or tokens is None:
+        return planned.rows
+    return planned.rows - round(planned.rows * tokens.too_long / tokens.counted)
 
 
 def _rows_by_card(config: JobConfig, data: FoundData, split: Split) -> PlannedRows:

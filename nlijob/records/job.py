@@ -351,7 +351,8 @@ class PromptRecord:
     max_length: int
     """Longest input that the model accepts, in tokens."""
     few_shot_prefix: str
-    """Text before the prompt in the few-shot control; "" without that control."""
+    """Text before the prompt in the few-shot control; in a conversation, all before the last
+    message. "" without that control."""
     verbalizers: tuple[str, ...] = ()
     """The answer of each label, as it follows the template's text; empty for a classification head,
     or where not known."""

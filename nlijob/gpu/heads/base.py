@@ -104,7 +104,7 @@ class Head(ABC):
         return self.prompt.label_tokens
 
     def few_shot(self, examples: Sequence[Example]) -> tuple[Self, str]:
-        """Return this head with answered rows before its prompt, and the text that is added."""
+        """Return this head with answered rows before its prompt, and the text before the prompt."""
         head = copy.copy(self)
         head.prompt, prefix = self._resolver.few_shot(self.prompt, examples)
         return head, prefix

@@ -52,6 +52,14 @@ def test_rows_and_steps_are_those_of_the_job(plan: JobPlan) -> None:
     assert plan.rows["test"].rows == 491
 
 
+def test_rows_that_would_be_left_out_as_too_long_are_told(plan: JobPlan, tmp_path: Path) -> None:
+    shorter = plan.look.tokens["test"].longest - 1
+    options = {"model.max_length": shorter, "model.too_long": "drop", "data.train_size": 8}
+    planned = make_plan(wanted(tmp_path, **options), [])
+    assert planned.look.tokens["test"].longest <= shorter
+    assert any("test rows too long for the model" in line for line in plan_lines(planned))
+
+
 def test_answers_and_adapted_modules_are_resolved(plan: JobPlan) -> None:
     assert plan.look.label_token_texts == (" 0", " 1", " 2")
     modules = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
@@ -111,6 +119,14 @@ def test_of_many_rows_some_are_tokenised(tmp_path: Path, monkeypatch: pytest.Mon
     assert (counts.rows, counts.counted) == (39, 10)
 
 
+def test_rows_that_are_too_long_are_counted_and_not_trained_on(tmp_path: Path) -> None:
+    plan = make_plan(wanted(tmp_path, **{"model.too_long": "drop", "model.max_length": 30}), [])
+    left_out = plan.look.tokens["train"].too_long
+    assert 0 < left_out < 39
+    assert plan.steps_per_epoch == -(-(39 - left_out) // 8)
+    assert f"{left_out} too long, left out" in "\n".join(plan_lines(plan))
+
+
 # ---------------------------------------------------------------- faults
 
 
@@ -134,6 +150,11 @@ def test_a_target_that_matches_nothing_is_refused_as_by_the_job(tmp_path: Path) 
     with pytest.raises(JobError, match="no linear module of the model is named up_proj") as caught:
         make_plan(wanted(tmp_path, **{"lora.target_modules": ("up_proj",)}), [])
     assert isinstance(caught.value, ConfigurationError)
+
+
+def test_slices_by_a_column_that_is_not_there_are_refused_as_by_the_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+        make_plan(wanted(tmp_path, **{"report.slice_columns": ["genre"]}), [])
 
 
 def test_a_malformed_row_is_refused_as_by_the_job(tmp_path: Path) -> None:
