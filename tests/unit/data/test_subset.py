@@ -496,6 +496,19 @@ def test_oddities_of_a_split_are_warnings(
     assert manifest.warnings == (warning,)
 
 
+@pytest.mark.parametrize(
+    ("count", "stride", "is_warned"), [(120, 50, True), (99, 50, False), (120, 1, False)]
+)
+def test_a_stride_that_is_too_large_for_a_small_data_set_is_a_warning(
+    source: Path, count: int, stride: int, is_warned: bool
+) -> None:
+    write_jsonl(source / "train.jsonl", rows(count, "train"))
+    manifest, _ = build(source, train_stride=stride)
+    told = "train: every 50th row is 3 of 120; --train-size takes more of a small data set"
+    assert (told in manifest.warnings) == is_warned
+    assert is_warned or not [text for text in manifest.warnings if "--train-size" in text]
+
+
 def test_blank_texts_are_a_warning(source: Path) -> None:
     content = rows(12)
     content[2]["premise"] = "  "
