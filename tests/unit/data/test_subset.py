@@ -275,6 +275,16 @@ def test_columns_may_have_other_names(source: Path) -> None:
     assert taken(source, **names) == [Example(0, "one", "two", 1)]
 
 
+@pytest.mark.parametrize("texts", [("sentence1", "sentence2"), ("Context", "Hypothesis")])
+def test_one_column_may_be_named_and_the_others_found(source: Path, texts: tuple[str, str]) -> None:
+    for split in SPLITS:
+        content = {texts[0]: f"one {split}", texts[1]: "two", "label": 0, "verdict": 2}
+        write_jsonl(source / f"{split}.jsonl", [content])
+    assert taken(source, label_column="verdict")[0].label == 2
+    manifest, _ = build(source, label_column="verdict")
+    assert manifest.splits["test"].columns == (*texts, "verdict")
+
+
 def test_a_missing_column_is_reported_with_the_existing_ones(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{"premise": "a", "answer": "b", "label": 0}])
     error = refusal(source)
