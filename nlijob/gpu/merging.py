@@ -19,10 +19,13 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from nlijob.errors import NotAvailableError
 from nlijob.gpu.fast.layers import ADAPTER, dequantized
 from nlijob.gpu.model.configuration import RESIDUAL_DROPOUT_KEYS
 
 GENERATION = "generation_config.json"
+CODE_OF_MODELS = "transformers_modules."
+"""The package in which transformers puts code that comes with models."""
 
 
 def stored_dtype(compute_dtype: torch.dtype) -> torch.dtype:
@@ -38,9 +41,15 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     """Write a model with its adapter merged into it, without the tokenizer.
 
     `model`: PEFT's model with its adapter loaded. `model_dir`: folder of the original model, whose
-    settings the merged one keeps.
+    settings the merged one keeps. Raises NotAvailableError for a model with code of its own.
     """
     base = model.get_base_model()
+    if type(base).__module__.startswith(CODE_OF_MODELS):
+        raise NotAvailableError(
+            f"{type(base).__name__} is computed by code that came with the model, so plain "
+            "transformers would not load a merged one",
+            "export the adapter alone with --adapter",
+        )
     with torch.device("meta"):
         plain = type(base)(_config(base, model_dir, dtype))
     weights = {name: weight.to(dtype).cpu() for name, weight in merged_weights(model)}
