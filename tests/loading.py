@@ -29,7 +29,8 @@ class Loader:
         device: torch.device,
         copied: QuantizedCopy | None = None,
     ) -> LoadedModel:
-        key = repr((config.model, config.lora, config.train.seed, model_dir, device))
+        made_from = (config.model, config.lora, config.data, config.train.seed)
+        key = repr((*made_from, model_dir, device))
         if key not in self._loaded:
             loaded = load(config, model_dir, tokenizer, device, copied)
             self._loaded[key] = loaded, torch.get_rng_state()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from nlijob.analysis.wording import plural
 from nlijob.config import JobConfig
 from nlijob.gpu.engine import execution_modes
 from nlijob.gpu.environment import cpu_name
@@ -48,6 +49,7 @@ def look_at(session: Session) -> ModelLook:
         trained = meta.head_modules if head_class(config.model.head).trains_head else ()
         adapted = add_adapter(config, meta.model, trained)
     text_config = model_config.get_text_config()
+    first = rows["test"][0]
     return ModelLook(
         model_type=str(model_config.model_type),
         compute_dtype=str(dtype).removeprefix("torch."),
@@ -63,10 +65,11 @@ def look_at(session: Session) -> ModelLook:
         weights_bytes=loading_bytes,
         dequantized_bytes=matrices * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
-        prompt_notes=tuple(prompt_lines(head.prompt)),
-        example_prompt=session.tokenizer.decode(rows["test"][0].features["input_ids"]),
+        prompt_form=prompt_lines(head.prompt)[0].removeprefix("prompt: "),
+        example_prompt=session.tokenizer.decode(first.features["input_ids"]),
         label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
         label_tokens=tuple(head.label_tokens),
+        notes=tuple(_notes(session, rows)),
         tokens={s: _tokens(session.examples[s], of_split) for s, of_split in rows.items()},
         device_name=_device_name(device),
         device_cores=len(os.sched_getaffinity(0)),
@@ -87,16 +90,27 @@ def _device_name(device: torch.device | None) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
+def _tokens(examples: Sequence[Example], rows: Sequence[Encoded]) -> TokenCounts:
+    lengths = [row.length for row in rows]
+    counted = len(_spread(examples))
+    mean = sum(lengths) / len(lengths)
+    return TokenCounts(len(examples), counted, mean, max(lengths), counted - len(rows))
+
+
 def _rows(session: Session, split: Split) -> list[Encoded]:
-    """Some rows of a split as model input, without those that the job would leave out."""
+    """Rows of a split as model input, without those that the job would leave out."""
     drops = session.config.model.too_long == "drop"
     return session.head.encode(split, _spread(session.examples[split]), drops)
 
 
-def _tokens(examples: Sequence[Example], rows: Sequence[Encoded]) -> TokenCounts:
-    lengths, counted = [row.length for row in rows], len(_spread(examples))
-    mean = sum(lengths) / len(lengths)
-    return TokenCounts(len(examples), counted, mean, max(lengths), counted - len(rows))
+def _notes(session: Session, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
+    """What to know about the prompt, and about rows that are too long for the model."""
+    yield from session.head.prompt.notes
+    for split, of_split in rows.items():
+        looked_at = len(_spread(session.examples[split]))
+        if left_out := looked_at - len(of_split):
+            share = f"{left_out:,} of {plural(looked_at, f'{split} row')}"
+            yield f"{share} too long for the model, to be left out."
 
 
 def _spread(examples: Sequence[Example]) -> Sequence[Example]:
