@@ -19,7 +19,9 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from nlijob.disk import disk_faults
 from nlijob.errors import NotAvailableError
+from nlijob.gpu.checkpoints import size_bytes
 from nlijob.gpu.fast.layers import ADAPTER, dequantized
 from nlijob.gpu.model.configuration import RESIDUAL_DROPOUT_KEYS
 
@@ -61,7 +63,8 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     lacking = [name for name, weight in plain.named_parameters() if weight.is_meta]
     if lacking:
         raise AssertionError(f"merging gave no value to {', '.join(lacking[:5])}")
-    plain.save_pretrained(target)
+    with disk_faults(target, size_bytes(weights)):
+        plain.save_pretrained(target)
     if (model_dir / GENERATION).is_file():  # as it is: the library refuses to save some
         shutil.copyfile(model_dir / GENERATION, target / GENERATION)
     for file in target.glob("*.safetensors"):  # which only their owner could read
