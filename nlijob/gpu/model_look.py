@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -20,8 +19,6 @@ from nlijob.gpu.model import (
     add_adapter,
     compute_dtype,
     max_length,
-    meta_model,
-    read_model_config,
     weight_bytes,
 )
 from nlijob.gpu.session import Session, prompt_lines
@@ -38,16 +35,16 @@ def look_at(session: Session) -> ModelLook:
     """What the session's configuration resolves to. Raises the errors that the job would raise."""
     config, head = session.config, session.head
     device = _device(config)
-    model_config = read_model_config(config, Path(session.task.model_dir), session.tokenizer)
+    meta = session.meta
+    model_config = meta.config
     dtype = compute_dtype(config.model, model_config, device) if device else torch.bfloat16
     rows = {split: _rows(session, split) for split in SPLITS}
-    meta = meta_model(config, model_config)
     matrices, experts = matrix_weights(meta), expert_weights(meta)
     loading_bytes = weight_bytes(meta, config.model, dtype)
     base_parameters = sum(parameter.numel() for parameter in meta.model.parameters())
     with torch.device("meta"):
         trained = meta.head_modules if head_class(config.model.head).trains_head else ()
-        adapted = add_adapter(config, meta.model, trained)
+        adapted = add_adapter(config, meta.model, trained, meta.targets)
     text_config = model_config.get_text_config()
     first = rows["test"][0]
     return ModelLook(

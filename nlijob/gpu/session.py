@@ -20,6 +20,7 @@ from nlijob.gpu.environment import environment, job_device
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
+    MetaModel,
     compute_dtype,
     load,
     max_length,
@@ -86,7 +87,9 @@ class Session:
             lambda part: self.reporter.timed("load", Part(part)),
         )
         with self.reporter.timed("load"):
-            loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
+            loaded = load(
+                self.config, self._model_dir, self.tokenizer, self.device, copy, self.meta
+            )
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
@@ -96,6 +99,11 @@ class Session:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
         return loaded
+
+    @cached_property
+    def meta(self) -> MetaModel:
+        """The model without its weights."""
+        return meta_model(self.config, self._model_config)
 
     @cached_property
     def engine(self) -> Engine:
@@ -118,7 +126,7 @@ class Session:
     def head(self) -> Head:
         """The task head. Making it checks the configuration against model and tokenizer."""
         _, head = all_or_every_fault(
-            lambda: meta_model(self.config, self._model_config),
+            lambda: self.meta,
             lambda: self.new_head(self.config.prompt, self._max_length),
         )
         return head
