@@ -6,7 +6,7 @@ ARGS ?=
 IMAGE ?= nlijob
 GPUS ?= --gpus all
 python := .venv/bin/python
-side_by_side = -n 2 --dist loadfile --no-loadscope-reorder
+side_by_side = -n 2 --dist worksteal
 labels = --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' nlijob/__init__.py)" \
 	--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null || echo unknown)"
 docker_run = docker run --rm $(GPUS) --user "$$(id -u):$$(id -g)" --read-only --tmpfs /tmp \
@@ -33,10 +33,10 @@ test: .venv/.ready ## run the tests in random order (no GPU needed); an earlier 
 
 test-arithmetic: .venv/.ready ## run the tests of arithmetic again, with other instructions and one thread
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX2 OMP_NUM_THREADS=1 \
-		$(python) -m pytest $(side_by_side) -m "not slow and not gpu" tests/unit/gpu $(ARGS)
+		$(python) -m pytest $(side_by_side) -m "arithmetic and not gpu" tests/unit/gpu $(ARGS)
 
-test-slow: .venv/.ready ## run the tests that take minutes
-	$(python) -m pytest -m slow $(ARGS)
+test-slow: .venv/.ready ## run whole jobs and long comparisons
+	$(python) -m pytest $(side_by_side) -m slow $(ARGS)
 
 test-faults: .venv/.ready ## kill jobs, damage runs, fill disks, at random: KILLED_RUNS=100 DAMAGED_RUNS=2000 DISKS=50 SEED=1
 	$(python) -m pytest -n $${WORKERS:-2} --dist worksteal -m faults $(ARGS)

@@ -18,13 +18,13 @@ from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
-from nlijob.config import JobConfig, check
+from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.data.labels import TWO_WAY
 from nlijob.data.sources import source_stamp
-from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_label_names
+from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_labels_of
 from nlijob.data.subset import build_subset
-from nlijob.errors import ConfigurationError, GateError
+from nlijob.errors import GateError
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
@@ -141,15 +141,11 @@ class Job:
 
     def _adopt_labels(self, opened: Opened) -> None:
         """Name the labels as the data do. Raises ConfigurationError if the prompt does not fit."""
-        data = with_label_names(self.config.data, opened)
-        if data.label_names == self.config.data.label_names:
+        config = with_labels_of(self.config, opened)
+        if config == self.config:
             return
-        config = dataclasses.replace(self.config, data=data)
-        self.console.line(f"      the labels of the data are {listed(data.label_names)}")
-        if faults := check(config):
-            raise ConfigurationError.from_faults(
-                faults, f"the labels of the data are {listed(data.label_names)}"
-            )
+        names = listed(config.data.label_names)
+        self.console.line(f"      the labels of the data are {names}")
         self.record = dataclasses.replace(self.record, config=config)
         self.inputs = stage_inputs(config, self.stamps)
         write_record(self.run.config, continued(self.record, self.run))

@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nlijob import records
@@ -19,8 +20,10 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared"
 """Real rows and the real tokenizer, if a developer has them; tests skip otherwise."""
 
+LIMIT_S = 240.0
+"""After which a job counts as hanging, on the busiest machine."""
 SMALL_DEMO = (
-    *("--recipe", "demo", "--train-size", "160", "--validation-size", "40", "--test-size", "60"),
+    *("--recipe", "demo", "--train-size", "96", "--validation-size", "32", "--test-size", "40"),
     *("--epochs", "2", "--set", "eval.cases=5", "--set", "eval.generate_tokens=4"),
     *("--set", "eval.few_shot=2"),
 )
@@ -69,6 +72,38 @@ def run_job(
     job = RunDir(runs_dir / run_id)
     assert done.returncode == 0, done.stderr + _log(job.worker_log)
     return job, done
+
+
+def start(
+    runs_dir: Path, *arguments: str | Path, run_id: str = "job", env: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start the job in `runs_dir/run_id`; what it tells comes in one stream, standard error."""
+    where = ("--runs-dir", runs_dir, "--run-id", run_id)
+    return subprocess.Popen(
+        command("run", *where, *arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment() if env is None else env,
+    )
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for a moment in the life of a started job; fails the test if the job ends before it."""
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert process.poll() is None, "the job ended too early: " + process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def no_process_left(job: RunDir) -> bool:
+    """Whether all processes of a run end, within the limit."""
+    deadline = time.monotonic() + LIMIT_S
+    while processes_of(job):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def copy_run(job: RunDir, runs_dir: Path) -> RunDir:

@@ -64,9 +64,9 @@ class Group:
     files: tuple[Path, ...]
 
     @property
-    def words(self) -> tuple[str, ...]:
-        """The words of the name, in small letters."""
-        return words_of(self.name)
+    def depth(self) -> int:
+        """How many folders deep they lie in that of the data set."""
+        return len(Path(self.folder).parts)
 
 
 def find_groups(folder: Path, config_name: str | None) -> list[Group]:

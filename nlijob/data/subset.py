@@ -19,7 +19,7 @@ from nlijob.data.corpora import find_columns, read_examples
 from nlijob.data.further import column_names, writable
 from nlijob.data.labels import UNLABELLED
 from nlijob.data.overlap import measure_overlaps, measure_repetition, shared_premises
-from nlijob.data.splits import Opened, OpenedSplit, open_splits
+from nlijob.data.splits import Opened, OpenedSplit, label_warnings, open_splits
 from nlijob.data.table import Table
 from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
@@ -53,7 +53,10 @@ def build_subset(data: DataConfig, run: RunDir, hub: Hub, opened: Opened | None 
         label_names=data.label_names,
         splits={split: one.manifest for split, one in taken.items()},
         shared_premises=shared_premises(examples),
-        warnings=tuple(warning for one in taken.values() for warning in one.warnings),
+        warnings=(
+            *label_warnings(data, opened),
+            *(warning for one in taken.values() for warning in one.warnings),
+        ),
         overlaps=measure_overlaps(examples),
     )
     write_record(run.manifest, manifest)

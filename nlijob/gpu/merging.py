@@ -7,13 +7,13 @@ of quantisation that is not there.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ from transformers.pytorch_utils import Conv1D
 
 from nlijob.gpu.fast.layers import ADAPTER, dequantized
 from nlijob.gpu.model.configuration import RESIDUAL_DROPOUT_KEYS
-from nlijob.gpu.model.targets import in_module
 
 GENERATION = "generation_config.json"
 
@@ -67,7 +66,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     """
     done = ""
     for name, module in model.get_base_model().named_modules():
-        if done and in_module(name, done):
+        if done and name.startswith(f"{done}."):
             continue
         if isinstance(module, LoraLayer):
             done = name
@@ -100,12 +99,13 @@ def _own_values(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _config(base: Any, model_dir: Path, dtype: torch.dtype) -> Any:
     """The configuration of the merged model: of the task, but without what the job changed."""
     config = type(base.config).from_dict(base.config.to_dict())
-    original = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+    original = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    for key in ("use_cache", *RESIDUAL_DROPOUT_KEYS):
-        if hasattr(original, key):
-            setattr(config, key, getattr(original, key))
+    for key in RESIDUAL_DROPOUT_KEYS:
+        if key in original and hasattr(config, key):
+            setattr(config, key, original[key])
+    config.use_cache = original.get("use_cache", True)
     config.dtype = dtype
     return config
 

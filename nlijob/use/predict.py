@@ -8,7 +8,7 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import BinaryIO
 from nlijob.analysis.wording import clock, plural
 from nlijob.config import Device, JobConfig
 from nlijob.console import Console
+from nlijob.data.corpora import find_columns
 from nlijob.errors import ConfigurationError, NotAvailableError, StoppedError
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
@@ -30,8 +31,6 @@ from nlijob.use.tuned import Tuned, find_model, find_tuned, with_device
 from nlijob.use.workspace import Workspace, workspace
 
 STANDARD_INPUT = Path("-")
-CORPUS_COLUMNS = Columns("sentence1", "sentence2")
-"""The columns of SNLI and MultiNLI as their corpora name them."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,13 @@ def predict(request: Request, console: Console) -> Counts:
         labelling = Labelling(reader, output, kind, names, request.on_error, console.warn, show)
         console.line(f"      columns added: {', '.join(labelling.columns.names)}")
         tuned = dataclasses.replace(tuned, config=config)
-        with _told_where_it_ended(output), contextlib.suppress(NoReaderError):
-            _begin(gpu_side, place, tuned, request, console)
-            label_rows(labelling, gpu_side, place)
+        try:
+            with _told_where_it_ended(output):
+                _begin(gpu_side, place, tuned, request, console)
+                label_rows(labelling, gpu_side, place)
+        except NoReaderError:
+            console.line("nobody reads standard output any longer: ended early")
+            return labelling.counts
     _say_end(console, labelling, output)
     return labelling.counts
 
@@ -151,16 +154,19 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _reader(stream: BinaryIO, request: Request, kind: Format, config: JobConfig) -> RowReader:
     """The reader of the rows, once it has found the two columns."""
-    data = config.data
-    asked = Columns(
-        request.premise_column or data.premise_column,
-        request.hypothesis_column or data.hypothesis_column,
+    data = dataclasses.replace(
+        config.data,
+        premise_column=request.premise_column or config.data.premise_column,
+        hypothesis_column=request.hypothesis_column or config.data.hypothesis_column,
     )
-    choices = [asked]
-    if request.premise_column is None and request.hypothesis_column is None:
-        choices.append(CORPUS_COLUMNS)
+
+    def find(names: Sequence[str]) -> Columns | None:
+        found = find_columns(data, names, need_label=False)
+        return None if found is None else Columns(found.premise, found.hypothesis)
+
     name = "standard input" if request.rows == STANDARD_INPUT else str(request.rows)
-    reader = row_reader(kind, Lines(stream, name), choices)
+    asked = Columns(data.premise_column, data.hypothesis_column)
+    reader = row_reader(kind, Lines(stream, name), asked, find)
     reader.open()
     return reader
 

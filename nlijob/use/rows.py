@@ -10,7 +10,7 @@ import codecs
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
@@ -152,14 +152,18 @@ class Columns:
     hypothesis: str
 
 
+Find = Callable[[Sequence[str]], Columns | None]
+"""The two columns among those of an input; None if they are not there."""
+
+
 class RowReader:
     """The rows of a stream in one of the formats."""
 
-    def __init__(self, lines: Lines, choices: Sequence[Columns]) -> None:
-        """`choices`: pairs of columns, of which the first that the input has is taken."""
+    def __init__(self, lines: Lines, asked: Columns, find: Find) -> None:
+        """`asked`: the two columns, unless `find` finds others among those of the input."""
         self.lines = lines
-        self._choices = choices
-        self.columns = choices[0]
+        self.columns = asked
+        self._find = find
         self.names: tuple[str, ...] = ()
         """Columns of the input, of its first row where rows name their own."""
         self.header: InputRow | None = None
@@ -185,11 +189,11 @@ class RowReader:
         raise NotImplementedError
 
     def _choose_columns(self) -> None:
-        for columns in self._choices:
-            if columns.premise in self.names and columns.hypothesis in self.names:
-                self.columns = columns
-                return
-        asked = self._choices[0]
+        found = self._find(self.names)
+        if found is not None:
+            self.columns = found
+            return
+        asked = self.columns
         missing = [name for name in (asked.premise, asked.hypothesis) if name not in self.names]
         raise NotAvailableError(
             f"{self.lines.name}: no column {' and no column '.join(map(shown, missing))}; the "
@@ -246,8 +250,8 @@ class JsonLines(RowReader):
 class Separated(RowReader):
     """A line that names the columns, then a line, or in CSV several, for each row."""
 
-    def __init__(self, lines: Lines, choices: Sequence[Columns], separator: str) -> None:
-        super().__init__(lines, choices)
+    def __init__(self, lines: Lines, asked: Columns, find: Find, separator: str) -> None:
+        super().__init__(lines, asked, find)
         self._separator = separator
         self._places = (0, 0)
         """Positions of the two columns in a row."""
@@ -322,11 +326,11 @@ class Separated(RowReader):
                 )
 
 
-def row_reader(kind: Format, lines: Lines, choices: Sequence[Columns]) -> RowReader:
-    """The reader of a format."""
+def row_reader(kind: Format, lines: Lines, asked: Columns, find: Find) -> RowReader:
+    """The reader of a format; see `RowReader` for the columns."""
     if kind == "jsonl":
-        return JsonLines(lines, choices)
-    return Separated(lines, choices, "," if kind == "csv" else "\t")
+        return JsonLines(lines, asked, find)
+    return Separated(lines, asked, find, "," if kind == "csv" else "\t")
 
 
 def _joined(lines: Sequence[Line]) -> tuple[str, str]:

@@ -12,6 +12,9 @@ import pytest
 
 from nlijob.rundir import RunDir
 from tests import jobs
+from tests.in_process import nlijob_here
+
+__all__ = ["nlijob_here"]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, main
 from nlijob.config import load_config
 from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
@@ -43,7 +43,7 @@ def run_bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The figures' file, and what the terminal showed."""
     folder = tmp_path_factory.mktemp("bench")
-    size = ("--train-size", "96", "--plain-steps", "3", "--trl-steps", "2")
+    size = ("--train-size", "48", "--plain-steps", "3", "--trl-steps", "2")
     done = run_bench(folder, *size)
     (figures,) = folder.glob("*-cpu-ways.json")
     return figures, done.stdout + done.stderr
@@ -55,6 +55,7 @@ def ways(bench: tuple[Path, str]) -> dict[str, Any]:
     return measured
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_and_shown(bench: tuple[Path, str], ways: dict[str, Any]) -> None:
     assert set(ways) == OURS | (TRL if HAS_TRL else set())
     assert all(way["training_examples_per_s"] > 0 for way in ways.values())
@@ -63,6 +64,7 @@ def test_every_way_is_measured_and_shown(bench: tuple[Path, str], ways: dict[str
     assert bench[0].with_suffix(".png").is_file()
 
 
+@pytest.mark.slow
 def test_warm_up_is_counted_where_whole_epochs_are_trained(ways: dict[str, Any]) -> None:
     packed, plain = ways["packed rows"], ways["plain loop"]
     assert packed["warm_up_s"] > 0
@@ -71,11 +73,16 @@ def test_warm_up_is_counted_where_whole_epochs_are_trained(ways: dict[str, Any])
     assert len(plain["losses"]) == 3
 
 
-def test_a_steps_profile_adds_up(tmp_path: Path) -> None:
-    done = run_bench(tmp_path, "--profile", "--train-size", "40")
+def test_a_steps_profile_adds_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--profile", "--train-size", "40", "--out", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["bench", *options])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    main()
     (profile,) = tmp_path.iterdir()
     text = profile.read_text(encoding="utf-8")
-    assert text in done.stdout
+    assert text in capsys.readouterr().out
     head, groups, _ = text.split("\n\n", 2)
     assert head.endswith("ms a step, mean of 5")
     assert sum(float(line.split()[0]) for line in groups.splitlines()) == pytest.approx(
@@ -84,11 +91,13 @@ def test_a_steps_profile_adds_up(tmp_path: Path) -> None:
     assert "matrix products" in groups
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(HAS_TRL, reason="TRL is installed")
 def test_without_trl_it_says_so_and_goes_on(bench: tuple[Path, str]) -> None:
     assert "TRL is not installed" in bench[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["packed rows", *sorted(TRL)])
 def test_each_way_takes_the_plain_loops_steps(ways: dict[str, Any], name: str) -> None:
     if name not in ways:

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from nlijob import records
-from nlijob.records.job import EpochResult, Generation, Prediction, ScoreResult, Timing, TrainStep
+from nlijob.records.job import Generation, Prediction, ScoreResult, Timing, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 from tests import jobs
-
-LIMIT_S = 240.0
-"""After which a job counts as hanging, on the busiest machine."""
+from tests.in_process import Shown
 
 FILES = (
     *("config.json", "environment.json", "prompt.json", "selection.json"),
@@ -36,6 +31,16 @@ FILES = (
     "baseline/few_shot.jsonl",
     *(f"adapter/{n}" for n in ("adapter_model.safetensors", "adapter_config.json", "README.md")),
 )
+
+
+Command = Callable[..., Shown]
+
+
+@pytest.fixture
+def run_here(copied: RunDir, nlijob_here: Command) -> Command:
+    """Calls `run` on the copied run, in this process, with further options."""
+    where = ("--runs-dir", copied.root.parent, "--run-id", copied.root.name)
+    return lambda *options: nlijob_here("run", *where, *jobs.SMALL_DEMO, *options)
 
 
 @pytest.fixture
@@ -159,167 +164,69 @@ def test_the_report_says_that_demo_figures_are_about_the_demo(job: RunDir) -> No
     assert "demo" in job.report.read_text(encoding="utf-8").lower()
 
 
-def test_a_finished_job_is_not_done_again_and_changes_nothing(copied: RunDir) -> None:
-    job = copied
-    before = {p: p.stat().st_mtime_ns for p in job.root.rglob("*") if p.is_file()}
-    _, done = jobs.run_job(job.root.parent, *jobs.SMALL_DEMO)
-    assert done.stderr.count("complete, skipped") == 6
-    assert "accelerate" not in done.stderr
-    after = {p: p.stat().st_mtime_ns for p in job.root.rglob("*") if p.is_file()}
+def test_a_finished_job_is_not_done_again_and_changes_nothing(
+    copied: RunDir, run_here: Command
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in copied.root.rglob("*") if p.is_file()}
+    done = run_here()
+    assert done.err.count("complete, skipped") == 6
+    assert "accelerate" not in done.err
+    after = {p: p.stat().st_mtime_ns for p in copied.root.rglob("*") if p.is_file()}
     assert {p.name for p in after if after[p] != before.get(p)} <= {".lock", "console.txt"}
 
 
-def test_a_changed_report_option_renders_again_and_trains_nothing(copied: RunDir) -> None:
-    job = copied
-    _, done = jobs.run_job(job.root.parent, *jobs.SMALL_DEMO, "--set", "report.title='Nightly'")
-    assert "[6/6] report    complete" not in done.stderr
-    assert done.stderr.count("complete, skipped") == 5
-    assert "Nightly" in job.report.read_text(encoding="utf-8")
+def test_a_changed_report_option_renders_again_and_trains_nothing(
+    copied: RunDir, run_here: Command
+) -> None:
+    done = run_here("--set", "report.title='Nightly'")
+    assert "[6/6] report    complete" not in done.err
+    assert done.err.count("complete, skipped") == 5
+    assert "Nightly" in copied.report.read_text(encoding="utf-8")
 
 
-def test_a_quiet_job_prints_its_result_only(copied: RunDir) -> None:
-    job = copied
-    _, done = jobs.run_job(job.root.parent, *jobs.SMALL_DEMO, "--quiet")
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[-1] == f"Report: {job.report}"
+def test_a_quiet_job_prints_its_result_only(copied: RunDir, run_here: Command) -> None:
+    done = run_here("--quiet")
+    assert done.err == ""
+    assert done.out.splitlines()[-1] == f"Report: {copied.report}"
 
 
-def test_a_gate_that_is_missed_ends_with_3_and_a_report(copied: RunDir) -> None:
-    job = copied
-    done = jobs.run(
-        *("run", "--runs-dir", job.root.parent, "--run-id", job.root.name, *jobs.SMALL_DEMO),
-        *("--min-accuracy", "1.0"),
-    )
-    assert done.returncode == 3
-    assert "error:" in done.stderr
-    assert job.report.is_file()
+def test_a_gate_that_is_missed_ends_with_3_and_a_report(copied: RunDir, run_here: Command) -> None:
+    done = run_here("--min-accuracy", "1.0")
+    assert done.code == 3
+    assert "error:" in done.err
+    assert copied.report.is_file()
 
 
 def test_the_report_renders_again_from_the_records(copied: RunDir) -> None:
-    job = copied
-    job.report.unlink()
-    done = jobs.run("report", job.root)
+    copied.report.unlink()
+    done = jobs.run("report", copied.root)
     assert done.returncode == 0, done.stderr
-    assert job.report.is_file()
-
-
-def test_a_stopped_job_leaves_no_process_and_goes_on_from_the_last_complete_epoch(
-    tmp_path: Path, job: RunDir
-) -> None:
-    arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *jobs.SMALL_DEMO)
-    stopped = RunDir(tmp_path / "job")
-    process = subprocess.Popen(
-        jobs.command(*arguments), stderr=subprocess.PIPE, text=True, env=jobs.environment()
-    )
-    wait_for(stopped.marker("train-epoch-1"), process)
-    process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=LIMIT_S)
-
-    assert process.returncode == 75, shown
-    assert jobs.processes_of(stopped) == []
-    assert not stopped.train_result.exists()
-
-    resumed, done = jobs.run_job(tmp_path, *jobs.SMALL_DEMO)
-    assert "epochs 1 to 1 complete" in done.stderr
-    assert "baseline  complete, skipped" in done.stderr
-    # the same outcome as the run that nobody stopped
-    for epoch in (1, 2):
-        assert figures(resumed, epoch) == figures(job, epoch)
-
-
-def test_a_job_killed_within_an_epoch_has_the_outcome_of_one_that_nobody_killed(
-    tmp_path: Path, job: RunDir
-) -> None:
-    often = (*jobs.SMALL_DEMO, "--set", "train.checkpoint_every_s=0.01")
-    arguments = ("run", "--runs-dir", tmp_path, "--run-id", "job", *often)
-    killed = RunDir(tmp_path / "job")
-    with (tmp_path / "shown").open("wb") as shown:
-        process = subprocess.Popen(jobs.command(*arguments), stderr=shown, env=jobs.environment())
-    wait_for(killed.marker("train-epoch-1"), process)
-    deadline = time.monotonic() + LIMIT_S
-    while not any(epoch == 2 for epoch, _ in killed.marked_steps()):
-        assert process.poll() is None, shown_by(killed.marker("train"))
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    for number in jobs.processes_of(killed):  # parent, launcher and GPU side: none writes any more
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
-    process.wait()
-    assert not killed.epoch_result(2).exists()
-
-    resumed, done = jobs.run_job(tmp_path, *often)
-    assert "epochs 1 to 1 complete, resuming at epoch 2, step" in done.stderr
-    for epoch in (1, 2):
-        assert figures(resumed, epoch) == figures(job, epoch)
-        for name in ("predictions.jsonl", "adapter_model.safetensors"):
-            assert same_file(resumed, job, f"train/epoch-{epoch}/{name}")
-    assert same_file(resumed, job, "evaluate/predictions.jsonl")
-    assert same_file(resumed, job, "adapter/adapter_model.safetensors")
-    assert steps(resumed) == steps(job)
-    assert sorted(path.name for path in resumed.train_folder.iterdir()) == sorted(
-        path.name for path in job.train_folder.iterdir()
-    )
+    assert copied.report.is_file()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_job_can_be_stopped_while_the_gpu_side_starts(
     tmp_path: Path, number: signal.Signals
 ) -> None:
+    stopped = RunDir(tmp_path / "job")
     with jobs.hearing_hang_ups():
-        process, stopped = started_job(tmp_path)
-    wait_for(stopped.worker_log, process)
+        process = jobs.start(tmp_path, *jobs.SMALL_DEMO)
+    jobs.wait_until(stopped.worker_log.exists, process)
     process.send_signal(number)
-    process.wait(timeout=LIMIT_S)
+    process.communicate(timeout=jobs.LIMIT_S)
 
     assert process.returncode == 75
     assert jobs.processes_of(stopped) == []
 
 
-@pytest.mark.parametrize("moment", ["worker_log", "worker_task", "baseline_result"])
+@pytest.mark.parametrize("moment", ["worker_log", "worker_task"])
 def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path, moment: str) -> None:
-    process, killed = started_job(tmp_path)
-    wait_for(getattr(killed, moment), process)
+    killed = RunDir(tmp_path / "job")
+    process = jobs.start(tmp_path, *jobs.SMALL_DEMO)
+    jobs.wait_until(getattr(killed, moment).exists, process)
     process.kill()
     process.wait()
-    deadline = time.monotonic() + LIMIT_S
-    while jobs.processes_of(killed) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert jobs.processes_of(killed) == []
-
-
-def started_job(runs_dir: Path) -> tuple[subprocess.Popen[bytes], RunDir]:
-    arguments = ("run", "--runs-dir", runs_dir, "--run-id", "job", *jobs.SMALL_DEMO)
-    with (runs_dir / "shown").open("wb") as shown:
-        process = subprocess.Popen(jobs.command(*arguments), stderr=shown, env=jobs.environment())
-    return process, RunDir(runs_dir / "job")
-
-
-def wait_for(path: Path, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not path.exists():
-        assert process.poll() is None, "the job ended before it could be stopped" + shown_by(path)
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def shown_by(path: Path) -> str:
-    """What the terminal showed of a started job that was to write `path`."""
-    return "".join(shown.read_text("utf-8") for shown in path.parents[2].glob("shown"))
-
-
-def same_file(one: RunDir, other: RunDir, name: str) -> bool:
-    return (one.root / name).read_bytes() == (other.root / name).read_bytes()
-
-
-def steps(job: RunDir) -> list[TrainStep]:
-    """The log of the training without times."""
-    logged = records.read_lines(TrainStep, job.train_log)
-    return [dataclasses.replace(step, duration_s=0.0) for step in logged]
-
-
-def figures(job: RunDir, epoch: int) -> tuple[float, int, float]:
-    result = records.read(EpochResult, job.epoch_result(epoch))
-    return result.train_loss, result.validation.correct, result.validation.loss
+    assert jobs.no_process_left(killed)
 
 
 def test_records_are_strict_json(job: RunDir) -> None:

@@ -43,6 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "home"
 
 
+@pytest.mark.slow
 def test_the_job_runs_offline_from_the_cache(home: Path, tmp_path: Path) -> None:
     env = hub_server.client_environment("http://127.0.0.1:9", home)
     done = jobs.run(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from nlijob.rundir import RunDir
 from tests import jobs
+
+pytestmark = pytest.mark.slow
 
 TINY = (
     *("--recipe", "demo", "--train-size", "32", "--validation-size", "16", "--test-size", "16"),
@@ -35,23 +39,10 @@ def shell(line: str, *arguments: str | Path, **env: str) -> subprocess.Completed
     )
 
 
-def test_a_job_goes_on_without_the_reader_of_its_log_and_alone_within_a_launcher(
+def test_a_job_whose_files_may_not_grow_ends_with_74_and_then_goes_on_where_nobody_reads_it(
     tmp_path: Path,
 ) -> None:
     run = RunDir(tmp_path / "job")
-    done = shell(
-        '"$@" 2>&1 | head -1; exit ${PIPESTATUS[0]}',
-        *("--runs-dir", tmp_path, "--run-id", "job"),
-        **AMONG_OTHERS,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    kept = run.console_log.read_text(encoding="utf-8").splitlines()
-    assert kept[1] == done.stdout.strip()
-    assert kept[-1] == f"Report: {run.report}"
-
-
-def test_a_job_whose_files_may_not_grow_ends_with_74_and_goes_on_later(tmp_path: Path) -> None:
     place = ("--runs-dir", tmp_path, "--run-id", "job")
     full = shell('ulimit -f 200; exec "$@"', *place)  # in kB; the adapter is larger
     assert full.returncode == 74, full.stderr
@@ -59,6 +50,11 @@ def test_a_job_whose_files_may_not_grow_ends_with_74_and_goes_on_later(tmp_path:
     assert "ulimit -f" in full.stderr
     assert "Traceback" not in full.stderr
 
-    again = shell('exec "$@"', *place)
+    # without a reader of its log, and with the variables of a launcher of two processes
+    again = shell('"$@" 2>&1 | head -1; exit ${PIPESTATUS[0]}', *place, **AMONG_OTHERS)
     assert again.returncode == 0, again.stderr
-    assert "baseline  complete, skipped" in again.stderr
+    assert len(again.stdout.splitlines()) == 1
+    kept = run.console_log.read_text(encoding="utf-8").splitlines()
+    begun = kept.index(again.stdout.strip())
+    assert "[2/6] baseline  complete, skipped" in kept[begun:]
+    assert kept[-1] == f"Report: {run.report}"

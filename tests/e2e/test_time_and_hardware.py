@@ -1,12 +1,10 @@
-"""Time and hardware of whole jobs: a clock that is set, a kill, broken readers, renderings."""
+"""Time and hardware of whole jobs: a clock that is set, broken readers, renderings."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +12,12 @@ import psutil
 import pytest
 
 from nlijob import records
-from nlijob.analysis.times import attempt_times
-from nlijob.records.job import HardwareSample, Timing
+from nlijob.records.job import HardwareSample
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 from tests import jobs
+from tests.in_process import Shown
 
-LIMIT_S = 240.0
-"""After which a job counts as hanging, on the busiest machine."""
 TINY = (
     *("--recipe", "demo", "--train-size", "32", "--validation-size", "16", "--test-size", "16"),
     *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.word_importance=false"),
@@ -76,7 +72,7 @@ def hostile(stand_ins: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     started = time.monotonic()
     done = jobs.run(
         *("run", "--runs-dir", runs_dir, "--run-id", "job", *TINY, "--device", "cpu"),
-        timeout_s=LIMIT_S,
+        timeout_s=jobs.LIMIT_S,
         env=jobs.environment(PYTHONPATH=modules, PATH=path),
     )
     assert done.returncode == 0, done.stderr
@@ -143,67 +139,28 @@ def is_running(pid: int) -> bool:
 # ---------------------------------------------------------------- renderings
 
 
-def test_writing_the_report_again_changes_no_figure(copied: RunDir) -> None:
+def test_writing_the_report_again_changes_no_figure(
+    copied: RunDir, nlijob_here: Callable[..., Shown]
+) -> None:
     before = copied.results.read_bytes()
-    for _ in range(3):
-        assert jobs.run("report", copied.root).returncode == 0
+    for _ in range(2):
+        assert nlijob_here("report", copied.root).code == 0
     assert copied.results.read_bytes() == before
 
 
-def test_another_report_option_changes_no_time_and_is_no_attempt(copied: RunDir) -> None:
+def test_another_report_option_changes_no_time_and_is_no_attempt(
+    copied: RunDir, nlijob_here: Callable[..., Shown]
+) -> None:
     logs = [path.read_bytes() for path in (copied.timings, copied.hardware)]
     before = jobs.results(copied)
-    jobs.run_job(
-        *(copied.root.parent, *jobs.SMALL_DEMO, "--set", "report.title='Nightly'"),
+    done = nlijob_here(
+        *("run", "--runs-dir", copied.root.parent, "--run-id", copied.root.name),
+        *(*jobs.SMALL_DEMO, "--set", "report.title='Nightly'"),
         *("--set", "report.price_per_hour=2.0"),
     )
+    assert done.code == 0, done.err
     after = jobs.results(copied)
     assert [path.read_bytes() for path in (copied.timings, copied.hardware)] == logs
     assert after.cost is not None
     assert after.cost.amount == pytest.approx(2.0 * before.total_s / 3600)
     assert replace(after, run=before.run, cost=None) == replace(before, cost=None)
-
-
-# ---------------------------------------------------------------- a kill
-
-
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    """A job whose first attempt was killed in training, and that a second one finished."""
-    runs_dir = tmp_path_factory.mktemp("runs")
-    job = RunDir(runs_dir / "job")
-    process = subprocess.Popen(
-        jobs.command("run", "--runs-dir", runs_dir, "--run-id", "job", *TINY),
-        stderr=subprocess.DEVNULL,
-        env=jobs.environment(),
-    )
-    deadline = time.monotonic() + LIMIT_S
-    while not job.marker("baseline").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    return jobs.run_job(runs_dir, *TINY)[0]
-
-
-def test_an_attempt_that_was_killed_counts_up_to_its_last_moment(killed: RunDir) -> None:
-    timings = list(records.read_lines(Timing, killed.timings))
-    samples = list(records.read_lines(HardwareSample, killed.hardware))
-    results = jobs.results(killed)
-    first, second = attempt_times(timings, samples).values()
-    last_moment_s = max(s.monotonic_s or 0.0 for s in samples if s.attempt == 1)
-    began_s = min(t.started_monotonic_s or 0.0 for t in timings if t.attempt == 1)
-    assert first.seconds >= last_moment_s - began_s > 0
-    assert (first.is_least, second.is_least) == (True, False)
-    assert results.total_s == first.seconds + second.seconds
-    assert (results.attempts, results.cut_short) == (2, (1,))
-
-
-def test_time_and_cost_of_a_killed_attempt_are_called_lower_bounds(killed: RunDir) -> None:
-    page = killed.report.read_text("utf-8")
-    assert page.count("at least") >= 3
-    assert "attempt 1 ended without a record, and counts up to the last one" in page
-    summary = killed.summary.read_text("utf-8")
-    assert "time at least " in summary
-    assert "cost at least " in summary

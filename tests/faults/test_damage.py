@@ -100,15 +100,15 @@ DAMAGES: tuple[Callable[[Path, random.Random], None], ...] = (
 )
 
 
-def damage(run: RunDir, chance: random.Random) -> str:
-    """Damage some files of a run; returns what was done."""
+def damage(run: RunDir, chance: random.Random) -> list[str]:
+    """Damage some files of a run; returns what was done to each."""
     done = []
     for _ in range(chance.choice([1, 1, 1, 2, MOST_FILES])):
         files = sorted(path for path in run.root.rglob("*") if path.is_file())
         file, how = chance.choice(files), chance.choice(DAMAGES)
         how(file, chance)
         done.append(f"{how.__name__} {run.name(file)}")
-    return ", ".join(done)
+    return done
 
 
 @pytest.fixture
@@ -130,10 +130,13 @@ def test_a_damaged_run_shows_its_own_figures_or_none_and_goes_on_to_them(
     expected: dict[str, Any],
     damage_seed: int,
     command: Command,
+    record_property: Callable[[str, object], None],
 ) -> None:
     chance = random.Random(damage_seed)
     run = copied(chance.choice([finished, half_done]))
-    print(damage(run, chance))
+    done = damage(run, chance)
+    print(", ".join(done))
+    record_property("faults: damaged files", len(done))
 
     code, output = command("report", run.root)
     tiny.assert_says_what_to_do(code, output)

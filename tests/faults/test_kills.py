@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,22 @@ SIDES = ("parent", "gpu", "both")
 
 
 def test_a_run_that_is_killed_at_random_ends_with_the_same_figures(
-    tmp_path: Path, expected: dict[str, Any], kill_seed: int
+    tmp_path: Path,
+    expected: dict[str, Any],
+    kill_seed: int,
+    record_property: Callable[[str, object], None],
 ) -> None:
     chance = random.Random(kill_seed)
     run = RunDir(tmp_path / tiny.RUN_ID)
+    kills = 0
     for _ in range(KILLS):
         code, output = killed(run, chance)
+        kills += code != 0  # an attempt that ended with 0 was done before it could be killed
+        print(f"kill {kills} of {KILLS} attempts: status {code}")
         assert "Traceback" not in output, output
         if code >= 0:
             tiny.assert_says_what_to_do(code, output)
+    record_property("faults: kills of running jobs", kills)
     code, output = tiny.finish(tiny.start(tmp_path))
     assert code == 0, output
     tiny.assert_same_outcome(run, expected)

@@ -174,17 +174,19 @@ def _is_complaint(event: dict[str, Any]) -> bool:
     )
 
 
-def serious_faults(tab: Tab) -> list[dict[str, str]]:
-    """Serious and critical findings of axe-core, with all details open."""
+def serious_faults(tab: Tab, *rules: str) -> list[dict[str, str]]:
+    """Serious and critical findings of axe-core, with all details open, by all rules or these."""
+    chosen = json.dumps({"runOnly": list(rules)} if rules else {})
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js")
     tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
     found: list[dict[str, str]] = tab.evaluate(
-        """(async () => {
+        """(async (options) => {
             for (const one of document.querySelectorAll("details")) one.open = true;
-            const { violations } = await axe.run();
+            const { violations } = await axe.run(document, options);
             return violations
                 .filter((fault) => ["serious", "critical"].includes(fault.impact))
                 .map((fault) => ({ rule: fault.id, where: fault.nodes[0].html }));
-        })()"""
+        })("""
+        + f"{chosen})"
     )
     return found

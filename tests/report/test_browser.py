@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,13 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: render(build_run(folder / name, spec)).as_uri() for name, spec in SPECS.items()}
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        *(("gpu", "light"), ("gpu", "dark"), ("cpu", "dark")),
+        *(("classification", "light"), ("hostile", "dark")),
+    ],
+)
 def test_page_is_silent_and_asks_for_nothing(
     tab: Tab, urls: dict[str, str], name: str, scheme: str
 ) -> None:
@@ -48,11 +54,8 @@ def test_complaints_and_requests_of_a_bad_page_are_detected(tab: Tab, tmp_path: 
     assert len(tab.requests()) == 2
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_page_prints_completely_without_complaints(
-    tab: Tab, urls: dict[str, str], scheme: str
-) -> None:
-    tab.show_as(scheme)
+def test_page_prints_completely_without_complaints(tab: Tab, urls: dict[str, str]) -> None:
+    tab.show_as("dark")  # paper is light
     tab.open(urls["gpu"])
     assert tab.print().startswith(b"%PDF")
     assert tab.complaints() == []
@@ -85,12 +88,16 @@ def test_text_in_charts_follows_the_page(tab: Tab, urls: dict[str, str]) -> None
     )
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("name", ["gpu", "hostile"])
-def test_page_never_scrolls_sideways(tab: Tab, urls: dict[str, str], name: str, width: int) -> None:
-    tab.show_as("light", width)
+def test_page_never_scrolls_sideways(tab: Tab, urls: dict[str, str], name: str) -> None:
+    tab.show_as("light", 360)
     tab.open(urls[name])
-    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    for width in (360, 768, 1280):
+        tab.show_as("light", width)
+        assert tab.evaluate("[innerWidth, document.documentElement.scrollWidth <= innerWidth]") == [
+            width,
+            True,
+        ]
 
 
 def test_hostile_rows_make_no_elements(tab: Tab, urls: dict[str, str]) -> None:
@@ -195,13 +202,14 @@ def test_the_theme_overrides_the_system_setting(tab: Tab, urls: dict[str, str]) 
     assert dark_again == system_colour == dark
 
 
-@pytest.mark.parametrize(
-    ("name", "scheme"), [("gpu", "light"), ("gpu", "dark"), ("hostile", "light")]
-)
-def test_axe_finds_nothing_serious(tab: Tab, urls: dict[str, str], name: str, scheme: str) -> None:
-    tab.show_as(scheme)
-    tab.open(urls[name])
+@pytest.mark.parametrize("name", ["gpu", "hostile"])
+def test_axe_finds_nothing_serious(tab: Tab, tmp_path: Path, name: str) -> None:
+    few = replace(SPECS[name], rows=24)  # axe looks at each element, and rows have the same ones
+    tab.show_as("light")
+    tab.open(render(build_run(tmp_path / "run", few)).as_uri())
     assert serious_faults(tab) == []
+    tab.show_as("dark")
+    assert serious_faults(tab, "color-contrast") == []
 
 
 def test_axe_detects_a_bad_page(tab: Tab, tmp_path: Path) -> None:

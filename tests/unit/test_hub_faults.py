@@ -84,6 +84,16 @@ def each(*kinds: Mapping[str, Misbehaviour]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("misbehaviour", cases.values(), ids=cases.keys())
 
 
+stalls = pytest.mark.parametrize(
+    ("request_", "misbehaviour"),
+    [
+        *(pytest.param(FILE, case, id=f"file: {name}") for name, case in STALLS.items()),
+        *(pytest.param(INFO, case, id=f"info: {name}") for name, case in STALLS.items()),
+        pytest.param(LIST, faulty_hub.silence, id="list: silence"),  # asked as INFO is
+    ],
+)
+
+
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A hub with a model, which this process's client uses, with an empty cache."""
@@ -162,8 +172,7 @@ def test_a_fault_of_an_answer_that_passes_is_survived(
     assert weights_in(fetched()) == WEIGHTS
 
 
-@each(STALLS)
-@pytest.mark.parametrize("request_", [INFO, LIST, FILE])
+@stalls
 def test_a_stall_that_passes_is_survived(
     hub: HubServer, repository: Path, request_: str, misbehaviour: Misbehaviour
 ) -> None:
@@ -182,8 +191,7 @@ def error_of(limits: Limits = LIMITS, revision: str | None = None) -> str:
     return caught.value.message
 
 
-@each(STALLS)
-@pytest.mark.parametrize("request_", [INFO, LIST, FILE])
+@stalls
 def test_a_hub_that_stalls_is_given_up(
     hub: HubServer, repository: Path, request_: str, misbehaviour: Misbehaviour
 ) -> None:

@@ -136,6 +136,7 @@ def fetch(
             return error.code, dict(error.headers), error.read()
 
 
+@pytest.mark.slow  # two processes that import everything; tests/e2e/test_hub_job.py is the same way
 def test_clients_load_by_commit_and_then_offline_without_the_hub(
     folders: Folders, tmp_path: Path
 ) -> None:

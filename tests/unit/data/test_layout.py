@@ -133,6 +133,15 @@ def test_files_of_the_folder_itself_come_before_those_below(tmp_path: Path) -> N
     assert premises(tmp_path)["test"][0] == "test 0"
 
 
+def test_names_below_do_not_compete_with_those_of_the_folder_itself(tmp_path: Path) -> None:
+    for name in ("train", "dev_matched", "dev_mismatched"):
+        write(tmp_path / f"{name}.jsonl", rows(name, 1))
+        write(tmp_path / "original" / f"multinli_1.0_{name}.jsonl", rows("original", 1))
+    assert premises(tmp_path)["validation"] == ["dev_matched 0"]
+    (tmp_path / "dev_matched.jsonl").unlink()
+    assert premises(tmp_path)["validation"] == ["original 0"]
+
+
 def test_of_a_corpus_in_two_formats_one_is_read(tmp_path: Path) -> None:
     for split in SPLITS:
         write(tmp_path / f"snli_1.0_{split}.jsonl", rows(split))

@@ -147,8 +147,8 @@ def test_documents_hold_neither_the_prompt_form_nor_unseen_premises(
     splits: dict[str, list[Example]],
 ) -> None:
     unseen = frozenset(row.premise for row in splits["test"])
-    texts = list(islice(documents(5, unseen), 2000))
-    assert texts == list(islice(documents(5, unseen), 2000))
+    texts = list(islice(documents(5, unseen), 1000))
+    assert texts[:100] == list(islice(documents(5, unseen), 100))
     for text in texts:
         assert not any(f"Label: {label}" in text for label in LABELS)
         assert not all(word in text for word in ("Text:", "Claim:", "Label:"))

@@ -14,8 +14,9 @@ from nlijob.config import JobConfig, load_config
 from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import CausalHead, Encoded
-from nlijob.gpu.model import LoadedModel, add_adapter, load, read_tokenizer
+from nlijob.gpu.model import LoadedModel, add_adapter, read_tokenizer
 from nlijob.records.job import Example
+from tests.loading import Loader
 
 CPU = torch.device("cpu")
 
@@ -40,11 +41,16 @@ def examples() -> list[Example]:
 
 
 @pytest.fixture(scope="session")
-def new_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
-    """Load the demo model afresh, by the recipe or by a changed one."""
+def load_model() -> Loader:
+    return Loader()
+
+
+@pytest.fixture(scope="session")
+def new_model(demo: JobConfig, tokenizer: Any, load_model: Loader) -> Callable[..., LoadedModel]:
+    """The demo model as just loaded, by the recipe or by a changed one."""
 
     def new(config: JobConfig = demo) -> LoadedModel:
-        return load(config, MODEL_DIR, tokenizer, CPU)
+        return load_model(config, MODEL_DIR, tokenizer, CPU)
 
     return new
 

@@ -7,6 +7,8 @@ import pytest
 from nlijob.gpu.evidence import MAX_WORDS, blank_premises, leave_one_out, word_importance
 from nlijob.records.job import Example, Prediction
 
+pytestmark = pytest.mark.arithmetic
+
 ROW = Example(7, "A man can't sleep.", "He is awake", 0)
 
 

@@ -9,6 +9,8 @@ from nlijob.gpu.generation import generate
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.fixture(scope="module")
 def loaded(new_model: Callable[..., LoadedModel]) -> LoadedModel:

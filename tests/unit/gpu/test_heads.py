@@ -15,6 +15,8 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.records.job import Example
 from tests import tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 CPU = torch.device("cpu")
 PROMPTS = ["Premise: a man runs\nLabel:", "Premise: two dogs sleep\nLabel:"]
 

@@ -30,6 +30,8 @@ from nlijob.gpu.model import LoadedModel, add_adapter
 from nlijob.heads import HeadName
 from nlijob.records.job import Example
 
+pytestmark = pytest.mark.arithmetic
+
 CPU = torch.device("cpu")
 SIZES = {
     "vocab_size": 2048,

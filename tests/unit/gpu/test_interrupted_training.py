@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
-from nlijob.gpu import checkpoints, worker
+from nlijob.gpu import checkpoints, session, worker
 from nlijob.gpu.writer import Writer
 from nlijob.records.job import (
     SPLITS,
@@ -40,14 +40,15 @@ from nlijob.records.job import (
 from nlijob.rundir import RunDir, append_record, write_record, write_records
 from nlijob.stages import GPU_STAGES
 from nlijob.stopping import Stopped
+from tests.loading import Loader
 
 TRAIN_STAGE = importlib.import_module("nlijob.gpu.stages.train")
-ROWS = {"train": 24, "validation": 8, "test": 8}
+ROWS = {"train": 12, "validation": 4, "test": 4}
 STEPS = 6
 """Steps of an epoch."""
 SETTINGS: dict[str, Any] = {
     "train.epochs": 2,
-    "train.batch_size": 4,
+    "train.batch_size": 2,
     "train.checkpoint_every_s": 1e-9,
     "lora.dropout": 0.2,
     "model.device": "cpu",
@@ -57,9 +58,12 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Writer, "do", lambda writer, write: write())
+@pytest.fixture(scope="module", autouse=True)
+def _written_at_once(load_model: Loader) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "do", lambda writer, write: write())
+        patch.setattr(session, "load", load_model)
+        yield
 
 
 def new_run(root: Path) -> RunDir:
@@ -124,7 +128,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A run that was interrupted in its second epoch, after a checkpoint at step 3 of it."""
     run = new_run(tmp_path_factory.mktemp("stopped") / "job")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writer, "do", lambda writer, write: write())
         interrupt(run, STEPS + 4, patch)
     return run
 
@@ -222,8 +225,8 @@ def test_steps_of_each_attempt_are_timed_with_their_own_rows(
 ) -> None:
     run = copy_of(stopped)
     work(run, 2)
-    assert trained_in(run, 1) == 4 * (STEPS + 3)
-    assert trained_in(run, 2) == 4 * (STEPS - 3)
+    assert trained_in(run, 1) == 2 * (STEPS + 3)
+    assert trained_in(run, 2) == 2 * (STEPS - 3)
 
 
 @pytest.mark.parametrize("after", [1, 2, STEPS, STEPS + 1])

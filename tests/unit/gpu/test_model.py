@@ -18,6 +18,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import (
     LoadedModel,
     compute_dtype,
+    load,
     max_length,
     meta_model,
     read_model_config,
@@ -25,6 +26,8 @@ from nlijob.gpu.model import (
 )
 from nlijob.gpu.model.attention import float32_attention
 from nlijob.gpu.parameters import count_parameters
+
+pytestmark = pytest.mark.arithmetic
 
 CPU = torch.device("cpu")
 
@@ -110,8 +113,9 @@ def test_a_classification_model_gets_the_tokenizers_padding_token(
     assert loaded.model.config.pad_token_id == loaded.tokenizer.pad_token_id is not None
 
 
-def test_the_same_seed_draws_the_same_adapter(new_model: Callable[..., LoadedModel]) -> None:
-    first, second = (dict(new_model().model.named_parameters()) for _ in range(2))
+def test_the_same_seed_draws_the_same_adapter(demo: JobConfig, tokenizer: Any) -> None:
+    loaded = (load(demo, MODEL_DIR, tokenizer, torch.device("cpu")) for _ in range(2))
+    first, second = (dict(one.model.named_parameters()) for one in loaded)
     for name in (n for n in first if ".lora_A" in n):
         assert torch.equal(first[name], second[name])
 

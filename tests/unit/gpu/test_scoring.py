@@ -13,6 +13,8 @@ from nlijob.gpu.scoring import score
 from nlijob.records.job import Prediction, SplitScore
 from tests import tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.fixture(scope="module")
 def forward(

@@ -18,6 +18,8 @@ from nlijob.gpu.training import MemoryBudget, PlainTrainer, TrainingSchedule
 from nlijob.records.job import TrainStep
 from tests import tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, schedule="cosine")
 LOSSES = tolerance.training(3)
 """How far losses of one epoch may part: three steps of 24 rows."""
@@ -34,6 +36,12 @@ def new_trainer(
         return PlainTrainer(loaded, head, TrainingSchedule(config, rows)), loaded
 
     return new
+
+
+@pytest.fixture(scope="module")
+def expected(new_trainer: NewTrainer) -> list[TrainStep]:
+    """The steps of an epoch without any lack of memory."""
+    return list(new_trainer()[0].epoch(1))
 
 
 def losses(steps: list[TrainStep]) -> list[float]:
@@ -125,14 +133,14 @@ def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
     new_model: Callable[..., LoadedModel],
     head: CausalHead,
     rows: list[Encoded],
+    expected: list[TrainStep],
     fits: int,
     rows_at_once: int,
 ) -> None:
     schedule = TrainingSchedule(CONFIG, rows)
-    whole, parts = new_model(), new_model()
+    parts = new_model()
     budget = MemoryBudget(parts.model, CONFIG)
     small: Any = SmallMemory(head, fits)
-    expected = list(PlainTrainer(whole, head, schedule).epoch(1))
     got = list(PlainTrainer(parts, small, schedule, budget).epoch(1))
     assert budget.rows == rows_at_once
     assert losses(got) == pytest.approx(losses(expected), rel=LOSSES)
@@ -149,20 +157,23 @@ def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
     ],
 )
 def test_running_out_of_memory_within_a_layer_has_no_effect(
-    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded], error: Exception
+    new_model: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    expected: list[TrainStep],
+    error: Exception,
 ) -> None:
     def few(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         if len(inputs[0]) > 4:
             raise error
 
     schedule = TrainingSchedule(CONFIG, rows)
-    whole, parts = new_model(), new_model()
+    parts = new_model()
     repeated_layers(parts.model)[1].mlp.register_forward_pre_hook(few)
     budget = MemoryBudget(parts.model, CONFIG)
-    expected = losses(list(PlainTrainer(whole, head, schedule).epoch(1)))
     got = losses(list(PlainTrainer(parts, head, schedule, budget).epoch(1)))
     assert (budget.recomputes, budget.rows) == (True, 4)
-    assert got == pytest.approx(expected, rel=LOSSES)
+    assert got == pytest.approx(losses(expected), rel=LOSSES)
 
 
 def test_a_single_row_that_does_not_fit_is_a_hardware_error(

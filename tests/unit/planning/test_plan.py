@@ -67,6 +67,20 @@ def test_answers_and_adapted_modules_are_resolved(plan: JobPlan) -> None:
     assert plan.look.trainable_parameters == 188_416
 
 
+def test_the_labels_of_a_two_way_data_set_are_those_of_the_plan(tmp_path: Path) -> None:
+    labels = ("entailment", "not_entailment")
+    rows = (
+        {"premise": f"A boat {i}.", "hypothesis": "A ship.", "label": labels[i % 2]}
+        for i in range(40)
+    )
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plan = make_plan(wanted(tmp_path, **{"data.dataset": str(file), "data.train_size": 0}), [])
+    assert plan.config.data.label_names == labels
+    assert plan.look.label_token_texts == (" 0", " 1")
+    assert sum(rows.source_rows or 0 for rows in plan.rows.values()) == 40
+
+
 def test_all_rows_of_a_small_data_set_are_tokenised(plan: JobPlan) -> None:
     train = plan.look.tokens["train"]
     assert train.counted == train.rows == 39
@@ -105,6 +119,14 @@ def test_of_many_rows_some_are_tokenised(tmp_path: Path, monkeypatch: pytest.Mon
     assert (counts.rows, counts.counted) == (39, 10)
 
 
+def test_rows_that_are_too_long_are_counted_and_not_trained_on(tmp_path: Path) -> None:
+    plan = make_plan(wanted(tmp_path, **{"model.too_long": "drop", "model.max_length": 30}), [])
+    left_out = plan.look.tokens["train"].too_long
+    assert 0 < left_out < 39
+    assert plan.steps_per_epoch == -(-(39 - left_out) // 8)
+    assert f"{left_out} too long, left out" in "\n".join(plan_lines(plan))
+
+
 # ---------------------------------------------------------------- faults
 
 
@@ -128,6 +150,11 @@ def test_a_target_that_matches_nothing_is_refused_as_by_the_job(tmp_path: Path) 
     with pytest.raises(JobError, match="no linear module of the model is named up_proj") as caught:
         make_plan(wanted(tmp_path, **{"lora.target_modules": ("up_proj",)}), [])
     assert isinstance(caught.value, ConfigurationError)
+
+
+def test_slices_by_a_column_that_is_not_there_are_refused_as_by_the_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+        make_plan(wanted(tmp_path, **{"report.slice_columns": ["genre"]}), [])
 
 
 def test_a_malformed_row_is_refused_as_by_the_job(tmp_path: Path) -> None:

@@ -13,11 +13,10 @@ import pytest
 
 from nlijob.errors import ConfigurationError, DiskError, NotAvailableError
 from nlijob.report.pages import relative_link, write_comparison, write_index
-from nlijob.report.render import render
 from nlijob.report.view.text import as_name
 from nlijob.rundir import RunDir, write_records
 from tests.html_reader import Reader
-from tests.synthetic import Spec, build_run, mark_stages
+from tests.synthetic import Spec, build_run, finish, mark_stages
 
 ODD = 'a "quoted" <b>&amp; #1 ?x=%41 \u202eabc é.html:'
 """A folder's name, and a run's id."""
@@ -25,8 +24,10 @@ LONG = "W" * 10_000
 
 
 def finished(folder: Path, **spec: object) -> Path:
+    """A finished run; its own page, which takes a second to draw, holds nothing."""
     run = build_run(folder, Spec(**{"run_id": folder.name, **spec}))  # type: ignore[arg-type]
-    render(run)
+    finish(run)
+    run.report.touch()
     return folder
 
 
@@ -40,7 +41,7 @@ def with_long_rows(folder: Path) -> Path:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     run.subset("test").write_text(text, encoding="utf-8")
     mark_stages(run)
-    render(run)
+    finish(run)
     return folder
 
 
@@ -49,7 +50,7 @@ def test_a_run_whose_times_are_lost_counts_in_no_figure_of_time(tmp_path: Path) 
     finished(runs / "kept")
     lost = RunDir(finished(runs / "lost", created_at="2026-01-03T00:00:00+00:00"))
     write_records(lost.timings, [])
-    render(lost)
+    finish(lost)
     page, _ = write_index(runs, tmp_path / "index.html")
     assert "over 1 of 2 runs" in "".join(Reader(page.read_text(encoding="utf-8")).text)
 
@@ -73,7 +74,7 @@ def pages(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     mild = build_run(folder / "mild", Spec(hostile=True, rows=12, training_seed=5, tuned_skill=9))
     mild.subset("test").write_bytes(RunDir(hostile).subset("test").read_bytes())
     mark_stages(mild)
-    render(mild)
+    finish(mild)
     out = {
         "two": write_comparison([runs / "first", runs / "second"], folder / "two.html"),
         "many": write_comparison(

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,21 +105,25 @@ def test_no_python_value_leaks_into_the_page(pages: dict[str, str], name: str) -
     assert not re.search(r"\bNone\b(?! of)|\bnan\b|\binf\b|Undefined|Markup\(", text)
 
 
-def test_rendering_again_gives_the_same_bytes(tmp_path: Path) -> None:
-    run = build_run(tmp_path)
-    first = render(run).read_bytes()
-    assert render(run).read_bytes() == first
-
-
-def test_results_are_written_beside_the_report(tmp_path: Path) -> None:
-    run = build_run(tmp_path)
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    run = build_run(tmp_path_factory.mktemp("run"))
     assert render(run) == run.report
-    assert records.read(Results, run.results).tuned.rows == 98
+    return run
 
 
-def test_a_damaged_run_leaves_the_old_report_alone(tmp_path: Path) -> None:
-    run = build_run(tmp_path)
-    before = render(run).read_bytes()
+def test_rendering_again_gives_the_same_bytes(rendered: RunDir) -> None:
+    first = rendered.report.read_bytes()
+    assert render(rendered).read_bytes() == first
+
+
+def test_results_are_written_beside_the_report(rendered: RunDir) -> None:
+    assert records.read(Results, rendered.results).tuned.rows == 98
+
+
+def test_a_damaged_run_leaves_the_old_report_alone(rendered: RunDir, tmp_path: Path) -> None:
+    run = RunDir(shutil.copytree(rendered.root, tmp_path / "run"))
+    before = run.report.read_bytes()
     run.selection.write_text(json.dumps({"epoch": "three"}))
     with pytest.raises(ValueError, match="not a Selection"):
         render(run)

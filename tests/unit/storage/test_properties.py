@@ -127,7 +127,7 @@ def files_of(run: RunDir) -> dict[str, str]:
 
 
 @given(rounds=st.lists(ROUNDS, min_size=3, max_size=12))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 def test_no_order_of_work_uploads_downloads_and_faults_mixes_two_runs(
     rounds: list[tuple[str, list[tuple[str, str]], str, int]],
     tmp_path: Path,

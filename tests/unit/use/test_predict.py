@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +103,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setattr(stopping, "raise_on_signals", lambda: None)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(predict, "GpuSide", StandIn)
     monkeypatch.setattr(StandIn, "dies_at", None)
     monkeypatch.setattr(StandIn, "tasks", ())
@@ -177,6 +180,22 @@ def test_standard_input_goes_to_standard_output(
         "a,b,7,neutral,0.25,0.25,0.5",
         "ab,b,8,contradiction,0.25,0.25,0.5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("claim,text", ("--premise-column", "text", "--hypothesis-column", "claim")),
+        ("sentence2,sentence1", ()),  # as corpora name them
+        ("hypothesis,context", ()),
+    ],
+)
+def test_columns_are_found_by_name_as_in_the_job(
+    run: RunDir, called: Callable[..., Shown], tmp_path: Path, header: str, options: Sequence[str]
+) -> None:
+    (tmp_path / "in.csv").write_text(f"{header}\nb,ab\n", encoding="utf-8")
+    shown = called(run.root, tmp_path / "in.csv", *options)
+    assert shown.out.splitlines()[1].startswith("b,ab,contradiction,"), shown.err
 
 
 @pytest.mark.parametrize("base", [True, False])
@@ -273,7 +292,7 @@ def test_a_reader_that_is_gone_ends_it_early_and_well(
     shown = called(run.root, tmp_path / "in.jsonl")
     os.close(writing)
     assert shown.code == 0
-    assert "0 rows written" in shown.err
+    assert "nobody reads standard output" in shown.err
 
 
 def test_a_full_disk_is_a_fault_of_the_disk(

@@ -14,6 +14,8 @@ from nlijob.gpu.fast import attention
 from nlijob.gpu.fast.prefix import make_prefix
 from tests import tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 LENGTHS = (5, 1, 7, 3)
 Way = Callable[[Tensor, Tensor, Tensor, Tensor, float | None, int], Tensor]
 

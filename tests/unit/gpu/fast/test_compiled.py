@@ -23,6 +23,8 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import TrainingSchedule
 from tests import broken_compilers, tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.fixture(autouse=True)
 def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def compilable(loaded: LoadedModel, head: CausalHead) -> tuple[FastModel, Compil
     return fast, fast.compilable
 
 
-@pytest.mark.parametrize("kind", ["llama", "demo"])
+@pytest.mark.parametrize("kind", ["llama", pytest.param("demo", marks=pytest.mark.slow)])
 def test_one_compilation_serves_all_packs_and_gives_the_layers_own_gradients(
     request: pytest.FixtureRequest,
     new_model: Callable[[], LoadedModel],
@@ -94,9 +96,10 @@ def trainer(
 
 
 def losses(way: FastTrainer) -> list[float]:
-    return [step.loss for epoch in (1, 2) for step in way.epoch(epoch)]
+    return [step.loss for step in way.epoch(1)]
 
 
+@pytest.mark.slow
 def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     new_model: Callable[[], LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
@@ -105,7 +108,7 @@ def test_training_with_compiled_layers_has_the_losses_of_uncompiled_ones(
     assert not expected.steps.is_compiled
     assert (got.steps.is_compiled, got.steps.why_not_compiled) == (True, "")
     assert got.state()["is_compiled"]
-    assert losses(got) == pytest.approx(losses(expected), rel=tolerance.training(8))
+    assert losses(got) == pytest.approx(losses(expected), rel=tolerance.training(4))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

@@ -5,6 +5,8 @@ import torch
 
 from nlijob.gpu.fast import dropout
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_a_mask_drops_its_share_evenly_and_differently_in_each_copy(share: float) -> None:

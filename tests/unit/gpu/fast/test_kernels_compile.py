@@ -15,13 +15,17 @@ try:
 except RuntimeError as error:
     pytest.skip(f"needs nvidia-cuda-nvrtc: {error}", allow_module_level=True)
 
-CAPABILITIES = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0)]
+SOME = [(7, 5), (8, 0), (9, 0)]
+"""The oldest, the oldest with bfloat16, and that of an H100."""
+OTHERS = [(8, 6), (8, 9), (10, 0)]
 PHI_2 = {"HEAD": 80, "HALF": 16, "RANK": 32}
 NO_ADAPTER = {"HEAD": 16, "HALF": 8, "RANK": 0}
 """A small variant, which compiles in half the time."""
 ELF = b"\x7fELF"
 
-capabilities = pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+capabilities = pytest.mark.parametrize(
+    "capability", [*SOME, *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)], ids=str
+)
 
 
 def attention(capability: Capability, dtype: torch.dtype, sizes: dict[str, int]) -> bytes:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from nlijob.gpu.fast.layers import AdaptedLinear
 
+pytestmark = pytest.mark.arithmetic
+
 DRAWN = torch.Generator().manual_seed(0)
 X, A, B, WEIGHT, BIAS = (
     torch.randn(size, dtype=torch.float64, generator=DRAWN)

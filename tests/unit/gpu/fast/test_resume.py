@@ -21,6 +21,8 @@ from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import PlainTrainer, Trainer, TrainingSchedule
 from tests import broken_compilers, tolerance
 
+pytestmark = pytest.mark.arithmetic
+
 CONFIG = TrainConfig(epochs=2, batch_size=8, learning_rate=1e-3)
 FUSED = {"dense": True, "recomputes": False}
 FOUR_BIT = {"dense": False, "recomputes": False}
@@ -208,7 +210,7 @@ class TestCompiledLayers:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
         torch._dynamo.reset()
 
-    @pytest.mark.parametrize("begins_compiled", [True, False])
+    @pytest.mark.parametrize("begins_compiled", [True, pytest.param(False, marks=pytest.mark.slow)])
     def test_training_resumes_with_compiled_layers_only_if_it_began_with_them(
         self,
         demo: JobConfig,
@@ -222,6 +224,7 @@ class TestCompiledLayers:
         check_resumed(first, second, stop_after_an_epoch(*first), tmp_path)
         assert second[0].steps.is_compiled == begins_compiled
 
+    @pytest.mark.slow
     def test_training_resumes_if_layers_can_no_longer_be_compiled(
         self,
         demo: JobConfig,
@@ -239,6 +242,7 @@ class TestCompiledLayers:
         assert not second[0].steps.is_compiled
         assert "no C compiler" in second[0].steps.why_not_compiled
 
+    @pytest.mark.slow
     def test_compiled_layers_stay_if_others_cannot_be_captured(
         self,
         demo: JobConfig,

@@ -1,0 +1,39 @@
+"""Loads a model once for each configuration, and gives copies: a sixth of the time of a load."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nlijob.config import JobConfig
+from nlijob.gpu.model import LoadedModel, load
+from nlijob.gpu.quantized import QuantizedCopy
+
+
+class Loader:
+    """Stands in for `nlijob.gpu.model.load`, the state of torch's generator included."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, tuple[LoadedModel, Tensor]] = {}
+
+    def __call__(
+        self,
+        config: JobConfig,
+        model_dir: Path,
+        tokenizer: Any,
+        device: torch.device,
+        copied: QuantizedCopy | None = None,
+    ) -> LoadedModel:
+        made_from = (config.model, config.lora, config.data, config.train.seed)
+        key = repr((*made_from, model_dir, device))
+        if key not in self._loaded:
+            loaded = load(config, model_dir, tokenizer, device, copied)
+            self._loaded[key] = loaded, torch.get_rng_state()
+        kept, state = self._loaded[key]
+        torch.set_rng_state(state)
+        return dataclasses.replace(kept, model=copy.deepcopy(kept.model), tokenizer=tokenizer)
