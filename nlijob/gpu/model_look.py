@@ -23,7 +23,7 @@ from nlijob.gpu.model import (
     read_model_config,
     weight_bytes,
 )
-from nlijob.gpu.session import Session, prompt_lines
+from nlijob.gpu.session import Session
 from nlijob.gpu.training import execution_name
 from nlijob.records.job import SPLITS, Example, Split
 from nlijob.records.planning import ModelLook, TokenCounts
@@ -63,7 +63,7 @@ def look_at(session: Session) -> ModelLook:
         weights_bytes=loading_bytes,
         dequantized_bytes=matrices * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
-        prompt_notes=tuple(prompt_lines(head.prompt)),
+        prompt_notes=tuple(session.prompt_lines(rows)),
         example_prompt=session.tokenizer.decode(rows["test"][0].features["input_ids"]),
         label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
         label_tokens=tuple(head.label_tokens),

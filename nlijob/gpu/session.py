@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,10 @@ class Session:
         """Split -> the numbers of its rows that are too long, where there are any."""
         return self._dropped(self.rows)
 
+    def prompt_lines(self, rows: Mapping[Split, Sequence[Encoded]]) -> list[str]:
+        """How the prompt was resolved, and what to know about it, in lines for the console."""
+        return [prompt_line(self.head.prompt), *self._prompt_notes(rows)]
+
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
         return [row.example for row in self.rows[split]]
@@ -212,7 +216,7 @@ class Session:
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
-    def _prompt_notes(self, rows: dict[Split, list[Encoded]]) -> Iterator[str]:
+    def _prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
         """What to know about the prompt and the texts in it, a sentence each."""
         yield from self.head.prompt.notes
         for split, of_split in rows.items():
@@ -225,7 +229,7 @@ class Session:
 
     def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
         """Say what the prompt was resolved to, and how many rows it does not serve."""
-        for line in (prompt_line(self.head.prompt), *self._prompt_notes(rows)):
+        for line in self.prompt_lines(rows):
             self.reporter.say("start", line)
         dropped = self._dropped(rows)
         for split in (split for split in SPLITS if split in dropped):
