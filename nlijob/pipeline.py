@@ -28,7 +28,7 @@ from nlijob.errors import GateError
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
-from nlijob.hub import MODEL_FILES, Hub, folder_stamp
+from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
 from nlijob.records.job import (
     SPLITS,
@@ -80,6 +80,7 @@ class Job:
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 self.attempt.begin()
+                self.hub.check_local(self.config.model)
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
@@ -122,7 +123,7 @@ class Job:
 
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
-        self.model_stamp = model_stamp(self.model_dir)
+        self.model_stamp = model_stamp(self.model_dir, model_files(self.config.model))
         self.stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
         self.inputs = stage_inputs(self.config, self.stamps)
         for names in TWO_WAY:
@@ -317,10 +318,13 @@ def check_gates(results: Results) -> None:
         raise GateError(missed, "the report is complete")
 
 
-def model_stamp(model_dir: Path) -> str:
-    """Identity of a model: the commit of a hub snapshot, or names and hashes of local files."""
+def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:
+    """Identity of a model: the commit of a hub snapshot, or names and hashes of local files.
+
+    `files`: patterns of the files that count.
+    """
     in_hub_cache = model_dir.parent.name == "snapshots"
-    return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
+    return model_dir.name if in_hub_cache else folder_stamp(model_dir, files)
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:

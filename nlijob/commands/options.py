@@ -77,6 +77,11 @@ def recipe_options(command: F) -> F:
         metavar="SECTION.KEY=VALUE",
         help="Any other value of the recipe; may be given several times.",
     )(command)
+    command = option(
+        "trust-remote-code",
+        is_flag=True,
+        help="Run Python code that comes with the model; read it first.",
+    )(command)
     command = option("offline", is_flag=True, help="Use only what is in the cache.")(command)
     return option(
         "recipe",
@@ -99,6 +104,8 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
     for name, (key, _, _) in OPTIONS.items():
         if given[name] is not None:
             overrides[key] = given[name]
+    if given["trust-remote-code"]:
+        overrides["model.trust_remote_code"] = True
     if "model.name" in overrides:  # the recipe's revision belongs to the recipe's own model
         overrides.setdefault("model.revision", None)
     if "data.dataset" in overrides:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
+from nlijob.analysis.wording import plural
 from nlijob.config import JobConfig
 from nlijob.gpu.engine import execution_modes
 from nlijob.gpu.environment import cpu_name
@@ -19,11 +19,9 @@ from nlijob.gpu.model import (
     add_adapter,
     compute_dtype,
     max_length,
-    meta_model,
-    read_model_config,
     weight_bytes,
 )
-from nlijob.gpu.session import Session
+from nlijob.gpu.session import Session, prompt_line
 from nlijob.gpu.training import execution_name
 from nlijob.records.job import SPLITS, Example, Split
 from nlijob.records.planning import ModelLook, TokenCounts
@@ -37,17 +35,18 @@ def look_at(session: Session) -> ModelLook:
     """What the session's configuration resolves to. Raises the errors that the job would raise."""
     config, head = session.config, session.head
     device = _device(config)
-    model_config = read_model_config(config, Path(session.task.model_dir), session.tokenizer)
+    meta = session.meta
+    model_config = meta.config
     dtype = compute_dtype(config.model, model_config, device) if device else torch.bfloat16
     rows = {split: _rows(session, split) for split in SPLITS}
-    meta = meta_model(config, model_config)
     matrices, experts = matrix_weights(meta), expert_weights(meta)
     loading_bytes = weight_bytes(meta, config.model, dtype)
     base_parameters = sum(parameter.numel() for parameter in meta.model.parameters())
     with torch.device("meta"):
         trained = meta.head_modules if head_class(config.model.head).trains_head else ()
-        adapted = add_adapter(config, meta.model, trained)
+        adapted = add_adapter(config, meta.model, trained, meta.targets)
     text_config = model_config.get_text_config()
+    first = rows["test"][0]
     return ModelLook(
         model_type=str(model_config.model_type),
         compute_dtype=str(dtype).removeprefix("torch."),
@@ -63,10 +62,11 @@ def look_at(session: Session) -> ModelLook:
         weights_bytes=loading_bytes,
         dequantized_bytes=matrices * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
-        prompt_notes=tuple(session.prompt_lines(rows)),
-        example_prompt=session.tokenizer.decode(rows["test"][0].features["input_ids"]),
+        prompt_form=prompt_line(head.prompt).removeprefix("prompt: "),
+        example_prompt=session.tokenizer.decode(first.features["input_ids"]),
         label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
         label_tokens=tuple(head.label_tokens),
+        notes=tuple(_notes(session, rows)),
         tokens={s: _tokens(session.examples[s], of_split) for s, of_split in rows.items()},
         device_name=_device_name(device),
         device_cores=len(os.sched_getaffinity(0)),
@@ -87,16 +87,27 @@ def _device_name(device: torch.device | None) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
+def _tokens(examples: Sequence[Example], rows: Sequence[Encoded]) -> TokenCounts:
+    lengths = [row.length for row in rows]
+    counted = len(_spread(examples))
+    mean = sum(lengths) / len(lengths)
+    return TokenCounts(len(examples), counted, mean, max(lengths), counted - len(rows))
+
+
 def _rows(session: Session, split: Split) -> list[Encoded]:
-    """Some rows of a split as model input, without those that the job would leave out."""
+    """Rows of a split as model input, without those that the job would leave out."""
     drops = session.config.model.too_long == "drop"
     return session.head.encode(split, _spread(session.examples[split]), drops)
 
 
-def _tokens(examples: Sequence[Example], rows: Sequence[Encoded]) -> TokenCounts:
-    lengths, counted = [row.length for row in rows], len(_spread(examples))
-    mean = sum(lengths) / len(lengths)
-    return TokenCounts(len(examples), counted, mean, max(lengths), counted - len(rows))
+def _notes(session: Session, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
+    """What to know about the prompt, and about rows that are too long for the model."""
+    yield from session.prompt_notes(rows)
+    for split, of_split in rows.items():
+        looked_at = len(_spread(session.examples[split]))
+        if left_out := looked_at - len(of_split):
+            share = f"{left_out:,} of {plural(looked_at, f'{split} row')}"
+            yield f"{share} too long for the model, to be left out."
 
 
 def _spread(examples: Sequence[Example]) -> Sequence[Example]:

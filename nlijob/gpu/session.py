@@ -20,6 +20,7 @@ from nlijob.gpu.environment import environment, job_device
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
+    MetaModel,
     compute_dtype,
     load,
     max_length,
@@ -86,7 +87,9 @@ class Session:
             lambda part: self.reporter.timed("load", Part(part)),
         )
         with self.reporter.timed("load"):
-            loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
+            loaded = load(
+                self.config, self._model_dir, self.tokenizer, self.device, copy, self.meta
+            )
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
@@ -96,6 +99,11 @@ class Session:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
         return loaded
+
+    @cached_property
+    def meta(self) -> MetaModel:
+        """The model without its weights."""
+        return meta_model(self.config, self._model_config)
 
     @cached_property
     def engine(self) -> Engine:
@@ -118,7 +126,7 @@ class Session:
     def head(self) -> Head:
         """The task head. Making it checks the configuration against model and tokenizer."""
         _, head = all_or_every_fault(
-            lambda: meta_model(self.config, self._model_config),
+            lambda: self.meta,
             lambda: self.new_head(self.config.prompt, self._max_length),
         )
         return head
@@ -137,9 +145,16 @@ class Session:
         """Split -> the numbers of its rows that are too long, where there are any."""
         return self._dropped(self.rows)
 
-    def prompt_lines(self, rows: Mapping[Split, Sequence[Encoded]]) -> list[str]:
-        """How the prompt was resolved, and what to know about it, in lines for the console."""
-        return [prompt_line(self.head.prompt), *self._prompt_notes(rows)]
+    def prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
+        """What to know about the prompt and the texts in it, a sentence each."""
+        yield from self.head.prompt.notes
+        for split, of_split in rows.items():
+            if special := self.head.with_special_tokens(of_split):
+                yield (
+                    f"{len(special):,} of {plural(len(of_split), f'{split} row')} write special "
+                    "tokens in their texts, which the model reads as such (first: row "
+                    f"{special[0].example.index})."
+                )
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
@@ -216,20 +231,9 @@ class Session:
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
-    def _prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
-        """What to know about the prompt and the texts in it, a sentence each."""
-        yield from self.head.prompt.notes
-        for split, of_split in rows.items():
-            if special := self.head.with_special_tokens(of_split):
-                yield (
-                    f"{len(special):,} of {plural(len(of_split), f'{split} row')} write special "
-                    "tokens in their texts, which the model reads as such (first: row "
-                    f"{special[0].example.index})."
-                )
-
     def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
         """Say what the prompt was resolved to, and how many rows it does not serve."""
-        for line in self.prompt_lines(rows):
+        for line in (prompt_line(self.head.prompt), *self.prompt_notes(rows)):
             self.reporter.say("start", line)
         dropped = self._dropped(rows)
         for split in (split for split in SPLITS if split in dropped):
@@ -268,7 +272,7 @@ class Session:
             answer_start=prompt.answer_start,
             answer_start_text=decode(list(prompt.answer_start)),
             is_chat=prompt.is_chat,
-            notes=tuple(self._prompt_notes(rows)),
+            notes=tuple(self.prompt_notes(rows)),
             example_token_texts=tuple(decode([token]) for token in tokens),
             dropped=self.dropped,
             tokens_before=prompt.tokens_before,

@@ -50,8 +50,7 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "weights", _weights(plan)
     yield "head", describe(config.model.head).title
-    notes = [note.removeprefix("prompt: ") for note in look.prompt_notes]
-    yield "prompt", "\n".join([*notes, json.dumps(look.example_prompt, ensure_ascii=False)])
+    yield "prompt", f"{look.prompt_form}\n{json.dumps(look.example_prompt, ensure_ascii=False)}"
     if look.label_tokens:
         yield "answers", _answers(plan)
     yield "adapter", _adapter(plan)
@@ -68,7 +67,7 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "cost", cost
     if config.report.min_accuracy is not None or config.report.min_gain is not None:
         yield "gates", _gates(plan)
-    for warning in plan.warnings:
+    for warning in (*look.notes, *plan.warnings):
         yield "note", warning
 
 
@@ -137,8 +136,7 @@ def _tokens(plan: JobPlan, split: str) -> str:
     if counts is None:
         return f"; tokens {NOT_KNOWN} before the download"
     of = "" if counts.counted == counts.rows else f", counted in {count(counts.counted)} rows"
-    left_out = f"; {count(counts.too_long)} too long, left out" if counts.too_long else ""
-    return f"; {counts.mean:.1f} tokens on average, longest {count(counts.longest)}{of}{left_out}"
+    return f"; {counts.mean:.1f} tokens on average, longest {count(counts.longest)}{of}"
 
 
 def _training(plan: JobPlan) -> str:

@@ -83,6 +83,9 @@ class Environment:
     double_quantization: bool | None = None
     """Whether the constants of 4-bit weights are quantised too; None without 4-bit weights, or if
     not known."""
+    unquantized_modules: tuple[str, ...] | None = None
+    """Ends of the names of the linear modules that are not in 4 bits where others are; None if not
+    known."""
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,10 @@ class ModelLook:
     """CPU cores that the job may use."""
     free_memory_bytes: int | None
     """Unused memory of that device; None where it is not here."""
-    prompt_notes: tuple[str, ...] = ()
-    """How the prompt was resolved, in lines as the job says them."""
+    prompt_form: str = ""
+    """How rows become prompts, and which answers are read, in words."""
+    notes: tuple[str, ...] = ()
+    """What to know about the prompt, a sentence each."""
 
 
 @dataclass(frozen=True)

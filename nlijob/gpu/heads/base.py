@@ -69,6 +69,8 @@ class Head(ABC):
     """Whether the modules beside the transformer are trained in full and saved with the adapter.
     They are initialised from the seed if the checkpoint lacks them. Otherwise they are pretrained,
     and frozen unless LoRA targets them."""
+    reads_forward: ClassVar[bool] = False
+    """Whether each token is read after those before it only, as a language model reads."""
     covers_vocabulary: ClassVar[bool]
     """Whether the classes among `logits` are the whole vocabulary rather than the labels."""
     reads_answers: ClassVar[bool] = False
