@@ -52,14 +52,6 @@ def test_rows_and_steps_are_those_of_the_job(plan: JobPlan) -> None:
     assert plan.rows["test"].rows == 491
 
 
-def test_rows_that_would_be_left_out_as_too_long_are_told(plan: JobPlan, tmp_path: Path) -> None:
-    shorter = plan.look.tokens["test"].longest - 1
-    options = {"model.max_length": shorter, "model.too_long": "drop", "data.train_size": 8}
-    planned = make_plan(wanted(tmp_path, **options), [])
-    assert planned.look.tokens["test"].longest <= shorter
-    assert any("test rows too long for the model" in line for line in plan_lines(planned))
-
-
 def test_answers_and_adapted_modules_are_resolved(plan: JobPlan) -> None:
     assert plan.look.label_token_texts == (" 0", " 1", " 2")
     modules = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
