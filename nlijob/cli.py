@@ -6,11 +6,13 @@ Nothing heavy is imported at module level, so that `--help` answers at once.
 from __future__ import annotations
 
 import io
+import os
 import traceback
 
 import click
 
 from nlijob import __version__, commands, stopping
+from nlijob.commands.variables import check_variables
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode
 from nlijob.printable import printable
@@ -18,6 +20,8 @@ from nlijob.stopping import Stopped
 from nlijob.streams import lasting_streams
 
 OWN_OPTIONS = ("-h", "--help", "--version")
+ASKS_HELP = f"{__name__}.asks_help"
+"""Key in the context's `meta`: whether the command line asks for help."""
 
 
 class JobGroup(click.Group):
@@ -28,6 +32,7 @@ class JobGroup(click.Group):
         names_none = not args or (args[0].startswith("-") and args[0] not in OWN_OPTIONS)
         if names_none and not ctx.resilient_parsing:  # shell completion offers the commands
             args = ["run", *args]
+        ctx.meta[ASKS_HELP] = not set(args).isdisjoint(ctx.help_option_names)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -66,7 +71,8 @@ def _exit_code() -> int:
 
 @click.group(cls=JobGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nlijob")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Fine-tune a language model on an NLI data set with QLoRA, and report what changed.
 
     Without a command, runs the whole job (`run`). Every option is also an environment variable:
@@ -80,6 +86,9 @@ def cli() -> None:
     Completion in bash: eval "$(_NLIJOB_COMPLETE=bash_source nlijob)"; in zsh with zsh_source, in
     fish with fish_source.
     """
+    # `run` looks at its variables itself, so that its notice tells of this fault too.
+    if ctx.invoked_subcommand != "run" and not ctx.meta[ASKS_HELP]:
+        check_variables(os.environ)
 
 
 def _print_error(message: str, hint: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import string
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ from nlijob.recipe import drop_other_size, read_recipe
 from nlijob.typed import build
 
 Device = Literal["auto", "cpu", "cuda"]
+TARGET_KEYWORDS = ("attention", "mlp", "all-linear")
+"""What lora.target_modules may name instead of modules."""
 FIELDS = ("premise", "hypothesis", "answers")
 """What a template may name in braces."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
@@ -127,6 +130,9 @@ class ModelConfig:
     float32."""
     residual_dropout: float | None = None
     """Dropout probability on the residual stream in training; none keeps the model's own."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model, for a model that transformers itself does not
+    have. That code can do whatever the job may do: read it first, and pin model.revision."""
     max_length: int | None = None
     """Longest prompt in tokens; none allows the model's whole context."""
     too_long: Literal["error", "drop"] = "error"
@@ -161,8 +167,12 @@ class LoraConfig:
     """The adapter's output is scaled by alpha / r."""
     dropout: float = 0.05
     """Dropout probability on the adapter's input in training."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "dense")
-    """Names of the linear modules to adapt. A name that matches no module is an error."""
+    target_modules: str | tuple[str, ...] = "attention"
+    """The linear modules to adapt. attention: the projections to queries, keys and values, and of
+    attention's output, found by the model's structure. mlp: the layers between. all-linear: all but
+    the head. Or a list of names; or a regular expression for whole names, such as
+    ".*[.][0-3][.].*_proj". Always in the part of the model that reads text. What matches nothing is
+    an error that names what there is."""
 
 
 @dataclass(frozen=True)
@@ -425,8 +435,26 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
     for gpu, price in config.report.gpu_prices_per_hour.items():
         if price < 0:
             yield f"report.gpu_prices_per_hour.{gpu}: {price} is below 0"
-    if not config.lora.target_modules:
+    yield from _check_targets(config.lora.target_modules)
+
+
+def target_pattern(wanted: str) -> re.Pattern[str] | None:
+    """lora.target_modules as a regular expression; None if it is a keyword or a module's name.
+
+    Raises re.error if it is none of them.
+    """
+    is_name = wanted in TARGET_KEYWORDS or re.fullmatch(r"[\w.]+", wanted)
+    return None if is_name else re.compile(wanted)
+
+
+def _check_targets(wanted: str | tuple[str, ...]) -> Iterable[str]:
+    if not wanted:
         yield "lora.target_modules: name at least one module"
+    if isinstance(wanted, str):
+        try:
+            target_pattern(wanted)
+        except re.error as error:
+            yield f"lora.target_modules: {wanted!r} is not a regular expression: {error}"
 
 
 def _check_hardware(model: ModelConfig) -> Iterable[str]:

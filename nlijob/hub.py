@@ -21,9 +21,11 @@ from nlijob.files import Piece, sha256_of
 from nlijob.hub_cache import HubFile
 from nlijob.hub_fetch import Kind, Repository
 from nlijob.hub_requests import HubError, Limits
-from nlijob.model_files import check_model_folder
+from nlijob.model_files import CONFIG, check_code, check_model_folder
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.tiktoken")
+CODE_FILES = ("*.py",)
+"""What else belongs to a model whose own code may run."""
 PIECE_BYTES = 64 * 1024**2
 ONLINE_HINT = "check its name and revision, the network, and access rights (HF_TOKEN)"
 
@@ -71,9 +73,17 @@ class Hub:
             return MODEL_DIR
         folder = local_folder(model.name, "model", "model.name")
         if folder is None:
-            folder = self._fetch("model", model.name, model.revision, MODEL_FILES)
-        check_model_folder(model.name, folder)
+            if not model.trust_remote_code:  # told before gigabytes are fetched
+                check_code(model.name, self._fetch("model", model.name, model.revision, [CONFIG]))
+            folder = self._fetch("model", model.name, model.revision, model_files(model))
+        check_model_folder(model.name, folder, model.trust_remote_code)
         return folder
+
+    def check_local(self, model: ModelConfig) -> None:
+        """Raise NotAvailableError if the model is a local folder that cannot be used."""
+        folder = local_folder(model.name, "model", "model.name")
+        if folder is not None:
+            check_model_folder(model.name, folder, model.trust_remote_code)
 
     def load_split(
         self, dataset: str, config_name: str | None, revision: str | None, split: str
@@ -169,6 +179,11 @@ class Hub:
         # All splits are of one commit, also if a branch moves meanwhile.
         self._commits[kind, name, revision] = folder.name
         return folder
+
+
+def model_files(model: ModelConfig) -> tuple[str, ...]:
+    """The files of a model that the job reads, as patterns."""
+    return (*MODEL_FILES, *CODE_FILES) if model.trust_remote_code else MODEL_FILES
 
 
 @contextlib.contextmanager

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,16 +33,34 @@ NEEDED = {
 MAX_JSON_BYTES = {CONFIG: 10 * 1024**2, INDEX: 200 * 1024**2}
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 HINT = "name a folder that save_pretrained wrote, or a hub model id with safetensors"
-CONVERT = (
+FORMAT = (
     "it has weights in another format ({found}). This job reads safetensors only, because other "
-    "formats can contain code: take a revision of the model with safetensors, or load this one "
-    "where you trust it and write it again with save_pretrained"
+    "formats can contain code: take a revision of the model with safetensors, or "
 )
+CONVERT = (
+    "convert this one with the command below, and give its last argument as --model:\n"
+    "  {python} -c {script} {source} {target}"
+)
+SCRIPT = (
+    "import sys, transformers as t; source, target = sys.argv[1:]; "
+    "t.{model_class}.from_pretrained(source).save_pretrained(target); "
+    "t.AutoTokenizer.from_pretrained(source).save_pretrained(target)"
+)
+"""Reads weights that torch pickled without running what they contain (torch's weights_only)."""
+MODEL_CLASS = re.compile(r"[A-Za-z_]\w*(LM|LMHead|Model|Generation|Classification|Decoder)\w*")
+"""Names of transformers' classes of models; config.json holds one, from which a script is made."""
+KINDS = ("models/auto/auto_mappings.py", "models/auto/configuration_auto.py")
+"""Files of transformers that list the types of models that it has."""
 
 
-def check_model_folder(name: str, folder: Path) -> None:
-    """Raise NotAvailableError that names each file which is missing or cannot be used."""
+def check_model_folder(name: str, folder: Path, trust_remote_code: bool = False) -> None:
+    """Raise NotAvailableError that names each file which is missing or cannot be used.
+
+    `trust_remote_code`: whether the model may need code of its own.
+    """
     try:
+        if not trust_remote_code:
+            check_code(name, folder)
         missing = list(_missing(folder))
         faults = [] if missing else _faults(folder, _config_fault, _tokenizer_fault, _weights_fault)
         if not missing and not faults:
@@ -53,6 +75,27 @@ def check_model_folder(name: str, folder: Path) -> None:
         raise NotAvailableError(
             f"model {name}: {'; '.join(faults)}", f"download it or save it again; it is in {folder}"
         )
+
+
+def check_code(name: str, folder: Path) -> None:
+    """Raise NotAvailableError if a model is computed by code that comes with it."""
+    config = folder / CONFIG
+    if not config.is_file():
+        return
+    try:
+        content = _json_object(config)
+    except BrokenFileError:  # others tell this
+        return
+    kind, places = content.get("model_type"), content.get("auto_map")
+    if not isinstance(kind, str) or not isinstance(places, dict) or _is_known(kind):
+        return
+    files = sorted({f"{str(place).partition('.')[0]}.py" for place in places.values()})
+    raise NotAvailableError(
+        f"model {name} is computed by code of its own ({kind}: {', '.join(files)}), which this job "
+        "does not run unless it is told to",
+        "read that code, then allow it with --trust-remote-code (model.trust_remote_code=true), or "
+        "take a model that transformers itself has",
+    )
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -82,7 +125,39 @@ def _matching(folder: Path, pattern: str) -> list[Path]:
 
 def _hint(folder: Path, missing: list[str]) -> str:
     found = sorted(file.name for pattern in OTHER_WEIGHTS for file in folder.glob(pattern))
-    return CONVERT.format(found=found[0]) if WEIGHTS in missing and found else HINT
+    if WEIGHTS not in missing or not found:
+        return HINT
+    means = _conversion(folder) if any(folder.glob("*.bin")) else ""
+    return FORMAT.format(found=found[0]) + (means or "write it again with save_pretrained")
+
+
+def _conversion(folder: Path) -> str:
+    """The command that writes a model's pickled weights as safetensors, and its tokenizer."""
+    try:
+        classes = _json_object(folder / CONFIG).get("architectures")
+    except (BrokenFileError, OSError):
+        return ""
+    known = classes[0] if isinstance(classes, list) and classes else "AutoModelForCausalLM"
+    if not isinstance(known, str) or not MODEL_CLASS.fullmatch(known):
+        return ""
+    return CONVERT.format(
+        python=shlex.quote(sys.executable),
+        script=shlex.quote(SCRIPT.format(model_class=known)),
+        source=shlex.quote(str(folder)),
+        target=shlex.quote(f"{folder.name}-safetensors"),
+    )
+
+
+def _is_known(kind: str) -> bool:
+    """Whether transformers has such models itself, read from its files without importing it.
+
+    Where they cannot be read it is taken for known; the GPU side says if it is not.
+    """
+    spec = importlib.util.find_spec("transformers")
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    files = [Path(place) / file for place in places for file in KINDS]
+    texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return not texts or any(f'"{kind}"' in text for text in texts)
 
 
 def _faults(folder: Path, *checks: Callable[[Path], str]) -> list[str]:

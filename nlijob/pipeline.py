@@ -18,17 +18,17 @@ from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
-from nlijob.config import JobConfig, check
+from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.data.labels import TWO_WAY
 from nlijob.data.sources import source_stamp
-from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_label_names
+from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_labels_of
 from nlijob.data.subset import build_subset
-from nlijob.errors import ConfigurationError, GateError
+from nlijob.errors import GateError
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
-from nlijob.hub import MODEL_FILES, Hub, folder_stamp
+from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
 from nlijob.records.job import (
     SPLITS,
@@ -80,6 +80,7 @@ class Job:
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 self.attempt.begin()
+                self.hub.check_local(self.config.model)
                 gpu_side.start()
             self._find_model()
             if all(map(self._is_complete, STAGE_NAMES)):
@@ -122,7 +123,7 @@ class Job:
 
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
-        self.model_stamp = model_stamp(self.model_dir)
+        self.model_stamp = model_stamp(self.model_dir, model_files(self.config.model))
         self.stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
         self.inputs = stage_inputs(self.config, self.stamps)
         for names in TWO_WAY:
@@ -141,15 +142,11 @@ class Job:
 
     def _adopt_labels(self, opened: Opened) -> None:
         """Name the labels as the data do. Raises ConfigurationError if the prompt does not fit."""
-        data = with_label_names(self.config.data, opened)
-        if data.label_names == self.config.data.label_names:
+        config = with_labels_of(self.config, opened)
+        if config == self.config:
             return
-        config = dataclasses.replace(self.config, data=data)
-        self.console.line(f"      the labels of the data are {listed(data.label_names)}")
-        if faults := check(config):
-            raise ConfigurationError.from_faults(
-                faults, f"the labels of the data are {listed(data.label_names)}"
-            )
+        names = listed(config.data.label_names)
+        self.console.line(f"      the labels of the data are {names}")
         self.record = dataclasses.replace(self.record, config=config)
         self.inputs = stage_inputs(config, self.stamps)
         write_record(self.run.config, continued(self.record, self.run))
@@ -321,10 +318,13 @@ def check_gates(results: Results) -> None:
         raise GateError(missed, "the report is complete")
 
 
-def model_stamp(model_dir: Path) -> str:
-    """Identity of a model: the commit of a hub snapshot, or names and hashes of local files."""
+def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:
+    """Identity of a model: the commit of a hub snapshot, or names and hashes of local files.
+
+    `files`: patterns of the files that count.
+    """
     in_hub_cache = model_dir.parent.name == "snapshots"
-    return model_dir.name if in_hub_cache else folder_stamp(model_dir, MODEL_FILES)
+    return model_dir.name if in_hub_cache else folder_stamp(model_dir, files)
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:

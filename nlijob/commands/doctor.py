@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,13 @@ def command(
     as_json: bool,
     **others: Any,
 ) -> int:
-    """Check in half a minute whether this machine can do `run` with the same options.
+    """Check whether this machine can do `run` with the same options.
 
-    Looks at the driver, the GPU, 4-bit weights, the folders that are written to, model and data
-    set, memory and disk space. Prints a line for each: OK, WARN, or FAIL and what to do. Exit code:
-    0, or the one with which the job would end.
+    Takes half a minute at most. Looks at the driver, the GPU, 4-bit weights, the folders that are
+    written to, model and data set, memory and disk space. Prints a line for each: OK, WARN, or FAIL
+    and what to do. Exit code: 0, or the one with which the job would end.
     """
+    since_s = time.monotonic()
     from nlijob import records, stopping
     from nlijob.planning.doctor import Patient, examine, gpu_check
     from nlijob.planning.words import check_lines
@@ -53,7 +55,7 @@ def command(
     except HardwareError as error:
         check = Check("GPU", "FAIL", error.message, error.hint, error.exit_code)
         config = on_device(config, "cuda")
-    health = examine(Patient(recipe, config, check, run, offline))
+    health = examine(Patient(recipe, config, check, run, offline, since_s))
     text = (
         records.dump(health) if as_json else "\n".join(map(printable, check_lines(health))) + "\n"
     )

@@ -24,7 +24,7 @@ from nlijob.errors import ConfigurationError, ExitCode
 @option("device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to run.")
 @option("offline", is_flag=True, help="Use only what is in the cache.")
 def command(**options: Any) -> int:
-    """Write a run's model with its adapter merged, for transformers alone.
+    """Write a run's model, merged with its adapter.
 
     DIR must not exist yet. It gets the weights, the tokenizer, a model card and the report. The
     merged model is scored on the run's test rows, and both accuracies are stated.

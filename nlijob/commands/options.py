@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, TypeVar
 
 import click
 
-from nlijob.commands.variables import check_variables
 from nlijob.config import JobConfig, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
 
@@ -23,7 +21,7 @@ STRIDE = click.IntRange(min=1)
 
 OPTIONS: dict[str, tuple[str, Any, str]] = {
     "model": ("model.name", str, "Hub model id, or a folder that holds a model."),
-    "dataset": ("data.dataset", str, "Hub data set id, or a folder with a file for each split."),
+    "dataset": ("data.dataset", str, "Hub data set id, a folder with data files, or one file."),
     "train-size": ("data.train_size", SIZE, "Take this many training rows; 0 takes all."),
     "train-stride": ("data.train_stride", STRIDE, "Take every n-th training row."),
     "validation-size": ("data.validation_size", SIZE, "Take this many validation rows."),
@@ -79,6 +77,11 @@ def recipe_options(command: F) -> F:
         metavar="SECTION.KEY=VALUE",
         help="Any other value of the recipe; may be given several times.",
     )(command)
+    command = option(
+        "trust-remote-code",
+        is_flag=True,
+        help="Run Python code that comes with the model; read it first.",
+    )(command)
     command = option("offline", is_flag=True, help="Use only what is in the cache.")(command)
     return option(
         "recipe",
@@ -92,10 +95,8 @@ def recipe_options(command: F) -> F:
 def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, Any]) -> JobConfig:
     """The recipe's configuration, changed by the options of `recipe_options`.
 
-    Raises ConfigurationError that names every fault. Variables that are no option's come first:
-    one of them may be why the others are wrong.
+    Raises ConfigurationError that names every fault.
     """
-    check_variables(os.environ)
     overrides = dict(parse_assignment(text) for text in assignments)
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):
@@ -103,6 +104,8 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
     for name, (key, _, _) in OPTIONS.items():
         if given[name] is not None:
             overrides[key] = given[name]
+    if given["trust-remote-code"]:
+        overrides["model.trust_remote_code"] = True
     if "model.name" in overrides:  # the recipe's revision belongs to the recipe's own model
         overrides.setdefault("model.revision", None)
     if "data.dataset" in overrides:

@@ -36,7 +36,7 @@ def command(
     as_json: bool,
     **others: Any,
 ) -> int:
-    """Say what `run` with the same options would do, and do nothing.
+    """Say what `run` would do with the same options, and do nothing.
 
     Prints the model, head, prompt, answers and adapted modules as they are resolved, the rows,
     tokens and optimizer steps, and estimates of memory, disk and time. Downloads the model's

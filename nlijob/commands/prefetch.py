@@ -37,7 +37,7 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
         click.echo(
             printable(
                 f"data set {manifest.dataset}, {split.split}: {split.source_rows:,} rows, "
-                f"{split.rows:,} in the subset"
+                f"{split.rows:,} in the subset{split.origin and f'; {split.origin}'}"
             )
         )
     return ExitCode.DONE

@@ -22,6 +22,7 @@ from nlijob.commands.run_options import (
     run_options,
     with_device,
 )
+from nlijob.commands.variables import check_variables
 from nlijob.config import Device, JobConfig
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
@@ -66,6 +67,7 @@ def command(
     wait_briefly()  # the run's folder has the log, too
     console = _console(quiet, verbose)
     with Notice(notify_url, recipe, console.warn) as notice:
+        check_variables(os.environ)
         config = configuration(recipe, assignments, options)
         run_id = checked_run_id(run_id or default_run_id(recipe, config))
         run_dir = notice.run = RunDir(checked_root(runs_dir / run_id))

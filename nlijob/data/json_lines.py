@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nlijob.data.table import Content, Faults, Row, Survey, refuse_lines, shown
-from nlijob.data.text import first_text, text_lines
+from nlijob.data.table import CHANGED, Content, Faults, Row, Survey, refuse_lines, shown
+from nlijob.data.text import text_blocks, text_lines
 from nlijob.errors import NotAvailableError
 
 HINT = "a .jsonl file has one whole JSON object on each line, with a key for each column"
@@ -65,13 +65,12 @@ class JsonRows:
             number += bool(text)
             if text and number == target:
                 row = _row(text)
-                assert not isinstance(row, str), row  # it was checked
-                yield line, row
+                yield CHANGED if isinstance(row, str) else (line, row)
                 target = next(asked, None)
 
     @cached_property
     def _is_array(self) -> bool:
-        return first_text(self.path).startswith("[")
+        return _Text(self.path).next_character() == "["
 
     def _rows(self) -> Iterator[tuple[int, Row | str | None]]:
         """Each line's number with its row, its fault, or None if it is blank."""
@@ -155,7 +154,7 @@ class _Text:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._blocks = _blocks(path)
+        self._blocks = text_blocks(path)
         self._text = ""
         self._at = 0
         self.line = 1
@@ -208,19 +207,6 @@ class _Text:
                 break
         self._text, self._at = "".join(rest), 0
         return size > 0
-
-
-def _blocks(path: Path, size: int = 1 << 16) -> Iterator[str]:
-    """The lines of a file, joined to blocks of at least `size` characters."""
-    lines: list[str] = []
-    length = 0
-    for line in text_lines(path):
-        lines.append(line)
-        length += len(line)
-        if length >= size:
-            yield "".join(lines)
-            lines, length = [], 0
-    yield "".join(lines)
 
 
 # ---------------------------------------------------------------- one object

@@ -89,12 +89,12 @@ class LabelReader:
     def _number(self, value: Any) -> int | None:
         text = str(value).strip()
         if (mapped := self._mapped(text)) is not None:
-            return self._remember("label map", _whole_number(value), mapped)
+            return self._remember("label map", whole_number(value), mapped)
         if value is None or not text or (isinstance(value, float) and math.isnan(value)):
             return UNLABELLED
         if isinstance(value, bool):  # true could be either of two labels
             return None
-        number = _whole_number(value)
+        number = whole_number(value)
         if number is not None:
             return self._of_number(number)
         label = self._of_name(text)
@@ -152,7 +152,7 @@ class LabelReader:
         alike = [i for i, known in enumerate(names) if meant and meaning(known) == meant]
         if len(alike) == 1:
             return alike[0]
-        number = _whole_number(text)  # a source may name its labels "0", "1" and "2"
+        number = whole_number(text)  # a source may name its labels "0", "1" and "2"
         if number is not None and UNLABELLED <= number < len(names):
             return number
         return None
@@ -189,7 +189,7 @@ def two_way(names: Iterable[str]) -> tuple[str, ...]:
     return next((known for known in TWO_WAY if set(known) == meant), ())
 
 
-def _whole_number(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """The whole number that a label is or spells; None if it is none."""
     if isinstance(value, bool):
         return None

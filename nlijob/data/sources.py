@@ -47,8 +47,11 @@ class Source(Protocol):
     def names(self) -> Sequence[str]:
         """The names of its splits."""
 
+    def candidates(self, split: Split) -> list[str]:
+        """The names that may be a split of the usual name, best first; empty if it is missing."""
+
     def whole(self) -> str:
-        """The name of its only part, if that is no split's, so that it holds all rows; or ""."""
+        """The name of its only part, if that holds the rows of all splits; or ""."""
 
     def open(self, split: Split, name: str, survey: Survey) -> Table:
         """A split by its name, all of it checked. Raises NotAvailableError."""
@@ -126,25 +129,31 @@ class LocalSource:
         """The names of its splits."""
         return [group.name for group in self._groups]
 
+    def candidates(self, split: Split) -> list[str]:
+        """The names that may be a split, of the files that lie least deep in the folder."""
+        for depth in sorted({group.depth for group in self._groups}):
+            names = [group.name for group in self._groups if group.depth == depth]
+            if found := split_names(split, split, names):
+                return found
+        return []
+
     def whole(self) -> str:
-        """The name of the only file, if it is not that of a split."""
+        """The name of the only file, if it is not that of a split, or a column divides it."""
         if len(self._groups) != 1:
             return ""
         name = self._groups[0].name
         asked = {getattr(self._data, f"{split}_split") for split in SPLITS}
         of_split = name in asked or not ALL_ALIASES.isdisjoint(words_of(name))
-        return name if self._is_file or not of_split else ""
+        return name if self._is_file or self._data.split_column or not of_split else ""
 
     def used(self) -> list[Group]:
         """The files that may be read for any of the splits."""
         if self.whole():
             return self._groups
-        names = {
-            name
-            for split in SPLITS
-            for asked in getattr(self._data, f"{split}_split").split("+")
-            for name in split_names(split, asked, self.names())
-        }
+        names: set[str] = set()
+        for split in SPLITS:
+            asked = getattr(self._data, f"{split}_split")
+            names |= set(self.candidates(split) if asked == split else asked.split("+"))
         return [group for group in self._groups if group.name in names]
 
     def open(self, split: Split, name: str, survey: Survey) -> Table:
@@ -193,8 +202,8 @@ class LocalSource:
         found = [group for group in self._groups if group.name == name]
         if not found:
             raise self.missing(split, name)
-        depth = min(len(Path(group.folder).parts) for group in found)
-        found = [group for group in found if len(Path(group.folder).parts) == depth]
+        depth = min(group.depth for group in found)
+        found = [group for group in found if group.depth == depth]
         folders = list(dict.fromkeys(group.folder for group in found))
         if len(folders) > 1:
             raise NotAvailableError(
@@ -224,6 +233,7 @@ class HubSource:
 
     def __init__(self, data: DataConfig, hub: Hub) -> None:
         self._asked = (data.dataset, data.config_name, data.revision)
+        self._divides = bool(data.split_column)
         self._hub = hub
         self._names = hub.split_names(*self._asked)
 
@@ -231,9 +241,13 @@ class HubSource:
         """The names of its splits."""
         return self._names
 
+    def candidates(self, split: Split) -> list[str]:
+        """The names that may be a split, best first."""
+        return split_names(split, split, self._names)
+
     def whole(self) -> str:
-        """No name: a part of a hub data set that holds all rows is called train."""
-        return ""
+        """The only split, if the configuration has a column that divides it."""
+        return self._names[0] if self._divides and len(self._names) == 1 else ""
 
     def open(self, split: Split, name: str, survey: Survey) -> Table:
         """A split by its name. Raises NotAvailableError."""
@@ -269,6 +283,7 @@ class HubSource:
 def _reader(path: Path, columns: Sequence[str]) -> Reader:
     readers: dict[str, Callable[[Path], Reader]] = {
         ".jsonl": JsonRows,
+        ".ndjson": JsonRows,
         ".json": JsonRows,
         ".parquet": ParquetRows,
         ".arrow": ArrowRows,

@@ -6,16 +6,17 @@ import dataclasses
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nlijob.analysis.wording import count, listed, plural
-from nlijob.config import DEFAULT_LABELS, DataConfig
+from nlijob.config import DEFAULT_LABELS, DataConfig, JobConfig, check
 from nlijob.data.corpora import no_columns
-from nlijob.data.labels import two_way
+from nlijob.data.labels import two_way, whole_number
 from nlijob.data.layout import split_names
 from nlijob.data.sources import Source, source_of
 from nlijob.data.survey import SourceSurvey, divided
 from nlijob.data.table import Table
-from nlijob.errors import NotAvailableError
+from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Split
 
@@ -44,6 +45,12 @@ def open_splits(data: DataConfig, hub: Hub) -> Opened:
     source = source_of(data, hub)
     if whole := source.whole():
         return _divided_source(data, source, whole)
+    if data.split_column:
+        raise NotAvailableError(
+            f"{data.dataset}: data.split_column is {data.split_column}, but not one file or split "
+            f"holds all rows; there are {listed([*source.names()])}",
+            "give the one file as data.dataset, or leave data.split_column out",
+        )
     found: dict[Split, OpenedSplit] = {}
     why: dict[Split, str] = {}
     for split in HELD_OUT_SPLITS:
@@ -72,18 +79,49 @@ def with_label_names(data: DataConfig, opened: Opened) -> DataConfig:
     """
     if not takes_labels_of_data(data):
         return data
-    names: set[str] = set()
-    for split in opened.values():
-        if split.survey.columns is None:
-            return data
-        named = split.table.class_labels.get(split.survey.columns.label)
-        if named:
-            names |= set(named.values())
-            continue
-        labels = [value for _, value in split.survey.labels if not _is_missing(value)]
-        names |= {value if isinstance(value, str) else "" for value in labels}
-    found = two_way(names)
+    found = two_way(map(str, _label_values(opened)))
     return dataclasses.replace(data, label_names=found) if found else data
+
+
+def label_warnings(data: DataConfig, opened: Opened) -> list[str]:
+    """A warning if the data have the numbers 0 and 1 alone, and nothing says what these mean."""
+    if not takes_labels_of_data(data) or {str(v) for v in _label_values(opened)} != {"0", "1"}:
+        return []
+    zero, one, *_ = data.label_names
+    return [
+        f"the labels of the data are 0 and 1 alone, and were read as {zero} and {one}; if they "
+        'mean something else, name both: --set \'data.label_names=["...", "..."]\''
+    ]
+
+
+def _label_values(opened: Opened) -> set[Any]:
+    """All labels of the data but missing ones: names, or whole numbers that have no name."""
+    values: set[Any] = set()
+    for split in opened.values():
+        label = split.survey.columns.label if split.survey.columns else ""
+        if named := split.table.class_labels.get(label):
+            values |= set(named.values())
+        else:
+            labels = (value for _, value in split.survey.labels if not _is_missing(value))
+            values |= {
+                value if (number := whole_number(value)) is None else number for value in labels
+            }
+    return values
+
+
+def with_labels_of(config: JobConfig, opened: Opened) -> JobConfig:
+    """The configuration with the names of labels that the data have; see `with_label_names`.
+
+    Raises ConfigurationError if the prompt does not fit these labels.
+    """
+    data = with_label_names(config.data, opened)
+    if data == config.data:
+        return config
+    config = dataclasses.replace(config, data=data)
+    if faults := check(config):
+        told = f"the labels of the data are {listed(data.label_names)}"
+        raise ConfigurationError.from_faults(faults, told)
+    return config
 
 
 def _is_missing(value: object) -> bool:
@@ -102,9 +140,9 @@ def _names(data: DataConfig, source: Source, split: Split) -> list[str]:
     Raises NotAvailableError if the configuration names another one, which is not there.
     """
     asked = getattr(data, f"{split}_split")
-    known = source.names()
     if asked == split:
-        return split_names(split, asked, known)
+        return source.candidates(split)
+    known = source.names()
     for one in asked.split("+"):
         if one.partition("[")[0] not in known:  # a hub data set can also give a slice: train[:10%]
             raise source.missing(split, one)
@@ -157,7 +195,7 @@ def _taken_from(
             f"from them ({'; '.join(why[split] for split in missing)})",
             "give a file for each split",
         )
-    premises = {split: len({hashes[i] for i in numbers}) for split, numbers in rows.items()}
+    premises = {split: _different(hashes, numbers) for split, numbers in rows.items()}
     if before is not None:
         rows = {split: array("I", (before[i] for i in numbers)) for split, numbers in rows.items()}
     taken = {
@@ -174,6 +212,13 @@ def _taken_from(
     origin = f"{train.origin}, {without}" if train.origin else without
     table = dataclasses.replace(train.table, numbers=rows["train"])
     return {"train": dataclasses.replace(train, table=table, origin=origin), **taken}
+
+
+def _different(hashes: Sequence[int], numbers: Sequence[int]) -> int:
+    """How many different values there are at these positions; a set of a million is large."""
+    import numpy as np
+
+    return int(np.unique(np.asarray(hashes, np.uint64)[np.asarray(numbers, np.intp)]).size)
 
 
 def _divided_source(data: DataConfig, source: Source, whole: str) -> Opened:

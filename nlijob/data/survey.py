@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,10 +143,21 @@ def divided(hashes: Sequence[int], missing: Sequence[Split]) -> dict[Split, arra
     are dealt out in the order of their hashes.
     """
     tenth = int(HELD_OUT * 2**HASH_BITS)
-    whose = {one: missing[one // tenth] for one in hashes if one // tenth < len(missing)}
-    if set(whose.values()) != set(missing) or set(whose) == set(hashes):
-        whose = dict(zip(sorted(set(hashes)), missing, strict=False))
+    rows = _rows_of(
+        hashes,
+        missing,
+        lambda one: missing[one // tenth] if one // tenth < len(missing) else "train",
+    )
+    if all(rows.values()):
+        return rows
+    dealt = dict(zip(sorted(set(hashes)), missing, strict=False))
+    return _rows_of(hashes, missing, lambda one: dealt.get(one, "train"))
+
+
+def _rows_of(
+    hashes: Sequence[int], missing: Sequence[Split], split_of: Callable[[int], Split]
+) -> dict[Split, array[int]]:
     rows: dict[Split, array[int]] = {split: array("I") for split in ("train", *missing)}
     for number, one in enumerate(hashes):
-        rows[whose.get(one, "train")].append(number)
+        rows[split_of(one)].append(number)
     return rows

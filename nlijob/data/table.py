@@ -19,6 +19,8 @@ Row = Mapping[str, Any]
 ClassLabels = Mapping[str, Mapping[int, str]]
 """Column -> what its integers mean: number -> name."""
 SHOWN_FAULTS = 5
+CHANGED: tuple[int, Row] = (0, {})
+"""What a reader yields for a row that was there when the file was checked, and is not any more."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,12 @@ class Table:
                 number = next(ahead, None)
             found = part.reader.rows([one - start for one in here]) if here else iter(())
             of_file = f" of {part.name}" if len(self.parts) > 1 else ""
-            for one, (line, row) in zip(here, found, strict=True):
+            for one in here:
+                line, row = next(found, CHANGED)
+                if row is CHANGED[1]:
+                    raise NotAvailableError(
+                        f"{part.name} changed while it was read", "read it when it is complete"
+                    )
                 place = f"row {one}, line {line}{of_file}" if line else f"row {one}"
                 yield Chosen(one, place, line, row)
 

@@ -63,10 +63,7 @@ def text_lines(path: Path) -> Iterator[str]:
     Raises NotAvailableError that says what the file is, or where it is not UTF-8.
     """
     with open_bytes(path) as file:
-        start = _start(file)
-        _refuse_other_kinds(path, start)
-        mark = len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0
-        file.read(mark)
+        mark = _skip_mark(path, file)
         for number, line in enumerate(file, start=1):
             try:
                 yield line.decode()
@@ -78,6 +75,21 @@ def text_lines(path: Path) -> Iterator[str]:
                     "file may be Latin-1 or Windows-1252",
                     "WINDOWS-1252",
                 ) from error
+
+
+def text_blocks(path: Path) -> Iterator[str]:
+    """The text of a UTF-8 file in blocks, however long its lines are. Raises as `text_lines`."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open_bytes(path) as file:
+        _skip_mark(path, file)
+        try:
+            while block := file.read(BLOCK_BYTES):
+                yield decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            for _ in text_lines(path):  # it knows the line
+                pass
+            raise
 
 
 def first_text(path: Path) -> str:
@@ -134,8 +146,11 @@ def _opened(path: Path) -> io.BufferedReader:
     return cast(io.BufferedReader, path.open("rb", BLOCK_BYTES))
 
 
-def _start(file: io.BufferedReader) -> bytes:
-    return file.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]
+def _skip_mark(path: Path, file: io.BufferedReader) -> int:
+    """Go behind the byte order mark, and return its size. Raises if the file is no UTF-8 text."""
+    start = file.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]
+    _refuse_other_kinds(path, start)
+    return len(file.read(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0))
 
 
 def _refuse_other_kinds(path: Path, start: bytes) -> None:

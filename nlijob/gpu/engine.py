@@ -303,11 +303,10 @@ class Engine:
         That can be so in a model that mixes tokens other than by attention, or that looks ahead and
         is not told where a row ends.
         """
-        row = min(self._rows[:CHECKED_ROWS], key=lambda row: row.length)
-        half = row.first(math.ceil(row.length / 2))
+        row, shorter = _of_two_lengths(self._rows[:CHECKED_ROWS])
         self._loaded.model.eval()
-        batch = self._head.collate([row, half], self._loaded.device)
-        own = torch.arange(row.length) < torch.tensor([[row.length], [half.length]])
+        batch = self._head.collate([row, shorter], self._loaded.device)
+        own = torch.arange(row.length) < torch.tensor([[row.length], [shorter.length]])
         is_rows = torch.eye(2, dtype=torch.bool)[:, :, None] & own
         self._plain_mixes_rows = bool(
             influenced(
@@ -372,6 +371,18 @@ def execution_modes(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Exe
     while size > 1:
         size = math.ceil(size / 2)
         yield ExecutionMode(graphs, size, recomputes=True)
+
+
+def _of_two_lengths(rows: Sequence[Encoded]) -> tuple[Encoded, Encoded]:
+    """The two shortest rows of different lengths, the shorter one last.
+
+    Where all are of one length, the last is half of the first, without the marks at its end.
+    """
+    short = min(rows, key=lambda row: row.length)
+    longer = [row for row in rows if row.length > short.length]
+    if longer:
+        return min(longer, key=lambda row: row.length), short
+    return short, short.first(math.ceil(short.length / 2))
 
 
 def bounded(forward: Forward, tokens: int) -> Forward:

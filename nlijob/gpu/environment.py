@@ -98,6 +98,7 @@ def environment(loaded: LoadedModel) -> Environment:
         attention=str(loaded.model.config._attn_implementation),
         head=loaded.head,
         double_quantization=is_double_quantized(loaded.model),
+        unquantized_modules=loaded.unquantized,
     )
 
 

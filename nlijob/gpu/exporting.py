@@ -83,7 +83,11 @@ def _load(session: Session, folder: Path, dtype: torch.dtype) -> Any:
     """The model in a folder, loaded with transformers alone."""
     place = "cpu" if session.device.type == "cpu" else session.device.index or 0
     model, info = head_class(session.config.model.head).auto_class.from_pretrained(
-        folder, dtype=dtype, device_map={"": place}, output_loading_info=True
+        folder,
+        dtype=dtype,
+        device_map={"": place},
+        output_loading_info=True,
+        trust_remote_code=session.config.model.trust_remote_code,
     )
     wrong = [*info["missing_keys"], *info["unexpected_keys"]]
     if wrong:

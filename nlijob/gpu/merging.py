@@ -7,23 +7,27 @@ of quantisation that is not there.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from nlijob.disk import disk_faults
+from nlijob.errors import NotAvailableError
+from nlijob.gpu.checkpoints import size_bytes
 from nlijob.gpu.fast.layers import ADAPTER, dequantized
 from nlijob.gpu.model.configuration import RESIDUAL_DROPOUT_KEYS
-from nlijob.gpu.model.targets import in_module
 
 GENERATION = "generation_config.json"
+CODE_OF_MODELS = "transformers_modules."
+"""The package in which transformers puts code that comes with models."""
 
 
 def stored_dtype(compute_dtype: torch.dtype) -> torch.dtype:
@@ -39,9 +43,15 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     """Write a model with its adapter merged into it, without the tokenizer.
 
     `model`: PEFT's model with its adapter loaded. `model_dir`: folder of the original model, whose
-    settings the merged one keeps.
+    settings the merged one keeps. Raises NotAvailableError for a model with code of its own.
     """
     base = model.get_base_model()
+    if type(base).__module__.startswith(CODE_OF_MODELS):
+        raise NotAvailableError(
+            f"{type(base).__name__} is computed by code that came with the model, so plain "
+            "transformers would not load a merged one",
+            "export the adapter alone with --adapter",
+        )
     with torch.device("meta"):
         plain = type(base)(_config(base, model_dir, dtype))
     weights = {name: weight.to(dtype).cpu() for name, weight in merged_weights(model)}
@@ -53,7 +63,8 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     lacking = [name for name, weight in plain.named_parameters() if weight.is_meta]
     if lacking:
         raise AssertionError(f"merging gave no value to {', '.join(lacking[:5])}")
-    plain.save_pretrained(target)
+    with disk_faults(target, size_bytes(weights)):
+        plain.save_pretrained(target)
     if (model_dir / GENERATION).is_file():  # as it is: the library refuses to save some
         shutil.copyfile(model_dir / GENERATION, target / GENERATION)
     for file in target.glob("*.safetensors"):  # which only their owner could read
@@ -67,7 +78,7 @@ def merged_weights(model: Any) -> Iterator[tuple[str, Tensor]]:
     """
     done = ""
     for name, module in model.get_base_model().named_modules():
-        if done and in_module(name, done):
+        if done and name.startswith(f"{done}."):
             continue
         if isinstance(module, LoraLayer):
             done = name
@@ -100,12 +111,13 @@ def _own_values(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _config(base: Any, model_dir: Path, dtype: torch.dtype) -> Any:
     """The configuration of the merged model: of the task, but without what the job changed."""
     config = type(base.config).from_dict(base.config.to_dict())
-    original = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+    original = json.loads((model_dir / "config.json").read_text(encoding="utf-8"))
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    for key in ("use_cache", *RESIDUAL_DROPOUT_KEYS):
-        if hasattr(original, key):
-            setattr(config, key, getattr(original, key))
+    for key in RESIDUAL_DROPOUT_KEYS:
+        if key in original and hasattr(config, key):
+            setattr(config, key, original[key])
+    config.use_cache = original.get("use_cache", True)
     config.dtype = dtype
     return config
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
+from nlijob.analysis.wording import plural
 from nlijob.config import JobConfig
 from nlijob.gpu.engine import execution_modes
 from nlijob.gpu.environment import cpu_name
 from nlijob.gpu.fast.host import free_bytes
-from nlijob.gpu.heads import head_class
+from nlijob.gpu.heads import Encoded, head_class
 from nlijob.gpu.model import (
     MetaModel,
     add_adapter,
     compute_dtype,
     max_length,
-    meta_model,
-    read_model_config,
     weight_bytes,
 )
-from nlijob.gpu.session import Session
+from nlijob.gpu.session import Session, prompt_line
 from nlijob.gpu.training import execution_name
 from nlijob.records.job import SPLITS, Example, Split
 from nlijob.records.planning import ModelLook, TokenCounts
@@ -37,18 +35,18 @@ def look_at(session: Session) -> ModelLook:
     """What the session's configuration resolves to. Raises the errors that the job would raise."""
     config, head = session.config, session.head
     device = _device(config)
-    model_config = read_model_config(config, Path(session.task.model_dir), session.tokenizer)
+    meta = session.meta
+    model_config = meta.config
     dtype = compute_dtype(config.model, model_config, device) if device else torch.bfloat16
-    tokens = {split: _tokens(session, split) for split in SPLITS}
-    meta = meta_model(config, model_config)
-    multiplied = _multiplied(meta)
+    rows = {split: _rows(session, split) for split in SPLITS}
+    matrices, experts = matrix_weights(meta), expert_weights(meta)
     loading_bytes = weight_bytes(meta, config.model, dtype)
     base_parameters = sum(parameter.numel() for parameter in meta.model.parameters())
     with torch.device("meta"):
         trained = meta.head_modules if head_class(config.model.head).trains_head else ()
-        adapted = add_adapter(config, meta.model, trained)
+        adapted = add_adapter(config, meta.model, trained, meta.targets)
     text_config = model_config.get_text_config()
-    first = session.head.encode("test", session.examples["test"][:1])[0]
+    first = rows["test"][0]
     return ModelLook(
         model_type=str(model_config.model_type),
         compute_dtype=str(dtype).removeprefix("torch."),
@@ -58,16 +56,18 @@ def look_at(session: Session) -> ModelLook:
         trained_head=trained,
         trainable_parameters=sum(p.numel() for p in adapted.parameters() if p.requires_grad),
         base_parameters=base_parameters,
-        multiplied_weights=multiplied,
+        multiplied_weights=matrices + experts,
         layers=getattr(text_config, "num_hidden_layers", None),
         hidden_size=getattr(text_config, "hidden_size", None),
         weights_bytes=loading_bytes,
-        dequantized_bytes=multiplied * dtype.itemsize if config.model.quantization == "nf4" else 0,
+        dequantized_bytes=matrices * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
+        prompt_form=prompt_line(head.prompt).removeprefix("prompt: "),
         example_prompt=session.tokenizer.decode(first.features["input_ids"]),
         label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
         label_tokens=tuple(head.label_tokens),
-        tokens=tokens,
+        notes=tuple(_notes(session, rows)),
+        tokens={s: _tokens(session.examples[s], of_split) for s, of_split in rows.items()},
         device_name=_device_name(device),
         device_cores=len(os.sched_getaffinity(0)),
         free_memory_bytes=free_bytes(device) if device else None,
@@ -87,11 +87,27 @@ def _device_name(device: torch.device | None) -> str | None:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
-def _tokens(session: Session, split: Split) -> TokenCounts:
-    examples = session.examples[split]
-    rows = session.head.encode(split, _spread(examples))
+def _tokens(examples: Sequence[Example], rows: Sequence[Encoded]) -> TokenCounts:
     lengths = [row.length for row in rows]
-    return TokenCounts(len(examples), len(rows), sum(lengths) / len(lengths), max(lengths))
+    counted = len(_spread(examples))
+    mean = sum(lengths) / len(lengths)
+    return TokenCounts(len(examples), counted, mean, max(lengths), counted - len(rows))
+
+
+def _rows(session: Session, split: Split) -> list[Encoded]:
+    """Rows of a split as model input, without those that the job would leave out."""
+    drops = session.config.model.too_long == "drop"
+    return session.head.encode(split, _spread(session.examples[split]), drops)
+
+
+def _notes(session: Session, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
+    """What to know about the prompt, and about rows that are too long for the model."""
+    yield from session.prompt_notes(rows)
+    for split, of_split in rows.items():
+        looked_at = len(_spread(session.examples[split]))
+        if left_out := looked_at - len(of_split):
+            share = f"{left_out:,} of {plural(looked_at, f'{split} row')}"
+            yield f"{share} too long for the model, to be left out."
 
 
 def _spread(examples: Sequence[Example]) -> Sequence[Example]:
@@ -101,16 +117,28 @@ def _spread(examples: Sequence[Example]) -> Sequence[Example]:
     return [examples[i * len(examples) // MOST_ROWS] for i in range(MOST_ROWS)]
 
 
-def _multiplied(meta: MetaModel) -> int:
-    """Number of weights of the layers' matrices: neither embeddings nor the head."""
-    return sum(
-        parameter.numel()
-        for name, module in meta.model.named_modules()
-        for key, parameter in module.named_parameters(recurse=False)
-        if parameter.dim() == 2
-        and not isinstance(module, nn.Embedding)
-        and not any(name == head or name.startswith(f"{head}.") for head in meta.head_modules)
-    )
+def matrix_weights(meta: MetaModel) -> int:
+    """Number of weights of the layers' matrices: neither embeddings, nor the head, nor experts."""
+    return sum(parameter.numel() for parameter in _layer_weights(meta) if parameter.dim() == 2)
+
+
+def expert_weights(meta: MetaModel) -> int:
+    """Number of weights of the experts that a token is multiplied with; 0 without experts.
+
+    Layers hold them as [experts, ...], and choose some for each token.
+    """
+    of_all = sum(parameter.numel() for parameter in _layer_weights(meta) if parameter.dim() == 3)
+    config = meta.config.get_text_config()
+    numbers = (getattr(config, name, None) for name in ("num_local_experts", "num_experts"))
+    experts = next((number for number in numbers if number), 1)
+    return of_all * (getattr(config, "num_experts_per_tok", None) or experts) // experts
+
+
+def _layer_weights(meta: MetaModel) -> Iterator[nn.Parameter]:
+    for name, module in meta.model.named_modules():
+        in_head = any(name == head or name.startswith(f"{head}.") for head in meta.head_modules)
+        if not in_head and not isinstance(module, nn.Embedding):
+            yield from module.parameters(recurse=False)
 
 
 def _adapted_modules(adapted: nn.Module) -> dict[str, int]:

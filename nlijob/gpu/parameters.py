@@ -6,6 +6,7 @@ because two share a byte (the sum of `p.numel()` over a quantised model).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import bitsandbytes as bnb
@@ -15,7 +16,7 @@ from nlijob.gpu.model import is_target
 from nlijob.records.job import ParameterCounts
 
 
-def count_parameters(model: Any, targets: tuple[str, ...]) -> ParameterCounts:
+def count_parameters(model: Any, targets: Sequence[str]) -> ParameterCounts:
     """Return the counts of a PEFT model; `targets` are the names of its LoRA modules."""
     quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     four_bit = {id(m.weight): m.in_features * m.out_features for m in quantized}

@@ -38,7 +38,7 @@ WORTH_A_COPY_S = 5.0
 """Loading time from which a copy is written."""
 ABANDONED_AFTER_S = 24 * 3600.0
 """Age of an unsealed copy of another machine from which its writer is taken for dead."""
-FORMAT = 2
+FORMAT = 3
 """Rises when a copy's content changes."""
 VERSIONS = ("bitsandbytes", "torch", "transformers")
 

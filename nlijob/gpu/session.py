@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nlijob.gpu.environment import environment, job_device
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
+    MetaModel,
     compute_dtype,
     load,
     max_length,
@@ -64,6 +65,8 @@ class Session:
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
         _ = self.rows
+        if self.config.eval.few_shot:
+            _ = self.few_shot
         _ = self.engine
 
     # ------------------------------------------------------------ model and rows, made once
@@ -84,7 +87,9 @@ class Session:
             lambda part: self.reporter.timed("load", Part(part)),
         )
         with self.reporter.timed("load"):
-            loaded = load(self.config, self._model_dir, self.tokenizer, self.device, copy)
+            loaded = load(
+                self.config, self._model_dir, self.tokenizer, self.device, copy, self.meta
+            )
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
@@ -94,6 +99,11 @@ class Session:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
         return loaded
+
+    @cached_property
+    def meta(self) -> MetaModel:
+        """The model without its weights."""
+        return meta_model(self.config, self._model_config)
 
     @cached_property
     def engine(self) -> Engine:
@@ -116,7 +126,7 @@ class Session:
     def head(self) -> Head:
         """The task head. Making it checks the configuration against model and tokenizer."""
         _, head = all_or_every_fault(
-            lambda: meta_model(self.config, self._model_config),
+            lambda: self.meta,
             lambda: self.new_head(self.config.prompt, self._max_length),
         )
         return head
@@ -127,20 +137,24 @@ class Session:
         drops = self.config.model.too_long == "drop"
         with self.reporter.timed("encode"):
             rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
-        for line in prompt_lines(self.head.prompt):
-            self.reporter.say("start", line)
-        too_long = self._dropped(rows)
-        for split in (split for split in SPLITS if split in too_long):
-            dropped = too_long[split]
-            share = f"{len(dropped):,} of {plural(len(self.examples[split]), 'row')}"
-            longest = f"{self._max_length:,} tokens"
-            self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
+        self._tell_prompt(rows)
         return rows
 
     @property
     def dropped(self) -> dict[str, tuple[int, ...]]:
         """Split -> the numbers of its rows that are too long, where there are any."""
         return self._dropped(self.rows)
+
+    def prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
+        """What to know about the prompt and the texts in it, a sentence each."""
+        yield from self.head.prompt.notes
+        for split, of_split in rows.items():
+            if special := self.head.with_special_tokens(of_split):
+                yield (
+                    f"{len(special):,} of {plural(len(of_split), f'{split} row')} write special "
+                    "tokens in their texts, which the model reads as such (first: row "
+                    f"{special[0].example.index})."
+                )
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
@@ -217,6 +231,16 @@ class Session:
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
+    def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
+        """Say what the prompt was resolved to, and how many rows it does not serve."""
+        for line in (prompt_line(self.head.prompt), *self.prompt_notes(rows)):
+            self.reporter.say("start", line)
+        dropped = self._dropped(rows)
+        for split in (split for split in SPLITS if split in dropped):
+            share = f"{len(dropped[split]):,} of {plural(len(self.examples[split]), 'row')}"
+            longest = f"{self._max_length:,} tokens"
+            self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
+
     def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
         """Split -> rows that are too long, where there are any."""
         dropped: dict[str, tuple[int, ...]] = {}
@@ -248,22 +272,21 @@ class Session:
             answer_start=prompt.answer_start,
             answer_start_text=decode(list(prompt.answer_start)),
             is_chat=prompt.is_chat,
-            notes=prompt.notes,
+            notes=tuple(self.prompt_notes(rows)),
             example_token_texts=tuple(decode([token]) for token in tokens),
             dropped=self.dropped,
             tokens_before=prompt.tokens_before,
         )
 
 
-def prompt_lines(prompt: Prompt) -> list[str]:
-    """How the prompt was resolved, in lines for the console."""
+def prompt_line(prompt: Prompt) -> str:
+    """How the prompt was resolved, in a line for the console."""
     form = "in the model's chat template" if prompt.is_chat else "plain text"
     if not prompt.template:
         form = "premise and hypothesis as a pair"
     answers = ", ".join(map(repr, prompt.verbalizers))
     style = "" if prompt.style == "recipe" else f" ({prompt.style})"
-    first = f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
-    return [first, *prompt.notes]
+    return f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
 
 
 def head_text(head: HeadOrigin) -> str:

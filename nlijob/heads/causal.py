@@ -20,12 +20,12 @@ ADAPTER = "adapter"  # the folder beside this report
 TEMPLATE = {template}
 LABEL_TOKENS = {label_tokens!r}
 
-tokenizer = AutoTokenizer.from_pretrained(MODEL, revision=REVISION)
+tokenizer = AutoTokenizer.from_pretrained(MODEL, revision=REVISION{trust})
 model = AutoModelForCausalLM.from_pretrained(
     MODEL,
-    revision=REVISION,
+    revision=REVISION{trust},
     dtype=torch.{dtype},{quantization}
-)
+){after_loading}
 model = PeftModel.from_pretrained(model, ADAPTER).eval()
 
 

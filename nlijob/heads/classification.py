@@ -13,14 +13,14 @@ MODEL, REVISION = {model!r}, {revision!r}
 ADAPTER = "adapter"  # the folder beside this report; it holds the trained head too
 LABELS = {labels!r}
 
-tokenizer = AutoTokenizer.from_pretrained(MODEL, revision=REVISION)
+tokenizer = AutoTokenizer.from_pretrained(MODEL, revision=REVISION{trust})
 model = AutoModelForSequenceClassification.from_pretrained(
     MODEL,
-    revision=REVISION,
+    revision=REVISION{trust},
     num_labels=len(LABELS),
     ignore_mismatched_sizes=True,  # the adapter holds the head, whatever the model has
     dtype=torch.{dtype},{quantization}
-)
+){after_loading}
 if tokenizer.pad_token is None:
     tokenizer.pad_token = tokenizer.eos_token
 model.config.pad_token_id = tokenizer.pad_token_id

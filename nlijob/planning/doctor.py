@@ -10,7 +10,7 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from nlijob.planning.needs import disk_needs, disk_obstacles, memory_need, memor
 from nlijob.planning.plan import write_stand_in, write_task
 from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
 from nlijob.records.health import Check, Health
+from nlijob.records.job import SPLITS, Split
 from nlijob.records.planning import ModelLook, Obstacle, PlannedFiles
 from nlijob.rundir import RunDir
 
@@ -59,33 +60,33 @@ class Patient:
     run: Path
     """The run's folder, which need not exist."""
     offline: bool
+    since_s: float
+    """When the command began, on the monotonic clock."""
 
 
-class _Sources(NamedTuple):
-    checks: list[Check]
-    model: FoundModel | None
-    data: FoundData | None
+class _Found(NamedTuple):
+    """What was found out about model, data set and GPU side."""
+
+    checks: Sequence[Check] = ()
+    model: FoundModel | None = None
+    data: FoundData | None = None
+    look: ModelLook | None = None
 
 
 def examine(patient: Patient) -> Health:
     """All checks. Takes half a minute at most."""
-    deadline_s = time.monotonic() + WHOLE_S
-    places = [start(place) for place in _places(patient)]
-    try:
-        with tempfile.TemporaryDirectory(prefix="nlijob-doctor-") as folder:
-            sources, steps, look = _examine_job(patient, RunDir(Path(folder)), deadline_s)
-    except (OSError, DiskError) as error:  # the folder for temporary files cannot be written to
-        end = end_of(error)
-        if end.exit_code == ExitCode.INTERNAL:
-            raise
-        steps = [Check(STEPS[0], "FAIL", f"not tried: {end.message}", end.hint, end.exit_code)]
-        sources, look = _Sources([], None, None), None
-    of_places = [
-        _answer(place, name, PLACES_S, deadline_s, ExitCode.DISK)
-        for place, name in zip(places, PLACES, strict=True)
-    ]
-    checks = [patient.gpu_check, *of_places, *sources.checks, *steps]
-    checks += _fits(patient, look, sources)
+    deadline_s = patient.since_s + WHOLE_S
+    asked = [(name, start(place)) for name, place in _places(patient)]
+    until_s = min(deadline_s, time.monotonic() + PLACES_S)
+    of_places = [_answer(place, name, PLACES_S, until_s, ExitCode.DISK) for name, place in asked]
+    can_write = {check.name: check.status == "OK" for check in of_places}
+    found = _Found()
+    if can_write[TEMPORARY]:
+        found = _examine_job(patient, deadline_s)
+    checks = [patient.gpu_check, *of_places, *found.checks]
+    checks += _memory(patient, found.look)
+    if all(can_write.values()):
+        checks += _disk_space(patient, found)
     failed = [check.exit_code for check in checks if check.status == "FAIL"]
     return Health(tuple(checks), failed[0] if failed else ExitCode.DONE)
 
@@ -93,19 +94,21 @@ def examine(patient: Patient) -> Health:
 # ---------------------------------------------------------------- places
 
 
-PLACES = ("run folder", "cache", "temporary files")
+TEMPORARY = "temporary files"
 
 
-def _places(patient: Patient) -> list[Callable[[], Check]]:
+def _places(patient: Patient) -> list[tuple[str, Callable[[], Check]]]:
+    """Name and check of each folder that the job writes to."""
     from huggingface_hub import constants
 
     cache = Path(constants.HF_HUB_CACHE).expanduser()
+    run_advice = "choose another --runs-dir"
+    cache_advice = "set HF_HOME to a folder that can be written to"
+    advice = "set TMPDIR to a folder that can be written to"
     return [
-        lambda: _place(PLACES[0], patient.run, "choose another --runs-dir"),
-        lambda: _place(PLACES[1], cache, "set HF_HOME to a folder that can be written to"),
-        lambda: _place(
-            PLACES[2], Path(tempfile.gettempdir()), "set TMPDIR to a folder that can be written to"
-        ),
+        ("run folder", lambda: _place("run folder", patient.run, run_advice)),
+        ("cache", lambda: _place("cache", cache, cache_advice)),
+        (TEMPORARY, lambda: _place(TEMPORARY, Path(tempfile.gettempdir()), advice)),
     ]
 
 
@@ -135,25 +138,36 @@ def _check_way(folder: Path) -> None:
 # ---------------------------------------------------------------- model, data set, GPU side
 
 
-def _examine_job(
-    patient: Patient, scratch: RunDir, deadline_s: float
-) -> tuple[_Sources, list[Check], ModelLook | None]:
+def _examine_job(patient: Patient, deadline_s: float) -> _Found:
+    """What the child process and the hub tell."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="nlijob-doctor-") as folder:
+            return _examine_in(patient, RunDir(Path(folder)), deadline_s)
+    except (OSError, DiskError) as error:  # a limit on the size of files, say
+        end = end_of(error)
+        if end.exit_code == ExitCode.INTERNAL:
+            raise
+        text = f"not tried: {end.message}"
+        return _Found([Check(STEPS[0], "FAIL", text, end.hint, end.exit_code)])
+
+
+def _examine_in(patient: Patient, scratch: RunDir, deadline_s: float) -> _Found:
     write_stand_in(scratch)
     write_task(scratch, patient.recipe, patient.config, None)
     has_device = patient.gpu_check.status == "OK"
     arguments = [str(scratch.root.absolute()), *([] if has_device else ["without-device"])]
     with child(TRIAL_MODULE, *arguments, output=scratch.worker_log) as process:
-        sources = _sources(patient, deadline_s)
-        if sources.model is not None:
-            write_task(scratch, patient.recipe, patient.config, sources.model.folder)
+        found = _sources(patient, deadline_s)
+        if found.model is not None:
+            write_task(scratch, patient.recipe, patient.config, found.model.folder)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it ended; what it did is on disk
             process.stdin.write(b"\n")
         while process.poll() is None and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
         has_ended = process.poll() is not None
-    steps = _steps(scratch, has_device, sources.model, has_ended)
-    return sources, steps, model_look(scratch)
+    steps = _steps(scratch, has_device, found.model, has_ended)
+    return found._replace(checks=[*found.checks, *steps], look=model_look(scratch))
 
 
 def model_look(scratch: RunDir) -> ModelLook | None:
@@ -164,7 +178,7 @@ def model_look(scratch: RunDir) -> ModelLook | None:
         return None
 
 
-def _sources(patient: Patient, deadline_s: float) -> _Sources:
+def _sources(patient: Patient, deadline_s: float) -> _Found:
     hub = Hub(patient.offline, lambda _: None, HUB_LIMITS)
     config = patient.config
     model: list[FoundModel] = []
@@ -192,11 +206,11 @@ def _sources(patient: Patient, deadline_s: float) -> _Sources:
         return Check("data set", "OK", _files_text(found.files))
 
     asked = [("model", start(look_at_model)), ("data set", start(look_at_data))]
+    until_s = min(deadline_s, time.monotonic() + SOURCES_S)
     checks = [
-        _answer(answer, name, SOURCES_S, deadline_s, ExitCode.NOT_AVAILABLE)
-        for name, answer in asked
+        _answer(answer, name, SOURCES_S, until_s, ExitCode.NOT_AVAILABLE) for name, answer in asked
     ]
-    return _Sources(checks, next(iter(model), None), next(iter(data), None))
+    return _Found(checks, next(iter(model), None), next(iter(data), None))
 
 
 def _files_text(files: PlannedFiles) -> str:
@@ -253,22 +267,24 @@ def _unanswered(step: str, has_ended: bool, scratch: RunDir) -> Check:
 # ---------------------------------------------------------------- does it fit
 
 
-def _fits(patient: Patient, look: ModelLook | None, sources: _Sources) -> Iterator[Check]:
-    if look is None or sources.model is None:
+def _memory(patient: Patient, look: ModelLook | None) -> Iterator[Check]:
+    if look is None or look.free_memory_bytes is None:
         return
     memory = memory_need(patient.config, look)
-    if memory.free_bytes is not None:
-        yield _from_obstacle(
-            "memory",
-            next(iter(memory_obstacles(memory)), None),
-            f"about {gib(memory.least_bytes)} needed in the leanest execution mode, "
-            f"{gib(memory.free_bytes)} free",
-        )
-    if sources.data is None:
+    yield _from_obstacle(
+        "memory",
+        next(iter(memory_obstacles(memory)), None),
+        f"about {gib(memory.least_bytes)} needed in the leanest execution mode, "
+        f"{gib(look.free_memory_bytes)} free",
+    )
+
+
+def _disk_space(patient: Patient, found: _Found) -> Iterator[Check]:
+    if found.look is None or found.model is None or found.data is None:
         return
-    downloads = (sources.model.files.download_bytes, sources.data.files.download_bytes)
-    rows = dict.fromkeys(("train", "validation", "test"))
-    disks = disk_needs(patient.config, look, rows, patient.run, downloads)  # type: ignore[arg-type]
+    downloads = (found.model.files.download_bytes, found.data.files.download_bytes)
+    rows: dict[Split, int | None] = dict.fromkeys(SPLITS)
+    disks = disk_needs(patient.config, found.look, rows, patient.run, downloads)
     needed = sum(disk.needed_bytes or 0 for disk in disks)
     yield _from_obstacle(
         "disk space",

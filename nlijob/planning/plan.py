@@ -10,12 +10,14 @@ import contextlib
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nlijob import __version__, disk
+from nlijob.analysis.columns import check_columns
 from nlijob.config import JobConfig
+from nlijob.data.splits import open_splits, with_labels_of
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
 from nlijob.errors import ExitCode, JobError
 from nlijob.hub import Hub
@@ -58,7 +60,7 @@ def make_plan(wanted: Wanted, obstacles: list[JobError]) -> JobPlan:
     with tempfile.TemporaryDirectory(prefix="nlijob-plan-") as folder:
         scratch = RunDir(Path(folder))
         with disk.disk_faults(scratch.root), _instead(model.fault):
-            manifest = _take_rows(wanted, data, scratch)
+            wanted, manifest = _take_rows(wanted, data, scratch)
             found = _look(wanted, model, scratch)
     return _plan(wanted, model, data, manifest, found, obstacles)
 
@@ -86,13 +88,20 @@ def _instead(fault: JobError | None) -> Iterator[None]:
         raise
 
 
-def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> Manifest | None:
-    """Choose the rows as the job does; None if they are not here."""
-    if data.are_here:
-        wanted.tell("reading the rows")
-        return build_subset(wanted.config.data, scratch, wanted.hub)
-    write_stand_in(scratch)
-    return None
+def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> tuple[Wanted, Manifest | None]:
+    """Choose the rows as the job does, and take on their labels; None if they are not here."""
+    if not data.are_here:
+        write_stand_in(scratch)
+        return wanted, None
+    wanted.tell("reading the rows")
+    opened = open_splits(wanted.config.data, wanted.hub)
+    wanted = dataclasses.replace(wanted, config=with_labels_of(wanted.config, opened))
+    manifest = build_subset(wanted.config.data, scratch, wanted.hub, opened)
+    check_columns(wanted.config.report.slice_columns, manifest.splits["test"].further_columns)
+    for split in manifest.splits.values():
+        if split.origin:
+            wanted.tell(f"{split.split}: {split.origin}")
+    return wanted, manifest
 
 
 def write_stand_in(scratch: RunDir) -> None:
@@ -128,7 +137,7 @@ def _plan(
     rows = _rows(config, data, manifest)
     if manifest is None:
         found = _without_rows(found)
-    counts: Mapping[Split, int | None] = {split: planned.rows for split, planned in rows.items()}
+    counts = {split: _model_rows(planned, found, split) for split, planned in rows.items()}
     per_epoch = _ceiling(counts["train"], config.train.batch_size)
     download = (model.files.download_bytes, data.files.download_bytes)
     disks = disk_needs(config, found, counts, wanted.run.root, download)
@@ -169,9 +178,20 @@ def _rows(
     return {split: _rows_by_card(config, data, split) for split in SPLITS}
 
 
+def _model_rows(planned: PlannedRows, found: ModelLook, split: Split) -> int | None:
+    """Rows of a split that are not too long, estimated where not all were tokenised."""
+    tokens = found.tokens.get(split)
+    if planned.rows is None or tokens is None:
+        return planned.rows
+    return planned.rows - round(planned.rows * tokens.too_long / tokens.counted)
+
+
 def _rows_by_card(config: JobConfig, data: FoundData, split: Split) -> PlannedRows:
     wanted = config.data.split_size(split)
-    source = data.source_rows.get(getattr(config.data, f"{split}_split"))
+    known = [
+        data.source_rows.get(name) for name in getattr(config.data, f"{split}_split").split("+")
+    ]
+    source = None if None in known else sum(rows or 0 for rows in known)
     taken = None if source is None else len(chosen_indices(source, wanted))
     return PlannedRows(rule_text(wanted), source, taken, is_exact=False)
 

@@ -50,7 +50,7 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     yield "model", _model(plan)
     yield "weights", _weights(plan)
     yield "head", describe(config.model.head).title
-    yield "prompt", json.dumps(look.example_prompt, ensure_ascii=False)
+    yield "prompt", f"{look.prompt_form}\n{json.dumps(look.example_prompt, ensure_ascii=False)}"
     if look.label_tokens:
         yield "answers", _answers(plan)
     yield "adapter", _adapter(plan)
@@ -67,7 +67,7 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "cost", cost
     if config.report.min_accuracy is not None or config.report.min_gain is not None:
         yield "gates", _gates(plan)
-    for warning in plan.warnings:
+    for warning in (*look.notes, *plan.warnings):
         yield "note", warning
 
 

@@ -83,6 +83,9 @@ class Environment:
     double_quantization: bool | None = None
     """Whether the constants of 4-bit weights are quantised too; None without 4-bit weights, or if
     not known."""
+    unquantized_modules: tuple[str, ...] | None = None
+    """Ends of the names of the linear modules that are not in 4 bits where others are; None if not
+    known."""
 
 
 @dataclass(frozen=True)
@@ -351,7 +354,8 @@ class PromptRecord:
     max_length: int
     """Longest input that the model accepts, in tokens."""
     few_shot_prefix: str
-    """Text before the prompt in the few-shot control; "" without that control."""
+    """Text before the prompt in the few-shot control; in a conversation, all before the last
+    message. "" without that control."""
     verbalizers: tuple[str, ...] = ()
     """The answer of each label, as it follows the template's text; empty for a classification head,
     or where not known."""

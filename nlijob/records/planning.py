@@ -20,6 +20,8 @@ class TokenCounts:
     """Mean length of these, in tokens."""
     longest: int
     """Longest of these, in tokens."""
+    too_long: int = 0
+    """How many of those counted are longer than the model's context, and are left out."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ class ModelLook:
     """CPU cores that the job may use."""
     free_memory_bytes: int | None
     """Unused memory of that device; None where it is not here."""
+    prompt_form: str = ""
+    """How rows become prompts, and which answers are read, in words."""
+    notes: tuple[str, ...] = ()
+    """What to know about the prompt, a sentence each."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def model_card(results: Results) -> str:
         base=config.model.name,
         dataset=config.data.dataset,
         lora=config.lora,
-        targets=", ".join(config.lora.target_modules),
+        targets=", ".join(results.parameters.matched_modules),
         run=results.run,
         train_rows=results.manifest.splits["train"].rows,
         selection=results.selection,

@@ -14,6 +14,11 @@ QUANTIZATION = """
         bnb_4bit_compute_dtype=torch.{dtype},{skipped}
     ),"""
 
+KEEP_WEIGHTS = """
+for module in model.modules():  # some CPUs would repack 4-bit weights, which changes their values
+    if hasattr(module, "support_avx512bf16_for_cpu"):
+        module.support_avx512bf16_for_cpu = False"""
+
 
 def usage_snippet(results: Results) -> str:
     """Return a script for this run's model, revision, adapter, prompt and labels.
@@ -33,6 +38,8 @@ def usage_snippet(results: Results) -> str:
         inputs=input_code(prompt),
         dtype=results.environment.compute_dtype,
         quantization=_quantization(results),
+        trust=", trust_remote_code=True" if config.model.trust_remote_code else "",
+        after_loading=KEEP_WEIGHTS if _is_quantized(results) else "",
         quantization_import=", BitsAndBytesConfig" if _is_quantized(results) else "",
     )
 
@@ -51,17 +58,23 @@ def usage_note(results: Results) -> str:
 def _quantization(results: Results) -> str:
     if not _is_quantized(results):
         return ""
-    modules = describe(results.run.config.model.head).unquantized_modules
-    origin = results.environment.head
-    if modules and origin:
-        modules = origin.modules
+    modules = _unquantized(results)
     names = ", ".join(f'"{name}"' for name in modules)
     return QUANTIZATION.format(
         double=results.run.config.model.double_quantization,
         dtype=results.environment.compute_dtype,
-        # A new head cannot be loaded in 4 bits; the adapter holds the trained one.
         skipped=f"\n        llm_int8_skip_modules=[{names}]," if modules else "",
     )
+
+
+def _unquantized(results: Results) -> tuple[str, ...]:
+    """The modules that the job kept out of 4 bits; of an older run, those of its head."""
+    known = results.environment.unquantized_modules
+    if known is not None:
+        return known
+    modules = describe(results.run.config.model.head).unquantized_modules
+    origin = results.environment.head
+    return origin.modules if modules and origin else modules
 
 
 def _is_quantized(results: Results) -> bool:

@@ -8,16 +8,18 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from nlijob.analysis.wording import clock, plural
 from nlijob.config import Device, JobConfig
 from nlijob.console import Console
-from nlijob.errors import ConfigurationError, NotAvailableError, StoppedError
+from nlijob.data.corpora import find_columns
+from nlijob.data.text import compression_of, format_of, open_bytes
+from nlijob.errors import ConfigurationError, StoppedError
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
 from nlijob.records.job import Progress
@@ -30,8 +32,6 @@ from nlijob.use.tuned import Tuned, find_model, find_tuned, with_device
 from nlijob.use.workspace import Workspace, workspace
 
 STANDARD_INPUT = Path("-")
-CORPUS_COLUMNS = Columns("sentence1", "sentence2")
-"""The columns of SNLI and MultiNLI as their corpora name them."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,13 @@ def predict(request: Request, console: Console) -> Counts:
         labelling = Labelling(reader, output, kind, names, request.on_error, console.warn, show)
         console.line(f"      columns added: {', '.join(labelling.columns.names)}")
         tuned = dataclasses.replace(tuned, config=config)
-        with _told_where_it_ended(output), contextlib.suppress(NoReaderError):
-            _begin(gpu_side, place, tuned, request, console)
-            label_rows(labelling, gpu_side, place)
+        try:
+            with _told_where_it_ended(output):
+                _begin(gpu_side, place, tuned, request, console)
+                label_rows(labelling, gpu_side, place)
+        except NoReaderError:
+            console.line("nobody reads standard output any longer: ended early")
+            return labelling.counts
     _say_end(console, labelling, output)
     return labelling.counts
 
@@ -103,8 +107,8 @@ def _begin(
 def _format(request: Request) -> Format:
     """The format that a name says."""
     for path in (request.rows, request.output):
-        if path is not None and path.suffix.lower() in ENDINGS:
-            return ENDINGS[path.suffix.lower()]
+        if path is not None and format_of(path) in ENDINGS:
+            return ENDINGS[format_of(path)]
     what = "standard input" if request.rows == STANDARD_INPUT else str(request.rows)
     raise ConfigurationError(
         f"the format of {what} is not known: its name ends in none of {', '.join(ENDINGS)}",
@@ -116,7 +120,12 @@ def _check_paths(request: Request, kind: Format) -> None:
     output = request.output
     if output is None:
         return
-    if ENDINGS.get(output.suffix.lower(), kind) != kind:
+    if compression_of(output):
+        raise ConfigurationError(
+            f"--output {output}: rows are written as plain text",
+            "write them to standard output, and compress that: | gzip > FILE",
+        )
+    if ENDINGS.get(format_of(output), kind) != kind:
         raise ConfigurationError(
             f"--output {output}: rows keep the format of the input, which is {kind}",
             f"name a file that ends in .{kind}",
@@ -135,38 +144,42 @@ def _with_model(config: JobConfig, name: str | None) -> JobConfig:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The rows as bytes, unpacked if the name says that they are compressed."""
     if path == STANDARD_INPUT:
         yield sys.stdin.buffer
         return
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise NotAvailableError(
-            f"{path} cannot be read: {error.strerror}", "check the file and its access rights"
-        ) from error
-    with stream:
-        yield stream
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_bytes(path))
+        try:
+            yield stream
+        finally:  # here, so that an error of the block is not taken for one of the file
+            stack.close()
 
 
-def _reader(stream: BinaryIO, request: Request, kind: Format, config: JobConfig) -> RowReader:
+def _reader(stream: IO[bytes], request: Request, kind: Format, config: JobConfig) -> RowReader:
     """The reader of the rows, once it has found the two columns."""
-    data = config.data
-    asked = Columns(
-        request.premise_column or data.premise_column,
-        request.hypothesis_column or data.hypothesis_column,
+    data = dataclasses.replace(
+        config.data,
+        premise_column=request.premise_column or config.data.premise_column,
+        hypothesis_column=request.hypothesis_column or config.data.hypothesis_column,
     )
-    choices = [asked]
-    if request.premise_column is None and request.hypothesis_column is None:
-        choices.append(CORPUS_COLUMNS)
+
+    def find(names: Sequence[str]) -> Columns | None:
+        found = find_columns(data, names, need_label=False)
+        return None if found is None else Columns(found.premise, found.hypothesis)
+
     name = "standard input" if request.rows == STANDARD_INPUT else str(request.rows)
-    reader = row_reader(kind, Lines(stream, name), choices)
+    asked = Columns(data.premise_column, data.hypothesis_column)
+    reader = row_reader(kind, Lines(stream, name), asked, find)
     reader.open()
     return reader
 
 
 def _size(path: Path) -> int:
     """Size of the input in bytes; 0 where it is not known."""
+    if compression_of(path):
+        return 0
     try:
         found = os.fstat(sys.stdin.fileno()) if path == STANDARD_INPUT else path.stat()
     except (OSError, ValueError):  # standard input that is no file

@@ -13,7 +13,7 @@ from nlijob.belonging import check_whole, unsound
 from nlijob.config import Device, JobConfig
 from nlijob.errors import HardwareError, NotAvailableError, first_line
 from nlijob.files import Piece, sha256_of
-from nlijob.hub import Hub
+from nlijob.hub import Hub, model_files
 from nlijob.hub_cache import COMMIT
 from nlijob.pipeline import model_stamp
 from nlijob.records.job import Example, PromptRecord, RunRecord, WorkerTask
@@ -87,7 +87,7 @@ def find_model(tuned: Tuned, hub: Hub, tell: Callable[[str], None]) -> tuple[Pat
     if tuned.stamp and COMMIT.fullmatch(tuned.stamp):
         model = dataclasses.replace(model, revision=tuned.stamp)
     folder = hub.model_folder(model)
-    found = model_stamp(folder)
+    found = model_stamp(folder, model_files(model))
     if tuned.stamp is None:
         tell(f"Note: the run does not say which files of {model.name} it read; not checked")
     elif found != tuned.stamp:

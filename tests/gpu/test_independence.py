@@ -61,7 +61,7 @@ def head(job: JobConfig, tokenizer: Any, examples: list[Example]) -> CausalHead:
 
 
 def on_gpu(job: JobConfig, tokenizer: Any, model: Any, dtype: torch.dtype) -> LoadedModel:
-    adapted = add_adapter(job, model.to(GPU, dtype), ())
+    adapted = add_adapter(job, model.to(GPU, dtype), (), job.lora.target_modules)
     return LoadedModel(adapted, tokenizer, GPU, dtype, 256)
 
 

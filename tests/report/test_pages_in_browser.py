@@ -45,8 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "many": ("first", "second", "cpu", ODD),
         "hostile": ("hostile", "hostile-2"),
     }
-    for page, names in of.items():
-        write_comparison([runs[name].root for name in names], root / f"{page}.html")
+    for title, names in of.items():
+        write_comparison([runs[name].root for name in names], root / f"{title}.html")
     write_index(root / "runs", root / "runs" / "index.html")
     return root
 

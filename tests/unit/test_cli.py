@@ -100,6 +100,11 @@ def call(
         signal.signal(number, handler)
 
 
+def test_help_is_given_whatever_variables_are_set(call: Caller) -> None:
+    assert call("prefetch", "--help", NLIJOB_EPOCS="3").code == 0
+    assert call("--help", NLIJOB_EPOCS="3").code == 0
+
+
 # ---------------------------------------------------------------- plan and doctor
 
 
@@ -374,7 +379,7 @@ def test_files_of_the_current_folder_shadow_no_module(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("demo\n")
+    assert done.stdout.startswith(f"{recipe_names()[0]}\n")
 
 
 def test_the_process_ends_with_the_exit_code() -> None:
@@ -679,12 +684,13 @@ def test_an_invalid_variable_ends_with_2(call: Caller) -> None:
     assert "'many' is not a valid integer" in shown.err
 
 
-@pytest.mark.parametrize("command", ["run", "prefetch"])
+@pytest.mark.parametrize("command", ["run", "prefetch", "recipes", "report"])
 def test_a_misspelt_variable_ends_a_command_before_it_does_anything(
     call: Caller, command: str
 ) -> None:
-    shown = call(command, NLIJOB_RECIPE="demo", NLIJOB_EPOCS="3")
-    assert shown.code == 2
+    folder = ["."] if command == "report" else []
+    shown = call(command, *folder, NLIJOB_RECIPE="demo", NLIJOB_EPOCS="3")
+    assert (shown.code, shown.out) == (2, "")
     assert "NLIJOB_EPOCS: did you mean NLIJOB_EPOCHS?" in shown.err
     assert not call.started
 

@@ -74,7 +74,7 @@ def test_phi2_and_the_reference_runs_share_model_data_and_epochs(name: str) -> N
 @pytest.mark.parametrize(
     ("name", "head", "r", "alpha", "targets"),
     [
-        ("phi2", "causal", 32, 64, ATTENTION),
+        ("phi2", "causal", 32, 64, "attention"),
         ("reference-0", "causal", 16, 16, Q_V_AND_MLP),
         ("reference-1", "causal", 32, 32, ATTENTION),
         ("reference-2", "causal", 32, 32, ATTENTION),
@@ -83,7 +83,7 @@ def test_phi2_and_the_reference_runs_share_model_data_and_epochs(name: str) -> N
     ],
 )
 def test_head_and_adapter_of_each_recipe(
-    name: str, head: str, r: int, alpha: int, targets: tuple[str, ...]
+    name: str, head: str, r: int, alpha: int, targets: str | tuple[str, ...]
 ) -> None:
     config = load_config(name)
     lora = config.lora
@@ -288,6 +288,8 @@ def test_a_value_of_the_wrong_type_is_reported_once() -> None:
         ("lora.dropout", 1.0, "1.0 is not in [0, 1)"),
         ("lora.alpha", 0, "0 is below 1"),
         ("lora.target_modules", [], "name at least one module"),
+        ("lora.target_modules", "", "name at least one module"),
+        ("lora.target_modules", "layers.(", "is not a regular expression"),
         ("train.batch_size", 0, "0 is below 1"),
         ("train.learning_rate", 0.0, "0.0 is not above 0"),
         ("train.learning_rate", float("nan"), "expected a number, got nan"),
@@ -341,9 +343,7 @@ def test_a_chat_template_needs_a_prompt_to_put_into_it() -> None:
     assert message == "prompt.chat: there is no prompt.template to put into the chat template"
 
 
-@pytest.mark.parametrize(
-    "template", ["{{}} {premise} {hypothesis}", "{answers} {premise} {hypothesis}"]
-)
+@pytest.mark.parametrize("start", ["{{}}", "{answers}"])
 def test_a_template_may_contain_literal_braces_and_the_answers(start: str) -> None:
     template = start + " {premise} {hypothesis}"
     assert load_config("demo", {"prompt.template": template}).prompt.template == template

@@ -56,6 +56,18 @@ def test_a_short_part_writes_nothing(clock: Clock) -> None:
     assert out.getvalue() == ""
 
 
+def test_a_part_of_unknown_length_reports_its_rate_alone(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    for done in (0, 1000, 3000):
+        shown.progress(Progress("predict", "predict", done, 0, "bytes", "9 rows"))
+        clock.now += 20
+    assert out.getvalue().splitlines() == [
+        "      predict: 1,000 bytes, 50.0 a second, 9 rows",
+        "      predict: 3,000 bytes, 75.0 a second, 9 rows",
+    ]
+
+
 def test_a_long_part_reports_every_few_seconds_with_rate_and_time_left(clock: Clock) -> None:
     out = io.StringIO()
     shown = Console(out)

@@ -106,7 +106,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(hub_cache, "OTHERS_POLL_S", 0.01)
         # Which files make a model is checked after they were fetched.
-        monkeypatch.setattr("nlijob.hub.check_model_folder", lambda name, folder: None)
+        monkeypatch.setattr("nlijob.hub.check_model_folder", lambda name, folder, trusted: None)
         yield server
 
 

@@ -120,6 +120,47 @@ def test_weights_in_another_format_are_told_with_what_to_do(folder: Path) -> Non
     assert error.message.endswith("has no model.safetensors")
     assert "pytorch_model.bin" in error.hint
     assert "can contain code" in error.hint
+    assert "t.PhiForCausalLM.from_pretrained(source)" in error.hint
+    assert error.hint.endswith(f"{folder} model-safetensors")
+
+
+@pytest.mark.parametrize("classes", [["os.system('x')"], ["__import__"], "Phi", [3]])
+def test_no_command_is_made_of_a_class_that_is_no_model(folder: Path, classes: object) -> None:
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    configure(folder, architectures=classes)
+    assert (
+        "from_pretrained" not in fault(folder).hint or "AutoModelForCausalLM" in fault(folder).hint
+    )
+
+
+def configure(folder: Path, **values: object) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text("utf-8")), **values}), "utf-8")
+
+
+OWN = {
+    "model_type": "of-my-own",
+    "auto_map": {"AutoConfig": "configuration_own.Own", "AutoModelForCausalLM": "modeling_own.Lm"},
+}
+
+
+def test_code_that_comes_with_a_model_is_named_with_the_option_that_allows_it(
+    folder: Path,
+) -> None:
+    configure(folder, **OWN)
+    error = fault(folder)
+    assert "code of its own (of-my-own: configuration_own.py, modeling_own.py)" in error.message
+    assert "--trust-remote-code" in error.hint
+
+
+def test_a_model_with_code_is_accepted_if_that_is_allowed(folder: Path) -> None:
+    configure(folder, **OWN)
+    check_model_folder("acme/model", folder, trust_remote_code=True)
+
+
+def test_code_beside_a_model_that_the_library_has_itself_is_not_needed(folder: Path) -> None:
+    configure(folder, auto_map=OWN["auto_map"])
+    check_model_folder("acme/model", folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -69,6 +69,8 @@ class Head(ABC):
     """Whether the modules beside the transformer are trained in full and saved with the adapter.
     They are initialised from the seed if the checkpoint lacks them. Otherwise they are pretrained,
     and frozen unless LoRA targets them."""
+    reads_forward: ClassVar[bool] = False
+    """Whether each token is read after those before it only, as a language model reads."""
     covers_vocabulary: ClassVar[bool]
     """Whether the classes among `logits` are the whole vocabulary rather than the labels."""
     reads_answers: ClassVar[bool] = False
@@ -104,7 +106,7 @@ class Head(ABC):
         return self.prompt.label_tokens
 
     def few_shot(self, examples: Sequence[Example]) -> tuple[Self, str]:
-        """Return this head with answered rows before its prompt, and the text that is added."""
+        """Return this head with answered rows before its prompt, and the text before the prompt."""
         head = copy.copy(self)
         head.prompt, prefix = self._resolver.few_shot(self.prompt, examples)
         return head, prefix
@@ -134,6 +136,16 @@ class Head(ABC):
         rows = fitting
         self._check_tokens(split, rows)
         return rows
+
+    def with_special_tokens(self, rows: Sequence[Encoded]) -> list[Encoded]:
+        """Return the rows whose own texts hold special tokens, which the model reads as such.
+
+        All rows have the template's; these have more.
+        """
+        special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
+        counts = [sum(t in special for t in row.features["input_ids"]) for row in rows]
+        of_template = min(counts, default=0)
+        return [row for row, own in zip(rows, counts, strict=True) if own > of_template]
 
     def text(self, example: Example) -> str:
         """Return the row as text, up to where an answer is told from the others."""

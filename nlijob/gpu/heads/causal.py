@@ -21,6 +21,7 @@ class CausalHead(Head):
     auto_class = transformers.AutoModelForCausalLM
     peft_task_type = "CAUSAL_LM"
     trains_head = False
+    reads_forward = True
     covers_vocabulary = True
     reads_answers = True
 

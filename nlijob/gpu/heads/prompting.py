@@ -85,10 +85,10 @@ class Resolver:
             raise self._error(error) from error
 
     def few_shot(self, prompt: Prompt, examples: Sequence[Example]) -> tuple[Prompt, str]:
-        """The prompt with answered rows before it, and the text that it gains.
+        """The prompt with answered rows before it, and the text before the prompt.
 
-        In a conversation these are earlier turns. Raises ConfigurationError if the chat template
-        takes none.
+        In a conversation these are earlier turns, and the text is all that precedes the message.
+        Raises ConfigurationError if the chat template takes none.
         """
         if self._chat is None:
             prefix = answered_prompts(prompt, examples)
@@ -109,7 +109,7 @@ class Resolver:
                 'set eval.few_shot=0 or prompt.chat="never"',
             ) from error
         longer = dataclasses.replace(prompt, template=chat.wrap(message))
-        return longer, _what_is_before(self._chat.before, chat.before)
+        return longer, chat.before
 
     # ------------------------------------------------------------ the text
 
@@ -302,11 +302,3 @@ def open_ended(tokenizer: Any, prompt: Prompt, texts: Sequence[str]) -> list[lis
     if not behind:
         return rows
     return [row[: -len(behind)] if tuple(row[-len(behind) :]) == behind else row for row in rows]
-
-
-def _what_is_before(short: str, long: str) -> str:
-    """What `long` holds and `short` does not, if the latter's end is that of `long`."""
-    same = 0
-    while same < min(len(short), len(long)) and short[-1 - same] == long[-1 - same]:
-        same += 1
-    return long[: len(long) - same]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from torch import nn
 
 from nlijob.config import JobConfig, ModelConfig
 from nlijob.errors import ConfigurationError, NotAvailableError, first_line
-from nlijob.gpu.heads import head_class
-from nlijob.gpu.model.targets import check_targets
+from nlijob.gpu.heads import HEAD_CLASSES, Head, head_class
+from nlijob.gpu.model.structure import LINEAR, is_bidirectional, structure
+from nlijob.gpu.model.targets import find_targets, shortest_ends
 from nlijob.heads import describe
 
 RESIDUAL_DROPOUT_KEYS = ("resid_pdrop", "residual_dropout", "hidden_dropout", "hidden_dropout_prob")
+ANOTHER_MODEL = "take another model"
 CPU_BFLOAT16_WIDTH = 256
 """Hidden size from which a model is computed in bfloat16 on a CPU with AMX. Narrower models gain
 next to nothing from it, and in float32 they give the same figures on every CPU."""
@@ -35,6 +38,16 @@ class MetaModel:
     head_modules: tuple[str, ...]
     """Modules that are not quantised: those beside the transformer, such as "lm_head" or "score",
     and the pooler before a classification head, such as "bert.pooler"."""
+    targets: tuple[str, ...] = ()
+    """The modules that LoRA adapts, as names or ends of names."""
+    passed_by: tuple[str, ...] = ()
+    """Ends of the names of linear modules whose weights the model reads without calling the
+    modules; 4 bits would break that, so they are not quantised either."""
+
+    @property
+    def unquantized(self) -> tuple[str, ...]:
+        """The modules that are not quantised, as names or ends of names."""
+        return (*self.head_modules, *self.passed_by)
 
 
 def meta_model(config: JobConfig, model_config: Any) -> MetaModel:
@@ -44,22 +57,56 @@ def meta_model(config: JobConfig, model_config: Any) -> MetaModel:
     matches no linear module; then it names those there are. Raises NotAvailableError if the
     configuration is not valid.
     """
-    auto_class = head_class(config.model.head).auto_class
-    if type(model_config) not in auto_class._model_mapping:
-        raise ConfigurationError(
-            f"model.head: transformers has no {model_config.model_type} model with a "
-            f"{describe(config.model.head).title}",
-            "take another head or another model",
-        )
+    head = head_class(config.model.head)
+    if not _has_class(config.model, model_config, head):
+        title = describe(config.model.head).title
+        fault = f"transformers has no {model_config.model_type} model with a {title}"
+        raise _no_such_head(config.model, model_config, fault)
     try:
         with torch.device("meta"):
-            model = auto_class.from_config(model_config, trust_remote_code=False)
+            model = head.auto_class.from_config(
+                model_config, trust_remote_code=config.model.trust_remote_code
+            )
     except Exception as error:  # of any kind, from the model's own code
         raise NotAvailableError(
             f"model {config.model.name} cannot be built from its config.json: {first_line(error)}"
         ) from error
-    check_targets(model, config.lora.target_modules)
-    return MetaModel(model_config, model, _head_modules(config, model))
+    if head.reads_forward and is_bidirectional(model):
+        fault = f"a {model_config.model_type} model reads in both directions and continues no text"
+        raise _no_such_head(config.model, model_config, fault)
+    return _with_targets(config, model_config, model)
+
+
+def _with_targets(config: JobConfig, model_config: Any, model: Any) -> MetaModel:
+    """Find what is adapted and what is quantised. Raises ConfigurationError like `meta_model`."""
+    heads = _head_modules(config, model)
+    found = structure(model, heads)
+    trains_head = head_class(config.model.head).trains_head
+    targets = find_targets(model, found, config.lora.target_modules, heads, trains_head)
+    linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
+    passed_by = [name for name in linear if name in found.passed_by]
+    ends = shortest_ends(passed_by, linear, str.endswith)  # the library compares in this way
+    return MetaModel(model_config, model, heads, targets, ends)
+
+
+def _has_class(model: ModelConfig, model_config: Any, head: type[Head]) -> bool:
+    """Whether there is a model of this kind with this head that the job can use."""
+    own = getattr(model_config, "auto_map", None) or {}
+    if model.trust_remote_code and head.auto_class.__name__ in own:
+        return True
+    takes_it = not (head.reads_forward and getattr(model_config, "is_encoder_decoder", False))
+    return takes_it and type(model_config) in head.auto_class._model_mapping
+
+
+def _no_such_head(model: ModelConfig, model_config: Any, fault: str) -> ConfigurationError:
+    """The error for a head that a kind of model does not have, which names those that it has."""
+    others = [
+        name
+        for name, head in HEAD_CLASSES.items()
+        if name != model.head and _has_class(model, model_config, head)
+    ]
+    hint = f"set model.head={others[0]!r}, or take another model" if others else ANOTHER_MODEL
+    return ConfigurationError(f"model.head: {fault}", hint)
 
 
 def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any:
@@ -70,7 +117,7 @@ def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any
     options = head_class(config.model.head).model_options(config.data.label_names)
     try:
         model_config = transformers.AutoConfig.from_pretrained(
-            model_dir, trust_remote_code=False, **options
+            model_dir, trust_remote_code=config.model.trust_remote_code, **options
         )
     except Exception as error:  # the library's checks of a configuration raise errors of any kind
         raise unsupported(config, model_dir, error) from error
@@ -82,14 +129,9 @@ def read_model_config(config: JobConfig, model_dir: Path, tokenizer: Any) -> Any
 
 def unsupported(config: JobConfig, model_dir: Path, error: Exception) -> NotAvailableError:
     """The error for a model that transformers cannot build from its configuration."""
-    stored = _stored_config(model_dir)
-    kind, name = stored.get("model_type"), config.model.name
-    if stored.get("auto_map") and kind not in transformers.models.auto.CONFIG_MAPPING:
-        return NotAvailableError(
-            f"model {name} is computed by code of its own ({kind}), which this job never runs",
-            "take a model that transformers itself supports; trust_remote_code is not supported",
-        )
-    if kind not in transformers.models.auto.CONFIG_MAPPING:
+    kind, name = _stored_config(model_dir).get("model_type"), config.model.name
+    is_known = kind in transformers.models.auto.CONFIG_MAPPING
+    if not is_known and not config.model.trust_remote_code:
         return NotAvailableError(
             f"model {name}: transformers {transformers.__version__} does not know the model type "
             f"{kind!r} in its config.json",
@@ -126,7 +168,9 @@ def compute_dtype(model: ModelConfig, model_config: Any, device: torch.device) -
 
 def max_length(model: ModelConfig, model_config: Any, tokenizer: Any) -> int:
     """Return the longest input in tokens. Raises ConfigurationError if max_length exceeds it."""
-    context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    context = None
+    with suppress(NotImplementedError):  # of models without such a limit
+        context = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     limit = min(context or tokenizer.model_max_length, tokenizer.model_max_length)
     if model.max_length is None:
         return int(limit)

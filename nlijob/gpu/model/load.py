@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
@@ -39,6 +39,7 @@ from nlijob.gpu.model.quantize import (
     check_memory,
     keep_cpu_weights_trainable,
     quantization_config,
+    unquantized_modules,
 )
 from nlijob.gpu.model.weights import (
     Loading,
@@ -66,6 +67,10 @@ class LoadedModel:
     max_length: int
     head: HeadOrigin | None = None
     """Where the head's weights come from."""
+    targets: tuple[str, ...] = ()
+    """The modules that LoRA adapts, as names or ends of names."""
+    unquantized: tuple[str, ...] = ()
+    """The linear modules whose weights are not in 4 bits where others are, as ends of names."""
 
 
 def load(
@@ -74,27 +79,38 @@ def load(
     tokenizer: Any,
     device: torch.device,
     copy: QuantizedCopy | None = None,
+    meta: MetaModel | None = None,
 ) -> LoadedModel:
     """Read and quantise the model, move it to the device, and add the adapter.
 
     `copy`: the quantised copy on disk, read if it exists and written if that will save time.
-    Raises ConfigurationError (targets, head), NotAvailableError (weights) and HardwareError.
+    `meta`: the model without weights, if it was built already. Raises ConfigurationError (targets,
+    head), NotAvailableError (weights) and HardwareError.
     """
-    model_config = read_model_config(config, model_dir, tokenizer)
-    meta = meta_model(config, model_config)
-    dtype = compute_dtype(config.model, model_config, device)
+    meta = meta or meta_model(config, read_model_config(config, model_dir, tokenizer))
+    dtype = compute_dtype(config.model, meta.config, device)
     if dtype is torch.float16:
-        model_config._attn_implementation = register_float32_attention()
+        meta.config._attn_implementation = register_float32_attention()
     check_memory(meta, config.model, dtype, device)
     torch.manual_seed(config.train.seed)  # initialises a new head
     base = _base_model(config, model_dir, meta, dtype, device, copy)
     model = base.model
     keep_cpu_weights_trainable(model)
+    unquantized = unquantized_modules(model)
     model.config.use_cache = False
     torch.manual_seed(config.train.seed)  # initialises the adapter, after a resume too
-    adapted = add_adapter(config, model, trained_modules(base.head))
-    longest = max_length(config.model, model_config, tokenizer)
-    return LoadedModel(adapted, tokenizer, device, dtype, longest, base.head)
+    adapted = add_adapter(config, model, trained_modules(base.head), meta.targets)
+    longest = max_length(config.model, meta.config, tokenizer)
+    return LoadedModel(
+        adapted,
+        tokenizer,
+        device,
+        dtype,
+        longest,
+        base.head,
+        meta.targets,
+        unquantized,
+    )
 
 
 def trained_modules(head: HeadOrigin) -> tuple[str, ...]:
@@ -102,17 +118,20 @@ def trained_modules(head: HeadOrigin) -> tuple[str, ...]:
     return tuple(name for name in head.modules if "." not in name or name in head.new)
 
 
-def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) -> Any:
+def add_adapter(
+    config: JobConfig, model: Any, head_modules: tuple[str, ...], targets: Sequence[str]
+) -> Any:
     """Return the model with LoRA on its targets and a trained copy of its head, if it is trained.
 
-    Raises ConfigurationError for targets that cannot be adapted.
+    `targets`: names of modules, or ends of names. Raises ConfigurationError for targets that cannot
+    be adapted.
     """
     head = head_class(config.model.head)
     settings = peft.LoraConfig(
         r=config.lora.r,
         lora_alpha=config.lora.alpha,
         lora_dropout=config.lora.dropout,
-        target_modules=list(config.lora.target_modules),
+        target_modules=list(targets),
         modules_to_save=list(head_modules) if head.trains_head else None,
         task_type=head.peft_task_type,
     )
@@ -120,8 +139,7 @@ def add_adapter(config: JobConfig, model: Any, head_modules: tuple[str, ...]) ->
         adapted = peft.get_peft_model(model, settings)
     except ValueError as error:  # such as targets within a head that is trained in full anyway
         raise ConfigurationError(
-            f"lora.target_modules: PEFT cannot adapt {', '.join(config.lora.target_modules)}: "
-            f"{first_line(error)}"
+            f"lora.target_modules: PEFT cannot adapt {', '.join(targets)}: {first_line(error)}"
         ) from error
     for module in adapted.modules():
         if isinstance(module, peft.utils.ModulesToSaveWrapper):
@@ -141,7 +159,7 @@ def _base_model(
     if is_quantized(meta.config):
         adopt_quantization(meta, dtype, head_class(config.model.head).trains_head)
     else:
-        quantization = quantization_config(config.model, dtype, meta.head_modules)
+        quantization = quantization_config(config.model, dtype, meta.unquantized)
     read = functools.partial(_read_weights, config, dtype, device)
     make = functools.partial(_original, config, model_dir, meta, read, quantization)
     if copy is None or quantization is None:
@@ -201,7 +219,7 @@ def _read_weights(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=config.model.trust_remote_code,
             **options,
         )
     except Exception as error:  # of many kinds, from the libraries that read files

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import torch
 import transformers
+from bitsandbytes.nn import Linear4bit
 from torch import nn
 
 from nlijob.config import ModelConfig
 from nlijob.errors import HardwareError
 from nlijob.gpu.model.configuration import MetaModel
-from nlijob.gpu.model.targets import in_module
+from nlijob.gpu.model.structure import LINEAR, is_within
+from nlijob.gpu.model.targets import shortest_ends
 
 GIB = 1024**3
 
 
 def quantization_config(
-    model: ModelConfig, dtype: torch.dtype, head_modules: tuple[str, ...]
+    model: ModelConfig, dtype: torch.dtype, unquantized: tuple[str, ...]
 ) -> transformers.BitsAndBytesConfig | None:
-    """Return settings for NF4 (Dettmers et al., 2023, QLoRA) in all linear modules but the head."""
+    """Return settings for NF4 (Dettmers et al., 2023, QLoRA) in all linear modules but some."""
     if model.quantization == "none":
         return None
     return transformers.BitsAndBytesConfig(
@@ -25,8 +27,18 @@ def quantization_config(
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=model.double_quantization,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(head_modules),
+        llm_int8_skip_modules=list(unquantized),
     )
+
+
+def unquantized_modules(model: nn.Module) -> tuple[str, ...]:
+    """The linear modules whose weights are not in 4 bits where others are, as ends of names.
+
+    The library's own list of modules to leave out is read in the same way.
+    """
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, LINEAR)}
+    in_full = [name for name, module in linear.items() if not isinstance(module, Linear4bit)]
+    return () if len(in_full) == len(linear) else shortest_ends(in_full, linear, str.endswith)
 
 
 def adopt_quantization(meta: MetaModel, dtype: torch.dtype, trains_head: bool) -> None:
@@ -64,8 +76,9 @@ def weight_bytes(meta: MetaModel, model: ModelConfig, dtype: torch.dtype) -> int
     """
     total = largest = 0
     for name, module in meta.model.named_modules():
-        four_bit = model.quantization == "nf4" and isinstance(module, nn.Linear)
-        four_bit = four_bit and not any(in_module(name, head) for head in meta.head_modules)
+        four_bit = model.quantization == "nf4" and type(module) in LINEAR
+        four_bit = four_bit and not is_within(name, meta.head_modules)
+        four_bit = four_bit and not name.endswith(meta.passed_by)
         for key, parameter in module.named_parameters(recurse=False):
             size = parameter.numel() * dtype.itemsize
             largest = max(largest, size)

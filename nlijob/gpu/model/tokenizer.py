@@ -17,12 +17,13 @@ def read_tokenizer(config: JobConfig, model_dir: Path) -> Any:
 
     Raises NotAvailableError if it cannot be read.
     """
+    trusted = config.model.trust_remote_code
     try:
-        model_config = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
+        model_config = transformers.AutoConfig.from_pretrained(model_dir, trust_remote_code=trusted)
     except Exception as error:  # the library's checks of a configuration raise errors of any kind
         raise unsupported(config, model_dir, error) from error
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_dir, trust_remote_code=trusted)
     except Exception as error:  # of many kinds, from the libraries that read its files
         raise NotAvailableError(
             f"tokenizer of {config.model.name} cannot be read: {first_line(error)}",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nlijob.analysis.wording import plural
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.model.configuration import MetaModel
-from nlijob.gpu.model.targets import in_module
+from nlijob.gpu.model.structure import in_module
 from nlijob.heads.label_order import LabelOrder
 from nlijob.records.job import HeadOrigin
 from nlijob.weight_files import stored_tensors

@@ -27,7 +27,7 @@ def train(session: Session) -> list[Path]:
     saved.epochs += _train_epochs(session, trainer, len(saved.epochs) + 1, saved.steps)
     with session.reporter.timed(STAGE, Part("last checkpoint completed", "checkpoint")):
         session.writer.wait()
-    parameters = count_parameters(session.loaded.model, session.config.lora.target_modules)
+    parameters = count_parameters(session.loaded.model, session.loaded.targets)
     write_record(run.train_result, TrainResult(parameters, tuple(saved.epochs)))
     write_record(run.plan, records.read(Plan, run.epoch_plan(epochs)))
     of_epochs = [file for epoch in range(1, epochs + 1) for file in epoch_records(run, epoch)]

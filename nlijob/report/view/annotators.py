@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from nlijob.analysis.annotators import annotators_sentence
 from nlijob.analysis.slices import ANNOTATORS
-from nlijob.analysis.wording import count, plural, share_of, with_interval
+from nlijob.analysis.wording import count, interval, percent, plural, share_of
 from nlijob.records.outcome import Annotators, Results, Voice
 from nlijob.report.view.parts import Fact, Row, Table, View, columns, row
 from nlijob.report.view.slice_table import slices_table
@@ -62,8 +62,8 @@ def _lead(found: Annotators) -> str:
 def _voice(name: str, voice: Voice) -> Row:
     return row(
         name,
-        with_interval(voice.gold, voice.gold_interval),
-        with_interval(voice.others, voice.others_interval),
+        f"{percent(voice.gold)}\n{interval(voice.gold_interval)}",
+        f"{percent(voice.others)}\n{interval(voice.others_interval)}",
     )
 
 
@@ -72,7 +72,8 @@ def _notes(found: Annotators, dropped: int) -> Iterator[Fact]:
     gold = (
         "A model's accuracy on these rows. For an annotator it is too high: a gold label is "
         "usually made from the annotators' labels, the annotator's own among them. In SNLI and "
-        "MultiNLI it is the label that at least three of five gave (Bowman et al., 2015)."
+        "MultiNLI it is the label that at least three of five gave, one of whom had written the "
+        "hypothesis (Bowman et al., 2015)."
     )
     if found.other_gold:
         gold += (

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 
 from nlijob.analysis.wording import count, gib, percent
 from nlijob.config import ModelConfig
 from nlijob.heads import describe
-from nlijob.records.job import Environment, HeadOrigin, ParameterCounts
+from nlijob.records.job import HeadOrigin, ParameterCounts
 from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Fact, Table, View, columns, row
+
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""The number of a layer within a module's name."""
 
 
 def parameters_section(results: Results) -> View:
@@ -23,7 +28,7 @@ def parameters_section(results: Results) -> View:
             Fact("LoRA rank r", str(lora.r)),
             Fact("LoRA alpha", str(lora.alpha), f"scale alpha / r = {lora.alpha / lora.r:g}"),
             Fact("LoRA dropout", f"{lora.dropout:g}"),
-            Fact("quantisation", _quantization(model, results.environment)),
+            Fact("quantisation", *_quantization(model, results)),
             Fact("quantised modules", count(counts.quantized_modules)),
             Fact("compute dtype", results.environment.compute_dtype),
             Fact(
@@ -32,13 +37,22 @@ def parameters_section(results: Results) -> View:
                 "including quantisation constants",
             ),
             *_head(model, results.environment.head),
+            *_own_code(model),
         ),
         modules=Table(
             "Target modules",
             columns("name", "modules matched"),
-            tuple(row(name, count(n)) for name, n in counts.matched_modules.items()),
+            tuple(row(name, count(n)) for name, n in _by_kind(counts).items()),
         ),
     )
+
+
+def _by_kind(counts: ParameterCounts) -> dict[str, int]:
+    """Modules matched by name; a module that has the same name in each layer is one line."""
+    kinds: Counter[str] = Counter()
+    for name, number in counts.matched_modules.items():
+        kinds[NUMBER.sub("*", name)] += number
+    return kinds
 
 
 def _counts_table(counts: ParameterCounts, head: str) -> Table:
@@ -67,13 +81,26 @@ def _totals_explained(counts: ParameterCounts) -> str:
     )
 
 
-def _quantization(model: ModelConfig, environment: Environment) -> str:
+def _quantization(model: ModelConfig, results: Results) -> tuple[str, str]:
+    """How weights are held, and which linear modules are held otherwise."""
     if model.quantization == "none":
-        return "none"
+        return "none", ""
+    if not results.parameters.quantized_modules:
+        return "none", "4 bits do not support this model's layers"
+    environment = results.environment
     double = environment.double_quantization
     if double is None:  # an older run
         double = model.double_quantization
-    return "4-bit NF4" + (", double quantisation" if double else "")
+    others = ", ".join(environment.unquantized_modules or ())
+    return (
+        "4-bit NF4" + (", double quantisation" if double else ""),
+        f"all linear modules but {others}" if others else "",
+    )
+
+
+def _own_code(model: ModelConfig) -> Iterator[Fact]:
+    if model.trust_remote_code:
+        yield Fact("code that came with the model", "allowed", "model.trust_remote_code")
 
 
 def _head(model: ModelConfig, origin: HeadOrigin | None) -> Iterator[Fact]:

@@ -125,3 +125,9 @@ def test_a_file_of_columns_is_one_object_too(file: Path, column: Any) -> None:
 def test_a_single_row_may_hold_lists_in_other_columns(file: Path) -> None:
     row = {**json.loads(ROW), "annotator_labels": ["neutral", "entailment"]}
     assert list(read(file, json.dumps(row)).rows) == [row]
+
+
+def test_a_byte_of_an_array_that_is_not_utf_8_is_told_with_its_line(file: Path) -> None:
+    file.write_bytes(f"[{ROW},\n".encode() + ROW.replace("a", "\xe9", 1).encode("latin-1") + b"]")
+    with pytest.raises(NotAvailableError, match="line 2, byte "):
+        read_file(file)

@@ -56,6 +56,7 @@ def refusal(folder: Path, **changes: Any) -> NotAvailableError:
     [
         "{}.jsonl",
         "{}.json",
+        "{}.ndjson",
         "{}.csv",
         "{}.parquet",
         "data/{}-00000-of-00001.parquet",
@@ -85,7 +86,16 @@ def test_other_names_of_a_split_are_known(tmp_path: Path, validation: str, test:
     assert premises(tmp_path) == {split: [f"{split} {i}" for i in range(3)] for split in SPLITS}
 
 
-@pytest.mark.parametrize("form", ["train-{:05}-of-00012.parquet", "train_{}.jsonl", "train/{}.csv"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "train-{:05}-of-00012.parquet",
+        "data/train-{:05}-of-00012-b42a775f407cee45.parquet",
+        "train_{}.jsonl",
+        "train/{}.csv",
+        "train/part-{:05}-3f2a-c000.snappy.parquet",
+    ],
+)
 def test_parts_of_a_split_are_joined_in_the_order_of_their_numbers(
     tmp_path: Path, form: str
 ) -> None:
@@ -131,6 +141,15 @@ def test_files_of_the_folder_itself_come_before_those_below(tmp_path: Path) -> N
         write(tmp_path / f"{split}.jsonl", rows(split))
         write(tmp_path / "backup" / f"{split}.jsonl", rows("old"))
     assert premises(tmp_path)["test"][0] == "test 0"
+
+
+def test_names_below_do_not_compete_with_those_of_the_folder_itself(tmp_path: Path) -> None:
+    for name in ("train", "dev_matched", "dev_mismatched"):
+        write(tmp_path / f"{name}.jsonl", rows(name, 1))
+        write(tmp_path / "original" / f"multinli_1.0_{name}.jsonl", rows("original", 1))
+    assert premises(tmp_path)["validation"] == ["dev_matched 0"]
+    (tmp_path / "dev_matched.jsonl").unlink()
+    assert premises(tmp_path)["validation"] == ["original 0"]
 
 
 def test_of_a_corpus_in_two_formats_one_is_read(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -359,3 +361,50 @@ def test_a_folder_whose_name_is_not_utf_8_is_reported_readably(tmp_path: Path) -
 def test_a_file_whose_name_is_not_utf_8_is_listed_readably(tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")).touch()
     assert "it has caf\ufffd.jsonl" in refusal(tmp_path).message
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(large_file(suffix, 9))
+    table = read_file(path)
+    path.write_bytes(large_file(suffix, 9)[:1500])
+    with pytest.raises(NotAvailableError, match=f"rows{suffix} changed while it was read"):
+        list(table.chosen([0, 8]))
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz"])
+def test_memory_does_not_grow_with_the_file(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = 1 << 14
+    monkeypatch.setattr("nlijob.data.text.BLOCK_BYTES", block)
+
+    def peak_bytes(rows: int) -> int:
+        path = tmp_path / f"{rows}{suffix}"
+        path.write_bytes(large_file(suffix, rows))
+        tracemalloc.start()
+        table = read_file(path)
+        assert len([*table.chosen(range(0, rows, 100))]) == rows // 100
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return peak
+
+    peak_bytes(100)  # what is imported and compiled at the first time
+    assert peak_bytes(2_000) < peak_bytes(100) + 8 * block < 0.5 * len(large_file(".jsonl", 2_000))
+
+
+def large_file(suffix: str, rows: int) -> bytes:
+    """Rows of 500 characters."""
+    content = [{"premise": f"{i:0400}", "hypothesis": f"{i:060}", "label": 0} for i in range(rows)]
+    if suffix == ".json":
+        return json.dumps(content).encode()
+    if suffix in (".csv", ".tsv"):
+        mark = "," if suffix == ".csv" else "\t"
+        lines = [mark.join(content[0]), *(mark.join(map(str, row.values())) for row in content)]
+        return "\n".join(lines).encode()
+    text = "".join(json.dumps(row) + "\n" for row in content).encode()
+    return gzip.compress(text, mtime=0) if suffix.endswith(".gz") else text

@@ -38,8 +38,7 @@ def write(path: Path, content: Rows) -> None:
 
 
 def config(folder: Path, **changes: Any) -> DataConfig:
-    sizes: dict[str, Any] = {f"{split}_size": 0 for split in SPLITS}
-    return DataConfig(str(folder), **sizes, **changes)
+    return DataConfig(str(folder), train_size=0, validation_size=0, test_size=0, **changes)
 
 
 def numbers(folder: Path, **changes: Any) -> dict[Split, list[int]]:
@@ -98,12 +97,12 @@ def test_only_the_missing_split_is_taken(tmp_path: Path) -> None:
 
 def test_the_manifest_tells_where_rows_come_from(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", rows(60))
-    manifest = build_subset(config(tmp_path, test_stride=2), RunDir(tmp_path / "run"), HUB)
+    manifest = build_subset(config(tmp_path), RunDir(tmp_path / "run"), HUB)
     test = manifest.splits["test"]
     assert "by a hash of the premise" in test.origin
     assert test.files == ("train.jsonl",)
     assert test.columns == ("premise", "hypothesis", "label")
-    assert test.selected == (test.source_rows + 1) // 2
+    assert test.selected == test.source_rows
 
 
 @pytest.mark.parametrize("labels", [{"label": -1}, {"label": None}, {"other": 1}])
@@ -185,6 +184,22 @@ def test_values_that_name_no_split_are_listed(tmp_path: Path) -> None:
         open_splits(config(tmp_path), HUB)
 
 
+@pytest.mark.parametrize("names", [["train"], ["train", "test"]])
+def test_a_column_that_is_asked_for_divides_one_file_alone(
+    tmp_path: Path, names: list[str]
+) -> None:
+    for name in names:
+        content = [row for value in ("a", "b", "c") for row in rows(2, fold=value)]
+        write(tmp_path / f"{name}.jsonl", content)
+    asked = {f"{s}_split": v for s, v in zip(SPLITS, "abc", strict=True)}
+    data = config(tmp_path, split_column="fold", **asked)
+    if len(names) == 1:
+        assert len(open_splits(data, HUB)["test"].table) == 6
+    else:
+        with pytest.raises(NotAvailableError, match="not one file or split holds all rows"):
+            open_splits(data, HUB)
+
+
 def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "all.jsonl", rows(9))
     with pytest.raises(NotAvailableError, match="no column fold; the columns are premise, hyp"):
@@ -212,6 +227,25 @@ def test_known_sets_of_two_labels_name_the_classes(
     write(tmp_path / "train.jsonl", rows(20, labels))
     data = config(tmp_path)
     assert with_label_names(data, open_splits(data, HUB)).label_names == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "is_warned"),
+    [
+        ((0, 1), {}, True),
+        (("1.0", "0", "-1"), {}, True),
+        ((0, 1, 2), {}, False),
+        (("entailment", "neutral"), {}, False),
+        ((0, 1), {"label_names": ("yes", "no")}, False),
+    ],
+)
+def test_two_numbers_without_a_meaning_are_a_warning(
+    tmp_path: Path, labels: Sequence[Any], changes: dict[str, Any], is_warned: bool
+) -> None:
+    write(tmp_path / "train.jsonl", rows(40, labels))
+    manifest = build_subset(config(tmp_path, **changes), RunDir(tmp_path / "run"), HUB)
+    told = [warning for warning in manifest.warnings if "0 and 1 alone" in warning]
+    assert bool(told) == is_warned
 
 
 @pytest.mark.parametrize(

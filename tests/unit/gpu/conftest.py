@@ -71,7 +71,9 @@ def new_llama(demo: JobConfig, tokenizer: Any) -> Callable[[], LoadedModel]:
             num_key_value_heads=2,
         )
         lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "v_proj", "down_proj"))
-        adapted = add_adapter(dataclasses.replace(demo, lora=lora), LlamaForCausalLM(shape), ())
+        adapted = add_adapter(
+            dataclasses.replace(demo, lora=lora), LlamaForCausalLM(shape), (), lora.target_modules
+        )
         return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
 
     return new

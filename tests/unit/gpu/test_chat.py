@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +75,31 @@ def test_the_input_is_what_the_chat_template_makes_of_the_message(make: Any, tem
     expected = tokenizer(asked.text(ROW), add_special_tokens=False)["input_ids"]
     assert row.features["input_ids"] == expected
     assert row.features["input_ids"].count(1) == text.count("<s>")
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "answer"),
+    [
+        ("gemma", "<end_of_turn>\n<start_of_turn>model\n", "0"),
+        ("llama3_2", "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n", "0"),
+        ("phi3", "<|end|>\n<|assistant|>\n", "0"),
+        ("qwen2_5", "<|im_end|>\n<|im_start|>assistant\n", "0"),
+        ("qwen3", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", "0"),
+        ("cohere", "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>", "0"),
+        ("llava_next", " [/INST]", " 0"),
+        ("smolvlm", "<end_of_utterance>\nAssistant:", " 0"),
+    ],
+)
+def test_templates_of_well_known_models_are_used(name: str, end: str, answer: str) -> None:
+    trl = importlib.util.find_spec("trl")
+    if trl is None or trl.origin is None:
+        pytest.skip("trl, which has these templates, is not installed")
+    file = Path(trl.origin).parent / "chat_templates" / f"{name}.jinja"
+    asked = head(byte_level(chat_template=file.read_text("utf-8")))
+    assert asked.prompt.is_chat
+    assert asked.prompt.verbalizers[0] == answer
+    assert MESSAGE in asked.text(ROW)
+    assert asked.text(ROW).endswith(end)
 
 
 def test_the_answer_follows_as_the_template_writes_answers() -> None:
@@ -153,8 +180,8 @@ def test_a_first_token_that_the_chat_template_writes_is_not_doubled() -> None:
 def test_few_shot_examples_are_earlier_turns() -> None:
     asked = head(byte_level(chat_template=WITH_BOS))
     longer, prefix = asked.few_shot([ROW])
-    assert prefix == f"<s><|user|>\n{MESSAGE}</s>\n<|assistant|>\n1</s>\n"
-    assert longer.text(ROW) == prefix + asked.text(ROW).removeprefix("<s>")
+    assert prefix == f"<s><|user|>\n{MESSAGE}</s>\n<|assistant|>\n1</s>\n<|user|>\n"
+    assert longer.text(ROW) == prefix + asked.text(ROW).removeprefix("<s><|user|>\n")
 
 
 def test_few_shot_examples_that_the_chat_template_does_not_take_are_refused() -> None:

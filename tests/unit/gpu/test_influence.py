@@ -55,7 +55,9 @@ def adapted(demo: JobConfig, tokenizer: Any) -> New:
         config = dataclasses.replace(
             demo, lora=lora, model=dataclasses.replace(demo.model, head=kind)
         )
-        return LoadedModel(add_adapter(config, model, heads), tokenizer, CPU, torch.float32, 512)
+        return LoadedModel(
+            add_adapter(config, model, heads, targets), tokenizer, CPU, torch.float32, 512
+        )
 
     return new
 

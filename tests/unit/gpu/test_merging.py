@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
 from torch import Tensor
 
-from nlijob.config import JobConfig, load_config
+from nlijob.config import load_config
 from nlijob.demo import MODEL_DIR
+from nlijob.errors import NotAvailableError
 from nlijob.gpu.heads import Head, head_class
 from nlijob.gpu.merging import save_merged, stored_dtype
-from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.model import LoadedModel
 from nlijob.records.job import Example
 
 CPU = torch.device("cpu")
@@ -34,6 +35,11 @@ def trained(model: Any) -> Any:
             elif "modules_to_save" in name:
                 weight.normal_(std=0.5)
     return model.eval()
+
+
+def with_adapter(model: Any, *targets: str) -> Any:
+    """The model with LoRA on these modules."""
+    return peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=[*targets]))
 
 
 def difference(tuned: Any, merged: Any, head: Head, examples: list[Example]) -> float:
@@ -80,8 +86,9 @@ def test_a_merged_model_gives_the_same_logits(
     assert difference(tuned, merged.eval(), head, examples[:4]) < ROUNDING
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
 def test_an_adapted_output_embedding_is_no_longer_tied_to_the_input(
-    demo: JobConfig, tokenizer: Any, head: Head, examples: list[Example], tmp_path: Path
+    head: Head, examples: list[Example], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     shape = transformers.LlamaConfig(
@@ -94,26 +101,40 @@ def test_an_adapted_output_embedding_is_no_longer_tied_to_the_input(
     )
     original = transformers.LlamaForCausalLM(shape)
     original.save_pretrained(tmp_path / "original")
-    lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "lm_head"))
-    tuned = trained(add_adapter(dataclasses.replace(demo, lora=lora), original, ()))
+    tuned = trained(with_adapter(original, "q_proj", "lm_head"))
     save_merged(tuned, tmp_path / "original", torch.float32, tmp_path / "merged")
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert difference(tuned, merged.eval(), head, examples[:4]) < ROUNDING
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
 def test_layers_that_hold_their_weights_transposed_are_merged_so(
-    demo: JobConfig, head: Head, examples: list[Example], tmp_path: Path
+    head: Head, examples: list[Example], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
     original = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(vocab_size=4096, n_embd=48, n_layer=2, n_head=4)
     )
     original.save_pretrained(tmp_path / "original")
-    lora = dataclasses.replace(demo.lora, target_modules=("c_attn", "c_proj"))
-    tuned = trained(add_adapter(dataclasses.replace(demo, lora=lora), original, ()))
+    tuned = trained(with_adapter(original, "c_attn", "c_proj"))
     save_merged(tuned, tmp_path / "original", torch.float32, tmp_path / "merged")
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert difference(tuned, merged.eval(), head, examples[:4]) < ROUNDING
+
+
+def test_a_model_with_code_of_its_own_is_refused_with_what_can_be_had(tmp_path: Path) -> None:
+    shape = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
+    place = {"__module__": "transformers_modules.own.modeling"}
+    own = type("OwnModel", (transformers.LlamaForCausalLM,), place)(shape)
+    with pytest.raises(NotAvailableError, match="OwnModel is computed by code") as told:
+        save_merged(with_adapter(own, "q_proj"), tmp_path, torch.float32, tmp_path)
+    assert "--adapter" in told.value.hint
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -62,7 +63,8 @@ def examined(
 ) -> Health:
     monkeypatch.setattr(doctor, "child", child)
     config = load_config("demo", {"model.device": "cpu", **values})
-    return examine(Patient("demo", config, gpu, folder / "runs" / "job", offline))
+    run = folder / "runs" / "job"
+    return examine(Patient("demo", config, gpu, run, offline, time.monotonic()))
 
 
 def check(health: Health, name: str) -> Check:
@@ -203,6 +205,18 @@ def test_without_a_folder_for_temporary_files_the_other_checks_are_told(
     health = examined(tmp_path, monkeypatch, FakeChild(*STEPS))
     assert check(health, "run folder").status == "OK"
     assert check(health, "temporary files").status == "FAIL"
+    assert health.exit_code == ExitCode.DISK
+
+
+def test_a_limit_on_the_size_of_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(27, os.strerror(27))
+
+    monkeypatch.setattr(doctor, "write_stand_in", fail)
+    health = examined(tmp_path, monkeypatch, FakeChild(*STEPS))
+    assert "see `ulimit -f`" in check(health, "libraries").text
     assert health.exit_code == ExitCode.DISK
 
 

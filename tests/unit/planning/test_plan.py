@@ -59,6 +59,20 @@ def test_answers_and_adapted_modules_are_resolved(plan: JobPlan) -> None:
     assert plan.look.trainable_parameters == 188_416
 
 
+def test_the_labels_of_a_two_way_data_set_are_those_of_the_plan(tmp_path: Path) -> None:
+    labels = ("entailment", "not_entailment")
+    rows = (
+        {"premise": f"A boat {i}.", "hypothesis": "A ship.", "label": labels[i % 2]}
+        for i in range(40)
+    )
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    plan = make_plan(wanted(tmp_path, **{"data.dataset": str(file), "data.train_size": 0}), [])
+    assert plan.config.data.label_names == labels
+    assert plan.look.label_token_texts == (" 0", " 1")
+    assert sum(rows.source_rows or 0 for rows in plan.rows.values()) == 40
+
+
 def test_all_rows_of_a_small_data_set_are_tokenised(plan: JobPlan) -> None:
     train = plan.look.tokens["train"]
     assert train.counted == train.rows == 39
@@ -97,6 +111,13 @@ def test_of_many_rows_some_are_tokenised(tmp_path: Path, monkeypatch: pytest.Mon
     assert (counts.rows, counts.counted) == (39, 10)
 
 
+def test_rows_that_are_too_long_are_counted_and_not_trained_on(tmp_path: Path) -> None:
+    plan = make_plan(wanted(tmp_path, **{"model.too_long": "drop", "model.max_length": 30}), [])
+    left_out = plan.look.tokens["train"].too_long
+    assert 0 < left_out < 39
+    assert plan.steps_per_epoch == -(-(39 - left_out) // 8)
+
+
 # ---------------------------------------------------------------- faults
 
 
@@ -122,6 +143,11 @@ def test_a_target_that_matches_nothing_is_refused_as_by_the_job(tmp_path: Path) 
     assert isinstance(caught.value, ConfigurationError)
 
 
+def test_slices_by_a_column_that_is_not_there_are_refused_as_by_the_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="the test rows keep no column genre"):
+        make_plan(wanted(tmp_path, **{"report.slice_columns": ["genre"]}), [])
+
+
 def test_a_malformed_row_is_refused_as_by_the_job(tmp_path: Path) -> None:
     data = shutil.copytree(DATA_DIR, tmp_path / "data")
     with (data / "train.jsonl").open("a") as rows:
@@ -138,6 +164,44 @@ def test_a_missing_gpu_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert plan.memory.free_bytes is None
     text = "\n".join(plan_lines(plan))
     assert "Here the job would end with exit code 5: no GPU" in text
+
+
+class HubWithoutWeights(Hub):
+    """Has the small files of a model, and lists weights that are not here."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(False, print)
+        self._folder = folder
+
+    def look(self, *_: object) -> Glance:
+        weights = HubFile("model.safetensors", "e", 5_000)
+        return Glance(self._folder, (weights,), (weights,))
+
+
+def model_on_hub(folder: Path) -> Path:
+    """The demo's model without its weights, as in the cache of the hub's client."""
+    here = folder / ("a" * 40)
+    shutil.copytree(MODEL_DIR, here, ignore=shutil.ignore_patterns("*.safetensors"))
+    return here
+
+
+def test_weights_on_the_hub_are_a_download_and_no_fault(tmp_path: Path) -> None:
+    hub = HubWithoutWeights(model_on_hub(tmp_path))
+    planned = wanted(tmp_path, **{"model.name": "acme/model"})
+    plan = make_plan(dataclasses.replace(planned, hub=hub), [])
+    assert exit_error(plan) is None
+    assert plan.model.download_bytes == 5_000
+    assert plan.look.trainable_parameters == 188_416
+
+
+def test_code_of_a_model_s_own_is_refused_before_the_weights_are_here(tmp_path: Path) -> None:
+    here = model_on_hub(tmp_path)
+    config = json.loads((here / "config.json").read_text("utf-8"))
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (here / "config.json").write_text(json.dumps({**config, **own}), encoding="utf-8")
+    planned = wanted(tmp_path, **{"model.name": "acme/model"})
+    with pytest.raises(NotAvailableError, match="computed by code of its own"):
+        make_plan(dataclasses.replace(planned, hub=HubWithoutWeights(here)), [])
 
 
 # ---------------------------------------------------------------- a data set that is not here

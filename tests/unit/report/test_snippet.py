@@ -59,3 +59,32 @@ def test_a_template_with_quotes_remains_one_string(tmp_path: Path) -> None:
     hostile = '"""\'\'\'\\ {premise}\n")\nimport os  # {hypothesis} \u2028'
     code = usage_snippet(replace(made, prompt=replace(made.prompt, template=hostile)))
     assert constants(code)["TEMPLATE"] == hostile
+
+
+def changed(made: Results, *, unquantized: tuple[str, ...] | None, trusts: bool = False) -> Results:
+    model = replace(made.run.config.model, trust_remote_code=trusts)
+    run = replace(made.run, config=replace(made.run.config, model=model))
+    environment = replace(made.environment, unquantized_modules=unquantized)
+    return replace(made, run=run, environment=environment)
+
+
+def test_what_the_job_kept_out_of_4_bits_is_kept_out_of_them_again(tmp_path: Path) -> None:
+    code = usage_snippet(changed(results(tmp_path), unquantized=("dt_proj", "lm_head")))
+    assert 'llm_int8_skip_modules=["dt_proj", "lm_head"]' in code
+
+
+def test_of_an_older_run_the_head_is_kept_out_of_4_bits(tmp_path: Path) -> None:
+    code = usage_snippet(changed(results(tmp_path, "sequence-classification"), unquantized=None))
+    assert 'llm_int8_skip_modules=["score", "classifier"]' in code
+
+
+def test_4_bit_weights_are_not_repacked_for_a_cpu(tmp_path: Path) -> None:
+    assert "support_avx512bf16_for_cpu = False" in usage_snippet(results(tmp_path))
+
+
+@pytest.mark.parametrize("trusts", [True, False])
+def test_a_models_own_code_is_allowed_where_the_job_allowed_it(
+    tmp_path: Path, trusts: bool
+) -> None:
+    code = usage_snippet(changed(results(tmp_path), unquantized=(), trusts=trusts))
+    assert code.count("trust_remote_code=True") == (2 if trusts else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     copied = RunDir(shutil.copytree(made, tmp_path / "run"))
     monkeypatch.setattr(stopping, "raise_on_signals", lambda: None)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(export, "GpuSide", StandIn)
     monkeypatch.setattr(export, "report_html", lambda *_: "<p>the report</p>")
     monkeypatch.setattr(StandIn, "run", copied, raising=False)
@@ -167,6 +170,16 @@ def test_an_export_that_fails_leaves_no_folder(
     monkeypatch.setattr(StandIn, "error", error)
     assert called(run.root, tmp_path / "out").code == code
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_temporary_files_are_kept_only_where_an_internal_error_needs_its_log(
+    run: RunDir, called: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert called(run.root, tmp_path / "out").code == 0
+    assert list((tmp_path / "temporary").iterdir()) == []
+    monkeypatch.setattr(StandIn, "error", JobError("bug"))
+    assert called(run.root, tmp_path / "other").code == 70
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
 
 
 def test_an_exported_adapter_can_be_used_without_its_run(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,6 +104,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setattr(stopping, "raise_on_signals", lambda: None)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setattr(predict, "GpuSide", StandIn)
     monkeypatch.setattr(StandIn, "dies_at", None)
     monkeypatch.setattr(StandIn, "tasks", ())
@@ -177,6 +181,64 @@ def test_standard_input_goes_to_standard_output(
         "a,b,7,neutral,0.25,0.25,0.5",
         "ab,b,8,contradiction,0.25,0.25,0.5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "options"),
+    [
+        ("claim,text", ("--premise-column", "text", "--hypothesis-column", "claim")),
+        ("sentence2,sentence1", ()),  # as corpora name them
+        ("hypothesis,context", ()),
+    ],
+)
+def test_columns_are_found_by_name_as_in_the_job(
+    run: RunDir, called: Callable[..., Shown], tmp_path: Path, header: str, options: Sequence[str]
+) -> None:
+    (tmp_path / "in.csv").write_text(f"{header}\nb,ab\n", encoding="utf-8")
+    shown = called(run.root, tmp_path / "in.csv", *options)
+    assert shown.out.splitlines()[1].startswith("b,ab,contradiction,"), shown.err
+
+
+def test_a_compressed_file_is_unpacked(
+    run: RunDir, called: Callable[..., Shown], tmp_path: Path
+) -> None:
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(json_rows(PREMISES).encode()))
+    shown = called(run.root, tmp_path / "in.jsonl.gz")
+    assert labels(shown.out) == expected(PREMISES)
+
+
+def test_a_compressed_file_that_is_cut_is_refused(
+    run: RunDir, called: Callable[..., Shown], tmp_path: Path
+) -> None:
+    packed = gzip.compress(json_rows(PREMISES).encode())
+    (tmp_path / "in.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    shown = called(run.root, tmp_path / "in.jsonl.gz")
+    assert shown.code == 4
+    assert "in.jsonl.gz cannot be read after line 0: EOFError" in shown.err
+
+
+class Failing(io.BytesIO):
+    """A stream that breaks after six lines."""
+
+    lines_left = 6
+
+    def readline(self, size: int | None = -1) -> bytes:
+        self.lines_left -= 1
+        if self.lines_left < 0:
+            raise OSError(5, "Input/output error")
+        return super().readline(size)
+
+
+def test_an_input_that_breaks_ends_it_with_the_rows_before(
+    run: RunDir, called: Callable[..., Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(Failing(json_rows(PREMISES).encode()))
+    monkeypatch.setattr(sys, "stdin", stream)
+    shown = called(run.root, "--format", "jsonl")
+    assert shown.code == 4
+    assert labels(shown.out) == expected(PREMISES[:6])
+    assert "standard input cannot be read after line 6: OSError" in shown.err
+    assert "6 rows are written to standard output" in shown.err
 
 
 @pytest.mark.parametrize("base", [True, False])
@@ -273,7 +335,7 @@ def test_a_reader_that_is_gone_ends_it_early_and_well(
     shown = called(run.root, tmp_path / "in.jsonl")
     os.close(writing)
     assert shown.code == 0
-    assert "0 rows written" in shown.err
+    assert "nobody reads standard output" in shown.err
 
 
 def test_a_full_disk_is_a_fault_of_the_disk(
@@ -290,7 +352,7 @@ def test_a_full_disk_is_a_fault_of_the_disk(
     ("file", "code", "text"),
     [
         ("rows.txt", 2, "give --format"),
-        ("rows.jsonl", 4, "rows.jsonl cannot be read: No such file"),
+        ("rows.jsonl", 4, "No such file"),
     ],
 )
 def test_an_input_that_cannot_be_read_is_named(
@@ -301,7 +363,7 @@ def test_an_input_that_cannot_be_read_is_named(
     assert text in shown.err
 
 
-@pytest.mark.parametrize("output", ["in.jsonl", "out.csv"])
+@pytest.mark.parametrize("output", ["in.jsonl", "out.csv", "out.jsonl.gz"])
 def test_an_output_that_is_the_input_or_of_another_format_is_refused(
     run: RunDir, called: Callable[..., Shown], tmp_path: Path, output: str
 ) -> None:

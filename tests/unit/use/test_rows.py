@@ -8,7 +8,7 @@ import pytest
 
 from nlijob.errors import NotAvailableError
 from nlijob.use import rows
-from nlijob.use.rows import BadRow, Columns, Format, InputRow
+from nlijob.use.rows import BadRow, Format, InputRow
 from tests.unit.use.conftest import Reads
 
 WHOLE = '{"premise": "a", "hypothesis": "b"}'
@@ -154,11 +154,6 @@ def test_missing_columns_are_told_with_those_there_are(
     ) as told:
         reads(kind, text)
     assert "--premise-column" in told.value.hint
-
-
-def test_columns_can_be_named(reads: Reads) -> None:
-    reader = reads("csv", "claim,text\nb,a\n", Columns("text", "claim"))
-    assert texts(reader) == [("a", "b")]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv"])

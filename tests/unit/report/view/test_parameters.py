@@ -61,3 +61,30 @@ def test_double_quantisation_is_stated_as_the_weights_are_held() -> None:
     assert results.run.config.model.double_quantization
     assert facts(results)["quantisation"][0] == "4-bit NF4, double quantisation"
     assert facts(results, double_quantization=False)["quantisation"][0] == "4-bit NF4"
+
+
+def test_what_is_not_in_4_bits_is_named() -> None:
+    shown = facts(outcome(Spec()), unquantized_modules=("dt_proj", "lm_head"))
+    assert shown["quantisation"][1] == "all linear modules but dt_proj, lm_head"
+
+
+def test_a_model_whose_layers_4_bits_do_not_support_is_not_called_quantised() -> None:
+    results = outcome(Spec())
+    counts = replace(results.parameters, quantized_modules=0)
+    assert facts(replace(results, parameters=counts))["quantisation"][0] == "none"
+
+
+def test_allowed_code_of_a_model_is_stated() -> None:
+    results = outcome(Spec())
+    assert "code that came with the model" not in facts(results)
+    model = replace(results.run.config.model, trust_remote_code=True)
+    run = replace(results.run, config=replace(results.run.config, model=model))
+    assert facts(replace(results, run=run))["code that came with the model"][0] == "allowed"
+
+
+def test_a_module_that_is_matched_in_each_layer_by_its_whole_name_is_one_line() -> None:
+    results = outcome(Spec())
+    matched = {f"language_model.layers.{n}.self_attn.q_proj": 1 for n in range(12)}
+    counts = replace(results.parameters, matched_modules=matched)
+    (row,) = parameters_section(replace(results, parameters=counts)).modules.rows
+    assert list(row.cells) == ["language_model.layers.*.self_attn.q_proj", "12"]
