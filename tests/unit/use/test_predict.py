@@ -110,7 +110,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setattr(StandIn, "dies_at", None)
     monkeypatch.setattr(StandIn, "tasks", ())
     monkeypatch.setattr(labelling, "CHUNK_ROWS", 4)
-    monkeypatch.setattr(tuned, "model_stamp", lambda _: STAMPS["model"])
+    monkeypatch.setattr(tuned, "model_stamp", lambda *_: STAMPS["model"])
     return RunDir(shutil.copytree(made, tmp_path / "run"))
 
 
@@ -385,7 +385,7 @@ def test_a_damaged_run_is_refused_as_by_report(run: RunDir, called: Callable[...
 def test_a_run_whose_base_model_is_another_one_now_is_refused(
     run: RunDir, called: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuned, "model_stamp", lambda _: "config.json:1|model.safetensors:2")
+    monkeypatch.setattr(tuned, "model_stamp", lambda *_: "config.json:1|model.safetensors:2")
     (tmp_path / "in.jsonl").write_text(json_rows(PREMISES), encoding="utf-8")
     shown = called(run.root, tmp_path / "in.jsonl")
     assert shown.code == 4
