@@ -7,6 +7,7 @@ import pytest
 from nlijob.heads import HeadName
 from tests import families
 from tests.families import FAMILIES, HEADS, MAX_DIFFERENCE, PACKED, Bench, Family
+from tools.model_table import documented
 
 ALWAYS = ("Llama", "GPT-2", "Gemma 3, with vision", "Mixtral", "Mamba", "T5", "BERT")
 """The families that `make test` tries: one of each structure. `make test-slow` tries all."""
@@ -42,3 +43,4 @@ def test_a_family_works_from_its_folder_alone_or_is_refused_with_what_works(
         assert found.difference <= MAX_DIFFERENCE  # packed, in batches and alone
         assert found.step <= MAX_DIFFERENCE or found.execution != PACKED
         assert found.usage == 1
+    assert families.line(family, head, found) in documented(), "run python -m tools.model_table"
