@@ -438,6 +438,15 @@ def test_a_damaged_adapter_is_refused(
     assert text in shown.err
 
 
+def test_a_folder_with_a_model_is_not_taken_for_a_run(
+    called: Callable[..., Shown], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "phi"}', encoding="utf-8")
+    shown = called(tmp_path, "--format", "csv")
+    assert shown.code == 4
+    assert "holds a model, neither a run nor an adapter" in shown.err
+
+
 def test_a_folder_without_run_or_adapter_is_refused(
     called: Callable[..., Shown], tmp_path: Path
 ) -> None:
