@@ -177,11 +177,13 @@ def _is_quoted(path: Path) -> bool:
     """Whether a tab-separated file has quoted fields, as RFC 4180 defines them.
 
     It has if each of its quotes is then where it may be, and at least one field needs its quotes,
-    as only quoting explains a doubled quote, a tab or a line break in a field. In texts without
-    quoting, some quote soon stands within a field.
+    as only quoting explains a doubled quote, a tab or a line break in a field, or quotes around
+    each name of a column. In texts without quoting, some quote soon stands within a field.
     """
     form = Form("\t", is_quoted=True)
-    needed, width = False, 0
+    first = first_text(path).split("\t")
+    needed = all(len(field) > 1 and field[0] == field[-1] == '"' for field in first)
+    width = 0
     for record in records(text_lines(path), form):
         if record is not None:
             width = width or len(record.fields)

@@ -17,7 +17,7 @@ from nlijob.errors import NotAvailableError
 from nlijob.printable import printable
 from nlijob.records.job import Split
 
-FORMATS = (".jsonl", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".txt")
+FORMATS = (".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".csv", ".tsv", ".txt")
 """Endings of the files that are read; where a corpus ships a split twice, the first one is."""
 NOT_READ = {
     ".bz2": "files compressed with bzip2",
@@ -44,7 +44,7 @@ ALIASES: Mapping[Split, Sequence[str]] = {
 ALL_ALIASES = {alias for aliases in ALIASES.values() for alias in aliases}
 OTHER_GENRES = "mismatched"
 """MultiNLI's second validation split. It has no labelled test split: this serves as one."""
-SHARD = re.compile(r"(?P<base>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)")
+SHARD = re.compile(r"(?P<base>.*?)[-_.]?(?P<number>\d+)-of-(?P<total>\d+)(-[0-9a-f]{8,})?")
 NUMBERED = re.compile(r"(?P<base>.+?)[-_](?P<number>\d{1,5})|(?P<only>\d{1,5})")
 NAMELESS = ("", "data", "part", "shard", "chunk")
 """What files are called whose folder has the split's name."""
@@ -77,23 +77,26 @@ def find_groups(folder: Path, config_name: str | None) -> list[Group]:
     """
     files = [file for file in files_of(folder) if is_data(file)]
     files = [file for file in files if config_name in file.parts[:-1]] or files
-    shards: dict[tuple[Path, str, str], dict[int, Path]] = {}
+    parts: dict[tuple[Path, str, str, bool], list[tuple[str, int, Path]]] = {}
     for file in files:
         base, number = _base_and_number(file, files)
+        is_of_folder = _is_named_by_folder(base, file.parent)
+        name = file.parent.name if is_of_folder else base
         ending = file.name[len(_stem(file)) :].lower()
-        shards.setdefault((file.parent, base, ending), {})[number] = folder / file
+        key = (file.parent, name, ending, is_of_folder)
+        parts.setdefault(key, []).append((base, number, folder / file))
     groups = []
-    for (parent, base, _), numbered in shards.items():
-        parts = tuple(numbered[number] for number in sorted(numbered))
-        _refuse_missing_shard(parts)
-        groups.append(Group(str(parent), _name(base, parent), format_of(parts[0]), parts))
+    for (parent, name, _, _), numbered in parts.items():
+        in_order = tuple(file for _, _, file in sorted(numbered))
+        _refuse_missing_shard(in_order)
+        groups.append(Group(str(parent), name, format_of(in_order[0]), in_order))
     return groups
 
 
-def _name(base: str, parent: Path) -> str:
-    """What a file is called; the name of its folder where its own says nothing of a split."""
+def _is_named_by_folder(base: str, parent: Path) -> bool:
+    """Whether the name of a file's folder says of which split it is, as its own says nothing."""
     said_by_folder = parent.name.lower() in ALL_ALIASES and not ALL_ALIASES & set(words_of(base))
-    return parent.name if parent.name and (base.lower() in NAMELESS or said_by_folder) else base
+    return bool(parent.name) and (base.lower() in NAMELESS or said_by_folder)
 
 
 def split_names(split: Split, name: str, known: Iterable[str]) -> list[str]:

@@ -283,6 +283,7 @@ class HubSource:
 def _reader(path: Path, columns: Sequence[str]) -> Reader:
     readers: dict[str, Callable[[Path], Reader]] = {
         ".jsonl": JsonRows,
+        ".ndjson": JsonRows,
         ".json": JsonRows,
         ".parquet": ParquetRows,
         ".arrow": ArrowRows,

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from nlijob.analysis.wording import plural
+from nlijob.analysis.wording import count, plural
 from nlijob.config import DataConfig, SplitSize
 from nlijob.data.beyond import Beyond
 from nlijob.data.corpora import find_columns, read_examples
@@ -25,6 +25,9 @@ from nlijob.errors import NotAvailableError
 from nlijob.hub import Hub
 from nlijob.records.job import SPLITS, Example, Manifest, Split, SplitManifest
 from nlijob.rundir import RunDir, write_record, write_records
+
+FEW_ROWS = 100
+"""A stride that leaves fewer rows than this, of a split with more, was meant for a larger one."""
 
 
 class Taken(NamedTuple):
@@ -145,6 +148,11 @@ def _warnings(
         warnings.append(
             f"{split}: {wanted.size:,} rows were requested, but the split has "
             f"{manifest.source_rows:,}; all were taken"
+        )
+    if wanted.stride is not None and manifest.selected < FEW_ROWS <= manifest.source_rows:
+        warnings.append(
+            f"{split}: {manifest.rule} is {count(manifest.selected)} of "
+            f"{count(manifest.source_rows)}; --{split}-size takes more of a small data set"
         )
     absent = [n for n, c in zip(data.label_names, manifest.class_counts, strict=True) if c == 0]
     if absent:

@@ -19,10 +19,15 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from nlijob.disk import disk_faults
+from nlijob.errors import NotAvailableError
+from nlijob.gpu.checkpoints import size_bytes
 from nlijob.gpu.fast.layers import ADAPTER, dequantized
 from nlijob.gpu.model.configuration import RESIDUAL_DROPOUT_KEYS
 
 GENERATION = "generation_config.json"
+CODE_OF_MODELS = "transformers_modules."
+"""The package in which transformers puts code that comes with models."""
 
 
 def stored_dtype(compute_dtype: torch.dtype) -> torch.dtype:
@@ -38,9 +43,15 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     """Write a model with its adapter merged into it, without the tokenizer.
 
     `model`: PEFT's model with its adapter loaded. `model_dir`: folder of the original model, whose
-    settings the merged one keeps.
+    settings the merged one keeps. Raises NotAvailableError for a model with code of its own.
     """
     base = model.get_base_model()
+    if type(base).__module__.startswith(CODE_OF_MODELS):
+        raise NotAvailableError(
+            f"{type(base).__name__} is computed by code that came with the model, so plain "
+            "transformers would not load a merged one",
+            "export the adapter alone with --adapter",
+        )
     with torch.device("meta"):
         plain = type(base)(_config(base, model_dir, dtype))
     weights = {name: weight.to(dtype).cpu() for name, weight in merged_weights(model)}
@@ -52,7 +63,8 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     lacking = [name for name, weight in plain.named_parameters() if weight.is_meta]
     if lacking:
         raise AssertionError(f"merging gave no value to {', '.join(lacking[:5])}")
-    plain.save_pretrained(target)
+    with disk_faults(target, size_bytes(weights)):
+        plain.save_pretrained(target)
     if (model_dir / GENERATION).is_file():  # as it is: the library refuses to save some
         shutil.copyfile(model_dir / GENERATION, target / GENERATION)
     for file in target.glob("*.safetensors"):  # which only their owner could read

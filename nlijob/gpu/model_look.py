@@ -21,7 +21,7 @@ from nlijob.gpu.model import (
     max_length,
     weight_bytes,
 )
-from nlijob.gpu.session import Session, prompt_lines
+from nlijob.gpu.session import Session, prompt_line
 from nlijob.gpu.training import execution_name
 from nlijob.records.job import SPLITS, Example, Split
 from nlijob.records.planning import ModelLook, TokenCounts
@@ -62,7 +62,7 @@ def look_at(session: Session) -> ModelLook:
         weights_bytes=loading_bytes,
         dequantized_bytes=matrices * dtype.itemsize if config.model.quantization == "nf4" else 0,
         execution_modes=_modes(config),
-        prompt_form=prompt_lines(head.prompt)[0].removeprefix("prompt: "),
+        prompt_form=prompt_line(head.prompt).removeprefix("prompt: "),
         example_prompt=session.tokenizer.decode(first.features["input_ids"]),
         label_token_texts=tuple(session.tokenizer.decode([t]) for t in head.label_tokens),
         label_tokens=tuple(head.label_tokens),
@@ -102,7 +102,7 @@ def _rows(session: Session, split: Split) -> list[Encoded]:
 
 def _notes(session: Session, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
     """What to know about the prompt, and about rows that are too long for the model."""
-    yield from session.head.prompt.notes
+    yield from session.prompt_notes(rows)
     for split, of_split in rows.items():
         looked_at = len(_spread(session.examples[split]))
         if left_out := looked_at - len(of_split):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,13 +137,24 @@ class Session:
         drops = self.config.model.too_long == "drop"
         with self.reporter.timed("encode"):
             rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
-        self._tell_prompt(self._dropped(rows))
+        self._tell_prompt(rows)
         return rows
 
     @property
     def dropped(self) -> dict[str, tuple[int, ...]]:
         """Split -> the numbers of its rows that are too long, where there are any."""
         return self._dropped(self.rows)
+
+    def prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
+        """What to know about the prompt and the texts in it, a sentence each."""
+        yield from self.head.prompt.notes
+        for split, of_split in rows.items():
+            if special := self.head.with_special_tokens(of_split):
+                yield (
+                    f"{len(special):,} of {plural(len(of_split), f'{split} row')} write special "
+                    "tokens in their texts, which the model reads as such (first: row "
+                    f"{special[0].example.index})."
+                )
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
@@ -220,10 +231,11 @@ class Session:
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
-    def _tell_prompt(self, dropped: dict[str, tuple[int, ...]]) -> None:
+    def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
         """Say what the prompt was resolved to, and how many rows it does not serve."""
-        for line in prompt_lines(self.head.prompt):
+        for line in (prompt_line(self.head.prompt), *self.prompt_notes(rows)):
             self.reporter.say("start", line)
+        dropped = self._dropped(rows)
         for split in (split for split in SPLITS if split in dropped):
             share = f"{len(dropped[split]):,} of {plural(len(self.examples[split]), 'row')}"
             longest = f"{self._max_length:,} tokens"
@@ -260,22 +272,21 @@ class Session:
             answer_start=prompt.answer_start,
             answer_start_text=decode(list(prompt.answer_start)),
             is_chat=prompt.is_chat,
-            notes=prompt.notes,
+            notes=tuple(self.prompt_notes(rows)),
             example_token_texts=tuple(decode([token]) for token in tokens),
             dropped=self.dropped,
             tokens_before=prompt.tokens_before,
         )
 
 
-def prompt_lines(prompt: Prompt) -> list[str]:
-    """How the prompt was resolved, in lines for the console."""
+def prompt_line(prompt: Prompt) -> str:
+    """How the prompt was resolved, in a line for the console."""
     form = "in the model's chat template" if prompt.is_chat else "plain text"
     if not prompt.template:
         form = "premise and hypothesis as a pair"
     answers = ", ".join(map(repr, prompt.verbalizers))
     style = "" if prompt.style == "recipe" else f" ({prompt.style})"
-    first = f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
-    return [first, *prompt.notes]
+    return f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
 
 
 def head_text(head: HeadOrigin) -> str:

@@ -11,13 +11,12 @@ from nlijob.config import DataConfig, ModelConfig
 from nlijob.data.sources import local_place
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
-from nlijob.hub import MODEL_FILES, Glance, Hub, local_folder
-from nlijob.model_files import check_model_folder
+from nlijob.hub import Glance, Hub, local_folder, model_files
+from nlijob.model_files import check_code, check_model_folder
 from nlijob.records.planning import PlannedFiles
 
 WEIGHTS = "*.safetensors"
-SMALL_MODEL_FILES = tuple(pattern for pattern in MODEL_FILES if pattern != WEIGHTS)
-"""Configuration and tokenizer."""
+"""The files of a model that are large; all others are configuration and tokenizer."""
 CARD = ("README.md", "dataset_infos.json")
 """Files of a data set that tell how many rows it has."""
 
@@ -45,18 +44,20 @@ def find_model(model: ModelConfig, hub: Hub) -> FoundModel:
     """The model's files. Raises NotAvailableError if it does not exist."""
     own = MODEL_DIR if model.name == "demo" else local_folder(model.name, "model", "model.name")
     if own is not None:
-        size = sum(file.stat().st_size for file in _matching(own, MODEL_FILES))
+        size = sum(file.stat().st_size for file in _matching(own, model_files(model)))
         files = PlannedFiles(model.name, str(own), size, 0)
-        return FoundModel(own, files, _fault(model, own))
-    glance = hub.look("model", model.name, model.revision, SMALL_MODEL_FILES, MODEL_FILES)
+        return FoundModel(own, files, _fault(model, own, is_whole=True))
+    small = [pattern for pattern in model_files(model) if pattern != WEIGHTS]
+    glance = hub.look("model", model.name, model.revision, small, model_files(model))
     fault: NotAvailableError | None = None
     if hub.is_offline:
         try:
             hub.model_folder(model)
         except NotAvailableError as error:
             fault = error
-    elif not glance.lacking or not any(Path(f.name).match(WEIGHTS) for f in glance.files):
-        fault = _fault(model, glance.folder)
+    else:
+        has_weights = any(Path(file.name).match(WEIGHTS) for file in glance.files)
+        fault = _fault(model, glance.folder, is_whole=not (glance.lacking and has_weights))
     return FoundModel(glance.folder, _files(model.name, glance), fault)
 
 
@@ -74,9 +75,13 @@ def find_data(data: DataConfig, hub: Hub) -> FoundData:
 # ---------------------------------------------------------------- detail
 
 
-def _fault(model: ModelConfig, folder: Path) -> NotAvailableError | None:
+def _fault(model: ModelConfig, folder: Path, is_whole: bool) -> NotAvailableError | None:
+    """What is wrong with a model's files; `is_whole`: whether the weights should be there."""
     try:
-        check_model_folder(model.name, folder)
+        if is_whole:
+            check_model_folder(model.name, folder, model.trust_remote_code)
+        elif not model.trust_remote_code:
+            check_code(model.name, folder)
     except NotAvailableError as error:
         return error
     return None

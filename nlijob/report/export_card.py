@@ -43,6 +43,7 @@ CHANGES = (
     (r"^MODEL, REVISION = .*$", 'MODEL = "."  # the folder of this card, or its hub id'),
     (r", revision=REVISION\b", ""),
     (r"^ *revision=REVISION,\n", ""),
+    (r"\brevision=REVISION, ", ""),
     (r"^ *ignore_mismatched_sizes=.*\n", ""),
     (r"PeftModel\.from_pretrained\(model, ADAPTER\)", "model"),
 )

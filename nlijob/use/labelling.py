@@ -95,25 +95,44 @@ class Labelling:
         self._warn = warn
         self._progress = progress
         self.counts = Counts()
+        self._unreadable: NotAvailableError | None = None
 
     def parts(self) -> Iterator[Part]:
-        """The input in chunks. With `stop`, the first malformed row is the last one."""
+        """The input in chunks, as far as it can be read; then see `check_input`.
+
+        With `stop`, the first malformed row is the last one.
+        """
         number = 0
         rows: list[InputRow | BadRow] = []
         characters = 0
-        for row in self._reader:
+        for row in self._readable_rows():
             rows.append(row)
             characters += len(row.text) if isinstance(row, InputRow) else 0
-            ends = isinstance(row, BadRow) and self._on_error == "stop"
-            if ends or len(rows) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+            if len(rows) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
                 part = self._part(number + 1, rows)
                 number = part.number or number
                 yield part
                 rows, characters = [], 0
-            if ends:
-                return
         if rows:
             yield self._part(number + 1, rows)
+
+    def check_input(self) -> None:
+        """Raise NotAvailableError if the input could not be read to its end."""
+        if self._unreadable is not None:
+            rows = plural(self.counts.written, "row")
+            raise NotAvailableError(
+                self._unreadable.message,
+                f"{self._unreadable.hint}; {rows} are written to {self._output.place}",
+            )
+
+    def _readable_rows(self) -> Iterator[InputRow | BadRow]:
+        try:
+            for row in self._reader:
+                yield row
+                if isinstance(row, BadRow) and self._on_error == "stop":
+                    return
+        except NotAvailableError as error:  # the rows before are labelled first
+            self._unreadable = error
 
     def _part(self, number: int, rows: list[InputRow | BadRow]) -> Part:
         has_rows = any(isinstance(row, InputRow) for row in rows)
@@ -189,7 +208,7 @@ def label_rows(labelling: Labelling, gpu_side: GpuSide, place: Workspace) -> Non
     """Label every row of the input.
 
     The GPU side must have its task. Raises what it reports, and NotAvailableError at a malformed
-    row where these are not left out.
+    row where these are not left out, or where the input cannot be read to its end.
     """
     labelling.write_header()
     under_way: deque[Part] = deque()
@@ -207,6 +226,7 @@ def label_rows(labelling: Labelling, gpu_side: GpuSide, place: Workspace) -> Non
     while under_way:
         _finish(labelling, under_way.popleft(), gpu_side, place)
     gpu_side.follow(lambda _: None)
+    labelling.check_input()
 
 
 def _finish(labelling: Labelling, part: Part, gpu_side: GpuSide, place: Workspace) -> None:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from nlijob.analysis.wording import clock, plural
 from nlijob.config import Device, JobConfig
 from nlijob.console import Console
 from nlijob.data.corpora import find_columns
-from nlijob.errors import ConfigurationError, NotAvailableError, StoppedError
+from nlijob.data.text import compression_of, format_of, open_bytes
+from nlijob.errors import ConfigurationError, StoppedError
 from nlijob.hub import Hub
 from nlijob.launch import GpuSide
 from nlijob.records.job import Progress
@@ -106,8 +107,8 @@ def _begin(
 def _format(request: Request) -> Format:
     """The format that a name says."""
     for path in (request.rows, request.output):
-        if path is not None and path.suffix.lower() in ENDINGS:
-            return ENDINGS[path.suffix.lower()]
+        if path is not None and format_of(path) in ENDINGS:
+            return ENDINGS[format_of(path)]
     what = "standard input" if request.rows == STANDARD_INPUT else str(request.rows)
     raise ConfigurationError(
         f"the format of {what} is not known: its name ends in none of {', '.join(ENDINGS)}",
@@ -119,7 +120,12 @@ def _check_paths(request: Request, kind: Format) -> None:
     output = request.output
     if output is None:
         return
-    if ENDINGS.get(output.suffix.lower(), kind) != kind:
+    if compression_of(output):
+        raise ConfigurationError(
+            f"--output {output}: rows are written as plain text",
+            "write them to standard output, and compress that: | gzip > FILE",
+        )
+    if ENDINGS.get(format_of(output), kind) != kind:
         raise ConfigurationError(
             f"--output {output}: rows keep the format of the input, which is {kind}",
             f"name a file that ends in .{kind}",
@@ -138,21 +144,20 @@ def _with_model(config: JobConfig, name: str | None) -> JobConfig:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """The rows as bytes, unpacked if the name says that they are compressed."""
     if path == STANDARD_INPUT:
         yield sys.stdin.buffer
         return
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise NotAvailableError(
-            f"{path} cannot be read: {error.strerror}", "check the file and its access rights"
-        ) from error
-    with stream:
-        yield stream
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_bytes(path))
+        try:
+            yield stream
+        finally:  # here, so that an error of the block is not taken for one of the file
+            stack.close()
 
 
-def _reader(stream: BinaryIO, request: Request, kind: Format, config: JobConfig) -> RowReader:
+def _reader(stream: IO[bytes], request: Request, kind: Format, config: JobConfig) -> RowReader:
     """The reader of the rows, once it has found the two columns."""
     data = dataclasses.replace(
         config.data,
@@ -173,6 +178,8 @@ def _reader(stream: BinaryIO, request: Request, kind: Format, config: JobConfig)
 
 def _size(path: Path) -> int:
     """Size of the input in bytes; 0 where it is not known."""
+    if compression_of(path):
+        return 0
     try:
         found = os.fstat(sys.stdin.fileno()) if path == STANDARD_INPUT else path.stat()
     except (OSError, ValueError):  # standard input that is no file

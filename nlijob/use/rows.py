@@ -9,15 +9,16 @@ from __future__ import annotations
 import codecs
 import json
 import re
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, Literal
 
 from nlijob.analysis.wording import plural
 from nlijob.data.table import shown
 from nlijob.data.text import BYTE_ORDER_MARKS, KINDS
-from nlijob.errors import NotAvailableError
+from nlijob.errors import NotAvailableError, first_line
 
 Format = Literal["jsonl", "csv", "tsv"]
 ENDINGS: Mapping[str, Format] = {
@@ -82,7 +83,7 @@ class Line:
 class Lines:
     """The lines of a UTF-8 stream. Lines that were taken can be put back."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str) -> None:
         """`name`: what messages call the stream."""
         self.name = name
         self.bytes_read = 0
@@ -94,7 +95,7 @@ class Lines:
         """The next line; None at the end. Raises NotAvailableError if this is no text file."""
         if self._back:
             return self._back.popleft()
-        raw = self._stream.readline(LONGEST_LINE)
+        raw = self._read()
         if not raw:
             return None
         self._number += 1
@@ -111,6 +112,16 @@ class Lines:
         """Let `take` return these lines again, in their order."""
         self._back.extendleft(reversed(lines))
 
+    def _read(self) -> bytes:
+        """The next line, or the first part of one that is too long; b"" at the end."""
+        try:
+            return self._stream.readline(LONGEST_LINE)
+        except (OSError, EOFError, zlib.error) as error:  # the last two of a compressed file
+            raise NotAvailableError(
+                f"{self.name} cannot be read after line {self._number}: {first_line(error)}",
+                "the file is damaged, or what it is read from has failed",
+            ) from error
+
     def _decoded(self, raw: bytes) -> Line:
         try:
             text = raw.decode("utf-8")
@@ -121,7 +132,7 @@ class Lines:
         return Line(self._number, content, text[len(content) :])
 
     def _pass_over_line(self) -> None:
-        while (raw := self._stream.readline(LONGEST_LINE)) and not raw.endswith(b"\n"):
+        while (raw := self._read()) and not raw.endswith(b"\n"):
             self.bytes_read += len(raw)
         self.bytes_read += len(raw)
 
@@ -139,8 +150,7 @@ class Lines:
             if raw.startswith(start) or raw[:99].lstrip().lower().startswith(start):
                 raise NotAvailableError(
                     f"{self.name} cannot be read: it is {kind}",
-                    "give plain text in UTF-8; a compressed file can be unpacked into a pipe: "
-                    "gunzip -c FILE | nlijob predict RUN --format csv",
+                    "give text in UTF-8; a file is unpacked if its name ends in .gz or .zst",
                 )
 
 

@@ -36,9 +36,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = {name: build_run(root / "runs" / name, spec) for name, spec in specs.items()}
     for run in runs.values():  # a page of its own for each would take most of the time
         finish(run)
-    page = render(runs["first"]).read_bytes()
+    drawn = render(runs["first"]).read_bytes()
     for run in runs.values():
-        run.report.write_bytes(page)
+        run.report.write_bytes(drawn)
     build_run(root / "runs" / "unfinished")
     of = {
         "two": ("first", "worse"),

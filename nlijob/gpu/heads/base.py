@@ -137,6 +137,16 @@ class Head(ABC):
         self._check_tokens(split, rows)
         return rows
 
+    def with_special_tokens(self, rows: Sequence[Encoded]) -> list[Encoded]:
+        """Return the rows whose own texts hold special tokens, which the model reads as such.
+
+        All rows have the template's; these have more.
+        """
+        special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
+        counts = [sum(t in special for t in row.features["input_ids"]) for row in rows]
+        of_template = min(counts, default=0)
+        return [row for row, own in zip(rows, counts, strict=True) if own > of_template]
+
     def text(self, example: Example) -> str:
         """Return the row as text, up to where an answer is told from the others."""
         start: str = self._tokenizer.decode(list(self.prompt.answer_start))

@@ -158,6 +158,13 @@ def test_fields_are_unquoted_where_only_quoting_explains_one(file: Path, evidenc
     assert rows[1]["sentence1"] == evidence[1:-1].replace('""', '"')
 
 
+def test_fields_are_unquoted_where_the_names_of_all_columns_are_quoted(file: Path) -> None:
+    header = "\t".join(f'"{name}"' for name in TABS.split())
+    assert read_tabs(file, f'{header}\n"neutral"\t"a"\t"b"\n') == [
+        {"gold_label": "neutral", "sentence1": "a", "sentence2": "b"}
+    ]
+
+
 def test_labels_of_annotators_may_be_left_out_at_the_end_of_a_line(file: Path) -> None:
     header = TABS.replace("\n", "\tlabel1\tlabel2\n")
     rows = read_tabs(file, f"{header}neutral\ta\tb\tneutral\nneutral\ta\tb\n")

@@ -56,6 +56,7 @@ def refusal(folder: Path, **changes: Any) -> NotAvailableError:
     [
         "{}.jsonl",
         "{}.json",
+        "{}.ndjson",
         "{}.csv",
         "{}.parquet",
         "data/{}-00000-of-00001.parquet",
@@ -85,7 +86,16 @@ def test_other_names_of_a_split_are_known(tmp_path: Path, validation: str, test:
     assert premises(tmp_path) == {split: [f"{split} {i}" for i in range(3)] for split in SPLITS}
 
 
-@pytest.mark.parametrize("form", ["train-{:05}-of-00012.parquet", "train_{}.jsonl", "train/{}.csv"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "train-{:05}-of-00012.parquet",
+        "data/train-{:05}-of-00012-b42a775f407cee45.parquet",
+        "train_{}.jsonl",
+        "train/{}.csv",
+        "train/part-{:05}-3f2a-c000.snappy.parquet",
+    ],
+)
 def test_parts_of_a_split_are_joined_in_the_order_of_their_numbers(
     tmp_path: Path, form: str
 ) -> None:

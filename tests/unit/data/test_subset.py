@@ -275,6 +275,16 @@ def test_columns_may_have_other_names(source: Path) -> None:
     assert taken(source, **names) == [Example(0, "one", "two", 1)]
 
 
+@pytest.mark.parametrize("texts", [("sentence1", "sentence2"), ("Context", "Hypothesis")])
+def test_one_column_may_be_named_and_the_others_found(source: Path, texts: tuple[str, str]) -> None:
+    for split in SPLITS:
+        content = {texts[0]: f"one {split}", texts[1]: "two", "label": 0, "verdict": 2}
+        write_jsonl(source / f"{split}.jsonl", [content])
+    assert taken(source, label_column="verdict")[0].label == 2
+    manifest, _ = build(source, label_column="verdict")
+    assert manifest.splits["test"].columns == (*texts, "verdict")
+
+
 def test_a_missing_column_is_reported_with_the_existing_ones(source: Path) -> None:
     write_jsonl(source / "test.jsonl", [{"premise": "a", "answer": "b", "label": 0}])
     error = refusal(source)
@@ -494,6 +504,19 @@ def test_oddities_of_a_split_are_warnings(
 ) -> None:
     manifest, _ = build(source, **changes)
     assert manifest.warnings == (warning,)
+
+
+@pytest.mark.parametrize(
+    ("count", "stride", "is_warned"), [(120, 50, True), (99, 50, False), (120, 1, False)]
+)
+def test_a_stride_that_is_too_large_for_a_small_data_set_is_a_warning(
+    source: Path, count: int, stride: int, is_warned: bool
+) -> None:
+    write_jsonl(source / "train.jsonl", rows(count, "train"))
+    manifest, _ = build(source, train_stride=stride)
+    told = "train: every 50th row is 3 of 120; --train-size takes more of a small data set"
+    assert (told in manifest.warnings) == is_warned
+    assert is_warned or not [text for text in manifest.warnings if "--train-size" in text]
 
 
 def test_blank_texts_are_a_warning(source: Path) -> None:

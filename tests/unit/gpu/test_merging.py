@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nlijob.config import load_config
 from nlijob.demo import MODEL_DIR
+from nlijob.errors import NotAvailableError
 from nlijob.gpu.heads import Head, head_class
 from nlijob.gpu.merging import save_merged, stored_dtype
 from nlijob.gpu.model import LoadedModel
@@ -119,6 +120,21 @@ def test_layers_that_hold_their_weights_transposed_are_merged_so(
     save_merged(tuned, tmp_path / "original", torch.float32, tmp_path / "merged")
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert difference(tuned, merged.eval(), head, examples[:4]) < ROUNDING
+
+
+def test_a_model_with_code_of_its_own_is_refused_with_what_can_be_had(tmp_path: Path) -> None:
+    shape = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
+    place = {"__module__": "transformers_modules.own.modeling"}
+    own = type("OwnModel", (transformers.LlamaForCausalLM,), place)(shape)
+    with pytest.raises(NotAvailableError, match="OwnModel is computed by code") as told:
+        save_merged(with_adapter(own, "q_proj"), tmp_path, torch.float32, tmp_path)
+    assert "--adapter" in told.value.hint
 
 
 @pytest.mark.parametrize(

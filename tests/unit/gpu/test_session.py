@@ -12,7 +12,7 @@ import pytest
 from nlijob.config import JobConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
-from nlijob.gpu.session import Session, prompt_lines
+from nlijob.gpu.session import Session, prompt_line
 from nlijob.prompts import Prompt
 from nlijob.records.job import SPLITS, Example, Progress, RunRecord, WorkerTask
 from nlijob.records.serialization import read_lines
@@ -56,8 +56,20 @@ def test_rows_that_are_too_long_are_an_error_by_default(new_session: NewSession)
 
 
 def test_the_console_says_what_the_prompt_was_resolved_to() -> None:
-    prompt = Prompt("{premise}", ("A", "B"), "letters", is_chat=True, notes=("One note.",))
-    assert prompt_lines(prompt) == [
-        "prompt: in the model's chat template; answers 'A', 'B' (letters)",
-        "One note.",
-    ]
+    prompt = Prompt("{premise}", ("A", "B"), "letters", is_chat=True)
+    assert prompt_line(prompt) == "prompt: in the model's chat template; answers 'A', 'B' (letters)"
+
+
+def test_special_tokens_in_the_texts_of_rows_are_told(
+    new_session: NewSession, examples: list[Example]
+) -> None:
+    session = new_session(too_long="drop")
+    ending = session.tokenizer.eos_token
+    spoilt = dataclasses.replace(examples[3], premise=f"a man {ending} walks")
+    write_records(session.run.subset("validation"), [*examples[:3], spoilt])
+    _ = session.rows
+    said = [line.note for line in read_lines(Progress, session.run.progress)]
+    assert (
+        "1 of 4 validation rows write special tokens in their texts, which the model reads as "
+        f"such (first: row {spoilt.index})."
+    ) in said

@@ -52,14 +52,6 @@ def test_rows_and_steps_are_those_of_the_job(plan: JobPlan) -> None:
     assert plan.rows["test"].rows == 491
 
 
-def test_rows_that_would_be_left_out_as_too_long_are_told(plan: JobPlan, tmp_path: Path) -> None:
-    shorter = plan.look.tokens["test"].longest - 1
-    options = {"model.max_length": shorter, "model.too_long": "drop", "data.train_size": 8}
-    planned = make_plan(wanted(tmp_path, **options), [])
-    assert planned.look.tokens["test"].longest <= shorter
-    assert any("test rows too long for the model" in line for line in plan_lines(planned))
-
-
 def test_answers_and_adapted_modules_are_resolved(plan: JobPlan) -> None:
     assert plan.look.label_token_texts == (" 0", " 1", " 2")
     modules = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
@@ -172,6 +164,44 @@ def test_a_missing_gpu_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert plan.memory.free_bytes is None
     text = "\n".join(plan_lines(plan))
     assert "Here the job would end with exit code 5: no GPU" in text
+
+
+class HubWithoutWeights(Hub):
+    """Has the small files of a model, and lists weights that are not here."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(False, print)
+        self._folder = folder
+
+    def look(self, *_: object) -> Glance:
+        weights = HubFile("model.safetensors", "e", 5_000)
+        return Glance(self._folder, (weights,), (weights,))
+
+
+def model_on_hub(folder: Path) -> Path:
+    """The demo's model without its weights, as in the cache of the hub's client."""
+    here = folder / ("a" * 40)
+    shutil.copytree(MODEL_DIR, here, ignore=shutil.ignore_patterns("*.safetensors"))
+    return here
+
+
+def test_weights_on_the_hub_are_a_download_and_no_fault(tmp_path: Path) -> None:
+    hub = HubWithoutWeights(model_on_hub(tmp_path))
+    planned = wanted(tmp_path, **{"model.name": "acme/model"})
+    plan = make_plan(dataclasses.replace(planned, hub=hub), [])
+    assert exit_error(plan) is None
+    assert plan.model.download_bytes == 5_000
+    assert plan.look.trainable_parameters == 188_416
+
+
+def test_code_of_a_model_s_own_is_refused_before_the_weights_are_here(tmp_path: Path) -> None:
+    here = model_on_hub(tmp_path)
+    config = json.loads((here / "config.json").read_text("utf-8"))
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}
+    (here / "config.json").write_text(json.dumps({**config, **own}), encoding="utf-8")
+    planned = wanted(tmp_path, **{"model.name": "acme/model"})
+    with pytest.raises(NotAvailableError, match="computed by code of its own"):
+        make_plan(dataclasses.replace(planned, hub=HubWithoutWeights(here)), [])
 
 
 # ---------------------------------------------------------------- a data set that is not here
