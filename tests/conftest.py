@@ -28,6 +28,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _cores = len(os.sched_getaffinity(0))
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores // _workers)))
+# No test leaves a 4-bit copy of a model where another test, or a user's job, would read it.
+os.environ["HF_ASSETS_CACHE"] = f"{os.devnull}/none"
 # The libraries' imports make millions of objects and almost no garbage; looking for it among them
 # takes a third of the time of the collection.
 gc.disable()

@@ -84,6 +84,7 @@ def durations(results: Results) -> Sequence[float | None]:
     return [*parts, *(stage.duration_s for stage in results.stages), results.total_s]
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_changes_no_duration(hostile: tuple[RunDir, float]) -> None:
     job, limit_s = hostile
     results = jobs.results(job)
@@ -94,6 +95,7 @@ def test_a_clock_that_is_set_changes_no_duration(hostile: tuple[RunDir, float]) 
     assert results.cost.amount == pytest.approx(results.total_s * 3.6 / 3600)
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_changes_no_order_of_samples(hostile: tuple[RunDir, float]) -> None:
     job, _ = hostile
     samples = list(records.read_lines(HardwareSample, job.hardware))
@@ -106,6 +108,7 @@ def test_a_clock_that_is_set_changes_no_order_of_samples(hostile: tuple[RunDir, 
     assert walls != sorted(walls), "the stand-in for the clock was not in use"
 
 
+@pytest.mark.slow
 def test_a_hanging_nvidia_smi_is_told_and_costs_no_other_figure(
     hostile: tuple[RunDir, float],
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_hanging_nvidia_smi_is_told_and_costs_no_other_figure(
     assert told in job.report.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_hanging_nvidia_smi_is_started_rarely_and_leaves_no_process(
     hostile: tuple[RunDir, float], stand_ins: Path
 ) -> None:

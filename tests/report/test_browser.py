@@ -172,6 +172,7 @@ def test_a_link_to_a_row_opens_the_list(tab: Tab, urls: dict[str, str]) -> None:
     assert tab.evaluate("document.querySelector('.list').open")
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_leave_little_to_read_and_to_lay_out(tab: Tab, tmp_path: Path) -> None:
     # what makes a page slow to open; benchmarks/page_opening.py times it
     spec = Spec(rows=10_000, base_habit=1.0, epochs=1, few_shot=0, blank_premise=False)

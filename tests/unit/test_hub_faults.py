@@ -196,7 +196,7 @@ def test_a_hub_that_stalls_is_given_up(
     hub: HubServer, repository: Path, request_: str, misbehaviour: Misbehaviour
 ) -> None:
     hub.misbehave_next(99, misbehaviour, request_)
-    message = error_of(replace(QUICK, attempts=2))
+    message = error_of(replace(QUICK, attempts=1))
     assert "no answer within 0.5 s" in message or "bytes within 0.3 s" in message
     assert hub.url.removeprefix("http://") in message
     assert_nothing_bad(repository)

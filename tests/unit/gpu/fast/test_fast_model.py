@@ -35,9 +35,9 @@ from tests import tolerance
 pytestmark = pytest.mark.arithmetic
 
 CPU = torch.device("cpu")
-CONFIG = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, schedule="cosine")
+CONFIG = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-3, schedule="cosine")
 STEPS = 8
-"""Of these two epochs of 24 rows."""
+"""Of these two epochs of 13 rows: the last step of each has one row."""
 LOGITS = tolerance.rounding(torch.float32, tolerance.DEMO_OPERATIONS)
 GRADIENTS = tolerance.rounding(torch.float32, 2 * tolerance.DEMO_OPERATIONS)
 """A gradient comes through the model twice, there and back."""
@@ -59,6 +59,11 @@ def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureReque
         )
 
     return new
+
+
+@pytest.fixture(scope="module")
+def rows(rows: list[Encoded]) -> list[Encoded]:
+    return rows[:13]
 
 
 @pytest.fixture(scope="module")
@@ -319,8 +324,8 @@ def test_losses_follow_the_plain_loops_over_many_steps(
     labelled = [
         (i, r) for i, r in enumerate(read_file(DATA_DIR / "train.jsonl").rows) if r["label"] >= 0
     ]
-    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:80]]
-    config = dataclasses.replace(CONFIG, batch_size=2)
+    some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:40]]
+    config = dataclasses.replace(CONFIG, batch_size=1)
     (plain, _), (fast, _) = trainers(new_model, head, head.encode("train", some), config)
     losses = [torch.tensor([step.loss for step in way.epoch(1)]) for way in (plain, fast)]
     assert len(losses[0]) == 40
@@ -433,9 +438,9 @@ def test_either_trainer_restores_the_loss_scale_of_the_other(
     plain, fast = (trainer for trainer, _ in trainers(new_model, head, rows))
     first, second = (fast, plain) if resumes == "plain" else (plain, fast)
     list(first.epoch(1))
-    list(second.epoch(1))
+    next(second.epoch(1))
     state = first.state()
-    assert state["scaler"]["scale"] < 2.0**127
+    assert state["scaler"] != second.state()["scaler"]
     first.restore(state)
     second.restore(state)
     assert second.state()["scaler"] == state["scaler"]
