@@ -350,6 +350,18 @@ def test_the_gpu_side_starts_before_anything_is_read(
     assert started[0] == ""
 
 
+def test_no_gpu_side_starts_for_a_local_model_that_needs_code_of_its_own(
+    run: RunDir, out: io.StringIO, started: list[str], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(MODEL_DIR, tmp_path / "own"))
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    own = {"model_type": "of-my-own", "auto_map": {"AutoConfig": "own.Config"}}
+    (folder / "config.json").write_text(json.dumps({**config, **own}), "utf-8")
+    with pytest.raises(NotAvailableError, match="code of its own"):
+        job(run, out, model__name=str(folder)).work()
+    assert started == []
+
+
 def test_the_gpu_side_starts_at_once_where_one_of_its_stages_has_no_marker(
     run: RunDir, out: io.StringIO, started: list[str]
 ) -> None:
