@@ -81,6 +81,8 @@ class Hub:
 
     def check_local(self, model: ModelConfig) -> None:
         """Raise NotAvailableError if the model is a local folder that cannot be used."""
+        if model.name == "demo":
+            return
         folder = local_folder(model.name, "model", "model.name")
         if folder is not None:
             check_model_folder(model.name, folder, model.trust_remote_code)

@@ -147,6 +147,26 @@ FAMILIES: tuple[Family, ...] = (
         n_routed_experts=4,
         moe_intermediate_size=16,
     ),
+    family(
+        "Llama 4, text",
+        "Llama4TextConfig",
+        head_dim=8,
+        intermediate_size_mlp=48,
+        num_local_experts=4,
+        interleave_moe_layer_step=2,
+    ),
+    family(
+        "Jamba (attention and state space)",
+        "JambaConfig",
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        num_experts=4,
+        mamba_d_state=4,
+        mamba_dt_rank=4,
+        use_mamba_kernels=False,
+    ),
     family("Mamba", "MambaConfig", SIZES, state_size=4),
     family("Mamba 2", "Mamba2Config", SIZES, state_size=4, num_heads=8, head_dim=8, n_groups=1),
     family(
@@ -205,6 +225,7 @@ FAMILIES: tuple[Family, ...] = (
     _encoder("ELECTRA", "ElectraConfig", "ElectraForPreTraining", embedding_size=16, types=True),
     _encoder("ALBERT, shared layers", "AlbertConfig", embedding_size=16, types=True),
     _encoder("MPNet", "MPNetConfig", pad_token_id=1, max_position_embeddings=300),
+    _encoder("Longformer", "LongformerConfig", attention_window=16),
     family("XLNet, no linear attention", "XLNetConfig", XLNET, saved_as="XLNetLMHeadModel"),
 )
 HEADS: tuple[HeadName, ...] = ("causal", "sequence-classification")

@@ -40,6 +40,15 @@ TABS_HINT = "each line has a field for each column, separated by tabs; or conver
 NEVER_CLOSED = "a quoted field that is never closed"
 QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
 PLAIN = {mark: re.compile(rf'[^"{mark}\r\n]*+') for mark in (",", "\t")}
+WHOLE_LINE = {
+    mark: re.compile(rf"{field}(?:{mark}{field})*+")
+    for mark in PLAIN
+    for field in [rf'(?:"(?:[^"\r\n]++|"")*+"|[^"{mark}\r\n]*+)']
+}
+"""A line that is a whole record, as nearly all are; its fields are found in one go."""
+FIELDS = {
+    mark: re.compile(rf'(?:^|{mark})(?:"((?:[^"]++|"")*+)"|([^"{mark}]*+))') for mark in PLAIN
+}
 LINE_END = re.compile(r"\r?(?=\n|\Z)")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 ANNOTATOR = re.compile(r"label[0-9]+")
@@ -232,11 +241,25 @@ def records(lines: Iterable[str], form: Form) -> Iterator[Record | None]:
         if not line.strip():
             yield None
         elif form.is_quoted and '"' in line:
-            yield _whole_record(raw, source, form.separator)
+            of_line = _record_of_line(line, source.number, form.separator)
+            yield of_line or _whole_record(raw, source, form.separator)
         elif "\r" in line:
             yield Record(source.number, (), fault="a carriage return without a line feed")
         else:
             yield Record(source.number, line.split(form.separator))
+
+
+def _record_of_line(line: str, number: int, separator: str) -> Record | None:
+    """The record that a line is, without its end; None if its quotes say something else."""
+    if not WHOLE_LINE[separator].fullmatch(line):
+        return None
+    found: list[tuple[str, str]] = FIELDS[separator].findall(line)
+    needs_quotes = any('"' in quoted or separator in quoted for quoted, _ in found)
+    return Record(
+        number,
+        [quoted.replace('""', '"') if quoted else plain for quoted, plain in found],
+        needs_quotes=needs_quotes,
+    )
 
 
 def _whole_record(raw: str, source: _Numbered, separator: str) -> Record:

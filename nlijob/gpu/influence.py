@@ -80,7 +80,10 @@ def _any_influenced(answers: Tensor, embedded: Sequence[Tensor], own: Tensor) ->
             answers[first::2].sum(), embedded, retain_graph=True, allow_unused=True
         )
         theirs = own[first::2].any(0).to(answers.device)
-        reached = [_reached(g, theirs.shape) for g in gradients if g is not None]
+        found = [gradient for gradient in gradients if gradient is not None]
+        if any(gradient[..., 0].numel() != theirs.numel() for gradient in found):
+            return None  # the model adds padding of its own
+        reached = [_reached(gradient, theirs.shape) for gradient in found]
         if not any((at & theirs).any() for at in reached):
             return None  # the rows' own tokens must show
         if any((at & ~theirs).any() for at in reached):

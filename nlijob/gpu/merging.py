@@ -57,7 +57,7 @@ def save_merged(model: Any, model_dir: Path, dtype: torch.dtype, target: Path) -
     weights = {name: weight.to(dtype).cpu() for name, weight in merged_weights(model)}
     if _unties(base, weights):
         plain.config.tie_word_embeddings = False
-    _fit(plain, weights)
+    _fit(plain, base, weights)
     plain.load_state_dict(weights, strict=False, assign=True)
     plain.tie_weights()
     lacking = [name for name, weight in plain.named_parameters() if weight.is_meta]
@@ -133,9 +133,13 @@ def _unties(base: Any, weights: dict[str, Tensor]) -> bool:
     return not torch.equal(first, last)
 
 
-def _fit(plain: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Transpose the weights of layers that hold them [in, out] and were linear in 4 bits."""
+def _fit(plain: nn.Module, base: Any, weights: dict[str, Tensor]) -> None:
+    """Transpose the weights of layers that hold them [in, out] and became linear ones in 4 bits."""
     for name, module in plain.named_modules():
-        key = f"{name}.weight"
-        if isinstance(module, Conv1D) and weights[key].shape != module.weight.shape:
-            weights[key] = weights[key].T.contiguous()
+        if not isinstance(module, Conv1D):
+            continue
+        own = base.get_submodule(name)
+        if isinstance(own, LoraLayer):
+            own = own.get_base_layer()
+        if not isinstance(own, Conv1D):
+            weights[f"{name}.weight"] = weights[f"{name}.weight"].T.contiguous()

@@ -66,6 +66,12 @@ def find_tuned(path: Path) -> Tuned:
     """
     from nlijob.analysis.runs import holds_a_run
 
+    if _holds_a_model(path):
+        raise NotAvailableError(
+            f"{path} holds a model, neither a run nor an adapter",
+            "name a run such as runs/demo; a model with an adapter merged into it is used with "
+            "transformers, as its card says",
+        )
     if holds_a_run(path):
         return _of_run(RunDir(path))
     if (path / SETTINGS).is_file() or (path / WEIGHTS).is_file():
@@ -121,6 +127,15 @@ def with_device(config: JobConfig, wanted: Device) -> JobConfig:
 
 
 # ---------------------------------------------------------------- detail
+
+
+def _holds_a_model(path: Path) -> bool:
+    """Whether a folder's config.json is that of a model; a run has one too."""
+    try:
+        config = records.parse((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "model_type" in config
 
 
 def _of_run(run: RunDir) -> Tuned:

@@ -655,6 +655,14 @@ def test_recipe_run_id_and_runs_dir_can_come_from_the_environment(
     assert job.run.root == tmp_path / "elsewhere" / "mine"
 
 
+@pytest.mark.parametrize("options", [(), ("--trust-remote-code",)])
+def test_code_that_comes_with_a_model_is_allowed_by_an_option(
+    call: Caller, options: tuple[str, ...]
+) -> None:
+    job = call.job("run", "--recipe", "demo", *options)
+    assert job.config.model.trust_remote_code is bool(options)
+
+
 @pytest.mark.parametrize(("value", "offline"), [("1", True), ("0", False)])
 def test_offline_can_come_from_the_environment(call: Caller, value: str, offline: bool) -> None:
     assert call.job(NLIJOB_RECIPE="demo", NLIJOB_OFFLINE=value).hub._offline is offline

@@ -294,6 +294,23 @@ def test_a_local_model_is_used_in_place(folder: Path) -> None:
     assert local_model(folder) == folder
 
 
+def test_a_local_model_that_cannot_be_used_is_refused_before_anything_is_started(
+    folder: Path,
+) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(NotAvailableError, match=r"has no model\.safetensors"):
+        Hub(True, print).check_local(ModelConfig(str(folder)))
+
+
+def test_a_folder_named_demo_is_not_taken_for_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Hub(True, print).check_local(ModelConfig("demo"))
+    assert Hub(True, print).model_folder(ModelConfig("demo")) == MODEL_DIR
+
+
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_an_incomplete_model_folder_names_the_missing_files(folder: Path, file: str) -> None:
     (folder / file).unlink()

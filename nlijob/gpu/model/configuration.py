@@ -15,7 +15,7 @@ from torch import nn
 from nlijob.config import JobConfig, ModelConfig
 from nlijob.errors import ConfigurationError, NotAvailableError, first_line
 from nlijob.gpu.heads import HEAD_CLASSES, Head, head_class
-from nlijob.gpu.model.structure import LINEAR, is_bidirectional, structure
+from nlijob.gpu.model.structure import LINEAR, is_bidirectional, structure, transformer_of
 from nlijob.gpu.model.targets import find_targets, shortest_ends
 from nlijob.heads import describe
 
@@ -182,15 +182,14 @@ def max_length(model: ModelConfig, model_config: Any, tokenizer: Any) -> int:
 
 
 def _head_modules(config: JobConfig, model: Any) -> tuple[str, ...]:
-    prefix = model.base_model_prefix
-    heads = [
-        name
-        for name, child in model.named_children()
-        if name != prefix and list(child.parameters())
-    ]
-    pooler = getattr(getattr(model, prefix, None), "pooler", None)
+    transformer = transformer_of(model)
+    children = [(name, child) for name, child in model.named_children() if name != transformer]
+    if not transformer:
+        return tuple(name for name, child in children if isinstance(child, LINEAR))
+    heads = [name for name, child in children if list(child.parameters())]
+    pooler = getattr(model.get_submodule(transformer), "pooler", None)
     if head_class(config.model.head).trains_head and isinstance(pooler, nn.Module):
-        heads.append(f"{prefix}.pooler")
+        heads.append(f"{transformer}.pooler")
     return tuple(heads)
 
 

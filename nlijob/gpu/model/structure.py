@@ -102,6 +102,18 @@ def is_within(name: str, modules: Iterable[str]) -> bool:
     return any(in_module(name, module) for module in modules)
 
 
+def transformer_of(model: Any) -> str:
+    """The child of a model beside which its head stands; "" if its layers lie beside the head.
+
+    The library names it, but of some families wrongly.
+    """
+    named = {name for name, _ in model.named_children()}
+    if model.base_model_prefix in named:
+        return str(model.base_model_prefix)
+    around, _, inner = _embedding(model).partition(".")
+    return around if inner else ""
+
+
 def is_bidirectional(model: nn.Module) -> bool:
     """Whether a model's attention looks ahead, as its modules say.
 

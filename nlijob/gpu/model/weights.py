@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nlijob.analysis.wording import plural
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.model.configuration import MetaModel
-from nlijob.gpu.model.structure import in_module
+from nlijob.gpu.model.structure import in_module, transformer_of
 from nlijob.heads.label_order import LabelOrder
 from nlijob.records.job import HeadOrigin
 from nlijob.weight_files import stored_tensors
@@ -163,7 +163,7 @@ def _is_of_transformer(model: Any, name: str) -> bool:
     """Whether an unexpected tensor should be part of the transformer, and not of another head."""
     if OLD_BUFFERS.search(name) or name in dict(model.named_buffers()):
         return False
-    prefix = model.base_model_prefix
+    prefix = transformer_of(model)
     inner = name.removeprefix(f"{prefix}.")
     if in_module(inner, "pooler"):
         return False
@@ -240,7 +240,7 @@ def _reason(
 def lacking(meta: MetaModel, files: Sequence[Path]) -> str:
     """Which weights of the transformer the files lack, in words, where the library failed at it."""
     stored = {tensor.name for file in files for tensor in stored_tensors(file)}
-    prefix = f"{meta.model.base_model_prefix}."
+    prefix = f"{transformer_of(meta.model)}."
     own = {n for n, _ in meta.model.named_parameters() if n.startswith(prefix)}
     missing = sorted(own - stored)
     # a checkpoint that calls everything otherwise is no incomplete one

@@ -230,6 +230,16 @@ def test_a_computation_without_gradients_tells_nothing() -> None:
     assert influenced(embedding, lambda: torch.zeros(2, 3), own) is None
 
 
+def test_a_model_that_adds_padding_of_its_own_tells_nothing() -> None:
+    embedding = nn.Embedding(4, 2)
+
+    def logits() -> Tensor:
+        embedded: Tensor = embedding(torch.ones(2, 5, dtype=torch.long))
+        return embedded.sum(1)
+
+    assert influenced(embedding, logits, torch.ones(2, 2, 3, dtype=torch.bool)) is None
+
+
 def test_a_model_that_cannot_be_computed_ends_with_its_reason(
     new_model: New,
     head: CausalHead,

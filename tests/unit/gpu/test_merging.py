@@ -17,7 +17,7 @@ from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.heads import Head, head_class
 from nlijob.gpu.merging import save_merged, stored_dtype
-from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.model import LoadedModel, load, read_tokenizer
 from nlijob.records.job import Example
 
 CPU = torch.device("cpu")
@@ -35,6 +35,19 @@ def trained(model: Any) -> Any:
             elif "modules_to_save" in name:
                 weight.normal_(std=0.5)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
+    """A small GPT-2, whose layers hold their weights [in, out], some of them square."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("gpt2")
+    shape = transformers.GPT2Config(
+        vocab_size=4096, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
+    )
+    transformers.GPT2LMHeadModel(shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 def with_adapter(model: Any, *targets: str) -> Any:
@@ -108,17 +121,18 @@ def test_an_adapted_output_embedding_is_no_longer_tied_to_the_input(
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_layers_that_hold_their_weights_transposed_are_merged_so(
-    head: Head, examples: list[Example], tmp_path: Path
+    gpt2: Path, examples: list[Example], tmp_path: Path, quantization: str
 ) -> None:
-    torch.manual_seed(0)
-    original = transformers.GPT2LMHeadModel(
-        transformers.GPT2Config(vocab_size=4096, n_embd=48, n_layer=2, n_head=4)
-    )
-    original.save_pretrained(tmp_path / "original")
-    tuned = trained(with_adapter(original, "c_attn", "c_proj"))
-    save_merged(tuned, tmp_path / "original", torch.float32, tmp_path / "merged")
-    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    changes = {"model.name": "gpt2", "model.device": "cpu", "model.quantization": quantization}
+    config = load_config("demo", {**changes, "lora.target_modules": ["c_attn", "c_proj"]})
+    tokenizer = read_tokenizer(config, gpt2)
+    loaded = load(config, gpt2, tokenizer, CPU)
+    tuned = trained(loaded.model)
+    save_merged(tuned, gpt2, torch.float32, tmp_path)
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    head = head_class("causal")(tokenizer, config.prompt, 128, examples)
     assert difference(tuned, merged.eval(), head, examples[:4]) < ROUNDING
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
 from nlijob.gpu.model import MetaModel, meta_model
-from nlijob.gpu.model.structure import structure
+from nlijob.gpu.model.structure import structure, transformer_of
 from nlijob.gpu.model.targets import find_targets, is_target, shortest_ends
 from nlijob.heads import HeadName
 from tests import families
@@ -253,3 +253,22 @@ def test_a_model_without_the_head_is_refused_with_the_head_that_it_has() -> None
     ) as caught:
         meta_model(job("attention", "sequence-classification"), config)
     assert caught.value.hint == "set model.head='causal', or take another model"
+
+
+def test_a_head_is_found_where_the_library_names_the_transformer_wrongly() -> None:
+    assert made("Llama 4, text").head_modules == ("lm_head",)
+
+
+def test_layers_that_lie_beside_the_head_are_no_part_of_it() -> None:
+    class Flat(nn.Module):
+        base_model_prefix = "model"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.lm_head = nn.Embedding(8, 8), nn.Linear(8, 8)
+            self.layers = nn.ModuleList([nn.Linear(8, 8)])
+
+        def get_input_embeddings(self) -> nn.Module:
+            return self.words
+
+    assert transformer_of(Flat()) == ""

@@ -95,7 +95,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setattr(export, "report_html", lambda *_: "<p>the report</p>")
     monkeypatch.setattr(StandIn, "run", copied, raising=False)
     monkeypatch.setattr(StandIn, "error", None)
-    monkeypatch.setattr(tuned, "model_stamp", lambda _: STAMPS["model"])
+    monkeypatch.setattr(tuned, "model_stamp", lambda *_: STAMPS["model"])
     return copied
 
 

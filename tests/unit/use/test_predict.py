@@ -110,7 +110,7 @@ def run(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     monkeypatch.setattr(StandIn, "dies_at", None)
     monkeypatch.setattr(StandIn, "tasks", ())
     monkeypatch.setattr(labelling, "CHUNK_ROWS", 4)
-    monkeypatch.setattr(tuned, "model_stamp", lambda _: STAMPS["model"])
+    monkeypatch.setattr(tuned, "model_stamp", lambda *_: STAMPS["model"])
     return RunDir(shutil.copytree(made, tmp_path / "run"))
 
 
@@ -385,7 +385,7 @@ def test_a_damaged_run_is_refused_as_by_report(run: RunDir, called: Callable[...
 def test_a_run_whose_base_model_is_another_one_now_is_refused(
     run: RunDir, called: Callable[..., Shown], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuned, "model_stamp", lambda _: "config.json:1|model.safetensors:2")
+    monkeypatch.setattr(tuned, "model_stamp", lambda *_: "config.json:1|model.safetensors:2")
     (tmp_path / "in.jsonl").write_text(json_rows(PREMISES), encoding="utf-8")
     shown = called(run.root, tmp_path / "in.jsonl")
     assert shown.code == 4
@@ -436,6 +436,15 @@ def test_a_damaged_adapter_is_refused(
     shown = called(adapter, "--format", "csv")
     assert shown.code == 4
     assert text in shown.err
+
+
+def test_a_folder_with_a_model_is_not_taken_for_a_run(
+    called: Callable[..., Shown], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "phi"}', encoding="utf-8")
+    shown = called(tmp_path, "--format", "csv")
+    assert shown.code == 4
+    assert "holds a model, neither a run nor an adapter" in shown.err
 
 
 def test_a_folder_without_run_or_adapter_is_refused(
