@@ -39,7 +39,7 @@ def test_verbalizers_and_targets_that_do_not_fit_are_told_together(
     assert "' 0 is' begins with the same token as ' 0'" in shown
     assert "prompt.verbalizers=[' 0', ' 1', ' 2'] would serve" in shown
     assert "no linear module of the model is named gate_proj" in shown
-    assert "the model has dense, fc1" in shown
+    assert "the model has attention: q_proj, k_proj, v_proj, dense; mlp: fc1, fc2" in shown
     assert "Traceback" not in shown
 
 
