@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nlijob.config import JobConfig
-from nlijob.gpu.model import LoadedModel, load
+from nlijob.gpu.model import LoadedModel, MetaModel, load
 from nlijob.gpu.quantized import QuantizedCopy
 
 
@@ -28,11 +28,12 @@ class Loader:
         tokenizer: Any,
         device: torch.device,
         copied: QuantizedCopy | None = None,
+        meta: MetaModel | None = None,
     ) -> LoadedModel:
         made_from = (config.model, config.lora, config.data, config.train.seed)
         key = repr((*made_from, model_dir, device))
         if key not in self._loaded:
-            loaded = load(config, model_dir, tokenizer, device, copied)
+            loaded = load(config, model_dir, tokenizer, device, copied, meta)
             self._loaded[key] = loaded, torch.get_rng_state()
         kept, state = self._loaded[key]
         torch.set_rng_state(state)

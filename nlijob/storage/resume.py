@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from nlijob.errors import NotAvailableError, first_line
+from nlijob.files import append
 from nlijob.retry import retry
 from nlijob.rundir import EPOCH_MARKER, MARKERS, RunDir, epoch_and_step, write_text
 from nlijob.storage import contents
@@ -31,7 +33,8 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
 
     If anything is complete in the folder and not in the copy, the folder stays as it is: the two
     are never mixed. A checkpoint within an epoch also counts as complete in a copy that has a later
-    one of the same training. Raises NotAvailableError if the copy cannot be read.
+    one of the same training. Lines of logs that the copy lacks are kept, as the time of a killed
+    attempt counts. Raises NotAvailableError if the copy cannot be read.
     """
     try:
         sizes, remote = while_moving(partial(_complete_remote, place), ANSWER_S)
@@ -41,7 +44,9 @@ def resume(run: RunDir, place: Place, tell: Callable[[str], None]) -> None:
         elif not all(_holds(remote, *marker) for marker in local.items()):
             tell(f"{run.root} is left as it is: it has complete stages that {place.url} has not")
         elif local != remote:
+            logs = _lines_of_logs(run) if local else {}
             damaged = _fetch(run, place, sizes, remote)
+            _complete_logs(logs)
             whole = {name: one for name, one in remote.items() if name not in damaged}
             tell(f"Resuming from {place.url}: downloaded {_counted(whole)}")
             for name, files in damaged.items():
@@ -93,6 +98,24 @@ def _fetch(
         else:
             write_text(clear_way(run.root, name), content.decode())
     return damaged
+
+
+def _lines_of_logs(run: RunDir) -> dict[Path, list[bytes]]:
+    return {log: _lines(log) for log in (run.timings, run.hardware, run.machines)}
+
+
+def _lines(log: Path) -> list[bytes]:
+    """The whole lines of a log; none where it cannot be read."""
+    content = contents.content_of(log) or b""
+    return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _complete_logs(before: Mapping[Path, list[bytes]]) -> None:
+    """Append the lines that the fetched logs lack."""
+    for log, lines in before.items():
+        fetched = set(_lines(log))
+        if lacking := [line for line in lines if line not in fetched]:
+            append(log, b"".join(lacking))
 
 
 def _damaged(run: RunDir, place: Place, marker: bytes) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nlijob.errors import NotAvailableError
+from nlijob.files import append
 from nlijob.rundir import RunDir, write_text
 from nlijob.storage import contents, resume
 from nlijob.storage.mirror import Mirror
@@ -159,6 +160,23 @@ def test_a_folder_gives_way_to_a_copy_that_is_further_within_an_epoch(
     told = told_by_resume(here, place)
     assert content(here) == (content(sent) if fetched else before)
     assert ("and a checkpoint within an epoch" in told) == fetched
+
+
+def test_times_that_the_copy_lacks_are_kept(sent: RunDir, place: Place, tmp_path: Path) -> None:
+    # of an attempt that was killed before its last lines were uploaded
+    append(sent.timings, b"of the first attempt\n")
+    here = RunDir(shutil.copytree(sent.root, tmp_path / "elsewhere" / "job"))
+    append(here.timings, b"of an attempt that was killed here\n")
+    append(sent.timings, b"of another machine\n")
+    complete_step(sent, 3, 80, "a")
+    with Mirror(sent, place, lambda _: None):
+        pass
+    assert "a checkpoint within an epoch" in told_by_resume(here, place)
+    assert here.timings.read_bytes().splitlines() == [
+        b"of the first attempt",
+        b"of another machine",
+        b"of an attempt that was killed here",
+    ]
 
 
 def test_a_checkpoint_within_an_epoch_of_another_run_is_not_replaced(
