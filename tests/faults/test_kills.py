@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -24,13 +25,12 @@ KILLS = 5
 """How often one run is killed at most; it may end earlier."""
 LATEST_CHANGE = 120
 """Last change to the run's files at which a process is killed."""
-SPAN_S = 20.0
-"""Longest wait before a kill at a random time; a job that has ended by then is not killed."""
 SIDES = ("parent", "gpu", "both")
 
 
 def test_a_run_that_is_killed_at_random_ends_with_the_same_figures(
     tmp_path: Path,
+    finished: RunDir,
     expected: dict[str, Any],
     kill_seed: int,
     record_property: Callable[[str, object], None],
@@ -39,8 +39,10 @@ def test_a_run_that_is_killed_at_random_ends_with_the_same_figures(
     run = RunDir(tmp_path / tiny.RUN_ID)
     kills = 0
     for _ in range(KILLS):
-        code, output = killed(run, chance)
-        kills += code != 0  # an attempt that ended with 0 was done before it could be killed
+        code, output = killed(run, chance, undisturbed_s(finished))
+        if code == 0:  # it was done before it could be killed, and the next attempts do nothing
+            break
+        kills += 1
         print(f"kill {kills} of {KILLS} attempts: status {code}")
         assert "Traceback" not in output, output
         if code >= 0:
@@ -52,25 +54,36 @@ def test_a_run_that_is_killed_at_random_ends_with_the_same_figures(
     assert tiny.gpu_side_of(run) == []
 
 
-def killed(run: RunDir, chance: random.Random) -> tuple[int, str]:
-    """Exit code and output of an attempt that is killed at a random time or change to its files."""
+def undisturbed_s(finished: RunDir) -> float:
+    """How long a job takes on this machine, beside as many others."""
+    return sum(
+        stage["duration_s"] or 0 for stage in json.loads(finished.results.read_text())["stages"]
+    )
+
+
+def killed(run: RunDir, chance: random.Random, span_s: float) -> tuple[int, str]:
+    """Exit code and output of an attempt that is killed at a random time or change to its files.
+
+    The time is below `span_s`; a job that has ended by then is not killed.
+    """
     side = chance.choice(SIDES)
     if side != "both" and chance.random() < 0.6:
         at = round(LATEST_CHANGE ** chance.random())
         return tiny.finish(tiny.start(run.root.parent, tiny.with_hook(run, side, at)))
     process = tiny.start(run.root.parent)
     try:
-        process.wait(SPAN_S * chance.random())
+        process.wait(span_s * chance.random())
     except subprocess.TimeoutExpired:
         kill(process, run, side)
     return tiny.finish(process)
 
 
 def kill(process: subprocess.Popen[str], run: RunDir, side: str) -> None:
-    if side != "gpu":
+    gpu_side = tiny.gpu_side_of(run)
+    if side != "gpu" or not gpu_side:
         process.kill()
     if side != "parent":
-        for one in tiny.gpu_side_of(run):
+        for one in gpu_side:
             try:
                 one.kill()
             except psutil.NoSuchProcess:
