@@ -43,7 +43,7 @@ def run_bench(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The figures' file, and what the terminal showed."""
     folder = tmp_path_factory.mktemp("bench")
-    size = ("--train-size", "48", "--plain-steps", "3", "--trl-steps", "2")
+    size = ("--train-size", "96", "--plain-steps", "3", "--trl-steps", "2")
     done = run_bench(folder, *size)
     (figures,) = folder.glob("*-cpu-ways.json")
     return figures, done.stdout + done.stderr

@@ -88,9 +88,10 @@ def told_in(folder: Path, url: str) -> Story:
 
 
 def trained_in_epoch_2(run: RunDir) -> bool:
-    """Whether this machine has written a checkpoint within epoch 2."""
-    log = run.train_log
-    return log.exists() and any(epoch == 2 for epoch, _ in run.marked_steps())
+    """Whether the second attempt has written a checkpoint within epoch 2."""
+    timings = records.read_log(Timing, run.timings).records
+    done = {(timing.attempt, timing.part) for timing in timings}
+    return (2, "epoch 2 checkpoint") in done and any(epoch == 2 for epoch, _ in run.marked_steps())
 
 
 def test_a_stopped_job_says_so_and_leaves_no_process(story: Story) -> None:
