@@ -256,9 +256,11 @@ def test_stopped_is_raised_and_the_worker_ends_cleanly(start: Start, run: RunDir
 def test_what_ignores_the_lifeline_is_killed_after_its_grace(
     start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # a clock on which the grace is over once the worker has heard that it is to end
+    # A clock that starts at 0, and on which the grace is over once the worker has heard that it is
+    # to end; it may hear that before the clock is first asked.
+    first = iter([0.0])
     clock = SimpleNamespace(
-        monotonic=lambda: 2.0 * launch.STOP_GRACE_S * (run.root / "heard").exists(),
+        monotonic=lambda: next(first, 2.0 * launch.STOP_GRACE_S * (run.root / "heard").exists()),
         sleep=time.sleep,
         time=time.time,
     )
