@@ -96,6 +96,7 @@ def test_a_finished_run_whose_machine_is_gone_is_rendered_again_on_another(
     assert b"Nightly" in place.read("report.html")
 
 
+@pytest.mark.slow
 def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(
     tmp_path: Path,
     url: str,
@@ -131,6 +132,7 @@ def test_a_bucket_that_goes_away_costs_the_job_nothing_and_gets_the_rest_later(
     assert but_console(place.sizes(), own) == local_sizes(own)
 
 
+@pytest.mark.slow
 def test_a_stop_waits_for_neither_a_bucket_nor_a_receiver_that_hangs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"http://127.0.0.1:{silent.getsockname()[1]}"
