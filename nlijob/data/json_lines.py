@@ -93,24 +93,24 @@ def _json_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _row(line: str) -> Row | str:
     """The object in a line, or what is wrong with it."""
     try:
-        row = _DECODER.decode(line)
+        row = DECODER.decode(line)
     except json.JSONDecodeError as error:
         return f"not JSON: {error.msg} at character {error.colno}"
-    except (_RepeatedKeyError, ValueError, RecursionError) as error:
+    except (RepeatedKeyError, ValueError, RecursionError) as error:
         return _unusable(error)
     return row if isinstance(row, dict) else "not an object with columns"
 
 
 def _unusable(error: Exception) -> str:
     """What is wrong with JSON that the grammar allows."""
-    if isinstance(error, _RepeatedKeyError):
+    if isinstance(error, RepeatedKeyError):
         return f"not usable: the key {shown(error.args[0])} occurs twice in an object"
     if isinstance(error, RecursionError):
         return "not usable: lists or objects are nested too deeply"
     return "not usable: a number has too many digits"  # Python reads up to 4,300 of them
 
 
-class _RepeatedKeyError(ValueError):
+class RepeatedKeyError(ValueError):
     """An object has a key twice; the parser would silently take the last value."""
 
 
@@ -118,11 +118,12 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
+        raise RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
     return row
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+"""Reads JSON in which no object has a key twice; raises RepeatedKeyError on others."""
 
 # ---------------------------------------------------------------- one array
 
@@ -181,7 +182,7 @@ class _Text:
         """The object that begins here; the position is behind it afterwards."""
         while True:
             try:
-                value, end = _DECODER.raw_decode(self._text, self._at)
+                value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 cut = error.pos >= len(self._text) - LONGEST_LITERAL
                 if (cut or error.msg.startswith("Unterminated")) and self._more():

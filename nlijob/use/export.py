@@ -44,6 +44,7 @@ from nlijob.use.tuned import (
     find_model,
     find_tuned,
     with_device,
+    with_model,
 )
 from nlijob.use.workspace import Workspace, workspace
 
@@ -189,10 +190,7 @@ def _merge(
     request: Request, tuned: Tuned, run: RunDir, folder: Path, console: Console
 ) -> tuple[list[Prediction], MergedModel]:
     """Have the GPU side write the merged model into a folder, and score it."""
-    config = with_device(tuned.config, request.device)
-    if request.model is not None:
-        model = dataclasses.replace(config.model, name=request.model)
-        config = dataclasses.replace(config, model=model)
+    config = with_device(with_model(tuned.config, request.model), request.device)
     tuned = dataclasses.replace(tuned, config=config)
 
     def show(progress: Progress) -> None:

@@ -28,7 +28,7 @@ from nlijob.stopping import Stopped
 from nlijob.use.labelling import Counts, Labelling, OnError, label_rows
 from nlijob.use.output import NoReaderError, Output
 from nlijob.use.rows import ENDINGS, Columns, Format, Lines, RowReader, row_reader
-from nlijob.use.tuned import Tuned, find_model, find_tuned, with_device
+from nlijob.use.tuned import Tuned, find_model, find_tuned, with_device, with_model
 from nlijob.use.workspace import Workspace, workspace
 
 STANDARD_INPUT = Path("-")
@@ -66,7 +66,7 @@ def predict(request: Request, console: Console) -> Counts:
     tuned = find_tuned(request.source)
     with ExitStack() as stack:
         place = stack.enter_context(workspace())
-        config = with_device(_with_model(tuned.config, request.model), request.device)
+        config = with_device(with_model(tuned.config, request.model), request.device)
         gpu_side = stack.enter_context(GpuSide(place.run, config.model.device, work="predict"))
         gpu_side.start()  # its imports take longer than what comes before its work
         reader = _reader(stack.enter_context(_opened(request.rows)), request, kind, config)
@@ -135,12 +135,6 @@ def _check_paths(request: Request, kind: Format) -> None:
             raise ConfigurationError(
                 f"--output {output}: this is the input, which would be lost", "name another file"
             )
-
-
-def _with_model(config: JobConfig, name: str | None) -> JobConfig:
-    if name is None:
-        return config
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
 
 
 @contextlib.contextmanager

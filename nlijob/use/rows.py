@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from nlijob.analysis.wording import plural
+from nlijob.data.corpora import LONE_SURROGATE
+from nlijob.data.json_lines import DECODER, RepeatedKeyError
 from nlijob.data.table import shown
 from nlijob.data.text import BYTE_ORDER_MARKS, KINDS
 from nlijob.errors import NotAvailableError, first_line
@@ -35,8 +37,6 @@ MOST_LINES = 1_000
 """Lines that a quoted CSV field may reach over; beyond them its quote counts as never closed."""
 QUOTED = re.compile(r'"((?:[^"]++|"")*+)"')
 PLAIN = re.compile(r'[^",\r\n]*+')
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character: JSON can encode it, but it is not valid text."""
 
 
 @dataclass(slots=True)
@@ -373,25 +373,13 @@ def _quoted_fields(text: str) -> list[str]:
         position += 1
 
 
-class _RepeatedKeyError(ValueError):
-    """An object has a key twice; the parser would silently take the last value."""
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(next(key for key in keys if keys.count(key) > 1))
-    return row
-
-
 def _object(text: str) -> dict[str, Any]:
     """The JSON object in a line. Raises FaultError."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise FaultError(f"not JSON: {error.msg} at character {error.colno}") from error
-    except _RepeatedKeyError as error:
+    except RepeatedKeyError as error:
         raise FaultError(f"the key {shown(error.args[0])} occurs twice in an object") from error
     except ValueError as error:  # Python reads whole numbers of up to 4,300 digits
         raise FaultError("a number has too many digits") from error

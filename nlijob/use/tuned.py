@@ -105,6 +105,13 @@ def find_model(tuned: Tuned, hub: Hub, tell: Callable[[str], None]) -> tuple[Pat
     return folder, found
 
 
+def with_model(config: JobConfig, name: str | None) -> JobConfig:
+    """The configuration with the place where the base model is now; None where the run had it."""
+    if name is None:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, name=name))
+
+
 def with_device(config: JobConfig, wanted: Device) -> JobConfig:
     """The configuration for this machine. Raises HardwareError if a GPU is asked for in vain."""
     from nlijob.hardware import driver_fault, gpu_count
