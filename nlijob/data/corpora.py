@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,13 +12,12 @@ from nlijob.data.beyond import Beyond
 from nlijob.data.labels import UNLABELLED, LabelReader
 from nlijob.data.meaning import Meaning
 from nlijob.data.table import Faults, Row, Table, shown
+from nlijob.data.text import LONE_SURROGATE
 from nlijob.errors import NotAvailableError
 from nlijob.records.job import Example, Split
 
 MOST_LABELS = 20
 """Unknown labels that a message lists."""
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character: JSON can encode it, but it is not valid text."""
 
 
 class Columns(NamedTuple):

@@ -7,7 +7,6 @@ do for each value of such a column, so the rows keep the columns that could be c
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 from nlijob.data.meaning import Meaning
 from nlijob.data.table import Row
+from nlijob.data.text import LONE_SURROGATE
 from nlijob.records.job import Example
 
 MOST_VALUES = 200
@@ -23,8 +23,6 @@ MOST_COLUMNS = 50
 """Most columns that are kept, the first ones of the source."""
 LONGEST_VALUE = 100
 """Longest value of a column that is kept, in characters; longer ones are texts."""
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a character, which JSON can encode; it cannot be written as text."""
 
 
 @dataclass

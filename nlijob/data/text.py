@@ -9,6 +9,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import re
 import shutil
 import tempfile
 import zlib
@@ -20,6 +21,8 @@ from nlijob.disk import NEEDS_SPACE
 from nlijob.errors import NotAvailableError, first_line
 
 BLOCK_BYTES = 1 << 20
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a character: JSON can encode it, but it is not valid text."""
 SNIFFED_BYTES = 99
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """Endings of compressed files that are read as what they hold."""

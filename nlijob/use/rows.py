@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import IO, Any, Literal
 
 from nlijob.analysis.wording import plural
-from nlijob.data.corpora import LONE_SURROGATE
 from nlijob.data.json_lines import DECODER, RepeatedKeyError
 from nlijob.data.table import shown
-from nlijob.data.text import BYTE_ORDER_MARKS, KINDS
+from nlijob.data.text import BYTE_ORDER_MARKS, KINDS, LONE_SURROGATE
 from nlijob.errors import NotAvailableError, first_line
 
 Format = Literal["jsonl", "csv", "tsv"]

@@ -28,8 +28,8 @@ from nlijob.use import export, tuned
 from nlijob.use.workspace import Workspace
 from tests.hub_server import HubServer
 from tests.hub_uploads import Uploads
+from tests.in_process import Shown
 from tests.synthetic import STAMPS, Spec, build_run, finish
-from tests.unit.use.test_predict import Shown
 
 TOKEN = "hf_secret_of_the_test"
 

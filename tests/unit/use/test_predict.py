@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +29,7 @@ from nlijob.stopping import Stopped
 from nlijob.streams import _lasting
 from nlijob.use import labelling, predict, tuned
 from nlijob.use.workspace import Workspace
+from tests.in_process import Shown
 from tests.synthetic import STAMPS, Spec, build_run
 
 TOO_LONG = "too long"
@@ -79,14 +80,6 @@ class StandIn:
 
     def follow(self, on_progress: object) -> None:
         pass
-
-
-class Shown(NamedTuple):
-    """How a command line ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module")
