@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from nlijob.analysis.clustered import accuracy_interval, paired_difference
 from nlijob.analysis.statistics import mcnemar_p, paired_difference_interval, wilson_interval
-from nlijob.records.outcome import SIGNIFICANT, Interval
+from nlijob.records.intervals import Interval
+from nlijob.records.outcome import SIGNIFICANT
 
 Array = NDArray[Any]
 ROWS = (98, 491, 4_914)

@@ -27,6 +27,9 @@ TARGET_KEYWORDS = ("attention", "mlp", "all-linear")
 """What lora.target_modules may name instead of modules."""
 FIELDS = ("premise", "hypothesis", "answers")
 """What a template may name in braces."""
+MOST_TRAININGS = 100
+MOST_SEED = 10**9
+"""Seeds of single epochs are made from it, and must fit into 63 bits."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -209,6 +212,13 @@ class TrainConfig:
     training resumes; 0 writes them at the ends of epochs only."""
     seed: int = 42
     """Seed of the row order, dropout, and the first weights of the adapter and a new head."""
+    seeds: int | tuple[int, ...] = 1
+    """Trainings of the recipe that differ in their seed alone. A number: that many, with `seed` and
+    the next seeds. A list: one training for each of these seeds; `seed` is then the first."""
+    keep: Literal["best", "all"] = "best"
+    """Where there are several trainings: whose adapters are kept after each epoch. best: of the
+    training with the best validation accuracy. all: of every one, which takes as many times the
+    space on disk."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +314,26 @@ def load_config(recipe: str, overrides: Mapping[str, Any] | None = None) -> JobC
         faults += [fault for fault in check(config) if faulty.isdisjoint(_keys(fault))]
     if faults or config is None:
         raise ConfigurationError.from_faults(faults, f"check recipe {recipe!r} and the options")
-    return config
+    return with_seeds(config)
+
+
+def with_seeds(config: JobConfig) -> JobConfig:
+    """The configuration with the seeds of its trainings written in one way.
+
+    `train.seed` is the first; `train.seeds` is 1 where there is one training, else the list.
+    """
+    train = config.train
+    seeds = seeds_of(train)
+    several = seeds if len(seeds) > 1 else 1
+    train = dataclasses.replace(train, seed=seeds[0], seeds=several)
+    return dataclasses.replace(config, train=train)
+
+
+def seeds_of(train: TrainConfig) -> tuple[int, ...]:
+    """The seed of each training."""
+    if isinstance(train.seeds, int):
+        return tuple(range(train.seed, train.seed + train.seeds))
+    return train.seeds
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -432,10 +461,25 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
             f"train.micro_batch_size: {train.micro_batch_size} does not divide "
             f"train.batch_size {train.batch_size}"
         )
+    yield from _check_seeds(train)
     for gpu, price in config.report.gpu_prices_per_hour.items():
         if price < 0:
             yield f"report.gpu_prices_per_hour.{gpu}: {price} is below 0"
     yield from _check_targets(config.lora.target_modules)
+
+
+def _check_seeds(train: TrainConfig) -> Iterable[str]:
+    if isinstance(train.seeds, int):
+        if not 1 <= train.seeds <= MOST_TRAININGS:
+            yield f"train.seeds: {train.seeds} trainings; give 1 to {MOST_TRAININGS}"
+    elif not 1 <= len(train.seeds) <= MOST_TRAININGS:
+        yield f"train.seeds: name 1 to {MOST_TRAININGS} seeds"
+    elif len(set(train.seeds)) != len(train.seeds):
+        yield "train.seeds: seeds must differ, as the same seed gives the same training"
+    largest = MOST_SEED - (train.seeds if isinstance(train.seeds, int) else 0)
+    seeds = (train.seed,) if isinstance(train.seeds, int) else (train.seed, *train.seeds)
+    if not all(0 <= seed <= largest for seed in seeds):
+        yield f"train.seed, train.seeds: give numbers from 0 to {largest:,}"
 
 
 def target_pattern(wanted: str) -> re.Pattern[str] | None:

@@ -35,7 +35,12 @@ class Stage(Phase):
     """Stages whose outcome it reads."""
     stamp: Literal["", "data", "model"] = ""
     """Files outside the run that it reads: the source of the rows, or the base model."""
-    ignores: tuple[str, ...] = ("model.requires_gpu", "train.checkpoint_every_s")
+    ignores: tuple[str, ...] = (
+        "model.requires_gpu",
+        "train.checkpoint_every_s",
+        "train.keep",
+        "train.seeds",
+    )
     """Keys of these sections that do not affect its outcome."""
 
 

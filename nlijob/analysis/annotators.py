@@ -20,8 +20,9 @@ from nlijob.analysis.clustered import (
 )
 from nlijob.analysis.premises import premises_of
 from nlijob.analysis.wording import p_value, points, points_interval, with_interval
+from nlijob.records.intervals import Interval
 from nlijob.records.job import Example, Prediction
-from nlijob.records.outcome import Annotators, Interval, PeopleDifference, Voice
+from nlijob.records.outcome import Annotators, PeopleDifference, Voice
 
 Votes = Sequence[int]
 """How many annotators gave label 0, 1, 2, ..."""

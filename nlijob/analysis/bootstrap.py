@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from nlijob.analysis.cases import pairs
 from nlijob.analysis.clustered import premises_as_units
 from nlijob.analysis.premises import Premises, premise_numbers
+from nlijob.records.intervals import Interval
 from nlijob.records.job import Prediction
-from nlijob.records.outcome import BootstrapIntervals, ChangeIntervals, Interval
+from nlijob.records.outcome import BootstrapIntervals, ChangeIntervals
 
 Array = NDArray[Any]
 RESAMPLES = 10_000

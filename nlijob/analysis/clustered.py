@@ -22,7 +22,7 @@ from nlijob.analysis.statistics import (
     t_95,
     wilson_interval,
 )
-from nlijob.records.outcome import Interval, PairedDifference
+from nlijob.records.intervals import Interval, PairedDifference
 
 Array = NDArray[Any]
 PSEUDO_PREMISES = 0.5

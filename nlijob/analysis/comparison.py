@@ -13,8 +13,9 @@ from nlijob.analysis.clustered import paired_difference
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.premises import premises_of
 from nlijob.analysis.statistics import holm
+from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import Example, Prediction
-from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
+from nlijob.records.outcome import SIGNIFICANT, Results
 
 KIND = "nlijob compare"
 

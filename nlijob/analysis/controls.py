@@ -18,14 +18,9 @@ from nlijob.analysis.wording import (
     share_of,
     with_interval,
 )
+from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import Prediction
-from nlijob.records.outcome import (
-    SIGNIFICANT,
-    Control,
-    ControlKind,
-    Finding,
-    PairedDifference,
-)
+from nlijob.records.outcome import SIGNIFICANT, Control, ControlKind, Finding
 
 
 def build_controls(

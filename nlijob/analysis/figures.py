@@ -8,7 +8,8 @@ from typing import Any
 
 from nlijob.analysis.resources import total_energy_j
 from nlijob.config import JobConfig
-from nlijob.records.outcome import Interval, Results
+from nlijob.records.intervals import Interval
+from nlijob.records.outcome import Results
 
 
 @dataclass(frozen=True)

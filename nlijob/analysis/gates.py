@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from nlijob.analysis.wording import MOST_DECIMALS, count, percent, points
 from nlijob.config import ReportConfig
-from nlijob.records.outcome import Finding, Gates, Interval, Metrics
+from nlijob.records.intervals import Interval
+from nlijob.records.outcome import Finding, Gates, Metrics
 
 
 def check_gates(asked: ReportConfig, tuned: Metrics, gain: float, gain_interval: Interval) -> Gates:

@@ -20,8 +20,9 @@ from nlijob.analysis.clustered import paired_difference
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_outcome, wrong_rows
 from nlijob.analysis.statistics import holm
+from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import RunRecord
-from nlijob.records.outcome import SIGNIFICANT, PairedDifference, Results
+from nlijob.records.outcome import SIGNIFICANT, Results
 from nlijob.records.serialization import read
 from nlijob.rundir import PREVIOUS, RunDir
 

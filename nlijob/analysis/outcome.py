@@ -30,6 +30,7 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
+from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import (
     Environment,
     EpochResult,
@@ -47,7 +48,7 @@ from nlijob.records.job import (
     TrainResult,
     of_split,
 )
-from nlijob.records.outcome import Narrowing, PairedDifference, Results
+from nlijob.records.outcome import Narrowing, Results
 from nlijob.records.serialization import read, read_all, read_lines
 from nlijob.rundir import RunDir
 

@@ -6,7 +6,8 @@ The bounds of the gain have the same decimals as in the table of figures.
 from __future__ import annotations
 
 from nlijob.analysis.wording import count, plural, points_interval
-from nlijob.records.outcome import SIGNIFICANT, Interval, Narrowing
+from nlijob.records.intervals import Interval
+from nlijob.records.outcome import SIGNIFICANT, Narrowing
 
 
 def plain_gain(rows: int, bounds: Interval, p: float, premises: int | None = None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from nlijob.records.outcome import Interval, Narrowing
+from nlijob.records.intervals import Interval
+from nlijob.records.outcome import Narrowing
 
 Z_95 = 1.959963984540054
 """The standard normal's 97.5 % point."""

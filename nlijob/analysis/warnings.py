@@ -21,6 +21,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
 )
+from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import EpochResult, Manifest, PromptRecord, Selection
 from nlijob.records.outcome import (
     SIGNIFICANT,
@@ -29,7 +30,6 @@ from nlijob.records.outcome import (
     Finding,
     LossChange,
     Metrics,
-    PairedDifference,
     PremiseGroups,
     Slice,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from nlijob.records.outcome import Interval
+from nlijob.records.intervals import Interval
 
 NOT_MEASURED = "not measured"
 GIB = 2**30

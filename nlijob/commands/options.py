@@ -32,6 +32,16 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
     "batch-size": ("train.batch_size", int, "Rows in each optimizer step."),
     "learning-rate": ("train.learning_rate", float, "Peak learning rate."),
     "seed": ("train.seed", int, "Seed of the adapter, the row order and dropout."),
+    "seeds": (
+        "train.seeds",
+        int,
+        "Train that many times: with the recipe's seed and the next ones.",
+    ),
+    "keep": (
+        "train.keep",
+        click.Choice(["best", "all"]),
+        "Whose adapters to keep of several trainings.",
+    ),
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),

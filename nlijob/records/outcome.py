@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import (
     FORMAT_VERSION,
     Environment,
@@ -20,6 +21,7 @@ from nlijob.records.job import (
     SplitScore,
     TimingKind,
 )
+from nlijob.records.trials import Trials
 
 SIGNIFICANT = 0.05
 """A difference with a p-value below this counts as significant."""
@@ -38,32 +40,6 @@ class ClassMetrics:
     recall: float | None
     """None where the label has no row."""
     f1: float
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % confidence interval."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """Difference in accuracy between two models on the same rows."""
-
-    gained: int
-    """Rows that only the first model labels correctly."""
-    lost: int
-    """Rows that only the second model labels correctly."""
-    difference: float
-    """Accuracy of the first minus that of the second (-1 to 1)."""
-    interval: Interval
-    mcnemar_p: float
-    """Exact two-sided McNemar test; where premises repeat, its form that takes them as units."""
-    premises: int | None = None
-    """Number of premises, where interval and test take them as units because some have several
-    rows; None where each row is a unit."""
 
 
 ControlKind = Literal["majority class", "few-shot", "blank premise"]
@@ -406,6 +382,8 @@ class Case:
     words_not_tried: int
     reasons: tuple[Finding, ...] = ()
     """The sentences of the explanation, with codes; empty in outcomes of record format 2."""
+    right_in: int | None = None
+    """Number of trainings that label the row correctly; None where there is one training."""
 
 
 @dataclass(frozen=True)
@@ -425,6 +403,8 @@ class CaseRow:
     """Tuned model's probability of the gold label minus that of the best other label (-1 to 1)."""
     tags: tuple[str, ...]
     """Keys of the tags that apply to the texts."""
+    right_in: int | None = None
+    """Number of trainings that label the row correctly; None where there is one training."""
 
 
 @dataclass(frozen=True)
@@ -600,3 +580,6 @@ class Results:
     """None where the last epoch has the lowest validation loss, or where not known."""
     annotators: Annotators | None = None
     """None where the source does not tell the annotators' own labels, or where not known."""
+    trials: Trials | None = None
+    """What several trainings say together; None where there is one. All other figures are of the
+    base model and of the training whose adapter is kept."""

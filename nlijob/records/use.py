@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nlijob.config import JobConfig, ReportConfig
+from nlijob.records.intervals import Interval
 from nlijob.records.job import FORMAT_VERSION
-from nlijob.records.outcome import Interval
 
 ADAPTER_RECORD = "nlijob.json"
 """Name of the `AdapterRecord` beside an adapter."""

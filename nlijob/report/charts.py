@@ -23,7 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nlijob.printable import printable
-from nlijob.records.outcome import Interval
+from nlijob.records.intervals import Interval
 
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""

@@ -16,11 +16,11 @@ from nlijob.analysis.wording import (
     points,
     points_interval,
 )
+from nlijob.records.intervals import Interval
 from nlijob.records.outcome import (
     BootstrapIntervals,
     ChangeIntervals,
     ClassMetrics,
-    Interval,
     Metrics,
     Results,
 )

@@ -27,7 +27,7 @@ from nlijob.analysis.wording import (
     share_of,
     with_interval,
 )
-from nlijob.records.outcome import PairedDifference
+from nlijob.records.intervals import PairedDifference
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Column, Table, View, row, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible

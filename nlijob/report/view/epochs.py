@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from nlijob.analysis.epoch_comparison import loss_sentence
 from nlijob.analysis.statistics import wilson_interval
 from nlijob.analysis.wording import NOT_MEASURED, interval, listed, loss, share_of
+from nlijob.records.intervals import Interval
 from nlijob.records.job import EpochResult, SplitScore
-from nlijob.records.outcome import Interval, Results
+from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
 

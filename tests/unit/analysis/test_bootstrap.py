@@ -13,8 +13,9 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from nlijob.analysis import bootstrap
 from nlijob.analysis.bootstrap import bootstrap_intervals, paired_table
 from nlijob.analysis.metrics import measure
+from nlijob.records.intervals import Interval
 from nlijob.records.job import Prediction
-from nlijob.records.outcome import ChangeIntervals, Interval
+from nlijob.records.outcome import ChangeIntervals
 from tests.effort import lines_run
 from tests.unit.analysis.made import NAMES, answered, chance_answers
 

@@ -6,7 +6,7 @@ import pytest
 
 from nlijob.analysis.precision import narrower_sentence, plain_gain
 from nlijob.analysis.statistics import narrower
-from nlijob.records.outcome import Interval
+from nlijob.records.intervals import Interval
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,9 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
+from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import EpochResult, Manifest, Memory, Prediction, SplitManifest, SplitScore
-from nlijob.records.outcome import (
-    EpochComparison,
-    Finding,
-    Interval,
-    LossChange,
-    Metrics,
-    PairedDifference,
-    PremiseGroups,
-)
+from nlijob.records.outcome import EpochComparison, Finding, LossChange, Metrics, PremiseGroups
 from tests.synthetic import Spec
 from tests.unit.report.view.outcomes import outcome
 

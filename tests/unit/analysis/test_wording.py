@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nlijob.analysis import wording
 from nlijob.analysis.statistics import wilson_interval
-from nlijob.records.outcome import Interval
+from nlijob.records.intervals import Interval
 
 
 @pytest.mark.parametrize(

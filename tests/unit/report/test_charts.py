@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import pytest
 
-from nlijob.records.outcome import Interval
+from nlijob.records.intervals import Interval
 from nlijob.report import charts
 from nlijob.report.charts import INK, Change, Difference, Line, Reliability, Span
 
