@@ -13,7 +13,12 @@ from nlijob.analysis import comparison, history
 from nlijob.analysis.comparison import ComparedRun, NamedFigures, compare, labelled_rows
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Series, build_history, read_entries
-from nlijob.analysis.runs import NoOutcomeError, read_outcome, read_test_rows
+from nlijob.analysis.runs import (
+    NoOutcomeError,
+    read_outcome,
+    read_test_rows,
+    read_trial_rows,
+)
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError
 from nlijob.records.outcome import Results
 from nlijob.report import charts
@@ -135,7 +140,9 @@ def _all_or_every_fault(folders: Iterable[Path]) -> list[Results]:
 
 def _rows(folder: Path, results: Results) -> tuple[comparison.LabelledRow, ...]:
     try:
-        return labelled_rows(results, *read_test_rows(RunDir(folder), results))
+        run = RunDir(folder)
+        rows = read_test_rows(run, results)
+        return labelled_rows(results, *rows, read_trial_rows(run, results))
     except NoOutcomeError as error:
         raise NotAvailableError(
             _fault(folder, error), f"`report {folder}` evaluates the run again from its records"
