@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from nlijob.analysis.wording import listed, plural
 from nlijob.belonging import changed_files, doubts
+from nlijob.kept import kept_view
 from nlijob.records.job import FORMAT_VERSION, Example, Prediction, WorkerOutcome, of_split
 from nlijob.records.older import READABLE
 from nlijob.records.outcome import Results
@@ -101,7 +102,8 @@ def read_test_rows(
     try:
         examples = results.prompt.kept("test", read_lines(Example, run.subset("test")))
         base = of_split(read_lines(Prediction, run.baseline_predictions), "test")
-        tuned = _kept(trial_predictions(run, results), results)
+        kept = kept_view(run, results.run.config)
+        tuned = of_split(read_lines(Prediction, kept.evaluate_predictions), "test")
     except OSError as error:
         reason = f"{_name(run, error.filename)} cannot be read: {error.strerror}"
         raise NoOutcomeError("damaged", reason) from error
@@ -148,17 +150,10 @@ def trial_predictions(run: RunDir, results: Results) -> dict[str, list[Predictio
     """
     return {
         trial.name: of_split(
-            read_lines(Prediction, RunDir(run.root / trial.folder).evaluate_predictions), "test"
+            read_lines(Prediction, run.of_trial(trial).evaluate_predictions), "test"
         )
         for trial in trials_of(results.run.config)
     }
-
-
-def _kept(predictions: dict[str, list[Prediction]], results: Results) -> list[Prediction]:
-    """The predictions of the training whose adapter is kept."""
-    if results.trials is not None and results.trials.kept in predictions:
-        return predictions[results.trials.kept]
-    return next(iter(predictions.values()))
 
 
 # ---------------------------------------------------------------- detail
