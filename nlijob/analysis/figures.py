@@ -74,6 +74,12 @@ class Figures:
         over = self.accuracy_over_trainings
         return self.tuned_accuracy if over is None else over.mean
 
+    @property
+    def expected_interval(self) -> Interval:
+        """The interval of `expected_accuracy`."""
+        over = self.accuracy_over_trainings
+        return self.tuned_accuracy_interval if over is None else over.interval
+
 
 def figures(results: Results) -> Figures:
     """The main figures of an outcome."""
