@@ -462,7 +462,9 @@ def finished(run: RunDir) -> RunDir:
     for stage in STAGE_NAMES:
         run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
     for epoch in range(1, CONFIG.train.epochs + 1):
-        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
+        weights = run.epoch(epoch) / "adapter_model.safetensors"
+        write_text(weights, "the weights")
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [weights])
     return run
 
 
