@@ -50,6 +50,8 @@ def doubts(run: RunDir, with_report: bool = False) -> list[Doubt]:
         return [Doubt("damaged", f"config.json cannot be read: {_why(error)}")]
     stages = [stage for stage in STAGES if with_report or stage.name != "report"]
     found = {stage.name: run.read_marker(stage.name) for stage in stages}
+    stages = [stage for stage in stages if not _is_unknown_to(found, stage)]
+    found = {stage.name: found[stage.name] for stage in stages}
     missing = [name for name, marker in found.items() if marker is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -114,6 +116,15 @@ def differences(made_from: Inputs, now: Inputs, where: tuple[str, str]) -> Itera
 # ---------------------------------------------------------------- detail
 
 
+def _is_unknown_to(found: Mapping[str, Marker | None], stage: Stage) -> bool:
+    """Whether the run is of a version that did not have the stage yet."""
+    if not stage.is_added or found[stage.name]:
+        return False
+    later = [found.get(one.name) for one in STAGES if stage.name in one.follows]
+    known = [marker.inputs.follows for marker in later if marker and marker.inputs]
+    return not any(stage.name in follows for follows in known)
+
+
 def _mixed(
     stages: Iterable[Stage], config: JobConfig, markers: Mapping[str, Marker]
 ) -> Iterator[str]:
@@ -131,7 +142,7 @@ def _mixed(
         if differing:
             yield f"{stage.name}: {shortened(differing)}"
         for name in stage.follows:
-            if made_from.follows.get(name) != markers[name].fingerprint:
+            if name in markers and made_from.follows.get(name) != markers[name].fingerprint:
                 yield f"{stage.name} was made from another {name} than the one in the folder"
 
 
@@ -149,7 +160,7 @@ def _of_older_format(
         elif task.get(stage.name, marker.fingerprint) != marker.fingerprint:
             yield f"{stage.name}: of other inputs than those of the last attempt"
         for name in stage.follows:
-            if markers[name].finished_at > marker.finished_at:
+            if name in markers and markers[name].finished_at > marker.finished_at:
                 yield f"{stage.name} was made before the {name} in the folder"
     yield from _settings_of_outcome(run, config)
 

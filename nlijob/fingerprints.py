@@ -17,11 +17,11 @@ from nlijob.stages import STAGES, Stage
 
 
 def stage_inputs(config: JobConfig, stamps: Mapping[str, str]) -> dict[str, Inputs]:
-    """Stage -> its inputs. `stamps` identifies the files outside the run: "data" and "model"."""
+    """Stage -> its inputs. `stamps` identifies the files outside the run, see `Stage.stamp`."""
     inputs: dict[str, Inputs] = {}
     for stage in STAGES:
         follows = {name: inputs[name].fingerprint for name in stage.follows}
-        stamp = stamps[stage.stamp] if stage.stamp else ""
+        stamp = stamps.get(stage.stamp, "")
         inputs[stage.name] = Inputs(settings_of(config, stage), follows, stamp)
     return inputs
 

@@ -20,6 +20,7 @@ from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, said_of
 from nlijob.data.labels import TWO_WAY
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_labels_of
@@ -31,6 +32,7 @@ from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
 from nlijob.records.job import (
+    FORMAT_VERSION,
     SPLITS,
     Inputs,
     Manifest,
@@ -41,7 +43,7 @@ from nlijob.records.job import (
 )
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record
-from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
+from nlijob.stages import GPU_STAGES, STAGE_NAMES
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Job:
     inputs: dict[str, Inputs] = field(init=False)
     """Stage -> what it is made from in this attempt."""
     stamps: dict[str, str] = field(init=False)
-    """What identifies the files outside the run: "data" and "model"."""
+    """What identifies the files outside the run; see `Stage.stamp`."""
 
     def __post_init__(self) -> None:
         self.attempt = Attempt(self.run, self.started)
@@ -103,6 +105,7 @@ class Job:
         with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
             self._build_subset(sampler)
             self._check_columns()
+            self._read_elsewhere(sampler)
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
         with self.attempt.timed("report"):
@@ -124,7 +127,11 @@ class Job:
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
         self.model_stamp = model_stamp(self.model_dir, model_files(self.config.model))
-        self.stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
+        self.stamps = {
+            "data": source_stamp(self.config.data),
+            "model": self.model_stamp,
+            "elsewhere": elsewhere_stamp(self.config),
+        }
         self.inputs = stage_inputs(self.config, self.stamps)
         for names in TWO_WAY:
             self._adopt_earlier_labels(names)
@@ -171,13 +178,25 @@ class Job:
                 self._say(stage, f"done again: {reason}")
 
     def _starts_over(self) -> bool:
-        """Whether the folder holds rows, scores or models made from other inputs."""
-        first = {stage.name: stage.name for stage in STAGES if stage.stamp}
+        """Whether the folder holds rows, scores or models made from other inputs.
+
+        Other test sets beside the run's own start nothing over: what is there goes on with them.
+        """
+        first = {stage: stage for stage in ("subset", "baseline", "train")}
         training = [epoch_marker(1), *(step_marker(*step) for step in self.run.marked_steps())]
         return any(
-            self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
+            self._is_of_other_inputs(marker, self.inputs[stage])
             for marker, stage in {**first, **dict.fromkeys(training, "train")}.items()
         )
+
+    def _is_of_other_inputs(self, name: str, inputs: Inputs) -> bool:
+        """Whether a stage or an epoch was done with other inputs than these, elsewhere left out."""
+        marker = self.run.read_marker(name)
+        if marker is None:
+            return False
+        if marker.inputs is None or marker.format_version != FORMAT_VERSION:
+            return True
+        return but_elsewhere(marker.inputs) != but_elsewhere(inputs)
 
     def _is_finished(self) -> bool:
         """Whether the folder holds a finished run, of whatever settings and version."""
@@ -200,7 +219,7 @@ class Job:
 
     def _take_over(self, previous: RunDir) -> None:
         """Copy the rows and base scores of a run that was set aside, where they stay the same."""
-        for stage in ("subset", "baseline"):
+        for stage in ("subset", "elsewhere", "baseline"):
             marker = previous.read_marker(stage)
             if marker is None or not is_complete(previous, stage, self.inputs):
                 return
@@ -238,6 +257,17 @@ class Job:
         if wanted := self.config.report.slice_columns:
             test = records.read(Manifest, self.run.manifest).splits["test"]
             check_columns(wanted, test.further_columns)
+
+    def _read_elsewhere(self, sampler: Sampler) -> None:
+        sampler.stage = "elsewhere"
+        if self._is_complete("elsewhere"):
+            self._skip(["elsewhere"])
+            return
+        self.run.unmark("elsewhere")
+        with self.attempt.timed("elsewhere"):
+            found, files = read_elsewhere(self.config, self.run, self.hub)
+            self._mark_complete("elsewhere", files)
+        self._say("elsewhere", said_of(found))
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(self._is_complete(name) for name in GPU_STAGES):
@@ -316,6 +346,12 @@ def check_gates(results: Results) -> None:
     if not results.gates.passed:
         missed = "; ".join(failure.text for failure in results.gates.failures)
         raise GateError(missed, "the report is complete")
+
+
+def but_elsewhere(inputs: Inputs) -> Inputs:
+    """The inputs of a stage without what it reads beside the run's own rows."""
+    follows = {name: print_ for name, print_ in inputs.follows.items() if name != "elsewhere"}
+    return dataclasses.replace(inputs, follows=follows)
 
 
 def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:

@@ -1,6 +1,6 @@
 """Every stage of the job, and the other phases whose time is measured, in one table.
 
-    subset -> baseline -> train -> select -> evaluate -> report
+    subset -> elsewhere -> baseline -> train -> select -> evaluate -> report
 
 To add a stage, add a line here, its files to RunDir, and its work: a file in `nlijob/gpu/stages/`
 for the GPU side, a method of `pipeline.Job` for the parent.
@@ -33,8 +33,11 @@ class Stage(Phase):
     """Sections and keys of the configuration that affect its outcome."""
     follows: tuple[str, ...]
     """Stages whose outcome it reads."""
-    stamp: Literal["", "data", "model"] = ""
-    """Files outside the run that it reads: the source of the rows, or the base model."""
+    stamp: Literal["", "data", "model", "elsewhere"] = ""
+    """Files outside the run that it reads: the source of the rows, the base model, or the sources
+    of further test sets."""
+    is_added: bool = False
+    """Whether runs of earlier versions do not have it."""
     ignores: tuple[str, ...] = (
         "model.requires_gpu",
         "train.checkpoint_every_s",
@@ -47,6 +50,15 @@ class Stage(Phase):
 PHASES: tuple[Phase, ...] = (
     Phase("fetch", "settings read, files fetched"),
     Stage("subset", "rows selected", "parent", ("data",), (), "data"),
+    Stage(
+        "elsewhere",
+        "further test sets and texts read",
+        "parent",
+        ("transfer",),
+        ("subset",),
+        "elsewhere",
+        is_added=True,
+    ),
     Phase("start", "waiting for the GPU side to start"),
     Phase("encode", "rows tokenized"),
     Phase("load", "model loaded and quantised"),
@@ -56,7 +68,7 @@ PHASES: tuple[Phase, ...] = (
         "base model scored",
         "gpu",
         ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
-        ("subset",),
+        ("subset", "elsewhere"),
         "model",
     ),
     Stage(

@@ -39,7 +39,7 @@ STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
 OF_STAGES = (
-    *(MARKERS, "subset/", "baseline/", TRAIN, "evaluate/", "adapter/"),
+    *(MARKERS, "subset/", "elsewhere/", "baseline/", TRAIN, "evaluate/", "adapter/"),
     *("prompt.json", "selection.json", "results.json", "report.html", "summary.md"),
 )
 """Beginnings of the names of what stages write: left behind by another run, these files could be
