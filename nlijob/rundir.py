@@ -100,6 +100,14 @@ class RunDir:
         """The file with the rows of a further test set."""
         return self.elsewhere_manifest.with_name(f"{name}.jsonl")
 
+    def baseline_transfer(self, name: str) -> Path:
+        """The file with the base model's answers to a further test set."""
+        return self.baseline_predictions.parent / "transfer" / f"{name}.jsonl"
+
+    def evaluate_transfer(self, name: str) -> Path:
+        """The file with the tuned model's answers to a further test set."""
+        return self.evaluate_predictions.parent / "transfer" / f"{name}.jsonl"
+
     def epoch(self, epoch: int) -> Path:
         """The folder of an epoch's checkpoint."""
         return self.train_folder / f"epoch-{epoch}"

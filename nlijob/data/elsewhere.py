@@ -17,7 +17,6 @@ from nlijob import records
 from nlijob.analysis.wording import listed, plural
 from nlijob.config import DataConfig, JobConfig, TransferConfig
 from nlijob.data.overlap import rows_in_training
-from nlijob.data.set_labels import labels_of_set
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import label_values, label_warnings, open_test_split
 from nlijob.data.subset import take_split
@@ -79,7 +78,7 @@ def read_set(
     Raises as `read_elsewhere`.
     """
     data = data_of(one, run_data)
-    with _of_set(one):
+    with of_set(one):
         opened = open_test_split(data, hub)
         warnings = label_warnings(data, {"test": opened})
         found = {str(value) for value in label_values({"test": opened})}
@@ -127,7 +126,7 @@ def elsewhere_stamp(config: JobConfig) -> str:
     """A stamp of the local files that are read; "" where there are none."""
     stamps = {}
     for one in config.transfer:
-        with _of_set(one):
+        with of_set(one):
             stamps[one.name] = source_stamp(data_of(one, config.data))
     local = {name: stamp for name, stamp in stamps.items() if stamp}
     return json.dumps(local, sort_keys=True) if local else ""
@@ -149,8 +148,8 @@ def said_of(found: Elsewhere) -> str:
 
 
 @contextlib.contextmanager
-def _of_set(one: TransferConfig) -> Iterator[None]:
-    """Say of an error in the data of which set it is, and name settings as its table does."""
+def of_set(one: TransferConfig) -> Iterator[None]:
+    """Say of an error in the block that it is in the set, and name settings as its table does."""
     try:
         yield
     except NotAvailableError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nlijob.records.job import SplitManifest
+from nlijob.records.job import ROUNDING, SplitManifest
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,28 @@ class TransferManifest:
     """The rows that were taken; their numbers in the source are left out."""
     in_training: RowsInTraining
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TransferPrediction:
+    """A line of baseline/transfer/<name>.jsonl and evaluate/transfer/<name>.jsonl.
+
+    It is one model's answer to one row of a further test set, with the labels of the model.
+    """
+
+    index: int
+    """Row number in the source. Rows that are too long for the model have no answer."""
+    probabilities: tuple[float, ...]
+    """Probability of each label that the model answers; they sum to 1."""
+    tokens: int
+    """Length of the model input in tokens."""
+
+    def faults(self) -> Iterator[str]:
+        """What cannot be, whatever the model."""
+        if not all(0 <= one <= 1 for one in self.probabilities):
+            yield "a probability is not between 0 and 1"
+        if abs(sum(self.probabilities) - 1) > ROUNDING:
+            yield "the probabilities do not sum to 1"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from nlijob.gpu.environment import memory
 from nlijob.gpu.generation import generate
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.transfer import score_sets
 from nlijob.heads import describe
 from nlijob.records.job import (
     Example,
@@ -35,6 +36,7 @@ def evaluate(session: Session) -> list[Path]:
     scores, predictions = session.score(STAGE, ("validation", "test"))
     write_records(run.evaluate_predictions, predictions)
     write_records(run.blank_premise_predictions, _blank_premise(session))
+    elsewhere = score_sets(session, STAGE, run.evaluate_transfer)
     write_records(run.generations, _free_text(session, predictions))
     write_records(run.occlusion, _word_importance(session, predictions))
     write_record(run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(session.device)))
@@ -47,6 +49,7 @@ def evaluate(session: Session) -> list[Path]:
         run.occlusion,
         run.evaluate_result,
         run.environment,
+        *elsewhere,
         *adapter,
     ]
 
