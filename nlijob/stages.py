@@ -1,6 +1,8 @@
 """Every stage of the job, and the other phases whose time is measured, in one table.
 
-    subset -> elsewhere -> baseline -> train -> select -> evaluate -> report
+    subset -> elsewhere -> baseline -> train -> select -> evaluate -> explain -> report
+
+Train, select and evaluate are done for each of the run's trainings, the others once.
 
 To add a stage, add a line here, its files to RunDir, and its work: a file in `nlijob/gpu/stages/`
 for the GPU side, a method of `pipeline.Job` for the parent.
@@ -33,11 +35,11 @@ class Stage(Phase):
     """Sections and keys of the configuration that affect its outcome."""
     follows: tuple[str, ...]
     """Stages whose outcome it reads."""
+    of: Literal["run", "trial"] = "run"
+    """Whether it is done once, or for each training of the run."""
     stamp: Literal["", "data", "model", "elsewhere"] = ""
     """Files outside the run that it reads: the source of the rows, the base model, or the sources
     of further test sets."""
-    is_added: bool = False
-    """Whether runs of earlier versions do not have it."""
     ignores: tuple[str, ...] = (
         "model.requires_gpu",
         "train.checkpoint_every_s",
@@ -49,15 +51,14 @@ class Stage(Phase):
 
 PHASES: tuple[Phase, ...] = (
     Phase("fetch", "settings read, files fetched"),
-    Stage("subset", "rows selected", "parent", ("data",), (), "data"),
+    Stage("subset", "rows selected", "parent", ("data",), (), stamp="data"),
     Stage(
         "elsewhere",
         "further test sets and texts read",
         "parent",
         ("transfer",),
         ("subset",),
-        "elsewhere",
-        is_added=True,
+        stamp="elsewhere",
     ),
     Phase("start", "waiting for the GPU side to start"),
     Phase("encode", "rows tokenized"),
@@ -69,7 +70,7 @@ PHASES: tuple[Phase, ...] = (
         "gpu",
         ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
         ("subset", "elsewhere"),
-        "model",
+        stamp="model",
     ),
     Stage(
         "train",
@@ -77,22 +78,35 @@ PHASES: tuple[Phase, ...] = (
         "gpu",
         ("model", "prompt", "lora", "train", "eval.batch_size", "eval.test_each_epoch"),
         ("subset",),
-        "model",
+        of="trial",
+        stamp="model",
     ),
-    Stage("select", "checkpoint selected", "gpu", (), ("train",)),
+    Stage("select", "checkpoint selected", "gpu", (), ("train",), of="trial"),
     Stage(
         "evaluate",
-        "tuned model scored, free text generated",
+        "tuned model scored",
         "gpu",
-        ("eval",),
+        ("eval.batch_size",),
         ("baseline", "select"),
+        of="trial",
     ),
-    Stage("report", "report written", "parent", ("report", "description"), ("evaluate",)),
+    Stage(
+        "explain",
+        "adapter kept, failure cases examined",
+        "gpu",
+        (
+            *("eval.batch_size", "eval.cases", "eval.generate_tokens"),
+            *("eval.word_importance", "eval.blank_premise"),
+        ),
+        ("evaluate",),
+    ),
+    Stage("report", "report written", "parent", ("report", "description"), ("explain",)),
 )
 """In the order in which they begin."""
 STAGES = tuple(phase for phase in PHASES if isinstance(phase, Stage))
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
+TRIAL_STAGES = tuple(stage.name for stage in STAGES if stage.of == "trial")
 
 
 def stages_after(name: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from nlijob import records
 from nlijob.analysis.wording import listed, plural
 from nlijob.config import DataConfig, JobConfig, TransferConfig
 from nlijob.data.overlap import rows_in_training
+from nlijob.data.set_labels import labels_of_set
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import label_values, label_warnings, open_test_split
 from nlijob.data.subset import take_split

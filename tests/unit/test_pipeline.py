@@ -19,7 +19,6 @@ import pytest
 from nlijob import launch, pipeline, records
 from nlijob.analysis.times import attempt_times
 from nlijob.attempt import drop_torn_line, next_attempt
-from nlijob.completeness import is_complete
 from nlijob.config import JobConfig, TransferConfig, load_config
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
@@ -77,7 +76,7 @@ def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, 
 
 
 def test_stages_run_in_the_order_of_the_interface() -> None:
-    order = "subset elsewhere baseline train select evaluate report"
+    order = "subset elsewhere baseline train select evaluate explain report"
     assert " ".join(STAGE_NAMES) == order
 
 
@@ -105,11 +104,11 @@ def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
         ("prompt.verbalizers", [" a", " b", " c"], OF_GPU),
         ("train.seed", 7, OF_GPU),
         ("eval.batch_size", 3, OF_GPU),
-        ("lora.r", 4, {"train", "select", "evaluate", "report"}),
-        ("train.epochs", 9, {"train", "select", "evaluate", "report"}),
-        ("eval.test_each_epoch", False, {"train", "select", "evaluate", "report"}),
-        ("eval.cases", 7, {"evaluate", "report"}),
-        ("eval.generate_tokens", 0, {"evaluate", "report"}),
+        ("lora.r", 4, {"train", "select", "evaluate", "explain", "report"}),
+        ("train.epochs", 9, {"train", "select", "evaluate", "explain", "report"}),
+        ("eval.test_each_epoch", False, {"train", "select", "evaluate", "explain", "report"}),
+        ("eval.cases", 7, {"explain", "report"}),
+        ("eval.generate_tokens", 0, {"explain", "report"}),
         ("report.title", "Nightly", {"report"}),
         ("report.min_accuracy", 0.5, {"report"}),
     ],
@@ -554,7 +553,7 @@ def test_other_settings_of_the_evaluation_go_on_in_place(
 ) -> None:
     work(finished, out, **{setting: 5})
     key = setting.replace("__", ".")
-    assert f"{place('evaluate')}done again: {key} is " in out.getvalue()
+    assert f"{place('explain')}done again: {key} is " in out.getvalue()
     assert not finished.previous.exists()
     assert {"baseline", "train", "select"} <= {*finished.marked()}
 
@@ -572,8 +571,9 @@ def test_a_further_test_set_is_added_to_a_finished_run_without_a_new_training(
     assert not finished.previous.exists()
     assert f"{place('elsewhere')}done again: transfer is " in out.getvalue()
     assert f"{place('elsewhere')}near: 9 rows, entailment, " in out.getvalue()
-    again = {stage for stage in STAGE_NAMES if not is_complete(finished, stage, one.inputs)}
-    assert again == {"baseline", "evaluate", "report"}
+    prints = {stage: inputs.fingerprint for stage, inputs in one.inputs.items()}
+    again = {stage for stage in STAGE_NAMES if not finished.is_complete(stage, prints[stage])}
+    assert again == {"baseline", "evaluate", "explain", "report"}
 
 
 @pytest.mark.usefixtures("started")
