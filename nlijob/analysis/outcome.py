@@ -23,6 +23,7 @@ from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
 from nlijob.analysis.trials import measure_trials
 from nlijob.analysis.warnings import (
@@ -101,6 +102,7 @@ def build_results(run: RunDir) -> Results:
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
+    transfer = measure_transfer(run, config, change)
     validation = _read_validation(kept, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
@@ -159,6 +161,7 @@ def build_results(run: RunDir) -> Results:
             *length_warnings(prompt, manifest),
             *comparison_warnings(base, tuned, change, slices),
             *trial_warnings(trials, manifest.label_names),
+            *transfer_warnings(transfer, change),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
@@ -170,6 +173,7 @@ def build_results(run: RunDir) -> Results:
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
+        transfer=transfer,
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
     )

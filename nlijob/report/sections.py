@@ -25,6 +25,7 @@ from nlijob.report.view.resources import resources_section
 from nlijob.report.view.slices import slices_section
 from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
+from nlijob.report.view.transfer import transfer_section
 from nlijob.report.view.usage import usage_section
 
 
@@ -68,6 +69,12 @@ SECTIONS = (
         "Where it helped and hurt",
         lambda run: slices_section(run.results),
         lambda run: plots.slice_plots(run.results),
+    ),
+    Section(
+        "transfer",
+        "Elsewhere",
+        lambda run: transfer_section(run.results),
+        lambda run: plots.transfer_plots(run.results),
     ),
     Section(
         "calibration",
