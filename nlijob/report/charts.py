@@ -231,7 +231,7 @@ def curves_by_epoch(
     with _figure(name) as (figure, axes):
         for curve in curves:
             _draw_curve(axes, curve)
-        mean = _mean(curves)
+        mean = mean_curve(curves)
         axes.plot([*mean], [*mean.values()], color=AFTER, linewidth=2.6, marker="o", label="mean")
         chosen = [(curve.selected, curve.values[curve.selected]) for curve in curves]
         axes.plot(*zip(*chosen, strict=True), **SELECTED, label="selected")
@@ -424,7 +424,7 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
     axes.plot([*curve.values], [*curve.values.values()], **style)
 
 
-def _mean(curves: Sequence[Curve]) -> dict[int, float]:
+def mean_curve(curves: Sequence[Curve]) -> dict[int, float]:
     """Epoch -> mean over the curves, for the epochs that all have."""
     shared = [epoch for epoch in curves[0].values if all(epoch in one.values for one in curves)]
     return {epoch: fmean(one.values[epoch] for one in curves) for epoch in shared}

@@ -80,8 +80,8 @@ def helped_sentence(trials: Trials) -> str:
     harmed = f", and harmed in {count(trials.harmed)}" if trials.harmed else ""
     return (
         f"Tuning helped beyond chance in {count(trials.helped)} of "
-        f"{plural(len(trials.trials), 'training')}{harmed} ({mcnemar_name(trials.premises)} of "
-        f"each, p < {SIGNIFICANT:g})."
+        f"{plural(len(trials.trials), 'training')}{harmed} (for each, the "
+        f"{mcnemar_name(trials.premises)}; Holm-adjusted p < {SIGNIFICANT:g})."
     )
 
 
@@ -97,4 +97,4 @@ def interval_of_mean(trials: Trials) -> str:
 
 
 def _premises(trials: Trials) -> str:
-    return "" if trials.premises is None else f" with {plural(trials.premises, 'premise')}"
+    return "" if trials.premises is None else f" ({plural(trials.premises, 'premise')})"

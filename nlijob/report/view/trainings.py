@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 
 from nlijob.analysis.wording import (
@@ -22,7 +22,7 @@ from nlijob.records.outcome import Results
 from nlijob.records.trials import Ensemble, TrialOutcome, Trials, VarianceShares
 from nlijob.report.view.parts import Fact, Row, Table, View, columns, row
 from nlijob.report.view.scope import helped_sentence, kept_training
-from nlijob.report.view.text import percent_or, unbroken
+from nlijob.report.view.text import percent_or, unbroken, visible
 
 RARE = 0.05
 """Chance at which a share of failures is still not excluded if none was seen."""
@@ -41,11 +41,17 @@ def trainings_section(results: Results) -> View | None:
             f"{helped_sentence(trials)} Interval and test of a single training are about its "
             "adapter on other rows; those of the mean hold for other trainings too."
         ),
+        far_off=tuple(
+            unbroken(_far_off(one, results.manifest.label_names))
+            for one in trials.trials
+            if one.name in trials.far_off
+        ),
         further=tuple(map(unbroken, _further(trials))),
         rows=tuple(_rows(trials)),
         ensemble=unbroken(_ensemble(trials.ensemble, trials.kept)),
         limits_title=f"What {plural(number, 'training')} cannot tell",
         limits=tuple(map(unbroken, _limits(trials))),
+        notes=tuple(Fact(note.name, unbroken(note.value)) for note in _notes(number)),
     )
 
 
@@ -65,7 +71,7 @@ def _table(results: Results, trials: Trials) -> Table:
             "training",
             "test accuracy",
             "change",
-            "McNemar test",
+            "McNemar test, adjusted",
             "selected epoch",
             "validation accuracy",
         ),
@@ -78,7 +84,7 @@ def _table(results: Results, trials: Trials) -> Table:
                 "",
                 percent_or(validation.accuracy if validation else None, NOT_MEASURED),
             ),
-            *(_training(one, trials.kept) for one in trials.trials),
+            *(_training(one, trials) for one in trials.trials),
             row(
                 f"mean of {len(trials.trials)}",
                 f"{percent(trials.accuracy.mean)}\n{interval(trials.accuracy.interval)}",
@@ -91,16 +97,34 @@ def _table(results: Results, trials: Trials) -> Table:
     )
 
 
-def _training(one: TrialOutcome, kept: str) -> Row:
+def _training(one: TrialOutcome, trials: Trials) -> Row:
     change = one.change
     return row(
         one.name,
         f"{percent(one.accuracy)}\n{interval(one.accuracy_interval)}",
         f"{points(change.difference)}\n{points_interval(change.interval)}",
-        unbroken(p_value(change.mcnemar_p)),
+        unbroken(p_value(change.mcnemar_p if one.adjusted_p is None else one.adjusted_p)),
         str(one.selection.epoch),
         percent(one.selection.validation_accuracy),
-        mark="adapter kept" if one.name == kept else "",
+        mark=_mark(one.name, trials),
+    )
+
+
+def _mark(name: str, trials: Trials) -> str:
+    marks = {"adapter kept": name == trials.kept, "far off": name in trials.far_off}
+    return ", ".join(mark for mark, applies in marks.items() if applies)
+
+
+def _far_off(one: TrialOutcome, label_names: Sequence[str]) -> str:
+    """What is known of a training whose accuracy is far off that of all others."""
+    text = f"The test accuracy of {one.name} is far off that of all others, beyond chance."
+    if not one.answers:
+        return text
+    label = max(range(len(one.answers)), key=one.answers.__getitem__)
+    return (
+        f"{text} Its most frequent answer is “{visible(label_names[label])}”, for "
+        f"{share_of(one.answers[label], one.rows)} of the test rows. Its curve is under Epochs and "
+        "selection."
     )
 
 
@@ -207,6 +231,27 @@ def _limits(trials: Trials) -> Iterator[str]:
     yield (
         "What other training rows would give. All trainings had the same, in another order, so no "
         "interval covers their choice."
+    )
+
+
+def _notes(number: int) -> Iterator[Fact]:
+    yield Fact(
+        "Interval of a mean over trainings",
+        "The variance of the mean has a part of the trainings, a part of the test rows, and a part "
+        "of rows that one training happens to label correctly and another does not (Searle, "
+        "Casella and McCulloch, 1992). The trainings' part gets Student's t with "
+        f"{number - 1} degrees of freedom, the rows' part the interval of a single training, and "
+        "their squares are added (Howe, 1974). The interval is never narrower than Student's t of "
+        "the trainings' own figures. Rows that share a premise count together.",
+    )
+    yield Fact(
+        "One further training",
+        "The variance of its figure on as many other rows, plus that of the mean.",
+    )
+    yield Fact(
+        "Helped beyond chance",
+        "Each training is compared with the base model by the exact McNemar test, as under "
+        "Accuracy; the p-values are Holm-adjusted for the number of trainings.",
     )
 
 

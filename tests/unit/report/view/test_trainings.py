@@ -84,10 +84,14 @@ def test_a_change_is_called_one_only_if_its_interval_excludes_none(
 
 
 def test_the_first_screen_counts_the_trainings_in_which_tuning_helped_or_harmed() -> None:
-    note = summary_section(changed(helped=2, harmed=0)).verdict_note
-    assert "helped beyond chance in 2 of 3 trainings (exact McNemar test of each" in note
+    note = summary_section(changed(helped=2, harmed=0, premises=None)).verdict_note
+    assert "helped beyond chance in 2 of 3 trainings (for each, the exact McNemar test;" in note
+    assert "harmed" not in note
     note = summary_section(changed(helped=1, harmed=2, premises=70)).verdict_note
-    assert "in 1 of 3 trainings, and harmed in 2 (exact McNemar test over 70 premises" in note
+    assert (
+        "in 1 of 3 trainings, and harmed in 2 (for each, the exact McNemar test over 70 premises"
+        in note
+    )
 
 
 def test_the_first_screen_says_which_training_the_other_sections_are_about_and_why() -> None:
@@ -156,6 +160,18 @@ def test_the_table_has_base_model_each_training_and_mean_and_marks_the_kept_one(
     for row, one in zip(rows[1:-1], trials_of(results).trials, strict=True):
         assert row.cells[1].startswith(f"{percent(one.accuracy)}\n")
         assert row.cells[4] == count(one.selection.epoch)
+
+
+def test_a_training_that_is_far_off_the_others_is_named() -> None:
+    results = several_trainings()
+    assert section(results).far_off == ()
+    trials = trials_of(results).trials
+    failed = replace(trials[2], answers=(0, 98, 0))
+    found = section(changed(trials=(*trials[:2], failed), far_off=("seed-44",)))
+    (sentence,) = found.far_off
+    assert "seed-44 is far off that of all others" in sentence
+    assert "“neutral”" in sentence
+    assert [row.mark for row in found.table.rows][1:4] == ["", "adapter kept", "far off"]
 
 
 def test_a_further_training_is_not_foretold_from_too_few() -> None:
