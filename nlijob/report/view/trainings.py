@@ -216,8 +216,8 @@ def _limits(trials: Trials) -> Iterator[str]:
     number = len(trials.trials)
     unseen = 1 - RARE ** (1 / number)
     yield (
-        f"How often a training fails. Something that happened in none of {number} trainings may "
-        f"still happen in up to {percent(unseen, 0)} of them (upper bound at 95 %, Clopper and "
+        f"How often a training fails. What happened in none of {number} trainings may still happen "
+        f"in up to {percent(unseen, 0)} of further ones (one-sided bound at 95 %, Clopper and "
         "Pearson, 1934)."
     )
     yield (
