@@ -30,6 +30,7 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
+from nlijob.kept import kept_view
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import (
     Environment,
@@ -61,17 +62,18 @@ def build_results(run: RunDir) -> Results:
     """
     record = read(RunRecord, run.config)
     config = record.config
+    kept = kept_view(run, config)
     environment = read(Environment, run.environment)
     manifest = read(Manifest, run.manifest)
     baseline = read(ScoreResult, run.baseline_result)
-    evaluation = read(ScoreResult, run.evaluate_result)
-    training = read(TrainResult, run.train_result)
-    selection = read(Selection, run.selection)
+    evaluation = read(ScoreResult, kept.evaluate_result)
+    training = read(TrainResult, kept.train_result)
+    selection = read(Selection, kept.selection)
     logs = read_logs(run)
 
     baseline_rows = read_all(Prediction, run.baseline_predictions)
     base_rows = of_split(baseline_rows, "test")
-    tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
+    tuned_rows = of_split(read_lines(Prediction, kept.evaluate_predictions), "test")
     prompt = read(PromptRecord, run.prompt)
     examples = prompt.kept("test", read_lines(Example, run.subset("test")))
     check_selection(training, selection, evaluation)
@@ -93,7 +95,7 @@ def build_results(run: RunDir) -> Results:
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
-    validation = _read_validation(run, training.epochs, baseline_rows)
+    validation = _read_validation(kept, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
     times = attempt_times(logs.timings, logs.samples)
@@ -112,7 +114,7 @@ def build_results(run: RunDir) -> Results:
         environment=environment,
         manifest=manifest,
         prompt=prompt,
-        plan=read(Plan, run.plan),
+        plan=read(Plan, kept.plan),
         parameters=training.parameters,
         base=base,
         tuned=tuned,
