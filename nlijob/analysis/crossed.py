@@ -145,7 +145,7 @@ class CrossedMean:
             middle = (low + high) / 2
             reached = self.half_width(min(1.0, math.exp(middle))) >= distance
             low, high = (middle, high) if reached else (low, middle)
-        return math.exp((low + high) / 2)
+        return math.exp(high)
 
     def _around(self, half: float) -> Interval:
         low, high = self.rows.centre - half, self.rows.centre + half
