@@ -13,12 +13,23 @@ from statistics import fmean
 
 from nlijob.analysis.cases import build_cases, count_right
 from nlijob.analysis.premises import premises_of
-from nlijob.analysis.selection import select
+from nlijob.analysis.selection import RULE_OF_TRIALS, select
 from nlijob.analysis.trials import TrialRows, measure_trials
-from nlijob.records.job import EpochResult, Example, Generation, Occlusion, Prediction, of_split
+from nlijob.config import JobConfig
+from nlijob.kept import kept_view
+from nlijob.records.job import (
+    Choice,
+    EpochResult,
+    Example,
+    Generation,
+    Occlusion,
+    Prediction,
+    of_split,
+)
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all
-from nlijob.rundir import RunDir
+from nlijob.rundir import RunDir, write_record
+from nlijob.trials import trials_of
 
 SEEDS = (42, 43, 44)
 KEPT = 1
@@ -28,7 +39,10 @@ TURNED = {True: 0.05, False: 0.5}
 
 
 def with_trainings(results: Results, run: RunDir, seeds: Sequence[int] = SEEDS) -> Results:
-    """The results of the run with these seeds, of which the second is kept."""
+    """The results of the run with these seeds, of which the second is kept.
+
+    The run's folder gets what the page reads besides: which training is kept, and its log.
+    """
     base = of_split(read_all(Prediction, run.baseline_predictions), "test")
     tuned = of_split(read_all(Prediction, run.evaluate_predictions), "test")
     examples = read_all(Example, run.subset("test"))
@@ -38,6 +52,7 @@ def with_trainings(results: Results, run: RunDir, seeds: Sequence[int] = SEEDS) 
     ]
     train = replace(results.run.config.train, seed=seeds[0], seeds=tuple(seeds))
     config = replace(results.run.config, train=train)
+    _write_choice(run, config, trainings[KEPT])
     return replace(
         results,
         run=replace(results.run, config=config),
@@ -53,6 +68,15 @@ def with_trainings(results: Results, run: RunDir, seeds: Sequence[int] = SEEDS) 
             count_right(one.predictions for one in trainings),
         ),
     )
+
+
+def _write_choice(run: RunDir, config: JobConfig, kept: TrialRows) -> None:
+    epoch, accuracy = kept.selection.epoch, kept.selection.validation_accuracy
+    count = len(trials_of(config))
+    write_record(run.choice, Choice(kept.name, RULE_OF_TRIALS, epoch, accuracy, count))
+    log = kept_view(run, config).train_log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(run.train_log.read_bytes())
 
 
 def _training(
