@@ -18,10 +18,13 @@ from nlijob.analysis.leakage import leakage_warnings
 from nlijob.analysis.logs import read_logs
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.premises import Premises, premise_groups, premises_of
+from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.trial_warnings import trial_warnings
+from nlijob.analysis.trials import measure_trials
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -30,7 +33,7 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
-from nlijob.kept import kept_view
+from nlijob.kept import kept_trial
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import (
     Environment,
@@ -62,7 +65,8 @@ def build_results(run: RunDir) -> Results:
     """
     record = read(RunRecord, run.config)
     config = record.config
-    kept = kept_view(run, config)
+    best = kept_trial(run, config)
+    kept = run.of_trial(best)
     environment = read(Environment, run.environment)
     manifest = read(Manifest, run.manifest)
     baseline = read(ScoreResult, run.baseline_result)
@@ -92,6 +96,8 @@ def build_results(run: RunDir) -> Results:
         config.eval.cases,
     )
     change = _change(base_rows, tuned_rows, premises)
+    trial_rows = read_trials(run, config, examples)
+    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
@@ -138,15 +144,21 @@ def build_results(run: RunDir) -> Results:
         resources=resource_use(
             in_use,
             logs.samples,
-            [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
+            [
+                baseline.memory,
+                *(epoch.memory for epoch in training.epochs),
+                *(epoch.memory for trial in trial_rows for epoch in trial.epochs),
+                evaluation.memory,
+            ],
             seconds,
         ),
         cost=job_cost(config.report, in_use, seconds),
-        gates=check_gates(config.report, tuned, change.difference, change.interval),
+        gates=check_gates(config.report, tuned, change.difference, change.interval, trials),
         warnings=(
             *leakage_warnings(manifest),
             *length_warnings(prompt, manifest),
             *comparison_warnings(base, tuned, change, slices),
+            *trial_warnings(trials, manifest.label_names),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
@@ -159,6 +171,7 @@ def build_results(run: RunDir) -> Results:
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
+        trials=trials,
     )
 
 

@@ -15,6 +15,7 @@ from nlijob.analysis.wording import (
     duration,
     energy,
     gib,
+    interval,
     listed,
     mcnemar_name,
     money,
@@ -28,13 +29,13 @@ from nlijob.analysis.wording import (
     share_of,
     with_interval,
 )
-from nlijob.records.intervals import PairedDifference
+from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Column, Table, View, row, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible
 
-FEW_TRAININGS = 3
-"""Up to so many trainings of a run, its spread is so uncertain that the page says so."""
+FEW_TRAININGS = 2
+"""With so few trainings of a run, its spread is so uncertain that the page says so."""
 SHOWN_FLIPS = 100
 """Most rows of one kind on the page; the JSON file has all of them."""
 NO_GPU = "no GPU"
@@ -360,7 +361,7 @@ def _over_trainings(figures: Sequence[Figures]) -> Iterable[tuple[str, list[str]
     yield (
         "accuracy after, lowest to highest",
         [
-            f"{percent(one.lowest)} to {percent(one.highest)}" if one else ONE_TRAINING
+            interval(Interval(one.lowest, one.highest)) if one else ONE_TRAINING
             for one in accuracies
         ],
     )

@@ -21,6 +21,7 @@ from nlijob.analysis.wording import (
     points,
     points_interval,
 )
+from nlijob.records.intervals import Interval
 from nlijob.records.outcome import SIGNIFICANT
 from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
 from nlijob.report.view.configuration import setting_text
@@ -200,9 +201,8 @@ def _spread(one: Figures) -> str:
     """Lowest and highest accuracy of a run's trainings, and their number."""
     over = one.accuracy_over_trainings
     assert over is not None
-    return (
-        f"{percent(over.lowest)} to {percent(over.highest)} in {plural(one.trainings, 'training')}"
-    )
+    extremes = interval(Interval(over.lowest, over.highest))
+    return f"{extremes} in {plural(one.trainings, 'training')}"
 
 
 # ---------------------------------------------------------------- series
