@@ -25,7 +25,7 @@ from nlijob.analysis.statistics import narrower
 from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
-from nlijob.analysis.trials import measure_trials
+from nlijob.analysis.trials import measure_trials, right_in
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -87,6 +87,8 @@ def build_results(run: RunDir) -> Results:
     groups, premises = premise_groups(examples), premises_of(examples)
     base = measure(base_rows, manifest.label_names, premises)
     tuned = measure(tuned_rows, manifest.label_names, premises)
+    trial_rows = read_trials(run, config, examples)
+    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     cases = build_cases(
         base_rows,
         tuned_rows,
@@ -95,10 +97,9 @@ def build_results(run: RunDir) -> Results:
         read_all(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
+        right_in(trial_rows) if trial_rows else None,
     )
     change = _change(base_rows, tuned_rows, premises)
-    trial_rows = read_trials(run, config, examples)
-    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
