@@ -20,7 +20,7 @@ from nlijob.records.job import FORMAT_VERSION, Inputs, Marker, RunRecord
 from nlijob.records.outcome import Results
 from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker, is_of_adapter
 from nlijob.stages import STAGES, TRIAL_STAGES
-from nlijob.trials import Step, steps_of, trials_of
+from nlijob.trials import Step, stages_of, steps_of, trials_of
 
 ADDED = ("elsewhere", "explain")
 """The stages that runs of formats 2 and 3 do not have; the second was part of evaluate."""
@@ -176,7 +176,7 @@ def _settings_of_outcome(run: RunDir, config: JobConfig) -> Iterator[str]:
         outcome = records.read(Results, run.results).run.config
     except (OSError, ValueError):
         return
-    for stage in STAGES:
+    for stage in stages_of(config):
         then, now = (Inputs(settings_of(c, stage), {}, "") for c in (outcome, config))
         where = ("in results.json", "in config.json")
         differing = list(differences(then, now, where)) if stage.name != "report" else []

@@ -14,12 +14,14 @@ import string
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from nlijob.errors import ConfigurationError
 from nlijob.heads import HeadName, describe
 from nlijob.printable import printable
 from nlijob.recipe import drop_other_size, read_recipe
+from nlijob.space import MOST_CANDIDATES, combination_faults, space_faults
 from nlijob.typed import build
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -30,6 +32,8 @@ FIELDS = ("premise", "hypothesis", "answers")
 MOST_TRAININGS = 100
 MOST_SEED = 10**9
 """Seeds of single epochs are made from it, and must fit into 63 bits."""
+SEARCH_SEEDS_FROM = 1_000
+"""How far the seed of a search lies above the first one of the run, by default."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 LONGEST_SET_NAME = 60
 SET_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SET_NAME - 1}}}", re.ASCII)
@@ -269,6 +273,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class SweepConfig:
+    """A search for the settings of adapter and training with the best validation accuracy.
+
+    Every candidate is trained, and scored on the validation rows alone. The best one's settings
+    are then those of the run, whose trainings have other seeds.
+    """
+
+    space: dict[str, str | tuple[int | float | str, ...]] = field(default_factory=dict)
+    """Maps settings, such as "lora.r", to the values to choose from: a list, or a range such as
+    "1e-5..1e-3:log" (`:log`: equal factors count as equal distances). Of [lora], all keys; of
+    [train], learning_rate, schedule, warmup_ratio, weight_decay, max_grad_norm, epochs and
+    batch_size. Empty: no search."""
+    trials: int | None = None
+    """Candidates that Optuna chooses, each with the outcome of those before it (needs the extra
+    `sweep`). If not set, all combinations are tried, which ranges do not have."""
+    pruning: bool = False
+    """Stop a candidate after an epoch in which its best validation accuracy so far is below the
+    median of the candidates before it at that epoch."""
+    seed: int | None = None
+    """Seed of every candidate's training, and of Optuna's choices. It is none of the run's own
+    seeds, so that the best candidate's luck is not reported. If not set, train.seed + 1000."""
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """How models are scored, and what else is measured for the report."""
 
@@ -332,6 +360,8 @@ class JobConfig:
     """The adapter."""
     train: TrainConfig = TrainConfig()
     """The optimisation."""
+    sweep: SweepConfig = SweepConfig()
+    """The search for settings."""
     eval: EvalConfig = EvalConfig()
     """How models are scored."""
     report: ReportConfig = ReportConfig()
@@ -384,7 +414,32 @@ def with_seeds(config: JobConfig) -> JobConfig:
     seeds = seeds_of(train)
     several = seeds if len(seeds) > 1 else 1
     train = dataclasses.replace(train, seed=seeds[0], seeds=several)
-    return dataclasses.replace(config, train=train)
+    sweep = dataclasses.replace(config.sweep, seed=_search_seed(config))
+    return dataclasses.replace(config, train=train, sweep=sweep)
+
+
+def _search_seed(config: JobConfig) -> int | None:
+    """The seed with which a search trains; None where there is none."""
+    given = config.sweep.seed
+    if not config.sweep.space or given is not None:
+        return given
+    return seeds_of(config.train)[0] + SEARCH_SEEDS_FROM
+
+
+def with_settings(config: JobConfig, settings: Mapping[str, Any]) -> JobConfig:
+    """The configuration with other values of some keys ("section.key" -> value).
+
+    Raises ConfigurationError where a value has another type than its key.
+    """
+    faults: list[str] = []
+    for dotted, value in settings.items():
+        section, _, key = dotted.partition(".")
+        keys = {**dataclasses.asdict(getattr(config, section)), key: value}
+        built = build(type(getattr(config, section)), keys, section, faults)
+        config = dataclasses.replace(config, **{section: built})
+    if faults:
+        raise ConfigurationError.from_faults(faults, "check the settings")
+    return config
 
 
 def seeds_of(train: TrainConfig) -> tuple[int, ...]:
@@ -416,6 +471,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_numbers(config),
         *_check_hardware(config.model),
         *_check_transfer(config.transfer),
+        *_check_sweep(config),
     ]
 
 
@@ -602,6 +658,35 @@ def _check_labels_of_set(where: str, one: TransferConfig) -> Iterable[str]:
             yield f"{where}.label_map.{spelling}: {number} is not a label number of the set"
 
 
+def _check_sweep(config: JobConfig) -> Iterable[str]:
+    sweep = config.sweep
+    if not sweep.space:
+        if sweep.trials is not None or sweep.pruning or sweep.seed is not None:
+            yield "sweep.space: there is nothing to search; name settings, as with --sweep"
+        return
+    yield from space_faults(sweep.space, partial(_faults_with, config))
+    if sweep.trials is None:
+        yield from combination_faults(sweep.space)
+    elif not 2 <= sweep.trials <= MOST_CANDIDATES:
+        yield f"sweep.trials: {sweep.trials} candidates; give 2 to {MOST_CANDIDATES:,}"
+    seed = _search_seed(config)
+    if seed in seeds_of(config.train):
+        yield f"sweep.seed: {seed} is a seed of the run as well; give another one"
+    elif seed is not None and not 0 <= seed <= MOST_SEED:
+        yield f"sweep.seed: give a number from 0 to {MOST_SEED:,}"
+
+
+def _faults_with(config: JobConfig, dotted: str, value: Any) -> list[str]:
+    """The faults that another value of one setting brings."""
+    plain = dataclasses.replace(config, sweep=SweepConfig())
+    try:
+        changed = with_settings(plain, {dotted: value})
+    except ConfigurationError as error:
+        return [error.message]
+    known = check(plain)
+    return [fault for fault in check(changed) if fault not in known]
+
+
 def _override(tables: dict[str, Any], dotted: str, value: Any, faults: list[str]) -> None:
     section, _, key = dotted.partition(".")
     table = tables.setdefault(section, {})
@@ -609,4 +694,6 @@ def _override(tables: dict[str, Any], dotted: str, value: Any, faults: list[str]
         faults.append(f"{dotted}: {section} is not a section")
         return
     drop_other_size(table, section, key)
+    if dotted == "sweep.space" and isinstance(table.get(key), dict) and isinstance(value, dict):
+        value = {**table[key], **value}  # --sweep names one setting of several
     table[key] = value

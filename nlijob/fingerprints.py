@@ -15,8 +15,8 @@ from typing import Any
 
 from nlijob.config import JobConfig
 from nlijob.records.job import Inputs
-from nlijob.stages import STAGES, TRIAL_STAGES, Stage
-from nlijob.trials import Trial, trials_of
+from nlijob.stages import SEARCH, TRIAL_STAGES, Stage
+from nlijob.trials import Trial, stages_of, trials_of
 
 
 def stage_inputs(config: JobConfig, stamps: Mapping[str, str]) -> dict[str, Inputs]:
@@ -26,7 +26,7 @@ def stage_inputs(config: JobConfig, stamps: Mapping[str, str]) -> dict[str, Inpu
     """
     trials = trials_of(config)
     inputs: dict[str, Inputs] = {}
-    for stage in STAGES:
+    for stage in stages_of(config):
         stamp = stamps.get(stage.stamp, "")
         if stage.of == "run":
             follows = {key: inputs[key].fingerprint for key in followed(stage, trials)}
@@ -57,7 +57,10 @@ def inputs_of(inputs: Mapping[str, Inputs], trial: Trial) -> dict[str, Inputs]:
 
 
 def settings_of(config: JobConfig, stage: Stage) -> dict[str, Any]:
-    """The settings that a stage reads, by their dotted keys, with values as JSON has them."""
+    """The settings that a stage reads, by their dotted keys, with values as JSON has them.
+
+    A search does not read the settings that it chooses.
+    """
     settings: dict[str, Any] = {}
     for key in stage.reads:
         value = config.value(key)
@@ -66,6 +69,9 @@ def settings_of(config: JobConfig, stage: Stage) -> dict[str, Any]:
             settings |= {f"{key}.{name}": one for name, one in value.items()}
         else:
             settings[key] = value
-    kept = {key: value for key, value in settings.items() if key not in stage.ignores}
+    ignored = {*stage.ignores}
+    if stage.name == SEARCH:  # it chooses these, and has a seed of its own
+        ignored |= {"train.seed", *config.sweep.space}
+    kept = {key: value for key, value in settings.items() if key not in ignored}
     as_json: dict[str, Any] = json.loads(json.dumps(kept))  # a marker has lists for tuples
     return as_json

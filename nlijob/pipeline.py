@@ -43,9 +43,11 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, write_record
-from nlijob.stages import GPU_STAGES, STAGE_NAMES
-from nlijob.trials import steps_of, trials_of
+from nlijob.records.search import Winner
+from nlijob.rundir import RunDir, candidate_marker, write_record
+from nlijob.stages import SEARCH
+from nlijob.sweep import candidate_name, is_of_search, resolved
+from nlijob.trials import stages_of, steps_of, trials_of
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Job:
             if all(map(self._is_complete, steps)):
                 if not self._is_recorded():  # another job may have begun and stopped
                     write_record(self.run.config, continued(self.record, self.run))
-                self._skip(STAGE_NAMES)
+                self._skip(self._stages)
             elif all(map(self._is_complete, steps[:-1])):
                 self._render_again()
             else:
@@ -116,12 +118,17 @@ class Job:
 
     def _render_again(self) -> None:
         """Write the report of complete work; this is no attempt and takes no time of the job."""
-        self._skip(STAGE_NAMES[:-1])
+        self._skip(self._stages[:-1])
         self._say_why_again()
         write_record(self.run.config, continued(self.record, self.run))
         self._render()
 
     # ------------------------------------------------------------ stages
+
+    @property
+    def _stages(self) -> list[str]:
+        """The names of the job's stages, in order."""
+        return [stage.name for stage in stages_of(self.config)]
 
     @property
     def _gpu_steps(self) -> list[str]:
@@ -143,6 +150,7 @@ class Job:
         self.inputs = stage_inputs(self.config, self.stamps)
         for names in TWO_WAY:
             self._adopt_earlier_labels(names)
+        self._adopt_winner()
         if not self._starts_over():
             arrange(self.run, trials_of(self.config), self.inputs)
 
@@ -156,6 +164,16 @@ class Job:
         inputs = stage_inputs(config, self.stamps)
         if marker.fingerprint == inputs["subset"].fingerprint:
             self.record, self.inputs = dataclasses.replace(self.record, config=config), inputs
+
+    def _adopt_winner(self) -> None:
+        """Take on the settings that the run's search has found, if it is of the present inputs."""
+        marker = self.run.read_marker(SEARCH) if SEARCH in self.inputs else None
+        if marker is None or marker.fingerprint != self.inputs[SEARCH].fingerprint:
+            return
+        with contextlib.suppress(OSError, ValueError):  # a damaged record: the search is repeated
+            config = resolved(self.config, records.read(Winner, self.run.winner))
+            self.record = dataclasses.replace(self.record, config=config)
+            self.inputs = stage_inputs(config, self.stamps)
 
     def _adopt_labels(self, opened: Opened) -> None:
         """Name the labels as the data do. Raises ConfigurationError if the prompt does not fit."""
@@ -200,6 +218,8 @@ class Job:
         )
 
     def _has_other_trainings(self) -> bool:
+        if self._is_search_under_way():
+            return False  # what its trainings are is not known yet
         trial, *_ = trials_of(self.config)
         now = self.inputs[trial.key("train")]
         folders = {self.run.at(key)[0].trial for key in self.run.marked()}
@@ -208,6 +228,13 @@ class Job:
             for folder in folders
             for marker in training_markers(self.run.view(folder))
         )
+
+    def _is_search_under_way(self) -> bool:
+        """Whether the folder holds candidates of this search and not yet its outcome."""
+        if SEARCH not in self.inputs or self.run.marker(SEARCH).exists():
+            return False
+        first = self.run.read_marker(candidate_marker(candidate_name(1)))
+        return bool(first and is_of_search(first.inputs, self.config, self.stamps))
 
     def _is_of_other_inputs(self, stage: str) -> bool:
         """Whether a stage was done with other inputs, but for what is read elsewhere."""
@@ -291,7 +318,8 @@ class Job:
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(map(self._is_complete, self._gpu_steps)):
-            self._skip(GPU_STAGES)
+            gpu_stages = [one.name for one in stages_of(self.config) if one.side == "gpu"]
+            self._skip(gpu_stages)
             return
 
         def show(progress: Progress) -> None:
@@ -315,10 +343,12 @@ class Job:
                 inputs=self.inputs,
                 launched_monotonic_s=gpu_side.launched.monotonic_s,
                 given_monotonic_s=given.monotonic_s,
+                stamps=self.stamps,
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
         gpu_side.follow(show)
+        self._adopt_winner()
 
     def _render(self) -> None:
         from nlijob.report.render import render
@@ -342,9 +372,9 @@ class Job:
     # ------------------------------------------------------------ console
 
     def _say(self, stage: str, text: str) -> None:
-        if stage in STAGE_NAMES:
-            number = STAGE_NAMES.index(stage) + 1
-            self.console.stage(number, len(STAGE_NAMES), stage, text)
+        stages = self._stages
+        if stage in stages:
+            self.console.stage(stages.index(stage) + 1, len(stages), stage, text)
         else:
             self.console.line(f"      {text}")
 

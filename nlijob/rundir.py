@@ -72,6 +72,8 @@ class RunDir:
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
+        self.winner = root / "search" / "winner.json"
+        self.best_recipe = root / "best.toml"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -142,6 +144,14 @@ class RunDir:
     def evaluate_transfer(self, name: str) -> Path:
         """The file with the tuned model's answers to a further test set."""
         return self.evaluate_predictions.parent / "transfer" / f"{name}.jsonl"
+
+    def candidate_result(self, name: str) -> Path:
+        """The file with the figures of a candidate of the search."""
+        return self.winner.parent / name / "result.json"
+
+    def candidate_predictions(self, name: str) -> Path:
+        """The file with a candidate's answers to the validation rows, after its selected epoch."""
+        return self.winner.parent / name / "predictions.jsonl"
 
     def epoch(self, epoch: int) -> Path:
         """The folder of an epoch's checkpoint."""
@@ -461,6 +471,11 @@ def split_trial(name: str) -> tuple[str, str]:
 def is_training_state(name: str) -> bool:
     """Whether a file is the state of an unfinished training, by its name below the run's folder."""
     return split_trial(name)[1].startswith(TRAINING_STATES)
+
+
+def candidate_marker(name: str) -> str:
+    """The name under which a candidate of the search is marked complete."""
+    return f"search/{name}"
 
 
 def epoch_marker(epoch: int) -> str:

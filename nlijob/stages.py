@@ -1,8 +1,9 @@
 """Every stage of the job, and the other phases whose time is measured, in one table.
 
-    subset -> elsewhere -> baseline -> train -> select -> evaluate -> explain -> report
+    subset -> elsewhere -> baseline -> search -> train -> select -> evaluate -> explain -> report
 
-Train, select and evaluate are done for each of the run's trainings, the others once.
+Train, select and evaluate are done for each of the run's trainings, the others once. The search is
+part of a job only where its configuration asks for one (see `nlijob.trials.stages_of`).
 
 To add a stage, add a line here, its files to RunDir, and its work: a file in `nlijob/gpu/stages/`
 for the GPU side, a method of `pipeline.Job` for the parent.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+SEARCH = "search"
 WHOLE_JOB = "job"
 """The phase name under which an attempt's whole time is recorded."""
 
@@ -73,6 +75,14 @@ PHASES: tuple[Phase, ...] = (
         stamp="model",
     ),
     Stage(
+        SEARCH,
+        "settings searched",
+        "gpu",
+        ("model", "prompt", "lora", "train", "sweep", "eval.batch_size"),
+        ("subset",),
+        stamp="model",
+    ),
+    Stage(
         "train",
         "training",
         "gpu",
@@ -100,7 +110,7 @@ PHASES: tuple[Phase, ...] = (
         ),
         ("evaluate",),
     ),
-    Stage("report", "report written", "parent", ("report", "description"), ("explain",)),
+    Stage("report", "report written", "parent", ("report", "description"), ("explain", SEARCH)),
 )
 """In the order in which they begin."""
 STAGES = tuple(phase for phase in PHASES if isinstance(phase, Stage))

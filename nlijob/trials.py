@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from nlijob.config import JobConfig, seeds_of
-from nlijob.stages import STAGES, Stage
+from nlijob.stages import SEARCH, STAGES, Stage
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,24 @@ class Step:
         return self.trial.key(self.stage.name) if self.trial else self.stage.name
 
 
+def stages_of(config: JobConfig) -> tuple[Stage, ...]:
+    """The stages of a job, in order: all but the search where there is none."""
+    if config.sweep.space:
+        return STAGES
+    others = [stage for stage in STAGES if stage.name != SEARCH]
+    return tuple(
+        dataclasses.replace(one, follows=tuple(name for name in one.follows if name != SEARCH))
+        for one in others
+    )
+
+
 def steps_of(config: JobConfig) -> tuple[Step, ...]:
     """All that the job does, in order: one training after the other, each to its end."""
     trials = trials_of(config)
-    of_trials = [stage for stage in STAGES if stage.of == "trial"]
-    before = STAGES[: STAGES.index(of_trials[0])]
-    after = STAGES[STAGES.index(of_trials[-1]) + 1 :]
+    stages = stages_of(config)
+    of_trials = [stage for stage in stages if stage.of == "trial"]
+    before = stages[: stages.index(of_trials[0])]
+    after = stages[stages.index(of_trials[-1]) + 1 :]
     return (
         *(Step(stage, None) for stage in before),
         *(Step(stage, trial) for trial in trials for stage in of_trials),

@@ -7,6 +7,7 @@ here, so that a figure reads the same everywhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from nlijob.records.intervals import Interval
 
@@ -209,6 +210,16 @@ def listed(items: list[str] | tuple[str, ...]) -> str:
     """Items as running text: "a, b and c"."""
     *first, last = items or ("none",)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def settings_text(settings: Mapping[str, int | float | str]) -> str:
+    """Settings as running text: "lora.r 8, train.learning_rate 0.0002"."""
+    return ", ".join(f"{key} {setting_text(value)}" for key, value in settings.items())
+
+
+def setting_text(value: int | float | str) -> str:
+    """The value of a setting; numbers with three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _sign(value: float) -> str:

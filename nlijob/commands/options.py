@@ -11,6 +11,8 @@ import click
 
 from nlijob.config import JobConfig, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
+from nlijob.proposals import check_optuna
+from nlijob.space import parse_sweep
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,6 +44,7 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
         click.Choice(["best", "all"]),
         "Whose adapters to keep of several trainings.",
     ),
+    "trials": ("sweep.trials", int, "Try that many candidates of a search, chosen by Optuna."),
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
@@ -63,6 +66,12 @@ class Assignment(click.types.StringParamType):
     def split_envvar_value(self, rv: str) -> list[str]:
         """The assignments in the environment variable."""
         return re.split(r"\s+(?=\w+\.\w+\s*=)", rv.strip())
+
+
+class Space(Assignment):
+    """section.key=values; NLIJOB_SWEEP separates several by white space."""
+
+    name = "space"
 
 
 def variable(option: str) -> str:
@@ -88,6 +97,15 @@ def recipe_options(command: F) -> F:
         help="Any other value of the recipe; may be given several times.",
     )(command)
     command = option(
+        "sweep",
+        "searched",
+        type=Space(),
+        multiple=True,
+        metavar="SECTION.KEY=VALUES",
+        help="Search for the best of several values: a,b,c or low..high[:log]. May be given several "
+        "times.",
+    )(command)
+    command = option(
         "trust-remote-code",
         is_flag=True,
         help="Run Python code that comes with the model; read it first.",
@@ -108,6 +126,8 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
     Raises ConfigurationError that names every fault.
     """
     overrides = dict(parse_assignment(text) for text in assignments)
+    if searched := options.pop("searched"):
+        overrides["sweep.space"] = dict(map(parse_sweep, searched))
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):
         drop_overruled(given, f"{split}-size", f"{split}-stride")
@@ -121,7 +141,9 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
     if "data.dataset" in overrides:
         overrides.setdefault("data.revision", None)
         overrides.setdefault("data.config_name", None)
-    return load_config(recipe, overrides)
+    config = load_config(recipe, overrides)
+    check_optuna(config)
+    return config
 
 
 def drop_overruled(given: dict[str, Any], one: str, other: str) -> None:

@@ -30,7 +30,7 @@ from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.host import free_bytes, speed_up_plain_layers
 from nlijob.gpu.fast.independence import RowsInfluenceEachOther, check_independence
-from nlijob.gpu.fast.layers import dequantized_bytes
+from nlijob.gpu.fast.layers import LayerPatches, dequantized_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import Batch, Encoded, Head
@@ -109,12 +109,24 @@ class Engine:
         self._trainer: FastTrainer | None = None
         self._fast: FastModel | None = None
         self._plain_is_dense = False
+        self._plain_layers = LayerPatches()
         self._plain_mixes_rows = False
         self._budget = MemoryBudget(loaded.model, config.train)
         self._reason = self._why_not_faster()
         graphs = loaded.device.type == "cuda"
         self._modes = [] if self._reason else list(execution_modes(config.train, len(rows), graphs))
         self._next_mode()
+
+    def close(self) -> None:
+        """Restore the libraries' own layers, before the model gets another adapter.
+
+        The engine and its trainers are void then.
+        """
+        self._budget.undo()
+        self._plain_layers.undo()
+        if self._fast:
+            self._fast.close()
+        self._fast, self._trainer = None, None
 
     def plan(self) -> Plan:
         """The chosen mode, and why it was chosen."""
@@ -284,7 +296,7 @@ class Engine:
             self._plain_is_dense = True
         except Unsupported as error:
             self._refused.append(f"plain loop, dequantised weights: {error}")
-        speed_up_plain_layers(self._loaded.model, self._plain_is_dense)
+        self._plain_layers = speed_up_plain_layers(self._loaded.model, self._plain_is_dense)
 
     def _check_dequantized_fits(self) -> None:
         needed = dequantized_bytes(self._loaded.model, self._loaded.compute_dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
-from nlijob.fingerprints import inputs_of
+from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device
@@ -30,8 +31,10 @@ from nlijob.gpu.model import (
     meta_model,
     read_model_config,
     read_tokenizer,
+    replace_adapter,
     vocabulary_size,
 )
+from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
 from nlijob.gpu.training import Trainer
@@ -49,8 +52,10 @@ from nlijob.records.job import (
     SplitScore,
     WorkerTask,
 )
+from nlijob.records.search import Winner
 from nlijob.records.use import AdapterRecord, shared_config
 from nlijob.rundir import RunDir, append_to_log, write_record
+from nlijob.sweep import Candidate, resolved, shape_of
 from nlijob.trials import Trial
 
 
@@ -62,11 +67,13 @@ class Session:
         """The run's folder, as the training in hand sees it (see `of_trial`)."""
         self.task = records.read(WorkerTask, run.worker_task)
         self.config: JobConfig = records.read(RunRecord, run.config).config
-        """That of the training in hand; it differs from the run's in its seed alone."""
+        """That of the training in hand: the run's but for the seed, and for what a search tries."""
         self.inputs = self.task.inputs
         """What the run's stages and those of the training in hand are made from."""
         self.reporter = Reporter(run, self.task.attempt)
         self._whole = self.run, self.config
+        self._shape: Any = None
+        """For what shape of trainings model and engine are made; None before that."""
         self._drawn_for: int | None = None
         """Seed for which the weights in the model are those of a training's beginning."""
         self.writer = Writer()
@@ -87,6 +94,23 @@ class Session:
         self.inputs = inputs_of(self.task.inputs, trial) if trial else self.task.inputs
         self.reporter.trial = trial.name if trial and trial.folder else ""
 
+    def of_candidate(self, candidate: Candidate) -> None:
+        """Work for a candidate of the search from here on; its files lie in no training's folder."""
+        self.config = candidate.config
+        self._take_shape()
+
+    def adopt_winner(self) -> None:
+        """Take on the settings that the search has found: they are those of all trainings."""
+        run, config = self._whole
+        found = resolved(config, records.read(Winner, run.winner))
+        if found != config:
+            record = dataclasses.replace(records.read(RunRecord, run.config), config=found)
+            write_record(run.config, record)
+            inputs = stage_inputs(found, self.task.stamps)
+            self.task = dataclasses.replace(self.task, inputs=inputs)
+            self._whole = run, found
+        self.of_trial(None)
+
     def begin_training(self) -> Trainer:
         """Set the weights that the training in hand begins with; returns a trainer for it."""
         model, seed = self.loaded.model, self.config.train.seed
@@ -106,6 +130,8 @@ class Session:
         _ = self.rows, self.further_rows
         if self.config.eval.few_shot:
             _ = self.few_shot
+        _ = self.loaded
+        self._take_shape()
         _ = self.engine
 
     # ------------------------------------------------------------ model and rows, made once
@@ -128,7 +154,7 @@ class Session:
         with self.reporter.timed("load"):
             config = self._whole[1]
             loaded = load(config, self._model_dir, self.tokenizer, self.device, copy, self.meta)
-            self._drawn_for = config.train.seed
+            self._drawn_for, self._shape = config.train.seed, shape_of(config)
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
@@ -138,6 +164,20 @@ class Session:
             self.reporter.say("start", f"4-bit copy of the model for the next run: {copy.folder}")
             self.copy_writer.do(copy.seal)
         return loaded
+
+    def _take_shape(self) -> None:
+        """Give the model the adapter that the configuration in hand asks for, if it has another."""
+        shape = shape_of(self.config)
+        if shape == self._shape:
+            return
+        if "engine" in vars(self):
+            self.engine.close()
+            del self.engine
+            free_memory()
+        with self.reporter.timed("load", Part("adapter replaced")):
+            self.meta = meta_model(self.config, self._model_config)
+            self.loaded = replace_adapter(self.loaded, self.config, self.meta.targets)
+        self._drawn_for, self._shape = None, shape
 
     @cached_property
     def meta(self) -> MetaModel:

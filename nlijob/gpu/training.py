@@ -26,7 +26,7 @@ from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.randomness import random_state, restore_random_state
-from nlijob.gpu.recompute import recompute, repeated_layers
+from nlijob.gpu.recompute import keep, recompute, repeated_layers
 from nlijob.memory import is_out_of_memory
 from nlijob.records.job import TrainStep
 
@@ -168,6 +168,11 @@ class MemoryBudget:
         if self.recomputes:
             for layer in self._layers:
                 recompute(layer)
+
+    def undo(self) -> None:
+        """Let the model's layers keep their activations again."""
+        for layer in self._layers:
+            keep(layer)
 
     def shrink(self, error: Exception) -> None:
         """Hold less: first turn on gradient checkpointing, then halve the micro-batch.

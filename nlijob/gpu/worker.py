@@ -18,7 +18,7 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import TRIAL_STAGES, stages_after
+from nlijob.stages import SEARCH, TRIAL_STAGES, stages_after
 from nlijob.trials import Step, Trial, steps_of
 
 
@@ -44,11 +44,14 @@ def _work(run: RunDir) -> None:
     config = session.whole_config
     scored: list[Trial] = []
     with session.writer:
-        for step in steps_of(config):
+        for number in range(len(steps_of(config))):
+            step = steps_of(session.whole_config)[number]  # a search settles what follows it
             if step.stage.side != "gpu":
                 continue
             session.of_trial(step.trial)
             _do(session, step)
+            if step.stage.name == SEARCH:
+                session.adopt_winner()
             if step.trial and step.stage.name == TRIAL_STAGES[-1]:
                 scored.append(step.trial)
                 if config.train.keep == "best":

@@ -641,6 +641,8 @@ class WorkerTask:
     """When the processes were started, on the machine's monotonic clock."""
     given_monotonic_s: float | None = None
     """When the task was written, on the same clock."""
+    stamps: dict[str, str] = field(default_factory=dict)
+    """What identifies the files outside the run; see `nlijob.stages.Stage.stamp`."""
 
 
 @dataclass(frozen=True)

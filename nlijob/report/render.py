@@ -23,7 +23,7 @@ from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
 from nlijob.report.view.page import build_page
 from nlijob.rundir import RunDir, write_record, write_text
-from nlijob.stages import STAGES
+from nlijob.trials import stages_of
 
 STAGE = "report"
 PACKAGE = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def render(run: RunDir) -> Path:
 
 def _inputs(run: RunDir, results: Results) -> Inputs:
     """What the report is made from: its settings, and the evaluation in the folder."""
-    stage = next(stage for stage in STAGES if stage.name == STAGE)
+    stage = next(one for one in stages_of(results.run.config) if one.name == STAGE)
     markers = {name: run.read_marker(name) for name in stage.follows}
     follows = {name: marker.fingerprint for name, marker in markers.items() if marker is not None}
     return Inputs(settings_of(results.run.config, stage), follows, "")

@@ -17,8 +17,10 @@ MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """A container's memory limit, in bytes or "max"."""
 
 
-def speed_up_plain_layers(model: nn.Module, dense: bool) -> None:
+def speed_up_plain_layers(model: nn.Module, dense: bool) -> LayerPatches:
     """Replace the layers that take a CPU longest by faster ones with the same results.
+
+    Returns what restores them.
 
     Dropout then draws as `dropout.mask` does. `dense`: dequantise 4-bit weights once and for all,
     to the values that their layers would compute at each use.
@@ -31,6 +33,7 @@ def speed_up_plain_layers(model: nn.Module, dense: bool) -> None:
             patches.apply(layer, FastDense, fast_weight=weight, fast_bias=bias)
         elif type(layer) is nn.Dropout and layer.p < 1:
             patches.apply(layer, HostDropout)
+    return patches
 
 
 def free_bytes(device: torch.device) -> int:

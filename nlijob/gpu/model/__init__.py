@@ -10,7 +10,13 @@ from nlijob.gpu.model.configuration import (
     read_model_config,
 )
 from nlijob.gpu.model.initial import initial_weights
-from nlijob.gpu.model.load import LoadedModel, add_adapter, load, quiet_libraries
+from nlijob.gpu.model.load import (
+    LoadedModel,
+    add_adapter,
+    load,
+    quiet_libraries,
+    replace_adapter,
+)
 from nlijob.gpu.model.quantize import GIB, quantization_config, weight_bytes
 from nlijob.gpu.model.targets import is_target
 from nlijob.gpu.model.tokenizer import read_tokenizer, vocabulary_size
@@ -30,6 +36,7 @@ __all__ = [
     "quiet_libraries",
     "read_model_config",
     "read_tokenizer",
+    "replace_adapter",
     "vocabulary_size",
     "weight_bytes",
 ]

@@ -5,6 +5,7 @@ The base model is the same model with its adapter disabled (`model.disable_adapt
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -145,6 +146,26 @@ def add_adapter(
         if isinstance(module, peft.utils.ModulesToSaveWrapper):
             _train_in_float32(module.modules_to_save["default"])
     return adapted
+
+
+def replace_adapter(
+    loaded: LoadedModel, config: JobConfig, targets: Sequence[str]
+) -> LoadedModel:
+    """The same base model with a new adapter in place of the one that it has.
+
+    A trained head is again as it was loaded. Raises ConfigurationError as `add_adapter`.
+    """
+    heads = {
+        name: module.original_module
+        for name, module in loaded.model.get_base_model().named_modules()
+        if isinstance(module, peft.utils.ModulesToSaveWrapper)
+    }
+    base = loaded.model.unload()
+    for name, head in heads.items():  # the library leaves the trained one in its place
+        base.set_submodule(name, head)
+    trained = trained_modules(loaded.head) if loaded.head else ()
+    adapted = add_adapter(config, base, trained, targets)
+    return dataclasses.replace(loaded, model=adapted, targets=tuple(targets))
 
 
 def _base_model(

@@ -13,11 +13,13 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.stages.baseline import baseline
 from nlijob.gpu.stages.evaluate import evaluate
 from nlijob.gpu.stages.explain import explain
+from nlijob.gpu.stages.search import search
 from nlijob.gpu.stages.select import select
 from nlijob.gpu.stages.train import train
 
 WORK: dict[str, Callable[[Session], list[Path]]] = {
     "baseline": baseline,
+    "search": search,
     "train": train,
     "select": select,
     "evaluate": evaluate,

@@ -1,0 +1,156 @@
+"""Trains the candidates of a search one after the other, and chooses by their validation scores.
+
+Test rows are scored neither here nor later with a candidate's weights, which are not kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from nlijob import records
+from nlijob.analysis import selection as rule
+from nlijob.analysis.wording import loss, percent, settings_text
+from nlijob.errors import DivergedError
+from nlijob.files import remove
+from nlijob.gpu.environment import memory
+from nlijob.gpu.reporting import Part
+from nlijob.gpu.session import Session
+from nlijob.gpu.training import Trainer
+from nlijob.proposals import proposals
+from nlijob.records.job import EpochResult, Prediction, TrainStep
+from nlijob.records.search import CandidateResult, State
+from nlijob.rundir import RunDir, candidate_marker, write_record, write_records
+from nlijob.sweep import Candidate, candidate_inputs, is_behind, winner_of
+
+STAGE = "search"
+STEPS = Part("optimizer steps", "optimizer steps", split="train")
+SCORING = Part("validation", "scoring", split="validation")
+PREPARATION = Part("warm-up")
+
+
+def search(session: Session) -> list[Path]:
+    """Train every candidate whose result is not there, and write whose settings are taken."""
+    run, config = session.run, session.whole_config
+    propose = proposals(config)
+    results: list[CandidateResult] = []
+    while candidate := propose(results):
+        results.append(_result(session, candidate, results))
+    winner = winner_of(results)
+    write_record(run.winner, winner)
+    session.reporter.say(
+        STAGE,
+        f"{winner.name} of {len(results)} has the best validation accuracy: "
+        f"{settings_text(winner.settings)}",
+    )
+    return [run.winner, *(file for one in results for file in _files(run, one))]
+
+
+def _result(
+    session: Session, candidate: Candidate, earlier: Sequence[CandidateResult]
+) -> CandidateResult:
+    """A candidate's result: the one that is there, or that of its training now."""
+    run = session.run
+    sweep, marker = session.whole_config.sweep, candidate_marker(candidate.name)
+    inputs = candidate_inputs(candidate, sweep, session.task.stamps)
+    if run.is_complete(marker, inputs.fingerprint):
+        result = records.read(CandidateResult, run.candidate_result(candidate.name))
+        session.reporter.say(STAGE, f"{candidate.name}: complete, skipped")
+        return result
+    run.unmark(marker)
+    remove(run.candidate_result(candidate.name).parent)
+    result, predictions = _train(session, candidate, earlier if sweep.pruning else ())
+    write_record(run.candidate_result(candidate.name), result)
+    if predictions:
+        write_records(run.candidate_predictions(candidate.name), predictions)
+    run.mark_complete(marker, inputs, _files(run, result))
+    session.reporter.say(STAGE, _words(result))
+    return result
+
+
+def _files(run: RunDir, result: CandidateResult) -> list[Path]:
+    files = [run.candidate_result(result.name)]
+    return [*files, run.candidate_predictions(result.name)] if result.epochs else files
+
+
+def _train(
+    session: Session, candidate: Candidate, to_compare: Sequence[CandidateResult]
+) -> tuple[CandidateResult, list[Prediction]]:
+    """Train a candidate to its end, or until it falls behind these others or diverges."""
+    with session.reporter.timed(STAGE, PREPARATION):
+        session.of_candidate(candidate)
+        trainer = session.begin_training()
+    started, epochs = time.monotonic(), list[EpochResult]()
+    kept: list[Prediction] = []
+    state: State = "complete"
+    reason = ""
+    try:
+        for epoch in range(1, candidate.config.train.epochs + 1):
+            result, predictions = _epoch(session, trainer, candidate.name, epoch)
+            epochs.append(result)
+            if rule.select(epochs).epoch == epoch:
+                kept = predictions
+            if epoch < candidate.config.train.epochs and is_behind(epochs, to_compare):
+                state = "pruned"
+                reason = f"after epoch {epoch}, below the median of the candidates before it"
+                break
+    except DivergedError as error:
+        state, reason = "failed", error.message
+    outcome = CandidateResult(
+        name=candidate.name,
+        settings=candidate.settings,
+        state=state,
+        epochs=tuple(epochs),
+        selection=rule.select(epochs) if epochs else None,
+        reason=reason,
+        duration_s=time.monotonic() - started,
+    )
+    return outcome, kept
+
+
+def _epoch(
+    session: Session, trainer: Trainer, name: str, epoch: int
+) -> tuple[EpochResult, list[Prediction]]:
+    """Train an epoch and score the validation rows."""
+    steps = _optimize(session, trainer, name, epoch)
+    validation, predictions = session.score_rows(
+        STAGE, SCORING, "validation", session.head, session.rows["validation"]
+    )
+    examples = sum(step.examples for step in steps)
+    result = EpochResult(
+        epoch=epoch,
+        steps=len(steps),
+        examples=examples,
+        train_loss=sum(step.loss * step.examples for step in steps) / examples,
+        duration_s=sum(step.duration_s for step in steps),
+        validation=validation,
+        test=None,
+        memory=memory(session.device),
+    )
+    return result, predictions
+
+
+def _optimize(session: Session, trainer: Trainer, name: str, epoch: int) -> list[TrainStep]:
+    part = Part(f"{name}, epoch {epoch}")
+    show = session.reporter.counter(STAGE, part, len(session.rows["train"]), "rows")
+    steps: list[TrainStep] = []
+
+    def done() -> int:
+        return sum(step.examples for step in steps)
+
+    with session.reporter.timed(STAGE, STEPS, done):
+        for step in trainer.epoch(epoch):
+            steps.append(step)
+            show(done(), f"loss {loss(step.loss)}")
+    return steps
+
+
+def _words(result: CandidateResult) -> str:
+    """A candidate's settings and outcome in a line for the console."""
+    what = f"{result.name}: {settings_text(result.settings)}"
+    if result.state == "failed":
+        return f"{what}: failed ({result.reason})"
+    best = result.selection
+    figures = f"validation {percent(best.validation_accuracy)}, epoch {best.epoch}" if best else ""
+    return f"{what}: {figures}" + (f"; stopped {result.reason}" if result.reason else "")
