@@ -30,7 +30,13 @@ SEARCHED: dict[str, type] = {
 }
 """The settings that a search may change, with the type of their values: they change the outcome of
 a training, and nothing before it."""
-WITHOUT_EFFECT = ("micro_batch_size", "gradient_checkpointing", "speed", "checkpoint_every_s", "keep")
+WITHOUT_EFFECT = (
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "speed",
+    "checkpoint_every_s",
+    "keep",
+)
 """Keys of [train] that do not change what a training learns."""
 EXAMPLE = "for example --sweep lora.r=8,16,32 or --sweep train.learning_rate=1e-5..1e-3:log"
 

@@ -11,6 +11,7 @@ for the GPU side, a method of `pipeline.Job` for the parent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,6 +43,8 @@ class Stage(Phase):
     stamp: Literal["", "data", "model", "elsewhere"] = ""
     """Files outside the run that it reads: the source of the rows, the base model, or the sources
     of further test sets."""
+    is_optional: bool = False
+    """Whether only some jobs have it."""
     ignores: tuple[str, ...] = (
         "model.requires_gpu",
         "train.checkpoint_every_s",
@@ -81,6 +84,7 @@ PHASES: tuple[Phase, ...] = (
         ("model", "prompt", "lora", "train", "sweep", "eval.batch_size"),
         ("subset",),
         stamp="model",
+        is_optional=True,
     ),
     Stage(
         "train",
@@ -110,19 +114,21 @@ PHASES: tuple[Phase, ...] = (
         ),
         ("evaluate",),
     ),
-    Stage("report", "report written", "parent", ("report", "description"), ("explain", SEARCH)),
+    Stage("report", "report written", "parent", ("report", "description"), ("explain",)),
 )
 """In the order in which they begin."""
-STAGES = tuple(phase for phase in PHASES if isinstance(phase, Stage))
+EVERY_STAGE = tuple(phase for phase in PHASES if isinstance(phase, Stage))
+STAGES = tuple(stage for stage in EVERY_STAGE if not stage.is_optional)
+"""Those of a job without a search."""
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
 TRIAL_STAGES = tuple(stage.name for stage in STAGES if stage.of == "trial")
 
 
-def stages_after(name: str) -> tuple[str, ...]:
-    """The stages that read the outcome of a stage, or of one that reads it, in order."""
+def stages_after(name: str, stages: Sequence[Stage] = STAGES) -> tuple[str, ...]:
+    """Those of the stages that read the outcome of a stage, or of one that reads it, in order."""
     found: tuple[str, ...] = ()
-    for stage in STAGES:
+    for stage in stages:
         if not {name, *found}.isdisjoint(stage.follows):
             found += (stage.name,)
     return found

@@ -61,9 +61,7 @@ def combinations(config: JobConfig) -> tuple[Candidate, ...]:
     Those that share what is prepared for them (see `shape_of`) follow each other.
     """
     space = config.sweep.space
-    each = [
-        dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
-    ]
+    each = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     shapes = [shape_of(with_settings(config, settings)) for settings in each]
     order = sorted(range(len(each)), key=lambda place: shapes.index(shapes[place]))
     return tuple(candidate(config, n, each[place]) for n, place in enumerate(order, 1))

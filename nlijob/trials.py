@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from nlijob.config import JobConfig, seeds_of
-from nlijob.stages import SEARCH, STAGES, Stage
+from nlijob.stages import EVERY_STAGE, SEARCH, STAGES, Stage
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,12 @@ class Step:
 
 
 def stages_of(config: JobConfig) -> tuple[Stage, ...]:
-    """The stages of a job, in order: all but the search where there is none."""
-    if config.sweep.space:
+    """The stages of a job, in order. Where there is a search, the report tells of it."""
+    if not config.sweep.space:
         return STAGES
-    others = [stage for stage in STAGES if stage.name != SEARCH]
     return tuple(
-        dataclasses.replace(one, follows=tuple(name for name in one.follows if name != SEARCH))
-        for one in others
+        dataclasses.replace(one, follows=(*one.follows, SEARCH)) if one.name == "report" else one
+        for one in EVERY_STAGE
     )
 
 

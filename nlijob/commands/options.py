@@ -44,7 +44,6 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
         click.Choice(["best", "all"]),
         "Whose adapters to keep of several trainings.",
     ),
-    "trials": ("sweep.trials", int, "Try that many candidates of a search, chosen by Optuna."),
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
@@ -97,13 +96,17 @@ def recipe_options(command: F) -> F:
         help="Any other value of the recipe; may be given several times.",
     )(command)
     command = option(
+        "trials",
+        type=int,
+        help="Have Optuna choose that many candidates of a search, instead of all combinations.",
+    )(command)
+    command = option(
         "sweep",
         "searched",
         type=Space(),
         multiple=True,
         metavar="SECTION.KEY=VALUES",
-        help="Search for the best of several values: a,b,c or low..high[:log]. May be given several "
-        "times.",
+        help="Search for the best of several values, a,b,c or low..high[:log]; may be repeated.",
     )(command)
     command = option(
         "trust-remote-code",
@@ -126,8 +129,10 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
     Raises ConfigurationError that names every fault.
     """
     overrides = dict(parse_assignment(text) for text in assignments)
-    if searched := options.pop("searched"):
-        overrides["sweep.space"] = dict(map(parse_sweep, searched))
+    if options["searched"]:
+        overrides["sweep.space"] = dict(map(parse_sweep, options["searched"]))
+    if options["trials"] is not None:
+        overrides["sweep.trials"] = options["trials"]
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):
         drop_overruled(given, f"{split}-size", f"{split}-stride")

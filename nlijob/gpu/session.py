@@ -95,7 +95,7 @@ class Session:
         self.reporter.trial = trial.name if trial and trial.folder else ""
 
     def of_candidate(self, candidate: Candidate) -> None:
-        """Work for a candidate of the search from here on; its files lie in no training's folder."""
+        """Work for a candidate of the search from here on; no training's folder is its own."""
         self.config = candidate.config
         self._take_shape()
 

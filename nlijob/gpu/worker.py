@@ -19,7 +19,7 @@ from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
 from nlijob.stages import SEARCH, TRIAL_STAGES, stages_after
-from nlijob.trials import Step, Trial, steps_of
+from nlijob.trials import Step, Trial, stages_of, steps_of
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -75,7 +75,11 @@ def _do(session: Session, step: Step) -> None:
     if is_complete(run, step.key, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
-    for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced
+    stages = stages_of(session.whole_config)
+    for name in (
+        stage,
+        *stages_after(stage, stages),
+    ):  # these are of the outcome that is now replaced
         run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()

@@ -148,9 +148,7 @@ def add_adapter(
     return adapted
 
 
-def replace_adapter(
-    loaded: LoadedModel, config: JobConfig, targets: Sequence[str]
-) -> LoadedModel:
+def replace_adapter(loaded: LoadedModel, config: JobConfig, targets: Sequence[str]) -> LoadedModel:
     """The same base model with a new adapter in place of the one that it has.
 
     A trained head is again as it was loaded. Raises ConfigurationError as `add_adapter`.

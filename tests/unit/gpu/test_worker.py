@@ -10,13 +10,13 @@ from nlijob.config import load_config
 from nlijob.gpu.resuming import Saved, resume
 from nlijob.gpu.stages import WORK
 from nlijob.rundir import RunDir, epoch_marker
-from nlijob.stages import GPU_STAGES
+from nlijob.stages import EVERY_STAGE
 from tests.faulty_place import complete_epoch
 from tests.markers import made_from
 
 
 def test_every_gpu_stage_of_the_job_has_its_work() -> None:
-    assert tuple(WORK) == GPU_STAGES
+    assert [*WORK] == [stage.name for stage in EVERY_STAGE if stage.side == "gpu"]
 
 
 def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_again(
