@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from nlijob.analysis.agreement import check_rows, check_selection
 from nlijob.analysis.annotators import measure_annotators
 from nlijob.analysis.bootstrap import bootstrap_intervals
-from nlijob.analysis.cases import build_cases, pairs
+from nlijob.analysis.cases import build_cases, count_right, pairs
 from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
@@ -84,6 +84,7 @@ def build_results(run: RunDir) -> Results:
     check_rows(base_rows, examples, baseline)
     check_rows(tuned_rows, examples, evaluation)
     groups, premises = premise_groups(examples), premises_of(examples)
+    trial_rows = read_trials(run, config, examples)
     base = measure(base_rows, manifest.label_names, premises)
     tuned = measure(tuned_rows, manifest.label_names, premises)
     cases = build_cases(
@@ -94,9 +95,9 @@ def build_results(run: RunDir) -> Results:
         read_all(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
+        count_right(one.predictions for one in trial_rows),
     )
     change = _change(base_rows, tuned_rows, premises)
-    trial_rows = read_trials(run, config, examples)
     trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
