@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from nlijob.analysis.agreement import check_rows, check_selection
 from nlijob.analysis.annotators import measure_annotators
 from nlijob.analysis.bootstrap import bootstrap_intervals
-from nlijob.analysis.cases import build_cases, count_right, pairs
+from nlijob.analysis.cases import build_cases, pairs
 from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
@@ -23,8 +23,9 @@ from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
-from nlijob.analysis.trials import measure_trials
+from nlijob.analysis.trials import measure_trials, right_in
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -84,9 +85,10 @@ def build_results(run: RunDir) -> Results:
     check_rows(base_rows, examples, baseline)
     check_rows(tuned_rows, examples, evaluation)
     groups, premises = premise_groups(examples), premises_of(examples)
-    trial_rows = read_trials(run, config, examples)
     base = measure(base_rows, manifest.label_names, premises)
     tuned = measure(tuned_rows, manifest.label_names, premises)
+    trial_rows = read_trials(run, config, examples)
+    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     cases = build_cases(
         base_rows,
         tuned_rows,
@@ -95,13 +97,13 @@ def build_results(run: RunDir) -> Results:
         read_all(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
-        count_right(one.predictions for one in trial_rows),
+        right_in(trial_rows) if trial_rows else None,
     )
     change = _change(base_rows, tuned_rows, premises)
-    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
+    transfer = measure_transfer(run, config, change)
     validation = _read_validation(kept, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
@@ -160,6 +162,7 @@ def build_results(run: RunDir) -> Results:
             *length_warnings(prompt, manifest),
             *comparison_warnings(base, tuned, change, slices),
             *trial_warnings(trials, manifest.label_names),
+            *transfer_warnings(transfer, change),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
@@ -171,6 +174,7 @@ def build_results(run: RunDir) -> Results:
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
+        transfer=transfer,
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
     )

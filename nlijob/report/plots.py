@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
+from nlijob.analysis.columns import shown_name
 from nlijob.analysis.resources import gpu_sample, moment_s
 from nlijob.analysis.slices import OF_THE_SOURCE
 from nlijob.analysis.wording import GIB, percent
@@ -125,6 +126,25 @@ def slice_plots(results: Results) -> dict[str, Plot]:
     )
     chart = charts.difference_chart("chart-slices", "Change by slice", caption, differences)
     return {"slices": chart}
+
+
+def transfer_plots(results: Results) -> dict[str, Plot]:
+    """Accuracy before and after on the run's own test rows and elsewhere; empty without a set."""
+    if not results.transfer:
+        return {}
+    base, tuned = results.base, results.tuned
+    bounds = base.accuracy_interval, tuned.accuracy_interval
+    changes = [Change("own test rows", base.accuracy, tuned.accuracy, *bounds)]
+    for one in results.transfer:
+        bounds = one.base.accuracy_interval, one.tuned.accuracy_interval
+        name = shown_name(one.manifest.name)
+        changes.append(Change(name, one.base.accuracy, one.tuned.accuracy, *bounds))
+    caption = (
+        "Accuracy before (square) and after tuning (circle) on the run's own test rows and on "
+        "further test sets. Bars are 95 % intervals."
+    )
+    title = "Accuracy here and elsewhere"
+    return {"transfer": charts.change_chart("chart-transfer", title, caption, changes)}
 
 
 def calibration_plots(results: Results) -> dict[str, Plot]:

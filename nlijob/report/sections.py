@@ -26,6 +26,7 @@ from nlijob.report.view.slices import slices_section
 from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
 from nlijob.report.view.trainings import trainings_section
+from nlijob.report.view.transfer import transfer_section
 from nlijob.report.view.usage import usage_section
 
 
@@ -76,6 +77,12 @@ SECTIONS = (
         "Where it helped and hurt",
         lambda run: slices_section(run.results),
         lambda run: plots.slice_plots(run.results),
+    ),
+    Section(
+        "transfer",
+        "Elsewhere",
+        lambda run: transfer_section(run.results),
+        lambda run: plots.transfer_plots(run.results),
     ),
     Section(
         "calibration",

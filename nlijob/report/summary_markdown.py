@@ -8,6 +8,7 @@ from nlijob.analysis.wording import count, plural, points, with_interval
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.report.view.summary import summary_section
+from nlijob.report.view.transfer import transfer_lines
 
 
 def summary_markdown(results: Results) -> str:
@@ -16,6 +17,7 @@ def summary_markdown(results: Results) -> str:
     base, tuned, bootstrap = results.base, results.tuned, results.bootstrap
     of_kept = f" of {results.trials.kept}" if results.trials else ""
     gates = [summary.gates, *summary.gate_failures] if summary.gates else []
+    elsewhere = transfer_lines(results)
     lines = [
         f"### {_plain(results.run.run_id)}: {_plain(summary.verdict)}",
         "",
@@ -46,6 +48,8 @@ def summary_markdown(results: Results) -> str:
         ),
         "",
         "; ".join(f"{_plain(tile.name)} {_plain(tile.value)}" for tile in summary.tiles) + ".",
+        *([""] if elsewhere else []),
+        *(f"- {_plain(line)}" for line in elsewhere),
         *([""] if gates else []),
         *(f"**{_plain(line)}**" for line in gates),
         *([""] if summary.warnings else []),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from nlijob.analysis.cases import count_right
 from nlijob.analysis.comparison import labelled_rows
 from nlijob.analysis.outcome import build_results
 from nlijob.analysis.runs import (
@@ -64,7 +63,8 @@ def test_cases_tell_how_many_trainings_label_the_row_correctly(
     run: RunDir, results: Results
 ) -> None:
     answers = trial_predictions(run, results).values()
-    right_in = count_right(answers)
+    right = [row.index for rows in answers for row in rows if row.is_right]
+    right_in = {row.index: right.count(row.index) for rows in answers for row in rows}
     groups = results.cases
     rows = (*groups.rows_corrected, *groups.rows_still_wrong, *groups.rows_newly_broken)
     assert {row.index: row.right_in for row in rows} == {r.index: right_in[r.index] for r in rows}
