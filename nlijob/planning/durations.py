@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, seeds_of
 from nlijob.planning.needs import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
@@ -112,8 +112,10 @@ def expected_time(
     speed = _on_cpu(look, tokens) if config.model.device == "cpu" else _on_gpu(config, look, tokens)
     if isinstance(speed, str):
         return PlannedTime(None, None, speed)
-    trained = train * config.train.epochs
-    scored = _scored_rows(config, validation, test) + 2 * sum(one or 0 for one in further)
+    trainings = len(seeds_of(config.train))
+    trained = train * config.train.epochs * trainings
+    elsewhere = sum(one or 0 for one in further)
+    scored = _scored_rows(config, validation, test) + (1 + trainings) * elsewhere
     training = _times(speed.training, trained)
     scoring = _times(speed.scoring, scored)
     return PlannedTime(
@@ -130,7 +132,8 @@ def _scored_rows(config: JobConfig, validation: int, test: int) -> int:
     """Rows scored in the whole job, over all stages."""
     each_epoch = validation + (test if config.eval.test_each_epoch else 0)
     more = test * (bool(config.eval.few_shot) + config.eval.blank_premise)
-    return 2 * (validation + test) + each_epoch * config.train.epochs + more
+    of_training = each_epoch * config.train.epochs + validation + test
+    return validation + test + of_training * len(seeds_of(config.train)) + more
 
 
 def _on_gpu(config: JobConfig, look: ModelLook, tokens: float) -> _Speed | str:

@@ -474,7 +474,12 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class CaseGroups:
-    """The test rows, grouped by which model labels them correctly."""
+    """The test rows, grouped by which model labels them correctly.
+
+    Where there are several trainings, corrected rows that most trainings label correctly come
+    first, and so do the others that fewest label correctly. Rows with the same number are in the
+    order given here.
+    """
 
     both_right: int
     corrected: int

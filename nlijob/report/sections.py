@@ -25,6 +25,7 @@ from nlijob.report.view.resources import resources_section
 from nlijob.report.view.slices import slices_section
 from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
+from nlijob.report.view.trainings import trainings_section
 from nlijob.report.view.transfer import transfer_section
 from nlijob.report.view.usage import usage_section
 
@@ -46,7 +47,8 @@ class Section:
     """Anchor on the page, and name of the template."""
     title: str
     """Entry in the contents."""
-    view: Callable[[Outcome], object]
+    view: Callable[[Outcome], object | None]
+    """None leaves the section out."""
     plots: Callable[[Outcome], Mapping[str, Plot]] = lambda _: {}
     """Charts by name; a chart without figures is left out."""
 
@@ -58,6 +60,12 @@ class Section:
 
 SECTIONS = (
     Section("summary", "Summary", lambda run: summary_section(run.results)),
+    Section(
+        "trainings",
+        "Trainings",
+        lambda run: trainings_section(run.results),
+        lambda run: plots.training_plots(run.results),
+    ),
     Section(
         "accuracy",
         "Accuracy",

@@ -19,6 +19,7 @@ import pytest
 from nlijob import launch, pipeline, records
 from nlijob.analysis.times import attempt_times
 from nlijob.attempt import drop_torn_line, next_attempt
+from nlijob.commands.run_options import default_run_id
 from nlijob.config import JobConfig, TransferConfig, load_config
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
@@ -471,7 +472,9 @@ def finished(run: RunDir) -> RunDir:
     for stage in STAGE_NAMES:
         run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
     for epoch in range(1, CONFIG.train.epochs + 1):
-        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
+        weights = run.epoch(epoch) / "adapter_model.safetensors"
+        write_text(weights, "the weights")
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [weights])
     return run
 
 
@@ -556,6 +559,41 @@ def test_other_settings_of_the_evaluation_go_on_in_place(
     assert f"{place('explain')}done again: {key} is " in out.getvalue()
     assert not finished.previous.exists()
     assert {"baseline", "train", "select"} <= {*finished.marked()}
+
+
+@pytest.mark.usefixtures("started")
+def test_a_finished_run_that_is_asked_for_more_trainings_goes_on_in_place(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    work(finished, out, train__seeds=3)
+    assert not finished.previous.exists()
+    assert "done again" not in out.getvalue()
+    assert "train" not in finished.marked()
+    assert {"subset", "baseline"} <= {*finished.marked()}
+    first = finished.view("trials/seed-42").marked()
+    assert {"train", "select", "evaluate", "train-epoch-1"} <= {*first}
+
+
+@pytest.mark.usefixtures("started")
+def test_more_trainings_with_other_settings_are_another_run(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    work(finished, out, train__seeds=3, train__learning_rate=0.003)
+    assert {*STAGE_NAMES} <= {*RunDir(finished.previous).marked()}
+    assert not finished.trials.exists()
+
+
+def test_a_run_with_more_trainings_has_the_same_name() -> None:
+    more: list[dict[str, Any]] = [
+        {},
+        {"train.seeds": 3},
+        {"train.seeds": [42, 50], "train.keep": "all"},
+    ]
+    one, *several = (
+        default_run_id("demo", load_config("demo", {"lora.r": 4, **changes})) for changes in more
+    )
+    assert several == [one, one]
+    assert default_run_id("demo", load_config("demo", {"train.seeds": 2})) == "demo"
 
 
 @pytest.mark.usefixtures("started")
