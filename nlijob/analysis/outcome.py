@@ -12,6 +12,7 @@ from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import Validation
+from nlijob.analysis.forgetting import forgetting_warnings, measure_forgetting
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.leakage import leakage_warnings
@@ -30,6 +31,7 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
+from nlijob.records.forgetting import Forgetting, GeneralText, TextLoss
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import (
     Environment,
@@ -107,6 +109,8 @@ def build_results(run: RunDir) -> Results:
         premises,
     )
 
+    forgetting = _read_forgetting(run, config.forgetting.texts)
+
     return Results(
         run=record,
         environment=environment,
@@ -148,6 +152,7 @@ def build_results(run: RunDir) -> Results:
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
+            *forgetting_warnings(forgetting),
             *training_warnings(training.epochs, selection, comparisons, loss_change),
             *data_warnings(manifest),
             *logs.warnings(),
@@ -156,6 +161,7 @@ def build_results(run: RunDir) -> Results:
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
+        forgetting=forgetting,
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
     )
 
@@ -184,6 +190,17 @@ def _read_validation(
             for epoch, path in files.items()
         },
         premises=premises_of(read_lines(Example, run.subset("validation"))),
+    )
+
+
+def _read_forgetting(run: RunDir, source: str) -> Forgetting | None:
+    """What tuning did to the loss on general text; None where it was not measured."""
+    return measure_forgetting(
+        source,
+        read_all(GeneralText, run.texts),
+        read_all(TextLoss, run.baseline_texts),
+        {"": read_all(TextLoss, run.evaluate_texts)},
+        kept="",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlijob.records.forgetting import Forgetting
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -583,3 +584,5 @@ class Results:
     trials: Trials | None = None
     """What several trainings say together; None where there is one. All other figures are of the
     base model and of the training whose adapter is kept."""
+    forgetting: Forgetting | None = None
+    """Loss on general text before and after tuning; None where it was not measured."""

@@ -9,10 +9,11 @@ from itertools import accumulate, groupby, pairwise
 from nlijob.analysis.resources import gpu_sample, moment_s
 from nlijob.analysis.slices import OF_THE_SOURCE
 from nlijob.analysis.wording import GIB, percent
+from nlijob.records.forgetting import Forgetting
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
 from nlijob.report import charts
-from nlijob.report.charts import Change, Difference, Line, Plot, Span
+from nlijob.report.charts import Change, Difference, Line, Plot, Span, Trade
 from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
@@ -124,6 +125,41 @@ def slice_plots(results: Results) -> dict[str, Plot]:
     )
     chart = charts.difference_chart("chart-slices", "Change by slice", caption, differences)
     return {"slices": chart}
+
+
+def forgetting_plots(results: Results) -> dict[str, Plot]:
+    """Gain in accuracy against the change of the loss on general text; empty if not measured."""
+    found = results.forgetting
+    if found is None:
+        return {}
+    caption = (
+        "Gain in accuracy on the test rows against the change of the loss on general text, with "
+        "95 % intervals. Up is better at the task, right is worse at general text."
+    )
+    chart = charts.trade_chart(
+        "chart-forgetting", "Gain and loss", caption, _trades(results, found)
+    )
+    return {"forgetting": chart}
+
+
+def _trades(results: Results, found: Forgetting) -> list[Trade]:
+    """A point for each training; the kept one is filled."""
+    changes = {one.name: one.change for one in found.trials}
+    if results.trials is None or not changes:
+        change = found.change
+        own = Trade(change.difference, change.interval, results.gain, results.gain_interval, True)
+        return [own]
+    return [
+        Trade(
+            changes[one.name].difference,
+            changes[one.name].interval,
+            one.change.difference,
+            one.change.interval,
+            one.name == results.trials.kept,
+        )
+        for one in results.trials.trials
+        if one.name in changes
+    ]
 
 
 def calibration_plots(results: Results) -> dict[str, Plot]:

@@ -12,6 +12,7 @@ from nlijob.gpu.environment import memory
 from nlijob.gpu.generation import generate
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.stages.texts import measure_texts
 from nlijob.heads import describe
 from nlijob.records.job import (
     Example,
@@ -34,6 +35,7 @@ def evaluate(session: Session) -> list[Path]:
     checkpoints.load_adapter(session.loaded.model, run.epoch(epoch))
     scores, predictions = session.score(STAGE, ("validation", "test"))
     write_records(run.evaluate_predictions, predictions)
+    write_records(run.evaluate_texts, measure_texts(session, STAGE))
     write_records(run.blank_premise_predictions, _blank_premise(session))
     write_records(run.generations, _free_text(session, predictions))
     write_records(run.occlusion, _word_importance(session, predictions))
@@ -42,6 +44,7 @@ def evaluate(session: Session) -> list[Path]:
     session.reporter.say(STAGE, scores_text(scores))
     return [
         run.evaluate_predictions,
+        run.evaluate_texts,
         run.blank_premise_predictions,
         run.generations,
         run.occlusion,
