@@ -61,19 +61,26 @@ def measure_forgetting(
 def loss_change(differences: Array, tokens: Array) -> LossDifference:
     """The mean difference over all tokens, from the mean of each text [texts] and its tokens.
 
-    The mean is a ratio of two sums over texts, which are the units. Its interval is that of a
-    linearised ratio with Student's t: Cochran (1977), Sampling Techniques, section 6.4. The test
-    exchanges the models in whole texts.
+    The test exchanges the models in whole texts.
     """
-    total, number = float(tokens.sum()), len(tokens)
-    mean = float((differences * tokens).sum()) / total
-    interval = None
-    if number > 1:
-        left = tokens * (differences - mean)
-        error = math.sqrt(float((left**2).sum()) * number / (number - 1)) / total
-        half = t_95(number - 1) * error
-        interval = Interval(mean - half, mean + half)
-    return LossDifference(mean, interval, flipped_p(differences * tokens, range(number)))
+    p = flipped_p(differences * tokens, range(len(tokens)))
+    return LossDifference(_mean(differences, tokens), change_interval(differences, tokens), p)
+
+
+def change_interval(differences: Array, tokens: Array) -> Interval | None:
+    """95 % interval of the mean difference over all tokens; None for fewer than two texts.
+
+    The mean is a ratio of two sums over texts, which are the units. The interval is that of a
+    linearised ratio with Student's t: Cochran (1977), Sampling Techniques, section 6.4.
+    """
+    number = len(tokens)
+    if number < 2:
+        return None
+    mean = _mean(differences, tokens)
+    squares = float(((tokens * (differences - mean)) ** 2).sum())
+    error = math.sqrt(squares * number / (number - 1)) / float(tokens.sum())
+    half = t_95(number - 1) * error
+    return Interval(mean - half, mean + half)
 
 
 def forgetting_warnings(found: Forgetting | None) -> Iterator[Finding]:

@@ -62,13 +62,12 @@ def _file(wanted: str) -> Path:
     """The file that is named. Raises NotAvailableError if it is not there."""
     if wanted in OWN_TEXTS:
         return FOLDER / f"{wanted}.jsonl"
-    path, is_file = Path(wanted), False
+    what = "does not exist"
     with contextlib.suppress(RuntimeError, OSError, ValueError):  # no such user; too long a name
-        path = path.expanduser()
-        is_file = path.is_file()
-    if is_file:
-        return path
-    what = "is a folder" if path.is_dir() else "does not exist"
+        path = Path(wanted).expanduser()
+        if path.is_file():
+            return path
+        what = "is a folder" if path.is_dir() else what
     raise NotAvailableError(f"{KEY}: {printable(wanted)} {what}", HINT)
 
 

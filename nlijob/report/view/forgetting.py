@@ -15,8 +15,10 @@ from nlijob.analysis.wording import (
     loss,
     loss_difference,
     p_value,
+    percent,
     plural,
     points,
+    points_interval,
 )
 from nlijob.config import OWN_TEXTS
 from nlijob.heads import describe
@@ -82,12 +84,20 @@ def _table(results: Results, found: Forgetting) -> Table:
                 "",
             ),
             row(
-                "general texts with a higher, a lower loss",
+                "texts with a higher and with a lower loss",
                 "",
-                f"{count(found.worse)}, {count(found.better)}",
+                f"{count(found.worse)} and {count(found.better)}",
                 "",
                 "",
                 "",
+            ),
+            row(
+                "accuracy on the test rows",
+                percent(results.base.accuracy),
+                percent(results.tuned.accuracy),
+                points(results.gain),
+                points_interval(results.gain_interval),
+                unbroken(p_value(results.mcnemar_p)),
             ),
         ),
     )
