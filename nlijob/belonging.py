@@ -15,12 +15,15 @@ from nlijob import records
 from nlijob.analysis.wording import listed
 from nlijob.config import JobConfig
 from nlijob.errors import NotAvailableError
-from nlijob.fingerprints import settings_of
+from nlijob.fingerprints import followed, settings_of
 from nlijob.records.job import FORMAT_VERSION, Inputs, Marker, RunRecord
 from nlijob.records.outcome import Results
 from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker, is_of_adapter
-from nlijob.stages import STAGES, Stage
+from nlijob.stages import STAGES, TRIAL_STAGES
+from nlijob.trials import Step, steps_of, trials_of
 
+ADDED = "explain"
+"""The stage that runs of formats 2 and 3 do not have: it was part of evaluate."""
 SHOWN_KEYS = 5
 SHOWN_REASONS = 10
 """Most reasons that an error lists."""
@@ -48,16 +51,20 @@ def doubts(run: RunDir, with_report: bool = False) -> list[Doubt]:
         config = records.read(RunRecord, run.config).config
     except (OSError, ValueError) as error:
         return [Doubt("damaged", f"config.json cannot be read: {_why(error)}")]
-    stages = [stage for stage in STAGES if with_report or stage.name != "report"]
-    found = {stage.name: run.read_marker(stage.name) for stage in stages}
-    missing = [name for name, marker in found.items() if marker is None]
+    steps = [step for step in steps_of(config) if with_report or step.key != "report"]
+    found = {step.key: _marker_of(run, step.key) for step in steps}
+    markers = {key: marker for key, marker in found.items() if marker is not None}
+    older = [m for m in markers.values() if m.stage != "report" and m.inputs is None]
+    missing = [key for key in found if key not in markers and not (older and key == ADDED)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         return [Doubt("unfinished", f"{listed(missing)} {verb} not complete")]
-    markers = {name: marker for name, marker in found.items() if marker is not None}
-    older = [m for m in markers.values() if m.stage != "report" and m.inputs is None]
-    mixed = _of_older_format(run, config, markers) if older else _mixed(stages, config, markers)
-    texts = list(mixed) or list(_epochs(run, config, markers["train"]))
+    mixed = _of_older_format(run, config, markers) if older else _mixed(steps, config, markers)
+    texts = list(mixed) or [
+        text
+        for trial in trials_of(config)
+        for text in _epochs(run.of_trial(trial), config, markers[trial.key("train")])
+    ]
     return [Doubt("unfinished", text) for text in texts]
 
 
@@ -68,13 +75,14 @@ def changed_files(run: RunDir) -> list[Doubt]:
     """
     changed = []
     reported = [stage.name for stage in STAGES if stage.name != "report"]
-    for name in run.marked():
-        marker = run.read_marker(name)
+    for key in run.marked():
+        view, name = run.at(key)
+        marker = view.read_marker(name)
         if marker is None or (name not in reported and not name.startswith(EPOCH_MARKER)):
             continue
         files = {n: stamp for n, stamp in marker.files.items() if _is_read(n, marker)}
         changed += [
-            Doubt("damaged", f"{name}: {file} is missing or has changed since it was written")
+            Doubt("damaged", f"{key}: {file} is missing or has changed since it was written")
             for file in run.changed(files)
         ]
     return changed
@@ -114,25 +122,32 @@ def differences(made_from: Inputs, now: Inputs, where: tuple[str, str]) -> Itera
 # ---------------------------------------------------------------- detail
 
 
+def _marker_of(run: RunDir, key: str) -> Marker | None:
+    view, stage = run.at(key)
+    return view.read_marker(stage)
+
+
 def _mixed(
-    stages: Iterable[Stage], config: JobConfig, markers: Mapping[str, Marker]
+    steps: Iterable[Step], config: JobConfig, markers: Mapping[str, Marker]
 ) -> Iterator[str]:
+    trials = trials_of(config)
     stamps: dict[str, str] = {}
-    for stage in stages:
-        marker = markers[stage.name]
-        made_from = marker.inputs
+    for step in steps:
+        key, stage, trial = step.key, step.stage, step.trial
+        made_from = markers[key].inputs
         if made_from is None:
-            yield f"{stage.name}: its marker was written by another version"
+            yield f"{key}: its marker was written by another version"
             continue
-        known = settings_of(config, stage)
+        known = settings_of(trial.config if trial else config, stage)
         stamp = stamps.setdefault(stage.stamp, made_from.stamp)
         now = Inputs({k: known.get(k) for k in made_from.settings}, {}, stamp)
         differing = list(differences(made_from, now, ("in its marker", "in config.json")))
         if differing:
-            yield f"{stage.name}: {shortened(differing)}"
-        for name in stage.follows:
-            if made_from.follows.get(name) != markers[name].fingerprint:
-                yield f"{stage.name} was made from another {name} than the one in the folder"
+            yield f"{key}: {shortened(differing)}"
+        for name in stage.follows if trial else followed(stage, trials):
+            other = trial.key(name) if trial and name in TRIAL_STAGES else name
+            if made_from.follows.get(name) != markers[other].fingerprint:
+                yield f"{key} was made from another {other} than the one in the folder"
 
 
 def _of_older_format(
@@ -149,7 +164,8 @@ def _of_older_format(
         elif task.get(stage.name, marker.fingerprint) != marker.fingerprint:
             yield f"{stage.name}: of other inputs than those of the last attempt"
         for name in stage.follows:
-            if markers[name].finished_at > marker.finished_at:
+            other = markers.get(name)
+            if other and other.finished_at > marker.finished_at:
                 yield f"{stage.name} was made before the {name} in the folder"
     yield from _settings_of_outcome(run, config)
 

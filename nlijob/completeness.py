@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from nlijob import records
+from nlijob.analysis.selection import best_of
 from nlijob.analysis.wording import listed
 from nlijob.belonging import differences, shortened
 from nlijob.records.job import FORMAT_VERSION, FileStamp, Inputs, Marker, Selection
@@ -13,46 +14,72 @@ from nlijob.rundir import RunDir, epoch_marker, is_of_adapter
 SHOWN_FILES = 3
 
 
-def is_complete(run: RunDir, stage: str, inputs: Mapping[str, Inputs]) -> bool:
+def is_complete(run: RunDir, key: str, inputs: Mapping[str, Inputs]) -> bool:
     """Whether a stage is complete with its present inputs, and all that is still read of it whole.
 
-    Of training, that is every epoch's figures and, until the evaluation is complete, the weights of
-    the selected epoch.
+    Of training, that is every epoch's figures and, as long as they are needed, the weights of the
+    selected epoch. `key` names the stage, and `inputs` has those of all stages by such names (see
+    `nlijob.fingerprints`).
     """
-    if not run.is_complete(stage, inputs[stage].fingerprint):
+    view, stage = run.at(key)
+    if not view.is_complete(stage, inputs[key].fingerprint):
         return False
-    return stage != "train" or not any(_faults_of_epochs(run, inputs))
+    return stage != "train" or not any(_faults_of_epochs(view, inputs))
 
 
-def why_again(run: RunDir, stage: str, inputs: Mapping[str, Inputs]) -> str:
+def why_again(run: RunDir, key: str, inputs: Mapping[str, Inputs]) -> str:
     """Why a stage that was complete is done again, in words.
 
     "" where it is complete, was never done, or only follows a stage that is done again.
     """
-    marker = run.read_marker(stage)
+    view, stage = run.at(key)
+    marker = view.read_marker(stage)
     if marker is None:
-        return "its marker cannot be read" if run.marker(stage).exists() else ""
+        return "its marker cannot be read" if view.marker(stage).exists() else ""
     if marker.format_version != FORMAT_VERSION or marker.inputs is None:
         return f"it was done by another version (record format {marker.format_version})"
-    if differing := list(differences(marker.inputs, inputs[stage], ("in the folder", "now"))):
+    if differing := list(differences(marker.inputs, inputs[key], ("in the folder", "now"))):
         return shortened(differing)
-    if marker.fingerprint != inputs[stage].fingerprint:
+    if marker.fingerprint != inputs[key].fingerprint:
         return ""
-    faults = _changed(run, marker.files) + ([*_faults_of_epochs(run, inputs)] * (stage == "train"))
-    return "; ".join(faults)
+    faults = _changed(view, marker.files)
+    return "; ".join([*faults, *_faults_of_epochs(view, inputs)] if stage == "train" else faults)
 
 
 def _faults_of_epochs(run: RunDir, inputs: Mapping[str, Inputs]) -> Iterator[str]:
-    """What is missing or damaged of the epochs, in words."""
-    evaluated = run.is_complete("evaluate", inputs["evaluate"].fingerprint)
-    selected = None if evaluated else _selected(run)
-    for epoch in range(1, inputs["train"].settings["train.epochs"] + 1):
+    """What is missing or damaged of a training's epochs, in words."""
+    of_training = inputs[_key(run.trial, "train")]
+    selected = _selected(run)
+    needs_weights = _needs_weights(run, inputs)
+    for epoch in range(1, of_training.settings["train.epochs"] + 1):
         marker = run.read_marker(epoch_marker(epoch))
-        if marker is None or marker.fingerprint != inputs["train"].fingerprint:
+        if marker is None or marker.fingerprint != of_training.fingerprint:
             yield f"epoch {epoch} is not complete"
-        else:
-            has_weights = not evaluated and selected in (None, epoch)
-            yield from _changed(run, marker.files if has_weights else _figures(marker))
+            continue
+        figures = _figures(marker)
+        with_weights = needs_weights and (selected is None or selected.epoch == epoch)
+        if with_weights and len(figures) == len(marker.files):
+            yield f"the weights of epoch {epoch} were not kept"
+        yield from _changed(run, marker.files if with_weights else figures)
+
+
+def _needs_weights(run: RunDir, inputs: Mapping[str, Inputs]) -> bool:
+    """Whether weights of a training are still read: to score them, or to keep them."""
+    evaluated = run.is_complete("evaluate", inputs[_key(run.trial, "evaluate")].fingerprint)
+    kept = run.is_complete("explain", inputs["explain"].fingerprint)
+    return not evaluated or (not kept and _may_be_kept(run, inputs))
+
+
+def _may_be_kept(run: RunDir, inputs: Mapping[str, Inputs]) -> bool:
+    """Whether no other training of the run is known to be better."""
+    folders = [key.rpartition("/")[0] for key in inputs if key.rpartition("/")[2] == "select"]
+    found = {folder: _selected(run.view(folder)) for folder in folders}
+    known = {folder: selection for folder, selection in found.items() if selection}
+    return run.trial not in known or best_of(known) == run.trial
+
+
+def _key(folder: str, stage: str) -> str:
+    return f"{folder}/{stage}" if folder else stage
 
 
 def _figures(marker: Marker) -> dict[str, FileStamp]:
@@ -60,10 +87,10 @@ def _figures(marker: Marker) -> dict[str, FileStamp]:
     return {n: stamp for n, stamp in marker.files.items() if not is_of_adapter(n)}
 
 
-def _selected(run: RunDir) -> int | None:
-    """The selected epoch; None where it is not known."""
+def _selected(run: RunDir) -> Selection | None:
+    """The selection of a training's epoch; None where it is not known."""
     try:
-        return records.read(Selection, run.selection).epoch
+        return records.read(Selection, run.selection)
     except (OSError, ValueError):
         return None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from nlijob import records
 from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, listed, percent, plural
+from nlijob.arrange import arrange, training_markers
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
@@ -40,8 +41,9 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record
-from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
+from nlijob.rundir import RunDir, write_record
+from nlijob.stages import GPU_STAGES, STAGE_NAMES
+from nlijob.trials import steps_of, trials_of
 
 
 @dataclass
@@ -83,11 +85,12 @@ class Job:
                 self.hub.check_local(self.config.model)
                 gpu_side.start()
             self._find_model()
-            if all(map(self._is_complete, STAGE_NAMES)):
+            steps = [step.key for step in steps_of(self.config)]
+            if all(map(self._is_complete, steps)):
                 if not self._is_recorded():  # another job may have begun and stopped
                     write_record(self.run.config, continued(self.record, self.run))
                 self._skip(STAGE_NAMES)
-            elif all(map(self._is_complete, STAGE_NAMES[:-1])):
+            elif all(map(self._is_complete, steps[:-1])):
                 self._render_again()
             else:
                 self._work(gpu_side)
@@ -117,9 +120,14 @@ class Job:
 
     # ------------------------------------------------------------ stages
 
+    @property
+    def _gpu_steps(self) -> list[str]:
+        """All that the GPU side does, by `Step.key`."""
+        return [step.key for step in steps_of(self.config) if step.stage.side == "gpu"]
+
     def _needs_gpu_side(self) -> bool:
         """Whether a GPU stage has no marker and so has to run, whatever its inputs are."""
-        return not all(self.run.marker(name).exists() for name in GPU_STAGES)
+        return not all(self.run.marker(key).exists() for key in self._gpu_steps)
 
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
@@ -128,6 +136,8 @@ class Job:
         self.inputs = stage_inputs(self.config, self.stamps)
         for names in TWO_WAY:
             self._adopt_earlier_labels(names)
+        if not self._starts_over():
+            arrange(self.run, trials_of(self.config), self.inputs)
 
     def _adopt_earlier_labels(self, names: tuple[str, ...]) -> None:
         """Name the labels as an earlier attempt did, if its subset is of the same inputs."""
@@ -166,23 +176,36 @@ class Job:
         write_record(self.run.config, continued(self.record, self.run))
 
     def _say_why_again(self) -> None:
-        for stage in STAGE_NAMES:
-            if reason := why_again(self.run, stage, self.inputs):
-                self._say(stage, f"done again: {reason}")
+        for step in steps_of(self.config):
+            if reason := why_again(self.run, step.key, self.inputs):
+                of = f"{step.trial.name}: " if step.trial and step.trial.folder else ""
+                self._say(step.stage.name, f"{of}done again: {reason}")
 
     def _starts_over(self) -> bool:
-        """Whether the folder holds rows, scores or models made from other inputs."""
-        first = {stage.name: stage.name for stage in STAGES if stage.stamp}
-        training = [epoch_marker(1), *(step_marker(*step) for step in self.run.marked_steps())]
+        """Whether the folder holds rows, scores or models made from other inputs.
+
+        Trainings that differ in their seed alone belong to the same run.
+        """
+        first = [step for step in steps_of(self.config) if step.stage.stamp and not step.trial]
+        return self._has_other_trainings() or any(
+            self.run.is_of_other_inputs(step.key, self.inputs[step.key].fingerprint)
+            for step in first
+        )
+
+    def _has_other_trainings(self) -> bool:
+        trial, *_ = trials_of(self.config)
+        now = self.inputs[trial.key("train")]
+        folders = {self.run.at(key)[0].trial for key in self.run.marked()}
         return any(
-            self.run.is_of_other_inputs(marker, self.inputs[stage].fingerprint)
-            for marker, stage in {**first, **dict.fromkeys(training, "train")}.items()
+            without_seed(marker.inputs) != without_seed(now)
+            for folder in folders
+            for marker in training_markers(self.run.view(folder))
         )
 
     def _is_finished(self) -> bool:
         """Whether the folder holds a finished run, of whatever settings and version."""
-        markers = [self.run.marker(stage) for stage in STAGE_NAMES]
-        return all(file.is_file() for file in (self.run.results, *markers))
+        files = (self.run.results, *map(self.run.marker, ("subset", "baseline", "report")))
+        return all(file.is_file() for file in files)
 
     def _keep_finished_run(self) -> None:
         """Set aside a finished run that this one would replace, unless it may be lost."""
@@ -240,7 +263,7 @@ class Job:
             check_columns(wanted, test.further_columns)
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
-        if all(self._is_complete(name) for name in GPU_STAGES):
+        if all(map(self._is_complete, self._gpu_steps)):
             self._skip(GPU_STAGES)
             return
 
@@ -301,11 +324,21 @@ class Job:
     def _say_outcome(self, results: Results) -> None:
         base, tuned = results.base, results.tuned
         self.console.line("")
-        self.console.result(
-            f"Test accuracy {percent(base.accuracy)} -> {percent(tuned.accuracy)} "
-            f"({count(base.correct)} -> {count(tuned.correct)} of {plural(tuned.rows, 'row')}), "
-            f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
-        )
+        epoch = f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
+        if trials := results.trials:
+            spread = trials.accuracy
+            self.console.result(
+                f"Test accuracy {percent(base.accuracy)} -> {percent(spread.mean)}, the mean of "
+                f"{plural(len(trials.trials), 'training')} ({percent(spread.lowest)} to "
+                f"{percent(spread.highest)} of {plural(tuned.rows, 'row')}); kept: {trials.kept}, "
+                f"{epoch}"
+            )
+        else:
+            self.console.result(
+                f"Test accuracy {percent(base.accuracy)} -> {percent(tuned.accuracy)} "
+                f"({count(base.correct)} -> {count(tuned.correct)} of "
+                f"{plural(tuned.rows, 'row')}), {epoch}"
+            )
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
         self.console.result(f"Report: {self.run.report}")
@@ -316,6 +349,14 @@ def check_gates(results: Results) -> None:
     if not results.gates.passed:
         missed = "; ".join(failure.text for failure in results.gates.failures)
         raise GateError(missed, "the report is complete")
+
+
+def without_seed(inputs: Inputs | None) -> Inputs | None:
+    """The inputs of a training but for its seed; None for a marker of another version."""
+    if inputs is None:
+        return None
+    settings = {key: value for key, value in inputs.settings.items() if key != "train.seed"}
+    return dataclasses.replace(inputs, settings=settings)
 
 
 def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:

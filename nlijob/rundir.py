@@ -23,15 +23,21 @@ from nlijob.errors import ConfigurationError, DiskError
 from nlijob.files import Piece, append, atomic_write, remove, sha256_of, sync
 from nlijob.records.job import FORMAT_VERSION, SPLITS, FileStamp, Inputs, Marker
 from nlijob.records.use import ADAPTER_RECORD
+from nlijob.stages import TRIAL_STAGES
+from nlijob.trials import Trial
 
 MARKERS = "markers/"
 """Prefix of the names of completion markers, below the run's folder."""
+TRIALS = "trials/"
+"""Prefix of the names of what the trainings write, where there are several."""
 TRAIN = "train/"
-"""Prefix of the names of what training writes; some of it is deleted during the job."""
+"""Prefix of the names of what training writes, below the training's folder; some of it is deleted
+during the job."""
 EPOCH_MARKER = "train-epoch-"
 STEP_MARKER = "train-step-"
 TRAINING_STATES = f"{TRAIN}state-"
-"""Prefix of the names of training states; each is deleted once there is a later one."""
+"""Prefix of the names of training states, below the training's folder; each is deleted once there
+is a later one."""
 PREVIOUS = ".previous"
 """Ending of the folder's name under which a finished run is kept when other settings replace it."""
 GPU_SIDE_ENDS_S = 40.0
@@ -44,10 +50,16 @@ NOT_COPIED = (*OF_ONE_ATTEMPT, "worker/accelerate.json", "worker/console.txt")
 
 
 class RunDir:
-    """The folder `runs/<run_id>`."""
+    """The folder `runs/<run_id>`, seen by the run as a whole or by one of its trainings.
 
-    def __init__(self, root: Path) -> None:
+    A single training is kept in the run's own folder. Each of several has a folder of its own, with
+    markers of its own; all else is the run's, and so the same in every view.
+    """
+
+    def __init__(self, root: Path, trial: str = "") -> None:
+        """`trial`: a training's folder below the run's (see `nlijob.trials`); "" for the run."""
         self.root = root
+        self.trial = trial
         self._locks = contextlib.ExitStack()
         self._hashes: dict[Path, tuple[_State, str]] = {}
         """File -> its state when it was hashed, and the hash: no file is hashed twice."""
@@ -72,21 +84,44 @@ class RunDir:
         self.accelerate_config = root / "worker" / "accelerate.json"
         self.console_log = root / "worker" / "console.txt"
 
-        trial = root  # what belongs to one training; a run has one
-        self.train_folder = trial / TRAIN
+        self.trials = root / TRIALS
+        self.choice = root / "choice.json"
+        self.blank_premise_predictions = root / "evaluate" / "blank_premise.jsonl"
+        self.generations = root / "evaluate" / "generations.jsonl"
+        self.occlusion = root / "evaluate" / "occlusion.jsonl"
+        self.adapter = root / "adapter"
+        self.model_card = self.adapter / "README.md"
+        self.adapter_record = self.adapter / ADAPTER_RECORD
+
+        own = root / trial  # what belongs to one training
+        self.train_folder = own / TRAIN
         self.plan = self.train_folder / "plan.json"
         self.train_log = self.train_folder / "log.jsonl"
         self.train_result = self.train_folder / "result.json"
-        self.selection = trial / "selection.json"
-        self.evaluate_result = trial / "evaluate" / "result.json"
-        self.evaluate_predictions = trial / "evaluate" / "predictions.jsonl"
-        self.evaluate_texts = trial / "evaluate" / "texts.jsonl"
-        self.blank_premise_predictions = trial / "evaluate" / "blank_premise.jsonl"
-        self.generations = trial / "evaluate" / "generations.jsonl"
-        self.occlusion = trial / "evaluate" / "occlusion.jsonl"
-        self.adapter = trial / "adapter"
-        self.model_card = self.adapter / "README.md"
-        self.adapter_record = self.adapter / ADAPTER_RECORD
+        self.selection = own / "selection.json"
+        self.evaluate_result = own / "evaluate" / "result.json"
+        self.evaluate_predictions = own / "evaluate" / "predictions.jsonl"
+        self.evaluate_texts = own / "evaluate" / "texts.jsonl"
+
+    def of_trial(self, trial: Trial) -> RunDir:
+        """The run as one of its trainings sees it."""
+        return self.view(trial.folder)
+
+    def view(self, folder: str) -> RunDir:
+        """The run as the training in this folder below it sees it; "" for the run as a whole."""
+        if folder == self.trial:
+            return self
+        view = RunDir(self.root, folder)
+        view._hashes = self._hashes
+        return view
+
+    def at(self, key: str) -> tuple[RunDir, str]:
+        """The view in which a stage is done, and its plain name, by its name within the run.
+
+        "trials/seed-43/train" -> the view of that training, "train" (see `Trial.key`).
+        """
+        folder, _, stage = key.rpartition("/")
+        return self.view(folder), stage
 
     @property
     def previous(self) -> Path:
@@ -120,14 +155,14 @@ class RunDir:
 
     def training_state(self, epoch: int) -> Path:
         """The file with optimizer, schedule and scaler after an epoch; only the last is kept."""
-        return self.root / f"{TRAINING_STATES}{epoch}.pt"
+        return self.root / self.trial / f"{TRAINING_STATES}{epoch}.pt"
 
     def step_state(self, epoch: int, step: int) -> Path:
         """The checkpoint after a step within an epoch, from 1; deleted once there is a later one.
 
         It holds the weights, what `training_state` holds, and the steps of the epoch so far.
         """
-        return self.root / step_state_name(epoch, step)
+        return self.root / self.trial / step_state_name(epoch, step)
 
     def name(self, path: Path) -> str:
         """Path of a file below the run's folder, with forward slashes."""
@@ -141,9 +176,10 @@ class RunDir:
         Such a thing would make every write there fail. Returns the names of what was deleted.
         """
         folders = [self.root / MARKERS, self.manifest.parent, self.train_folder, self.adapter]
+        folders += [self.trials]
         paths = [path for path in vars(self).values() if isinstance(path, Path)]
         files = [path for path in paths if path not in (self.root, *folders)]
-        files += [*map(self.subset, SPLITS), *(self.root / MARKERS).glob("*.json")]
+        files += [*map(self.subset, SPLITS), *map(self.marker, self.marked())]
         folders += [file.parent for file in files if file.parent != self.root]
         wrong = [path for path in sorted({*folders}) if _is_there(path) and not path.is_dir()]
         wrong += [path for path in files if _is_there(path) and not path.is_file()]
@@ -155,12 +191,23 @@ class RunDir:
 
     def marker(self, stage: str) -> Path:
         """The completion marker of a stage, or of an epoch (see `epoch_marker`)."""
-        return self.root / MARKERS / f"{stage}.json"
+        own = self.trial if is_of_trial(stage) else ""
+        return self.root / MARKERS / own / f"{stage}.json"
 
     def marked(self) -> list[str]:
-        """Names of all stages and epochs that have a completion marker, epochs in order."""
-        files = (self.root / MARKERS).glob("*.json")
-        return sorted((file.stem for file in files), key=lambda name: (len(name), name))
+        """Names of what has a completion marker: stages, and epochs in order.
+
+        The view of the run as a whole has those of its trainings as well, by the names
+        "trials/seed-43/train".
+        """
+        folder = self.root / MARKERS
+        if self.trial:
+            of_run = [file.stem for file in folder.glob("*.json") if not is_of_trial(file.stem)]
+            names = [*of_run, *(file.stem for file in (folder / self.trial).glob("*.json"))]
+        else:
+            files = folder.rglob("*.json")
+            names = [file.relative_to(folder).with_suffix("").as_posix() for file in files]
+        return sorted(names, key=lambda name: (len(name), name))
 
     def count_marked_epochs(self) -> int:
         """Number of epochs that have a completion marker."""
@@ -384,6 +431,26 @@ def _is_free(handle: TextIO) -> bool:
 def is_of_adapter(name: str) -> bool:
     """Whether a file holds an adapter's weights or their configuration, by its path."""
     return Path(name).name.startswith("adapter_")
+
+
+def is_of_trial(marker: str) -> bool:
+    """Whether a stage or an epoch belongs to one of the trainings, by the name of its marker."""
+    return marker in TRIAL_STAGES or marker.startswith((EPOCH_MARKER, STEP_MARKER))
+
+
+def split_trial(name: str) -> tuple[str, str]:
+    """The folder of a training, and the rest of the name of one of its files or markers.
+
+    "trials/seed-43/train/log.jsonl" -> ("trials/seed-43/", "train/log.jsonl"). The folder is ""
+    for other names.
+    """
+    found = re.match(rf"{TRIALS}[^/]+/", name)
+    return (found[0], name[found.end() :]) if found else ("", name)
+
+
+def is_training_state(name: str) -> bool:
+    """Whether a file is the state of an unfinished training, by its name below the run's folder."""
+    return split_trial(name)[1].startswith(TRAINING_STATES)
 
 
 def epoch_marker(epoch: int) -> str:

@@ -1,6 +1,8 @@
 """Every stage of the job, and the other phases whose time is measured, in one table.
 
-    subset -> baseline -> train -> select -> evaluate -> report
+    subset -> baseline -> train -> select -> evaluate -> explain -> report
+
+Train, select and evaluate are done for each of the run's trainings, the others once.
 
 To add a stage, add a line here, its files to RunDir, and its work: a file in `nlijob/gpu/stages/`
 for the GPU side, a method of `pipeline.Job` for the parent.
@@ -33,6 +35,8 @@ class Stage(Phase):
     """Sections and keys of the configuration that affect its outcome."""
     follows: tuple[str, ...]
     """Stages whose outcome it reads."""
+    of: Literal["run", "trial"] = "run"
+    """Whether it is done once, or for each training of the run."""
     stamp: Literal["", "data", "model"] = ""
     """Files outside the run that it reads: the source of the rows, or the base model."""
     ignores: tuple[str, ...] = (
@@ -46,7 +50,7 @@ class Stage(Phase):
 
 PHASES: tuple[Phase, ...] = (
     Phase("fetch", "settings read, files fetched"),
-    Stage("subset", "rows selected", "parent", ("data",), (), "data"),
+    Stage("subset", "rows selected", "parent", ("data",), (), stamp="data"),
     Phase("start", "waiting for the GPU side to start"),
     Phase("encode", "rows tokenized"),
     Phase("load", "model loaded and quantised"),
@@ -57,7 +61,7 @@ PHASES: tuple[Phase, ...] = (
         "gpu",
         ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
         ("subset",),
-        "model",
+        stamp="model",
     ),
     Stage(
         "train",
@@ -65,22 +69,35 @@ PHASES: tuple[Phase, ...] = (
         "gpu",
         ("model", "prompt", "lora", "train", "eval.batch_size", "eval.test_each_epoch"),
         ("subset",),
-        "model",
+        of="trial",
+        stamp="model",
     ),
-    Stage("select", "checkpoint selected", "gpu", (), ("train",)),
+    Stage("select", "checkpoint selected", "gpu", (), ("train",), of="trial"),
     Stage(
         "evaluate",
-        "tuned model scored, free text generated",
+        "tuned model scored",
         "gpu",
-        ("eval",),
+        ("eval.batch_size",),
         ("baseline", "select"),
+        of="trial",
     ),
-    Stage("report", "report written", "parent", ("report", "description"), ("evaluate",)),
+    Stage(
+        "explain",
+        "adapter kept, failure cases examined",
+        "gpu",
+        (
+            *("eval.batch_size", "eval.cases", "eval.generate_tokens"),
+            *("eval.word_importance", "eval.blank_premise"),
+        ),
+        ("evaluate",),
+    ),
+    Stage("report", "report written", "parent", ("report", "description"), ("explain",)),
 )
 """In the order in which they begin."""
 STAGES = tuple(phase for phase in PHASES if isinstance(phase, Stage))
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 GPU_STAGES = tuple(stage.name for stage in STAGES if stage.side == "gpu")
+TRIAL_STAGES = tuple(stage.name for stage in STAGES if stage.of == "trial")
 
 
 def stages_after(name: str) -> tuple[str, ...]:

@@ -156,9 +156,10 @@ def mark_stages(run: RunDir) -> None:
         ],
         "train": [run.train_result, run.train_log, run.plan],
         "select": [run.selection],
-        "evaluate": [
-            *(run.evaluate_predictions, run.blank_premise_predictions, run.generations),
-            *(run.occlusion, run.evaluate_result, run.environment, run.evaluate_texts),
+        "evaluate": [run.evaluate_predictions, run.evaluate_result, run.evaluate_texts],
+        "explain": [
+            *(run.blank_premise_predictions, run.generations, run.occlusion),
+            run.environment,
         ],
     }
     for epoch in range(1, config.train.epochs + 1):
@@ -172,12 +173,12 @@ def finish(run: RunDir) -> Results:
     """Write results.json as the report stage does, without the page, and mark the stage."""
     results = build_results(run)
     write_record(run.results, results)
-    evaluate = run.read_marker("evaluate")
-    assert evaluate is not None
+    explain = run.read_marker("explain")
+    assert explain is not None
     (stage,) = (stage for stage in STAGES if stage.name == "report")
     settings = settings_of(results.run.config, stage)
     run.mark_complete(
-        "report", Inputs(settings, {"evaluate": evaluate.fingerprint}, ""), [run.results]
+        "report", Inputs(settings, {"explain": explain.fingerprint}, ""), [run.results]
     )
     return results
 

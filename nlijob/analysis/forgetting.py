@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from nlijob.analysis.clustered import flipped_p
 from nlijob.analysis.statistics import t_95
 from nlijob.analysis.wording import count, loss, loss_difference, p_value, plural
+from nlijob.config import JobConfig
+from nlijob.kept import kept_trial
 from nlijob.records.forgetting import (
     Forgetting,
     GeneralText,
@@ -22,6 +24,9 @@ from nlijob.records.forgetting import (
 )
 from nlijob.records.intervals import Interval
 from nlijob.records.outcome import SIGNIFICANT, Finding
+from nlijob.records.serialization import read_all
+from nlijob.rundir import RunDir
+from nlijob.trials import trials_of
 
 Array = NDArray[Any]
 FORGOT = 0.05
@@ -29,6 +34,21 @@ FORGOT = 0.05
 SHOWN_TEXTS = 5
 LARGEST_LOSS = 700.0
 """Loss in nats above which the perplexity is too large a number."""
+
+
+def read_forgetting(run: RunDir, config: JobConfig) -> Forgetting | None:
+    """What each training of a finished run did to the loss on general text; None if not measured.
+
+    Raises ValueError where records are damaged.
+    """
+    trials = trials_of(config)
+    return measure_forgetting(
+        config.forgetting.texts,
+        read_all(GeneralText, run.texts),
+        read_all(TextLoss, run.baseline_texts),
+        {trial.name: read_all(TextLoss, run.of_trial(trial).evaluate_texts) for trial in trials},
+        kept_trial(run, config).name,
+    )
 
 
 def measure_forgetting(

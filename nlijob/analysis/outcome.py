@@ -12,7 +12,7 @@ from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import Validation
-from nlijob.analysis.forgetting import forgetting_warnings, measure_forgetting
+from nlijob.analysis.forgetting import forgetting_warnings, read_forgetting
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.leakage import leakage_warnings
@@ -31,7 +31,7 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
-from nlijob.records.forgetting import Forgetting, GeneralText, TextLoss
+from nlijob.kept import kept_view
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import (
     Environment,
@@ -63,17 +63,18 @@ def build_results(run: RunDir) -> Results:
     """
     record = read(RunRecord, run.config)
     config = record.config
+    kept = kept_view(run, config)
     environment = read(Environment, run.environment)
     manifest = read(Manifest, run.manifest)
     baseline = read(ScoreResult, run.baseline_result)
-    evaluation = read(ScoreResult, run.evaluate_result)
-    training = read(TrainResult, run.train_result)
-    selection = read(Selection, run.selection)
+    evaluation = read(ScoreResult, kept.evaluate_result)
+    training = read(TrainResult, kept.train_result)
+    selection = read(Selection, kept.selection)
     logs = read_logs(run)
 
     baseline_rows = read_all(Prediction, run.baseline_predictions)
     base_rows = of_split(baseline_rows, "test")
-    tuned_rows = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
+    tuned_rows = of_split(read_lines(Prediction, kept.evaluate_predictions), "test")
     prompt = read(PromptRecord, run.prompt)
     examples = prompt.kept("test", read_lines(Example, run.subset("test")))
     check_selection(training, selection, evaluation)
@@ -95,7 +96,7 @@ def build_results(run: RunDir) -> Results:
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
-    validation = _read_validation(run, training.epochs, baseline_rows)
+    validation = _read_validation(kept, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
     times = attempt_times(logs.timings, logs.samples)
@@ -109,14 +110,14 @@ def build_results(run: RunDir) -> Results:
         premises,
     )
 
-    forgetting = _read_forgetting(run, config.forgetting.texts)
+    forgetting = read_forgetting(run, config)
 
     return Results(
         run=record,
         environment=environment,
         manifest=manifest,
         prompt=prompt,
-        plan=read(Plan, run.plan),
+        plan=read(Plan, kept.plan),
         parameters=training.parameters,
         base=base,
         tuned=tuned,
@@ -190,17 +191,6 @@ def _read_validation(
             for epoch, path in files.items()
         },
         premises=premises_of(read_lines(Example, run.subset("validation"))),
-    )
-
-
-def _read_forgetting(run: RunDir, source: str) -> Forgetting | None:
-    """What tuning did to the loss on general text; None where it was not measured."""
-    return measure_forgetting(
-        source,
-        read_all(GeneralText, run.texts),
-        read_all(TextLoss, run.baseline_texts),
-        {"": read_all(TextLoss, run.evaluate_texts)},
-        kept="",
     )
 
 

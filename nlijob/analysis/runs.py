@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from nlijob.analysis.wording import listed, plural
 from nlijob.belonging import changed_files, doubts
+from nlijob.kept import kept_view
 from nlijob.records.job import FORMAT_VERSION, Example, Prediction, WorkerOutcome, of_split
 from nlijob.records.older import READABLE
 from nlijob.records.outcome import Results
@@ -100,7 +101,8 @@ def read_test_rows(
     try:
         examples = results.prompt.kept("test", read_lines(Example, run.subset("test")))
         base = of_split(read_lines(Prediction, run.baseline_predictions), "test")
-        tuned = of_split(read_lines(Prediction, run.evaluate_predictions), "test")
+        kept = kept_view(run, results.run.config)
+        tuned = of_split(read_lines(Prediction, kept.evaluate_predictions), "test")
     except OSError as error:
         reason = f"{_name(run, error.filename)} cannot be read: {error.strerror}"
         raise NoOutcomeError("damaged", reason) from error

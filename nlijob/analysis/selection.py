@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nlijob.records.job import EpochResult, Selection
 
+RULE_OF_TRIALS = (
+    "highest validation accuracy of the selected epoch; on a tie the lower validation loss, then "
+    "the earlier training"
+)
 RULE = "highest validation accuracy; on a tie the lower validation loss, then the earlier epoch"
 
 
@@ -29,4 +33,17 @@ def select(epochs: Sequence[EpochResult]) -> Selection:
         tied_on_accuracy=tuple(
             e.epoch for e in epochs if e.validation.correct == best.validation.correct
         ),
+    )
+
+
+def best_of(selections: Mapping[str, Selection]) -> str:
+    """The training to keep according to `RULE_OF_TRIALS`, of those in the mapping, in their order.
+
+    Test scores are never used. Raises ValueError without any.
+    """
+    if not selections:
+        raise ValueError("no training to choose from")
+    return min(
+        selections,
+        key=lambda name: (-selections[name].validation_accuracy, selections[name].validation_loss),
     )

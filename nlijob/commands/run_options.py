@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from nlijob.commands.options import FOLDER, F, option, recipe_options
-from nlijob.config import Device, JobConfig, check, load_config
+from nlijob.config import Device, JobConfig, TrainConfig, check, load_config
 from nlijob.errors import ConfigurationError, HardwareError
 from nlijob.printable import printable
 from nlijob.recipe import recipe_name
@@ -65,12 +65,23 @@ def run_options(command: F) -> F:
 
 
 def default_run_id(recipe: str, config: JobConfig) -> str:
-    """The recipe's name, followed by a hash of the configuration where options changed it."""
+    """The recipe's name, followed by a hash of the configuration where options changed it.
+
+    The number of trainings does not count: a run that is asked for more goes on.
+    """
     name = recipe_name(recipe)
-    if config == load_config(recipe):
+    config = with_one_training(config)
+    if config == with_one_training(load_config(recipe)):
         return name
     text = json.dumps(dataclasses.asdict(config), sort_keys=True)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def with_one_training(config: JobConfig) -> JobConfig:
+    """The configuration of the run's first training alone."""
+    default = TrainConfig()
+    train = dataclasses.replace(config.train, seeds=default.seeds, keep=default.keep)
+    return dataclasses.replace(config, train=train)
 
 
 def checked_run_id(run_id: str) -> str:

@@ -151,19 +151,30 @@ class Engine:
         lean = self._memory_use.recomputes
         return halving(bounded(forward, LEAN_SCORED_TOKENS) if lean else forward)
 
-    def trainer(self) -> Trainer:
-        """A trainer for the adapter, ready for its first step."""
-        schedule = TrainingSchedule(self._config.train, self._rows)
+    def trainer(self, config: TrainConfig | None = None) -> Trainer:
+        """A trainer for the adapter, before its first step.
+
+        `config`: that of another training, which differs in its seed alone; by default, the job's
+        own. What was prepared for earlier trainings is used again, and their trainers are void.
+        """
+        schedule = TrainingSchedule(config or self._config.train, self._rows)
         started = time.monotonic()
         while self._fast:
             try:
-                self._trainer = FastTrainer(self._loaded, self._fast, schedule, self._mode.rows)
+                if self._trainer:
+                    self._warm_up_s = 0.0
+                    self._trainer.begin(schedule)
+                else:
+                    self._trainer = self._new_trainer(self._fast, schedule)
                 self._warm_up_s += time.monotonic() - started
                 return self._trainer
             except (Unsupported, RuntimeError) as error:  # out of memory is a RuntimeError
                 self._refuse(error)
             self._next_mode()  # only now: the error kept the memory of its frames alive
         return PlainTrainer(self._loaded, self._head, schedule, self._budget)
+
+    def _new_trainer(self, fast: FastModel, schedule: TrainingSchedule) -> FastTrainer:
+        return FastTrainer(self._loaded, fast, schedule, self._mode.rows)
 
     @property
     def _memory_use(self) -> ExecutionMode | MemoryBudget:
@@ -326,7 +337,7 @@ class Engine:
             self._modes.clear()  # the others would fail in the same way
         if self._fast:
             self._fast.close()
-        self._fast, self._difference = None, None
+        self._fast, self._difference, self._trainer = None, None, None
 
     def _fall_back_to_plain(self, reason: str) -> str:
         """The reason for the plain loop; an error where the configuration rules that out."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from nlijob.attempt import Moment
 from nlijob.records.job import Progress, Split, Timing, TimingKind
 from nlijob.rundir import RunDir, append_record, append_to_log
+from nlijob.stages import TRIAL_STAGES
 
 INTERVAL_S = 0.2
 """Shortest time between two lines of progress."""
@@ -58,10 +59,12 @@ class Reporter:
         self._run = run
         self._attempt = attempt
         self._last = 0.0
+        self.trial = ""
+        """Name of the training in hand, if the run has several."""
 
     def say(self, stage: str, text: str) -> None:
         """A line about a stage."""
-        append_record(self._run.progress, Progress(stage, "", 0, 0, "", text))
+        append_record(self._run.progress, Progress(stage, "", 0, 0, "", self._named(stage, text)))
 
     def counter(self, stage: str, part: Part, total: int, unit: str) -> Callable[..., None]:
         """A function (done, note) that reports progress, at most once per `INTERVAL_S`."""
@@ -70,7 +73,7 @@ class Reporter:
             now = time.monotonic()
             if now - self._last >= INTERVAL_S or done == total:
                 self._last = now
-                progress = Progress(stage, part.name, done, total, unit, note)
+                progress = Progress(stage, self._named(stage, part.name), done, total, unit, note)
                 append_record(self._run.progress, progress)
 
         return report
@@ -110,5 +113,10 @@ class Reporter:
             part.epoch,
             part.split,
             started.monotonic_s,
+            self.trial if stage in TRIAL_STAGES else "",
         )
         append_to_log(self._run.timings, timing)
+
+    def _named(self, stage: str, text: str) -> str:
+        """The text, after the name of the training where the stage is done for several."""
+        return f"{self.trial}: {text}" if self.trial and stage in TRIAL_STAGES else text

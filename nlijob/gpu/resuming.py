@@ -24,6 +24,7 @@ from nlijob.rundir import (
     STEP_MARKER,
     RunDir,
     epoch_marker,
+    is_of_adapter,
     step_marker,
     write_records,
 )
@@ -51,7 +52,7 @@ class Saved:
 def resume(session: Session, trainer: Trainer) -> Saved:
     """What is done; restores model and trainer to the end of that, and removes everything else."""
     run, epochs = session.run, session.config.train.epochs
-    fingerprint = session.task.inputs[STAGE].fingerprint
+    fingerprint = session.inputs[STAGE].fingerprint
     saved = whole_epochs(run, fingerprint, epochs)
     if len(saved.epochs) < epochs:
         _restore_latest(session, trainer, saved)
@@ -68,6 +69,8 @@ def whole_epochs(run: RunDir, fingerprint: str, epochs: int) -> Saved:
     for epoch in range(1, epochs + 1):
         fault = _fault(run, epoch_marker(epoch), fingerprint)
         try:
+            if fault == "" and not _has_weights(run, epoch):
+                fault = f"the weights of epoch {epoch} were not kept"
             if fault == "":
                 result = records.read(EpochResult, run.epoch_result(epoch))
                 steps = list(records.read_lines(TrainStep, run.epoch_steps(epoch)))
@@ -80,6 +83,12 @@ def whole_epochs(run: RunDir, fingerprint: str, epochs: int) -> Saved:
         if fault != "":
             break
     return saved
+
+
+def _has_weights(run: RunDir, epoch: int) -> bool:
+    """Whether the epoch's weights are kept; those of a training that was not chosen are not."""
+    marker = run.read_marker(epoch_marker(epoch))
+    return marker is not None and any(map(is_of_adapter, marker.files))
 
 
 def _fault(run: RunDir, name: str, fingerprint: str) -> str | None:
@@ -102,7 +111,7 @@ def _fault(run: RunDir, name: str, fingerprint: str) -> str | None:
 def _restore_latest(session: Session, trainer: Trainer, saved: Saved) -> None:
     """Restore the latest state that is whole; `saved` then holds what was done by that time."""
     before: dict[str, Any] | None = None
-    for epochs, step in _places(session.run, session.task.inputs[STAGE].fingerprint, saved):
+    for epochs, step in _places(session.run, session.inputs[STAGE].fingerprint, saved):
         before = before or _state_now(session, trainer)
         try:
             saved.steps = _restore(session, trainer, epochs, step)

@@ -49,7 +49,7 @@ def save_steps(session: Session, trainer: Trainer, epoch: int, steps: Sequence[T
         "weights": checkpoints.on_host(checkpoints.trained_weights(session.loaded.model)),
         "trainer": checkpoints.on_host(trainer.state()),
     }
-    run, inputs, so_far = session.run, session.task.inputs[STAGE], tuple(steps)
+    run, inputs, so_far = session.run, session.inputs[STAGE], tuple(steps)
 
     def write() -> None:
         try:
@@ -85,13 +85,16 @@ def save_epoch(
     state = None if last else checkpoints.on_host(trainer.state())  # nothing resumes from the last
     weights = checkpoints.on_host(checkpoints.trained_weights(session.loaded.model))
     plan = session.engine.plan()  # now, as the next epoch may change it
+    run, inputs = session.run, session.inputs[STAGE]  # of this training
     session.writer.do(
-        lambda: _write_epoch(session, weights, state, result, plan, steps, predictions)
+        lambda: _write_epoch(session, run, inputs, weights, state, result, plan, steps, predictions)
     )
 
 
 def _write_epoch(
     session: Session,
+    run: RunDir,
+    inputs: Inputs,
     weights: dict[str, Any],
     state: dict[str, Any] | None,
     result: EpochResult,
@@ -99,7 +102,7 @@ def _write_epoch(
     steps: Sequence[TrainStep],
     predictions: Sequence[Prediction],
 ) -> None:
-    run, epoch = session.run, result.epoch
+    epoch = result.epoch
     with fresh_folder(run.epoch(epoch)) as folder:
         checkpoints.save_adapter(session.loaded.model, folder, session.config.model, weights)
         write_records(folder / run.epoch_steps(epoch).name, steps)
@@ -111,7 +114,7 @@ def _write_epoch(
     adapter = [run.epoch(epoch) / name for name in checkpoints.ADAPTER_FILES]
     run.mark_complete(
         epoch_marker(epoch),
-        session.task.inputs[STAGE],
+        inputs,
         [*adapter, *epoch_records(run, epoch)],
         to_continue=[] if state is None else [run.training_state(epoch)],
     )

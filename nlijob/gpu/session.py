@@ -14,7 +14,8 @@ from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
 from nlijob.config import JobConfig, ModelConfig, PromptConfig
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
-from nlijob.gpu import reporting, scoring
+from nlijob.fingerprints import inputs_of
+from nlijob.gpu import checkpoints, reporting, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device
 from nlijob.gpu.heads import Encoded, Head, head_class
@@ -22,6 +23,7 @@ from nlijob.gpu.model import (
     LoadedModel,
     MetaModel,
     compute_dtype,
+    initial_weights,
     load,
     max_length,
     meta_model,
@@ -31,6 +33,7 @@ from nlijob.gpu.model import (
 )
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
+from nlijob.gpu.training import Trainer
 from nlijob.gpu.writer import Writer
 from nlijob.prompts import Prompt, few_shot_examples
 from nlijob.records.job import (
@@ -47,6 +50,7 @@ from nlijob.records.job import (
 )
 from nlijob.records.use import AdapterRecord, shared_config
 from nlijob.rundir import RunDir, append_to_log, write_record
+from nlijob.trials import Trial
 
 
 class Session:
@@ -54,13 +58,47 @@ class Session:
 
     def __init__(self, run: RunDir) -> None:
         self.run = run
+        """The run's folder, as the training in hand sees it (see `of_trial`)."""
         self.task = records.read(WorkerTask, run.worker_task)
         self.config: JobConfig = records.read(RunRecord, run.config).config
+        """That of the training in hand; it differs from the run's in its seed alone."""
+        self.inputs = self.task.inputs
+        """What the run's stages and those of the training in hand are made from."""
         self.reporter = Reporter(run, self.task.attempt)
+        self._whole = self.run, self.config
+        self._drawn_for: int | None = None
+        """Seed for which the weights in the model are those of a training's beginning."""
         self.writer = Writer()
         """Writes checkpoints in parallel with training."""
         self.copy_writer = Writer()
         """Writes the 4-bit copy; a job that is stopped does not wait for it."""
+
+    @property
+    def whole_config(self) -> JobConfig:
+        """The configuration of the run, with all its trainings."""
+        return self._whole[1]
+
+    def of_trial(self, trial: Trial | None) -> None:
+        """Work for one training of the run from here on; None: for the run as a whole."""
+        run, config = self._whole
+        self.run = run.of_trial(trial) if trial else run
+        self.config = trial.config if trial else config
+        self.inputs = inputs_of(self.task.inputs, trial) if trial else self.task.inputs
+        self.reporter.trial = trial.name if trial and trial.folder else ""
+
+    def begin_training(self) -> Trainer:
+        """Set the weights that the training in hand begins with; returns a trainer for it."""
+        model, seed = self.loaded.model, self.config.train.seed
+        if self._drawn_for != seed:
+            first = initial_weights(model, self.loaded.head, seed)
+            checkpoints.set_trained_weights(model, first)
+        self._drawn_for = None
+        return self.engine.trainer(self.config.train)
+
+    def load_adapter(self, epoch: int) -> None:
+        """Take the weights of an epoch of the training in hand."""
+        self._drawn_for = None
+        checkpoints.load_adapter(self.loaded.model, self.run.epoch(epoch))
 
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
@@ -80,16 +118,16 @@ class Session:
     def loaded(self) -> LoadedModel:
         """The one model of the job, with its adapter."""
         copy = QuantizedCopy(
-            self.config,
+            self._whole[1],
             self.task.model_stamp,
             compute_dtype(self.config.model, self._model_config, self.device),
             self.device,
             lambda part: self.reporter.timed("load", Part(part)),
         )
         with self.reporter.timed("load"):
-            loaded = load(
-                self.config, self._model_dir, self.tokenizer, self.device, copy, self.meta
-            )
+            config = self._whole[1]
+            loaded = load(config, self._model_dir, self.tokenizer, self.device, copy, self.meta)
+            self._drawn_for = config.train.seed
             where = environment(loaded)
             write_record(self.run.environment, where)
             append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))

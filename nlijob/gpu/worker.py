@@ -10,6 +10,7 @@ from nlijob.completeness import is_complete
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu.environment import reset_peak_memory
+from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
 from nlijob.gpu.reporting import WHOLE, Part
@@ -17,7 +18,8 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import GPU_STAGES, stages_after
+from nlijob.stages import TRIAL_STAGES, stages_after
+from nlijob.trials import Step, Trial, steps_of
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -39,9 +41,18 @@ def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOut
 def _work(run: RunDir) -> None:
     session = Session(run)
     _report_start(session)
+    config = session.whole_config
+    scored: list[Trial] = []
     with session.writer:
-        for stage in GPU_STAGES:
-            _do_stage(session, stage)
+        for step in steps_of(config):
+            if step.stage.side != "gpu":
+                continue
+            session.of_trial(step.trial)
+            _do(session, step)
+            if step.trial and step.stage.name == TRIAL_STAGES[-1]:
+                scored.append(step.trial)
+                if config.train.keep == "best":
+                    keep_best_weights(session.run, scored)
         session.copy_writer.wait()
 
 
@@ -56,15 +67,15 @@ def _report_start(session: Session) -> None:
             session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)
 
 
-def _do_stage(session: Session, stage: str) -> None:
-    inputs = session.task.inputs[stage]
-    if is_complete(session.run, stage, session.task.inputs):
+def _do(session: Session, step: Step) -> None:
+    run, stage = session.run, step.stage.name
+    if is_complete(run, step.key, session.task.inputs):
         session.reporter.say(stage, "complete, skipped")
         return
     for name in (stage, *stages_after(stage)):  # these are of the outcome that is now replaced
-        session.run.unmark(name)
+        run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()
     with session.reporter.timed(stage):
         outputs = WORK[stage](session)
-    session.run.mark_complete(stage, inputs, outputs)
+    run.mark_complete(stage, session.task.inputs[step.key], outputs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, seeds_of
 from nlijob.planning.needs import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
@@ -106,7 +106,7 @@ def expected_time(
     speed = _on_cpu(look, tokens) if config.model.device == "cpu" else _on_gpu(config, look, tokens)
     if isinstance(speed, str):
         return PlannedTime(None, None, speed)
-    trained = train * config.train.epochs
+    trained = train * config.train.epochs * len(seeds_of(config.train))
     scored = _scored_rows(config, validation, test)
     training = _times(speed.training, trained)
     scoring = _times(speed.scoring, scored)
@@ -124,7 +124,8 @@ def _scored_rows(config: JobConfig, validation: int, test: int) -> int:
     """Rows scored in the whole job, over all stages."""
     each_epoch = validation + (test if config.eval.test_each_epoch else 0)
     more = test * (bool(config.eval.few_shot) + config.eval.blank_premise)
-    return 2 * (validation + test) + each_epoch * config.train.epochs + more
+    of_training = each_epoch * config.train.epochs + validation + test
+    return validation + test + of_training * len(seeds_of(config.train)) + more
 
 
 def _on_gpu(config: JobConfig, look: ModelLook, tokens: float) -> _Speed | str:

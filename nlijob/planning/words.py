@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from nlijob.analysis.cost import SECONDS_AN_HOUR, price_per_hour
 from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural
+from nlijob.config import seeds_of
 from nlijob.disk import size_text
 from nlijob.errors import ExitCode
 from nlijob.heads import describe
@@ -141,7 +142,10 @@ def _tokens(plan: JobPlan, split: str) -> str:
 
 def _training(plan: JobPlan) -> str:
     train = plan.config.train
+    seeds = seeds_of(train)
+    several = f"{plural(len(seeds), 'training')} (seeds {listed(list(map(str, seeds)))}) of "
     batch = f"{plural(train.epochs, 'epoch')}, batch size {count(train.batch_size)}"
+    batch = several * (len(seeds) > 1) + batch
     if plan.optimizer_steps is None:
         return f"{batch}, number of steps {NOT_KNOWN} before the download"
     tokens = "" if plan.training_tokens is None else f", {count(plan.training_tokens)} tokens"

@@ -502,6 +502,19 @@ class Selection:
     """Epochs with the best accuracy, including the selected one."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """choice.json, where there are several trainings: whose adapter is kept, and why."""
+
+    trial: str
+    """Name of the training."""
+    rule: str
+    epoch: int
+    validation_accuracy: float
+    candidates: int
+    """Number of trainings."""
+
+
 # ---------------------------------------------------------------- time and hardware
 
 
@@ -527,6 +540,8 @@ class Timing:
     started_monotonic_s: float | None = None
     """Start on the machine's monotonic clock, which nobody sets and which both sides share. Only
     comparable within one attempt. None in runs before format 4."""
+    trial: str = ""
+    """Name of the training that the time was spent on; "" where there is one, or for all."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from nlijob.analysis.outcome import build_results
 from nlijob.fingerprints import settings_of
+from nlijob.kept import kept_view
 from nlijob.printable import printable
 from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
@@ -60,7 +61,7 @@ def _inputs(run: RunDir, results: Results) -> Inputs:
 
 def report_html(results: Results, run: RunDir) -> str:
     """The page as text; the charts are drawn from the logs of the run."""
-    steps = read_all(TrainStep, run.train_log)
+    steps = read_all(TrainStep, kept_view(run, results.run.config).train_log)
     samples = read_log(HardwareSample, run.hardware).records
     outcome = Outcome(results, steps, samples)
     return render_page("report.html.j2", page=build_page(outcome), plots=draw_plots(outcome))

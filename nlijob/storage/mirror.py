@@ -14,9 +14,11 @@ from nlijob.rundir import (
     MARKERS,
     STEP_MARKER,
     TRAIN,
-    TRAINING_STATES,
+    TRIALS,
     RunDir,
     epoch_and_step,
+    is_training_state,
+    split_trial,
     step_state_name,
 )
 from nlijob.storage import contents
@@ -39,7 +41,7 @@ STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
 OF_STAGES = (
-    *(MARKERS, "subset/", "baseline/", TRAIN, "evaluate/", "adapter/"),
+    *(MARKERS, "subset/", "baseline/", TRAIN, TRIALS, "evaluate/", "adapter/", "choice.json"),
     *("prompt.json", "selection.json", "results.json", "report.html", "summary.md"),
 )
 """Beginnings of the names of what stages write: left behind by another run, these files could be
@@ -223,10 +225,11 @@ class Mirror:
 
         Its file in the copy stays as it is in this round.
         """
-        place = epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+        trial, name = split_trial(marker.removeprefix(MARKERS).removesuffix(".json"))
+        place = epoch_and_step(name)
         if place is None or marker in local:
             return False
-        state = step_state_name(*place)
+        state = f"{trial}{step_state_name(*place)}"
         return state not in local or local[state] == self._remote.get(state)
 
     def _send(self, name: str, stamp: Stamp) -> None:
@@ -255,8 +258,7 @@ class Mirror:
         """
         gone = [name for name in self._remote if name not in local]
         if any(n.startswith(MARKERS) and self._remote.get(n) != local[n] for n in local):
-            states = (f"{MARKERS}{STEP_MARKER}", TRAINING_STATES)
-            gone = [name for name in gone if not name.startswith(states)]
+            gone = [name for name in gone if not (is_training_state(name) or _is_of_step(name))]
         for name in sorted(gone, key=lambda name: not name.startswith(MARKERS)):
             with contextlib.suppress(PermissionError):  # a bucket may forbid deletion
                 self._remove(name)
@@ -269,4 +271,9 @@ class Mirror:
 
 def _short_lived_first(name: str) -> tuple[bool, str]:
     """Sort key that puts training states first, as they are deleted once there is a later one."""
-    return not name.startswith(TRAINING_STATES), name
+    return not is_training_state(name), name
+
+
+def _is_of_step(name: str) -> bool:
+    """Whether a file is the marker of a checkpoint within an epoch."""
+    return split_trial(name.removeprefix(MARKERS))[1].startswith(STEP_MARKER)

@@ -10,7 +10,14 @@ from typing import TypeVar
 from nlijob.errors import NotAvailableError, first_line
 from nlijob.files import append
 from nlijob.retry import retry
-from nlijob.rundir import EPOCH_MARKER, MARKERS, RunDir, epoch_and_step, write_text
+from nlijob.rundir import (
+    EPOCH_MARKER,
+    MARKERS,
+    RunDir,
+    epoch_and_step,
+    split_trial,
+    write_text,
+)
 from nlijob.storage import contents
 from nlijob.storage.contents import clear_way, is_of_a_run, is_valid
 from nlijob.storage.place import Place
@@ -154,13 +161,18 @@ def _holds(remote: Mapping[str, bytes], name: str, content: bytes) -> bool:
 
 def _place(marker: str) -> tuple[int, int] | None:
     """Epoch and step of the marker of a checkpoint within an epoch; None for others."""
-    return epoch_and_step(marker.removeprefix(MARKERS).removesuffix(".json"))
+    return epoch_and_step(_name(marker))
 
 
 def _end_of_epoch(marker: str) -> tuple[int, int]:
     """The first step after the epoch of an epoch's marker; (0, 0) for others."""
-    epoch = marker.removeprefix(f"{MARKERS}{EPOCH_MARKER}").removesuffix(".json")
+    epoch = _name(marker).removeprefix(EPOCH_MARKER)
     return (int(epoch) + 1, 0) if epoch.isdecimal() else (0, 0)
+
+
+def _name(marker: str) -> str:
+    """What a marker marks, without the training that it belongs to."""
+    return split_trial(marker.removeprefix(MARKERS).removesuffix(".json"))[1]
 
 
 def _counted(markers: Mapping[str, bytes]) -> str:

@@ -15,6 +15,7 @@ from nlijob.errors import HardwareError, NotAvailableError, first_line
 from nlijob.files import Piece, sha256_of
 from nlijob.hub import Hub, model_files
 from nlijob.hub_cache import COMMIT
+from nlijob.kept import kept_trial
 from nlijob.pipeline import model_stamp
 from nlijob.records.job import Example, PromptRecord, RunRecord, WorkerTask
 from nlijob.records.use import ADAPTER_RECORD, AdapterRecord
@@ -56,7 +57,8 @@ class Tuned:
     checked_rows: tuple[Example, ...]
     """Rows with which the prompt and the execution mode are checked."""
     run: RunDir | None
-    """The run that the adapter lies in, if one was named."""
+    """The run that the adapter lies in, as the training sees it that it is of; None for an adapter
+    alone."""
 
 
 def find_tuned(path: Path) -> Tuned:
@@ -148,7 +150,7 @@ def _holds_a_model(path: Path) -> bool:
 def _of_run(run: RunDir) -> Tuned:
     check_whole(run, "used")
     try:
-        config = records.read(RunRecord, run.config).config
+        trial = kept_trial(run, records.read(RunRecord, run.config).config)
         prompt = records.read(PromptRecord, run.prompt)
         rows = islice(records.read_lines(Example, run.subset("train")), CHECKED_ROWS)
         checked_rows = tuple(rows)
@@ -156,7 +158,8 @@ def _of_run(run: RunDir) -> Tuned:
         raise unsound(run, [first_line(error)], "used") from error
     _check_files(run.adapter)
     stamp = _stamp_of_run(run)
-    return Tuned(config, run.adapter, stamp, prompt.label_tokens, checked_rows, run)
+    kept = run.of_trial(trial)
+    return Tuned(trial.config, run.adapter, stamp, prompt.label_tokens, checked_rows, kept)
 
 
 def _stamp_of_run(run: RunDir) -> str | None:

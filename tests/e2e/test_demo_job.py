@@ -179,7 +179,7 @@ def test_a_changed_report_option_renders_again_and_trains_nothing(
     copied: RunDir, run_here: Command
 ) -> None:
     done = run_here("--set", "report.title='Nightly'")
-    assert "[6/6] report    complete" not in done.err
+    assert "[7/7] report    complete" not in done.err
     assert done.err.count("complete, skipped") == 5
     assert "Nightly" in copied.report.read_text(encoding="utf-8")
 

@@ -605,6 +605,8 @@ VALUES: dict[str, tuple[str, Any]] = {
     "batch-size": ("10", 10),
     "learning-rate": ("0.5", 0.5),
     "seed": ("11", 11),
+    "seeds": ("3", (42, 43, 44)),
+    "keep": ("all", "all"),
     "device": ("cpu", "cpu"),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),

@@ -49,7 +49,7 @@ def change(file: Path) -> None:
 
 def test_nothing_is_done_again_without_a_reason(run: RunDir) -> None:
     assert complete(run) == list(STAGES)
-    assert [why_again(run, stage, inputs_of(run)) for stage in STAGES] == [""] * 5
+    assert [why_again(run, stage, inputs_of(run)) for stage in STAGES] == [""] * len(STAGES)
 
 
 def test_a_changed_setting_is_the_reason_of_the_stage_that_reads_it(run: RunDir) -> None:
@@ -63,9 +63,9 @@ def test_a_changed_setting_is_the_reason_of_the_stage_that_reads_it(run: RunDir)
 def test_a_changed_file_is_the_reason(run: RunDir) -> None:
     change(run.generations)
     run.occlusion.unlink()
-    assert "evaluate" not in complete(run)
+    assert "explain" not in complete(run)
     reason = "evaluate/generations.jsonl and evaluate/occlusion.jsonl are missing or have changed"
-    assert why_again(run, "evaluate", inputs_of(run)) == reason
+    assert why_again(run, "explain", inputs_of(run)) == reason
 
 
 def test_a_marker_that_cannot_be_read_is_the_reason(run: RunDir) -> None:
@@ -87,11 +87,12 @@ def test_weights_of_an_epoch_that_nothing_reads_any_more_may_be_deleted(run: Run
     assert complete(run) == list(STAGES)
 
 
+@pytest.mark.parametrize("reader", ["evaluate", "explain"])
 @pytest.mark.parametrize(("epoch", "again"), [(1, False), (2, True)])
-def test_the_selected_epochs_weights_are_needed_until_they_are_evaluated(
-    run: RunDir, epoch: int, again: bool
+def test_the_selected_epochs_weights_are_needed_until_they_are_evaluated_and_kept(
+    run: RunDir, reader: str, epoch: int, again: bool
 ) -> None:
-    run.unmark("evaluate")
+    run.unmark(reader)
     change(run.epoch(epoch) / "adapter_model.safetensors")
     assert ("train" not in complete(run)) == again
 

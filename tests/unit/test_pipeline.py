@@ -38,7 +38,7 @@ from nlijob.rundir import RunDir, append_record, epoch_marker, write_record, wri
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
 from tests.markers import made_from
 
-ALL = {"subset", "baseline", "train", "select", "evaluate", "report"}
+ALL = {"subset", "baseline", "train", "select", "evaluate", "explain", "report"}
 CONFIG = load_config("demo")
 RECORD = RunRecord("job", "demo", CONFIG, (), "today", "0.1")
 
@@ -62,7 +62,9 @@ def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, 
 
 
 def test_stages_run_in_the_order_of_the_interface() -> None:
-    assert STAGE_NAMES == ("subset", "baseline", "train", "select", "evaluate", "report")
+    assert (
+        *("subset", "baseline", "train", "select", "evaluate", "explain", "report"),
+    ) == STAGE_NAMES
 
 
 def test_every_stage_comes_after_the_stages_it_follows() -> None:
@@ -71,7 +73,11 @@ def test_every_stage_comes_after_the_stages_it_follows() -> None:
 
 
 def test_every_phase_has_its_own_name_and_words() -> None:
-    assert len({phase.name for phase in PHASES}) == len({phase.words for phase in PHASES}) == 11
+    assert (
+        len({phase.name for phase in PHASES})
+        == len({phase.words for phase in PHASES})
+        == len(PHASES)
+    )
 
 
 def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
@@ -88,11 +94,11 @@ def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
         ("prompt.verbalizers", [" a", " b", " c"], ALL - {"subset"}),
         ("train.seed", 7, ALL - {"subset"}),
         ("eval.batch_size", 3, ALL - {"subset"}),
-        ("lora.r", 4, {"train", "select", "evaluate", "report"}),
-        ("train.epochs", 9, {"train", "select", "evaluate", "report"}),
-        ("eval.test_each_epoch", False, {"train", "select", "evaluate", "report"}),
-        ("eval.cases", 7, {"evaluate", "report"}),
-        ("eval.generate_tokens", 0, {"evaluate", "report"}),
+        ("lora.r", 4, {"train", "select", "evaluate", "explain", "report"}),
+        ("train.epochs", 9, {"train", "select", "evaluate", "explain", "report"}),
+        ("eval.test_each_epoch", False, {"train", "select", "evaluate", "explain", "report"}),
+        ("eval.cases", 7, {"explain", "report"}),
+        ("eval.generate_tokens", 0, {"explain", "report"}),
         ("report.title", "Nightly", {"report"}),
         ("report.min_accuracy", 0.5, {"report"}),
     ],
@@ -282,7 +288,7 @@ def test_a_complete_subset_is_not_built_again(run: RunDir, out: io.StringIO) -> 
     work(run, out)
     before = run.manifest.stat().st_mtime_ns
     work(run, out, train__epochs=3)
-    assert "[1/6] subset    complete, skipped" in out.getvalue()
+    assert "[1/7] subset    complete, skipped" in out.getvalue()
     assert run.manifest.stat().st_mtime_ns == before
 
 
@@ -332,7 +338,7 @@ def test_timings_of_other_inputs_are_dropped(run: RunDir, out: io.StringIO) -> N
 @pytest.mark.usefixtures("started")
 def test_messages_of_the_gpu_side_are_shown_by_stage(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
-    assert "[3/6] train     epoch 1: loss 0.7\n" in out.getvalue()
+    assert "[3/7] train     epoch 1: loss 0.7\n" in out.getvalue()
     assert "      2.1 GB in memory\n" in out.getvalue()
 
 
@@ -463,9 +469,9 @@ def finished(run: RunDir) -> RunDir:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"train__learning_rate": 0.003}, "[3/6] train     done again: train.learning_rate is 0."),
-        ({"train__seed": 7}, "[2/6] baseline  done again: train.seed is 42 in the folder and 7"),
-        ({"data__train_size": 9}, "[1/6] subset    done again: data.train_size is "),
+        ({"train__learning_rate": 0.003}, "[3/7] train     done again: train.learning_rate is 0."),
+        ({"train__seed": 7}, "[2/7] baseline  done again: train.seed is 42 in the folder and 7"),
+        ({"data__train_size": 9}, "[1/7] subset    done again: data.train_size is "),
     ],
 )
 def test_a_finished_run_of_other_settings_is_kept_beside_the_new_one(
@@ -534,7 +540,7 @@ def test_other_settings_of_the_evaluation_go_on_in_place(
 ) -> None:
     work(finished, out, **{setting: 5})
     key = setting.replace("__", ".")
-    assert f"[5/6] evaluate  done again: {key} is " in out.getvalue()
+    assert f"[6/7] explain   done again: {key} is " in out.getvalue()
     assert not finished.previous.exists()
     assert {"baseline", "train", "select"} <= {*finished.marked()}
 

@@ -103,12 +103,28 @@ class Steps:
         """
         self._loaded.model.train()
         self._scaler.scale(self._one)  # creates the scaler's state
-        before = self._scaler.state_dict()
+        self._first_scale = self._scaler.state_dict()
         self._update()  # creates the optimizer's state
         self._capture_packs(sizes, training_tokens, compiles)
         self._replay_update = self._graphs.capture(self._update)
         self._state["step"].zero_()
-        self._scaler.load_state_dict(before)
+        self._scaler.load_state_dict(self._first_scale)
+
+    def begin(self, schedule: TrainingSchedule, sizes: Sequence[int]) -> None:
+        """Begin another training, in packs of these sizes; those that exist are not captured again.
+
+        `schedule` has the same rows. Tensors change in place, as graphs refer to them. Raises as
+        `capture` does.
+        """
+        self._schedule = schedule
+        self._loaded.model.train()
+        self._fast.seed(schedule.config.seed)
+        packs = self._packs
+        self._packs = {size: packs.get(size) or self._capture_pack(size) for size in sizes}
+        self._clear_gradient()
+        for name in (*MOMENTS, "step"):
+            self._state[name].zero_()
+        self._scaler.load_state_dict(self._first_scale)
 
     def recapture(self, sizes: Sequence[int], training_tokens: int, compiles: bool) -> bool:
         """Replace the captured packs by packs of these sizes, in the same memory pool.

@@ -61,12 +61,38 @@ class FastTrainer:
         """
         self._loaded = loaded
         self._fast = fast
-        self._schedule = schedule
         self._size = micro_batch_size or schedule.config.batch_size
-        self._step = 0
         self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
         self.steps = Steps(loaded, fast, schedule, self._size, self.prefix)
+        totals = self._take(schedule)
+        self.token_counts = (
+            token_counts(totals, cost=fast.cost)
+            if self.steps.captures
+            else token_counts(totals, graph_cost_tokens=0)
+        )
+        """Pack sizes in tokens, ascending, that the whole training uses."""
+        self.steps.capture(self.token_counts, self._training_tokens, compiles)
+
+    def begin(self, schedule: TrainingSchedule) -> None:
+        """Begin another training, which differs in its seed alone; its weights are set separately.
+
+        Graphs are used again, and one is added only if a pack does not fit. On a CPU the packs are
+        those that the training would have alone, so that it rounds alike. Raises as the
+        constructor does.
+        """
+        totals = self._take(schedule)
+        if self.steps.captures:
+            counts = tuple(sorted({*self.token_counts, *_missing(totals, self.token_counts)}))
+        else:
+            counts = token_counts(totals, graph_cost_tokens=0)
+        self.steps.begin(schedule, counts)
+        self.token_counts = counts
+
+    def _take(self, schedule: TrainingSchedule) -> list[int]:
+        """Start at a training's first step; returns the tokens of each of its micro-batches."""
+        self._schedule = schedule
+        self._step = 0
         totals = self._totals()
         self._training_tokens = sum(totals)
         self._chosen_for: dict[str, int | str] = {
@@ -75,17 +101,11 @@ class FastTrainer:
             "longest_row": max(row.length for row in schedule.rows),
             "largest_pack": max(totals),
             "all_tokens": self._training_tokens,
-            "device": device_name(loaded.device),
-            "layers": fast.kind,
+            "device": device_name(self._loaded.device),
+            "layers": self._fast.kind,
         }
         """What `token_counts` depend on; in other conditions they may be too small or too large."""
-        self.token_counts = (
-            token_counts(totals, cost=fast.cost)
-            if self.steps.captures
-            else token_counts(totals, graph_cost_tokens=0)
-        )
-        """Pack sizes in tokens, ascending, that the whole training uses."""
-        self.steps.capture(self.token_counts, self._training_tokens, compiles)
+        return totals
 
     @property
     def steps_per_epoch(self) -> int:
@@ -166,6 +186,12 @@ class FastTrainer:
         return TrainStep(
             epoch, launched.step, loss, grad_norm, launched.rate, launched.examples, duration_s
         )
+
+
+def _missing(totals: Sequence[int], sizes: Sequence[int]) -> set[int]:
+    """The size of a pack that holds the largest micro-batch, if none of these sizes does."""
+    largest = rounded(max(totals))
+    return {largest} if largest > max(sizes) else set()
 
 
 def device_name(device: torch.device) -> str:

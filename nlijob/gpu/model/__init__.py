@@ -9,6 +9,7 @@ from nlijob.gpu.model.configuration import (
     meta_model,
     read_model_config,
 )
+from nlijob.gpu.model.initial import initial_weights
 from nlijob.gpu.model.load import LoadedModel, add_adapter, load, quiet_libraries
 from nlijob.gpu.model.quantize import GIB, quantization_config, weight_bytes
 from nlijob.gpu.model.targets import is_target
@@ -20,6 +21,7 @@ __all__ = [
     "MetaModel",
     "add_adapter",
     "compute_dtype",
+    "initial_weights",
     "is_target",
     "load",
     "max_length",

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nlijob.analysis.wording import plural
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.model.configuration import MetaModel
+from nlijob.gpu.model.initial import draw_head
 from nlijob.gpu.model.structure import in_module, transformer_of
 from nlijob.heads.label_order import LabelOrder
 from nlijob.records.job import HeadOrigin
@@ -205,10 +206,7 @@ def _draw_again(model: Any, modules: Iterable[str], seed: int) -> None:
     """Initialise modules from the seed, as if the checkpoint lacked them."""
     torch.manual_seed(seed)
     for name in sorted(modules):
-        for module in model.get_submodule(name).modules():
-            for parameter in module.parameters(recurse=False):
-                parameter._is_hf_initialized = False  # the library keeps what it has read
-            model._init_weights(module)
+        draw_head(model, model.get_submodule(name))
 
 
 def _reorder(model: Any, sized: Mapping[str, int], order: Sequence[int]) -> None:

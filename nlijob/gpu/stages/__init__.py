@@ -12,6 +12,7 @@ from pathlib import Path
 from nlijob.gpu.session import Session
 from nlijob.gpu.stages.baseline import baseline
 from nlijob.gpu.stages.evaluate import evaluate
+from nlijob.gpu.stages.explain import explain
 from nlijob.gpu.stages.select import select
 from nlijob.gpu.stages.train import train
 
@@ -20,5 +21,6 @@ WORK: dict[str, Callable[[Session], list[Path]]] = {
     "train": train,
     "select": select,
     "evaluate": evaluate,
+    "explain": explain,
 }
 """Stage -> its work."""

@@ -22,7 +22,7 @@ def train(session: Session) -> list[Path]:
     """Train and score every epoch that is not complete."""
     run, epochs = session.run, session.config.train.epochs
     with session.reporter.timed(STAGE, Part("warm-up")):
-        trainer = session.engine.trainer()
+        trainer = session.begin_training()
     saved = resume(session, trainer)
     saved.epochs += _train_epochs(session, trainer, len(saved.epochs) + 1, saved.steps)
     with session.reporter.timed(STAGE, Part("last checkpoint completed", "checkpoint")):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from nlijob.config import JobConfig, load_config
 from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.gpu import session as gpu_session
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, read_tokenizer
+from nlijob.gpu.writer import Writer
 from nlijob.records.job import Example
 from tests.loading import Loader
 
@@ -43,6 +46,16 @@ def examples() -> list[Example]:
 @pytest.fixture(scope="session")
 def load_model() -> Loader:
     return Loader()
+
+
+@pytest.fixture(scope="module")
+def written_at_once(load_model: Loader) -> Iterator[None]:
+    """Checkpoints are written at once, and a model is loaded once for each configuration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "do", lambda writer, write: write())
+        patch.setattr(gpu_session, "load", load_model)
+        patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,119 +1,43 @@
 """The GPU side resumes an interrupted training, also where files are damaged, with one outcome.
 
-Jobs run within this process on a few rows. Checkpoints within epochs are written after every step,
-and at once instead of in the background, so that it is known which one is the latest.
+Jobs run within this process on a few rows (see `tests.stages`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nlijob import records
-from nlijob.config import JobConfig, load_config
-from nlijob.data.sources import read_file
-from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
-from nlijob.gpu import checkpoints, session, worker
-from nlijob.gpu.writer import Writer
+from nlijob.gpu import checkpoints
 from nlijob.records.job import (
-    SPLITS,
     EpochResult,
-    Example,
     Plan,
-    Progress,
-    RunRecord,
     Timing,
     TrainResult,
-    TrainStep,
-    WorkerTask,
 )
-from nlijob.rundir import RunDir, append_record, write_record, write_records
+from nlijob.rundir import RunDir
 from nlijob.stages import GPU_STAGES
-from nlijob.stopping import Stopped
-from tests.loading import Loader
+from tests.stages import (
+    STEPS,
+    configuration,
+    interrupt,
+    new_run,
+    steps,
+    timeless,
+    work,
+)
 
-TRAIN_STAGE = importlib.import_module("nlijob.gpu.stages.train")
-ROWS = {"train": 12, "validation": 4, "test": 4}
-STEPS = 6
-"""Steps of an epoch."""
-SETTINGS: dict[str, Any] = {
-    "train.epochs": 2,
-    "train.batch_size": 2,
-    "train.checkpoint_every_s": 1e-9,
-    "lora.dropout": 0.2,
-    "model.device": "cpu",
-    "eval.generate_tokens": 0,
-    "eval.word_importance": False,
-    "eval.blank_premise": False,
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _written_at_once(load_model: Loader) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Writer, "do", lambda writer, write: write())
-        patch.setattr(session, "load", load_model)
-        patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
-        yield
-
-
-def new_run(root: Path) -> RunDir:
-    """A run whose rows are there, and nothing else."""
-    run = RunDir(root)
-    for split in SPLITS:
-        rows = read_file(DATA_DIR / f"{split}.jsonl").rows
-        labelled = [(i, row) for i, row in enumerate(rows) if row["label"] >= 0][: ROWS[split]]
-        examples = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled]
-        write_records(run.subset(split), examples)
-    return run
-
-
-def work(run: RunDir, attempt: int = 1, **settings: Any) -> list[str]:
-    """Do the run's GPU stages; returns the lines that the user sees."""
-    config = configuration(**settings)
-    write_record(run.config, RunRecord("job", "demo", config, (), "2026-01-01", "0"))
-    task = WorkerTask(
-        attempt=attempt,
-        launched_at_s=0.0,
-        given_at_s=0.0,
-        model_dir=str(MODEL_DIR),
-        model_stamp="",
-        inputs=stage_inputs(config, {"data": "", "model": ""}),
-    )
-    write_record(run.worker_task, task)
-    run.progress.unlink(missing_ok=True)
-    outcome = worker.work(run)
-    assert (outcome.exit_code, outcome.message) == (0, "")
-    return [line.note for line in records.read_lines(Progress, run.progress) if not line.unit]
-
-
-def configuration(**settings: Any) -> JobConfig:
-    named = {key.replace("__", "."): value for key, value in settings.items()}
-    return load_config("demo", {**SETTINGS, **named})
-
-
-def interrupt(run: RunDir, after: int, patch: pytest.MonkeyPatch, **settings: Any) -> None:
-    """Do the run until this many steps are logged; the checkpoint is of the step before."""
-
-    def logged(path: Path, step: Any) -> None:
-        append_record(path, step)
-        if step.step == after:
-            raise Stopped("as a test wants it")
-
-    with patch.context() as patched:
-        patched.setattr(TRAIN_STAGE, "append_record", logged)
-        with pytest.raises(Stopped):
-            work(run, **settings)
+pytestmark = pytest.mark.usefixtures("written_at_once")
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +60,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 @pytest.fixture
 def copy_of(tmp_path: Path) -> Callable[[RunDir], RunDir]:
     return lambda run: RunDir(shutil.copytree(run.root, tmp_path / "copy"))
-
-
-def steps(run: RunDir) -> list[TrainStep]:
-    return [timeless(step) for step in records.read_lines(TrainStep, run.train_log)]
-
-
-def timeless(record: Any) -> Any:
-    return dataclasses.replace(record, duration_s=0.0)
 
 
 def outcome(run: RunDir) -> list[object]:
@@ -446,5 +362,5 @@ def test_what_follows_a_stage_that_is_done_again_is_done_again(
     before = {stage: run.marker(stage).stat().st_mtime_ns for stage in GPU_STAGES}
     work(run, 2)
     again = [s for s in GPU_STAGES if run.marker(s).stat().st_mtime_ns != before[s]]
-    assert again == ["baseline", "evaluate"]
+    assert again == ["baseline", "evaluate", "explain"]
     assert outcome(run) == outcome(finished)

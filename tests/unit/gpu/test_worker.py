@@ -27,7 +27,7 @@ def test_epochs_of_other_inputs_lose_their_markers_before_they_are_done_again(
     session: Any = SimpleNamespace(
         run=RunDir(tmp_path),
         config=load_config("demo", {"train.epochs": 2}),
-        task=SimpleNamespace(inputs={"train": made_from("a")}),
+        inputs={"train": made_from("a")},
     )
     trainer: Any = None
     for epoch in (1, 2):
