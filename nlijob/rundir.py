@@ -67,7 +67,8 @@ class RunDir:
         self.environment = root / "environment.json"
         self.machines = root / "machines.jsonl"
         self.manifest = root / "subset" / "manifest.json"
-        self.texts = root / "elsewhere" / "texts.jsonl"
+        self.elsewhere_manifest = root / "elsewhere" / "manifest.json"
+        self.texts = root / "elsewhere" / "text" / "general.jsonl"
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
@@ -132,6 +133,18 @@ class RunDir:
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
+
+    def elsewhere(self, name: str) -> Path:
+        """The file with the rows of a further test set."""
+        return self.elsewhere_manifest.with_name(f"{name}.jsonl")
+
+    def baseline_transfer(self, name: str) -> Path:
+        """The file with the base model's answers to a further test set."""
+        return self.baseline_predictions.parent / "transfer" / f"{name}.jsonl"
+
+    def evaluate_transfer(self, name: str) -> Path:
+        """The file with the tuned model's answers to a further test set."""
+        return self.evaluate_predictions.parent / "transfer" / f"{name}.jsonl"
 
     def epoch(self, epoch: int) -> Path:
         """The folder of an epoch's checkpoint."""

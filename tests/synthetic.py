@@ -62,6 +62,7 @@ from nlijob.records.job import (
 )
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read
+from nlijob.records.transfer import Elsewhere
 from nlijob.rundir import RunDir, epoch_marker, write_record, write_records, write_text
 from nlijob.stages import STAGES
 
@@ -74,7 +75,7 @@ Output:"""
 UUID = "f3a1c2d4-0b5e-4c6f-8a97-1b2c3d4e5f60"
 STARTED = 1_760_000_000.0
 GIB = 2**30
-STAMPS = {"data": "made-up rows", "model": "made-up model"}
+STAMPS = {"data": "made-up rows", "model": "made-up model", "elsewhere": ""}
 """Identity of the files outside the run that its stages are marked with."""
 
 PEOPLE = ("A man", "Two women", "A child in a red coat", "The old guitarist", "Three cyclists")
@@ -150,6 +151,7 @@ def mark_stages(run: RunDir) -> None:
     inputs = stage_inputs(config, STAMPS)
     outputs = {
         "subset": [run.manifest, *map(run.subset, SPLITS)],
+        "elsewhere": [run.elsewhere_manifest, run.texts],
         "baseline": [
             *(run.baseline_predictions, run.few_shot_predictions),
             *(run.baseline_result, run.prompt, run.baseline_texts),
@@ -202,6 +204,7 @@ class _Builder:
         for split in SPLITS:
             write_records(run.subset(split), self.examples[split])
         write_record(run.manifest, self._manifest())
+        write_record(run.elsewhere_manifest, Elsewhere())
         write_record(run.prompt, self._prompt())
         base = self._predictions(spec.base_skill, spec.base_habit, mass=0.31)
         write_records(run.baseline_predictions, base)

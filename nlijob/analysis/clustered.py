@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,19 @@ FLIPS = 10_000
 SEED = 20_260_713
 SIGNS_AT_ONCE = 4_000_000
 """Most random signs in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over rows with its 95 % interval, before the interval is clipped to what can be."""
+
+    centre: float
+    half: float
+    """Half of the interval's width."""
+    effective: float
+    """The number of independent rows that the rows are worth."""
+    variance: float
+    """Variance of the rows' values."""
 
 
 def accuracy_interval(right: Sequence[bool], premises: Sequence[int]) -> Interval:
@@ -85,6 +99,37 @@ def mean_share_interval(shares: Sequence[float], premises: Sequence[int]) -> Int
     return Interval(max(0.0, low), min(1.0, high))
 
 
+def mean_share(shares: Sequence[float] | Array, premises: Sequence[int]) -> Estimate:
+    """The mean of one share (0 to 1) for each row, such as the share of trainings that are right.
+
+    It is Wilson's interval with the shares' own variance, so that it is that of `accuracy_interval`
+    if all shares are 0 or 1. Raises ValueError if there are no rows.
+    """
+    value = np.asarray(shares, dtype=float)
+    if not len(value):
+        raise ValueError("no rows")
+    rows, variance = effective_rows(value, premises, (0, 1)), float(value.var())
+    return wilson_estimate(float(value.mean()), variance, rows)
+
+
+def wilson_estimate(mean: float, variance: float, rows: float) -> Estimate:
+    """Wilson's interval of a mean share, from so many independent rows with this variance."""
+    added = Z_95 * Z_95
+    half = Z_95 * math.sqrt(rows * variance + added / 4) / (rows + added)
+    return Estimate((rows * mean + added / 2) / (rows + added), half, rows, variance)
+
+
+def mean_difference(differences: Sequence[float] | Array, premises: Sequence[int]) -> Estimate:
+    """The mean of one difference of two shares (-1 to 1) for each row.
+
+    As in `mean_difference_interval`. Raises ValueError if there are no rows.
+    """
+    value = np.asarray(differences, dtype=float)
+    low, high = _mean_interval(value, premises, (-1, 1), 2, 0, 1)
+    rows = effective_rows(value, premises, (-1, 1))
+    return Estimate((low + high) / 2, (high - low) / 2, rows, float(value.var()))
+
+
 def mean_difference_interval(differences: Sequence[float], premises: Sequence[int]) -> Interval:
     """95 % interval of the mean of one difference of two shares (-1 to 1) for each row.
 
@@ -120,7 +165,7 @@ def effective_rows(
         return 1.0
     value = np.asarray(values, dtype=float)
     mean = float(value.mean())
-    left = _sums(value, premises) - mean * _sums(np.ones(rows), premises)
+    left = premise_sums(value, premises) - mean * premise_sums(np.ones(rows), premises)
     extremes = sum((bound - mean) ** 2 for bound in bounds) * PSEUDO_PREMISES / 2
     size = rows / units
     # sorted, so that the order of the rows changes nothing
@@ -135,7 +180,7 @@ def exact_p(change: Sequence[int] | Array, premises: Sequence[int]) -> float:
     if premises_as_units(premises) is None:
         found = np.asarray(change)
         return mcnemar_p(int((found > 0).sum()), int((found < 0).sum()))
-    sums = [round(total) for total in _sums(np.asarray(change, dtype=float), premises)]
+    sums = [round(total) for total in premise_sums(np.asarray(change, dtype=float), premises)]
     observed = abs(sum(sums))
     sizes = Counter(abs(total) for total in sums if total)
     if len(sizes) <= 1:  # all of one size: the counts of premises decide
@@ -152,7 +197,7 @@ def flipped_p(values: Sequence[float] | Array, premises: Sequence[int]) -> float
 
     The seed is fixed and the rows are ordered first, so that their order changes nothing.
     """
-    sums = np.sort(_sums(np.asarray(values, dtype=float), premises))
+    sums = np.sort(premise_sums(np.asarray(values, dtype=float), premises))
     sums = sums[sums != 0]
     observed = abs(float(sums.sum()))
     random = np.random.Generator(np.random.PCG64(SEED))
@@ -166,7 +211,7 @@ def flipped_p(values: Sequence[float] | Array, premises: Sequence[int]) -> float
 
 
 def _mean_interval(
-    values: Sequence[float],
+    values: Sequence[float] | Array,
     premises: Sequence[int],
     bounds: tuple[float, float],
     added: float,
@@ -185,7 +230,7 @@ def _mean_interval(
     return centre - half, centre + half
 
 
-def _sums(values: Array, premises: Sequence[int]) -> Array:
+def premise_sums(values: Array, premises: Sequence[int]) -> Array:
     """The sum of the values of each premise."""
     _, place = np.unique(np.asarray(premises), return_inverse=True)
     return np.asarray(np.bincount(place, weights=values))

@@ -12,6 +12,7 @@ from typing import Any
 from nlijob.analysis.clustered import paired_difference
 from nlijob.analysis.figures import Figures, figures, settings
 from nlijob.analysis.premises import premises_of
+from nlijob.analysis.recipe_difference import RecipeDifference, recipe_difference
 from nlijob.analysis.statistics import holm
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import Example, Prediction
@@ -34,11 +35,27 @@ class LabelledRow:
     base_probabilities: Mapping[str, float]
     """Label -> probability."""
     tuned_gold_probability: float
+    rights: tuple[bool, ...] = ()
+    """Whether each training of the run is right, in order; empty where the run has one."""
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the tuned model is right: that of the training whose adapter is kept."""
+        return self.tuned == self.gold
+
+    @property
+    def all_rights(self) -> tuple[bool, ...]:
+        """Whether each training is right, also where the run has one."""
+        return self.rights or (self.is_right,)
 
     @property
     def identity(self) -> tuple[int, str, str, str]:
         """Key that a row has in every run: row number, both texts and gold label."""
         return self.index, self.premise, self.hypothesis, self.gold
+
+
+_Common = tuple[LabelledRow, LabelledRow]
+"""A common row as the reference and the other run have it."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +116,41 @@ class Against:
     both_right: int
     both_wrong: int
     tuned: PairedDifference | None
-    """The other tuned model compared with the reference's; None without common rows."""
+    """The other tuned model compared with the reference's; None without common rows. With several
+    trainings, they are those whose adapters are kept."""
     adjusted_p: float | None
-    """McNemar's p, Holm-adjusted over all comparisons; None with fewer than two."""
+    """p, Holm-adjusted over all comparisons; None with fewer than two."""
     base: BaseAgreement | None
     only_other_right: tuple[Flip, ...]
     only_reference_right: tuple[Flip, ...]
+    recipes: RecipeDifference | None = None
+    """The means over all trainings compared; None where both runs have one training, and without
+    common rows."""
+
+    @property
+    def plain_p(self) -> float | None:
+        """p of this comparison alone: by all trainings where a run has several."""
+        if self.tuned is None:
+            return None
+        return self.tuned.mcnemar_p if self.recipes is None else self.recipes.p
 
     @property
     def p(self) -> float:
         """The adjusted p where there are several comparisons; 1.0 without common rows."""
-        if self.tuned is None:
+        if self.plain_p is None:
             return 1.0
-        return self.tuned.mcnemar_p if self.adjusted_p is None else self.adjusted_p
+        return self.plain_p if self.adjusted_p is None else self.adjusted_p
+
+    @property
+    def difference(self) -> float:
+        """The other run's accuracy minus the reference's: of the means where there are several."""
+        if self.recipes is not None:
+            return self.recipes.difference
+        return self.tuned.difference if self.tuned else 0.0
 
     @property
     def is_significant(self) -> bool:
-        """Whether the two tuned models differ significantly in accuracy."""
+        """Whether the two runs differ significantly in accuracy."""
         return self.p < SIGNIFICANT
 
 
@@ -160,14 +195,17 @@ def labelled_rows(
     examples: Iterable[Example],
     base: Iterable[Prediction],
     tuned: Iterable[Prediction],
+    trials: Sequence[Iterable[Prediction]] = (),
 ) -> tuple[LabelledRow, ...]:
     """The test rows with both models' predictions, in row order.
 
-    Raises KeyError where the three arguments are not for the same rows.
+    `trials` are the predictions of all trainings of a run that has several. Raises KeyError where
+    the arguments are not for the same rows.
     """
     names = results.manifest.label_names
     before = {row.index: row for row in base}
     after = {row.index: row for row in tuned}
+    rights = [{row.index: row.is_right for row in trial} for trial in trials]
     return tuple(
         LabelledRow(
             index=row.index,
@@ -178,6 +216,7 @@ def labelled_rows(
             tuned=names[after[row.index].predicted],
             base_probabilities=dict(zip(names, before[row.index].probabilities, strict=True)),
             tuned_gold_probability=after[row.index].probabilities[row.label],
+            rights=tuple(right[row.index] for right in rights),
         )
         for row in sorted(examples, key=lambda row: row.index)
     )
@@ -189,38 +228,50 @@ def labelled_rows(
 def _against(reference: ComparedRun, other: ComparedRun) -> Against:
     known = {row.identity: row for row in reference.rows}
     common = [(known[row.identity], row) for row in other.rows if row.identity in known]
-    gained = [pair for pair in common if _right(pair[1]) and not _right(pair[0])]
-    lost = [pair for pair in common if _right(pair[0]) and not _right(pair[1])]
+    gained = [(own, its) for own, its in common if its.is_right and not own.is_right]
+    lost = [(own, its) for own, its in common if own.is_right and not its.is_right]
+    premises = _premises(common)
     return Against(
         reference=reference.name,
         other=other.name,
         reference_rows=len(reference.rows),
         other_rows=len(other.rows),
         common_rows=len(common),
-        both_right=sum(_right(first) and _right(second) for first, second in common),
-        both_wrong=sum(not _right(first) and not _right(second) for first, second in common),
-        tuned=_paired(common) if common else None,
+        both_right=sum(first.is_right and second.is_right for first, second in common),
+        both_wrong=sum(not first.is_right and not second.is_right for first, second in common),
+        tuned=_paired(common, premises) if common else None,
         adjusted_p=None,
         base=_base_agreement(reference, other, common) if common else None,
         only_other_right=_flips(gained),
         only_reference_right=_flips(lost),
+        recipes=_recipes(common, premises) if common else None,
     )
 
 
-def _paired(common: Sequence[tuple[LabelledRow, LabelledRow]]) -> PairedDifference:
-    """The other tuned model minus the reference's; premises are the units where they repeat."""
+def _premises(common: Sequence[_Common]) -> list[int]:
+    """The premise number of each common row."""
     examples = [Example(own.index, own.premise, own.hypothesis, 0) for own, _ in common]
     premises = premises_of(examples)
+    return [premises[own.index] for own, _ in common]
+
+
+def _paired(common: Sequence[_Common], premises: Sequence[int]) -> PairedDifference:
+    """The other tuned model minus the reference's; premises are the units where they repeat."""
     return paired_difference(
-        [_right(other) for _, other in common],
-        [_right(own) for own, _ in common],
-        [premises[own.index] for own, _ in common],
+        [other.is_right for _, other in common], [own.is_right for own, _ in common], premises
+    )
+
+
+def _recipes(common: Sequence[_Common], premises: Sequence[int]) -> RecipeDifference | None:
+    """The means over all trainings compared, if a run has several."""
+    return recipe_difference(
+        [own.all_rights for own, _ in common], [other.all_rights for _, other in common], premises
     )
 
 
 def _adjusted(pairs: Sequence[Against]) -> tuple[Against, ...]:
     """The pairs with Holm-adjusted p where there is more than one test."""
-    tests = [pair.tuned.mcnemar_p for pair in pairs if pair.tuned is not None]
+    tests = [pair.plain_p for pair in pairs if pair.plain_p is not None]
     if len(tests) < 2:
         return tuple(pairs)
     adjusted = iter(holm(tests))
@@ -229,11 +280,7 @@ def _adjusted(pairs: Sequence[Against]) -> tuple[Against, ...]:
     )
 
 
-def _right(row: LabelledRow) -> bool:
-    return row.tuned == row.gold
-
-
-def _flips(pairs: Iterable[tuple[LabelledRow, LabelledRow]]) -> tuple[Flip, ...]:
+def _flips(pairs: Iterable[_Common]) -> tuple[Flip, ...]:
     """The rows as flips, the largest gap first; ties in row order."""
     flips = [
         Flip(
@@ -253,7 +300,7 @@ def _flips(pairs: Iterable[tuple[LabelledRow, LabelledRow]]) -> tuple[Flip, ...]
 def _base_agreement(
     reference: ComparedRun,
     other: ComparedRun,
-    common: Sequence[tuple[LabelledRow, LabelledRow]],
+    common: Sequence[_Common],
 ) -> BaseAgreement:
     differing = [(a, b) for a, b in common if a.base != b.base]
     return BaseAgreement(

@@ -10,6 +10,7 @@ from nlijob.analysis.resources import total_energy_j
 from nlijob.config import JobConfig
 from nlijob.records.intervals import Interval
 from nlijob.records.outcome import Results
+from nlijob.records.trials import Expected
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,24 @@ class Figures:
     """Whether all gates are met; None without gates."""
     is_least: bool = False
     """Whether time and cost are lower bounds, because an attempt did not record its end."""
+    trainings: int = 1
+    """With several, accuracy, gain and all other figures of the tuned model are of the one whose
+    adapter is kept, but for the next two."""
+    accuracy_over_trainings: Expected | None = None
+    """None with one training."""
+    gain_over_trainings: Expected | None = None
+
+    @property
+    def expected_accuracy(self) -> float:
+        """Accuracy to expect of the recipe: the mean over the trainings where there are several."""
+        over = self.accuracy_over_trainings
+        return self.tuned_accuracy if over is None else over.mean
+
+    @property
+    def expected_interval(self) -> Interval:
+        """The interval of `expected_accuracy`."""
+        over = self.accuracy_over_trainings
+        return self.tuned_accuracy_interval if over is None else over.interval
 
 
 def figures(results: Results) -> Figures:
@@ -109,6 +128,9 @@ def figures(results: Results) -> Figures:
         trainable_parameters=results.parameters.trainable,
         gates=results.gates.passed if gated else None,
         is_least=bool(results.cut_short),
+        trainings=len(results.trials.trials) if results.trials else 1,
+        accuracy_over_trainings=results.trials.accuracy if results.trials else None,
+        gain_over_trainings=results.trials.gain if results.trials else None,
     )
 
 

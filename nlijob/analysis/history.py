@@ -34,10 +34,12 @@ IRRELEVANT = (
     "model.device",
     "model.requires_gpu",
     "train.seed",
+    "train.keep",
     "train.micro_batch_size",
     "train.gradient_checkpointing",
     "train.speed",
     "train.checkpoint_every_s",
+    "transfer",
 )
 """Settings, or prefixes of settings, that may differ within a series: they affect neither training
 nor the questions asked, except by chance."""
@@ -117,6 +119,7 @@ class Series:
         facts: dict[str, set[str]] = {
             "training rows": {run.train_rows_sha256 for run in own},
             "seed": {repr((run.settings or {}).get("train.seed")) for run in own},
+            "number of trainings": {repr(run.figures and run.figures.trainings) for run in own},
             "machine": {repr(run.figures and run.figures.devices) for run in own},
             "package versions": {repr(run.packages) for run in own},
             "version of nlijob": {repr(run.figures and run.figures.nlijob_version) for run in own},

@@ -19,10 +19,14 @@ from nlijob.analysis.leakage import leakage_warnings
 from nlijob.analysis.logs import read_logs
 from nlijob.analysis.metrics import measure
 from nlijob.analysis.premises import Premises, premise_groups, premises_of
+from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.transfer import measure_transfer, transfer_warnings
+from nlijob.analysis.trial_warnings import trial_warnings
+from nlijob.analysis.trials import measure_trials, right_in
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -31,7 +35,7 @@ from nlijob.analysis.warnings import (
     slice_warnings,
     training_warnings,
 )
-from nlijob.kept import kept_view
+from nlijob.kept import kept_trial
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import (
     Environment,
@@ -63,7 +67,8 @@ def build_results(run: RunDir) -> Results:
     """
     record = read(RunRecord, run.config)
     config = record.config
-    kept = kept_view(run, config)
+    best = kept_trial(run, config)
+    kept = run.of_trial(best)
     environment = read(Environment, run.environment)
     manifest = read(Manifest, run.manifest)
     baseline = read(ScoreResult, run.baseline_result)
@@ -83,6 +88,8 @@ def build_results(run: RunDir) -> Results:
     groups, premises = premise_groups(examples), premises_of(examples)
     base = measure(base_rows, manifest.label_names, premises)
     tuned = measure(tuned_rows, manifest.label_names, premises)
+    trial_rows = read_trials(run, config, examples)
+    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     cases = build_cases(
         base_rows,
         tuned_rows,
@@ -91,11 +98,13 @@ def build_results(run: RunDir) -> Results:
         read_all(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
+        right_in(trial_rows) if trial_rows else None,
     )
     change = _change(base_rows, tuned_rows, premises)
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
+    transfer = measure_transfer(run, config, change)
     validation = _read_validation(kept, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
@@ -141,15 +150,22 @@ def build_results(run: RunDir) -> Results:
         resources=resource_use(
             in_use,
             logs.samples,
-            [baseline.memory, *(epoch.memory for epoch in training.epochs), evaluation.memory],
+            [
+                baseline.memory,
+                *(epoch.memory for epoch in training.epochs),
+                *(epoch.memory for trial in trial_rows for epoch in trial.epochs),
+                evaluation.memory,
+            ],
             seconds,
         ),
         cost=job_cost(config.report, in_use, seconds),
-        gates=check_gates(config.report, tuned, change.difference, change.interval),
+        gates=check_gates(config.report, tuned, change.difference, change.interval, trials),
         warnings=(
             *leakage_warnings(manifest),
             *length_warnings(prompt, manifest),
             *comparison_warnings(base, tuned, change, slices),
+            *trial_warnings(trials, manifest.label_names),
+            *transfer_warnings(transfer, change),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
@@ -162,8 +178,10 @@ def build_results(run: RunDir) -> Results:
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
+        transfer=transfer,
         forgetting=forgetting,
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
+        trials=trials,
     )
 
 

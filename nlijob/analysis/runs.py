@@ -14,6 +14,7 @@ from nlijob.records.outcome import Results
 from nlijob.records.serialization import from_json, parse, read, read_lines
 from nlijob.rundir import RunDir
 from nlijob.stages import STAGE_NAMES
+from nlijob.trials import trials_of
 
 State = Literal["unfinished", "other version", "damaged"]
 LONGEST_REASON = 300
@@ -119,6 +120,40 @@ def read_test_rows(
     if any(row.label != gold[row.index] for row in (*base, *tuned)):
         raise NoOutcomeError("damaged", "the predictions have other gold labels than subset/")
     return examples, base, tuned
+
+
+def read_trial_rows(run: RunDir, results: Results) -> list[list[Prediction]]:
+    """The predictions of all trainings for the test rows; empty if the run has one training.
+
+    Call it after `read_test_rows`, which checks the files. Raises NoOutcomeError where predictions
+    do not match results.json.
+    """
+    if results.trials is None:
+        return []
+    found = trial_predictions(run, results)
+    rows = {row.index: row.label for row in found[results.trials.kept]}
+    for outcome in results.trials.trials:
+        own = found.get(outcome.name, [])
+        if {row.index: row.label for row in own} != rows:
+            raise NoOutcomeError("damaged", f"{outcome.name} was scored on other test rows")
+        if sum(row.is_right for row in own) != outcome.correct:
+            raise NoOutcomeError(
+                "damaged", f"the predictions of {outcome.name} do not match results.json"
+            )
+    return [found[outcome.name] for outcome in results.trials.trials]
+
+
+def trial_predictions(run: RunDir, results: Results) -> dict[str, list[Prediction]]:
+    """Name of each training of a run -> its predictions for the test rows, in the file's order.
+
+    Raises OSError where a file is missing, ValueError where one is damaged.
+    """
+    return {
+        trial.name: of_split(
+            read_lines(Prediction, run.of_trial(trial).evaluate_predictions), "test"
+        )
+        for trial in trials_of(results.run.config)
+    }
 
 
 # ---------------------------------------------------------------- detail

@@ -130,6 +130,38 @@ def t_95(freedom: int) -> float:
     return z + sum(z * term / math.pow(freedom, power) for power, term in enumerate(terms, 1))
 
 
+def t_tail(freedom: int, point: float) -> float:
+    """Chance that |t| exceeds `point` (0 or more), for Student's t with 1 or more whole degrees.
+
+    The finite sums of Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 26.7.3 and
+    26.7.4; the error is below 1e-12.
+    """
+    angle = math.atan2(point, math.sqrt(freedom))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    if freedom % 2:
+        term, total = cosine, 0.0
+        for step in range(1, freedom - 1, 2):
+            total += term
+            term *= cosine * cosine * (step + 1) / (step + 2)
+        return 1 - 2 / math.pi * (angle + sine * total)
+    term, total = 1.0, 0.0
+    for step in range(0, freedom, 2):
+        total += term
+        term *= cosine * cosine * (step + 1) / (step + 2)
+    return 1 - sine * total
+
+
+def t_point(freedom: int, chance: float) -> float:
+    """The point that |t| exceeds with this chance (1e-9 to 1), to nine digits."""
+    low, high = 0.0, 1.0
+    while t_tail(freedom, high) > chance:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_tail(freedom, middle) > chance else (low, middle)
+    return (low + high) / 2
+
+
 def _wilson(share: float, rows: float) -> tuple[float, float]:
     """Centre and half-width of the Wilson interval."""
     scale = 1 + Z_95 * Z_95 / rows

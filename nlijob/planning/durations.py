@@ -96,18 +96,26 @@ class _Speed:
 
 
 def expected_time(
-    config: JobConfig, look: ModelLook, rows: Mapping[Split, int | None]
+    config: JobConfig,
+    look: ModelLook,
+    rows: Mapping[Split, int | None],
+    further: Sequence[int | None] = (),
 ) -> PlannedTime:
-    """The time of a job with this many rows in each split, without downloads."""
+    """The time of a job with this many rows in each split, without downloads.
+
+    `further`: the rows of each further test set.
+    """
     train, validation, test = (rows[split] for split in ("train", "validation", "test"))
-    if not look.tokens or train is None or validation is None or test is None:
+    if not look.tokens or train is None or validation is None or test is None or None in further:
         return PlannedTime(None, None, "not known before the rows are here")
     tokens = look.tokens["train"].mean
     speed = _on_cpu(look, tokens) if config.model.device == "cpu" else _on_gpu(config, look, tokens)
     if isinstance(speed, str):
         return PlannedTime(None, None, speed)
-    trained = train * config.train.epochs * len(seeds_of(config.train))
-    scored = _scored_rows(config, validation, test)
+    trainings = len(seeds_of(config.train))
+    trained = train * config.train.epochs * trainings
+    elsewhere = sum(one or 0 for one in further)
+    scored = _scored_rows(config, validation, test) + (1 + trainings) * elsewhere
     training = _times(speed.training, trained)
     scoring = _times(speed.scoring, scored)
     return PlannedTime(

@@ -58,6 +58,9 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     yield "data set", _files(plan.dataset)
     for split in SPLITS:
         yield split, _rows(plan.rows[split]) + _tokens(plan, split)
+    for one in plan.transfer:
+        labels = f"; {listed([*one.label_names])}" if one.label_names else ""
+        yield "further set", f"{one.name}: {_files(one.files)}\n{_rows(one.rows)}{labels}"
     yield "training", _training(plan)
     yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
     yield "memory", _memory(plan)

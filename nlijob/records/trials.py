@@ -29,6 +29,10 @@ class TrialOutcome:
     loss: float
     change: PairedDifference
     """This training's tuned model compared with the base model."""
+    adjusted_p: float | None = None
+    """p of this comparison, Holm-adjusted over all trainings of the run; None where not known."""
+    answers: tuple[int, ...] = ()
+    """How many test rows it answers with label 0, 1, 2, ...; empty where not known."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class Expected:
 
     mean: float
     interval: Interval
-    """95 % interval of the mean over all trainings and all rows of this kind."""
+    """95 % interval of the mean over all trainings and all rows of this kind: see
+    `nlijob.analysis.crossed`."""
     another: Interval | None
-    """Interval for one further training on as many other rows; None where too few trainings tell.
-    """
+    """95 % interval for one further training on as many other rows; None with two trainings, which
+    do not tell."""
     lowest: float
     """The smallest figure of a training on the rows at hand."""
     highest: float
@@ -106,7 +111,7 @@ class Trials:
     gain: Expected
     """Tuned minus base test accuracy (-1 to 1)."""
     helped: int
-    """Trainings that are better than the base model beyond chance (p < 0.05)."""
+    """Trainings that are better than the base model beyond chance (adjusted p below 0.05)."""
     harmed: int
     """Trainings that are worse than the base model beyond chance."""
     variance: VarianceShares
@@ -115,3 +120,5 @@ class Trials:
     premises: int | None = None
     """Number of premises, where intervals take them as units because some have several rows; None
     where each row is a unit."""
+    far_off: tuple[str, ...] = ()
+    """Names of trainings whose accuracy is far off that of all others, beyond chance."""

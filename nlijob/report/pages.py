@@ -13,7 +13,12 @@ from nlijob.analysis import comparison, history
 from nlijob.analysis.comparison import ComparedRun, NamedFigures, compare, labelled_rows
 from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Series, build_history, read_entries
-from nlijob.analysis.runs import NoOutcomeError, read_outcome, read_test_rows
+from nlijob.analysis.runs import (
+    NoOutcomeError,
+    read_outcome,
+    read_test_rows,
+    read_trial_rows,
+)
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError
 from nlijob.records.outcome import Results
 from nlijob.report import charts
@@ -135,7 +140,9 @@ def _all_or_every_fault(folders: Iterable[Path]) -> list[Results]:
 
 def _rows(folder: Path, results: Results) -> tuple[comparison.LabelledRow, ...]:
     try:
-        return labelled_rows(results, *read_test_rows(RunDir(folder), results))
+        run = RunDir(folder)
+        rows = read_test_rows(run, results)
+        return labelled_rows(results, *rows, read_trial_rows(run, results))
     except NoOutcomeError as error:
         raise NotAvailableError(
             _fault(folder, error), f"`report {folder}` evaluates the run again from its records"
@@ -160,17 +167,24 @@ def _accuracy_plot(runs: Sequence[NamedFigures]) -> Plot:
         Change(
             _shortened(as_name(run.name)),
             run.figures.base_accuracy,
-            run.figures.tuned_accuracy,
+            run.figures.expected_accuracy,
             run.figures.base_accuracy_interval,
-            run.figures.tuned_accuracy_interval,
+            run.figures.expected_interval,
         )
         for run in runs
     ]
     caption = (
-        "Test accuracy of each run before (square) and after tuning (circle), with 95 % intervals."
+        "Test accuracy of each run before (square) and after tuning (circle), with 95 % intervals"
+        f"{_of_several(run.figures for run in runs)}."
     )
     title = "Accuracy of the runs before and after tuning"
     return charts.change_chart("chart-accuracy", title, caption, changes)
+
+
+def _of_several(figures: Iterable[Figures]) -> str:
+    """What the accuracy is where a run has several trainings."""
+    several = any(one.trainings > 1 for one in figures)
+    return "; of a run with several trainings, the mean over them" if several else ""
 
 
 def _trends(number: int, series: Series) -> dict[str, Plot]:
@@ -199,7 +213,7 @@ def _amount_trend(
 def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures]]) -> Plot:
     caption = (
         "Test accuracy of each run before and after tuning, by start time (UTC); the band shows "
-        "the 95 % intervals after tuning."
+        f"the 95 % intervals after tuning{_of_several(one for _, one in runs)}."
     )
     return charts.trend(
         f"chart-series-{number}",
@@ -207,8 +221,8 @@ def _accuracy_trend(number: int, runs: Sequence[tuple[datetime.datetime, Figures
         caption,
         [moment for moment, _ in runs],
         [one.base_accuracy for _, one in runs],
-        [one.tuned_accuracy for _, one in runs],
-        [one.tuned_accuracy_interval for _, one in runs],
+        [one.expected_accuracy for _, one in runs],
+        [one.expected_interval for _, one in runs],
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
 from nlijob.analysis.figures import Figures
+from nlijob.analysis.recipe_difference import RecipeDifference
 from nlijob.analysis.wording import (
     NOT_MEASURED,
     at_least,
@@ -14,6 +15,7 @@ from nlijob.analysis.wording import (
     duration,
     energy,
     gib,
+    interval,
     listed,
     mcnemar_name,
     money,
@@ -27,14 +29,17 @@ from nlijob.analysis.wording import (
     share_of,
     with_interval,
 )
-from nlijob.records.intervals import PairedDifference
+from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Column, Table, View, row, text_columns
 from nlijob.report.view.text import as_name, unbroken, visible
 
+FEW_TRAININGS = 2
+"""With so few trainings of a run, its spread is so uncertain that the page says so."""
 SHOWN_FLIPS = 100
 """Most rows of one kind on the page; the JSON file has all of them."""
 NO_GPU = "no GPU"
+ONE_TRAINING = "one training"
 
 
 def compare_page(
@@ -67,6 +72,7 @@ def compare_page(
         ),
         other_rows=_other_rows(figures),
         holm=_holm_note(comparison.against),
+        scope=_scope(comparison.against),
         pairs=[_pair(n, one, json_name) for n, one in against],
         figures=_figures_table(names, figures),
         outcomes=_outcomes_table(names, figures),
@@ -120,6 +126,8 @@ def _verdict(one: Against) -> str:
             "them."
         )
     start = f"On the {plural(rows, 'common test row')}, {other}"
+    if one.recipes is not None:
+        return _mean_verdict(one, one.recipes, start, reference)
     mine, its = (percent((one.both_right + only) / rows) for only in (tuned.lost, tuned.gained))
     if one.is_significant:
         often = "more" if tuned.difference > 0 else "less"
@@ -133,22 +141,68 @@ def _verdict(one: Against) -> str:
     return f"{start} ({its}) is not distinguishable from {reference} ({mine})."
 
 
+def _mean_verdict(one: Against, means: RecipeDifference, start: str, reference: str) -> str:
+    """The same where a run has several trainings: it is about their means."""
+    its = f"{percent(means.other_accuracy)}, {_mean_of(means.other_trainings)}"
+    mine = f"{percent(means.reference_accuracy)}, {_mean_of(means.reference_trainings)}"
+    if one.is_significant:
+        often = "more" if means.difference > 0 else "less"
+        return f"{start} is correct {often} often than {reference}: {its}, versus {mine}."
+    return f"{start} ({its}) is not distinguishable from {reference} ({mine})."
+
+
+def _mean_of(trainings: int) -> str:
+    return "its one training" if trainings == 1 else f"the mean of {count(trainings)} trainings"
+
+
 def _tone(one: Against) -> str:
     """How the other run compares with the reference: "better", "worse" or "unclear"."""
-    if one.tuned is None or not one.is_significant:
+    if not one.is_significant:
         return "unclear"
-    return "better" if one.tuned.difference > 0 else "worse"
+    return "better" if one.difference > 0 else "worse"
 
 
 def _pair_note(one: Against) -> str:
     if one.tuned is None:
         return ""
     adjusted = "" if one.adjusted_p is None else f", Holm-adjusted {p_value(one.adjusted_p)}"
+    if one.recipes is not None:
+        return _mean_note(one, one.recipes, adjusted)
     return (
         f"The difference is {difference_note(one.tuned, adjusted)}. "
         f"Only “{as_name(one.other)}” is correct on {plural(one.tuned.gained, 'row')}, "
         f"only “{as_name(one.reference)}” on {count(one.tuned.lost)}."
     )
+
+
+def _mean_note(one: Against, means: RecipeDifference, adjusted: str) -> str:
+    units = "" if means.premises is None else f" of {plural(means.premises, 'premise')}"
+    return (
+        f"The difference of the means is {points(means.difference)} (95 % interval "
+        f"{points_interval(means.interval)}; test over trainings and rows{units}, "
+        f"{p_value(means.p)}{adjusted}). {_covered(one, means)}"
+    )
+
+
+def _covered(one: Against, means: RecipeDifference) -> str:
+    """What the interval is about, and what it leaves open."""
+    runs = (one.other, means.other_trainings), (one.reference, means.reference_trainings)
+    alone = [as_name(name) for name, trainings in runs if trainings == 1]
+    several = [as_name(name) for name, trainings in runs if trainings > 1]
+    if alone:
+        text = (
+            f"The interval covers other rows of this kind and other trainings of “{several[0]}”, "
+            f"but “{alone[0]}” has one training, and what another one would bring is not known."
+        )
+    else:
+        text = "The interval covers other rows of this kind and other trainings of both recipes."
+    fewest = min(trainings for _, trainings in runs if trainings > 1)
+    if fewest <= FEW_TRAININGS:
+        text += (
+            f" {fewest} trainings tell little about how much trainings differ, so it is wide, and "
+            "only a large difference can be detected."
+        )
+    return text
 
 
 def _common_rows(one: Against) -> str:
@@ -172,8 +226,9 @@ def _paired_table(one: Against) -> Table:
     assert one.tuned is not None
     other, reference = as_name(one.other), as_name(one.reference)
     whole = one.common_rows
+    kept = "" if one.recipes is None else ", of the trainings whose adapters are kept"
     return Table(
-        "Common rows by which tuned model is correct",
+        f"Common rows by which tuned model is correct{kept}",
         (
             Column("", numeric=False),
             Column(f"“{reference}” correct"),
@@ -253,6 +308,8 @@ def _shown_flip(key: str, flip: Flip, one: Against) -> View:
 
 
 def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
+    several = any(one.trainings > 1 for one in figures)
+    kept = ", kept adapter" if several else ""
     rows = [
         ("recipe", [as_name(one.recipe) for one in figures]),
         ("model", [as_name(one.model) for one in figures]),
@@ -263,14 +320,18 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
             "accuracy before",
             [with_interval(f.base_accuracy, f.base_accuracy_interval) for f in figures],
         ),
+        *(_over_trainings(figures) if several else ()),
         (
-            "accuracy after",
+            f"accuracy after{kept}",
             [with_interval(f.tuned_accuracy, f.tuned_accuracy_interval) for f in figures],
         ),
-        ("gain", [_gain(one) for one in figures]),
-        ("balanced accuracy after", [percent(one.tuned_balanced_accuracy) for one in figures]),
-        ("macro F1 after", [percent(one.tuned_macro_f1) for one in figures]),
-        ("selected epoch", [f"{one.selected_epoch} of {one.epochs}" for one in figures]),
+        (f"gain{kept}", [_gain(one) for one in figures]),
+        (
+            f"balanced accuracy after{kept}",
+            [percent(one.tuned_balanced_accuracy) for one in figures],
+        ),
+        (f"macro F1 after{kept}", [percent(one.tuned_macro_f1) for one in figures]),
+        (f"selected epoch{kept}", [f"{one.selected_epoch} of {one.epochs}" for one in figures]),
         ("trainable parameters", [count(one.trainable_parameters) for one in figures]),
         ("time", [_time(one) for one in figures]),
         ("training time", [duration(one.training_s) for one in figures]),
@@ -288,6 +349,31 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
     )
 
 
+def _over_trainings(figures: Sequence[Figures]) -> Iterable[tuple[str, list[str]]]:
+    """Rows of the table about all trainings of each run."""
+    accuracies = [one.accuracy_over_trainings for one in figures]
+    gains = [one.gain_over_trainings for one in figures]
+    yield "trainings", [count(one.trainings) for one in figures]
+    yield (
+        "accuracy after, mean of the trainings",
+        [with_interval(one.mean, one.interval) if one else ONE_TRAINING for one in accuracies],
+    )
+    yield (
+        "accuracy after, lowest to highest",
+        [
+            interval(Interval(one.lowest, one.highest)) if one else ONE_TRAINING
+            for one in accuracies
+        ],
+    )
+    yield (
+        "gain, mean of the trainings",
+        [
+            f"{points(one.mean)} ({points_interval(one.interval)})" if one else ONE_TRAINING
+            for one in gains
+        ],
+    )
+
+
 def _outcomes_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
     def cells(kind: str) -> Iterable[str]:
         return (share_of(getattr(one, kind), one.test_rows) for one in figures)
@@ -298,8 +384,9 @@ def _outcomes_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
         "still_wrong": "still wrong",
         "newly_broken": "newly broken",
     }
+    kept = ", by the kept adapter" if any(one.trainings > 1 for one in figures) else ""
     return Table(
-        "What tuning did to each run's test rows",
+        f"What tuning did to each run's test rows{kept}",
         (Column("", numeric=False), *(Column(name) for name in names)),
         tuple(row(text, *cells(kind)) for kind, text in kinds.items()),
     )
@@ -379,6 +466,25 @@ def _other_rows(figures: Sequence[Figures]) -> str:
         "Not all runs were scored on the same test rows, so differences between the accuracies "
         "side by side may come from the rows. The row-by-row comparisons are not affected by this."
     )
+
+
+def _scope(against: Sequence[Against]) -> str:
+    """What the differences are about."""
+    if not any(one.recipes is not None for one in against):
+        return (
+            "These are differences between trained adapters on these rows. They do not show which "
+            "settings are better: a different seed alone can cause such a difference."
+        )
+    text = (
+        "Where a run has several trainings, the difference is between means over all of them, and "
+        "rows are listed for the adapter that is kept."
+    )
+    if any(one.tuned is not None and one.recipes is None for one in against):
+        text += (
+            " Differences between runs with one training each do not show which settings are "
+            "better: a different seed alone can cause such a difference."
+        )
+    return text
 
 
 def _holm_note(against: Sequence[Against]) -> str:

@@ -19,7 +19,9 @@ from nlijob.analysis.wording import (
     percent,
     plural,
     points,
+    points_interval,
 )
+from nlijob.records.intervals import Interval
 from nlijob.records.outcome import SIGNIFICANT
 from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
 from nlijob.report.view.configuration import setting_text
@@ -58,6 +60,7 @@ def index_page(
         steady=_steady(repeated),
         left_out=_left_out(history.entries, other_folders),
         columns=COLUMNS,
+        has_several=any(one.figures and one.figures.trainings > 1 for one in history.entries),
         runs=tuple(
             _run_row(number, entry, links, numbers)
             for number, entry in enumerate(history.entries, start=1)
@@ -169,8 +172,8 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
     used = "" if one.has_gpu else NO_GPU
     cells = (
         (percent(one.base_accuracy), interval(one.base_accuracy_interval)),
-        (percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)),
-        (points(one.gain), p_value(one.mcnemar_p)),
+        _accuracy_cell(one),
+        _gain_cell(one),
         (
             at_least(clock(one.total_s), one.is_least) if one.attempts else NOT_MEASURED,
             f"{one.attempts} attempts" if one.attempts > 1 else "",
@@ -179,6 +182,27 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
         (cost_text(one), ""),
     )
     return tuple((unbroken(value), unbroken(note)) for value, note in cells)
+
+
+def _accuracy_cell(one: Figures) -> tuple[str, str]:
+    if one.accuracy_over_trainings is None:
+        return percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)
+    return percent(one.accuracy_over_trainings.mean), _spread(one)
+
+
+def _gain_cell(one: Figures) -> tuple[str, str]:
+    over = one.gain_over_trainings
+    if over is None:
+        return points(one.gain), p_value(one.mcnemar_p)
+    return points(over.mean), points_interval(over.interval)
+
+
+def _spread(one: Figures) -> str:
+    """Lowest and highest accuracy of a run's trainings, and their number."""
+    over = one.accuracy_over_trainings
+    assert over is not None
+    extremes = interval(Interval(over.lowest, over.highest))
+    return f"{extremes} in {plural(one.trainings, 'training')}"
 
 
 # ---------------------------------------------------------------- series
@@ -204,14 +228,15 @@ def _series(number: int, series: Series) -> View:
 
 def _series_facts(series: Series) -> tuple[Fact, ...]:
     runs = [run.figures for run in series.runs if run.figures]
-    accuracies = [one.tuned_accuracy for one in runs]
+    accuracies = [one.expected_accuracy for one in runs]
     newest = runs[-1]
     return (
         Fact("runs", count(len(runs)), " to ".join(_days(series.runs))),
         Fact(
             "latest accuracy after tuning",
-            percent(newest.tuned_accuracy),
-            f"95 % interval {interval(newest.tuned_accuracy_interval)}",
+            percent(newest.expected_accuracy),
+            f"95 % interval {interval(newest.expected_interval)}"
+            + (f"; {_spread(newest)}" if newest.accuracy_over_trainings else ""),
         ),
         Fact(
             "median accuracy",
@@ -285,7 +310,9 @@ def _named(check: Check) -> str:
 
 def _test(series: Series, check: Check) -> str:
     adjusted = f", Holm-adjusted {p_value(check.p)}" if len(series.checks) > 1 else ""
-    return difference_note(check.difference, adjusted)
+    several = any(run.figures and run.figures.trainings > 1 for run in series.runs)
+    kept = ", by the kept adapters" if several else ""
+    return f"{difference_note(check.difference, adjusted)}{kept}"
 
 
 def _settings(series: Series) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from nlijob.records.job import Prediction, Split
+from nlijob.analysis.trials import TrialRows, measure_trials
+from nlijob.records.job import Prediction, Selection, Split
+from nlijob.records.trials import Trials
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -34,3 +36,25 @@ def chance_answers(gold: Sequence[int], accuracy: float, seed: int) -> list[int]
         label if chance.random() < accuracy else (label + chance.randint(1, 2)) % 3
         for label in gold
     ]
+
+
+def trainings(accuracies: Sequence[float], rows: int = 240, kept: str = "seed-1") -> Trials:
+    """What trainings named seed-1, seed-2, ... of these accuracies say together.
+
+    The base model is right on half of the rows.
+    """
+    gold = [index % 3 for index in range(rows)]
+    selection = Selection(2, "best validation accuracy", 0.8, 0.5, 3, (2,))
+    trials = [
+        TrialRows(
+            f"seed-{seed}",
+            seed,
+            (),
+            selection,
+            answered(gold, chance_answers(gold, accuracy, seed)),
+            0.6,
+        )
+        for seed, accuracy in enumerate(accuracies, start=1)
+    ]
+    base = answered(gold, chance_answers(gold, 0.5, seed=100))
+    return measure_trials(base, trials, kept, {index: index for index in range(rows)})

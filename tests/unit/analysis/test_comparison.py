@@ -254,3 +254,73 @@ def test_common_rows_that_share_a_premise_are_one_observation() -> None:
     assert alone.tuned is not None
     assert (alone.tuned.premises, alone.tuned.mcnemar_p) == (None, 2 / 2**12)
     assert alone.tuned.interval.high < found.interval.high
+
+
+# ---------------------------------------------------------------- several trainings
+
+
+def of_trainings(*accuracies: float, seed: int = 0, rows: int = 200) -> list[LabelledRow]:
+    """Rows of a run with a training of each accuracy; the first one's adapter is kept."""
+    chance = random.Random(seed)
+    luck = [[chance.random() < accuracy for accuracy in accuracies] for _ in range(rows)]
+    return [
+        row(index, right[0], rights=tuple(right) if len(right) > 1 else ())
+        for index, right in enumerate(luck)
+    ]
+
+
+def test_runs_with_several_trainings_are_compared_by_the_means_of_all() -> None:
+    one = pair(of_trainings(0.5, 0.6, 0.55), of_trainings(0.8, 0.7, 0.75, 0.8, seed=1))
+    means = one.recipes
+    assert means is not None
+    assert (means.reference_trainings, means.other_trainings) == (3, 4)
+    assert means.difference == pytest.approx(means.other_accuracy - means.reference_accuracy)
+    assert means.interval.low < means.difference < means.interval.high
+    assert one.p == means.p < 0.05
+    assert one.is_significant
+    assert one.difference == means.difference
+
+
+def test_the_kept_adapters_are_still_compared_row_by_row() -> None:
+    first, second = of_trainings(0.5, 0.6), of_trainings(0.8, 0.7, seed=1)
+    several = pair(first, second)
+    alone = pair([replace(r, rights=()) for r in first], [replace(r, rights=()) for r in second])
+    assert several.tuned == alone.tuned
+    assert several.only_other_right == alone.only_other_right
+    assert alone.recipes is None
+
+
+def test_trainings_that_differ_much_widen_the_interval() -> None:
+    other = of_trainings(0.7, 0.7, 0.7, seed=1)
+    alike, apart = (
+        pair(of_trainings(0.7, 0.7, 0.7), other),
+        pair(of_trainings(0.6, 0.7, 0.8), other),
+    )
+    widths = [
+        one.recipes.interval.high - one.recipes.interval.low
+        for one in (alike, apart)
+        if one.recipes
+    ]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_a_run_with_one_training_is_compared_with_the_mean_of_the_other() -> None:
+    one = pair(of_trainings(0.6), of_trainings(0.8, 0.75, 0.7, seed=1))
+    assert one.recipes is not None
+    assert (one.recipes.reference_trainings, one.recipes.other_trainings) == (1, 3)
+    assert one.recipes.reference_accuracy == sum(r.is_right for r in of_trainings(0.6)) / 200
+
+
+def test_holms_correction_takes_the_tests_over_trainings() -> None:
+    reference, others = (
+        of_trainings(0.6, 0.6, 0.65),
+        (
+            of_trainings(0.7, 0.72, 0.75, seed=1),
+            of_trainings(0.66, seed=2),
+        ),
+    )
+    found = compare([run("a", reference), *(run(str(n), r) for n, r in enumerate(others))]).against
+    plain = [one.recipes.p for one in found if one.recipes]
+    assert [one.adjusted_p for one in found] == pytest.approx(
+        list(multipletests(plain, method="holm")[1])
+    )

@@ -11,6 +11,7 @@ from nlijob.analysis.statistics import wilson_interval
 from nlijob.config import ReportConfig
 from nlijob.records.outcome import Gates
 from tests.synthetic import Spec
+from tests.unit.analysis.made import trainings
 from tests.unit.report.view.outcomes import outcome
 
 
@@ -73,3 +74,35 @@ def test_a_gate_on_the_lower_bound_needs_more_than_the_figure_itself(gate: str) 
     assert "may be as low as" in by_bound.failures[0].text
     asked = ReportConfig(**{gate: bounds.low}, gate_on="lower")  # type: ignore[arg-type]
     assert judged(asked).passed
+
+
+# ---------------------------------------------------------------- several trainings
+
+TRIALS = trainings((0.7, 0.8, 0.75))
+
+
+def judged_together(asked: ReportConfig) -> Gates:
+    results = outcome(Spec())
+    return check_gates(asked, results.tuned, results.gain, results.gain_interval, TRIALS)
+
+
+def test_gates_judge_the_mean_of_several_trainings_and_not_the_kept_one() -> None:
+    accuracy, gain = TRIALS.accuracy.mean, TRIALS.gain.mean
+    assert judged_together(ReportConfig(min_accuracy=accuracy, min_gain=gain)).passed
+    asked = ReportConfig(min_accuracy=accuracy + 1e-3, min_gain=gain + 1e-3)
+    failures = judged_together(asked).failures
+    assert [one.figures["judged"] for one in failures] == [accuracy, gain]
+    assert [one.figures["trainings"] for one in failures] == [3, 3]
+    assert "mean test accuracy" in failures[0].text
+    assert "over 3 trainings is below" in failures[0].text
+    assert "a mean gain of" in failures[1].text
+
+
+def test_gates_on_the_lower_bound_judge_that_of_the_mean() -> None:
+    bounds = TRIALS.accuracy.interval.low, TRIALS.gain.interval.low
+    met = ReportConfig(min_accuracy=bounds[0], min_gain=bounds[1], gate_on="lower")
+    assert judged_together(met).passed
+    asked = replace(met, min_accuracy=bounds[0] + 1e-3, min_gain=bounds[1] + 1e-3)
+    failures = judged_together(asked).failures
+    assert [one.figures["judged"] for one in failures] == list(bounds)
+    assert all("may be as low as" in one.text for one in failures)

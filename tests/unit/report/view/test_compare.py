@@ -13,7 +13,8 @@ from nlijob.records.outcome import Results
 from nlijob.report.view.compare import SHOWN_FLIPS, compare_page
 from nlijob.report.view.parts import View
 from tests.synthetic import Spec
-from tests.unit.analysis.test_comparison import rights, row
+from tests.unit.analysis.made import trainings
+from tests.unit.analysis.test_comparison import of_trainings, rights, row
 from tests.unit.report.view.outcomes import outcome
 
 
@@ -148,3 +149,52 @@ def test_control_characters_are_shown() -> None:
     flips = page([row(0, False, premise="a\x01")], [row(0, premise="a\x01")]).pairs[0].flips
     assert flips[0].flips[0].premise == "a␁"
     assert one.pairs
+
+
+# ---------------------------------------------------------------- several trainings
+
+
+def test_means_of_several_trainings_are_compared_and_the_scope_is_said() -> None:
+    found = page(of_trainings(0.5, 0.55, 0.6), of_trainings(0.9, 0.85, 0.9, seed=1))
+    (pair,) = found.pairs
+    sentence, note = plain(pair.sentence), plain(pair.note)
+    assert "“b” is correct more often than “a”: 8" in sentence
+    assert "the mean of 3 trainings, versus 5" in sentence
+    assert pair.tone == "better"
+    assert "test over trainings and rows, p" in note
+    assert "covers other rows of this kind and other trainings of both recipes." in note
+    assert "wide" not in note
+    assert "means over all of them" in found.scope
+    assert "different seed" not in found.scope
+    assert pair.table is not None
+    assert "of the trainings whose adapters are kept" in pair.table.caption
+
+
+def test_a_run_with_one_training_leaves_open_what_another_would_bring() -> None:
+    (pair,) = page(of_trainings(0.7), of_trainings(0.7, 0.72, seed=1)).pairs
+    assert "its one training" in plain(pair.sentence)
+    note = plain(pair.note)
+    assert "other trainings of “b”, but “a” has one training, and what another one would" in note
+    assert "2 trainings tell little about how much trainings differ" in note
+
+
+def test_runs_with_one_training_each_are_said_to_differ_by_a_seed_alone() -> None:
+    assert "a different seed alone" in page(rights("1"), rights("1")).scope
+
+
+def test_the_side_by_side_table_has_mean_and_range_of_the_trainings() -> None:
+    several = replace(outcome(Spec()), trials=trainings((0.7, 0.8, 0.75)))
+    names = [line.cells[0] for line in page(rights("1"), rights("1")).figures.rows]
+    assert not any("training" in name and "mean" in name for name in names)
+    table = page(rights("1"), rights("1"), results=[several, outcome(Spec())]).figures
+    lines = {plain(line.cells[0]): [plain(c) for c in line.cells[1:]] for line in table.rows}
+    assert lines["trainings"] == ["3", "1"]
+    assert several.trials is not None
+    expected = several.trials.accuracy
+    mean, alone = lines["accuracy after, mean of the trainings"]
+    assert mean.startswith(f"{100 * expected.mean:.1f} % (")
+    assert alone == "one training"
+    assert lines["accuracy after, lowest to highest"][0] == (
+        f"{100 * expected.lowest:.1f} to {100 * expected.highest:.1f} %"
+    )
+    assert "accuracy after, kept adapter" in lines

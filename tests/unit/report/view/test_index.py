@@ -7,6 +7,7 @@ from dataclasses import replace
 from nlijob.analysis.history import Entry, build_history
 from nlijob.report.view.index import MOST_SERIES, index_page
 from nlijob.report.view.parts import View
+from tests.unit.analysis.made import trainings
 from tests.unit.analysis.test_history import entry
 
 
@@ -89,3 +90,49 @@ def test_the_median_run_is_labelled() -> None:
     sentences = page(*(entry(day, rows) for day, rows in enumerate(wrong))).series[0].sentences
     assert "versus the earlier run of median accuracy, “run-1”" in sentences[1]
     assert "Holm-adjusted" in sentences[0]
+
+
+# ---------------------------------------------------------------- several trainings
+
+
+def of_trainings(day: int, *accuracies: float) -> Entry:
+    """A run with these trainings."""
+    made, trials = entry(day), trainings(accuracies)
+    assert made.figures is not None
+    return replace(
+        made,
+        figures=replace(
+            made.figures,
+            trainings=len(accuracies),
+            accuracy_over_trainings=trials.accuracy,
+            gain_over_trainings=trials.gain,
+        ),
+    )
+
+
+def test_a_run_with_several_trainings_shows_mean_range_and_number() -> None:
+    run = of_trainings(1, 0.7, 0.8, 0.75)
+    assert run.figures is not None
+    over = run.figures.accuracy_over_trainings
+    assert over is not None
+    found = page(entry(0), run)
+    value, note = found.runs[0].cells[1]
+    assert plain(value) == f"{100 * over.mean:.1f} %"
+    assert plain(note) == (f"{100 * over.lowest:.1f} to {100 * over.highest:.1f} % in 3 trainings")
+    assert found.has_several
+    (series,) = found.series
+    latest = next(fact for fact in series.facts if fact.name == "latest accuracy after tuning")
+    assert plain(latest.value) == plain(value)
+    assert "in 3 trainings" in plain(latest.note)
+
+
+def test_the_newest_run_is_judged_by_the_kept_adapters_and_this_is_said() -> None:
+    (series,) = page(of_trainings(0, 0.7, 0.8), of_trainings(1, 0.7, 0.8)).series
+    assert "by the kept adapters" in plain(series.sentences[0])
+    (series,) = page(entry(0), entry(1)).series
+    assert "kept" not in series.sentences[0]
+
+
+def test_runs_with_other_numbers_of_trainings_are_one_series_and_said_to_vary() -> None:
+    (series,) = page(entry(0), of_trainings(1, 0.7, 0.8)).series
+    assert "number of trainings" in series.varying
