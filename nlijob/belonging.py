@@ -22,8 +22,8 @@ from nlijob.rundir import EPOCH_MARKER, RunDir, epoch_marker, is_of_adapter
 from nlijob.stages import STAGES, TRIAL_STAGES
 from nlijob.trials import Step, steps_of, trials_of
 
-ADDED = "explain"
-"""The stage that runs of formats 2 and 3 do not have: it was part of evaluate."""
+ADDED = ("elsewhere", "explain")
+"""The stages that runs of formats 2 and 3 do not have; the second was part of evaluate."""
 SHOWN_KEYS = 5
 SHOWN_REASONS = 10
 """Most reasons that an error lists."""
@@ -55,7 +55,7 @@ def doubts(run: RunDir, with_report: bool = False) -> list[Doubt]:
     found = {step.key: _marker_of(run, step.key) for step in steps}
     markers = {key: marker for key, marker in found.items() if marker is not None}
     older = [m for m in markers.values() if m.stage != "report" and m.inputs is None]
-    missing = [key for key in found if key not in markers and not (older and key == ADDED)]
+    missing = [key for key in found if key not in markers and not (older and key in ADDED)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         return [Doubt("unfinished", f"{listed(missing)} {verb} not complete")]

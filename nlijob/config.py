@@ -12,7 +12,7 @@ import json
 import re
 import string
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,7 +30,12 @@ FIELDS = ("premise", "hypothesis", "answers")
 MOST_TRAININGS = 100
 MOST_SEED = 10**9
 """Seeds of single epochs are made from it, and must fit into 63 bits."""
+OWN_TEXTS = ("general", "demo")
+"""Values of forgetting.texts that name texts which come with nlijob."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
+LONGEST_SET_NAME = 60
+SET_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SET_NAME - 1}}}", re.ASCII)
+"""Names of further test sets, which are names of files too."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,50 @@ class DataConfig:
     def split_size(self, split: str) -> SplitSize:
         """Return how many rows of "train", "validation" or "test" to take."""
         return SplitSize(getattr(self, f"{split}_stride"), getattr(self, f"{split}_size"))
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """A further test set, on which the base model and the tuned model are compared too.
+
+    A recipe names any number of them, each under a heading `[[transfer]]` of its own. They affect
+    neither the training nor the choice of an epoch.
+    """
+
+    name: str
+    """A short name for the set, unlike those of the others: of letters, digits, ".", "_" and "-",
+    as files bear it."""
+    dataset: str
+    """Hub data set id, a directory with data files, or a file, of which all rows are the set."""
+    revision: str | None = None
+    """Commit id of the hub data set. Without one, the newest version is used."""
+    config_name: str | None = None
+    """Configuration of the hub data set, such as "plain_text"."""
+    split: str = "test"
+    """The source's name for the split; several names joined by + are read one after the other."""
+    stride: int | None = None
+    """Take rows 0, k, 2k, ... in their stored order."""
+    size: int | None = None
+    """Take this many evenly spaced rows. Without stride and size, all rows are taken."""
+    premise_column: str = "premise"
+    """Column that holds the premise. The columns of well-known corpora are found by themselves."""
+    hypothesis_column: str = "hypothesis"
+    """Column that holds the hypothesis."""
+    label_column: str = "label"
+    """Column that holds the gold label, as a number or a name."""
+    columns: tuple[str, ...] = ()
+    """Names of all columns, in order, of CSV and TSV files whose first line does not name them."""
+    label_names: tuple[str, ...] = ()
+    """Names of the set's own labels 0, 1, 2, ..., if they are not those of the run. If empty, they
+    are the values of `answers`; or else the labels of a known two-way set, if the data have these
+    alone; or else those of the run."""
+    label_map: dict[str, int] = field(default_factory=dict)
+    """Maps the source's spelling of a label to the number of one of the set's labels, or to -1 for
+    no gold label. Several spellings may stand for one label."""
+    answers: dict[str, str] = field(default_factory=dict)
+    """Maps each label of the run, which the model answers, to the label of the set for which it
+    counts; several may count for one. Needed only where the set has labels of its own that are not
+    known: entailment and not_entailment are, where every other answer counts for the second."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +292,17 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class ForgettingConfig:
+    """What tuning did beside the task: the loss on general text before and after (causal head)."""
+
+    texts: str = "general"
+    """general: 60 short English texts that come with nlijob. demo: texts of the kind that the
+    demo's model has read. Or a file: plain text with blank lines between its paragraphs, or rows
+    with a column named text (.jsonl, .json, .csv, .tsv, .parquet). At most 500 texts are read,
+    evenly spaced. "" measures nothing."""
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """What the report shows, the gates that the job must pass, and the prices of machines."""
 
@@ -287,16 +347,29 @@ class JobConfig:
     """The optimisation."""
     eval: EvalConfig = EvalConfig()
     """How models are scored."""
+    forgetting: ForgettingConfig = ForgettingConfig()
+    """What tuning did beside the task."""
     report: ReportConfig = ReportConfig()
     """The report, its gates and prices."""
+    transfer: tuple[TransferConfig, ...] = ()
+    """Further test sets."""
 
     def value(self, dotted: str) -> Any:
-        """Return the section "section" as a dict, or the value "section.key"."""
+        """Return the section "section" as a dict, or the value "section.key".
+
+        Of a section that a recipe may have several times, a dict for each.
+        """
         value: Any = self
         for part in dotted.split("."):
             value = getattr(value, part)
-        is_section = dataclasses.is_dataclass(value) and not isinstance(value, type)
-        return dataclasses.asdict(value) if is_section else value
+        if isinstance(value, tuple):
+            return tuple(dataclasses.asdict(v) if is_section(v) else v for v in value)
+        return dataclasses.asdict(value) if is_section(value) else value
+
+
+def is_section(value: object) -> bool:
+    """Whether a value of the configuration is a table of keys with a dataclass of its own."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def load_config(recipe: str, overrides: Mapping[str, Any] | None = None) -> JobConfig:
@@ -357,6 +430,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_prompt(config),
         *_check_numbers(config),
         *_check_hardware(config.model),
+        *_check_transfer(config.transfer),
     ]
 
 
@@ -504,6 +578,43 @@ def _check_targets(wanted: str | tuple[str, ...]) -> Iterable[str]:
 def _check_hardware(model: ModelConfig) -> Iterable[str]:
     if model.device == "cpu" and model.compute_dtype == "float16":
         yield "model.compute_dtype: float16 does not train on a CPU; use float32 or bfloat16"
+
+
+def _check_transfer(sets: Sequence[TransferConfig]) -> Iterable[str]:
+    names = [one.name.lower() for one in sets]
+    for number, one in enumerate(sets):
+        where = f"transfer[{number}]"
+        if not SET_NAME.fullmatch(one.name):
+            yield (
+                f"{where}.name: {one.name!r} is no name of a file; take at most {LONGEST_SET_NAME} "
+                'letters, digits, ".", "_" and "-", with a letter or digit first'
+            )
+        elif names.index(one.name.lower()) != number:
+            yield f"{where}.name: {one.name} is the name of two sets; names must differ"
+        if one.stride is not None and one.size is not None:
+            yield f"{where}.stride, {where}.size: give at most one of the two"
+        if one.stride is not None and one.stride < 1:
+            yield f"{where}.stride: {one.stride} is below 1"
+        if one.size is not None and one.size < 0:
+            yield f"{where}.size: {one.size} is below 0 (0 takes all rows)"
+        if len(set(one.columns)) != len(one.columns):
+            yield f"{where}.columns: names must differ"
+        yield from _check_labels_of_set(where, one)
+
+
+def _check_labels_of_set(where: str, one: TransferConfig) -> Iterable[str]:
+    names = one.label_names
+    if len(names) == 1:
+        yield f"{where}.label_names: at least two labels are needed"
+    if len(set(names)) != len(names):
+        yield f"{where}.label_names: names must differ"
+    for label, answer in one.answers.items():
+        if names and answer not in names:
+            known = ", ".join(names)
+            yield f"{where}.answers.{label}: {answer!r} is none of the set's labels ({known})"
+    for spelling, number in one.label_map.items():
+        if number < -1 or (names and number >= len(names)):
+            yield f"{where}.label_map.{spelling}: {number} is not a label number of the set"
 
 
 def _override(tables: dict[str, Any], dotted: str, value: Any, faults: list[str]) -> None:

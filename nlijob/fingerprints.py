@@ -22,12 +22,12 @@ from nlijob.trials import Trial, trials_of
 def stage_inputs(config: JobConfig, stamps: Mapping[str, str]) -> dict[str, Inputs]:
     """Stage -> its inputs; the stages of each of several trainings are named by `Trial.key`.
 
-    `stamps` identifies the files outside the run: "data" and "model".
+    `stamps` identifies the files outside the run (see `Stage.stamp`).
     """
     trials = trials_of(config)
     inputs: dict[str, Inputs] = {}
     for stage in STAGES:
-        stamp = stamps[stage.stamp] if stage.stamp else ""
+        stamp = stamps.get(stage.stamp, "")
         if stage.of == "run":
             follows = {key: inputs[key].fingerprint for key in followed(stage, trials)}
             inputs[stage.name] = Inputs(settings_of(config, stage), follows, stamp)

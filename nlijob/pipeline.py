@@ -21,6 +21,7 @@ from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, said_of
 from nlijob.data.labels import TWO_WAY
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import Opened, open_splits, takes_labels_of_data, with_labels_of
@@ -32,6 +33,7 @@ from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
 from nlijob.records.job import (
+    FORMAT_VERSION,
     SPLITS,
     Inputs,
     Manifest,
@@ -63,7 +65,7 @@ class Job:
     inputs: dict[str, Inputs] = field(init=False)
     """Stage -> what it is made from in this attempt."""
     stamps: dict[str, str] = field(init=False)
-    """What identifies the files outside the run: "data" and "model"."""
+    """What identifies the files outside the run; see `Stage.stamp`."""
 
     def __post_init__(self) -> None:
         self.attempt = Attempt(self.run, self.started)
@@ -106,6 +108,7 @@ class Job:
         with Sampler(self.run.hardware, number, interval_s, self.run.root, "subset") as sampler:
             self._build_subset(sampler)
             self._check_columns()
+            self._read_elsewhere(sampler)
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
         with self.attempt.timed("report"):
@@ -132,7 +135,11 @@ class Job:
     def _find_model(self) -> None:
         self.model_dir = self.hub.model_folder(self.config.model)
         self.model_stamp = model_stamp(self.model_dir, model_files(self.config.model))
-        self.stamps = {"data": source_stamp(self.config.data), "model": self.model_stamp}
+        self.stamps = {
+            "data": source_stamp(self.config.data),
+            "model": self.model_stamp,
+            "elsewhere": elsewhere_stamp(self.config),
+        }
         self.inputs = stage_inputs(self.config, self.stamps)
         for names in TWO_WAY:
             self._adopt_earlier_labels(names)
@@ -184,12 +191,12 @@ class Job:
     def _starts_over(self) -> bool:
         """Whether the folder holds rows, scores or models made from other inputs.
 
-        Trainings that differ in their seed alone belong to the same run.
+        Trainings that differ in their seed alone belong to the same run. Other test sets beside the
+        run's own start nothing over: what is there goes on with them.
         """
         first = [step for step in steps_of(self.config) if step.stage.stamp and not step.trial]
         return self._has_other_trainings() or any(
-            self.run.is_of_other_inputs(step.key, self.inputs[step.key].fingerprint)
-            for step in first
+            self._is_of_other_inputs(step.key) for step in first if step.key != "elsewhere"
         )
 
     def _has_other_trainings(self) -> bool:
@@ -201,6 +208,15 @@ class Job:
             for folder in folders
             for marker in training_markers(self.run.view(folder))
         )
+
+    def _is_of_other_inputs(self, stage: str) -> bool:
+        """Whether a stage was done with other inputs, but for what is read elsewhere."""
+        marker = self.run.read_marker(stage)
+        if marker is None:
+            return False
+        if marker.inputs is None or marker.format_version != FORMAT_VERSION:
+            return True
+        return but_elsewhere(marker.inputs) != but_elsewhere(self.inputs[stage])
 
     def _is_finished(self) -> bool:
         """Whether the folder holds a finished run, of whatever settings and version."""
@@ -223,7 +239,7 @@ class Job:
 
     def _take_over(self, previous: RunDir) -> None:
         """Copy the rows and base scores of a run that was set aside, where they stay the same."""
-        for stage in ("subset", "baseline"):
+        for stage in ("subset", "elsewhere", "baseline"):
             marker = previous.read_marker(stage)
             if marker is None or not is_complete(previous, stage, self.inputs):
                 return
@@ -261,6 +277,17 @@ class Job:
         if wanted := self.config.report.slice_columns:
             test = records.read(Manifest, self.run.manifest).splits["test"]
             check_columns(wanted, test.further_columns)
+
+    def _read_elsewhere(self, sampler: Sampler) -> None:
+        sampler.stage = "elsewhere"
+        if self._is_complete("elsewhere"):
+            self._skip(["elsewhere"])
+            return
+        self.run.unmark("elsewhere")
+        with self.attempt.timed("elsewhere"):
+            found, files = read_elsewhere(self.config, self.run, self.hub)
+            self._mark_complete("elsewhere", files)
+        self._say("elsewhere", said_of(found))
 
     def _run_gpu_stages(self, gpu_side: GpuSide, sampler: Sampler) -> None:
         if all(map(self._is_complete, self._gpu_steps)):
@@ -349,6 +376,12 @@ def check_gates(results: Results) -> None:
     if not results.gates.passed:
         missed = "; ".join(failure.text for failure in results.gates.failures)
         raise GateError(missed, "the report is complete")
+
+
+def but_elsewhere(inputs: Inputs) -> Inputs:
+    """The inputs of a stage without what it reads beside the run's own rows."""
+    follows = {name: print_ for name, print_ in inputs.follows.items() if name != "elsewhere"}
+    return dataclasses.replace(inputs, follows=follows)
 
 
 def without_seed(inputs: Inputs | None) -> Inputs | None:

@@ -67,10 +67,13 @@ class RunDir:
         self.environment = root / "environment.json"
         self.machines = root / "machines.jsonl"
         self.manifest = root / "subset" / "manifest.json"
+        self.elsewhere_manifest = root / "elsewhere" / "manifest.json"
+        self.texts = root / "elsewhere" / "text" / "general.jsonl"
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
+        self.baseline_texts = root / "baseline" / "texts.jsonl"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -99,6 +102,7 @@ class RunDir:
         self.selection = own / "selection.json"
         self.evaluate_result = own / "evaluate" / "result.json"
         self.evaluate_predictions = own / "evaluate" / "predictions.jsonl"
+        self.evaluate_texts = own / "evaluate" / "texts.jsonl"
 
     def of_trial(self, trial: Trial) -> RunDir:
         """The run as one of its trainings sees it."""
@@ -129,6 +133,18 @@ class RunDir:
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
+
+    def elsewhere(self, name: str) -> Path:
+        """The file with the rows of a further test set."""
+        return self.elsewhere_manifest.with_name(f"{name}.jsonl")
+
+    def baseline_transfer(self, name: str) -> Path:
+        """The file with the base model's answers to a further test set."""
+        return self.baseline_predictions.parent / "transfer" / f"{name}.jsonl"
+
+    def evaluate_transfer(self, name: str) -> Path:
+        """The file with the tuned model's answers to a further test set."""
+        return self.evaluate_predictions.parent / "transfer" / f"{name}.jsonl"
 
     def epoch(self, epoch: int) -> Path:
         """The folder of an epoch's checkpoint."""

@@ -1,6 +1,6 @@
 """Every stage of the job, and the other phases whose time is measured, in one table.
 
-    subset -> baseline -> train -> select -> evaluate -> explain -> report
+    subset -> elsewhere -> baseline -> train -> select -> evaluate -> explain -> report
 
 Train, select and evaluate are done for each of the run's trainings, the others once.
 
@@ -37,8 +37,9 @@ class Stage(Phase):
     """Stages whose outcome it reads."""
     of: Literal["run", "trial"] = "run"
     """Whether it is done once, or for each training of the run."""
-    stamp: Literal["", "data", "model"] = ""
-    """Files outside the run that it reads: the source of the rows, or the base model."""
+    stamp: Literal["", "data", "model", "elsewhere"] = ""
+    """Files outside the run that it reads: the source of the rows, the base model, or the sources
+    of further test sets."""
     ignores: tuple[str, ...] = (
         "model.requires_gpu",
         "train.checkpoint_every_s",
@@ -51,6 +52,14 @@ class Stage(Phase):
 PHASES: tuple[Phase, ...] = (
     Phase("fetch", "settings read, files fetched"),
     Stage("subset", "rows selected", "parent", ("data",), (), stamp="data"),
+    Stage(
+        "elsewhere",
+        "further test sets and texts read",
+        "parent",
+        ("transfer", "forgetting"),
+        ("subset",),
+        stamp="elsewhere",
+    ),
     Phase("start", "waiting for the GPU side to start"),
     Phase("encode", "rows tokenized"),
     Phase("load", "model loaded and quantised"),
@@ -60,7 +69,7 @@ PHASES: tuple[Phase, ...] = (
         "base model scored",
         "gpu",
         ("model", "prompt", "eval.batch_size", "eval.few_shot", "train.seed"),
-        ("subset",),
+        ("subset", "elsewhere"),
         stamp="model",
     ),
     Stage(

@@ -134,6 +134,8 @@ def _has_no_default(field: dataclasses.Field[Any]) -> bool:
 def _type_name(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     origins = {tuple: "a list", dict: "a table"}
+    if typing.get_origin(hint) is tuple and dataclasses.is_dataclass(typing.get_args(hint)[0]):
+        return "a list of tables, each below a heading in two pairs of brackets"
     if typing.get_origin(hint) is Literal:
         return " or ".join(map(repr, typing.get_args(hint)))
     return names.get(hint) or origins.get(typing.get_origin(hint)) or str(hint)

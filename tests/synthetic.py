@@ -28,9 +28,11 @@ from nlijob.config import (
 )
 from nlijob.data.further import column_names
 from nlijob.data.overlap import measure_overlaps, measure_repetition
+from nlijob.data.texts import read_texts
 from nlijob.fingerprints import settings_of, stage_inputs
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
+from nlijob.records.forgetting import GeneralText, TextLoss
 from nlijob.records.job import (
     SPLITS,
     Environment,
@@ -60,6 +62,7 @@ from nlijob.records.job import (
 )
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read
+from nlijob.records.transfer import Elsewhere
 from nlijob.rundir import RunDir, epoch_marker, write_record, write_records, write_text
 from nlijob.stages import STAGES
 
@@ -72,7 +75,7 @@ Output:"""
 UUID = "f3a1c2d4-0b5e-4c6f-8a97-1b2c3d4e5f60"
 STARTED = 1_760_000_000.0
 GIB = 2**30
-STAMPS = {"data": "made-up rows", "model": "made-up model"}
+STAMPS = {"data": "made-up rows", "model": "made-up model", "elsewhere": ""}
 """Identity of the files outside the run that its stages are marked with."""
 
 PEOPLE = ("A man", "Two women", "A child in a red coat", "The old guitarist", "Three cyclists")
@@ -122,6 +125,8 @@ class Spec:
     few_shot: int = 3
     weights: bool = False
     """Each epoch has a file in the place of its adapter."""
+    forgets: float | None = 0.02
+    """Mean rise of the loss on general text, in nats; None where it was not measured."""
     samples: bool = True
     energy: bool = True
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -146,13 +151,18 @@ def mark_stages(run: RunDir) -> None:
     inputs = stage_inputs(config, STAMPS)
     outputs = {
         "subset": [run.manifest, *map(run.subset, SPLITS)],
+        "elsewhere": [*run.elsewhere_manifest.parent.iterdir()],
         "baseline": [
             *(run.baseline_predictions, run.few_shot_predictions),
-            *(run.baseline_result, run.prompt),
+            *(run.baseline_result, run.prompt, run.baseline_texts),
+            *run.baseline_result.parent.glob("transfer/*"),
         ],
         "train": [run.train_result, run.train_log, run.plan],
         "select": [run.selection],
-        "evaluate": [run.evaluate_predictions, run.evaluate_result],
+        "evaluate": [
+            *(run.evaluate_predictions, run.evaluate_result, run.evaluate_texts),
+            *run.evaluate_result.parent.glob("transfer/*"),
+        ],
         "explain": [
             *(run.blank_premise_predictions, run.generations, run.occlusion),
             run.environment,
@@ -198,6 +208,7 @@ class _Builder:
         for split in SPLITS:
             write_records(run.subset(split), self.examples[split])
         write_record(run.manifest, self._manifest())
+        write_record(run.elsewhere_manifest, Elsewhere())
         write_record(run.prompt, self._prompt())
         base = self._predictions(spec.base_skill, spec.base_habit, mass=0.31)
         write_records(run.baseline_predictions, base)
@@ -236,6 +247,8 @@ class _Builder:
             write_records(run.blank_premise_predictions, (p for p in blank if p.split == "test"))
         if spec.word_importance:
             write_records(run.occlusion, self._occlusions(base, tuned))
+        if spec.forgets is not None and spec.head == "causal":
+            self._write_texts(spec.forgets)
         mark_stages(run)
         return run
 
@@ -515,6 +528,22 @@ class _Builder:
             prompt = TEMPLATE.format(premise=example.premise, hypothesis=example.hypothesis)
             rambling = " 1\n\nExercise 2: <b>Rewrite</b> the sentence above, then explain why"
             yield Generation(index, prompt, rambling, f" {answers[index]}")
+
+    def _write_texts(self, rise: float) -> None:
+        """Losses of both models on the project's own texts, and hostile ones where asked for."""
+        draw = random.Random(f"{self.spec.seed} texts")  # leaves the run's own draws alone
+        texts = read_texts("general")[::3]
+        if self.spec.hostile:
+            hostile = enumerate(HOSTILE, start=1)
+            texts = [GeneralText(number, text, mark) for number, (text, mark) in hostile]
+        base, tuned = [], []
+        for one in texts:
+            tokens, loss = 60 + draw.randrange(120), 2.4 + draw.gauss(0, 0.3)
+            base.append(TextLoss(one.text, tokens, loss))
+            tuned.append(TextLoss(one.text, tokens, loss + rise + draw.gauss(0, 0.05)))
+        write_records(self.run.texts, texts)
+        write_records(self.run.baseline_texts, base)
+        write_records(self.run.evaluate_texts, tuned)
 
     def _occlusions(
         self, base: Sequence[Prediction], tuned: Sequence[Prediction]

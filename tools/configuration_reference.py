@@ -29,18 +29,25 @@ def main() -> None:
 
 
 def reference() -> str:
-    """The generated part: a heading, a sentence and a table of keys for each section."""
+    """The generated part: a heading, a description and a table of keys for each section."""
     hints = typing.get_type_hints(JobConfig)
     sections = {
         name: hint
         for name, hint in hints.items()
         if isinstance(hint, type) and dataclasses.is_dataclass(hint)
     }
-    keys = [field for field in dataclasses.fields(JobConfig) if field.name not in sections]
+    repeated = {
+        name: arguments[0]
+        for name, hint in hints.items()
+        if (arguments := typing.get_args(hint)) and dataclasses.is_dataclass(arguments[0])
+    }
+    tables = {*sections, *repeated}
+    keys = [field for field in dataclasses.fields(JobConfig) if field.name not in tables]
     parts = [_section("Top level", "", JobConfig, keys)]
-    for name, cls in sections.items():
+    for name, cls in {**sections, **repeated}.items():
         description = " ".join((cls.__doc__ or "").split())
-        parts.append(_section(f"`[{name}]`", description, cls, dataclasses.fields(cls)))
+        heading = f"`[[{name}]]`" if name in repeated else f"`[{name}]`"
+        parts.append(_section(heading, description, cls, dataclasses.fields(cls)))
     return "".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nlijob.analysis.explain import Explainer
@@ -92,18 +92,34 @@ def group(matched: Sequence[Pair]) -> Groups:
     )
 
 
-def shown_indices(base: Iterable[Prediction], tuned: Iterable[Prediction], per_kind: int) -> Shown:
+def shown_indices(
+    base: Iterable[Prediction],
+    tuned: Iterable[Prediction],
+    per_kind: int,
+    right_in: Mapping[int, int] | None = None,
+) -> Shown:
     """Test rows to show, at most `per_kind` of each kind, chosen from both models' predictions.
 
     Corrected and newly broken rows are chosen by the largest change in the gold label's
     probability, rows still wrong by the tuned model's confidence in its mistake. Ties go to the
     lower row number, so that the same predictions always give the same rows.
+
+    Where there are several trainings, `tuned` is the model of one, and `right_in` has the number
+    of trainings that label each row correctly. Corrected rows that most trainings label correctly
+    then come first, and so do the others that fewest label correctly.
     """
     groups = group(pairs(base, tuned))
+
+    def first(of: Sequence[Pair], weight: Callable[[Pair], float], sign: int) -> tuple[int, ...]:
+        ranked = sorted(
+            of, key=lambda pair: (_rank(pair, right_in, sign), -weight(pair), pair.index)
+        )
+        return tuple(pair.index for pair in ranked[:per_kind])
+
     return Shown(
-        corrected=_first(groups.corrected, per_kind, lambda pair: pair.gold_shift),
-        still_wrong=_first(groups.still_wrong, per_kind, lambda pair: pair.tuned.confidence),
-        newly_broken=_first(groups.newly_broken, per_kind, lambda pair: -pair.gold_shift),
+        corrected=first(groups.corrected, lambda pair: pair.gold_shift, -1),
+        still_wrong=first(groups.still_wrong, lambda pair: pair.tuned.confidence, 1),
+        newly_broken=first(groups.newly_broken, lambda pair: -pair.gold_shift, 1),
     )
 
 
@@ -115,14 +131,17 @@ def build_cases(
     occlusions: Iterable[Occlusion],
     label_names: Sequence[str],
     per_kind: int,
+    right_in: Mapping[int, int] | None = None,
 ) -> CaseGroups:
     """Counts of all groups, the shown cases with their evidence, and all rows that were wrong.
 
     `examples` are the test rows; `generations` and `occlusions` hold the free output and word
-    importance of some of them (a row without either gets None, or no words).
+    importance of some of them (a row without either gets None, or no words). `right_in` is as in
+    `shown_indices`.
     """
     matched = pairs(base, tuned)
-    groups, shown = group(matched), shown_indices(base, tuned, per_kind)
+    groups, shown = group(matched), shown_indices(base, tuned, per_kind, right_in)
+    counts = right_in or {}
     by_index = {pair.index: pair for pair in matched}
     texts = {example.index: example for example in examples}
     written = {generation.index: generation for generation in generations}
@@ -133,13 +152,16 @@ def build_cases(
 
     def cases(indices: Iterable[int]) -> tuple[Case, ...]:
         return tuple(
-            _case(by_index[i], texts[i], written.get(i), occluded.get(i), explainer)
+            _case(by_index[i], texts[i], written.get(i), occluded.get(i), explainer, counts.get(i))
             for i in indices
         )
 
     def rows(of_kind: Iterable[Pair], sign: int) -> tuple[CaseRow, ...]:
-        ranked = sorted(of_kind, key=lambda pair: (sign * pair.tuned_margin, pair.index))
-        return tuple(_row(pair, texts[pair.index]) for pair in ranked)
+        ranked = sorted(
+            of_kind,
+            key=lambda pair: (_rank(pair, right_in, sign), sign * pair.tuned_margin, pair.index),
+        )
+        return tuple(_row(pair, texts[pair.index], counts.get(pair.index)) for pair in ranked)
 
     return CaseGroups(
         both_right=len(groups.both_right),
@@ -161,6 +183,7 @@ def _case(
     generation: Generation | None,
     occlusion: Occlusion | None,
     explainer: Explainer,
+    right_in: int | None,
 ) -> Case:
     importance = occlusion.words if occlusion else ()
     evidence = explainer.evidence(example, pair.base, pair.tuned, importance)
@@ -183,10 +206,11 @@ def _case(
         word_importance=importance,
         words_not_tried=occlusion.words_not_tried if occlusion else 0,
         reasons=evidence.findings,
+        right_in=right_in,
     )
 
 
-def _row(pair: Pair, example: Example) -> CaseRow:
+def _row(pair: Pair, example: Example, right_in: int | None) -> CaseRow:
     label = pair.base.label
     return CaseRow(
         index=pair.index,
@@ -199,6 +223,7 @@ def _row(pair: Pair, example: Example) -> CaseRow:
         tuned_gold_probability=pair.tuned.probabilities[label],
         margin=pair.tuned_margin,
         tags=text_tags(example.premise, example.hypothesis),
+        right_in=right_in,
     )
 
 
@@ -210,8 +235,6 @@ def _test_rows(predictions: Iterable[Prediction]) -> dict[int, Prediction]:
     return by_index
 
 
-def _first(
-    candidates: Iterable[Pair], count: int, weight: Callable[[Pair], float]
-) -> tuple[int, ...]:
-    ranked = sorted(candidates, key=lambda pair: (-weight(pair), pair.index))
-    return tuple(pair.index for pair in ranked[:count])
+def _rank(pair: Pair, right_in: Mapping[int, int] | None, sign: int) -> int:
+    """The number of trainings that label the row correctly, or its negative; 0 for one training."""
+    return sign * right_in[pair.index] if right_in else 0

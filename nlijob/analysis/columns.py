@@ -13,6 +13,8 @@ from nlijob.records.job import Example
 
 MOST_VALUES = 20
 """Most different values of a column that is chosen by rule."""
+MOST_VALUES_OF_A_SET = 50
+"""The same in a further test set: HANS has 30 subcases."""
 MOST_COLUMNS = 10
 """Most columns that are chosen by rule, as each test makes the others less likely to find
 something."""
@@ -38,13 +40,15 @@ class Grouping:
 
 
 def groupings(
-    examples: Sequence[Example], wanted: Sequence[str] | None = None
+    examples: Sequence[Example],
+    wanted: Sequence[str] | None = None,
+    most_values: int = MOST_VALUES,
 ) -> tuple[Grouping, ...]:
     """The columns that are `wanted`, or else those that look like categories.
 
-    These have few, short values that repeat, and are no identifiers. Columns that divide the rows
-    just as the gold label or an earlier column does are left out. Raises ConfigurationError if a
-    wanted column is not there.
+    These have at most `most_values` short values that repeat, and are no identifiers. Columns that
+    divide the rows just as the gold label or an earlier column does are left out. Raises
+    ConfigurationError if a wanted column is not there.
     """
     found = {grouping.column: grouping for grouping in _all_groupings(examples)}
     if wanted is not None:
@@ -54,7 +58,7 @@ def groupings(
     divisions = {_division(_by_label(examples))}
     for grouping in found.values():
         division = _division(grouping.rows)
-        if _is_category(grouping) and division not in divisions:
+        if _is_category(grouping, most_values) and division not in divisions:
             divisions.add(division)
             chosen.append(grouping)
     return tuple(chosen[:MOST_COLUMNS])
@@ -103,10 +107,10 @@ def _division(rows: Mapping[str, frozenset[int]] | Mapping[int, set[int]]) -> fr
     return frozenset(frozenset(indices) for indices in rows.values())
 
 
-def _is_category(grouping: Grouping) -> bool:
+def _is_category(grouping: Grouping, most_values: int) -> bool:
     values = grouping.rows
     return (
-        2 <= len(values) <= MOST_VALUES
+        2 <= len(values) <= most_values
         and sum(map(len, values.values())) >= ROWS_A_VALUE * len(values)
         and max(map(len, values)) <= LONGEST_VALUE
         and not IDENTIFIER.search(grouping.column)

@@ -39,6 +39,7 @@ IRRELEVANT = (
     "train.gradient_checkpointing",
     "train.speed",
     "train.checkpoint_every_s",
+    "transfer",
 )
 """Settings, or prefixes of settings, that may differ within a series: they affect neither training
 nor the questions asked, except by chance."""

@@ -12,6 +12,7 @@ from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import Validation
+from nlijob.analysis.forgetting import forgetting_warnings, read_forgetting
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.leakage import leakage_warnings
@@ -23,8 +24,9 @@ from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
-from nlijob.analysis.trials import measure_trials
+from nlijob.analysis.trials import measure_trials, right_in
 from nlijob.analysis.warnings import (
     comparison_warnings,
     data_warnings,
@@ -86,6 +88,8 @@ def build_results(run: RunDir) -> Results:
     groups, premises = premise_groups(examples), premises_of(examples)
     base = measure(base_rows, manifest.label_names, premises)
     tuned = measure(tuned_rows, manifest.label_names, premises)
+    trial_rows = read_trials(run, config, examples)
+    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     cases = build_cases(
         base_rows,
         tuned_rows,
@@ -94,13 +98,13 @@ def build_results(run: RunDir) -> Results:
         read_all(Occlusion, run.occlusion),
         manifest.label_names,
         config.eval.cases,
+        right_in(trial_rows) if trial_rows else None,
     )
     change = _change(base_rows, tuned_rows, premises)
-    trial_rows = read_trials(run, config, examples)
-    trials = measure_trials(base_rows, trial_rows, best.name, premises) if trial_rows else None
     slices = measure_slices(
         base_rows, tuned_rows, examples, manifest.label_names, config.report.slice_columns
     )
+    transfer = measure_transfer(run, config, change)
     validation = _read_validation(kept, training.epochs, baseline_rows)
     comparisons = validation.compared_with(selection.epoch)
     loss_change = validation.loss_change()
@@ -114,6 +118,8 @@ def build_results(run: RunDir) -> Results:
         manifest.label_names,
         premises,
     )
+
+    forgetting = read_forgetting(run, config)
 
     return Results(
         run=record,
@@ -159,9 +165,11 @@ def build_results(run: RunDir) -> Results:
             *length_warnings(prompt, manifest),
             *comparison_warnings(base, tuned, change, slices),
             *trial_warnings(trials, manifest.label_names),
+            *transfer_warnings(transfer, change),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
+            *forgetting_warnings(forgetting),
             *training_warnings(training.epochs, selection, comparisons, loss_change),
             *data_warnings(manifest),
             *logs.warnings(),
@@ -170,6 +178,8 @@ def build_results(run: RunDir) -> Results:
         validation_intervals=validation.intervals(),
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
+        transfer=transfer,
+        forgetting=forgetting,
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nlijob.analysis.agreement import check_rows, check_selection
+from nlijob.analysis.selection import best_of
 from nlijob.analysis.trials import TrialRows
 from nlijob.config import JobConfig
+from nlijob.kept import kept_trial
 from nlijob.records.job import Example, Prediction, ScoreResult, Selection, TrainResult, of_split
 from nlijob.records.serialization import read, read_lines
 from nlijob.rundir import RunDir
@@ -24,7 +26,13 @@ def read_trials(
     trials = trials_of(config)
     if len(trials) == 1:
         return ()
-    return tuple(_read(run.of_trial(trial), trial, examples) for trial in trials)
+    found = tuple(_read(run.of_trial(trial), trial, examples) for trial in trials)
+    best, kept = best_of({one.name: one.selection for one in found}), kept_trial(run, config).name
+    if best != kept:
+        raise ValueError(
+            f"by its validation scores {best} is the training to keep, and {kept} was kept"
+        )
+    return found
 
 
 def _read(run: RunDir, trial: Trial, examples: Sequence[Example]) -> TrialRows:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from nlijob.analysis.annotators import all_agree, is_judged
 from nlijob.analysis.cases import Pair, pairs
 from nlijob.analysis.clustered import accuracy_interval, paired_difference
-from nlijob.analysis.columns import Grouping, groupings, shown_name
+from nlijob.analysis.columns import MOST_VALUES_OF_A_SET, Grouping, groupings, shown_name
 from nlijob.analysis.premises import Premises, premises_of
 from nlijob.analysis.statistics import holm
 from nlijob.analysis.tags import HIGH_OVERLAP, LOW_OVERLAP, TAGS, compare_words, is_high, is_low
@@ -77,13 +77,24 @@ def measure_slices(
         *_by_agreement(rows.values()),
         *_by_column(groupings([*rows.values()], columns)),
     ]
-    premises = premises_of(rows.values())
-    measured = [
-        _slice(kind, [pair for pair in matched if pair.index in kind.indices], premises)
-        for kind in kinds
-        if kind.indices
-    ]
-    return tuple(sorted(_tested(measured), key=_rank))
+    return _measured(kinds, matched, premises_of(rows.values()))
+
+
+def measure_set_slices(
+    base: Iterable[Prediction],
+    tuned: Iterable[Prediction],
+    examples: Sequence[Example],
+    label_names: Sequence[str],
+) -> tuple[Slice, ...]:
+    """The slices of a further test set: by its own labels and by its further columns.
+
+    In the order of `measure_slices`, and p-values are adjusted over these slices alone. Raises
+    ValueError if the models labelled different rows.
+    """
+    matched = pairs(base, tuned)
+    columns = groupings(examples, most_values=MOST_VALUES_OF_A_SET)
+    kinds = [*_by_gold_label(matched, label_names), *_by_column(columns)]
+    return _measured(kinds, matched, premises_of(examples))
 
 
 def slices_sentence(slices: Sequence[Slice]) -> str:
@@ -132,6 +143,17 @@ def too_few_sentence(slices: Sequence[Slice]) -> str:
 
 def _unit(slices: Sequence[Slice]) -> str:
     return "rows" if all(found.premises is None for found in slices) else "different premises"
+
+
+def _measured(
+    kinds: Iterable[_Kind], matched: Sequence[Pair], premises: Premises
+) -> tuple[Slice, ...]:
+    measured = [
+        _slice(kind, [pair for pair in matched if pair.index in kind.indices], premises)
+        for kind in kinds
+        if kind.indices
+    ]
+    return tuple(sorted(_tested(measured), key=_rank))
 
 
 def _tested(found: Sequence[Slice]) -> Iterator[Slice]:

@@ -99,8 +99,9 @@ def _stage_time(
     return StageTime(
         stage=stage,
         duration_s=_sum(
-            _stage_seconds(of_attempt, attempts.get(attempt))
+            _stage_seconds([t for t in of_attempt if t.trial == trial], attempts.get(attempt))
             for attempt, of_attempt in _by_attempt(own).items()
+            for trial in dict.fromkeys(timing.trial for timing in of_attempt)
         ),
         parts={part.name: part.duration_s for part in parts if part.duration_s is not None},
         examples_per_s=_examples_per_s(own),

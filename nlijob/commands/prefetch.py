@@ -20,6 +20,7 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     import tempfile
 
     from nlijob import stopping
+    from nlijob.data.elsewhere import read_set
     from nlijob.data.splits import open_splits, with_label_names
     from nlijob.data.subset import build_subset
     from nlijob.hub import Hub
@@ -40,4 +41,10 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
                 f"{split.rows:,} in the subset{split.origin and f'; {split.origin}'}"
             )
         )
+    for one in config.transfer:
+        rows = read_set(one, data, hub).manifest.rows
+        taken = (
+            f"{rows.source_rows:,} rows, {rows.rows:,} taken{rows.origin and f'; {rows.origin}'}"
+        )
+        click.echo(printable(f"further set {one.name}: {taken}"))
     return ExitCode.DONE

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from nlijob.records.job import Example, Repetition, Split, SplitOverlap
+from nlijob.records.transfer import RowsInTraining
 
 Texts = tuple[str, str]
 PAIRS: tuple[tuple[Split, Split], ...] = (
@@ -40,6 +41,16 @@ def measure_repetition(rows: Sequence[Example]) -> Repetition:
         premises=len({premise for premise, _ in labels}),
         repeated_rows=len(rows) - len(labels),
         contradictory_rows=sum(len(labels[_texts(row)]) > 1 for row in rows),
+    )
+
+
+def rows_in_training(rows: Sequence[Example], training: Sequence[Example]) -> RowsInTraining:
+    """How many rows the model has seen in training, with whatever labels."""
+    texts = {_texts(row) for row in training}
+    premises = {premise for premise, _ in texts}
+    return RowsInTraining(
+        rows_with_premise=sum(plain_text(row.premise) in premises for row in rows),
+        whole_rows=sum(_texts(row) in texts for row in rows),
     )
 
 

@@ -67,6 +67,27 @@ def open_splits(data: DataConfig, hub: Hub) -> Opened:
     return {split: found[split] for split in SPLITS}
 
 
+def open_test_split(data: DataConfig, hub: Hub) -> OpenedSplit:
+    """The split that is named as the test split, alone; of a file that no column divides, all rows.
+
+    Where it is named "train" or "validation", the names that corpora use for these are found too.
+    Raises NotAvailableError if it is not available, has no labels, or a file is malformed.
+    """
+    source = source_of(data, hub)
+    split: Split = next((usual for usual in SPLITS if usual == data.test_split), "test")
+    if whole := source.whole():
+        return _split_of_file(data, source, whole, split)
+    if not _names(data, source, split):
+        raise source.missing(split, data.test_split)
+    opened, why = _held_out(data, source, split)
+    if opened is None:
+        raise NotAvailableError(
+            f"{data.dataset}: {why}; there are {listed([*source.names()])}",
+            "set data.test_split to one that has labels",
+        )
+    return opened
+
+
 def takes_labels_of_data(data: DataConfig) -> bool:
     """Whether the labels may be named by the data, as the configuration says nothing of them."""
     return data.label_names == DEFAULT_LABELS and not data.label_map
@@ -79,13 +100,13 @@ def with_label_names(data: DataConfig, opened: Opened) -> DataConfig:
     """
     if not takes_labels_of_data(data):
         return data
-    found = two_way(map(str, _label_values(opened)))
+    found = two_way(map(str, label_values(opened)))
     return dataclasses.replace(data, label_names=found) if found else data
 
 
 def label_warnings(data: DataConfig, opened: Opened) -> list[str]:
     """A warning if the data have the numbers 0 and 1 alone, and nothing says what these mean."""
-    if not takes_labels_of_data(data) or {str(v) for v in _label_values(opened)} != {"0", "1"}:
+    if not takes_labels_of_data(data) or {str(v) for v in label_values(opened)} != {"0", "1"}:
         return []
     zero, one, *_ = data.label_names
     return [
@@ -94,7 +115,7 @@ def label_warnings(data: DataConfig, opened: Opened) -> list[str]:
     ]
 
 
-def _label_values(opened: Opened) -> set[Any]:
+def label_values(opened: Opened) -> set[Any]:
     """All labels of the data but missing ones: names, or whole numbers that have no name."""
     values: set[Any] = set()
     for split in opened.values():
@@ -234,21 +255,12 @@ def _divided_source(data: DataConfig, source: Source, whole: str) -> Opened:
 
 def _by_column(data: DataConfig, table: Table, survey: SourceSurvey) -> dict[Split, OpenedSplit]:
     """The splits that a column of a file names; a missing one is taken from the training rows."""
-    column, values = survey.split_column, list(survey.split_values)
     found: dict[Split, OpenedSplit] = {}
     for split in SPLITS:
-        asked = getattr(data, f"{split}_split")
-        names = [name for one in asked.split("+") for name in split_names(split, one, values)[:1]]
-        if names:
-            rows = dataclasses.replace(table, numbers=survey.rows_of(names))
-            origin = f"the rows with {column} {listed(names)}"
-            found[split] = OpenedSplit(rows, survey, origin)
-        elif split == "train" or asked != split:
-            raise NotAvailableError(
-                f"{data.dataset}: no row has {asked} in column {column}; there are "
-                f"{listed(values)}",
-                f"set data.{split}_split to one of them, or data.split_column to another column",
-            )
+        if rows := _of_column(data, table, survey, split):
+            found[split] = rows
+        elif split == "train" or getattr(data, f"{split}_split") != split:
+            raise _not_in_column(data, survey, split)
     missing = [split for split in HELD_OUT_SPLITS if split not in found]
     if missing:
         train = found["train"]
@@ -256,9 +268,48 @@ def _by_column(data: DataConfig, table: Table, survey: SourceSurvey) -> dict[Spl
         assert numbers is not None
         assert hashes is not None
         of_train = dataclasses.replace(survey, hashes=array("Q", (hashes[i] for i in numbers)))
+        column = survey.split_column
         why = {split: f"no row has {split} in column {column}" for split in missing}
         found |= _taken_from(data, dataclasses.replace(train, survey=of_train), missing, why)
     return found
+
+
+def _of_column(
+    data: DataConfig, table: Table, survey: SourceSurvey, split: Split
+) -> OpenedSplit | None:
+    """The rows of which a column says that they are of the split; None where there are none."""
+    values, asked = list(survey.split_values), getattr(data, f"{split}_split")
+    names = [name for one in asked.split("+") for name in split_names(split, one, values)[:1]]
+    if not names:
+        return None
+    rows = dataclasses.replace(table, numbers=survey.rows_of(names))
+    return OpenedSplit(rows, survey, f"the rows with {survey.split_column} {listed(names)}")
+
+
+def _not_in_column(data: DataConfig, survey: SourceSurvey, split: Split) -> NotAvailableError:
+    asked, column = getattr(data, f"{split}_split"), survey.split_column
+    return NotAvailableError(
+        f"{data.dataset}: no row has {asked} in column {column}; there are "
+        f"{listed([*survey.split_values])}",
+        f"set data.{split}_split to one of them, or data.split_column to another column",
+    )
+
+
+def _split_of_file(data: DataConfig, source: Source, whole: str, split: Split) -> OpenedSplit:
+    """The rows of a single file: all, or those of the split where a column tells."""
+    survey = SourceSurvey(data, has_all_splits=True)
+    table = _opened(source, "test", whole, survey)
+    if survey.split_column:
+        if rows := _of_column(data, table, survey, split):
+            return rows
+        raise _not_in_column(data, survey, split)
+    if data.test_split != "test":
+        raise NotAvailableError(
+            f"{data.dataset}: data.test_split is {data.test_split}, but the file has no column "
+            "that says whose split a row is",
+            "leave data.test_split out to take all rows of the file",
+        )
+    return OpenedSplit(table, survey)
 
 
 def _in_order(splits: Mapping[Split, OpenedSplit]) -> Opened:

@@ -45,7 +45,7 @@ def build_subset(data: DataConfig, run: RunDir, hub: Hub, opened: Opened | None 
     are not available, a label is out of range, or no labelled row of a split is left.
     """
     opened = opened or open_splits(data, hub)
-    taken = {split: _take_split(data, split, opened[split]) for split in SPLITS}
+    taken = {split: take_split(data, split, opened[split]) for split in SPLITS}
     examples = {split: one.examples for split, one in taken.items()}
     for split, rows in examples.items():
         write_records(run.subset(split), rows)
@@ -85,7 +85,11 @@ def rule_text(wanted: SplitSize) -> str:
     return f"{wanted.size:,} evenly spaced rows"
 
 
-def _take_split(data: DataConfig, split: Split, opened: OpenedSplit) -> Taken:
+def take_split(data: DataConfig, split: Split, opened: OpenedSplit) -> Taken:
+    """The rows of a split that the configuration asks for, and what there is to say of them.
+
+    Raises NotAvailableError if a row cannot be used, or if no labelled one is left.
+    """
     table = opened.table
     source_rows = len(table)
     indices = chosen_indices(source_rows, data.split_size(split))

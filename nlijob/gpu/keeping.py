@@ -1,26 +1,25 @@
-"""Deletes the adapters of trainings that were not chosen, as they take most of a run's space."""
+"""Deletes the adapters of trainings that are not the best, as they take most of a run's space."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from nlijob import records
-from nlijob.config import JobConfig
+from nlijob.analysis.selection import best_of
 from nlijob.files import remove
-from nlijob.records.job import Choice
+from nlijob.records.job import Selection
 from nlijob.rundir import RunDir, epoch_marker, is_of_adapter, write_record
-from nlijob.trials import trials_of
+from nlijob.trials import Trial
 
 
-def keep_best_weights(run: RunDir, config: JobConfig) -> None:
-    """Delete the weights of all trainings but the chosen one, unless all are to be kept."""
-    trials = trials_of(config)
-    if len(trials) == 1 or config.train.keep == "all":
-        return
-    best = records.read(Choice, run.choice).trial
+def keep_best_weights(run: RunDir, trials: Sequence[Trial]) -> None:
+    """Delete the weights of all but the best of these trainings, which are scored."""
+    views = {trial.name: run.of_trial(trial) for trial in trials}
+    best = best_of({name: records.read(Selection, one.selection) for name, one in views.items()})
     for trial in trials:
         if trial.name != best:
-            _delete_weights(run.of_trial(trial), config.train.epochs)
+            _delete_weights(views[trial.name], trial.config.train.epochs)
 
 
 def _delete_weights(run: RunDir, epochs: int) -> None:

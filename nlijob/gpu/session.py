@@ -18,6 +18,7 @@ from nlijob.fingerprints import inputs_of
 from nlijob.gpu import checkpoints, reporting, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device
+from nlijob.gpu.further import encode_set
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
     LoadedModel,
@@ -102,7 +103,7 @@ class Session:
 
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
-        _ = self.rows
+        _ = self.rows, self.further_rows
         if self.config.eval.few_shot:
             _ = self.few_shot
         _ = self.engine
@@ -177,6 +178,18 @@ class Session:
             rows = {s: self.head.encode(s, e, drops) for s, e in self.examples.items()}
         self._tell_prompt(rows)
         return rows
+
+    @cached_property
+    def further_rows(self) -> dict[str, list[Encoded]]:
+        """Name of each further test set -> its rows as model input."""
+        if not self.config.transfer:
+            return {}
+        drops = self.config.model.too_long == "drop"
+        with self.reporter.timed("encode"):
+            return {
+                one.name: encode_set(self.run, one.name, self.head, drops, self.reporter)
+                for one in self.config.transfer
+            }
 
     @property
     def dropped(self) -> dict[str, tuple[int, ...]]:

@@ -18,8 +18,8 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.stages import WORK
 from nlijob.records.job import WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import stages_after
-from nlijob.trials import Step, steps_of
+from nlijob.stages import TRIAL_STAGES, stages_after
+from nlijob.trials import Step, Trial, steps_of
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -42,13 +42,17 @@ def _work(run: RunDir) -> None:
     session = Session(run)
     _report_start(session)
     config = session.whole_config
+    scored: list[Trial] = []
     with session.writer:
         for step in steps_of(config):
-            if step.stage.side == "gpu":
-                session.of_trial(step.trial)
-                _do(session, step)
-        session.of_trial(None)
-        keep_best_weights(session.run, config)
+            if step.stage.side != "gpu":
+                continue
+            session.of_trial(step.trial)
+            _do(session, step)
+            if step.trial and step.stage.name == TRIAL_STAGES[-1]:
+                scored.append(step.trial)
+                if config.train.keep == "best":
+                    keep_best_weights(session.run, scored)
         session.copy_writer.wait()
 
 

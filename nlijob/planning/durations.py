@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, seeds_of
 from nlijob.planning.needs import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
@@ -96,18 +96,26 @@ class _Speed:
 
 
 def expected_time(
-    config: JobConfig, look: ModelLook, rows: Mapping[Split, int | None]
+    config: JobConfig,
+    look: ModelLook,
+    rows: Mapping[Split, int | None],
+    further: Sequence[int | None] = (),
 ) -> PlannedTime:
-    """The time of a job with this many rows in each split, without downloads."""
+    """The time of a job with this many rows in each split, without downloads.
+
+    `further`: the rows of each further test set.
+    """
     train, validation, test = (rows[split] for split in ("train", "validation", "test"))
-    if not look.tokens or train is None or validation is None or test is None:
+    if not look.tokens or train is None or validation is None or test is None or None in further:
         return PlannedTime(None, None, "not known before the rows are here")
     tokens = look.tokens["train"].mean
     speed = _on_cpu(look, tokens) if config.model.device == "cpu" else _on_gpu(config, look, tokens)
     if isinstance(speed, str):
         return PlannedTime(None, None, speed)
-    trained = train * config.train.epochs
-    scored = _scored_rows(config, validation, test)
+    trainings = len(seeds_of(config.train))
+    trained = train * config.train.epochs * trainings
+    elsewhere = sum(one or 0 for one in further)
+    scored = _scored_rows(config, validation, test) + (1 + trainings) * elsewhere
     training = _times(speed.training, trained)
     scoring = _times(speed.scoring, scored)
     return PlannedTime(
@@ -124,7 +132,8 @@ def _scored_rows(config: JobConfig, validation: int, test: int) -> int:
     """Rows scored in the whole job, over all stages."""
     each_epoch = validation + (test if config.eval.test_each_epoch else 0)
     more = test * (bool(config.eval.few_shot) + config.eval.blank_premise)
-    return 2 * (validation + test) + each_epoch * config.train.epochs + more
+    of_training = each_epoch * config.train.epochs + validation + test
+    return validation + test + of_training * len(seeds_of(config.train)) + more
 
 
 def _on_gpu(config: JobConfig, look: ModelLook, tokens: float) -> _Speed | str:

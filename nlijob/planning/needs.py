@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from nlijob.analysis.wording import gib
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, seeds_of
 from nlijob.disk import existing_folder, free_bytes, size_text
 from nlijob.errors import ExitCode
 from nlijob.records.job import Split
@@ -62,10 +62,12 @@ def disk_needs(
 def _run_bytes(config: JobConfig, look: ModelLook, rows: Mapping[Split, int | None]) -> int:
     """Estimate of the largest size of the run's folder while the job works."""
     adapter = FLOAT_BYTES * look.trainable_parameters
-    checkpoints = adapter * (config.train.epochs + ADAPTER_COPIES + 3 * STATE_COPIES)
+    trainings = len(seeds_of(config.train))
+    kept = trainings if config.train.keep == "all" else min(trainings, 2)  # the best, and the last
+    checkpoints = adapter * (kept * config.train.epochs + ADAPTER_COPIES + 3 * STATE_COPIES)
     known = {split: count or 0 for split, count in rows.items()}
     each_epoch = known["validation"] + known["test"] * config.eval.test_each_epoch
-    predictions = PREDICTION_BYTES * each_epoch * config.train.epochs
+    predictions = PREDICTION_BYTES * each_epoch * config.train.epochs * trainings
     return checkpoints + predictions + ROW_BYTES * sum(known.values()) + PAGE_BYTES
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from nlijob import __version__, disk
 from nlijob.analysis.columns import check_columns
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, TransferConfig
+from nlijob.data.elsewhere import data_of, of_set, read_set
 from nlijob.data.splits import open_splits, with_labels_of
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
+from nlijob.data.texts import read_texts
 from nlijob.errors import ExitCode, JobError
 from nlijob.hub import Hub
 from nlijob.planning.child import look
@@ -31,7 +33,7 @@ from nlijob.planning.needs import (
 )
 from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
 from nlijob.records.job import SPLITS, Example, Manifest, RunRecord, Split, WorkerTask
-from nlijob.records.planning import JobPlan, ModelLook, Obstacle, PlannedRows
+from nlijob.records.planning import JobPlan, ModelLook, Obstacle, PlannedRows, PlannedSet
 from nlijob.rundir import RunDir, now, write_record, write_records
 
 STAND_IN = Example(0, "A man is playing a guitar.", "A person makes music.", 0)
@@ -61,8 +63,10 @@ def make_plan(wanted: Wanted, obstacles: list[JobError]) -> JobPlan:
         scratch = RunDir(Path(folder))
         with disk.disk_faults(scratch.root), _instead(model.fault):
             wanted, manifest = _take_rows(wanted, data, scratch)
+            read_texts(wanted.config.forgetting.texts)  # raises what the job would
+            sets = tuple(_planned_set(wanted, one) for one in wanted.config.transfer)
             found = _look(wanted, model, scratch)
-    return _plan(wanted, model, data, manifest, found, obstacles)
+    return _plan(wanted, model, data, manifest, sets, found, obstacles)
 
 
 def exit_error(plan: JobPlan) -> Obstacle | None:
@@ -104,6 +108,21 @@ def _take_rows(wanted: Wanted, data: FoundData, scratch: RunDir) -> tuple[Wanted
     return wanted, manifest
 
 
+def _planned_set(wanted: Wanted, one: TransferConfig) -> PlannedSet:
+    """What is known of a further test set; its rows are read if they are here."""
+    config, hub = wanted.config, wanted.hub
+    data = data_of(one, config.data)
+    with of_set(one):
+        found = find_data(data, hub)
+    if not found.are_here:
+        as_own = dataclasses.replace(config, data=data)
+        return PlannedSet(one.name, found.files, _rows_by_card(as_own, found, "test"), ())
+    wanted.tell(f"reading the rows of {one.name}")
+    read = read_set(one, config.data, hub).manifest
+    rows = PlannedRows(read.rows.rule, read.rows.source_rows, read.rows.rows, is_exact=True)
+    return PlannedSet(one.name, found.files, rows, read.label_names)
+
+
 def write_stand_in(scratch: RunDir) -> None:
     """Write a row in place of those of each split."""
     for split in SPLITS:
@@ -130,6 +149,7 @@ def _plan(
     model: FoundModel,
     data: FoundData,
     manifest: Manifest | None,
+    sets: tuple[PlannedSet, ...],
     found: ModelLook,
     obstacles: list[JobError],
 ) -> JobPlan:
@@ -139,7 +159,8 @@ def _plan(
         found = _without_rows(found)
     counts = {split: _model_rows(planned, found, split) for split, planned in rows.items()}
     per_epoch = _ceiling(counts["train"], config.train.batch_size)
-    download = (model.files.download_bytes, data.files.download_bytes)
+    files = (model.files, data.files, *(one.files for one in sets))
+    download = [one.download_bytes for one in files]
     disks = disk_needs(config, found, counts, wanted.run.root, download)
     memory = memory_need(config, found)
     met = [*obstacles, *([model.fault] if model.fault else [])]
@@ -157,13 +178,14 @@ def _plan(
         training_tokens=_training_tokens(config, found, counts["train"]),
         disk=disks,
         memory=memory,
-        time=expected_time(config, found, counts),
+        time=expected_time(config, found, counts, [one.rows.rows for one in sets]),
         warnings=manifest.warnings if manifest else (),
         obstacles=(
             *(Obstacle(error.exit_code, error.message, error.hint) for error in met),
             *disk_obstacles(disks),
             *memory_obstacles(memory),
         ),
+        transfer=sets,
     )
 
 

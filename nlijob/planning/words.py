@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from nlijob.analysis.cost import SECONDS_AN_HOUR, price_per_hour
 from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural
+from nlijob.config import seeds_of
 from nlijob.disk import size_text
 from nlijob.errors import ExitCode
 from nlijob.heads import describe
@@ -57,6 +58,9 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     yield "data set", _files(plan.dataset)
     for split in SPLITS:
         yield split, _rows(plan.rows[split]) + _tokens(plan, split)
+    for one in plan.transfer:
+        labels = f"; {listed([*one.label_names])}" if one.label_names else ""
+        yield "further set", f"{one.name}: {_files(one.files)}\n{_rows(one.rows)}{labels}"
     yield "training", _training(plan)
     yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
     yield "memory", _memory(plan)
@@ -141,7 +145,10 @@ def _tokens(plan: JobPlan, split: str) -> str:
 
 def _training(plan: JobPlan) -> str:
     train = plan.config.train
+    seeds = seeds_of(train)
+    several = f"{plural(len(seeds), 'training')} (seeds {listed(list(map(str, seeds)))}), each of "
     batch = f"{plural(train.epochs, 'epoch')}, batch size {count(train.batch_size)}"
+    batch = several * (len(seeds) > 1) + batch
     if plan.optimizer_steps is None:
         return f"{batch}, number of steps {NOT_KNOWN} before the download"
     tokens = "" if plan.training_tokens is None else f", {count(plan.training_tokens)} tokens"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlijob.records.forgetting import Forgetting
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -21,6 +22,7 @@ from nlijob.records.job import (
     SplitScore,
     TimingKind,
 )
+from nlijob.records.transfer import TransferManifest
 from nlijob.records.trials import Trials
 
 SIGNIFICANT = 0.05
@@ -243,6 +245,70 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class TransferScore:
+    """One model on a further test set."""
+
+    correct: int
+    accuracy: float
+    accuracy_interval: Interval
+    correct_by_answer: int
+    """Rows that would be correct if the most probable of the model's own labels counted, instead of
+    the highest sum of those that count for one label of the set."""
+
+
+@dataclass(frozen=True)
+class TransferTrial:
+    """The tuned model of one of several trainings on a further test set."""
+
+    name: str
+    seed: int
+    correct: int
+    accuracy: float
+    change: PairedDifference
+    """This training's tuned model compared with the base model."""
+
+
+@dataclass(frozen=True)
+class GainsCompared:
+    """The gain on a further test set compared with that on the run's own test rows."""
+
+    difference: float
+    """Gain there minus gain here (-2 to 2)."""
+    interval: Interval
+
+
+TransferVerdict = Literal["gain", "unclear", "loss"]
+
+
+@dataclass(frozen=True)
+class TransferResult:
+    """Both models on a further test set."""
+
+    manifest: TransferManifest
+    rows: int
+    """Rows that were scored."""
+    too_long: int
+    """Rows that were left out as too long for the model."""
+    majority: float
+    """Accuracy of always answering the set's most frequent label."""
+    base: TransferScore
+    tuned: TransferScore
+    """The training whose adapter is kept."""
+    change: PairedDifference
+    adjusted_p: float
+    """p of the change, Holm-adjusted over all further test sets."""
+    verdict: TransferVerdict
+    """Whether tuning made the model better or worse there beyond chance."""
+    over_own: GainsCompared | None
+    """None where the set tells fewer labels apart than the run, so that the gains are of different
+    questions."""
+    slices: tuple[Slice, ...]
+    """By the set's labels and by its further columns; p is adjusted within the set."""
+    trials: tuple[TransferTrial, ...] = ()
+    """All trainings in the order of the configuration; empty where there is one."""
+
+
+@dataclass(frozen=True)
 class Voice:
     """How often one model, or a single annotator, gives the label that others gave (0 to 1)."""
 
@@ -409,7 +475,12 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class CaseGroups:
-    """The test rows, grouped by which model labels them correctly."""
+    """The test rows, grouped by which model labels them correctly.
+
+    Where there are several trainings, corrected rows that most trainings label correctly come
+    first, and so do the others that fewest label correctly. Rows with the same number are in the
+    order given here.
+    """
 
     both_right: int
     corrected: int
@@ -583,3 +654,7 @@ class Results:
     trials: Trials | None = None
     """What several trainings say together; None where there is one. All other figures are of the
     base model and of the training whose adapter is kept."""
+    transfer: tuple[TransferResult, ...] = ()
+    """The further test sets, in the order of the configuration."""
+    forgetting: Forgetting | None = None
+    """Loss on general text before and after tuning; None where it was not measured."""

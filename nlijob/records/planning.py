@@ -97,6 +97,17 @@ class PlannedRows:
 
 
 @dataclass(frozen=True)
+class PlannedSet:
+    """A further test set."""
+
+    name: str
+    files: PlannedFiles
+    rows: PlannedRows
+    label_names: tuple[str, ...]
+    """The set's own labels; empty where not known."""
+
+
+@dataclass(frozen=True)
 class Span:
     """A duration between two bounds."""
 
@@ -172,3 +183,5 @@ class JobPlan:
     warnings: tuple[str, ...]
     """What the job would note about the rows."""
     obstacles: tuple[Obstacle, ...]
+    transfer: tuple[PlannedSet, ...] = ()
+    """The further test sets."""

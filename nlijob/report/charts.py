@@ -13,8 +13,9 @@ import html
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import matplotlib
@@ -27,6 +28,8 @@ from nlijob.records.intervals import Interval
 
 WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
+MOST_NUMBERED = 12
+"""Bars of a chart that have their counts above them; more would cover each other."""
 MANY_RUNS = 40
 """A trend with more points than this has small markers."""
 DATES: Any = matplotlib.dates  # has no type annotations
@@ -70,6 +73,12 @@ STYLE: dict[Any, Any] = {
     "axes.formatter.useoffset": False,
     "text.parse_math": False,  # label names are data: a dollar sign in one is a dollar sign
 }
+
+SELECTED: dict[str, Any] = {
+    **{"linestyle": "none", "marker": "o", "ms": 8},
+    **{"mfc": "none", "mec": ACCENT, "mew": 1.4},
+}
+"""The ring around the figure of a selected epoch."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,28 @@ class Reliability:
     bounds: Sequence[Interval]
     colour: str
     marker: str
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What one training lost on general text, in nats, and gained in accuracy (-1 to 1)."""
+
+    loss: float
+    loss_bounds: Interval | None
+    gain: float
+    gain_bounds: Interval
+    is_kept: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of one training after each epoch."""
+
+    values: Mapping[int, float]
+    """Epoch -> figure."""
+    selected: int
+    kept: bool
+    """Whether it is the training whose adapter is kept."""
 
 
 @dataclass(frozen=True)
@@ -197,6 +228,61 @@ def loss_by_epoch(
         return _plot(figure, name, title, caption)
 
 
+def curves_by_epoch(
+    name: str,
+    title: str,
+    caption: str,
+    curves: Sequence[Curve],
+    unit: str,
+) -> Plot:
+    """A figure of each training after every epoch, their mean, and the selected epochs.
+
+    `unit` is the name of the vertical axis; "" stands for shares, shown in percent.
+    """
+    with _figure(name) as (figure, axes):
+        for curve in curves:
+            _draw_curve(axes, curve)
+        mean = mean_curve(curves)
+        axes.plot([*mean], [*mean.values()], color=AFTER, linewidth=2.6, marker="o", label="mean")
+        chosen = [(curve.selected, curve.values[curve.selected]) for curve in curves]
+        axes.plot(*zip(*chosen, strict=True), **SELECTED, label="selected")
+        axes.set_xticks([*mean])
+        axes.set_xlabel("epoch")
+        if unit:
+            axes.set_ylabel(unit)
+            axes.set_ylim(bottom=0)
+        else:
+            known = [value for curve in curves for value in curve.values.values()]
+            axes.set_ylim(_floor(known), 1.0)
+            _percent_axis(axes.yaxis)
+        _legend(axes)
+        return _plot(figure, name, title, caption)
+
+
+def counts_chart(
+    name: str, title: str, caption: str, counts: Sequence[int], label: str, unit: str
+) -> Plot:
+    """Bars of counts; the first bar is of 0, the next of 1, and so on."""
+    with _figure(name) as (figure, axes):
+        axes.bar(range(len(counts)), counts, color=AFTER, width=0.8)
+        if len(counts) <= MOST_NUMBERED:
+            for number, height in enumerate(counts):
+                axes.annotate(
+                    f"{height:,}",
+                    (number, height),
+                    (0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    color=INK,
+                )
+            axes.set_xticks(range(len(counts)))
+        axes.grid(visible=False, axis="x")
+        axes.set_xlabel(label)
+        axes.set_ylabel(unit)
+        axes.set_ylim(0, 1.12 * max(counts) or 1)
+        return _plot(figure, name, title, caption)
+
+
 def loss_by_step(
     name: str,
     title: str,
@@ -234,6 +320,25 @@ def difference_chart(
         _named_rows(axes, [one.name for one in differences])
         axes.xaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
         axes.set_xlabel("change in accuracy (points)")
+        return _plot(figure, name, title, caption)
+
+
+def trade_chart(name: str, title: str, caption: str, trades: Sequence[Trade]) -> Plot:
+    """Gain over loss, a point for each training with both intervals; lines mark no change."""
+    with _figure(name, WIDE, 3.2) as (figure, axes):
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.axvline(0, color=INK, linewidth=1)
+        for one in trades:
+            bounds = one.loss_bounds or Interval(one.loss, one.loss)
+            _draw_interval(axes, one.gain, bounds, AFTER, alpha=0.45)
+            ends = (one.gain_bounds.low, one.gain_bounds.high)
+            axes.plot([one.loss, one.loss], ends, color=AFTER, linewidth=2.5, alpha=0.45)
+            fill = AFTER if one.is_kept else SURFACE
+            axes.plot([one.loss], [one.gain], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
+        axes.yaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{round(value, 6):+g}" if value else "0")
+        axes.set_xlabel("change of the loss on general text (nats a token)")
+        axes.set_ylabel("gain in accuracy (points)")
         return _plot(figure, name, title, caption)
 
 
@@ -338,6 +443,21 @@ def amount_trend(
 
 
 # ---------------------------------------------------------------- pieces
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    """One training among others: thin, and thicker where its adapter is kept."""
+    style: dict[str, Any] = {"linewidth": 0.9, "color": MUTED, "alpha": 0.7, "marker": "."}
+    if curve.kept:
+        style |= {"linewidth": 1.6, "color": TEST, "alpha": 1, "linestyle": "-."}
+        style |= {"label": "adapter kept"}
+    axes.plot([*curve.values], [*curve.values.values()], **style)
+
+
+def mean_curve(curves: Sequence[Curve]) -> dict[int, float]:
+    """Epoch -> mean over the curves, for the epochs that all have."""
+    shared = [epoch for epoch in curves[0].values if all(epoch in one.values for one in curves)]
+    return {epoch: fmean(one.values[epoch] for one in curves) for epoch in shared}
 
 
 def _draw_change(axes: Axes, row: int, change: Change) -> None:

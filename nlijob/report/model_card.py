@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 
-from nlijob.analysis.wording import with_interval
+from nlijob.analysis.forgetting import forgetting_sentence
+from nlijob.analysis.wording import NOT_MEASURED, plural, with_interval
 from nlijob.config import JobConfig
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
+from nlijob.records.trials import Trials
 from nlijob.report.snippet import usage_snippet
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
@@ -22,13 +24,15 @@ tags: [natural-language-inference, qlora, nlijob]
 
 A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlijob \
 {run.nlijob_version} on {train_rows:,} rows of {dataset}. It is the checkpoint of epoch \
-{selection.epoch} of {epochs}, selected by validation accuracy.
+{selection.epoch} of {epochs}, selected by validation accuracy.{trainings}
 
 | test rows: {tuned.rows:,} (95 % interval) | base model | with this adapter |
 |---|---|---|
-| accuracy | {base_accuracy} | {tuned_accuracy} |
+{mean}| accuracy | {base_accuracy} | {tuned_accuracy} |
 | balanced accuracy | {base_balanced_accuracy} | {tuned_balanced_accuracy} |
 | macro F1 | {base_macro_f1} | {tuned_macro_f1} |
+
+{forgetting}
 
 ## Use
 
@@ -50,6 +54,29 @@ def origin(config: JobConfig) -> str:
     return "".join(f"{key}: {value}\n" for key, value in named.items())
 
 
+def _trainings(trials: Trials | None) -> str:
+    """Of how many trainings the adapter is the best; "" where there is one."""
+    if trials is None:
+        return ""
+    return (
+        f" Of {plural(len(trials.trials), 'training')} that differ in their seed alone, this one "
+        f"({trials.kept}) has the best validation accuracy."
+    )
+
+
+def _mean(results: Results) -> str:
+    """The row of the table with the mean of several trainings; "" where there is one."""
+    trials = results.trials
+    if trials is None:
+        return ""
+    base, mean = results.base, trials.accuracy
+    return (
+        f"| accuracy, mean of {plural(len(trials.trials), 'training')} | "
+        f"{with_interval(base.accuracy, base.accuracy_interval)} | "
+        f"{with_interval(mean.mean, mean.interval)} |\n"
+    )
+
+
 def model_card(results: Results) -> str:
     """The card as Markdown with the front matter that the Hugging Face hub reads."""
     config, base, tuned = results.run.config, results.base, results.tuned
@@ -64,6 +91,8 @@ def model_card(results: Results) -> str:
         train_rows=results.manifest.splits["train"].rows,
         selection=results.selection,
         epochs=len(results.epochs),
+        trainings=_trainings(results.trials),
+        mean=_mean(results),
         tuned=tuned,
         base_accuracy=with_interval(base.accuracy, base.accuracy_interval),
         tuned_accuracy=with_interval(tuned.accuracy, tuned.accuracy_interval),
@@ -71,6 +100,15 @@ def model_card(results: Results) -> str:
         tuned_balanced_accuracy=with_interval(tuned.balanced_accuracy, balanced.tuned),
         base_macro_f1=with_interval(base.macro_f1, f1.base),
         tuned_macro_f1=with_interval(tuned.macro_f1, f1.tuned),
+        forgetting=_forgetting(results),
         snippet=usage_snippet(results),
     )
     return printable(text)
+
+
+def _forgetting(results: Results) -> str:
+    """What tuning did to the loss on general text."""
+    found = results.forgetting
+    if found is None:
+        return f"What tuning did to the model's other abilities was {NOT_MEASURED}."
+    return forgetting_sentence(found)

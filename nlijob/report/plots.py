@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
 
+from nlijob.analysis.columns import shown_name
 from nlijob.analysis.resources import gpu_sample, moment_s
 from nlijob.analysis.slices import OF_THE_SOURCE
 from nlijob.analysis.wording import GIB, percent
-from nlijob.records.job import GpuSample, HardwareSample, TrainStep
+from nlijob.records.forgetting import Forgetting
+from nlijob.records.job import GpuSample, HardwareSample, SplitScore, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
+from nlijob.records.trials import Trials
 from nlijob.report import charts
-from nlijob.report.charts import Change, Difference, Line, Plot, Span
+from nlijob.report.charts import Change, Curve, Difference, Line, Plot, Span, Trade
 from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
@@ -126,6 +129,60 @@ def slice_plots(results: Results) -> dict[str, Plot]:
     return {"slices": chart}
 
 
+def transfer_plots(results: Results) -> dict[str, Plot]:
+    """Accuracy before and after on the run's own test rows and elsewhere; empty without a set."""
+    if not results.transfer:
+        return {}
+    base, tuned = results.base, results.tuned
+    bounds = base.accuracy_interval, tuned.accuracy_interval
+    changes = [Change("own test rows", base.accuracy, tuned.accuracy, *bounds)]
+    for one in results.transfer:
+        bounds = one.base.accuracy_interval, one.tuned.accuracy_interval
+        name = shown_name(one.manifest.name)
+        changes.append(Change(name, one.base.accuracy, one.tuned.accuracy, *bounds))
+    caption = (
+        "Accuracy before (square) and after tuning (circle) on the run's own test rows and on "
+        "further test sets. Bars are 95 % intervals."
+    )
+    title = "Accuracy here and elsewhere"
+    return {"transfer": charts.change_chart("chart-transfer", title, caption, changes)}
+
+
+def forgetting_plots(results: Results) -> dict[str, Plot]:
+    """Gain in accuracy against the change of the loss on general text; empty if not measured."""
+    found = results.forgetting
+    if found is None:
+        return {}
+    caption = (
+        "Gain in accuracy on the test rows against the change of the loss on general text, with "
+        "95 % intervals. Up is better at the task, right is worse at general text."
+    )
+    chart = charts.trade_chart(
+        "chart-forgetting", "Gain and loss", caption, _trades(results, found)
+    )
+    return {"forgetting": chart}
+
+
+def _trades(results: Results, found: Forgetting) -> list[Trade]:
+    """A point for each training; the kept one is filled."""
+    changes = {one.name: one.change for one in found.trials}
+    if results.trials is None or not changes:
+        change = found.change
+        own = Trade(change.difference, change.interval, results.gain, results.gain_interval, True)
+        return [own]
+    return [
+        Trade(
+            changes[one.name].difference,
+            changes[one.name].interval,
+            one.change.difference,
+            one.change.interval,
+            one.name == results.trials.kept,
+        )
+        for one in results.trials.trials
+        if one.name in changes
+    ]
+
+
 def calibration_plots(results: Results) -> dict[str, Plot]:
     """Reliability diagram of both models."""
     caption = (
@@ -141,8 +198,28 @@ def calibration_plots(results: Results) -> dict[str, Plot]:
 
 
 def epoch_plots(results: Results) -> dict[str, Plot]:
-    """Accuracy and loss by epoch."""
-    return {"epochs": _epochs(results), "loss": _losses(results)}
+    """Accuracy and loss by epoch, and those of every training where there are several."""
+    plots = {"epochs": _epochs(results), "loss": _losses(results)}
+    if results.trials is not None:
+        plots |= _trainings(results.trials)
+    return plots
+
+
+def training_plots(results: Results) -> dict[str, Plot]:
+    """Test rows by the number of trainings that label them correctly; empty for one training."""
+    if results.trials is None:
+        return {}
+    number = len(results.trials.trials)
+    caption = f"Test rows by how many of the {number} trainings label them correctly."
+    chart = charts.counts_chart(
+        "chart-rows-across",
+        "Rows and trainings",
+        caption,
+        results.trials.rows.counts,
+        "trainings that label the row correctly",
+        "test rows",
+    )
+    return {"rows-across": chart}
 
 
 def hardware_plots(results: Results, samples: Sequence[HardwareSample]) -> dict[str, Plot]:
@@ -183,6 +260,38 @@ def _epochs(results: Results) -> Plot:
         results.base.accuracy,
         results.selection.epoch,
     )
+
+
+def _trainings(trials: Trials) -> dict[str, Plot]:
+    """Validation accuracy and loss of every training by epoch."""
+
+    def curves(figure: Callable[[SplitScore], float]) -> list[Curve]:
+        return [
+            Curve(
+                {epoch.epoch: figure(epoch.validation) for epoch in one.epochs},
+                one.selection.epoch,
+                one.name == trials.kept,
+            )
+            for one in trials.trials
+        ]
+
+    each = "of each training (thin lines), and their mean."
+    return {
+        "trainings-accuracy": charts.curves_by_epoch(
+            "chart-trainings-accuracy",
+            "Validation accuracy of each training",
+            f"Validation accuracy {each}",
+            curves(lambda score: score.accuracy),
+            "",
+        ),
+        "trainings-loss": charts.curves_by_epoch(
+            "chart-trainings-loss",
+            "Validation loss of each training",
+            f"Validation loss {each}",
+            curves(lambda score: score.loss),
+            "loss (nats)",
+        ),
+    }
 
 
 def _losses(results: Results) -> Plot:

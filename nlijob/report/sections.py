@@ -19,12 +19,15 @@ from nlijob.report.view.cases import cases_section
 from nlijob.report.view.configuration import configuration_section
 from nlijob.report.view.data import data_section
 from nlijob.report.view.epochs import epochs_section
+from nlijob.report.view.forgetting import forgetting_section
 from nlijob.report.view.parameters import parameters_section
 from nlijob.report.view.prompt import prompt_section
 from nlijob.report.view.resources import resources_section
 from nlijob.report.view.slices import slices_section
 from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
+from nlijob.report.view.trainings import trainings_section
+from nlijob.report.view.transfer import transfer_section
 from nlijob.report.view.usage import usage_section
 
 
@@ -45,7 +48,8 @@ class Section:
     """Anchor on the page, and name of the template."""
     title: str
     """Entry in the contents."""
-    view: Callable[[Outcome], object]
+    view: Callable[[Outcome], object | None]
+    """None leaves the section out."""
     plots: Callable[[Outcome], Mapping[str, Plot]] = lambda _: {}
     """Charts by name; a chart without figures is left out."""
 
@@ -58,6 +62,12 @@ class Section:
 SECTIONS = (
     Section("summary", "Summary", lambda run: summary_section(run.results)),
     Section(
+        "trainings",
+        "Trainings",
+        lambda run: trainings_section(run.results),
+        lambda run: plots.training_plots(run.results),
+    ),
+    Section(
         "accuracy",
         "Accuracy",
         lambda run: accuracy_section(run.results),
@@ -68,6 +78,18 @@ SECTIONS = (
         "Where it helped and hurt",
         lambda run: slices_section(run.results),
         lambda run: plots.slice_plots(run.results),
+    ),
+    Section(
+        "transfer",
+        "Elsewhere",
+        lambda run: transfer_section(run.results),
+        lambda run: plots.transfer_plots(run.results),
+    ),
+    Section(
+        "forgetting",
+        "What was forgotten",
+        lambda run: forgetting_section(run.results),
+        lambda run: plots.forgetting_plots(run.results),
     ),
     Section(
         "calibration",

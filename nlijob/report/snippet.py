@@ -47,6 +47,8 @@ def usage_snippet(results: Results) -> str:
 def usage_note(results: Results) -> str:
     """Return what a reader must know before running the script."""
     note = "Run it in this report's folder, which holds the adapter in adapter/ (PEFT format)."
+    if results.trials is not None:
+        note += f" It is the adapter of {results.trials.kept}."
     if results.run.config.model.name == "demo":
         note += (
             " The base model is the demo's own: replace 'demo' with the path of the folder "

@@ -41,7 +41,8 @@ STOP_WAIT_S = 2.0
 """After a stop the upload has this time in all; completed stages have been uploaded already."""
 
 OF_STAGES = (
-    *(MARKERS, "subset/", "baseline/", TRAIN, TRIALS, "evaluate/", "adapter/", "choice.json"),
+    *(MARKERS, "subset/", "elsewhere/", "baseline/", TRAIN, TRIALS, "evaluate/", "adapter/"),
+    "choice.json",
     *("prompt.json", "selection.json", "results.json", "report.html", "summary.md"),
 )
 """Beginnings of the names of what stages write: left behind by another run, these files could be

@@ -16,6 +16,7 @@ from nlijob import records
 from nlijob.records.job import Generation, Prediction, ScoreResult, Timing, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
+from nlijob.stages import STAGE_NAMES
 from tests import jobs
 from tests.in_process import Shown
 
@@ -23,6 +24,7 @@ FILES = (
     *("config.json", "environment.json", "prompt.json", "selection.json"),
     *("timings.jsonl", "hardware.jsonl", "results.json", "report.html", "summary.md"),
     *(f"subset/{n}" for n in ("manifest.json", "train.jsonl", "validation.jsonl", "test.jsonl")),
+    "elsewhere/manifest.json",
     *(f"baseline/{n}" for n in ("result.json", "predictions.jsonl")),
     *(f"train/{n}" for n in ("log.jsonl", "result.json")),
     *(f"train/epoch-{n}/adapter_model.safetensors" for n in (1, 2)),
@@ -56,10 +58,8 @@ def test_stages_run_in_order_and_the_reports_path_comes_last(
     finished: tuple[RunDir, subprocess.CompletedProcess[str]],
 ) -> None:
     job, done = finished
-    stages = re.findall(r"^\[\d/6\] (\w+)", done.stderr, re.M)
-    assert list(dict.fromkeys(stages)) == [
-        *("subset", "baseline", "train", "select", "evaluate", "report")
-    ]
+    stages = re.findall(rf"^\[\d/{len(STAGE_NAMES)}\] (\w+)", done.stderr, re.M)
+    assert list(dict.fromkeys(stages)) == [*STAGE_NAMES]
     accuracy, *notes, report = done.stdout.splitlines()
     assert accuracy.startswith("Test accuracy ")
     assert all(note.startswith("Note: ") for note in notes)
@@ -179,7 +179,7 @@ def test_a_changed_report_option_renders_again_and_trains_nothing(
     copied: RunDir, run_here: Command
 ) -> None:
     done = run_here("--set", "report.title='Nightly'")
-    assert "[7/7] report    complete" not in done.err
+    assert "report    complete" not in done.err
     assert done.err.count("complete, skipped") == 5
     assert "Nightly" in copied.report.read_text(encoding="utf-8")
 

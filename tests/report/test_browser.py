@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from nlijob.analysis.outcome import build_results
 from nlijob.config import ReportConfig
-from nlijob.report.render import render
+from nlijob.report.render import render, report_html
 from tests.report.browser import Tab, serious_faults
 from tests.synthetic import HOSTILE_COLUMNS, Spec, build_run
+from tests.trainings import with_trainings
 
 pytestmark = pytest.mark.browser
 SPECS = {
@@ -24,14 +26,18 @@ SPECS = {
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("runs")
-    return {name: render(build_run(folder / name, spec)).as_uri() for name, spec in SPECS.items()}
+    runs = {name: build_run(folder / name, spec) for name, spec in SPECS.items()}
+    several = with_trainings(build_results(runs["gpu"]), runs["gpu"])
+    page = folder / "several.html"
+    page.write_text(report_html(several, runs["gpu"]), encoding="utf-8")
+    return {name: render(run).as_uri() for name, run in runs.items()} | {"several": page.as_uri()}
 
 
 @pytest.mark.parametrize(
     ("name", "scheme"),
     [
         *(("gpu", "light"), ("gpu", "dark"), ("cpu", "dark")),
-        *(("classification", "light"), ("hostile", "dark")),
+        *(("classification", "light"), ("hostile", "dark"), ("several", "light")),
     ],
 )
 def test_page_is_silent_and_asks_for_nothing(
@@ -88,7 +94,7 @@ def test_text_in_charts_follows_the_page(tab: Tab, urls: dict[str, str]) -> None
     )
 
 
-@pytest.mark.parametrize("name", ["gpu", "hostile"])
+@pytest.mark.parametrize("name", ["gpu", "hostile", "several"])
 def test_page_never_scrolls_sideways(tab: Tab, urls: dict[str, str], name: str) -> None:
     tab.show_as("light", 360)
     tab.open(urls[name])
@@ -163,6 +169,33 @@ def test_the_list_of_cases_is_filtered_by_kind_mistake_tag_and_text(
     assert found["said"] == f"{len(found['shown'])} of {found['whole']}"
 
 
+def test_the_list_is_filtered_by_the_number_of_trainings(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["several"])
+    whole = tab.evaluate(FILTER % "{}")
+    some = tab.evaluate(FILTER % '{trainings: "2"}')["shown"]
+    assert 0 < len(some) < whole["whole"]
+    assert {row[9].strip() for row in some} == {"2"}
+    both = tab.evaluate(FILTER % '{kind: "s", trainings: "0"}')["shown"]
+    assert {(row[0], row[9].strip()) for row in both} == {("s", "0")}
+
+
+def test_the_chart_of_trainings_stays_within_the_first_screen(
+    tab: Tab, urls: dict[str, str]
+) -> None:
+    tab.show_as("light", 360)
+    tab.open(urls["several"])
+    outside = """(() => {
+        const screen = document.querySelector(".verdict").getBoundingClientRect();
+        const parts = [...document.querySelectorAll(".spread span")];
+        const boxes = parts.map((part) => part.getBoundingClientRect());
+        return [parts.length, boxes.filter((box) =>
+            box.left < screen.left || box.right > screen.right).length];
+    })()"""
+    parts, beyond = tab.evaluate(outside)
+    assert parts > 10
+    assert beyond == 0
+
+
 def test_a_link_to_a_row_opens_the_list(tab: Tab, urls: dict[str, str]) -> None:
     tab.open(urls["gpu"])
     assert not tab.evaluate("document.querySelector('.list').open")
@@ -176,8 +209,11 @@ def test_a_link_to_a_row_opens_the_list(tab: Tab, urls: dict[str, str]) -> None:
 def test_ten_thousand_rows_leave_little_to_read_and_to_lay_out(tab: Tab, tmp_path: Path) -> None:
     # what makes a page slow to open; benchmarks/page_opening.py times it
     spec = Spec(rows=10_000, base_habit=1.0, epochs=1, few_shot=0, blank_premise=False)
-    report = render(build_run(tmp_path / "big", spec))
+    run = build_run(tmp_path / "big", spec)
+    report = render(run)
     assert report.stat().st_size < 1_500_000
+    results = with_trainings(build_results(run), run, tuple(range(42, 52)))
+    assert len(report_html(results, run).encode()) < 2_000_000
     tab.open(report.as_uri())
     elements = "[...document.querySelectorAll('*')]"
     assert tab.evaluate(f"{elements}.length") < 80_000
@@ -203,11 +239,18 @@ def test_the_theme_overrides_the_system_setting(tab: Tab, urls: dict[str, str]) 
     assert dark_again == system_colour == dark
 
 
-@pytest.mark.parametrize("name", ["gpu", "hostile"])
+@pytest.mark.parametrize("name", ["several", "hostile"])
 def test_axe_finds_nothing_serious(tab: Tab, tmp_path: Path, name: str) -> None:
-    few = replace(SPECS[name], rows=24)  # axe looks at each element, and rows have the same ones
+    few = replace(
+        SPECS["gpu" if name == "several" else name], rows=24
+    )  # axe looks at each element, and rows have the same ones
     tab.show_as("light")
-    tab.open(render(build_run(tmp_path / "run", few)).as_uri())
+    run = build_run(tmp_path / "run", few)
+    if name == "several":
+        run.report.write_text(report_html(with_trainings(build_results(run), run), run), "utf-8")
+    else:
+        render(run)
+    tab.open(run.report.as_uri())
     assert serious_faults(tab) == []
     tab.show_as("dark")
     assert serious_faults(tab, "color-contrast") == []

@@ -53,7 +53,7 @@ def test_nothing_is_done_again_without_a_reason(run: RunDir) -> None:
 
 
 def test_a_changed_setting_is_the_reason_of_the_stage_that_reads_it(run: RunDir) -> None:
-    assert complete(run, learning_rate=0.003) == ["subset", "baseline"]
+    assert complete(run, learning_rate=0.003) == ["subset", "elsewhere", "baseline"]
     inputs = inputs_of(run, learning_rate=0.003)
     reason = "train.learning_rate is 0.0002 in the folder and 0.003 now"
     assert why_again(run, "train", inputs) == reason

@@ -19,7 +19,8 @@ import pytest
 from nlijob import launch, pipeline, records
 from nlijob.analysis.times import attempt_times
 from nlijob.attempt import drop_torn_line, next_attempt
-from nlijob.config import JobConfig, load_config
+from nlijob.commands.run_options import default_run_id
+from nlijob.config import JobConfig, TransferConfig, load_config
 from nlijob.console import Console
 from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
@@ -34,11 +35,20 @@ from nlijob.pipeline import (
 )
 from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.outcome import Finding, Gates
-from nlijob.rundir import RunDir, append_record, epoch_marker, write_record, write_text
+from nlijob.rundir import (
+    RunDir,
+    append_record,
+    epoch_marker,
+    write_record,
+    write_records,
+    write_text,
+)
 from nlijob.stages import GPU_STAGES, PHASES, STAGE_NAMES, STAGES
 from tests.markers import made_from
 
-ALL = {"subset", "baseline", "train", "select", "evaluate", "explain", "report"}
+ALL = {*STAGE_NAMES}
+OF_GPU = ALL - {"subset", "elsewhere"}
+"""The stages that the model affects."""
 CONFIG = load_config("demo")
 RECORD = RunRecord("job", "demo", CONFIG, (), "today", "0.1")
 
@@ -46,6 +56,11 @@ RECORD = RunRecord("job", "demo", CONFIG, (), "today", "0.1")
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
+
+
+def place(stage: str) -> str:
+    """How a line of the console begins that is about a stage."""
+    return f"[{STAGE_NAMES.index(stage) + 1}/{len(STAGE_NAMES)}] {stage:<10}"
 
 
 def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR) -> set[str]:
@@ -62,9 +77,8 @@ def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, 
 
 
 def test_stages_run_in_the_order_of_the_interface() -> None:
-    assert (
-        *("subset", "baseline", "train", "select", "evaluate", "explain", "report"),
-    ) == STAGE_NAMES
+    order = "subset elsewhere baseline train select evaluate explain report"
+    assert " ".join(STAGE_NAMES) == order
 
 
 def test_every_stage_comes_after_the_stages_it_follows() -> None:
@@ -73,11 +87,8 @@ def test_every_stage_comes_after_the_stages_it_follows() -> None:
 
 
 def test_every_phase_has_its_own_name_and_words() -> None:
-    assert (
-        len({phase.name for phase in PHASES})
-        == len({phase.words for phase in PHASES})
-        == len(PHASES)
-    )
+    names, words = {phase.name for phase in PHASES}, {phase.words for phase in PHASES}
+    assert len(names) == len(words) == len(PHASES)
 
 
 def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
@@ -89,11 +100,11 @@ def test_fingerprints_are_the_same_for_the_same_inputs() -> None:
     [
         ("data.train_size", 9, ALL),
         ("data.label_map", {"x": 0}, ALL),
-        ("model.compute_dtype", "bfloat16", ALL - {"subset"}),
-        ("model.device", "cpu", ALL - {"subset"}),
-        ("prompt.verbalizers", [" a", " b", " c"], ALL - {"subset"}),
-        ("train.seed", 7, ALL - {"subset"}),
-        ("eval.batch_size", 3, ALL - {"subset"}),
+        ("model.compute_dtype", "bfloat16", OF_GPU),
+        ("model.device", "cpu", OF_GPU),
+        ("prompt.verbalizers", [" a", " b", " c"], OF_GPU),
+        ("train.seed", 7, OF_GPU),
+        ("eval.batch_size", 3, OF_GPU),
         ("lora.r", 4, {"train", "select", "evaluate", "explain", "report"}),
         ("train.epochs", 9, {"train", "select", "evaluate", "explain", "report"}),
         ("eval.test_each_epoch", False, {"train", "select", "evaluate", "explain", "report"}),
@@ -132,7 +143,7 @@ def test_a_changed_local_model_invalidates_all_stages_but_the_subset(tmp_path: P
     before = stage_fingerprints(CONFIG, model)
     change_one_byte(model / "model.safetensors")
     after = stage_fingerprints(CONFIG, model)
-    assert {stage for stage in before if before[stage] != after[stage]} == ALL - {"subset"}
+    assert {stage for stage in before if before[stage] != after[stage]} == OF_GPU
 
 
 def test_copies_on_another_machine_invalidate_nothing(tmp_path: Path) -> None:
@@ -288,7 +299,7 @@ def test_a_complete_subset_is_not_built_again(run: RunDir, out: io.StringIO) -> 
     work(run, out)
     before = run.manifest.stat().st_mtime_ns
     work(run, out, train__epochs=3)
-    assert "[1/7] subset    complete, skipped" in out.getvalue()
+    assert f"{place('subset')}complete, skipped" in out.getvalue()
     assert run.manifest.stat().st_mtime_ns == before
 
 
@@ -338,7 +349,7 @@ def test_timings_of_other_inputs_are_dropped(run: RunDir, out: io.StringIO) -> N
 @pytest.mark.usefixtures("started")
 def test_messages_of_the_gpu_side_are_shown_by_stage(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
-    assert "[3/7] train     epoch 1: loss 0.7\n" in out.getvalue()
+    assert f"{place('train')}epoch 1: loss 0.7\n" in out.getvalue()
     assert "      2.1 GB in memory\n" in out.getvalue()
 
 
@@ -346,7 +357,7 @@ def test_messages_of_the_gpu_side_are_shown_by_stage(run: RunDir, out: io.String
 def test_a_failed_stage_is_timed_too(run: RunDir, out: io.StringIO) -> None:
     work(run, out)
     stages = [t.stage for t in records.read_lines(Timing, run.timings)]
-    assert stages == ["job", "fetch", "subset", "job"]
+    assert stages == ["job", "fetch", "subset", "elsewhere", "job"]
 
 
 def test_the_gpu_side_starts_before_anything_is_read(
@@ -461,7 +472,9 @@ def finished(run: RunDir) -> RunDir:
     for stage in STAGE_NAMES:
         run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
     for epoch in range(1, CONFIG.train.epochs + 1):
-        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
+        weights = run.epoch(epoch) / "adapter_model.safetensors"
+        write_text(weights, "the weights")
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [weights])
     return run
 
 
@@ -469,9 +482,12 @@ def finished(run: RunDir) -> RunDir:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"train__learning_rate": 0.003}, "[3/7] train     done again: train.learning_rate is 0."),
-        ({"train__seed": 7}, "[2/7] baseline  done again: train.seed is 42 in the folder and 7"),
-        ({"data__train_size": 9}, "[1/7] subset    done again: data.train_size is "),
+        ({"train__learning_rate": 0.003}, f"{place('train')}done again: train.learning_rate is 0."),
+        (
+            {"train__seed": 7},
+            f"{place('baseline')}done again: train.seed is 42 in the folder and 7",
+        ),
+        ({"data__train_size": 9}, f"{place('subset')}done again: data.train_size is "),
     ],
 )
 def test_a_finished_run_of_other_settings_is_kept_beside_the_new_one(
@@ -491,8 +507,8 @@ def test_a_finished_run_of_other_settings_is_kept_beside_the_new_one(
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [
-        ({"train__learning_rate": 0.003}, ["subset", "baseline"]),
-        ({"train__seed": 7}, ["subset"]),
+        ({"train__learning_rate": 0.003}, ["subset", "elsewhere", "baseline"]),
+        ({"train__seed": 7}, ["subset", "elsewhere"]),
         ({"data__train_size": 9}, []),
     ],
 )
@@ -506,7 +522,7 @@ def test_rows_and_base_scores_that_stay_the_same_are_taken_over(
     work(finished, out, **settings)
     same = [
         stage
-        for stage in ("subset", "baseline")
+        for stage in ("subset", "elsewhere", "baseline")
         if finished.marker(stage).exists()
         and finished.marker(stage).read_bytes()
         == RunDir(finished.previous).marker(stage).read_bytes()
@@ -540,9 +556,62 @@ def test_other_settings_of_the_evaluation_go_on_in_place(
 ) -> None:
     work(finished, out, **{setting: 5})
     key = setting.replace("__", ".")
-    assert f"[6/7] explain   done again: {key} is " in out.getvalue()
+    assert f"{place('explain')}done again: {key} is " in out.getvalue()
     assert not finished.previous.exists()
     assert {"baseline", "train", "select"} <= {*finished.marked()}
+
+
+@pytest.mark.usefixtures("started")
+def test_a_finished_run_that_is_asked_for_more_trainings_goes_on_in_place(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    work(finished, out, train__seeds=3)
+    assert not finished.previous.exists()
+    assert "done again" not in out.getvalue()
+    assert "train" not in finished.marked()
+    assert {"subset", "baseline"} <= {*finished.marked()}
+    first = finished.view("trials/seed-42").marked()
+    assert {"train", "select", "evaluate", "train-epoch-1"} <= {*first}
+
+
+@pytest.mark.usefixtures("started")
+def test_more_trainings_with_other_settings_are_another_run(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    work(finished, out, train__seeds=3, train__learning_rate=0.003)
+    assert {*STAGE_NAMES} <= {*RunDir(finished.previous).marked()}
+    assert not finished.trials.exists()
+
+
+def test_a_run_with_more_trainings_has_the_same_name() -> None:
+    more: list[dict[str, Any]] = [
+        {},
+        {"train.seeds": 3},
+        {"train.seeds": [42, 50], "train.keep": "all"},
+    ]
+    one, *several = (
+        default_run_id("demo", load_config("demo", {"lora.r": 4, **changes})) for changes in more
+    )
+    assert several == [one, one]
+    assert default_run_id("demo", load_config("demo", {"train.seeds": 2})) == "demo"
+
+
+@pytest.mark.usefixtures("started")
+def test_a_further_test_set_is_added_to_a_finished_run_without_a_new_training(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    write_records(finished.subset("train"), [])
+    sets = (TransferConfig("near", "demo", size=9),)
+    one = job(finished, out)
+    one.record = replace(RECORD, config=replace(CONFIG, transfer=sets))
+    with pytest.raises(HardwareError):
+        one.work()
+    assert not finished.previous.exists()
+    assert f"{place('elsewhere')}done again: transfer is " in out.getvalue()
+    assert f"{place('elsewhere')}near: 9 rows, entailment, " in out.getvalue()
+    prints = {stage: inputs.fingerprint for stage, inputs in one.inputs.items()}
+    again = {stage for stage in STAGE_NAMES if not finished.is_complete(stage, prints[stage])}
+    assert again == {"baseline", "evaluate", "explain", "report"}
 
 
 @pytest.mark.usefixtures("started")
@@ -611,7 +680,7 @@ def test_writing_the_report_alone_is_no_attempt(
 ) -> None:
     stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
     inputs = stage_inputs(CONFIG, stamps)
-    for stage in ("subset", *GPU_STAGES):
+    for stage in STAGE_NAMES[:-1]:
         run.mark_complete(stage, inputs[stage], [])
     for epoch in range(1, CONFIG.train.epochs + 1):
         run.mark_complete(epoch_marker(epoch), inputs["train"], [])

@@ -7,6 +7,8 @@ from pathlib import Path
 from nlijob import records
 from nlijob.gpu.environment import memory
 from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.stages.texts import measure_texts
+from nlijob.gpu.transfer import score_sets
 from nlijob.records.job import ScoreResult, Selection
 from nlijob.rundir import write_record, write_records
 
@@ -14,12 +16,14 @@ STAGE = "evaluate"
 
 
 def evaluate(session: Session) -> list[Path]:
-    """Score validation and test rows with the selected adapter."""
+    """Score validation and test rows, and further test sets, with the selected adapter."""
     run = session.run
     epoch = records.read(Selection, run.selection).epoch
     session.load_adapter(epoch)
     scores, predictions = session.score(STAGE, ("validation", "test"))
     write_records(run.evaluate_predictions, predictions)
+    write_records(run.evaluate_texts, measure_texts(session, STAGE))
+    elsewhere = score_sets(session, STAGE, run.evaluate_transfer)
     write_record(run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(session.device)))
     session.reporter.say(STAGE, scores_text(scores))
-    return [run.evaluate_predictions, run.evaluate_result]
+    return [run.evaluate_predictions, run.evaluate_texts, run.evaluate_result, *elsewhere]

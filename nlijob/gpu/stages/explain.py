@@ -7,7 +7,9 @@ from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis.cases import shown_indices
+from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.selection import RULE_OF_TRIALS, best_of
+from nlijob.analysis.trials import right_in
 from nlijob.analysis.wording import percent
 from nlijob.files import remove
 from nlijob.gpu import checkpoints, evidence
@@ -39,6 +41,7 @@ def explain(session: Session) -> list[Path]:
     }
     best = trials[best_of(selections)]
     epoch = selections[best.name].epoch
+    choice = _choice(session, best, selections)
     session.of_trial(best)
     session.load_adapter(epoch)
     run = session.run
@@ -48,7 +51,7 @@ def explain(session: Session) -> list[Path]:
     write_records(run.occlusion, _word_importance(session, predictions))
     adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter, session.adapter_record)
     return [
-        *_choice(session, best, selections),
+        *choice,
         run.blank_premise_predictions,
         run.generations,
         run.occlusion,
@@ -125,8 +128,11 @@ def _free_text(session: Session, tuned: Sequence[Prediction]) -> list[Generation
 def _shown(session: Session, tuned: Sequence[Prediction]) -> list[Example]:
     """The test rows that the report shows as cases."""
     per_kind = session.config.eval.cases
-    indices = set(shown_indices(_base_on_test(session), tuned, per_kind).all)
-    return [example for example in session.kept_examples("test") if example.index in indices]
+    examples = session.kept_examples("test")
+    trials = read_trials(session.run, session.whole_config, examples)
+    base, counts = _base_on_test(session), right_in(trials) if trials else None
+    indices = set(shown_indices(base, tuned, per_kind, counts).all)
+    return [example for example in examples if example.index in indices]
 
 
 def _base_on_test(session: Session) -> list[Prediction]:

@@ -24,6 +24,7 @@ from nlijob.records.outcome import (
     Metrics,
     Results,
 )
+from nlijob.records.trials import Trials
 from nlijob.report.view.controls import controls_section
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, View, columns, row
 from nlijob.report.view.text import percent_or, unbroken, visible
@@ -36,7 +37,8 @@ def accuracy_section(results: Results) -> View:
     return View(
         lead=(
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
-            f"batches. All intervals are 95 % confidence intervals. {_premises(results)}"
+            f"batches. {_of_kept(results.trials)}All intervals are 95 % confidence intervals. "
+            f"{_premises(results)}"
         ).strip(),
         resamples=_resamples(results.bootstrap),
         controls=controls_section(results),
@@ -69,6 +71,11 @@ def accuracy_section(results: Results) -> View:
             _matrix("After: tuned model", tuned, names),
         ),
     )
+
+
+def _of_kept(trials: Trials | None) -> str:
+    """Which training's model is tuned here; "" where there is one training."""
+    return f"The tuned model is that of {trials.kept}, whose adapter is kept. " if trials else ""
 
 
 def _overall_table(results: Results) -> Table:

@@ -51,15 +51,18 @@ class ListedRow:
     after: str
     margin: str
     tags: str
+    right_in: str
+    """Number of trainings that label the row correctly; "" where there is one training."""
 
 
 KINDS = {"c": "corrected", "s": "still wrong", "n": "newly broken"}
 
 
-def case_list(groups: CaseGroups, label_names: Sequence[str]) -> View:
+def case_list(groups: CaseGroups, label_names: Sequence[str], trainings: int = 1) -> View:
     """The rows of all three kinds, kind by kind, as many as fit, and the options of the filters.
 
-    A mistake is written as gold label and wrong answer, abbreviated, such as "ent>neu".
+    A mistake is written as gold label and wrong answer, abbreviated, such as "ent>neu". Where there
+    are several trainings, each row has the number of those that label it correctly.
     """
     of_kind = {
         "c": groups.rows_corrected,
@@ -77,6 +80,7 @@ def case_list(groups: CaseGroups, label_names: Sequence[str]) -> View:
     names = dict(zip(codes, label_names, strict=True))
     tagged = Counter(code for row in rows for code in row.tags.split())
     tags = [(TAG_CODES[tag.key], tag) for tag in TAGS if tagged[TAG_CODES[tag.key]]]
+    right = Counter(row.right_in for row in rows) if trainings > 1 else Counter()
     return View(
         rows=rows,
         title=f"{f'{count(len(rows))} of' if left_out else 'All'} {whole} that at least one model "
@@ -95,6 +99,11 @@ def case_list(groups: CaseGroups, label_names: Sequence[str]) -> View:
                 text=f"{names[gold]} predicted as {names[wrong]} ({count(number)})",
             )
             for (gold, wrong), number in mistakes.most_common()
+        ],
+        trainings=trainings,
+        right_in=[
+            View(value=number, text=f"{number} of {trainings} ({count(right[number])})")
+            for number in sorted(filter(None, right), key=int)
         ],
         tags=[View(value=code, text=f"{tag.name} ({count(tagged[code])})") for code, tag in tags],
         legend=[
@@ -136,6 +145,7 @@ def _listed(kind: str, row: CaseRow, codes: Sequence[str]) -> ListedRow:
         after=codes[row.tuned_predicted],
         margin=signed_probability(row.margin),
         tags=" ".join(TAG_CODES[tag] for tag in row.tags),
+        right_in="" if row.right_in is None else str(row.right_in),
     )
 
 

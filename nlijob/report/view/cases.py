@@ -29,12 +29,19 @@ KINDS = {
     ),
 }
 """Kind of case -> title, meaning, and how the shown cases were chosen."""
+FIRST_OF_SEVERAL = {
+    "corrected": "those that most trainings label correctly first, then ",
+    "still-wrong": "those that most trainings get wrong first, then ",
+    "newly-broken": "those that most trainings get wrong first, then ",
+}
+"""Kind of case -> what decides on the order before all else where there are several trainings."""
 
 
 def cases_section(results: Results) -> View:
     """Counts of every kind, the shown cases, and the table of all wrong rows."""
     groups, label_names = results.cases, results.manifest.label_names
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
+    trainings = len(results.trials.trials) if results.trials else 1
     counts = (
         ("both-right", "both correct", groups.both_right),
         ("corrected", "corrected", groups.corrected),
@@ -47,16 +54,23 @@ def cases_section(results: Results) -> View:
             for key, name, number in counts
         ],
         kinds=[
-            _kind("corrected", groups.corrected, groups.shown_corrected, label_names),
-            _kind("still-wrong", groups.still_wrong, groups.shown_still_wrong, label_names),
-            _kind("newly-broken", groups.newly_broken, groups.shown_newly_broken, label_names),
+            _kind(key, number, shown, label_names, trainings)
+            for key, number, shown in (
+                ("corrected", groups.corrected, groups.shown_corrected),
+                ("still-wrong", groups.still_wrong, groups.shown_still_wrong),
+                ("newly-broken", groups.newly_broken, groups.shown_newly_broken),
+            )
         ],
-        all_rows=case_list(groups, label_names),
+        all_rows=case_list(groups, label_names, trainings),
     )
 
 
-def _kind(key: str, number: int, shown: Sequence[Case], label_names: Sequence[str]) -> View:
+def _kind(
+    key: str, number: int, shown: Sequence[Case], label_names: Sequence[str], trainings: int
+) -> View:
     title, meaning, chosen = KINDS[key]
+    if trainings > 1:
+        chosen = f"{FIRST_OF_SEVERAL[key]}{chosen}"
     if not number:
         lead = f"No test rows: {meaning}."
     elif number > len(shown):
@@ -68,11 +82,11 @@ def _kind(key: str, number: int, shown: Sequence[Case], label_names: Sequence[st
         title=title,
         lead=lead,
         count=count(number),
-        cases=tuple(_shown(key, case, label_names) for case in shown),
+        cases=tuple(_shown(key, case, label_names, trainings) for case in shown),
     )
 
 
-def _shown(key: str, case: Case, label_names: Sequence[str]) -> View:
+def _shown(key: str, case: Case, label_names: Sequence[str], trainings: int) -> View:
     base = (case.base_predicted, case.base_probabilities, case.base_text)
     tuned = (case.tuned_predicted, case.tuned_probabilities, case.tuned_text)
     premise, hypothesis = differing_words(case)
@@ -86,12 +100,22 @@ def _shown(key: str, case: Case, label_names: Sequence[str]) -> View:
             _answer("base model", case.label, *base, label_names),
             _answer("tuned model", case.label, *tuned, label_names),
         ),
+        trainings=_across(case, trainings),
         tags=case.tags,
         explanation=unbroken(case.explanation),
         overlap=_overlap(case),
         importance=word_importance(case, label_names),
         not_tried=not_tried(case),
     )
+
+
+def _across(case: Case, trainings: int) -> str:
+    """In how many trainings the case is so; "" where there is one training."""
+    if case.right_in is None or trainings < 2:
+        return ""
+    if case.tuned_predicted == case.label:
+        return f"correct in {case.right_in} of {trainings} trainings"
+    return f"wrong in {trainings - case.right_in} of {trainings} trainings"
 
 
 def _overlap(case: Case) -> str:

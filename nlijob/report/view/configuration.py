@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nlijob.analysis.wording import gib, plural
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, is_section
 from nlijob.records.job import Environment
 from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Fact, Table, View, row, text_columns
@@ -27,12 +27,19 @@ def configuration_section(results: Results) -> View:
 def configuration_tables(config: JobConfig) -> Iterable[Table]:
     """All settings, one table per section; settings outside the sections come first."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    plain = {name: v for name, v in values.items() if not dataclasses.is_dataclass(v)}
-    yield _settings("job", plain)
-    for name, section in values.items():
-        if name not in plain:
-            keys = (field.name for field in dataclasses.fields(section))
-            yield _settings(name, {key: getattr(section, key) for key in keys})
+    sections = {name: value for name, value in values.items() if is_section(value)}
+    repeated = {name: v for name, v in values.items() if isinstance(v, tuple) and v}
+    yield _settings(
+        "job", {n: v for n, v in values.items() if n not in sections and n not in repeated}
+    )
+    for name, section in sections.items():
+        yield _settings(name, _keys(section))
+    for name, tables in repeated.items():
+        yield from (_settings(f"{name} {one.name}", _keys(one)) for one in tables)
+
+
+def _keys(section: Any) -> dict[str, Any]:
+    return {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
 
 
 def _settings(section: str, values: Mapping[str, Any]) -> Table:

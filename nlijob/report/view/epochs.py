@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from nlijob.analysis.epoch_comparison import loss_sentence
 from nlijob.analysis.statistics import wilson_interval
-from nlijob.analysis.wording import NOT_MEASURED, interval, listed, loss, share_of
+from nlijob.analysis.wording import NOT_MEASURED, count, interval, listed, loss, plural, share_of
 from nlijob.records.intervals import Interval
 from nlijob.records.job import EpochResult, SplitScore
 from nlijob.records.outcome import Results
+from nlijob.records.trials import Trials
 from nlijob.report.view.parts import Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken
 
@@ -18,6 +20,7 @@ def epochs_section(results: Results) -> View:
     """The base model (epoch 0) and each epoch; the selected one is marked."""
     bounds = validation_intervals(results)
     return View(
+        trainings=unbroken(_trainings(results.trials)),
         lead=unbroken(_lead(results)),
         losses=unbroken(loss_sentence(results.validation_loss_change)),
         table=Table(
@@ -40,6 +43,19 @@ def epochs_section(results: Results) -> View:
             "Losses are in nats. The training loss is the mean over the epoch's rows, with dropout "
             "on and while the weights were still changing."
         ),
+    )
+
+
+def _trainings(trials: Trials | None) -> str:
+    """What is about all trainings here, and what about one; "" where there is one."""
+    if trials is None:
+        return ""
+    epochs = Counter(one.selection.epoch for one in trials.trials)
+    selected = listed([f"{epoch} in {count(times)}" for epoch, times in sorted(epochs.items())])
+    return (
+        "Each training selects its own epoch by its validation accuracy: epoch "
+        f"{selected} of {plural(len(trials.trials), 'training')}. Everything below the first two "
+        f"charts is about {trials.kept}, whose adapter is kept."
     )
 
 

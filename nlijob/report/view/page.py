@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 
-from nlijob.analysis.wording import count
+from nlijob.analysis.wording import count, plural
 from nlijob.heads import describe
 from nlijob.records.job import SPLITS
 from nlijob.records.outcome import Results
@@ -26,7 +26,7 @@ class Page:
     @property
     def contents(self) -> tuple[tuple[str, str], ...]:
         """Anchor and title of each section."""
-        return tuple((section.id, section.title) for section in SECTIONS)
+        return tuple((section.id, section.title) for section in self.sections)
 
 
 def build_page(outcome: Outcome) -> Page:
@@ -43,8 +43,9 @@ def build_page(outcome: Outcome) -> Page:
             Fact("attempts", count(results.attempts)),
         ),
         sections=tuple(
-            View(id=one.id, title=one.title, template=one.template, view=one.view(outcome))
+            View(id=one.id, title=one.title, template=one.template, view=view)
             for one in SECTIONS
+            if (view := one.view(outcome)) is not None
         ),
         footer=f"nlijob {run.nlijob_version} · record format {results.format_version}",
     )
@@ -60,7 +61,8 @@ def _subtitle(results: Results) -> str:
     )
     name = _model_name(results)
     name = name[0].upper() + name[1:] if name.startswith("the ") else name
-    return f"{name} {task}, on {manifest.dataset}: {rows} rows"
+    times = f"; {plural(len(results.trials.trials), 'training')}" if results.trials else ""
+    return f"{name} {task}, on {manifest.dataset}: {rows} rows{times}"
 
 
 def _model_name(results: Results) -> str:

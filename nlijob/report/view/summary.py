@@ -27,8 +27,17 @@ from nlijob.analysis.wording import (
     points,
 )
 from nlijob.records.outcome import SIGNIFICANT, GpuUse, Metrics, Results
-from nlijob.report.view.parts import Fact
+from nlijob.records.trials import Trials
+from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.resources import covered_time
+from nlijob.report.view.scope import (
+    interval_of_mean,
+    note_on_several,
+    range_of_trainings,
+    scope_sentence,
+    verdict_on_several,
+)
+from nlijob.report.view.spread import spread_chart
 from nlijob.report.view.text import unbroken, visible
 
 
@@ -54,6 +63,10 @@ class Summary:
     verdict_note: str
     tone: str
     """"better", "worse" or "unclear"."""
+    scope: str
+    """For what the figures hold: one training, or the one whose adapter is kept."""
+    spread: View | None
+    """The chart of several trainings; None where there is one."""
     demo: bool
     base: Side
     tuned: Side
@@ -66,14 +79,20 @@ class Summary:
 
 def summary_section(results: Results) -> Summary:
     """Verdict, both accuracies, tiles, gates and warnings."""
-    verdict, tone = _verdict(results)
+    trials = results.trials
+    verdict, tone = verdict_on_several(results, trials) if trials else _verdict(results)
+    note = note_on_several(results, trials) if trials else _verdict_note(results)
     return Summary(
         verdict=unbroken(verdict),
-        verdict_note=unbroken(_verdict_note(results)),
+        verdict_note=unbroken(note),
         tone=tone,
+        scope=unbroken(scope_sentence(results)),
+        spread=spread_chart(results, trials) if trials else None,
         demo=results.run.config.model.name == "demo",
         base=_side("base model", results.base),
-        tuned=_side(f"tuned model (epoch {results.selection.epoch})", results.tuned),
+        tuned=_mean_side(trials)
+        if trials
+        else _side(f"tuned model (epoch {results.selection.epoch})", results.tuned),
         tiles=_tiles(results),
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
@@ -119,6 +138,19 @@ def _side(name: str, metrics: Metrics) -> Side:
         value=100 * metrics.accuracy,
         low=100 * bounds.low,
         high=100 * bounds.high,
+    )
+
+
+def _mean_side(trials: Trials) -> Side:
+    accuracy = trials.accuracy
+    return Side(
+        name=f"tuned model, mean of {plural(len(trials.trials), 'training')}",
+        accuracy=percent(accuracy.mean),
+        counts=range_of_trainings(trials),
+        interval=unbroken(interval_of_mean(trials)),
+        value=100 * accuracy.mean,
+        low=100 * accuracy.interval.low,
+        high=100 * accuracy.interval.high,
     )
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from nlijob.analysis.cases import build_cases, group, pairs, shown_indices
+from nlijob.analysis.cases import (
+    build_cases,
+    group,
+    pairs,
+    shown_indices,
+)
 from nlijob.records.job import Example, Generation, OccludedWord, Occlusion, Prediction, Split
 
 NAMES = ("entailment", "neutral", "contradiction")
@@ -76,6 +81,38 @@ def test_newly_broken_rows_are_ordered_by_the_gold_labels_loss() -> None:
 def test_ties_go_to_the_lower_row_number() -> None:
     base, tuned = [row(i, 0, WRONG) for i in (9, 4)], [row(i, 0, RIGHT) for i in (9, 4)]
     assert shown_indices(base, tuned, 1).corrected == (4,)
+
+
+def test_corrected_rows_that_most_trainings_label_correctly_come_first() -> None:
+    base = [row(0, 0, (0.0, 0.9, 0.1)), *(row(index, 0, WRONG) for index in (1, 2))]
+    tuned = [row(0, 0, RIGHT), row(1, 0, (0.7, 0.2, 0.1)), row(2, 0, RIGHT)]
+    assert shown_indices(base, tuned, 3, {0: 1, 1: 3, 2: 3}).corrected == (2, 1, 0)
+    assert shown_indices(base, tuned, 3).corrected == (0, 2, 1)
+
+
+def test_mistakes_that_most_trainings_share_come_first() -> None:
+    base = [
+        *(row(index, 0, WRONG) for index in (0, 1)),
+        *(row(index, 0, RIGHT) for index in (2, 3)),
+    ]
+    tuned = [
+        row(0, 0, (0.0, 0.9, 0.1)),
+        row(1, 0, WRONG),
+        row(2, 0, (0.0, 0.9, 0.1)),
+        row(3, 0, WRONG),
+    ]
+    shown = shown_indices(base, tuned, 3, {0: 1, 1: 0, 2: 2, 3: 1})
+    assert (shown.still_wrong, shown.newly_broken) == ((1, 0), (3, 2))
+
+
+def test_all_rows_have_the_order_and_the_counts_of_the_trainings() -> None:
+    base = [row(index, 0, WRONG) for index in range(3)]
+    tuned = [row(0, 0, (0.0, 0.9, 0.1)), row(1, 0, WRONG), row(2, 0, RIGHT)]
+    examples = [Example(index, "A dog runs.", "A cat.", 0) for index in range(3)]
+    groups = build_cases(base, tuned, examples, [], [], NAMES, 5, {0: 2, 1: 0, 2: 3})
+    assert [(one.index, one.right_in) for one in groups.rows_still_wrong] == [(1, 0), (0, 2)]
+    assert [(one.index, one.right_in) for one in groups.shown_still_wrong] == [(1, 0), (0, 2)]
+    assert [one.right_in for one in groups.rows_corrected] == [3]
 
 
 def test_shown_rows_are_those_that_the_report_shows() -> None:

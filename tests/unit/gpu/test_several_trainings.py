@@ -220,4 +220,4 @@ def test_the_stages_of_a_training_are_done_before_the_next_one_begins() -> None:
         for seed in (42, 43)
     )
     keys = [step.key for step in steps_of(config)]
-    assert keys == ["subset", "baseline", *first, *second, "explain", "report"]
+    assert keys == ["subset", "elsewhere", "baseline", *first, *second, "explain", "report"]

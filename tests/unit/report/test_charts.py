@@ -12,7 +12,7 @@ import pytest
 
 from nlijob.records.intervals import Interval
 from nlijob.report import charts
-from nlijob.report.charts import INK, Change, Difference, Line, Reliability, Span
+from nlijob.report.charts import INK, Change, Curve, Difference, Line, Reliability, Span
 
 CHANGES = [
     Change("accuracy", 0.4, 0.9, Interval(0.3, 0.5), Interval(0.8, 0.95)),
@@ -61,6 +61,10 @@ def every_chart() -> dict[str, str]:
                 Difference("long <texts>", -0.1, Interval(-0.3, 0.1), False),
             ],
         ),
+        "curves": charts.curves_by_epoch(
+            "v", "t", "d", [Curve({1: 0.5, 2: 0.6}, 2, True), Curve({1: 0.4, 2: 0.3}, 1, False)], ""
+        ),
+        "counts": charts.counts_chart("n", "t", "d", [3, 0, 1_000], "trainings", "rows"),
         "reliability": charts.reliability(
             "b",
             "t",
@@ -174,3 +178,17 @@ def test_ticks_between_whole_percents_keep_their_decimals() -> None:
     )
     ticks = re.findall(r">([+\u2212-]?\d+(?:\.\d+)?)</text>", plot.svg)
     assert len(ticks) == len({*ticks}) > 2
+
+
+@pytest.mark.parametrize("trainings", [2, 100])
+def test_curves_and_counts_of_any_number_of_trainings_are_drawn(trainings: int) -> None:
+    curves = [Curve({1: 0.5 + 0.001 * number}, 1, number == 0) for number in range(trainings)]
+    chart = charts.curves_by_epoch("v", "t", "d", curves, "loss (nats)").svg
+    assert "loss (nats)" in chart
+    counts = charts.counts_chart("n", "t", "d", [13] * (trainings + 1), "trainings", "rows").svg
+    assert (">13</text>" in counts) is (trainings < 12)  # counts above the bars, if they have room
+
+
+def test_the_mean_of_curves_ends_with_the_shortest() -> None:
+    curves = [Curve({1: 0.5, 2: 0.6}, 2, True), Curve({1: 0.7}, 1, False)]
+    assert charts.mean_curve(curves) == {1: pytest.approx(0.6)}

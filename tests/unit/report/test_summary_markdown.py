@@ -8,7 +8,7 @@ from nlijob.analysis.wording import percent
 from nlijob.records.outcome import Finding, Gates
 from nlijob.report.summary_markdown import summary_markdown
 from tests.synthetic import Spec
-from tests.unit.report.view.outcomes import outcome
+from tests.unit.report.view.outcomes import outcome, several_trainings
 
 
 def test_it_contains_verdict_figures_and_warnings() -> None:
@@ -36,3 +36,13 @@ def test_texts_cannot_become_markup() -> None:
     )
     line = summary_markdown(hostile).rstrip().splitlines()[-1]
     assert line == r"- \| a \<b\>x\</b\> \[l\](u) \`c\` \# not a heading \@all"
+
+
+def test_the_mean_of_several_trainings_comes_before_the_one_that_is_kept() -> None:
+    results = several_trainings()
+    assert results.trials is not None
+    lines = summary_markdown(results).splitlines()
+    mean = next(n for n, line in enumerate(lines) if line.startswith("| accuracy, mean of 3 trai"))
+    assert f"| {percent(results.trials.accuracy.mean)} (" in lines[mean]
+    assert lines[mean + 1].startswith("| accuracy of seed-43 |")
+    assert "mean of" not in summary_markdown(outcome(Spec()))

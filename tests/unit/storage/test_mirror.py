@@ -27,6 +27,8 @@ from tests.faulty_place import (
 )
 
 LIMIT_S = 120.0
+TRAININGS = ("", "trials/seed-43")
+"""Folders of a training: the only one of its run, and one of several."""
 
 
 def sent_now(run: RunDir, place: Place) -> list[str]:
@@ -167,7 +169,9 @@ def whole_steps() -> list[str]:
     return [
         name
         for name, content in files.items()
-        if name.startswith("markers/train-step") and contents.is_valid(content.encode(), sizes)
+        if name.startswith("markers/")
+        and "/train-step" in name
+        and contents.is_valid(content.encode(), sizes)
     ]
 
 
@@ -187,31 +191,36 @@ def test_an_earlier_checkpoint_that_is_half_deleted_stays_until_the_next_one_is_
     assert whole_steps() == ["markers/train-step-2-80.json"]
 
 
+@pytest.mark.parametrize("training", TRAININGS)
 def test_the_copy_has_a_checkpoint_within_the_epoch_at_every_moment(
-    run: RunDir, place: Place
+    run: RunDir, place: Place, training: str
 ) -> None:
+    view = run.view(training)
     with Mirror(run, place, print):
-        complete_step(run, 2, 40, "a")
+        complete_step(view, 2, 40, "a")
         wait_until(lambda: bool(whole_steps()))
         seen: list[list[str]] = []
         FaultyFileSystem.before = staticmethod(lambda operation, name: seen.append(whole_steps()))
-        complete_step(run, 2, 80, "a")
-        wait_until(lambda: "markers/train-step-2-80.json" in whole_steps())
+        complete_step(view, 2, 80, "a")
+        wait_until(lambda: run.name(view.marker("train-step-2-80")) in whole_steps())
     assert seen
     assert all(seen)
 
 
+@pytest.mark.parametrize("training", TRAININGS)
 def test_a_checkpoint_that_is_replaced_while_a_round_begins_stays_until_the_next_is_there(
-    run: RunDir, place: Place, monkeypatch: pytest.MonkeyPatch
+    run: RunDir, place: Place, monkeypatch: pytest.MonkeyPatch, training: str
 ) -> None:
-    complete_step(run, 2, 40, "a")
+    view = run.view(training)
+    earlier, later = (run.name(view.marker(f"train-step-2-{step}")) for step in (40, 80))
+    complete_step(view, 2, 40, "a")
     sent_now(run, place)
     read = contents.markers
 
     def replace_after(root: Path) -> dict[str, bytes]:
         found = read(root)
-        if "markers/train-step-2-80.json" not in found:
-            complete_step(run, 2, 80, "a")
+        if later not in found:
+            complete_step(view, 2, 80, "a")
         return found
 
     upload = Mirror(run, place, print)
@@ -219,7 +228,7 @@ def test_a_checkpoint_that_is_replaced_while_a_round_begins_stays_until_the_next
     monkeypatch.setattr(contents, "markers", replace_after)
     FaultyFileSystem.calls.clear()
     upload._round()
-    new, old = ("put", "markers/train-step-2-80.json"), ("remove", "markers/train-step-2-40.json")
+    new, old = ("put", later), ("remove", earlier)
     assert FaultyFileSystem.calls.index(new) < FaultyFileSystem.calls.index(old)
 
 

@@ -144,16 +144,17 @@ def test_files_outside_the_run_are_not_written(sent: RunDir, place: Place, here:
 # ---------------------------------------------------------------- checkpoints within epochs
 
 
+@pytest.mark.parametrize("of", ["", "trials/seed-43"])
 @pytest.mark.parametrize(
     ("here_at", "fetched"),
     [((3, 40), True), ((2, 90), True), ((3, 90), False), ((4, 1), False)],
 )
 def test_a_folder_gives_way_to_a_copy_that_is_further_within_an_epoch(
-    sent: RunDir, place: Place, tmp_path: Path, here_at: tuple[int, int], fetched: bool
+    sent: RunDir, place: Place, tmp_path: Path, here_at: tuple[int, int], fetched: bool, of: str
 ) -> None:
     here = RunDir(shutil.copytree(sent.root, tmp_path / "elsewhere" / "job"))
-    complete_step(here, *here_at, "a")
-    complete_step(sent, 3, 80, "a")
+    complete_step(here.view(of), *here_at, "a")
+    complete_step(sent.view(of), 3, 80, "a")
     with Mirror(sent, place, lambda _: None):
         pass
     before = content(here)

@@ -8,6 +8,7 @@ from pathlib import Path
 from nlijob.analysis.outcome import build_results
 from nlijob.records.outcome import Results
 from tests.synthetic import Spec, build_run
+from tests.trainings import SEEDS, with_trainings
 
 _measured: dict[str, Results] = {}
 
@@ -18,4 +19,14 @@ def outcome(spec: Spec) -> Results:
     if key not in _measured:
         with tempfile.TemporaryDirectory() as folder:
             _measured[key] = build_results(build_run(Path(folder), spec))
+    return _measured[key]
+
+
+def several_trainings(seeds: tuple[int, ...] = SEEDS) -> Results:
+    """The results of a synthetic run with several trainings; the second one's adapter is kept."""
+    key = f"trainings {seeds}"
+    if key not in _measured:
+        with tempfile.TemporaryDirectory() as folder:
+            run = build_run(Path(folder), Spec())
+            _measured[key] = with_trainings(outcome(Spec()), run, seeds)
     return _measured[key]

@@ -11,7 +11,7 @@ from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.page import build_page
 from nlijob.report.view.usage import usage_section
 from tests.synthetic import Spec
-from tests.unit.report.view.outcomes import outcome
+from tests.unit.report.view.outcomes import outcome, several_trainings
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -37,9 +37,23 @@ def test_a_classification_head_gets_the_code_that_loads_one() -> None:
 
 
 def test_every_section_has_a_template_that_carries_its_anchor() -> None:
-    html = render_page("report.html.j2", page=build_page(Outcome(outcome(Spec()))), plots={})
-    anchors = [f'id="{section.id}"' for section in SECTIONS]
-    places = [html.index(anchor) for anchor in anchors]
+    page = build_page(Outcome(several_trainings()))
+    html = render_page("report.html.j2", page=page, plots={})
+    anchors = [f'<section id="{section.id}"' for section in SECTIONS[1:]]
+    places = [html.index(anchor) for anchor in ['<header id="summary"', *anchors]]
     assert places == sorted(places)
     for section in SECTIONS:
         assert f'<a href="#{section.id}">{section.title}</a>' in html
+
+
+def test_a_section_that_has_nothing_to_show_is_left_out_of_page_and_contents() -> None:
+    page = build_page(Outcome(outcome(Spec())))
+    html = render_page("report.html.j2", page=page, plots={})
+    assert "trainings" not in dict(page.contents)
+    assert 'id="trainings"' not in html
+    assert "#trainings" not in html
+
+
+def test_the_code_to_use_the_adapter_names_the_training_that_is_kept() -> None:
+    assert "It is the adapter of seed-43." in usage_section(several_trainings()).note
+    assert "seed-" not in usage_section(outcome(Spec())).note
