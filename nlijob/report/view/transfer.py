@@ -39,7 +39,7 @@ def transfer_section(results: Results) -> View:
     sets = results.transfer
     return View(
         lead=_lead(results) if sets else NONE,
-        table=_overview(results, own),
+        table=_overview(results, own) if sets else None,
         sets=tuple(_set(results, one, own) for one in sets),
     )
 
