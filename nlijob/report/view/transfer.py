@@ -69,12 +69,12 @@ def own_change(results: Results) -> PairedDifference:
 
 
 def _lead(results: Results) -> str:
-    sets = plural(len(results.transfer), "further test set")
-    carried = sum(one.verdict == "gain" for one in results.transfer)
+    number = len(results.transfer)
+    carried = _number(sum(one.verdict == "gain" for one in results.transfer))
     return (
-        f"Both models were scored on {sets}, which played no part in training or selection. Tuning "
-        f"made the model better beyond chance on {count(carried)} of {count(len(results.transfer))}"
-        f"; the run's own test rows changed by {points(results.gain)}."
+        f"Both models were scored on {plural(number, 'further test set')}, which played no part in "
+        f"training or selection. Tuning made the model better beyond chance on {carried} of "
+        f"{count(number)}; the run's own test rows changed by {points(results.gain)}."
     )
 
 
@@ -144,10 +144,12 @@ def _rows(one: TransferResult) -> str:
         if number
     ]
     without = f"; left out: {listed(left_out)}" if left_out else ""
+    rule = manifest.rows.rule
+    if manifest.rows.selected < manifest.rows.source_rows:
+        rule += f" of {count(manifest.rows.source_rows)}"
     return (
-        f"{plural(one.rows, 'row')} ({manifest.rows.rule} of {count(manifest.rows.source_rows)}) "
-        f"of {source}{without}. Always answering the most frequent label would be right for "
-        f"{percent(one.majority)}."
+        f"{plural(one.rows, 'row')} ({rule}) of {source}{without}. Always "
+        f"answering the most frequent label would be right for {percent(one.majority)}."
     )
 
 
@@ -191,10 +193,14 @@ def _trials_sentence(trials: Sequence[TransferTrial]) -> str:
     worse, mean = len(beyond) - better, sum(gains) / len(gains)
     return unbroken(
         f"Over {plural(len(trials), 'training')} the change is {points(mean)} on average, from "
-        f"{points(min(gains))} to {points(max(gains))}; {count(better)} made the "
-        f"model better and {count(worse)} worse beyond chance. All other figures are of the "
+        f"{points(min(gains))} to {points(max(gains))}; {_number(better)} made the "
+        f"model better and {_number(worse)} worse beyond chance. All other figures are of the "
         "training whose adapter is kept."
     )
+
+
+def _number(found: int) -> str:
+    return count(found) if found else "none"
 
 
 def _trials_table(trials: Sequence[TransferTrial]) -> Table:
