@@ -154,11 +154,11 @@ def of_set(one: TransferConfig) -> Iterator[None]:
     try:
         yield
     except NotAvailableError as error:
-        where = f"transfer set {one.name}"
-        hint = f"in the recipe's [[transfer]] table of {one.name}: {_in_words_of(one, error.hint)}"
-        raise NotAvailableError(
-            f"{where}: {_in_words_of(one, error.message)}", hint if error.hint else ""
-        ) from error
+        hint = _in_words_of(one, error.hint)
+        if hint != error.hint:  # it names settings
+            hint = f"in the recipe's [[transfer]] table of {one.name}: {hint}"
+        message = f"transfer set {one.name}: {_in_words_of(one, error.message)}"
+        raise NotAvailableError(message, hint) from error
 
 
 def _in_words_of(one: TransferConfig, text: str) -> str:
