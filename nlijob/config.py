@@ -30,6 +30,8 @@ FIELDS = ("premise", "hypothesis", "answers")
 MOST_TRAININGS = 100
 MOST_SEED = 10**9
 """Seeds of single epochs are made from it, and must fit into 63 bits."""
+OWN_TEXTS = ("general", "demo")
+"""Values of forgetting.texts that name texts which come with nlijob."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 LONGEST_SET_NAME = 60
 SET_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SET_NAME - 1}}}", re.ASCII)
@@ -290,6 +292,17 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class ForgettingConfig:
+    """What tuning did beside the task: the loss on general text before and after (causal head)."""
+
+    texts: str = "general"
+    """general: 60 short English texts that come with nlijob. demo: texts of the kind that the
+    demo's model has read. Or a file: plain text with blank lines between its paragraphs, or rows
+    with a column named text (.jsonl, .json, .csv, .tsv, .parquet). At most 500 texts are read,
+    evenly spaced. "" measures nothing."""
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """What the report shows, the gates that the job must pass, and the prices of machines."""
 
@@ -334,6 +347,8 @@ class JobConfig:
     """The optimisation."""
     eval: EvalConfig = EvalConfig()
     """How models are scored."""
+    forgetting: ForgettingConfig = ForgettingConfig()
+    """What tuning did beside the task."""
     report: ReportConfig = ReportConfig()
     """The report, its gates and prices."""
     transfer: tuple[TransferConfig, ...] = ()

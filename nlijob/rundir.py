@@ -68,10 +68,12 @@ class RunDir:
         self.machines = root / "machines.jsonl"
         self.manifest = root / "subset" / "manifest.json"
         self.elsewhere_manifest = root / "elsewhere" / "manifest.json"
+        self.texts = root / "elsewhere" / "text" / "general.jsonl"
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
+        self.baseline_texts = root / "baseline" / "texts.jsonl"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -100,6 +102,7 @@ class RunDir:
         self.selection = own / "selection.json"
         self.evaluate_result = own / "evaluate" / "result.json"
         self.evaluate_predictions = own / "evaluate" / "predictions.jsonl"
+        self.evaluate_texts = own / "evaluate" / "texts.jsonl"
 
     def of_trial(self, trial: Trial) -> RunDir:
         """The run as one of its trainings sees it."""

@@ -12,6 +12,7 @@ from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import Validation
+from nlijob.analysis.forgetting import forgetting_warnings, read_forgetting
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.leakage import leakage_warnings
@@ -118,6 +119,8 @@ def build_results(run: RunDir) -> Results:
         premises,
     )
 
+    forgetting = read_forgetting(run, config)
+
     return Results(
         run=record,
         environment=environment,
@@ -166,6 +169,7 @@ def build_results(run: RunDir) -> Results:
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
+            *forgetting_warnings(forgetting),
             *training_warnings(training.epochs, selection, comparisons, loss_change),
             *data_warnings(manifest),
             *logs.warnings(),
@@ -175,6 +179,7 @@ def build_results(run: RunDir) -> Results:
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
         transfer=transfer,
+        forgetting=forgetting,
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
     )

@@ -1,6 +1,7 @@
-"""The elsewhere stage: reads what is asked for beside the run's own rows, the further test sets.
+"""The elsewhere stage: reads what is asked for beside the run's own rows.
 
-A set is read as the test split of a data set is, by the same readers and with the same checks.
+These are the further test sets, and general texts (`nlijob.data.texts`). A set is read as the test
+split of a data set is, by the same readers and with the same checks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from nlijob.data.set_labels import labels_of_set
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import label_values, label_warnings, open_test_split
 from nlijob.data.subset import take_split
+from nlijob.data.texts import read_texts, texts_stamp
 from nlijob.errors import NotAvailableError
 from nlijob.files import remove
 from nlijob.hub import Hub
@@ -53,11 +55,11 @@ class ReadSet(NamedTuple):
 
 
 def read_elsewhere(config: JobConfig, run: RunDir, hub: Hub) -> tuple[Elsewhere, list[Path]]:
-    """Write elsewhere/<name>.jsonl for each set, then elsewhere/manifest.json.
+    """Write elsewhere/<name>.jsonl for each set and the texts, then elsewhere/manifest.json.
 
     The training rows must have been written. Returns what was read and the files that were written.
-    Raises NotAvailableError if a set is not available or cannot be used, and ConfigurationError if
-    its labels do not fit those of the run.
+    Raises NotAvailableError if a set or the file of the texts is not available or cannot be used,
+    and ConfigurationError if a set's labels do not fit those of the run.
     """
     remove(run.elsewhere_manifest.parent)  # sets that are not asked for any more
     training = [*records.read_lines(Example, run.subset("train"))] if config.transfer else []
@@ -66,9 +68,13 @@ def read_elsewhere(config: JobConfig, run: RunDir, hub: Hub) -> tuple[Elsewhere,
         read = read_set(one, config.data, hub, training)
         write_records(run.elsewhere(one.name), read.examples)
         sets.append(read.manifest)
-    found = Elsewhere(tuple(sets))
+    files = [run.elsewhere(one.name) for one in sets]
+    if texts := read_texts(config.forgetting.texts):
+        write_records(run.texts, texts)
+        files.append(run.texts)
+    found = Elsewhere(tuple(sets), len(texts))
     write_record(run.elsewhere_manifest, found)
-    return found, [run.elsewhere_manifest, *(run.elsewhere(one.name) for one in sets)]
+    return found, [run.elsewhere_manifest, *files]
 
 
 def read_set(
@@ -125,7 +131,7 @@ def data_of(one: TransferConfig, run_data: DataConfig) -> DataConfig:
 
 def elsewhere_stamp(config: JobConfig) -> str:
     """A stamp of the local files that are read; "" where there are none."""
-    stamps = {}
+    stamps = {"[forgetting]": texts_stamp(config.forgetting.texts)}  # no set has such a name
     for one in config.transfer:
         with of_set(one):
             stamps[one.name] = source_stamp(data_of(one, config.data))
@@ -135,17 +141,16 @@ def elsewhere_stamp(config: JobConfig) -> str:
 
 def said_of(found: Elsewhere) -> str:
     """What was read, in a line."""
-    return (
-        "; ".join(
-            f"{one.name}: {plural(one.rows.rows, 'row')}, {listed([*one.label_names])}"
-            + (
-                f"; {one.rows.unlabelled_dropped:,} unlabelled dropped"
-                * bool(one.rows.unlabelled_dropped)
-            )
-            for one in found.transfer
+    sets = [
+        f"{one.name}: {plural(one.rows.rows, 'row')}, {listed([*one.label_names])}"
+        + (
+            f"; {one.rows.unlabelled_dropped:,} unlabelled dropped"
+            * bool(one.rows.unlabelled_dropped)
         )
-        or "none"
-    )
+        for one in found.transfer
+    ]
+    texts = [plural(found.texts, "general text")] if found.texts else []
+    return "; ".join([*sets, *texts]) or "none"
 
 
 @contextlib.contextmanager

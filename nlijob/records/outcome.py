@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlijob.records.forgetting import Forgetting
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -655,3 +656,5 @@ class Results:
     base model and of the training whose adapter is kept."""
     transfer: tuple[TransferResult, ...] = ()
     """The further test sets, in the order of the configuration."""
+    forgetting: Forgetting | None = None
+    """Loss on general text before and after tuning; None where it was not measured."""

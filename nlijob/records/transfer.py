@@ -72,3 +72,5 @@ class Elsewhere:
 
     transfer: tuple[TransferManifest, ...] = ()
     """The further test sets, in the order of the configuration."""
+    texts: int = 0
+    """Number of general texts."""

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from nlijob import records
-from nlijob.config import DataConfig, JobConfig, TransferConfig, load_config
-from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, read_set
+from nlijob.config import DataConfig, ForgettingConfig, JobConfig, TransferConfig, load_config
+from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, read_set, said_of
 from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.hub import Hub
+from nlijob.records.forgetting import GeneralText
 from nlijob.records.job import Example
 from nlijob.records.transfer import Elsewhere, TransferManifest
 from nlijob.rundir import RunDir, write_records
 from tests.corpora import CORPORA, Corpus
 
 HUB = Hub(True, print)
-DEMO = load_config("demo")
+DEMO = load_config("demo", {"forgetting.texts": ""})
 RUN = DEMO.data
 TWO = replace(RUN, label_names=("entailment", "not_entailment"))
 THREE_WAY = ("entailment", "neutral", "contradiction")
@@ -309,6 +310,28 @@ def test_without_a_set_no_rows_are_read(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     found, files = read_elsewhere(DEMO, run, HUB)
     assert (found, files) == (Elsewhere(), [run.elsewhere_manifest])
+
+
+def test_general_texts_are_read_beside_the_sets(tmp_path: Path) -> None:
+    run, file = RunDir(tmp_path / "run"), tmp_path / "own.txt"
+    file.write_text("One text.\n\nAnother.\n", encoding="utf-8")
+    config = replace(DEMO, forgetting=ForgettingConfig(str(file)))
+    found, files = read_elsewhere(config, run, HUB)
+    assert (found, files) == (Elsewhere((), 2), [run.elsewhere_manifest, run.texts])
+    assert said_of(found) == "2 general texts"
+    assert [one.content for one in records.read_lines(GeneralText, run.texts)] == [
+        "One text.",
+        "Another.",
+    ]
+
+
+def test_the_stamp_is_also_of_the_general_texts(tmp_path: Path) -> None:
+    file = tmp_path / "own.txt"
+    config = replace(DEMO, forgetting=ForgettingConfig(str(file)))
+    file.write_text("One text.", encoding="utf-8")
+    before = elsewhere_stamp(config)
+    file.write_text("Another.", encoding="utf-8")
+    assert elsewhere_stamp(config) != before != elsewhere_stamp(DEMO) == ""
 
 
 def test_the_stamp_is_of_the_local_files_that_are_read(tmp_path: Path) -> None:
