@@ -120,12 +120,12 @@ def _set(results: Results, one: TransferResult, own: PairedDifference) -> View:
         seen=_seen(one),
         trials=_trials_sentence(one.trials),
         by_label=slices_table(
-            "By gold label (recall)",
+            f"{one.manifest.name}, by gold label (recall)",
             "label",
             [(label.key, label) for label in one.slices if label.family != COLUMN],
         ),
         columns=by_column,
-        trainings=_trials_table(one.trials),
+        trainings=_trials_table(one),
     )
 
 
@@ -203,9 +203,9 @@ def _number(found: int) -> str:
     return count(found) if found else "none"
 
 
-def _trials_table(trials: Sequence[TransferTrial]) -> Table:
+def _trials_table(one: TransferResult) -> Table:
     return Table(
-        "By training",
+        f"{one.manifest.name}, by training",
         columns("training", "after", "change", "95 % interval", "p"),
         tuple(
             row(
@@ -215,7 +215,7 @@ def _trials_table(trials: Sequence[TransferTrial]) -> Table:
                 points_interval(trial.change.interval),
                 unbroken(p_value(trial.change.mcnemar_p)),
             )
-            for trial in trials
+            for trial in one.trials
         ),
     )
 
@@ -227,15 +227,16 @@ def _by_column(one: TransferResult) -> tuple[View, ...]:
         if found.family == COLUMN:
             values.setdefault(found.column, []).append(found)
     order = one.manifest.rows.further_columns
-    return tuple(_column(column, values[column]) for column in order if column in values)
+    found = [column for column in order if column in values]
+    return tuple(_column(one.manifest.name, column, values[column]) for column in found)
 
 
-def _column(column: str, slices: Sequence[Slice]) -> View:
+def _column(of_set: str, column: str, slices: Sequence[Slice]) -> View:
     """The values with enough rows for a test, the first ones open; all others in a fold."""
     name = shown_name(column)
     named = [(shown_name(one.value), one) for one in slices]
     shown = sum(one.judged for one in slices[:SHOWN_VALUES])  # these come first
-    caption = f"By “{name}”"
+    caption = f"{of_set}, by “{name}”"
     more = plural(len(named) - shown, f"{'more ' if shown else ''}value")
     return View(
         table=slices_table(caption, name, named[:shown]),
