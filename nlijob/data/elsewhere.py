@@ -102,7 +102,7 @@ def read_set(
         answers=labels.answers,
         rows=dataclasses.replace(taken.manifest, indices=()),
         in_training=rows_in_training(taken.examples, training),
-        warnings=tuple(_in_words_of(one, text) for text in (*warnings, *taken.warnings)),
+        warnings=tuple(_told_of(one, text) for text in (*warnings, *taken.warnings)),
     )
     return ReadSet(manifest, taken.examples)
 
@@ -166,11 +166,14 @@ def of_set(one: TransferConfig) -> Iterator[None]:
         raise NotAvailableError(message, hint) from error
 
 
+def _told_of(one: TransferConfig, warning: str) -> str:
+    """A warning about a test split as one about the set."""
+    return f"{one.name}: {_in_words_of(one, warning.removeprefix('test: '))}"
+
+
 def _in_words_of(one: TransferConfig, text: str) -> str:
     """A message about a test split as one about the set."""
     text = text.replace(", split test:", f", split {one.split}:")
-    if text.startswith("test: "):
-        text = f"{one.name}: {text.removeprefix('test: ')}"
     for pattern, new in SPELLINGS:
         text = pattern.sub(new, text)
     return text
