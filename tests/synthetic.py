@@ -151,14 +151,18 @@ def mark_stages(run: RunDir) -> None:
     inputs = stage_inputs(config, STAMPS)
     outputs = {
         "subset": [run.manifest, *map(run.subset, SPLITS)],
-        "elsewhere": [run.elsewhere_manifest, run.texts],
+        "elsewhere": [*run.elsewhere_manifest.parent.iterdir()],
         "baseline": [
             *(run.baseline_predictions, run.few_shot_predictions),
             *(run.baseline_result, run.prompt, run.baseline_texts),
+            *run.baseline_result.parent.glob("transfer/*"),
         ],
         "train": [run.train_result, run.train_log, run.plan],
         "select": [run.selection],
-        "evaluate": [run.evaluate_predictions, run.evaluate_result, run.evaluate_texts],
+        "evaluate": [
+            *(run.evaluate_predictions, run.evaluate_result, run.evaluate_texts),
+            *run.evaluate_result.parent.glob("transfer/*"),
+        ],
         "explain": [
             *(run.blank_premise_predictions, run.generations, run.occlusion),
             run.environment,

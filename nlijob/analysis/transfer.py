@@ -60,10 +60,20 @@ def measure_transfer(
     )
 
 
+@dataclass(frozen=True)
+class SetAnswer:
+    """A model's answer to a row of a further test set."""
+
+    summed: Prediction
+    """With the labels of the set, as a prediction on a test row."""
+    is_right_alone: bool
+    """Whether the most probable of the model's own labels counts for the gold label."""
+
+
 def answers_of_set(
     predictions: Sequence[TransferPrediction], examples: Sequence[Example], answers: Sequence[int]
-) -> list[Prediction]:
-    """A model's answers with the labels of the set, as predictions on test rows.
+) -> list[SetAnswer]:
+    """A model's answers to a set, with the labels of the set.
 
     `answers`: for each label of the model, the number of the set's label for which it counts.
     Raises ValueError if the answers are to other rows, or with another number of labels.
@@ -80,9 +90,9 @@ def answers_of_set(
         label = gold[one.index]
         loss = -math.log(max(sums[label], SMALLEST))
         best = max(range(labels), key=sums.__getitem__)
-        found.append(
-            Prediction("test", one.index, label, best, tuple(sums), None, loss, one.tokens)
-        )
+        alone = max(range(len(answers)), key=one.probabilities.__getitem__)
+        summed = Prediction("test", one.index, label, best, tuple(sums), None, loss, one.tokens)
+        found.append(SetAnswer(summed, answers[alone] == label))
     return found
 
 
@@ -125,7 +135,7 @@ class _Set:
 
     manifest: TransferManifest
     examples: Sequence[Example]
-    base: Sequence[Prediction]
+    base: Sequence[SetAnswer]
     premises: Premises
     too_long: int
 
@@ -133,23 +143,24 @@ class _Set:
     def of(cls, run: RunDir, manifest: TransferManifest) -> _Set:
         examples = [*read_lines(Example, run.elsewhere(manifest.name))]
         base = _answers(run.baseline_transfer(manifest.name), examples, manifest)
-        scored = {one.index for one in base}
+        scored = {one.summed.index for one in base}
         kept = [example for example in examples if example.index in scored]
         return cls(manifest, kept, base, premises_of(kept), len(examples) - len(kept))
 
-    def tuned(self, view: RunDir) -> list[Prediction]:
+    def tuned(self, view: RunDir) -> list[SetAnswer]:
         """The answers of a training's tuned model."""
         return _answers(view.evaluate_transfer(self.manifest.name), self.examples, self.manifest)
 
-    def score(self, answers: Sequence[Prediction]) -> TransferScore:
-        right = [one.is_right for one in answers]
-        numbers = [self.premises[one.index] for one in answers]
-        bounds = accuracy_interval(right, numbers)
-        return TransferScore(sum(right), sum(right) / len(right), bounds)
+    def score(self, answers: Sequence[SetAnswer]) -> TransferScore:
+        """The figures of one model."""
+        right = [one.summed.is_right for one in answers]
+        bounds = accuracy_interval(right, [self.premises[one.summed.index] for one in answers])
+        alone = sum(one.is_right_alone for one in answers)
+        return TransferScore(sum(right), sum(right) / len(right), bounds, alone)
 
-    def change(self, tuned: Sequence[Prediction]) -> PairedDifference:
+    def change(self, tuned: Sequence[SetAnswer]) -> PairedDifference:
         """A tuned model compared with the base model."""
-        matched = pairs(self.base, tuned)
+        matched = pairs(_summed(self.base), _summed(tuned))
         return paired_difference(
             [pair.tuned.is_right for pair in matched],
             [pair.base.is_right for pair in matched],
@@ -157,9 +168,13 @@ class _Set:
         )
 
 
+def _summed(answers: Sequence[SetAnswer]) -> list[Prediction]:
+    return [one.summed for one in answers]
+
+
 def _answers(
     file: Path, examples: Sequence[Example], manifest: TransferManifest
-) -> list[Prediction]:
+) -> list[SetAnswer]:
     found = [*read_lines(TransferPrediction, file)]
     return answers_of_set(found, examples, manifest.answers)
 
@@ -181,7 +196,9 @@ def _result(run: RunDir, config: JobConfig, one: _Set, own: PairedDifference) ->
         adjusted_p=change.mcnemar_p,
         verdict=_verdict(change, change.mcnemar_p),
         over_own=gains_compared(change, own) if labels == len(one.manifest.answers) else None,
-        slices=measure_set_slices(one.base, tuned, one.examples, one.manifest.label_names),
+        slices=measure_set_slices(
+            _summed(one.base), _summed(tuned), one.examples, one.manifest.label_names
+        ),
         trials=tuple(_trials(run, config, one)),
     )
 

@@ -251,6 +251,9 @@ class TransferScore:
     correct: int
     accuracy: float
     accuracy_interval: Interval
+    correct_by_answer: int
+    """Rows that would be correct if the most probable of the model's own labels counted, instead of
+    the highest sum of those that count for one label of the set."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def explain(session: Session) -> list[Path]:
     }
     best = trials[best_of(selections)]
     epoch = selections[best.name].epoch
+    choice = _choice(session, best, selections)
     session.of_trial(best)
     session.load_adapter(epoch)
     run = session.run
@@ -50,7 +51,7 @@ def explain(session: Session) -> list[Path]:
     write_records(run.occlusion, _word_importance(session, predictions))
     adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter, session.adapter_record)
     return [
-        *_choice(session, best, selections),
+        *choice,
         run.blank_premise_predictions,
         run.generations,
         run.occlusion,

@@ -39,7 +39,7 @@ def transfer_section(results: Results) -> View:
     sets = results.transfer
     return View(
         lead=_lead(results) if sets else NONE,
-        table=_overview(results, own),
+        table=_overview(results, own) if sets else None,
         sets=tuple(_set(results, one, own) for one in sets),
     )
 
@@ -131,7 +131,8 @@ def _set(results: Results, one: TransferResult, own: PairedDifference) -> View:
 
 def _rows(one: TransferResult) -> str:
     manifest = one.manifest
-    source = f"{manifest.dataset}, split {manifest.source_split}"
+    split = manifest.source_split
+    source = manifest.dataset + (f", split {split}" if split != "test" else "")
     if manifest.rows.origin:
         source += f" ({manifest.rows.origin})"
     left_out = [
@@ -159,9 +160,14 @@ def _labels(results: Results, one: TransferResult) -> str:
         f"{label} counts as {names[number]}"
         for label, number in zip(model, one.manifest.answers, strict=True)
     ]
+    text = f"The set's labels are {listed([*names])}. Of the model's answers, {listed(pairs)}."
+    if len({*one.manifest.answers}) == len(model):
+        return text
+    before, after = (score.correct_by_answer / one.rows for score in (one.base, one.tuned))
     return (
-        f"The set's labels are {listed([*names])}. Of the model's answers, {listed(pairs)}; their "
-        "probabilities are added up."
+        f"{text} Their probabilities are added up, and the higher sum counts. If the most probable "
+        f"answer alone counted, accuracy would be {percent(before)} before and {percent(after)} "
+        "after."
     )
 
 
@@ -219,11 +225,14 @@ def _by_column(one: TransferResult) -> tuple[View, ...]:
 
 
 def _column(column: str, slices: Sequence[Slice]) -> View:
+    """The values with enough rows for a test, the first ones open; all others in a fold."""
     name = shown_name(column)
     named = [(shown_name(one.value), one) for one in slices]
-    caption, more = f"By “{name}”", max(0, len(named) - SHOWN_VALUES)
+    shown = sum(one.judged for one in slices[:SHOWN_VALUES])  # these come first
+    caption = f"By “{name}”"
+    more = plural(len(named) - shown, f"{'more ' if shown else ''}value")
     return View(
-        table=slices_table(caption, name, named[:SHOWN_VALUES]),
-        more=slices_table(f"{caption}, other values", name, named[SHOWN_VALUES:]),
-        more_title=f"{plural(more, 'more value')} of “{name}”" if more else "",
+        table=slices_table(caption, name, named[:shown]),
+        more=slices_table(f"{caption}, other values" if shown else caption, name, named[shown:]),
+        more_title=f"{more} of “{name}”" if shown < len(named) else "",
     )
