@@ -48,11 +48,12 @@ def _is_made_from(view: RunDir, inputs: Inputs) -> bool:
 
 def _move(source: RunDir, target: RunDir) -> None:
     names = [name for name in source.marked() if is_of_trial(name)]
-    for name in names:
-        if marker := source.read_marker(name):
-            write_record(target.marker(name), _renamed(marker, source, target))
-    own = (source.train_folder, source.selection, source.evaluate_result)
-    for old in (*own, source.evaluate_predictions):
+    markers = {name: marker for name in names if (marker := source.read_marker(name))}
+    for name, marker in markers.items():
+        write_record(target.marker(name), _renamed(marker, source, target))
+    listed = {source.root / file for marker in markers.values() for file in marker.files}
+    others = [file for file in sorted(listed) if source.train_folder not in file.parents]
+    for old in (source.train_folder, *others):
         new = _place(old, source, target)
         if old.exists():
             remove(new)

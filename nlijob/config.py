@@ -34,6 +34,8 @@ MOST_SEED = 10**9
 """Seeds of single epochs are made from it, and must fit into 63 bits."""
 SEARCH_SEEDS_FROM = 1_000
 """How far the seed of a search lies above the first one of the run, by default."""
+OWN_TEXTS = ("general", "demo")
+"""Values of forgetting.texts that name texts which come with nlijob."""
 DEFAULT_LABELS = ("entailment", "neutral", "contradiction")
 LONGEST_SET_NAME = 60
 SET_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_SET_NAME - 1}}}", re.ASCII)
@@ -318,6 +320,22 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class ForgettingConfig:
+    """What tuning did beside the task: the loss on general text before and after (causal head)."""
+
+    texts: str = "general"
+    """general: 60 short English texts that come with nlijob. demo: texts of the kind that the
+    demo's model has read. Or a file: plain text with blank lines between its paragraphs, or rows
+    with a column named text (.jsonl, .json, .csv, .tsv, .parquet). At most 500 texts are read,
+    evenly spaced. "" measures nothing."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness for both models: its names, or YAML files that define one.
+    Needs the extra lm-eval."""
+    documents: int = 0
+    """Take the first so many documents of each task; 0 takes all."""
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """What the report shows, the gates that the job must pass, and the prices of machines."""
 
@@ -364,6 +382,8 @@ class JobConfig:
     """The search for settings."""
     eval: EvalConfig = EvalConfig()
     """How models are scored."""
+    forgetting: ForgettingConfig = ForgettingConfig()
+    """What tuning did beside the task."""
     report: ReportConfig = ReportConfig()
     """The report, its gates and prices."""
     transfer: tuple[TransferConfig, ...] = ()
@@ -470,6 +490,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_prompt(config),
         *_check_numbers(config),
         *_check_hardware(config.model),
+        *_check_tasks(config),
         *_check_transfer(config.transfer),
         *_check_sweep(config),
     ]
@@ -553,6 +574,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "eval.cases": 5,
         "eval.generate_tokens": 0,
         "eval.few_shot": 0,
+        "forgetting.documents": 0,
         "model.max_length": 1,
         "report.price_per_hour": 0,
     }
@@ -614,6 +636,14 @@ def _check_targets(wanted: str | tuple[str, ...]) -> Iterable[str]:
             target_pattern(wanted)
         except re.error as error:
             yield f"lora.target_modules: {wanted!r} is not a regular expression: {error}"
+
+
+def _check_tasks(config: JobConfig) -> Iterable[str]:
+    tasks, head = config.forgetting.tasks, describe(config.model.head)
+    if tasks and not head.writes_text:
+        yield f"forgetting.tasks: the {head.title} writes no text; leave them out"
+    if len(set(tasks)) != len(tasks) or not all(tasks):
+        yield "forgetting.tasks: names must differ, and none may be empty"
 
 
 def _check_hardware(model: ModelConfig) -> Iterable[str]:

@@ -74,7 +74,7 @@ def _asked(
 
 
 def _as_trial(result: CandidateResult, distributions: Mapping[str, Any]) -> Any:
-    """A result as Optuna knows it: what counts is the best accuracy, of the epochs that were done."""
+    """A result as Optuna knows it, by the best accuracy of the epochs that were done."""
     import optuna
 
     accuracies = [epoch.validation.accuracy for epoch in result.epochs]

@@ -68,12 +68,16 @@ class RunDir:
         self.machines = root / "machines.jsonl"
         self.manifest = root / "subset" / "manifest.json"
         self.elsewhere_manifest = root / "elsewhere" / "manifest.json"
+        self.texts = root / "elsewhere" / "text" / "general.jsonl"
+        self.tasks = root / "elsewhere" / "text" / "tasks.json"
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
         self.winner = root / "search" / "winner.json"
         self.best_recipe = root / "best.toml"
+        self.baseline_texts = root / "baseline" / "texts.jsonl"
+        self.baseline_tasks = root / "baseline" / "tasks.jsonl"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -102,6 +106,8 @@ class RunDir:
         self.selection = own / "selection.json"
         self.evaluate_result = own / "evaluate" / "result.json"
         self.evaluate_predictions = own / "evaluate" / "predictions.jsonl"
+        self.evaluate_texts = own / "evaluate" / "texts.jsonl"
+        self.evaluate_tasks = own / "evaluate" / "tasks.jsonl"
 
     def of_trial(self, trial: Trial) -> RunDir:
         """The run as one of its trainings sees it."""
@@ -196,7 +202,11 @@ class RunDir:
         Such a thing would make every write there fail. Returns the names of what was deleted.
         """
         folders = [self.root / MARKERS, self.manifest.parent, self.train_folder, self.adapter]
-        folders += [self.trials]
+        folders += [
+            self.trials,
+            self.baseline_transfer("").parent,
+            self.evaluate_transfer("").parent,
+        ]
         paths = [path for path in vars(self).values() if isinstance(path, Path)]
         files = [path for path in paths if path not in (self.root, *folders)]
         files += [*map(self.subset, SPLITS), *map(self.marker, self.marked())]

@@ -61,7 +61,7 @@ PHASES: tuple[Phase, ...] = (
         "elsewhere",
         "further test sets and texts read",
         "parent",
-        ("transfer",),
+        ("transfer", "forgetting"),
         ("subset",),
         stamp="elsewhere",
     ),

@@ -28,9 +28,11 @@ from nlijob.config import (
 )
 from nlijob.data.further import column_names
 from nlijob.data.overlap import measure_overlaps, measure_repetition
+from nlijob.data.texts import read_texts
 from nlijob.fingerprints import settings_of, stage_inputs
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
+from nlijob.records.forgetting import GeneralText, TextLoss
 from nlijob.records.job import (
     SPLITS,
     Environment,
@@ -123,6 +125,8 @@ class Spec:
     few_shot: int = 3
     weights: bool = False
     """Each epoch has a file in the place of its adapter."""
+    forgets: float | None = 0.02
+    """Mean rise of the loss on general text, in nats; None where it was not measured."""
     samples: bool = True
     energy: bool = True
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -147,14 +151,18 @@ def mark_stages(run: RunDir) -> None:
     inputs = stage_inputs(config, STAMPS)
     outputs = {
         "subset": [run.manifest, *map(run.subset, SPLITS)],
-        "elsewhere": [run.elsewhere_manifest],
+        "elsewhere": [*run.elsewhere_manifest.parent.iterdir()],
         "baseline": [
             *(run.baseline_predictions, run.few_shot_predictions),
-            *(run.baseline_result, run.prompt),
+            *(run.baseline_result, run.prompt, run.baseline_texts),
+            *run.baseline_result.parent.glob("transfer/*"),
         ],
         "train": [run.train_result, run.train_log, run.plan],
         "select": [run.selection],
-        "evaluate": [run.evaluate_predictions, run.evaluate_result],
+        "evaluate": [
+            *(run.evaluate_predictions, run.evaluate_result, run.evaluate_texts),
+            *run.evaluate_result.parent.glob("transfer/*"),
+        ],
         "explain": [
             *(run.blank_premise_predictions, run.generations, run.occlusion),
             run.environment,
@@ -239,6 +247,8 @@ class _Builder:
             write_records(run.blank_premise_predictions, (p for p in blank if p.split == "test"))
         if spec.word_importance:
             write_records(run.occlusion, self._occlusions(base, tuned))
+        if spec.forgets is not None and spec.head == "causal":
+            self._write_texts(spec.forgets)
         mark_stages(run)
         return run
 
@@ -518,6 +528,24 @@ class _Builder:
             prompt = TEMPLATE.format(premise=example.premise, hypothesis=example.hypothesis)
             rambling = " 1\n\nExercise 2: <b>Rewrite</b> the sentence above, then explain why"
             yield Generation(index, prompt, rambling, f" {answers[index]}")
+
+    def _write_texts(self, rise: float) -> None:
+        """Losses of both models on the project's own texts, and hostile ones where asked for."""
+        # leaves the run's own draws alone
+        draw = random.Random(f"{self.spec.seed} texts")
+        trained = random.Random(f"{self.spec.seed} {self.spec.training_seed} texts")
+        texts = read_texts("general")[::3]
+        if self.spec.hostile:
+            hostile = enumerate(HOSTILE, start=1)
+            texts = [GeneralText(number, text, mark) for number, (text, mark) in hostile]
+        base, tuned = [], []
+        for one in texts:
+            tokens, loss = 60 + draw.randrange(120), 2.4 + draw.gauss(0, 0.3)
+            base.append(TextLoss(one.text, tokens, loss))
+            tuned.append(TextLoss(one.text, tokens, loss + rise + trained.gauss(0, 0.05)))
+        write_records(self.run.texts, texts)
+        write_records(self.run.baseline_texts, base)
+        write_records(self.run.evaluate_texts, tuned)
 
     def _occlusions(
         self, base: Sequence[Prediction], tuned: Sequence[Prediction]

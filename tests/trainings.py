@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from nlijob.analysis.cases import build_cases, count_right
+from nlijob.analysis.cases import build_cases
 from nlijob.analysis.premises import premises_of
 from nlijob.analysis.selection import RULE_OF_TRIALS, select
-from nlijob.analysis.trials import TrialRows, measure_trials
+from nlijob.analysis.trials import TrialRows, measure_trials, right_in
 from nlijob.config import JobConfig
 from nlijob.kept import kept_view
 from nlijob.records.job import (
@@ -65,7 +65,7 @@ def with_trainings(results: Results, run: RunDir, seeds: Sequence[int] = SEEDS) 
             read_all(Occlusion, run.occlusion),
             results.manifest.label_names,
             config.eval.cases,
-            count_right(one.predictions for one in trainings),
+            right_in(trainings),
         ),
     )
 

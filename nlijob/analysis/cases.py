@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,14 +90,6 @@ def group(matched: Sequence[Pair]) -> Groups:
         still_wrong=where(False, False),
         newly_broken=where(True, False),
     )
-
-
-def count_right(trainings: Iterable[Iterable[Prediction]]) -> dict[int, int]:
-    """Row number of each test row -> number of trainings that label it correctly."""
-    counts: Counter[int] = Counter()
-    for predictions in trainings:
-        counts.update({row.index: int(row.is_right) for row in of_split(predictions, "test")})
-    return dict(counts)
 
 
 def shown_indices(

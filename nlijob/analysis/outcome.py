@@ -12,6 +12,7 @@ from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
 from nlijob.analysis.epoch_comparison import Validation
+from nlijob.analysis.forgetting import forgetting_warnings, read_forgetting
 from nlijob.analysis.gates import check_gates
 from nlijob.analysis.label_bias import label_bias
 from nlijob.analysis.leakage import leakage_warnings
@@ -22,6 +23,7 @@ from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
+from nlijob.analysis.tasks import read_tasks
 from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
@@ -118,6 +120,8 @@ def build_results(run: RunDir) -> Results:
         premises,
     )
 
+    forgetting = read_forgetting(run, config)
+
     return Results(
         run=record,
         environment=environment,
@@ -160,12 +164,13 @@ def build_results(run: RunDir) -> Results:
         warnings=(
             *leakage_warnings(manifest),
             *length_warnings(prompt, manifest),
-            *comparison_warnings(base, tuned, change, slices),
+            *comparison_warnings(base, tuned, change, slices, trials),
             *trial_warnings(trials, manifest.label_names),
             *transfer_warnings(transfer, change),
             *premise_warnings(groups),
             *slice_warnings(slices),
             *control_warnings(controls, config.eval.few_shot),
+            *forgetting_warnings(forgetting),
             *training_warnings(training.epochs, selection, comparisons, loss_change),
             *data_warnings(manifest),
             *logs.warnings(),
@@ -175,6 +180,8 @@ def build_results(run: RunDir) -> Results:
         validation_loss_change=loss_change,
         annotators=measure_annotators(base_rows, tuned_rows, examples),
         transfer=transfer,
+        forgetting=forgetting,
+        tasks=read_tasks(run, config),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
     )

@@ -21,7 +21,7 @@ from nlijob.analysis.slices import measure_set_slices
 from nlijob.analysis.statistics import holm
 from nlijob.analysis.wording import mcnemar_name, p_value, plural, points, share_of
 from nlijob.config import JobConfig
-from nlijob.kept import kept_view
+from nlijob.kept import kept_trial, kept_view
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import (
@@ -60,10 +60,20 @@ def measure_transfer(
     )
 
 
+@dataclass(frozen=True)
+class SetAnswer:
+    """A model's answer to a row of a further test set."""
+
+    summed: Prediction
+    """With the labels of the set, as a prediction on a test row."""
+    is_right_alone: bool
+    """Whether the most probable of the model's own labels counts for the gold label."""
+
+
 def answers_of_set(
     predictions: Sequence[TransferPrediction], examples: Sequence[Example], answers: Sequence[int]
-) -> list[Prediction]:
-    """A model's answers with the labels of the set, as predictions on test rows.
+) -> list[SetAnswer]:
+    """A model's answers to a set, with the labels of the set.
 
     `answers`: for each label of the model, the number of the set's label for which it counts.
     Raises ValueError if the answers are to other rows, or with another number of labels.
@@ -80,9 +90,9 @@ def answers_of_set(
         label = gold[one.index]
         loss = -math.log(max(sums[label], SMALLEST))
         best = max(range(labels), key=sums.__getitem__)
-        found.append(
-            Prediction("test", one.index, label, best, tuple(sums), None, loss, one.tokens)
-        )
+        alone = max(range(len(answers)), key=one.probabilities.__getitem__)
+        summed = Prediction("test", one.index, label, best, tuple(sums), None, loss, one.tokens)
+        found.append(SetAnswer(summed, answers[alone] == label))
     return found
 
 
@@ -125,7 +135,7 @@ class _Set:
 
     manifest: TransferManifest
     examples: Sequence[Example]
-    base: Sequence[Prediction]
+    base: Sequence[SetAnswer]
     premises: Premises
     too_long: int
 
@@ -133,23 +143,24 @@ class _Set:
     def of(cls, run: RunDir, manifest: TransferManifest) -> _Set:
         examples = [*read_lines(Example, run.elsewhere(manifest.name))]
         base = _answers(run.baseline_transfer(manifest.name), examples, manifest)
-        scored = {one.index for one in base}
+        scored = {one.summed.index for one in base}
         kept = [example for example in examples if example.index in scored]
         return cls(manifest, kept, base, premises_of(kept), len(examples) - len(kept))
 
-    def tuned(self, view: RunDir) -> list[Prediction]:
+    def tuned(self, view: RunDir) -> list[SetAnswer]:
         """The answers of a training's tuned model."""
         return _answers(view.evaluate_transfer(self.manifest.name), self.examples, self.manifest)
 
-    def score(self, answers: Sequence[Prediction]) -> TransferScore:
-        right = [one.is_right for one in answers]
-        numbers = [self.premises[one.index] for one in answers]
-        bounds = accuracy_interval(right, numbers)
-        return TransferScore(sum(right), sum(right) / len(right), bounds)
+    def score(self, answers: Sequence[SetAnswer]) -> TransferScore:
+        """The figures of one model."""
+        right = [one.summed.is_right for one in answers]
+        bounds = accuracy_interval(right, [self.premises[one.summed.index] for one in answers])
+        alone = sum(one.is_right_alone for one in answers)
+        return TransferScore(sum(right), sum(right) / len(right), bounds, alone)
 
-    def change(self, tuned: Sequence[Prediction]) -> PairedDifference:
+    def change(self, tuned: Sequence[SetAnswer]) -> PairedDifference:
         """A tuned model compared with the base model."""
-        matched = pairs(self.base, tuned)
+        matched = pairs(_summed(self.base), _summed(tuned))
         return paired_difference(
             [pair.tuned.is_right for pair in matched],
             [pair.base.is_right for pair in matched],
@@ -157,9 +168,13 @@ class _Set:
         )
 
 
+def _summed(answers: Sequence[SetAnswer]) -> list[Prediction]:
+    return [one.summed for one in answers]
+
+
 def _answers(
     file: Path, examples: Sequence[Example], manifest: TransferManifest
-) -> list[Prediction]:
+) -> list[SetAnswer]:
     found = [*read_lines(TransferPrediction, file)]
     return answers_of_set(found, examples, manifest.answers)
 
@@ -181,22 +196,30 @@ def _result(run: RunDir, config: JobConfig, one: _Set, own: PairedDifference) ->
         adjusted_p=change.mcnemar_p,
         verdict=_verdict(change, change.mcnemar_p),
         over_own=gains_compared(change, own) if labels == len(one.manifest.answers) else None,
-        slices=measure_set_slices(one.base, tuned, one.examples, one.manifest.label_names),
-        trials=tuple(_trials(run, config, one)),
+        slices=measure_set_slices(
+            _summed(one.base), _summed(tuned), one.examples, one.manifest.label_names
+        ),
+        trials=tuple(_trials(run, config, one, change)),
     )
 
 
-def _trials(run: RunDir, config: JobConfig, one: _Set) -> Iterator[TransferTrial]:
+def _trials(
+    run: RunDir, config: JobConfig, one: _Set, kept: PairedDifference
+) -> Iterator[TransferTrial]:
+    """Each of several trainings. `kept`: the change of the one whose adapter is kept."""
     trials = trials_of(config)
-    for trial in trials if len(trials) > 1 else ():
-        tuned = one.tuned(run.of_trial(trial))
-        score = one.score(tuned)
+    if len(trials) == 1:
+        return
+    name = kept_trial(run, config).name
+    for trial in trials:
+        change = kept if trial.name == name else one.change(one.tuned(run.of_trial(trial)))
+        correct = sum(answer.summed.is_right for answer in one.base) + change.gained - change.lost
         yield TransferTrial(
             name=trial.name,
             seed=trial.config.train.seed,
-            correct=score.correct,
-            accuracy=score.accuracy,
-            change=one.change(tuned),
+            correct=correct,
+            accuracy=correct / len(one.base),
+            change=change,
         )
 
 
@@ -240,6 +263,7 @@ def _not_carried_over(one: TransferResult, own: PairedDifference | None) -> Find
     test = f"{mcnemar_name(one.change.premises)}, adjusted {p_value(one.adjusted_p)}"
     change = f"{points(one.change.difference)} on {plural(one.rows, 'row')}"
     here = f" The run's own test rows gained {points(own.difference)}." if own else ""
+    here += _in_trainings(one)
     if one.verdict == "loss":
         text = f"On {one.manifest.name} tuning made the model worse: {change} ({test}).{here}"
         return Finding("worse-elsewhere", figures, text)
@@ -248,6 +272,15 @@ def _not_carried_over(one: TransferResult, own: PairedDifference | None) -> Find
         f"change ({test}).{here}"
     )
     return Finding("gain-not-elsewhere", figures, text)
+
+
+def _in_trainings(one: TransferResult) -> str:
+    """How many of several trainings are better there; "" where there is one."""
+    if not one.trials:
+        return ""
+    changes = [trial.change for trial in one.trials]
+    better = sum(c.mcnemar_p < SIGNIFICANT and c.difference > 0 for c in changes)
+    return f" Of {plural(len(changes), 'training')}, {better or 'none'} made it better there."
 
 
 def _in_training(one: TransferResult) -> Iterator[Finding]:

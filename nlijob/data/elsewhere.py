@@ -1,6 +1,8 @@
-"""The elsewhere stage: reads what is asked for beside the run's own rows, the further test sets.
+"""The elsewhere stage: reads what is asked for beside the run's own rows.
 
-A set is read as the test split of a data set is, by the same readers and with the same checks.
+These are the further test sets, general texts (`nlijob.data.texts`) and tasks of
+lm-evaluation-harness (`nlijob.data.tasks`). A set is read as the test split of a data set is, by
+the same readers and with the same checks.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from nlijob.data.set_labels import labels_of_set
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import label_values, label_warnings, open_test_split
 from nlijob.data.subset import take_split
+from nlijob.data.tasks import fetch_tasks, task_list, tasks_stamp
+from nlijob.data.texts import read_texts, texts_stamp
 from nlijob.errors import NotAvailableError
 from nlijob.files import remove
 from nlijob.hub import Hub
@@ -53,11 +57,12 @@ class ReadSet(NamedTuple):
 
 
 def read_elsewhere(config: JobConfig, run: RunDir, hub: Hub) -> tuple[Elsewhere, list[Path]]:
-    """Write elsewhere/<name>.jsonl for each set, then elsewhere/manifest.json.
+    """Write elsewhere/<name>.jsonl for each set and the texts, then elsewhere/manifest.json.
 
     The training rows must have been written. Returns what was read and the files that were written.
-    Raises NotAvailableError if a set is not available or cannot be used, and ConfigurationError if
-    its labels do not fit those of the run.
+    Raises NotAvailableError if a set, the file of the texts or the data of a task are not available
+    or cannot be used, and ConfigurationError if a set's labels do not fit those of the run or a
+    task is not known.
     """
     remove(run.elsewhere_manifest.parent)  # sets that are not asked for any more
     training = [*records.read_lines(Example, run.subset("train"))] if config.transfer else []
@@ -66,9 +71,17 @@ def read_elsewhere(config: JobConfig, run: RunDir, hub: Hub) -> tuple[Elsewhere,
         read = read_set(one, config.data, hub, training)
         write_records(run.elsewhere(one.name), read.examples)
         sets.append(read.manifest)
-    found = Elsewhere(tuple(sets))
+    files = [run.elsewhere(one.name) for one in sets]
+    if texts := read_texts(config.forgetting.texts):
+        write_records(run.texts, texts)
+        files.append(run.texts)
+    if config.forgetting.tasks:
+        write_record(run.tasks, task_list(config.forgetting))
+        fetch_tasks(run.tasks, hub.is_offline)
+        files.append(run.tasks)
+    found = Elsewhere(tuple(sets), len(texts), config.forgetting.tasks)
     write_record(run.elsewhere_manifest, found)
-    return found, [run.elsewhere_manifest, *(run.elsewhere(one.name) for one in sets)]
+    return found, [run.elsewhere_manifest, *files]
 
 
 def read_set(
@@ -96,7 +109,7 @@ def read_set(
         answers=labels.answers,
         rows=dataclasses.replace(taken.manifest, indices=()),
         in_training=rows_in_training(taken.examples, training),
-        warnings=tuple(_in_words_of(one, text) for text in (*warnings, *taken.warnings)),
+        warnings=tuple(_told_of(one, text) for text in (*warnings, *taken.warnings)),
     )
     return ReadSet(manifest, taken.examples)
 
@@ -125,7 +138,8 @@ def data_of(one: TransferConfig, run_data: DataConfig) -> DataConfig:
 
 def elsewhere_stamp(config: JobConfig) -> str:
     """A stamp of the local files that are read; "" where there are none."""
-    stamps = {}
+    texts, tasks = texts_stamp(config.forgetting.texts), tasks_stamp(config.forgetting)
+    stamps = {"[texts]": texts, "[tasks]": tasks}  # no set has such a name
     for one in config.transfer:
         with of_set(one):
             stamps[one.name] = source_stamp(data_of(one, config.data))
@@ -135,17 +149,17 @@ def elsewhere_stamp(config: JobConfig) -> str:
 
 def said_of(found: Elsewhere) -> str:
     """What was read, in a line."""
-    return (
-        "; ".join(
-            f"{one.name}: {plural(one.rows.rows, 'row')}, {listed([*one.label_names])}"
-            + (
-                f"; {one.rows.unlabelled_dropped:,} unlabelled dropped"
-                * bool(one.rows.unlabelled_dropped)
-            )
-            for one in found.transfer
+    sets = [
+        f"{one.name}: {plural(one.rows.rows, 'row')}, {listed([*one.label_names])}"
+        + (
+            f"; {one.rows.unlabelled_dropped:,} unlabelled dropped"
+            * bool(one.rows.unlabelled_dropped)
         )
-        or "none"
-    )
+        for one in found.transfer
+    ]
+    texts = [plural(found.texts, "general text")] if found.texts else []
+    tasks = [f"tasks {listed([*found.tasks])}"] if found.tasks else []
+    return "; ".join([*sets, *texts, *tasks]) or "none"
 
 
 @contextlib.contextmanager
@@ -154,18 +168,21 @@ def of_set(one: TransferConfig) -> Iterator[None]:
     try:
         yield
     except NotAvailableError as error:
-        where = f"transfer set {one.name}"
-        hint = f"in the recipe's [[transfer]] table of {one.name}: {_in_words_of(one, error.hint)}"
-        raise NotAvailableError(
-            f"{where}: {_in_words_of(one, error.message)}", hint if error.hint else ""
-        ) from error
+        hint = _in_words_of(one, error.hint)
+        if hint != error.hint:  # it names settings
+            hint = f"in the recipe's [[transfer]] table of {one.name}: {hint}"
+        message = f"transfer set {one.name}: {_in_words_of(one, error.message)}"
+        raise NotAvailableError(message, hint) from error
+
+
+def _told_of(one: TransferConfig, warning: str) -> str:
+    """A warning about a test split as one about the set."""
+    return f"{one.name}: {_in_words_of(one, warning.removeprefix('test: '))}"
 
 
 def _in_words_of(one: TransferConfig, text: str) -> str:
     """A message about a test split as one about the set."""
     text = text.replace(", split test:", f", split {one.split}:")
-    if text.startswith("test: "):
-        text = f"{one.name}: {text.removeprefix('test: ')}"
     for pattern, new in SPELLINGS:
         text = pattern.sub(new, text)
     return text

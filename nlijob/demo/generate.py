@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -34,6 +35,8 @@ ENTAILMENT, NEUTRAL, CONTRADICTION = LABELS = (0, 1, 2)
 NO_GOLD = -1
 NO_GOLD_SHARE = 0.0175
 SEED = 20261121
+TEXTS_SEED, TEXTS, SHORTEST_TEXT = 20271127, 60, 150
+"""The held-out documents: their seed, their number, and the fewest characters of one."""
 SPLIT_SIZES: Mapping[str, int] = {"train": 2000, "validation": 250, "test": 500}
 _STOP_WORDS = "a an the one is are there in on at of by with to and not for from or some"
 STOP_WORDS = frozenset(_STOP_WORDS.split(" "))
@@ -467,11 +470,32 @@ def documents(seed: int, unseen: frozenset[str]) -> Iterator[str]:
         yield draw_document(rng, unseen)
 
 
+def draw_held_out(unseen: frozenset[str]) -> list[str]:
+    """Draw the documents on which the demo's model is measured beside the task.
+
+    They are of the kind that it has read, and not among those: their seed is another one. Short
+    ones are left out, as little is predicted in them.
+    """
+    drawn = (text for text in documents(TEXTS_SEED, unseen) if len(text) >= SHORTEST_TEXT)
+    return list(islice(drawn, TEXTS))
+
+
+def write_texts(file: Path, texts: Sequence[str]) -> None:
+    """Write one JSON object a line, with the key "text"."""
+    lines = (json.dumps({"text": text}) + "\n" for text in texts)
+    file.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the three data files to the folder given by --out."""
+    """Write the three data files to the folder given by --out, and the texts to --texts."""
     parser = argparse.ArgumentParser(prog="python -m nlijob.demo.generate")
     parser.add_argument("--out", type=Path, required=True)
-    write_splits(parser.parse_args(arguments).out, draw_splits())
+    parser.add_argument("--texts", type=Path)
+    given, splits = parser.parse_args(arguments), draw_splits()
+    write_splits(given.out, splits)
+    if given.texts:
+        unseen = frozenset(row.premise for rows in splits.values() for row in rows)
+        write_texts(given.texts, draw_held_out(unseen))
 
 
 if __name__ == "__main__":

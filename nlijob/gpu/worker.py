@@ -76,10 +76,8 @@ def _do(session: Session, step: Step) -> None:
         session.reporter.say(stage, "complete, skipped")
         return
     stages = stages_of(session.whole_config)
-    for name in (
-        stage,
-        *stages_after(stage, stages),
-    ):  # these are of the outcome that is now replaced
+    # the later ones are of the outcome that is now replaced
+    for name in (stage, *stages_after(stage, stages)):
         run.unmark(name)
     reset_peak_memory(session.device)
     session.prepare()

@@ -146,7 +146,7 @@ def _tokens(plan: JobPlan, split: str) -> str:
 def _training(plan: JobPlan) -> str:
     train = plan.config.train
     seeds = seeds_of(train)
-    several = f"{plural(len(seeds), 'training')} (seeds {listed(list(map(str, seeds)))}) of "
+    several = f"{plural(len(seeds), 'training')} (seeds {listed(list(map(str, seeds)))}), each of "
     batch = f"{plural(train.epochs, 'epoch')}, batch size {count(train.batch_size)}"
     batch = several * (len(seeds) > 1) + batch
     if plan.optimizer_steps is None:

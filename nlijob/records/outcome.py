@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from nlijob.records.forgetting import Forgetting, TaskChange
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -250,6 +251,9 @@ class TransferScore:
     correct: int
     accuracy: float
     accuracy_interval: Interval
+    correct_by_answer: int
+    """Rows that would be correct if the most probable of the model's own labels counted, instead of
+    the highest sum of those that count for one label of the set."""
 
 
 @dataclass(frozen=True)
@@ -652,3 +656,7 @@ class Results:
     base model and of the training whose adapter is kept."""
     transfer: tuple[TransferResult, ...] = ()
     """The further test sets, in the order of the configuration."""
+    forgetting: Forgetting | None = None
+    """Loss on general text before and after tuning; None where it was not measured."""
+    tasks: tuple[TaskChange, ...] = ()
+    """Both models in tasks of lm-evaluation-harness; empty where none were asked for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -52,6 +53,11 @@ class TransferPrediction:
     tokens: int
     """Length of the model input in tokens."""
 
+    def line(self) -> str:
+        """The record as a line of JSON; a set may have many rows, and `records.dump_line`, which
+        copies every value, takes several times as long."""
+        return json.dumps(vars(self), allow_nan=False) + "\n"
+
     def faults(self) -> Iterator[str]:
         """What cannot be, whatever the model."""
         if not all(0 <= one <= 1 for one in self.probabilities):
@@ -66,3 +72,7 @@ class Elsewhere:
 
     transfer: tuple[TransferManifest, ...] = ()
     """The further test sets, in the order of the configuration."""
+    texts: int = 0
+    """Number of general texts."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, as the configuration names them."""

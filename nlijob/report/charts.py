@@ -133,6 +133,17 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class Trade:
+    """What one training lost on general text, in nats, and gained in accuracy (-1 to 1)."""
+
+    loss: float
+    loss_bounds: Interval | None
+    gain: float
+    gain_bounds: Interval
+    is_kept: bool
+
+
+@dataclass(frozen=True)
 class Curve:
     """A figure of one training after each epoch."""
 
@@ -309,6 +320,25 @@ def difference_chart(
         _named_rows(axes, [one.name for one in differences])
         axes.xaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
         axes.set_xlabel("change in accuracy (points)")
+        return _plot(figure, name, title, caption)
+
+
+def trade_chart(name: str, title: str, caption: str, trades: Sequence[Trade]) -> Plot:
+    """Gain over loss, a point for each training with both intervals; lines mark no change."""
+    with _figure(name, WIDE, 3.2) as (figure, axes):
+        axes.axhline(0, color=INK, linewidth=1)
+        axes.axvline(0, color=INK, linewidth=1)
+        for one in trades:
+            bounds = one.loss_bounds or Interval(one.loss, one.loss)
+            _draw_interval(axes, one.gain, bounds, AFTER, alpha=0.45)
+            ends = (one.gain_bounds.low, one.gain_bounds.high)
+            axes.plot([one.loss, one.loss], ends, color=AFTER, linewidth=2.5, alpha=0.45)
+            fill = AFTER if one.is_kept else SURFACE
+            axes.plot([one.loss], [one.gain], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
+        axes.yaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{round(value, 6):+g}" if value else "0")
+        axes.set_xlabel("change of the loss on general text (nats a token)")
+        axes.set_ylabel("gain in accuracy (points)")
         return _plot(figure, name, title, caption)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from nlijob.analysis.wording import plural, with_interval
+from nlijob.analysis.forgetting import forgetting_sentence
+from nlijob.analysis.wording import NOT_MEASURED, plural, with_interval
 from nlijob.config import JobConfig
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
@@ -30,6 +31,8 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 {mean}| accuracy | {base_accuracy} | {tuned_accuracy} |
 | balanced accuracy | {base_balanced_accuracy} | {tuned_balanced_accuracy} |
 | macro F1 | {base_macro_f1} | {tuned_macro_f1} |
+
+{forgetting}
 
 ## Use
 
@@ -97,6 +100,15 @@ def model_card(results: Results) -> str:
         tuned_balanced_accuracy=with_interval(tuned.balanced_accuracy, balanced.tuned),
         base_macro_f1=with_interval(base.macro_f1, f1.base),
         tuned_macro_f1=with_interval(tuned.macro_f1, f1.tuned),
+        forgetting=_forgetting(results),
         snippet=usage_snippet(results),
     )
     return printable(text)
+
+
+def _forgetting(results: Results) -> str:
+    """What tuning did to the loss on general text."""
+    found = results.forgetting
+    if found is None:
+        return f"What tuning did to the model's other abilities was {NOT_MEASURED}."
+    return forgetting_sentence(found)

@@ -10,11 +10,12 @@ from nlijob.analysis.columns import shown_name
 from nlijob.analysis.resources import gpu_sample, moment_s
 from nlijob.analysis.slices import OF_THE_SOURCE
 from nlijob.analysis.wording import GIB, percent
+from nlijob.records.forgetting import Forgetting
 from nlijob.records.job import GpuSample, HardwareSample, SplitScore, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
 from nlijob.records.trials import Trials
 from nlijob.report import charts
-from nlijob.report.charts import Change, Curve, Difference, Line, Plot, Span
+from nlijob.report.charts import Change, Curve, Difference, Line, Plot, Span, Trade
 from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
@@ -145,6 +146,41 @@ def transfer_plots(results: Results) -> dict[str, Plot]:
     )
     title = "Accuracy here and elsewhere"
     return {"transfer": charts.change_chart("chart-transfer", title, caption, changes)}
+
+
+def forgetting_plots(results: Results) -> dict[str, Plot]:
+    """Gain in accuracy against the change of the loss on general text; empty if not measured."""
+    found = results.forgetting
+    if found is None:
+        return {}
+    caption = (
+        "Gain in accuracy on the test rows against the change of the loss on general text, with "
+        "95 % intervals. Up is better at the task, right is worse at general text."
+    )
+    chart = charts.trade_chart(
+        "chart-forgetting", "Gain and loss", caption, _trades(results, found)
+    )
+    return {"forgetting": chart}
+
+
+def _trades(results: Results, found: Forgetting) -> list[Trade]:
+    """A point for each training; the kept one is filled."""
+    changes = {one.name: one.change for one in found.trials}
+    if results.trials is None or not changes:
+        change = found.change
+        own = Trade(change.difference, change.interval, results.gain, results.gain_interval, True)
+        return [own]
+    return [
+        Trade(
+            changes[one.name].difference,
+            changes[one.name].interval,
+            one.change.difference,
+            one.change.interval,
+            one.name == results.trials.kept,
+        )
+        for one in results.trials.trials
+        if one.name in changes
+    ]
 
 
 def calibration_plots(results: Results) -> dict[str, Plot]:

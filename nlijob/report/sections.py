@@ -19,6 +19,7 @@ from nlijob.report.view.cases import cases_section
 from nlijob.report.view.configuration import configuration_section
 from nlijob.report.view.data import data_section
 from nlijob.report.view.epochs import epochs_section
+from nlijob.report.view.forgetting import forgetting_section
 from nlijob.report.view.parameters import parameters_section
 from nlijob.report.view.prompt import prompt_section
 from nlijob.report.view.resources import resources_section
@@ -83,6 +84,12 @@ SECTIONS = (
         "Elsewhere",
         lambda run: transfer_section(run.results),
         lambda run: plots.transfer_plots(run.results),
+    ),
+    Section(
+        "forgetting",
+        "What was forgotten",
+        lambda run: forgetting_section(run.results),
+        lambda run: plots.forgetting_plots(run.results),
     ),
     Section(
         "calibration",

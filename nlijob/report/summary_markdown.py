@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from nlijob.analysis.forgetting import forgetting_sentence, has_forgotten
 from nlijob.analysis.wording import count, plural, points, with_interval
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
@@ -50,12 +51,21 @@ def summary_markdown(results: Results) -> str:
         "; ".join(f"{_plain(tile.name)} {_plain(tile.value)}" for tile in summary.tiles) + ".",
         *([""] if elsewhere else []),
         *(f"- {_plain(line)}" for line in elsewhere),
+        *_forgetting(results),
         *([""] if gates else []),
         *(f"**{_plain(line)}**" for line in gates),
         *([""] if summary.warnings else []),
         *(f"- {_plain(warning)}" for warning in summary.warnings),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _forgetting(results: Results) -> list[str]:
+    """A line about the loss on general text, where it was measured and is no warning anyway."""
+    found = results.forgetting
+    if found is None or has_forgotten(found):
+        return []
+    return ["", _plain(forgetting_sentence(found))]
 
 
 def _mean(results: Results) -> tuple[str, ...]:

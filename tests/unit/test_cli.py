@@ -740,6 +740,15 @@ def test_prefetch_of_the_demo_needs_no_hub(call: Caller) -> None:
     assert "data set demo, train: " in shown.out
 
 
+def test_prefetch_reads_further_test_sets_too(call: Caller, tmp_path: Path) -> None:
+    recipe = tmp_path / "further.toml"
+    table = '[[transfer]]\nname = "near"\ndataset = "demo"\nsplit = "validation"\nsize = 9\n'
+    recipe.write_text(f'extends = "demo"\n{table}')
+    shown = call("prefetch", "--recipe", str(recipe), "--offline")
+    assert shown.code == 0
+    assert "further set near: 250 rows, 9 taken" in shown.out
+
+
 def test_prefetch_leaves_no_run_behind(call: Caller, tmp_path: Path) -> None:
     call("prefetch", "--recipe", "demo")
     assert list(tmp_path.iterdir()) == []

@@ -109,6 +109,19 @@ def ask(
     return Answers(json.loads(done.stdout.splitlines()[-1]))
 
 
+FURTHER = f"""
+extends = "phi2"
+
+[[transfer]]
+name = "older-rows"
+dataset = "{DATA}"
+revision = "{OLD_COMMIT}"
+config_name = "plain_text"
+split = "validation"
+"""
+"""A recipe with a further test set from the hub."""
+
+
 class Served(NamedTuple):
     """Answers to the calls, and two runs of `prefetch`, the second after the hub was shut down."""
 
@@ -151,8 +164,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
         datasets={DATA: {COMMIT: root / "data", OLD_COMMIT: root / "old-data"}},
     )
     home, prefetch_home = root / "home", root / "prefetch-home"
+    recipe = root / "further.toml"
+    recipe.write_text(FURTHER, encoding="utf-8")
     prefetch = (
-        *("prefetch", "--recipe", "phi2", "--model", MODEL, "--dataset", DATA),
+        *("prefetch", "--recipe", recipe, "--model", MODEL, "--dataset", DATA),
         *("--set", f"model.revision={COMMIT}", "--set", f"data.revision={COMMIT}"),
         *("--set", "data.config_name=plain_text", "--train-stride", "2", "--test-stride", "1"),
     )
@@ -266,6 +281,10 @@ def test_prefetch_prints_what_it_downloaded(served: Served) -> None:
     # every second of 40 rows: the even ones, all of which have a label
     assert f"data set {DATA}, train: 40 rows, 20 in the subset" in served.prefetched.stdout
     assert f"data set {DATA}, test: 10 rows, 9 in the subset" in served.prefetched.stdout
+
+
+def test_a_further_test_set_is_fetched_at_its_own_revision(served: Served) -> None:
+    assert "further set older-rows: 5 rows, 5 taken" in served.prefetched.stdout
 
 
 def test_a_second_prefetch_offline_prints_the_same(served: Served) -> None:

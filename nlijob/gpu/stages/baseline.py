@@ -8,6 +8,7 @@ from nlijob.errors import NotAvailableError
 from nlijob.gpu.environment import memory
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.stages.texts import measure_beside
 from nlijob.gpu.transfer import score_sets
 from nlijob.records.job import Prediction, ScoreResult
 from nlijob.rundir import write_record, write_records
@@ -19,6 +20,7 @@ def baseline(session: Session) -> list[Path]:
     with session.loaded.model.disable_adapter():
         scores, predictions = session.score("baseline", ("validation", "test"))
         few_shot = _few_shot(session)
+        beside = measure_beside(session, "baseline", run.baseline_texts, run.baseline_tasks)
         elsewhere = score_sets(session, "baseline", run.baseline_transfer)
     write_record(run.prompt, session.prompt_record)
     write_records(run.baseline_predictions, predictions)
@@ -26,7 +28,7 @@ def baseline(session: Session) -> list[Path]:
     write_record(run.baseline_result, ScoreResult("base", None, scores, memory(session.device)))
     session.reporter.say("baseline", scores_text(scores))
     files = [run.baseline_predictions, run.few_shot_predictions, run.baseline_result, run.prompt]
-    return [*files, *elsewhere]
+    return [*files, *beside, *elsewhere]
 
 
 def _few_shot(session: Session) -> list[Prediction]:

@@ -10,6 +10,7 @@ from nlijob.analysis.warnings import habitual_label
 from nlijob.analysis.wording import (
     count,
     interval,
+    listed,
     mcnemar_name,
     percent,
     plural,
@@ -42,10 +43,21 @@ def scope_sentence(results: Results) -> str:
     kept = kept_training(trials)
     return (
         f"The adapter that is kept is that of {kept.name}: its validation accuracy is the best of "
-        f"the {len(trials.trials)} ({percent(kept.selection.validation_accuracy)}). Test rows play "
-        "no part in this choice. Its own test accuracy is "
+        f"the {len(trials.trials)} ({percent(kept.selection.validation_accuracy)}"
+        f"{_ties(trials, kept)}). Test rows play no part in this choice. Its own test accuracy is "
         f"{with_interval(kept.accuracy, kept.accuracy_interval)}."
     )
+
+
+def _ties(trials: Trials, kept: TrialOutcome) -> str:
+    """The trainings that have the kept one's validation accuracy too; "" without any."""
+    best = kept.selection.validation_accuracy
+    others = [one for one in trials.trials if one.name != kept.name]
+    tied = [one.name for one in others if one.selection.validation_accuracy == best]
+    if not tied:
+        return ""
+    verb = "has" if len(tied) == 1 else "have"
+    return f"; {listed(tied)} {verb} the same, and the lower validation loss decides"
 
 
 def verdict_on_several(results: Results, trials: Trials) -> tuple[str, str]:

@@ -26,6 +26,7 @@ WORDS = {phase.name: phase.words for phase in PHASES}
 
 def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
     """Time of the job, its stages and its epochs; `steps` give the mean step."""
+    of_all = ", all trainings" if results.trials else ""
     return View(
         facts=(
             Fact(
@@ -37,26 +38,30 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
                 _attempts_note(results),
             ),
             Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
-            Fact("optimizer steps", count(sum(epoch.steps for epoch in results.epochs))),
+            Fact(
+                "optimizer steps",
+                count(sum(epoch.steps for epoch in results.epochs)),
+                f"of {results.trials.kept}" if results.trials else "",
+            ),
             Fact("mean step", _mean_step(steps), "one optimizer step"),
             *_plan_facts(results.plan),
         ),
         refused=tuple(visible(text) for text in results.plan.refused),
         stages=Table(
-            "Each stage, over all attempts",
+            f"Each stage, over all attempts{' and trainings' if results.trials else ''}",
             columns("stage", "time", "share of the job", "examples/s"),
             tuple(_stage_rows(results)),
         ),
         epochs=Table(
-            "Each epoch",
+            f"Each epoch of {results.trials.kept}" if results.trials else "Each epoch",
             columns(
                 "epoch",
                 "steps",
                 "examples",
                 "optimizer steps",
                 "examples/s",
-                "scoring",
-                "checkpoint",
+                f"scoring{of_all}",
+                f"checkpoint{of_all}",
                 "training loss",
             ),
             tuple(_epoch_time_rows(results)),

@@ -208,7 +208,8 @@ def _ensemble(ensemble: Ensemble, kept: str) -> str:
         f"{with_interval(ensemble.accuracy, ensemble.accuracy_interval)} of the test rows "
         f"correctly: {points(over.difference)} compared with {kept} "
         f"({points_interval(over.interval)}; {mcnemar_name(over.premises)}, "
-        f"{p_value(over.mcnemar_p)}). It takes all adapters to use it."
+        f"{p_value(over.mcnemar_p)}). Using it takes all adapters, which "
+        "--keep all keeps."
     )
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from nlijob.analysis.cases import (
     build_cases,
-    count_right,
     group,
     pairs,
     shown_indices,
@@ -82,12 +81,6 @@ def test_newly_broken_rows_are_ordered_by_the_gold_labels_loss() -> None:
 def test_ties_go_to_the_lower_row_number() -> None:
     base, tuned = [row(i, 0, WRONG) for i in (9, 4)], [row(i, 0, RIGHT) for i in (9, 4)]
     assert shown_indices(base, tuned, 1).corrected == (4,)
-
-
-def test_trainings_that_label_a_row_correctly_are_counted() -> None:
-    first = [row(0, 0, RIGHT), row(1, 0, WRONG), row(2, 0, WRONG), row(2, 0, RIGHT, "validation")]
-    second = [row(2, 0, WRONG), row(1, 0, RIGHT), row(0, 0, RIGHT)]
-    assert count_right([first, second]) == {0: 2, 1: 1, 2: 0}
 
 
 def test_corrected_rows_that_most_trainings_label_correctly_come_first() -> None:

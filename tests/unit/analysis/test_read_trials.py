@@ -59,6 +59,20 @@ def test_gates_of_a_run_with_several_trainings_judge_their_mean(results: Results
     assert failure.figures["judged"] == results.trials.accuracy.mean != results.tuned.accuracy
 
 
+def test_cases_tell_how_many_trainings_label_the_row_correctly(
+    run: RunDir, results: Results
+) -> None:
+    answers = trial_predictions(run, results).values()
+    right = [row.index for rows in answers for row in rows if row.is_right]
+    right_in = {row.index: right.count(row.index) for rows in answers for row in rows}
+    groups = results.cases
+    rows = (*groups.rows_corrected, *groups.rows_still_wrong, *groups.rows_newly_broken)
+    assert {row.index: row.right_in for row in rows} == {r.index: right_in[r.index] for r in rows}
+    shown = [right_in[case.index] for case in groups.shown_still_wrong]
+    assert shown == sorted(shown)
+    assert [case.right_in for case in groups.shown_still_wrong] == shown
+
+
 def test_a_run_with_one_training_tells_of_none(tmp_path: Path) -> None:
     alone = build_run(tmp_path, SMALL)
     results = build_results(alone)
@@ -101,6 +115,12 @@ def test_predictions_that_do_not_match_results_json_are_refused(
             read_trial_rows(run, results)
         write_records(path, rows[1:])
         with pytest.raises(NoOutcomeError, match=f"{trial.name} was scored on other test rows"):
+            read_trial_rows(run, results)
+        path.unlink()
+        with pytest.raises(NoOutcomeError, match=f"{trial.name}/evaluate/predictions.jsonl cannot"):
+            read_trial_rows(run, results)
+        path.write_text("{\n{\n")
+        with pytest.raises(NoOutcomeError, match="the rows cannot be read"):
             read_trial_rows(run, results)
     finally:
         path.write_bytes(before)

@@ -12,17 +12,18 @@ from typing import Any
 import pytest
 
 from nlijob import records
-from nlijob.config import DataConfig, JobConfig, TransferConfig, load_config
-from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, read_set
+from nlijob.config import DataConfig, ForgettingConfig, JobConfig, TransferConfig, load_config
+from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, read_set, said_of
 from nlijob.errors import ConfigurationError, NotAvailableError
 from nlijob.hub import Hub
+from nlijob.records.forgetting import GeneralText
 from nlijob.records.job import Example
 from nlijob.records.transfer import Elsewhere, TransferManifest
 from nlijob.rundir import RunDir, write_records
 from tests.corpora import CORPORA, Corpus
 
 HUB = Hub(True, print)
-DEMO = load_config("demo")
+DEMO = load_config("demo", {"forgetting.texts": ""})
 RUN = DEMO.data
 TWO = replace(RUN, label_names=("entailment", "not_entailment"))
 THREE_WAY = ("entailment", "neutral", "contradiction")
@@ -175,6 +176,23 @@ def test_labels_of_the_set_may_be_given_in_any_order(tmp_path: Path) -> None:
     assert (labels_of(examples), manifest.answers) == ([0, 1, 2], (1, 2, 0))
 
 
+@pytest.mark.parametrize(
+    ("labels", "settings", "told"),
+    [
+        ([0, 1], {}, 'something else, name both: label_names=["...", "..."]'),
+        ([0, 1, 1], {}, "far: no row is labelled contradiction"),
+        ([0, 1, 2], {"size": 9}, "far: 9 rows were requested, but the split has 3"),
+        ([0, 1, 2] * 60, {"stride": 9}, "far: every 9th row is 20 of 180; size takes more"),
+    ],
+)
+def test_warnings_name_the_set_and_its_settings(
+    tmp_path: Path, labels: Sequence[int], settings: dict[str, Any], told: str
+) -> None:
+    manifest, _ = read(write(tmp_path / "far.jsonl", labels), **settings)
+    assert any(told in warning for warning in manifest.warnings)
+    assert all(warning.startswith("far: ") for warning in manifest.warnings)
+
+
 # ---------------------------------------------------------------- what does not fit
 
 
@@ -309,6 +327,28 @@ def test_without_a_set_no_rows_are_read(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     found, files = read_elsewhere(DEMO, run, HUB)
     assert (found, files) == (Elsewhere(), [run.elsewhere_manifest])
+
+
+def test_general_texts_are_read_beside_the_sets(tmp_path: Path) -> None:
+    run, file = RunDir(tmp_path / "run"), tmp_path / "own.txt"
+    file.write_text("One text.\n\nAnother.\n", encoding="utf-8")
+    config = replace(DEMO, forgetting=ForgettingConfig(str(file)))
+    found, files = read_elsewhere(config, run, HUB)
+    assert (found, files) == (Elsewhere((), 2), [run.elsewhere_manifest, run.texts])
+    assert said_of(found) == "2 general texts"
+    assert [one.content for one in records.read_lines(GeneralText, run.texts)] == [
+        "One text.",
+        "Another.",
+    ]
+
+
+def test_the_stamp_is_also_of_the_general_texts(tmp_path: Path) -> None:
+    file = tmp_path / "own.txt"
+    config = replace(DEMO, forgetting=ForgettingConfig(str(file)))
+    file.write_text("One text.", encoding="utf-8")
+    before = elsewhere_stamp(config)
+    file.write_text("Another.", encoding="utf-8")
+    assert elsewhere_stamp(config) != before != elsewhere_stamp(DEMO) == ""
 
 
 def test_the_stamp_is_of_the_local_files_that_are_read(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from nlijob.data.texts import read_texts
 from nlijob.demo import DATA_DIR
 from nlijob.demo.generate import (
     CONTRADICTION,
@@ -23,6 +24,7 @@ from nlijob.demo.generate import (
     content_words,
     documents,
     draw_example,
+    draw_held_out,
     draw_splits,
     main,
 )
@@ -160,3 +162,12 @@ def test_documents_hold_neither_the_prompt_form_nor_unseen_premises(
 def test_no_heavy_import() -> None:
     code = "import sys, nlijob.demo, nlijob.demo.generate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_held_out_texts_are_the_committed_ones_and_hold_no_premise_of_the_rows(
+    splits: dict[str, list[Example]],
+) -> None:
+    premises = frozenset(row.premise for rows in splits.values() for row in rows)
+    texts = draw_held_out(premises)
+    assert [one.content for one in read_texts("demo")] == texts
+    assert not any(premise in text for text in texts for premise in premises)

@@ -13,8 +13,10 @@ from nlijob.config import JobConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.session import Session, prompt_line
+from nlijob.gpu.stages.texts import measure_texts
 from nlijob.prompts import Prompt
-from nlijob.records.job import SPLITS, Example, Progress, RunRecord, WorkerTask
+from nlijob.records.forgetting import GeneralText
+from nlijob.records.job import SPLITS, Example, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.serialization import read_lines
 from nlijob.rundir import RunDir, write_record, write_records
 
@@ -73,3 +75,26 @@ def test_special_tokens_in_the_texts_of_rows_are_told(
         "1 of 4 validation rows write special tokens in their texts, which the model reads as "
         f"such (first: row {spoilt.index})."
     ) in said
+
+
+def test_general_texts_are_measured_and_timed_where_the_model_writes_text(
+    new_session: NewSession,
+) -> None:
+    session = new_session(too_long="drop")
+    write_records(session.run.texts, [GeneralText(7, "A man is running. " * 5)])
+    (found,) = measure_texts(session, "baseline")
+    assert found.text == 7
+    assert found.tokens > 10
+    assert found.loss is not None
+    timed = [(one.stage, one.part, one.examples) for one in read_lines(Timing, session.run.timings)]
+    assert ("baseline", "general text", 1) in timed
+
+
+def test_without_texts_or_a_language_model_no_general_text_is_measured(
+    new_session: NewSession,
+) -> None:
+    assert measure_texts(new_session(), "baseline") == []
+    classifier = new_session(head="sequence-classification")
+    write_records(classifier.run.texts, [GeneralText(1, "A man is running.")])
+    assert measure_texts(classifier, "baseline") == []
+    assert "loaded" not in vars(classifier)

@@ -12,7 +12,7 @@ import pytest
 from nlijob import records
 from nlijob.arrange import arrange
 from nlijob.fingerprints import stage_inputs
-from nlijob.records.job import Choice, Selection
+from nlijob.records.job import Choice, Occlusion, Prediction, Selection, of_split
 from nlijob.rundir import RunDir
 from nlijob.trials import steps_of, trials_of
 from tests.stages import STEPS, configuration, interrupt, new_run, steps, work
@@ -54,7 +54,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[int, RunDir]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """One run with all three trainings."""
     run = new_run(tmp_path_factory.mktemp("together") / "job")
-    several(run)
+    several(run, eval__word_importance=True)
     return run
 
 
@@ -84,6 +84,18 @@ def test_the_training_with_the_best_validation_accuracy_is_kept(together: RunDir
     assert selections[choice.trial] == best
     epoch = views[choice.trial].epoch(best.epoch)
     assert (together.adapter / WEIGHTS).read_bytes() == (epoch / WEIGHTS).read_bytes()
+
+
+def test_evidence_is_gathered_for_the_answers_of_the_training_that_is_kept(
+    together: RunDir,
+) -> None:
+    kept = together.view(f"trials/{records.read(Choice, together.choice).trial}")
+    base, tuned = (
+        {row.index: row.is_right for row in of_split(records.read_lines(Prediction, file), "test")}
+        for file in (together.baseline_predictions, kept.evaluate_predictions)
+    )
+    occluded = {one.index for one in records.read_lines(Occlusion, together.occlusion)}
+    assert occluded == {index for index in base if not (base[index] and tuned[index])}
 
 
 def test_the_records_of_a_single_training_lie_where_they_always_did(
@@ -176,7 +188,7 @@ def test_the_weights_of_the_other_trainings_are_deleted_unless_all_are_to_be_kep
     copy_of: Callable[[RunDir], RunDir], together: RunDir
 ) -> None:
     run = copy_of(together)
-    several(run, attempt=2, train__keep="best")
+    several(run, attempt=2, train__keep="best", eval__word_importance=True)
     best = records.read(Choice, run.choice).trial
     with_weights = {path.parts[-4] for path in run.root.glob(f"trials/*/train/*/{WEIGHTS}")}
     assert with_weights == {best}

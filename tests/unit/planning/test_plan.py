@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nlijob import records
-from nlijob.config import load_config
+from nlijob.config import TransferConfig, load_config
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import ConfigurationError, HardwareError, JobError, NotAvailableError
 from nlijob.gpu.look import look
@@ -88,6 +88,22 @@ def test_every_line_of_the_text_has_a_figure_or_says_that_it_is_not_known(plan: 
     for words in ("39 rows", "25 optimizer steps", "q_proj (4)", '" 0" (token', "GiB in the"):
         assert words in text
     assert "None" not in text
+
+
+def test_further_test_sets_are_named_with_their_rows_and_labels(tmp_path: Path) -> None:
+    file = tmp_path / "far.jsonl"
+    row = {"premise": "A boat.", "hypothesis": "A ship.", "label": "non-entailment"}
+    rows = [row, {**row, "label": "entailment"}, {**row, "label": "-"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    one = wanted(tmp_path)
+    sets = (TransferConfig("far", str(file)),)
+    one = dataclasses.replace(one, config=dataclasses.replace(one.config, transfer=sets))
+    plan = make_plan(one, [])
+    assert f"further set  far: {file}" in "\n".join(plan_lines(plan))
+    assert "2 rows (all rows of 3); entailment and not_entailment" in "\n".join(plan_lines(plan))
+    file.unlink()
+    with pytest.raises(NotAvailableError, match="transfer set far: "):
+        make_plan(one, [])
 
 
 def test_a_price_makes_a_cost_of_the_expected_time(plan: JobPlan) -> None:

@@ -38,7 +38,8 @@ def test_a_cpu_run_has_no_gpu_charts(tmp_path: Path) -> None:
 
 def test_a_run_without_samples_has_no_chart_over_time(tmp_path: Path) -> None:
     drawn = names(tmp_path, Spec(samples=False))
-    assert drawn == {"accuracy", "reliability", "slices", "epochs", "loss", "steps"}
+    of_results = {"accuracy", "reliability", "slices", "forgetting", "epochs", "loss"}
+    assert drawn == of_results | {"steps"}
 
 
 def test_the_jobs_time_leaves_out_the_pause_between_attempts() -> None:

@@ -12,7 +12,7 @@ from nlijob.records.outcome import PartTime
 from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
 from tests.synthetic import Spec
-from tests.unit.report.view.outcomes import outcome
+from tests.unit.report.view.outcomes import outcome, several_trainings
 
 RECOMPUTED = ", activations recomputed in the backward pass (gradient checkpointing)"
 
@@ -122,3 +122,11 @@ def test_a_run_whose_times_are_lost_was_not_timed() -> None:
     assert facts["whole job"] == ("not measured", "no times were recorded, or none can be read")
     tiles = {tile.name: tile.value for tile in summary_section(results).tiles}
     assert tiles["time"] == "not measured"
+
+
+def test_times_of_all_trainings_are_told_from_those_of_the_one_that_is_kept() -> None:
+    section = time_section(several_trainings(), [])
+    assert section.stages.caption == "Each stage, over all attempts and trainings"
+    assert section.epochs.caption == "Each epoch of seed-43"
+    assert "scoring, all trainings" in [column.name for column in section.epochs.columns]
+    assert "trainings" not in time_section(outcome(Spec()), []).stages.caption

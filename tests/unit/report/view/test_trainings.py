@@ -102,6 +102,14 @@ def test_the_first_screen_says_which_training_the_other_sections_are_about_and_w
     assert KEPT in epochs_section(results).trainings
 
 
+def test_trainings_with_the_same_validation_accuracy_are_named() -> None:
+    trials = trials_of(several_trainings()).trials
+    assert "the same" not in summary_section(several_trainings()).scope
+    tied = replace(trials[2], selection=trials[1].selection)
+    scope = summary_section(changed(trials=(*trials[:2], tied))).scope
+    assert "seed-44 has the same, and the lower validation loss decides" in scope
+
+
 def test_a_kept_model_that_always_gives_one_label_is_no_success() -> None:
     results = several_trainings()
     classes = tuple(
