@@ -21,6 +21,7 @@ from nlijob.analysis.metrics import measure
 from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
+from nlijob.analysis.search import measure_search
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.tasks import read_tasks
@@ -184,6 +185,7 @@ def build_results(run: RunDir) -> Results:
         tasks=read_tasks(run, config),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
+        search=measure_search(run, config),
     )
 
 

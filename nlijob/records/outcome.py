@@ -22,6 +22,7 @@ from nlijob.records.job import (
     SplitScore,
     TimingKind,
 )
+from nlijob.records.search import Search
 from nlijob.records.transfer import TransferManifest
 from nlijob.records.trials import Trials
 
@@ -656,6 +657,9 @@ class Results:
     base model and of the training whose adapter is kept."""
     transfer: tuple[TransferResult, ...] = ()
     """The further test sets, in the order of the configuration."""
+    search: Search | None = None
+    """The search for settings; None where there was none. All other figures are of trainings after
+    it."""
     forgetting: Forgetting | None = None
     """Loss on general text before and after tuning; None where it was not measured."""
     tasks: tuple[TaskChange, ...] = ()

@@ -14,6 +14,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.fingerprints import settings_of
 from nlijob.kept import kept_view
 from nlijob.printable import printable
+from nlijob.recipe_text import best_recipe
 from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all, read_log
@@ -47,6 +48,9 @@ def render(run: RunDir) -> Path:
     write_text(run.summary, summary_markdown(results))
     write_text(run.report, report_html(results, run))
     outputs = [run.results, run.model_card, run.summary, run.report]
+    if results.search:
+        write_text(run.best_recipe, best_recipe(results.run.config))
+        outputs.append(run.best_recipe)
     run.mark_complete(STAGE, _inputs(run, results), outputs)
     return run.report
 

@@ -23,6 +23,7 @@ from nlijob.report.view.forgetting import forgetting_section
 from nlijob.report.view.parameters import parameters_section
 from nlijob.report.view.prompt import prompt_section
 from nlijob.report.view.resources import resources_section
+from nlijob.report.view.search import search_section
 from nlijob.report.view.slices import slices_section
 from nlijob.report.view.summary import summary_section
 from nlijob.report.view.time import time_section
@@ -67,6 +68,7 @@ SECTIONS = (
         lambda run: trainings_section(run.results),
         lambda run: plots.training_plots(run.results),
     ),
+    Section("search", "Search", lambda run: search_section(run.results)),
     Section(
         "accuracy",
         "Accuracy",

@@ -37,6 +37,7 @@ from nlijob.report.view.scope import (
     scope_sentence,
     verdict_on_several,
 )
+from nlijob.report.view.search import search_sentence
 from nlijob.report.view.spread import spread_chart
 from nlijob.report.view.text import unbroken, visible
 
@@ -86,7 +87,7 @@ def summary_section(results: Results) -> Summary:
         verdict=unbroken(verdict),
         verdict_note=unbroken(note),
         tone=tone,
-        scope=unbroken(scope_sentence(results)),
+        scope=unbroken(" ".join(filter(None, (search_sentence(results), scope_sentence(results))))),
         spread=spread_chart(results, trials) if trials else None,
         demo=results.run.config.model.name == "demo",
         base=_side("base model", results.base),
