@@ -455,7 +455,7 @@ def with_settings(config: JobConfig, settings: Mapping[str, Any]) -> JobConfig:
     for dotted, value in settings.items():
         section, _, key = dotted.partition(".")
         keys = {**dataclasses.asdict(getattr(config, section)), key: value}
-        built = build(type(getattr(config, section)), keys, section, faults)
+        built: Any = build(type(getattr(config, section)), keys, section, faults)
         config = dataclasses.replace(config, **{section: built})
     if faults:
         raise ConfigurationError.from_faults(faults, "check the settings")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -20,6 +21,7 @@ from nlijob.errors import DivergedError
 from nlijob.fingerprints import stage_inputs
 from nlijob.records.job import EpochResult, Inputs
 from nlijob.records.search import CandidateResult, Setting, Winner
+from nlijob.space import bounds_of
 
 RULE = (
     "highest validation accuracy of the selected epoch among the candidates that were trained to "
@@ -71,6 +73,30 @@ def shape_of(config: JobConfig) -> tuple[Any, ...]:
     """What trainings must have in common so that adapter, packs and graphs serve them all."""
     train = config.train
     return config.lora, train.batch_size, train.weight_decay, train.max_grad_norm
+
+
+def count_candidates(config: JobConfig) -> int:
+    """Number of candidates of the search; Optuna may find fewer that differ. 0 without a search."""
+    space, trials = config.sweep.space, config.sweep.trials
+    if not space or trials is not None:
+        return trials or 0
+    return math.prod(len(values) for values in space.values())
+
+
+def search_epochs(config: JobConfig) -> int:
+    """Epochs of all candidates together, if none is stopped early; at most, if Optuna chooses."""
+    candidates, values = count_candidates(config), config.sweep.space.get("train.epochs")
+    if config.sweep.trials is not None or values is None:
+        return candidates * most_epochs(config)
+    return candidates * sum(map(int, values)) // len(values)
+
+
+def most_epochs(config: JobConfig) -> int:
+    """Epochs of a training of the run; the most of those searched, if they are."""
+    values = config.sweep.space.get("train.epochs")
+    if values is None:
+        return config.train.epochs
+    return max(map(int, bounds_of("train.epochs", values) if isinstance(values, str) else values))
 
 
 def candidate_inputs(one: Candidate, sweep: SweepConfig, stamps: Mapping[str, str]) -> Inputs:

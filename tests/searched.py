@@ -12,10 +12,11 @@ from nlijob.records.job import EpochResult, Memory, Prediction, RunRecord, Split
 from nlijob.records.search import CandidateResult
 from nlijob.records.serialization import read, read_lines
 from nlijob.rundir import RunDir, write_record, write_records
+from nlijob.space import Values
 from nlijob.sweep import Candidate, combinations, resolved, winner_of
 from tests.synthetic import STAMPS, mark_stages
 
-SPACE = {"lora.r": (8, 16, 32), "train.learning_rate": (1e-4, 3e-4)}
+SPACE: dict[str, Values] = {"lora.r": (8, 16, 32), "train.learning_rate": (1e-4, 3e-4)}
 ACCURACIES = (40, 60, 55, 75, 0, 50)
 """Right answers of each candidate in percent; the fifth one fails."""
 FAILED, PRUNED = "candidate-5", "candidate-6"

@@ -16,6 +16,7 @@ from nlijob.config import JobConfig, seeds_of
 from nlijob.planning.needs import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
+from nlijob.sweep import most_epochs, search_epochs
 
 NOT_KNOWN = "not known for this machine"
 
@@ -113,7 +114,7 @@ def expected_time(
     if isinstance(speed, str):
         return PlannedTime(None, None, speed)
     trainings = len(seeds_of(config.train))
-    trained = train * config.train.epochs * trainings
+    trained = train * (most_epochs(config) * trainings + search_epochs(config))
     elsewhere = sum(one or 0 for one in further)
     scored = _scored_rows(config, validation, test) + (1 + trainings) * elsewhere
     training = _times(speed.training, trained)
@@ -132,8 +133,9 @@ def _scored_rows(config: JobConfig, validation: int, test: int) -> int:
     """Rows scored in the whole job, over all stages."""
     each_epoch = validation + (test if config.eval.test_each_epoch else 0)
     more = test * (bool(config.eval.few_shot) + config.eval.blank_premise)
-    of_training = each_epoch * config.train.epochs + validation + test
-    return validation + test + of_training * len(seeds_of(config.train)) + more
+    of_training = each_epoch * most_epochs(config) + validation + test
+    of_search = validation * search_epochs(config)
+    return validation + test + of_search + of_training * len(seeds_of(config.train)) + more
 
 
 def _on_gpu(config: JobConfig, look: ModelLook, tokens: float) -> _Speed | str:

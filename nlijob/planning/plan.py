@@ -35,6 +35,7 @@ from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
 from nlijob.records.job import SPLITS, Example, Manifest, RunRecord, Split, WorkerTask
 from nlijob.records.planning import JobPlan, ModelLook, Obstacle, PlannedRows, PlannedSet
 from nlijob.rundir import RunDir, now, write_record, write_records
+from nlijob.sweep import count_candidates, search_epochs
 
 STAND_IN = Example(0, "A man is playing a guitar.", "A person makes music.", 0)
 """Stands for the rows of a data set that is not here, so that the prompt can be checked."""
@@ -186,6 +187,8 @@ def _plan(
             *memory_obstacles(memory),
         ),
         transfer=sets,
+        candidates=count_candidates(config),
+        search_epochs=search_epochs(config),
     )
 
 

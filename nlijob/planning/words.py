@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from nlijob.analysis.cost import SECONDS_AN_HOUR, price_per_hour
-from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural
+from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural, setting_text
 from nlijob.config import seeds_of
 from nlijob.disk import size_text
 from nlijob.errors import ExitCode
@@ -61,6 +61,8 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     for one in plan.transfer:
         labels = f"; {listed([*one.label_names])}" if one.label_names else ""
         yield "further set", f"{one.name}: {_files(one.files)}\n{_rows(one.rows)}{labels}"
+    if plan.candidates:
+        yield "search", _search(plan)
     yield "training", _training(plan)
     yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
     yield "memory", _memory(plan)
@@ -141,6 +143,21 @@ def _tokens(plan: JobPlan, split: str) -> str:
         return f"; tokens {NOT_KNOWN} before the download"
     of = "" if counts.counted == counts.rows else f", counted in {count(counts.counted)} rows"
     return f"; {counts.mean:.1f} tokens on average, longest {count(counts.longest)}{of}"
+
+
+def _search(plan: JobPlan) -> str:
+    """How many candidates are trained, of which settings, and for how many epochs in all."""
+    sweep = plan.config.sweep
+    how = "all combinations" if sweep.trials is None else "chosen by Optuna"
+    most = "at most " if sweep.pruning or sweep.trials is not None else ""
+    settings = "; ".join(
+        f"{key} {values if isinstance(values, str) else listed([*map(setting_text, values)])}"
+        for key, values in sweep.space.items()
+    )
+    return (
+        f"{plural(plan.candidates, 'candidate')} ({how}, seed {sweep.seed}), "
+        f"{most}{plural(plan.search_epochs, 'epoch')} in all, scored on validation rows\n{settings}"
+    )
 
 
 def _training(plan: JobPlan) -> str:

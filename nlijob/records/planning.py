@@ -185,3 +185,7 @@ class JobPlan:
     obstacles: tuple[Obstacle, ...]
     transfer: tuple[PlannedSet, ...] = ()
     """The further test sets."""
+    candidates: int = 0
+    """Trainings of the search; 0 without one. The steps above are of one training of the run."""
+    search_epochs: int = 0
+    """Epochs of all candidates together, if none is stopped early."""

@@ -678,6 +678,23 @@ def test_several_assignments_can_come_from_the_environment(call: Caller) -> None
     assert config.prompt.verbalizers == (" a", " b", " c")
 
 
+@pytest.mark.parametrize("is_variable", [True, False])
+def test_a_search_can_be_given_by_options_and_by_variables(call: Caller, is_variable: bool) -> None:
+    ranks, rates = "lora.r=8,16", "train.learning_rate = 1e-4, 3e-4"
+    if is_variable:
+        config = call.job(NLIJOB_RECIPE="demo", NLIJOB_SWEEP=f"{ranks} {rates}").config
+    else:
+        config = call.job("run", "--recipe", "demo", "--sweep", ranks, "--sweep", rates).config
+    space = {"lora.r": (8, 16), "train.learning_rate": (1e-4, 3e-4)}
+    assert (config.sweep.space, config.sweep.trials) == (space, None)
+
+
+def test_a_number_of_trials_without_a_search_ends_with_2(call: Caller) -> None:
+    shown = call("run", "--recipe", "demo", "--trials", "5")
+    assert shown.code == 2
+    assert "sweep.space: there is nothing to search" in shown.err
+
+
 def test_an_option_wins_over_its_variable(call: Caller) -> None:
     config = call.job("run", "--recipe", "demo", "--epochs", "2", NLIJOB_EPOCHS="9").config
     assert config.train.epochs == 2

@@ -43,7 +43,7 @@ def test_a_part_is_timed_by_the_monotonic_clock(run: RunDir) -> None:
     assert 0 <= timing.duration_s <= time.monotonic() - before_s
 
 
-def task(**moments: float) -> WorkerTask:
+def task(**moments: Any) -> WorkerTask:
     return WorkerTask(1, 5.0, 6.0, "model", "stamp", {}, **moments)
 
 

@@ -70,7 +70,9 @@ def test_a_candidate_has_the_figures_of_a_run_with_its_settings_and_seed_alone(
 ) -> None:
     one = result(searched, name)
     alone = new_run(tmp_path / "job")
-    settings = {key.replace(".", "__"): value for key, value in one.settings.items()}
+    settings: dict[str, Any] = {
+        key.replace(".", "__"): value for key, value in one.settings.items()
+    }
     work(alone, **QUICK, **settings, train__seed=SEED)
     of_alone = [records.read(EpochResult, alone.epoch_result(epoch)) for epoch in (1, 2)]
     assert [*map(figures, one.epochs)] == [*map(figures, of_alone)]
@@ -121,7 +123,9 @@ def test_the_run_goes_on_with_the_best_settings_on_another_seed(
     assert {key: config.value(key) for key in SPACE} == winner.settings
     assert (config.train.seed, config.sweep.seed) == (42, SEED)
     alone = new_run(tmp_path / "job")
-    settings = {key.replace(".", "__"): value for key, value in winner.settings.items()}
+    settings: dict[str, Any] = {
+        key.replace(".", "__"): value for key, value in winner.settings.items()
+    }
     work(alone, **QUICK, **settings)
     assert steps(searched) == steps(alone)
     assert searched.evaluate_predictions.read_bytes() == alone.evaluate_predictions.read_bytes()

@@ -12,6 +12,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.planning.durations import CPUS, GPUS, expected_time
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, Span, TokenCounts
+from nlijob.sweep import count_candidates, most_epochs, search_epochs
 from tests.jobs import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -161,3 +162,22 @@ def test_the_time_is_not_known_without_the_number_of_rows() -> None:
     found = expected_time(recipe(), model(), {**ROWS, "train": None})
     assert found.job is None
     assert found.basis == "not known before the rows are here"
+
+
+def test_a_search_adds_the_rows_of_its_candidates_epochs() -> None:
+    plain = recipe()
+    space = {"lora.r": [8, 16], "train.epochs": [1, 2, 3]}
+    searched = load_config("phi2", {"model.device": "cuda", "sweep.space": space})
+    of_search = 2 * (1 + 2 + 3)
+    ratio = training(searched, model()).low_s / training(plain, model()).low_s
+    assert ratio == pytest.approx(
+        (3 + of_search) / 5
+    )  # the run may train for 3 epochs instead of 5
+
+
+def test_optunas_candidates_count_with_the_most_epochs_that_it_may_choose() -> None:
+    values = {"sweep.space": {"train.epochs": "2..4"}, "sweep.trials": 7}
+    config = load_config("phi2", {"model.device": "cuda", **values})
+    assert (count_candidates(config), search_epochs(config), most_epochs(config)) == (7, 28, 4)
+    plain = recipe()
+    assert (count_candidates(plain), search_epochs(plain), most_epochs(plain)) == (0, 0, 5)
