@@ -123,9 +123,11 @@ def _adapter(plan: JobPlan) -> str:
     modules = [f"{name} ({number})" for name, number in look.target_modules.items()]
     head = f", and {listed(look.trained_head)} in full" if look.trained_head else ""
     share = look.trainable_parameters / (look.base_parameters or 1)
+    searched = [key for key in plan.config.sweep.space if key.startswith("lora.")]
+    tried = f" (before the search for {listed(searched)})" if searched else ""
     return (
         f"LoRA r={lora.r} alpha={lora.alpha} dropout={lora.dropout:g} on {listed(modules)}{head}\n"
-        f"{count(look.trainable_parameters)} trained parameters ({percent(share, 2)})"
+        f"{count(look.trainable_parameters)} trained parameters ({percent(share, 2)}){tried}"
     )
 
 

@@ -25,8 +25,13 @@ def configuration_section(results: Results) -> View:
 
 
 def configuration_tables(config: JobConfig) -> Iterable[Table]:
-    """All settings, one table per section; settings outside the sections come first."""
+    """All settings, one table per section; settings outside the sections come first.
+
+    The search has one only where there was a search.
+    """
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if not config.sweep.space:
+        del values["sweep"]
     sections = {name: value for name, value in values.items() if is_section(value)}
     repeated = {name: v for name, v in values.items() if isinstance(v, tuple) and v}
     yield _settings(

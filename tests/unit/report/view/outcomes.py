@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nlijob.analysis.outcome import build_results
 from nlijob.records.outcome import Results
+from tests.searched import with_search
 from tests.synthetic import Spec, build_run
 from tests.trainings import SEEDS, with_trainings
 
@@ -20,6 +21,14 @@ def outcome(spec: Spec) -> Results:
         with tempfile.TemporaryDirectory() as folder:
             _measured[key] = build_results(build_run(Path(folder), spec))
     return _measured[key]
+
+
+def searched() -> Results:
+    """The results of a synthetic run with a search and one training."""
+    if "search" not in _measured:
+        with tempfile.TemporaryDirectory() as folder:
+            _measured["search"] = build_results(with_search(build_run(Path(folder), Spec())))
+    return _measured["search"]
 
 
 def several_trainings(seeds: tuple[int, ...] = SEEDS) -> Results:

@@ -6,11 +6,11 @@ import dataclasses
 
 from nlijob.report.view.configuration import configuration_tables
 from tests.synthetic import Spec
-from tests.unit.report.view.outcomes import outcome
+from tests.unit.report.view.outcomes import outcome, searched
 
 
 def test_every_configured_value_is_shown() -> None:
-    config = outcome(Spec()).run.config
+    config = searched().run.config
     shown = {
         (table.caption, row.cells[0])
         for table in configuration_tables(config)
@@ -20,3 +20,8 @@ def test_every_configured_value_is_shown() -> None:
         keys = values if isinstance(values, dict) else {section: values}
         where = section if isinstance(values, dict) else "job"
         assert {(where, key) for key in keys} <= shown
+
+
+def test_settings_of_a_search_are_left_out_where_there_is_none() -> None:
+    captions = {table.caption for table in configuration_tables(outcome(Spec()).run.config)}
+    assert "sweep" not in captions

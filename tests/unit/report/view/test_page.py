@@ -11,7 +11,7 @@ from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.page import build_page
 from nlijob.report.view.usage import usage_section
 from tests.synthetic import Spec
-from tests.unit.report.view.outcomes import outcome, several_trainings
+from tests.unit.report.view.outcomes import outcome, searched, several_trainings
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -37,7 +37,8 @@ def test_a_classification_head_gets_the_code_that_loads_one() -> None:
 
 
 def test_every_section_has_a_template_that_carries_its_anchor() -> None:
-    page = build_page(Outcome(several_trainings()))
+    of_all = dataclasses.replace(several_trainings(), search=searched().search)
+    page = build_page(Outcome(of_all))
     html = render_page("report.html.j2", page=page, plots={})
     anchors = [f'<section id="{section.id}"' for section in SECTIONS[1:]]
     places = [html.index(anchor) for anchor in ['<header id="summary"', *anchors]]
