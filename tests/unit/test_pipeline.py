@@ -22,6 +22,7 @@ from nlijob.attempt import drop_torn_line, next_attempt
 from nlijob.commands.run_options import default_run_id
 from nlijob.config import JobConfig, TransferConfig, load_config
 from nlijob.console import Console
+from nlijob.data.elsewhere import elsewhere_stamp
 from nlijob.data.sources import source_stamp
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.errors import ConfigurationError, GateError, HardwareError, NotAvailableError
@@ -69,8 +70,16 @@ def changed_stages(before: JobConfig, after: JobConfig, model: Path = MODEL_DIR)
 
 
 def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, str]:
-    stamps = {"data": source_stamp(config.data), "model": model_stamp(model)}
-    return {stage: inputs.fingerprint for stage, inputs in stage_inputs(config, stamps).items()}
+    inputs = stage_inputs(config, stamps_of(config, model))
+    return {stage: one.fingerprint for stage, one in inputs.items()}
+
+
+def stamps_of(config: JobConfig, model: Path) -> dict[str, str]:
+    return {
+        "data": source_stamp(config.data),
+        "model": model_stamp(model),
+        "elsewhere": elsewhere_stamp(config),
+    }
 
 
 # ---------------------------------------------------------------- fingerprints
@@ -400,8 +409,7 @@ def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
 def test_no_gpu_side_starts_for_the_report_alone(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
-    inputs = stage_inputs(CONFIG, stamps)
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
     for stage in GPU_STAGES:
         run.mark_complete(stage, inputs[stage], [])
     for epoch in range(1, CONFIG.train.epochs + 1):
@@ -466,8 +474,7 @@ def test_a_prompt_that_does_not_fit_the_labels_of_the_data_is_refused(
 @pytest.fixture
 def finished(run: RunDir) -> RunDir:
     """A run in which every stage is marked as done with the demo's own settings."""
-    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
-    inputs = stage_inputs(CONFIG, stamps)
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
     write_text(run.results, "the figures")
     for stage in STAGE_NAMES:
         run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
@@ -516,8 +523,7 @@ def test_rows_and_base_scores_that_stay_the_same_are_taken_over(
     finished: RunDir, out: io.StringIO, settings: dict[str, Any], kept: list[str]
 ) -> None:
     write_text(finished.baseline_result, "the scores")
-    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
-    inputs = stage_inputs(CONFIG, stamps)
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
     finished.mark_complete("baseline", inputs["baseline"], [finished.baseline_result])
     work(finished, out, **settings)
     same = [
@@ -678,8 +684,7 @@ def test_an_attempt_that_ends_before_any_stage_records_its_time(
 def test_writing_the_report_alone_is_no_attempt(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamps = {"data": source_stamp(CONFIG.data), "model": model_stamp(MODEL_DIR)}
-    inputs = stage_inputs(CONFIG, stamps)
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
     for stage in STAGE_NAMES[:-1]:
         run.mark_complete(stage, inputs[stage], [])
     for epoch in range(1, CONFIG.train.epochs + 1):
