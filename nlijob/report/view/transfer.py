@@ -227,8 +227,8 @@ def _by_column(one: TransferResult) -> tuple[View, ...]:
         if found.family == COLUMN:
             values.setdefault(found.column, []).append(found)
     order = one.manifest.rows.further_columns
-    found = [column for column in order if column in values]
-    return tuple(_column(one.manifest.name, column, values[column]) for column in found)
+    name = one.manifest.name
+    return tuple(_column(name, column, values[column]) for column in order if column in values)
 
 
 def _column(of_set: str, column: str, slices: Sequence[Slice]) -> View:
