@@ -300,6 +300,11 @@ class ForgettingConfig:
     demo's model has read. Or a file: plain text with blank lines between its paragraphs, or rows
     with a column named text (.jsonl, .json, .csv, .tsv, .parquet). At most 500 texts are read,
     evenly spaced. "" measures nothing."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness for both models: its names, or YAML files that define one.
+    Needs the extra lm-eval."""
+    documents: int = 0
+    """Take the first so many documents of each task; 0 takes all."""
 
 
 @dataclass(frozen=True)
@@ -430,6 +435,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_prompt(config),
         *_check_numbers(config),
         *_check_hardware(config.model),
+        *_check_tasks(config),
         *_check_transfer(config.transfer),
     ]
 
@@ -512,6 +518,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "eval.cases": 5,
         "eval.generate_tokens": 0,
         "eval.few_shot": 0,
+        "forgetting.documents": 0,
         "model.max_length": 1,
         "report.price_per_hour": 0,
     }
@@ -573,6 +580,14 @@ def _check_targets(wanted: str | tuple[str, ...]) -> Iterable[str]:
             target_pattern(wanted)
         except re.error as error:
             yield f"lora.target_modules: {wanted!r} is not a regular expression: {error}"
+
+
+def _check_tasks(config: JobConfig) -> Iterable[str]:
+    tasks, head = config.forgetting.tasks, describe(config.model.head)
+    if tasks and not head.writes_text:
+        yield f"forgetting.tasks: the {head.title} writes no text; leave them out"
+    if len(set(tasks)) != len(tasks) or not all(tasks):
+        yield "forgetting.tasks: names must differ, and none may be empty"
 
 
 def _check_hardware(model: ModelConfig) -> Iterable[str]:

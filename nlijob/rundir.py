@@ -69,11 +69,13 @@ class RunDir:
         self.manifest = root / "subset" / "manifest.json"
         self.elsewhere_manifest = root / "elsewhere" / "manifest.json"
         self.texts = root / "elsewhere" / "text" / "general.jsonl"
+        self.tasks = root / "elsewhere" / "text" / "tasks.json"
         self.prompt = root / "prompt.json"
         self.baseline_result = root / "baseline" / "result.json"
         self.baseline_predictions = root / "baseline" / "predictions.jsonl"
         self.few_shot_predictions = root / "baseline" / "few_shot.jsonl"
         self.baseline_texts = root / "baseline" / "texts.jsonl"
+        self.baseline_tasks = root / "baseline" / "tasks.jsonl"
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
@@ -103,6 +105,7 @@ class RunDir:
         self.evaluate_result = own / "evaluate" / "result.json"
         self.evaluate_predictions = own / "evaluate" / "predictions.jsonl"
         self.evaluate_texts = own / "evaluate" / "texts.jsonl"
+        self.evaluate_tasks = own / "evaluate" / "tasks.jsonl"
 
     def of_trial(self, trial: Trial) -> RunDir:
         """The run as one of its trainings sees it."""

@@ -531,7 +531,9 @@ class _Builder:
 
     def _write_texts(self, rise: float) -> None:
         """Losses of both models on the project's own texts, and hostile ones where asked for."""
-        draw = random.Random(f"{self.spec.seed} texts")  # leaves the run's own draws alone
+        # leaves the run's own draws alone
+        draw = random.Random(f"{self.spec.seed} texts")
+        trained = random.Random(f"{self.spec.seed} {self.spec.training_seed} texts")
         texts = read_texts("general")[::3]
         if self.spec.hostile:
             hostile = enumerate(HOSTILE, start=1)
@@ -540,7 +542,7 @@ class _Builder:
         for one in texts:
             tokens, loss = 60 + draw.randrange(120), 2.4 + draw.gauss(0, 0.3)
             base.append(TextLoss(one.text, tokens, loss))
-            tuned.append(TextLoss(one.text, tokens, loss + rise + draw.gauss(0, 0.05)))
+            tuned.append(TextLoss(one.text, tokens, loss + rise + trained.gauss(0, 0.05)))
         write_records(self.run.texts, texts)
         write_records(self.run.baseline_texts, base)
         write_records(self.run.evaluate_texts, tuned)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nlijob.analysis.clustered import flipped_p
-from nlijob.analysis.statistics import t_95
+from nlijob.analysis.statistics import holm, t_95
 from nlijob.analysis.wording import count, loss, loss_difference, p_value, plural
 from nlijob.config import JobConfig
 from nlijob.kept import kept_trial
@@ -164,14 +164,13 @@ def trials_sentence(found: Forgetting) -> str:
     if found.mean_change is None:
         return ""
     rises = [one.change.difference for one in found.trials]
-    clear = sum(
-        one.change.p < SIGNIFICANT and one.change.difference > FORGOT for one in found.trials
-    )
+    adjusted = holm([one.change.p for one in found.trials])
+    clear = sum(p < SIGNIFICANT and r > FORGOT for p, r in zip(adjusted, rises, strict=True))
     return (
         f"The mean change over the {count(len(rises))} trainings is "
         f"{with_loss_interval(found.mean_change)} (single trainings: "
         f"{loss_difference(min(rises))} to {loss_difference(max(rises))}). The loss rose beyond "
-        f"chance and by more than {FORGOT} nats in {count(clear)} of them."
+        f"chance (Holm-adjusted) and by more than {FORGOT} nats in {count(clear)} of them."
     )
 
 

@@ -23,6 +23,7 @@ from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
+from nlijob.analysis.tasks import read_tasks
 from nlijob.analysis.times import attempt_times, stage_times
 from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
@@ -163,7 +164,7 @@ def build_results(run: RunDir) -> Results:
         warnings=(
             *leakage_warnings(manifest),
             *length_warnings(prompt, manifest),
-            *comparison_warnings(base, tuned, change, slices),
+            *comparison_warnings(base, tuned, change, slices, trials),
             *trial_warnings(trials, manifest.label_names),
             *transfer_warnings(transfer, change),
             *premise_warnings(groups),
@@ -180,6 +181,7 @@ def build_results(run: RunDir) -> Results:
         annotators=measure_annotators(base_rows, tuned_rows, examples),
         transfer=transfer,
         forgetting=forgetting,
+        tasks=read_tasks(run, config),
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
     )

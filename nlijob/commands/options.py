@@ -19,6 +19,21 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 SIZE = click.IntRange(min=0)
 STRIDE = click.IntRange(min=1)
 
+
+class Names(click.types.StringParamType):
+    """Names separated by commas."""
+
+    name = "names"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """How the help shows the value."""
+        return "NAME,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The names as a list, as a recipe has it."""
+        return [name for part in str(value).split(",") if (name := part.strip())]
+
+
 OPTIONS: dict[str, tuple[str, Any, str]] = {
     "model": ("model.name", str, "Hub model id, or a folder that holds a model."),
     "dataset": ("data.dataset", str, "Hub data set id, a folder with data files, or one file."),
@@ -49,6 +64,11 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
         "report.gate_on",
         click.Choice(["value", "lower"]),
         "Judge by the figure, or by the lower bound of its interval.",
+    ),
+    "tasks": (
+        "forgetting.tasks",
+        Names(),
+        "Tasks of lm-evaluation-harness for both models, separated by commas (extra lm-eval).",
     ),
     "price-per-hour": ("report.price_per_hour", float, "Price of an hour on this machine."),
 }

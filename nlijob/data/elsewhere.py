@@ -1,7 +1,8 @@
 """The elsewhere stage: reads what is asked for beside the run's own rows.
 
-These are the further test sets, and general texts (`nlijob.data.texts`). A set is read as the test
-split of a data set is, by the same readers and with the same checks.
+These are the further test sets, general texts (`nlijob.data.texts`) and tasks of
+lm-evaluation-harness (`nlijob.data.tasks`). A set is read as the test split of a data set is, by
+the same readers and with the same checks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from nlijob.data.set_labels import labels_of_set
 from nlijob.data.sources import source_stamp
 from nlijob.data.splits import label_values, label_warnings, open_test_split
 from nlijob.data.subset import take_split
+from nlijob.data.tasks import fetch_tasks, task_list, tasks_stamp
 from nlijob.data.texts import read_texts, texts_stamp
 from nlijob.errors import NotAvailableError
 from nlijob.files import remove
@@ -58,8 +60,9 @@ def read_elsewhere(config: JobConfig, run: RunDir, hub: Hub) -> tuple[Elsewhere,
     """Write elsewhere/<name>.jsonl for each set and the texts, then elsewhere/manifest.json.
 
     The training rows must have been written. Returns what was read and the files that were written.
-    Raises NotAvailableError if a set or the file of the texts is not available or cannot be used,
-    and ConfigurationError if a set's labels do not fit those of the run.
+    Raises NotAvailableError if a set, the file of the texts or the data of a task are not available
+    or cannot be used, and ConfigurationError if a set's labels do not fit those of the run or a
+    task is not known.
     """
     remove(run.elsewhere_manifest.parent)  # sets that are not asked for any more
     training = [*records.read_lines(Example, run.subset("train"))] if config.transfer else []
@@ -72,7 +75,11 @@ def read_elsewhere(config: JobConfig, run: RunDir, hub: Hub) -> tuple[Elsewhere,
     if texts := read_texts(config.forgetting.texts):
         write_records(run.texts, texts)
         files.append(run.texts)
-    found = Elsewhere(tuple(sets), len(texts))
+    if config.forgetting.tasks:
+        write_record(run.tasks, task_list(config.forgetting))
+        fetch_tasks(run.tasks, hub.is_offline)
+        files.append(run.tasks)
+    found = Elsewhere(tuple(sets), len(texts), config.forgetting.tasks)
     write_record(run.elsewhere_manifest, found)
     return found, [run.elsewhere_manifest, *files]
 
@@ -131,7 +138,8 @@ def data_of(one: TransferConfig, run_data: DataConfig) -> DataConfig:
 
 def elsewhere_stamp(config: JobConfig) -> str:
     """A stamp of the local files that are read; "" where there are none."""
-    stamps = {"[forgetting]": texts_stamp(config.forgetting.texts)}  # no set has such a name
+    texts, tasks = texts_stamp(config.forgetting.texts), tasks_stamp(config.forgetting)
+    stamps = {"[texts]": texts, "[tasks]": tasks}  # no set has such a name
     for one in config.transfer:
         with of_set(one):
             stamps[one.name] = source_stamp(data_of(one, config.data))
@@ -150,7 +158,8 @@ def said_of(found: Elsewhere) -> str:
         for one in found.transfer
     ]
     texts = [plural(found.texts, "general text")] if found.texts else []
-    return "; ".join([*sets, *texts]) or "none"
+    tasks = [f"tasks {listed([*found.tasks])}"] if found.tasks else []
+    return "; ".join([*sets, *texts, *tasks]) or "none"
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from nlijob.records.forgetting import GeneralText, TextLoss
 
 MOST_TOKENS = 256
 """Tokens that are read of a text."""
-LOGITS_AT_ONCE = {"cuda": 2**27, "cpu": 2**24}
+LOGITS_AT_ONCE = {"cuda": 2**27, "cpu": 2**23}
 """Most logits of a batch by device, 256 MiB in 16 bits on a GPU. All tokens of a text have logits
 here, each as many as the vocabulary has tokens. A CPU is faster with what fits into its caches."""
 LOOKED_AT = 12

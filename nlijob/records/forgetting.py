@@ -95,3 +95,66 @@ class Forgetting:
     """Every training, where there are several; all other figures are of the kept one."""
     mean_change: LossDifference | None = None
     """Mean over the trainings: these trainings on other texts. None where there is one."""
+
+
+@dataclass(frozen=True)
+class TaskList:
+    """elsewhere/text/tasks.json: what lm-evaluation-harness is to run."""
+
+    tasks: tuple[str, ...]
+    """Names of its own tasks, and paths of files that define one."""
+    documents: int
+    """Take this many documents of each task; 0 takes all."""
+    folder: str
+    """The folder that paths within the files start from: the working folder of the command."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """What a model reaches in one task by one metric, as lm-evaluation-harness measures it."""
+
+    task: str
+    metric: str
+    """Its name, followed by that of the filter of answers if it is not "none": "acc"."""
+    value: float
+    stderr: float | None
+    """The harness' own standard error of `value`; None where it has none."""
+    higher_is_better: bool
+    documents: tuple[int, ...]
+    """Numbers of the documents."""
+    values: tuple[float, ...]
+    """The metric of each document."""
+
+
+@dataclass(frozen=True)
+class TaskTrial:
+    """What one training reaches in a task."""
+
+    name: str
+    value: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class TaskChange:
+    """Both models in one task of lm-evaluation-harness by one metric."""
+
+    task: str
+    metric: str
+    documents: int
+    higher_is_better: bool
+    base: float
+    base_stderr: float | None
+    tuned: float
+    tuned_stderr: float | None
+    difference: float
+    """Mean over the documents of the tuned model's value minus the base model's."""
+    interval: Interval | None
+    """95 % interval of the difference, paired by document. None for a single document whose values
+    are not from 0 to 1."""
+    p: float
+    """Two-sided sign-flip test over documents."""
+    adjusted_p: float
+    """p, Holm-adjusted over all tasks and metrics."""
+    trials: tuple[TaskTrial, ...] = ()
+    """Every training, where there are several."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nlijob.records.forgetting import Forgetting
+from nlijob.records.forgetting import Forgetting, TaskChange
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -658,3 +658,5 @@ class Results:
     """The further test sets, in the order of the configuration."""
     forgetting: Forgetting | None = None
     """Loss on general text before and after tuning; None where it was not measured."""
+    tasks: tuple[TaskChange, ...] = ()
+    """Both models in tasks of lm-evaluation-harness; empty where none were asked for."""

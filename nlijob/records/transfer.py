@@ -74,3 +74,5 @@ class Elsewhere:
     """The further test sets, in the order of the configuration."""
     texts: int = 0
     """Number of general texts."""
+    tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, as the configuration names them."""

@@ -8,7 +8,7 @@ from nlijob.errors import NotAvailableError
 from nlijob.gpu.environment import memory
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session, scores_text
-from nlijob.gpu.stages.texts import measure_texts
+from nlijob.gpu.stages.texts import measure_beside
 from nlijob.gpu.transfer import score_sets
 from nlijob.records.job import Prediction, ScoreResult
 from nlijob.rundir import write_record, write_records
@@ -20,19 +20,15 @@ def baseline(session: Session) -> list[Path]:
     with session.loaded.model.disable_adapter():
         scores, predictions = session.score("baseline", ("validation", "test"))
         few_shot = _few_shot(session)
-        texts = measure_texts(session, "baseline")
+        beside = measure_beside(session, "baseline", run.baseline_texts, run.baseline_tasks)
         elsewhere = score_sets(session, "baseline", run.baseline_transfer)
     write_record(run.prompt, session.prompt_record)
     write_records(run.baseline_predictions, predictions)
     write_records(run.few_shot_predictions, few_shot)
-    write_records(run.baseline_texts, texts)
     write_record(run.baseline_result, ScoreResult("base", None, scores, memory(session.device)))
     session.reporter.say("baseline", scores_text(scores))
-    files = [
-        *(run.baseline_predictions, run.few_shot_predictions, run.baseline_texts),
-        *(run.baseline_result, run.prompt),
-    ]
-    return [*files, *elsewhere]
+    files = [run.baseline_predictions, run.few_shot_predictions, run.baseline_result, run.prompt]
+    return [*files, *beside, *elsewhere]
 
 
 def _few_shot(session: Session) -> list[Prediction]:

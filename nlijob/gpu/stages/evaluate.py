@@ -7,7 +7,7 @@ from pathlib import Path
 from nlijob import records
 from nlijob.gpu.environment import memory
 from nlijob.gpu.session import Session, scores_text
-from nlijob.gpu.stages.texts import measure_texts
+from nlijob.gpu.stages.texts import measure_beside
 from nlijob.gpu.transfer import score_sets
 from nlijob.records.job import ScoreResult, Selection
 from nlijob.rundir import write_record, write_records
@@ -22,8 +22,8 @@ def evaluate(session: Session) -> list[Path]:
     session.load_adapter(epoch)
     scores, predictions = session.score(STAGE, ("validation", "test"))
     write_records(run.evaluate_predictions, predictions)
-    write_records(run.evaluate_texts, measure_texts(session, STAGE))
+    beside = measure_beside(session, STAGE, run.evaluate_texts, run.evaluate_tasks)
     elsewhere = score_sets(session, STAGE, run.evaluate_transfer)
     write_record(run.evaluate_result, ScoreResult("tuned", epoch, scores, memory(session.device)))
     session.reporter.say(STAGE, scores_text(scores))
-    return [run.evaluate_predictions, run.evaluate_texts, run.evaluate_result, *elsewhere]
+    return [run.evaluate_predictions, run.evaluate_result, *beside, *elsewhere]

@@ -19,10 +19,11 @@ from nlijob.analysis.wording import (
     plural,
     points,
     points_interval,
+    signed,
 )
 from nlijob.config import OWN_TEXTS
 from nlijob.heads import describe
-from nlijob.records.forgetting import Forgetting, LossDifference, TextChange
+from nlijob.records.forgetting import Forgetting, LossDifference, TaskChange, TextChange
 from nlijob.records.outcome import Results
 from nlijob.report.view.parts import Column, Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken, visible
@@ -35,9 +36,10 @@ def forgetting_section(results: Results) -> View:
     """The figures, or why there are none."""
     found = results.forgetting
     if found is None:
-        return View(measured=False, lead=_why_not(results))
+        return View(measured=False, lead=_why_not(results), tasks=_tasks(results))
     return View(
         measured=True,
+        tasks=_tasks(results),
         lead=unbroken(forgetting_sentence(found)),
         trials_lead=unbroken(trials_sentence(found)),
         table=_table(results, found),
@@ -125,6 +127,35 @@ def _trials(results: Results, found: Forgetting) -> Table | None:
             for one in found.trials
         ),
     )
+
+
+def _tasks(results: Results) -> Table | None:
+    """Both models in the tasks of lm-evaluation-harness, if there are any."""
+    if not results.tasks:
+        return None
+    return Table(
+        "Tasks of lm-evaluation-harness, with its standard errors",
+        columns("task", "documents", "before", "after", "change", "95 % interval", "adjusted test"),
+        tuple(map(_task, results.tasks)),
+    )
+
+
+def _task(one: TaskChange) -> Row:
+    way = "" if one.higher_is_better else ", lower is better"
+    bounds = one.interval
+    return row(
+        f"{visible(one.task)}: {visible(one.metric)}{way}",
+        count(one.documents),
+        _with_error(one.base, one.base_stderr),
+        _with_error(one.tuned, one.tuned_stderr),
+        signed(one.difference, 3),
+        f"{signed(bounds.low, 3)} to {signed(bounds.high, 3)}" if bounds else NOT_MEASURED,
+        unbroken(p_value(one.adjusted_p)),
+    )
+
+
+def _with_error(value: float, stderr: float | None) -> str:
+    return f"{value:.3f}" if stderr is None else f"{value:.3f} ± {stderr:.3f}"
 
 
 def _change(change: LossDifference) -> tuple[str, str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from numpy.typing import NDArray
 
 from nlijob.analysis.forgetting import (
     FORGOT,
@@ -20,6 +22,7 @@ from nlijob.analysis.forgetting import (
 )
 from nlijob.records.forgetting import Forgetting, GeneralText, TextLoss
 
+Values = Sequence[float] | NDArray[Any]
 NUMBERS = range(1, 41)
 TEXTS = [GeneralText(number, f"Text {number}.", "made up") for number in NUMBERS]
 RANDOM = np.random.default_rng(5)
@@ -28,12 +31,12 @@ BEFORE = RANDOM.normal(2.5, 0.3, len(TEXTS))
 RISE = RANDOM.normal(0.2, 0.1, len(TEXTS))
 
 
-def losses(values: Sequence[float]) -> list[TextLoss]:
+def losses(values: Values) -> list[TextLoss]:
     columns = zip(NUMBERS, TOKENS.tolist(), values, strict=True)
     return [TextLoss(number, tokens, float(value)) for number, tokens, value in columns]
 
 
-def measured(*rises: Sequence[float]) -> Forgetting:
+def measured(*rises: Values) -> Forgetting:
     tuned = {f"seed-{at}": losses(BEFORE + np.array(rise)) for at, rise in enumerate(rises)}
     found = measure_forgetting("general", TEXTS, losses(BEFORE), tuned, "seed-0")
     assert found is not None
@@ -115,9 +118,7 @@ def test_a_clear_rise_is_a_warning_that_says_by_how_much() -> None:
         (RANDOM.normal(0, 1, len(TEXTS)), "not distinguishable from that before"),
     ],
 )
-def test_a_small_an_unclear_or_no_rise_is_told_and_no_warning(
-    rise: Sequence[float], said: str
-) -> None:
+def test_a_small_an_unclear_or_no_rise_is_told_and_no_warning(rise: Values, said: str) -> None:
     found = measured(rise)
     assert said in forgetting_sentence(found)
     assert not list(forgetting_warnings(found))

@@ -46,7 +46,8 @@ def train(loaded: LoadedModel, rows: Sequence[Encoded], steps: int, rate: float)
     model.train()
     for _ in range(steps):
         logits = model(input_ids=ids, use_cache=False).logits[:, -1].float()
-        functional.cross_entropy(logits, torch.full((len(ids),), 5)).backward()
+        loss = functional.cross_entropy(logits, torch.full((len(ids),), 5))
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
     model.eval()

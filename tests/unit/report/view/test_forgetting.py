@@ -9,7 +9,7 @@ import pytest
 
 from nlijob.analysis.outcome import build_results
 from nlijob.config import ForgettingConfig
-from nlijob.records.forgetting import LossDifference, TrialForgetting
+from nlijob.records.forgetting import LossDifference, TaskChange, TrialForgetting
 from nlijob.records.intervals import Interval
 from nlijob.records.outcome import Results
 from nlijob.report.model_card import model_card
@@ -93,3 +93,31 @@ def test_hostile_texts_are_made_visible(tmp_path: Path) -> None:
     hostile = build_results(build_run(tmp_path, Spec(hostile=True, forgets=0.4, rows=14)))
     shown = [cell for row in forgetting_section(hostile).worst.rows for cell in row.cells]
     assert not any("\u0001" in cell for cell in shown)
+
+
+def test_tasks_stand_in_a_table_with_and_without_general_text(
+    forgetful: Results, unmeasured: Results
+) -> None:
+    change = TaskChange(
+        task="arc_easy",
+        metric="acc",
+        documents=1200,
+        higher_is_better=True,
+        base=0.61234,
+        base_stderr=0.0141,
+        tuned=0.5,
+        tuned_stderr=None,
+        difference=-0.11234,
+        interval=Interval(-0.15, -0.07),
+        p=0.001,
+        adjusted_p=0.04,
+    )
+    for results in (forgetful, unmeasured):
+        view = forgetting_section(replace(results, tasks=(change,)))
+        assert [row.cells for row in view.tasks.rows] == [
+            (
+                *("arc_easy: acc", "1,200", "0.612 ± 0.014", "0.500", "−0.112"),
+                *("−0.150 to −0.070", "p\u00a0=\u00a00.040"),
+            )
+        ]
+    assert forgetting_section(forgetful).tasks is None
