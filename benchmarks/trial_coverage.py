@@ -32,6 +32,7 @@ ACCURACY, BASE_ACCURACY = 0.8, 0.7
 OF_ROWS = 0.6
 """Variance of the premise's and the row's effects; that of a row in a training is the rest of 1.
 Two trainings then differ in whether they are right on 16 % of the rows."""
+RESAMPLES = 400
 OF_PREMISES = 0.25
 """The premise's part of it, where premises have several rows."""
 
@@ -135,11 +136,38 @@ def _holds(interval: Interval, truth: float) -> bool:
     return interval.low <= truth <= interval.high
 
 
+def two_way_bootstrap(cell: Cell, samples: int, seed: int = 5) -> float:
+    """Coverage of the percentile bootstrap that draws trainings and rows, for comparison."""
+    random = np.random.Generator(np.random.PCG64([seed, cell.trainings, cell.rows]))
+    premises = np.arange(cell.rows) // cell.rows_a_premise
+    held = 0
+    for _ in range(samples):
+        right = _right(random, cell, _effects(random, cell, premises), cell.trainings)
+        drawn, rows = (
+            random.multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
+            for size in right.shape
+        )
+        means = ((drawn @ right.astype(float)) * rows).sum(axis=1) / right.size
+        low, high = np.quantile(means, [0.025, 0.975])
+        held += low <= ACCURACY <= high
+    return held / samples
+
+
 def main() -> None:
     """Print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=1_000)
-    samples = parser.parse_args().samples
+    parser.add_argument("--bootstrap", action="store_true", help="only the two-way bootstrap's")
+    options = parser.parse_args()
+    if options.bootstrap:
+        for trainings in TRAININGS:
+            cell = Cell(trainings, max(SPREADS), max(ROWS), 1)
+            print(f"{trainings} trainings: {100 * two_way_bootstrap(cell, options.samples):.1f} %")
+        return
+    _print_table(options.samples)
+
+
+def _print_table(samples: int) -> None:
     names = (
         *("trainings", "rows", "spread", "accuracy", "gain", "another training"),
         *("two recipes", "half-width", "by rows alone"),

@@ -192,7 +192,11 @@ class RunDir:
         Such a thing would make every write there fail. Returns the names of what was deleted.
         """
         folders = [self.root / MARKERS, self.manifest.parent, self.train_folder, self.adapter]
-        folders += [self.trials]
+        folders += [
+            self.trials,
+            self.baseline_transfer("").parent,
+            self.evaluate_transfer("").parent,
+        ]
         paths = [path for path in vars(self).values() if isinstance(path, Path)]
         files = [path for path in paths if path not in (self.root, *folders)]
         files += [*map(self.subset, SPLITS), *map(self.marker, self.marked())]

@@ -31,6 +31,8 @@ IRRELEVANT = (
     "description",
     "report.",
     "eval.",
+    "transfer",
+    "forgetting.",
     "model.device",
     "model.requires_gpu",
     "train.seed",

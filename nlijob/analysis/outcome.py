@@ -164,7 +164,7 @@ def build_results(run: RunDir) -> Results:
         warnings=(
             *leakage_warnings(manifest),
             *length_warnings(prompt, manifest),
-            *comparison_warnings(base, tuned, change, slices),
+            *comparison_warnings(base, tuned, change, slices, trials),
             *trial_warnings(trials, manifest.label_names),
             *transfer_warnings(transfer, change),
             *premise_warnings(groups),

@@ -125,13 +125,19 @@ def read_test_rows(
 def read_trial_rows(run: RunDir, results: Results) -> list[list[Prediction]]:
     """The predictions of all trainings for the test rows; empty if the run has one training.
 
-    Call it after `read_test_rows`, which checks the files. Raises NoOutcomeError where predictions
-    do not match results.json.
+    Call it after `read_test_rows`, which checks the files. Raises NoOutcomeError where a file is
+    missing, damaged, or does not match results.json.
     """
     if results.trials is None:
         return []
-    found = trial_predictions(run, results)
-    rows = {row.index: row.label for row in found[results.trials.kept]}
+    try:
+        found = trial_predictions(run, results)
+    except OSError as error:
+        reason = f"{_name(run, error.filename)} cannot be read: {error.strerror}"
+        raise NoOutcomeError("damaged", reason) from error
+    except ValueError as error:
+        raise NoOutcomeError("damaged", f"the rows cannot be read: {_short(error)}") from error
+    rows = {row.index: row.label for row in found.get(results.trials.kept, ())}
     for outcome in results.trials.trials:
         own = found.get(outcome.name, [])
         if {row.index: row.label for row in own} != rows:

@@ -21,7 +21,7 @@ from nlijob.analysis.slices import measure_set_slices
 from nlijob.analysis.statistics import holm
 from nlijob.analysis.wording import mcnemar_name, p_value, plural, points, share_of
 from nlijob.config import JobConfig
-from nlijob.kept import kept_view
+from nlijob.kept import kept_trial, kept_view
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import (
@@ -199,21 +199,27 @@ def _result(run: RunDir, config: JobConfig, one: _Set, own: PairedDifference) ->
         slices=measure_set_slices(
             _summed(one.base), _summed(tuned), one.examples, one.manifest.label_names
         ),
-        trials=tuple(_trials(run, config, one)),
+        trials=tuple(_trials(run, config, one, change)),
     )
 
 
-def _trials(run: RunDir, config: JobConfig, one: _Set) -> Iterator[TransferTrial]:
+def _trials(
+    run: RunDir, config: JobConfig, one: _Set, kept: PairedDifference
+) -> Iterator[TransferTrial]:
+    """Each of several trainings. `kept`: the change of the one whose adapter is kept."""
     trials = trials_of(config)
-    for trial in trials if len(trials) > 1 else ():
-        tuned = one.tuned(run.of_trial(trial))
-        score = one.score(tuned)
+    if len(trials) == 1:
+        return
+    name = kept_trial(run, config).name
+    for trial in trials:
+        change = kept if trial.name == name else one.change(one.tuned(run.of_trial(trial)))
+        correct = sum(answer.summed.is_right for answer in one.base) + change.gained - change.lost
         yield TransferTrial(
             name=trial.name,
             seed=trial.config.train.seed,
-            correct=score.correct,
-            accuracy=score.accuracy,
-            change=one.change(tuned),
+            correct=correct,
+            accuracy=correct / len(one.base),
+            change=change,
         )
 
 
@@ -257,6 +263,7 @@ def _not_carried_over(one: TransferResult, own: PairedDifference | None) -> Find
     test = f"{mcnemar_name(one.change.premises)}, adjusted {p_value(one.adjusted_p)}"
     change = f"{points(one.change.difference)} on {plural(one.rows, 'row')}"
     here = f" The run's own test rows gained {points(own.difference)}." if own else ""
+    here += _in_trainings(one)
     if one.verdict == "loss":
         text = f"On {one.manifest.name} tuning made the model worse: {change} ({test}).{here}"
         return Finding("worse-elsewhere", figures, text)
@@ -265,6 +272,15 @@ def _not_carried_over(one: TransferResult, own: PairedDifference | None) -> Find
         f"change ({test}).{here}"
     )
     return Finding("gain-not-elsewhere", figures, text)
+
+
+def _in_trainings(one: TransferResult) -> str:
+    """How many of several trainings are better there; "" where there is one."""
+    if not one.trials:
+        return ""
+    changes = [trial.change for trial in one.trials]
+    better = sum(c.mcnemar_p < SIGNIFICANT and c.difference > 0 for c in changes)
+    return f" Of {plural(len(changes), 'training')}, {better or 'none'} made it better there."
 
 
 def _in_training(one: TransferResult) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from nlijob.analysis.wording import (
     percent,
     plural,
     points,
+    points_interval,
 )
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import EpochResult, Manifest, PromptRecord, Selection
@@ -33,6 +34,7 @@ from nlijob.records.outcome import (
     PremiseGroups,
     Slice,
 )
+from nlijob.records.trials import Trials
 
 HABIT = 0.9
 """A label that makes up at least this share of a model's answers is its habit."""
@@ -46,10 +48,20 @@ CLEAR_FALL = 0.1
 
 
 def comparison_warnings(
-    base: Metrics, tuned: Metrics, change: PairedDifference, slices: Sequence[Slice]
+    base: Metrics,
+    tuned: Metrics,
+    change: PairedDifference,
+    slices: Sequence[Slice],
+    trials: Trials | None = None,
 ) -> Iterable[Finding]:
-    """Findings about the two models on the test rows; `change` is that of their accuracy."""
-    yield from _unclear_gain(tuned.rows, change)
+    """Findings about the two models on the test rows; `change` is that of their accuracy.
+
+    With several trainings, that of the mean over them takes its place.
+    """
+    if trials is None:
+        yield from _unclear_gain(tuned.rows, change)
+    else:
+        yield from _unclear_mean(tuned.rows, trials)
     yield from _one_label(base, "base")
     yield from _one_label(tuned, "tuned")
     yield from _worse_recall(slices)
@@ -133,6 +145,18 @@ def _unclear_gain(rows: int, change: PairedDifference) -> Iterable[Finding]:
             f"The change of {points(change.difference)} on {plural(rows, 'test row')} is not "
             f"distinguishable from no change ({mcnemar_name(change.premises)}, "
             f"{p_value(change.mcnemar_p)}; below 0.05 would count as a difference).",
+        )
+
+
+def _unclear_mean(rows: int, trials: Trials) -> Iterable[Finding]:
+    gain, number = trials.gain, len(trials.trials)
+    if gain.interval.low <= 0 <= gain.interval.high:
+        yield Finding(
+            "unclear-gain",
+            {"gain": gain.mean, "rows": rows, "trainings": number},
+            f"The mean change of {points(gain.mean)} over {plural(number, 'training')} on "
+            f"{plural(rows, 'test row')} is not distinguishable from no change (95 % interval "
+            f"{points_interval(gain.interval)}, for other trainings and other rows).",
         )
 
 

@@ -109,7 +109,7 @@ def read_set(
         answers=labels.answers,
         rows=dataclasses.replace(taken.manifest, indices=()),
         in_training=rows_in_training(taken.examples, training),
-        warnings=tuple(_in_words_of(one, text) for text in (*warnings, *taken.warnings)),
+        warnings=tuple(_told_of(one, text) for text in (*warnings, *taken.warnings)),
     )
     return ReadSet(manifest, taken.examples)
 
@@ -168,18 +168,21 @@ def of_set(one: TransferConfig) -> Iterator[None]:
     try:
         yield
     except NotAvailableError as error:
-        where = f"transfer set {one.name}"
-        hint = f"in the recipe's [[transfer]] table of {one.name}: {_in_words_of(one, error.hint)}"
-        raise NotAvailableError(
-            f"{where}: {_in_words_of(one, error.message)}", hint if error.hint else ""
-        ) from error
+        hint = _in_words_of(one, error.hint)
+        if hint != error.hint:  # it names settings
+            hint = f"in the recipe's [[transfer]] table of {one.name}: {hint}"
+        message = f"transfer set {one.name}: {_in_words_of(one, error.message)}"
+        raise NotAvailableError(message, hint) from error
+
+
+def _told_of(one: TransferConfig, warning: str) -> str:
+    """A warning about a test split as one about the set."""
+    return f"{one.name}: {_in_words_of(one, warning.removeprefix('test: '))}"
 
 
 def _in_words_of(one: TransferConfig, text: str) -> str:
     """A message about a test split as one about the set."""
     text = text.replace(", split test:", f", split {one.split}:")
-    if text.startswith("test: "):
-        text = f"{one.name}: {text.removeprefix('test: ')}"
     for pattern, new in SPELLINGS:
         text = pattern.sub(new, text)
     return text

@@ -8,7 +8,7 @@ from pathlib import Path
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.records.transfer import TransferPrediction
-from nlijob.rundir import write_records
+from nlijob.rundir import write_text
 
 
 def score_sets(session: Session, stage: str, file: Callable[[str], Path]) -> list[Path]:
@@ -20,7 +20,7 @@ def score_sets(session: Session, stage: str, file: Callable[[str], Path]) -> lis
     for name, rows in session.further_rows.items():
         part = Part(f"further set {name}")
         _, answers = session.score_rows(stage, part, "test", session.head, rows)
-        lines = (TransferPrediction(a.index, a.probabilities, a.tokens) for a in answers)
-        write_records(file(name), lines)
+        lines = (TransferPrediction(a.index, a.probabilities, a.tokens).line() for a in answers)
+        write_text(file(name), "".join(lines))
         written.append(file(name))
     return written

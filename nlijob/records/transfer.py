@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,6 +52,11 @@ class TransferPrediction:
     """Probability of each label that the model answers; they sum to 1."""
     tokens: int
     """Length of the model input in tokens."""
+
+    def line(self) -> str:
+        """The record as a line of JSON; a set may have many rows, and `records.dump_line`, which
+        copies every value, takes several times as long."""
+        return json.dumps(vars(self), allow_nan=False) + "\n"
 
     def faults(self) -> Iterator[str]:
         """What cannot be, whatever the model."""

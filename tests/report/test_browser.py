@@ -13,6 +13,7 @@ from nlijob.report.render import render, report_html
 from tests.report.browser import Tab, serious_faults
 from tests.synthetic import HOSTILE_COLUMNS, Spec, build_run
 from tests.trainings import with_trainings
+from tests.transfer_sets import TWO, MadeSet, add_sets
 
 pytestmark = pytest.mark.browser
 SPECS = {
@@ -22,11 +23,18 @@ SPECS = {
     "hostile": Spec(hostile=True, further=True, report=ReportConfig(slice_columns=HOSTILE_COLUMNS)),
 }
 
+SETS = (
+    MadeSet("hans", label_names=TWO, answers=(0, 1, 1), values=("a", "b", "c")),
+    MadeSet("far", tuned=10, values=[f"v{i}" for i in range(20)]),
+)
+"""Further test sets of the run on a GPU."""
+
 
 @pytest.fixture(scope="module")
 def urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("runs")
     runs = {name: build_run(folder / name, spec) for name, spec in SPECS.items()}
+    add_sets(runs["gpu"], *SETS)
     several = with_trainings(build_results(runs["gpu"]), runs["gpu"])
     page = folder / "several.html"
     page.write_text(report_html(several, runs["gpu"]), encoding="utf-8")

@@ -74,7 +74,8 @@ def stage_fingerprints(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, 
     return {stage: one.fingerprint for stage, one in inputs.items()}
 
 
-def stamps_of(config: JobConfig, model: Path) -> dict[str, str]:
+def stamps_of(config: JobConfig, model: Path = MODEL_DIR) -> dict[str, str]:
+    """What identifies the files outside the run."""
     return {
         "data": source_stamp(config.data),
         "model": model_stamp(model),
@@ -409,7 +410,7 @@ def test_inputs_are_read_first_where_all_gpu_stages_have_a_marker(
 def test_no_gpu_side_starts_for_the_report_alone(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG))
     for stage in GPU_STAGES:
         run.mark_complete(stage, inputs[stage], [])
     for epoch in range(1, CONFIG.train.epochs + 1):
@@ -474,7 +475,7 @@ def test_a_prompt_that_does_not_fit_the_labels_of_the_data_is_refused(
 @pytest.fixture
 def finished(run: RunDir) -> RunDir:
     """A run in which every stage is marked as done with the demo's own settings."""
-    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG))
     write_text(run.results, "the figures")
     for stage in STAGE_NAMES:
         run.mark_complete(stage, inputs[stage], [run.results] if stage == "report" else [])
@@ -523,7 +524,7 @@ def test_rows_and_base_scores_that_stay_the_same_are_taken_over(
     finished: RunDir, out: io.StringIO, settings: dict[str, Any], kept: list[str]
 ) -> None:
     write_text(finished.baseline_result, "the scores")
-    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG))
     finished.mark_complete("baseline", inputs["baseline"], [finished.baseline_result])
     work(finished, out, **settings)
     same = [
@@ -684,7 +685,7 @@ def test_an_attempt_that_ends_before_any_stage_records_its_time(
 def test_writing_the_report_alone_is_no_attempt(
     run: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = stage_inputs(CONFIG, stamps_of(CONFIG, MODEL_DIR))
+    inputs = stage_inputs(CONFIG, stamps_of(CONFIG))
     for stage in STAGE_NAMES[:-1]:
         run.mark_complete(stage, inputs[stage], [])
     for epoch in range(1, CONFIG.train.epochs + 1):

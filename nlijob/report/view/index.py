@@ -23,6 +23,7 @@ from nlijob.analysis.wording import (
 )
 from nlijob.records.intervals import Interval
 from nlijob.records.outcome import SIGNIFICANT
+from nlijob.records.trials import Expected
 from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_text
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Fact, View
@@ -165,7 +166,8 @@ def _run_row(
 
 
 def _about(one: Figures) -> str:
-    return f"{as_name(one.recipe)}: {as_name(one.model)} on {as_name(one.dataset)}"
+    about = f"{as_name(one.recipe)}: {as_name(one.model)} on {as_name(one.dataset)}"
+    return about if one.trainings == 1 else f"{about}, {plural(one.trainings, 'training')}"
 
 
 def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
@@ -185,9 +187,10 @@ def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
 
 
 def _accuracy_cell(one: Figures) -> tuple[str, str]:
-    if one.accuracy_over_trainings is None:
+    over = one.accuracy_over_trainings
+    if over is None:
         return percent(one.tuned_accuracy), interval(one.tuned_accuracy_interval)
-    return percent(one.accuracy_over_trainings.mean), _spread(one)
+    return percent(over.mean), _extremes(over)
 
 
 def _gain_cell(one: Figures) -> tuple[str, str]:
@@ -197,12 +200,9 @@ def _gain_cell(one: Figures) -> tuple[str, str]:
     return points(over.mean), points_interval(over.interval)
 
 
-def _spread(one: Figures) -> str:
-    """Lowest and highest accuracy of a run's trainings, and their number."""
-    over = one.accuracy_over_trainings
-    assert over is not None
-    extremes = interval(Interval(over.lowest, over.highest))
-    return f"{extremes} in {plural(one.trainings, 'training')}"
+def _extremes(over: Expected) -> str:
+    """Lowest and highest accuracy of a run's trainings."""
+    return interval(Interval(over.lowest, over.highest))
 
 
 # ---------------------------------------------------------------- series
@@ -235,8 +235,7 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
         Fact(
             "latest accuracy after tuning",
             percent(newest.expected_accuracy),
-            f"95 % interval {interval(newest.expected_interval)}"
-            + (f"; {_spread(newest)}" if newest.accuracy_over_trainings else ""),
+            f"95 % interval {interval(newest.expected_interval)}{_of_trainings(newest)}",
         ),
         Fact(
             "median accuracy",
@@ -247,6 +246,12 @@ def _series_facts(series: Series) -> tuple[Fact, ...]:
         _together("total energy", runs, lambda one: one.energy_j, energy),
         _cost_fact(runs),
     )
+
+
+def _of_trainings(one: Figures) -> str:
+    """The range of a run's trainings and their number, where it has several."""
+    over = one.accuracy_over_trainings
+    return f"; {_extremes(over)} in {plural(one.trainings, 'training')}" if over else ""
 
 
 def _time_fact(runs: Sequence[Figures]) -> Fact:

@@ -69,12 +69,12 @@ def own_change(results: Results) -> PairedDifference:
 
 
 def _lead(results: Results) -> str:
-    sets = plural(len(results.transfer), "further test set")
-    carried = sum(one.verdict == "gain" for one in results.transfer)
+    number = len(results.transfer)
+    carried = _number(sum(one.verdict == "gain" for one in results.transfer))
     return (
-        f"Both models were scored on {sets}, which played no part in training or selection. Tuning "
-        f"made the model better beyond chance on {count(carried)} of {count(len(results.transfer))}"
-        f"; the run's own test rows changed by {points(results.gain)}."
+        f"Both models were scored on {plural(number, 'further test set')}, which played no part in "
+        f"training or selection. Tuning made the model better beyond chance on {carried} of "
+        f"{count(number)}; the run's own test rows changed by {points(results.gain)}."
     )
 
 
@@ -120,12 +120,12 @@ def _set(results: Results, one: TransferResult, own: PairedDifference) -> View:
         seen=_seen(one),
         trials=_trials_sentence(one.trials),
         by_label=slices_table(
-            "By gold label (recall)",
+            f"{one.manifest.name}, by gold label (recall)",
             "label",
             [(label.key, label) for label in one.slices if label.family != COLUMN],
         ),
         columns=by_column,
-        trainings=_trials_table(one.trials),
+        trainings=_trials_table(one),
     )
 
 
@@ -144,10 +144,12 @@ def _rows(one: TransferResult) -> str:
         if number
     ]
     without = f"; left out: {listed(left_out)}" if left_out else ""
+    rule = manifest.rows.rule
+    if manifest.rows.selected < manifest.rows.source_rows:
+        rule += f" of {count(manifest.rows.source_rows)}"
     return (
-        f"{plural(one.rows, 'row')} ({manifest.rows.rule} of {count(manifest.rows.source_rows)}) "
-        f"of {source}{without}. Always answering the most frequent label would be right for "
-        f"{percent(one.majority)}."
+        f"{plural(one.rows, 'row')} ({rule}) of {source}{without}. Always "
+        f"answering the most frequent label would be right for {percent(one.majority)}."
     )
 
 
@@ -191,15 +193,19 @@ def _trials_sentence(trials: Sequence[TransferTrial]) -> str:
     worse, mean = len(beyond) - better, sum(gains) / len(gains)
     return unbroken(
         f"Over {plural(len(trials), 'training')} the change is {points(mean)} on average, from "
-        f"{points(min(gains))} to {points(max(gains))}; {count(better)} made the "
-        f"model better and {count(worse)} worse beyond chance. All other figures are of the "
+        f"{points(min(gains))} to {points(max(gains))}; {_number(better)} made the "
+        f"model better and {_number(worse)} worse beyond chance. All other figures are of the "
         "training whose adapter is kept."
     )
 
 
-def _trials_table(trials: Sequence[TransferTrial]) -> Table:
+def _number(found: int) -> str:
+    return count(found) if found else "none"
+
+
+def _trials_table(one: TransferResult) -> Table:
     return Table(
-        "By training",
+        f"{one.manifest.name}, by training",
         columns("training", "after", "change", "95 % interval", "p"),
         tuple(
             row(
@@ -209,7 +215,7 @@ def _trials_table(trials: Sequence[TransferTrial]) -> Table:
                 points_interval(trial.change.interval),
                 unbroken(p_value(trial.change.mcnemar_p)),
             )
-            for trial in trials
+            for trial in one.trials
         ),
     )
 
@@ -221,15 +227,16 @@ def _by_column(one: TransferResult) -> tuple[View, ...]:
         if found.family == COLUMN:
             values.setdefault(found.column, []).append(found)
     order = one.manifest.rows.further_columns
-    return tuple(_column(column, values[column]) for column in order if column in values)
+    name = one.manifest.name
+    return tuple(_column(name, column, values[column]) for column in order if column in values)
 
 
-def _column(column: str, slices: Sequence[Slice]) -> View:
+def _column(of_set: str, column: str, slices: Sequence[Slice]) -> View:
     """The values with enough rows for a test, the first ones open; all others in a fold."""
     name = shown_name(column)
     named = [(shown_name(one.value), one) for one in slices]
     shown = sum(one.judged for one in slices[:SHOWN_VALUES])  # these come first
-    caption = f"By “{name}”"
+    caption = f"{of_set}, by “{name}”"
     more = plural(len(named) - shown, f"{'more ' if shown else ''}value")
     return View(
         table=slices_table(caption, name, named[:shown]),

@@ -80,6 +80,15 @@ def test_runs_that_differ_in_irrelevant_settings_make_one_series(spec: Spec) -> 
     assert series_of(spec) == series_of(Spec())
 
 
+def test_trainings_weights_kept_and_further_texts_are_irrelevant_to_a_series() -> None:
+    results = outcome(Spec())
+    config = results.run.config
+    train = replace(config.train, seeds=(42, 43), keep="all")
+    asked = replace(config, train=train, forgetting=replace(config.forgetting, texts="own.jsonl"))
+    other = replace(results, run=replace(results.run, config=asked))
+    assert summary("x", other).series == summary("x", results).series
+
+
 def test_the_same_texts_at_other_row_numbers_make_another_series() -> None:
     results = outcome(Spec())
     test = results.manifest.splits["test"]

@@ -116,6 +116,12 @@ def test_predictions_that_do_not_match_results_json_are_refused(
         write_records(path, rows[1:])
         with pytest.raises(NoOutcomeError, match=f"{trial.name} was scored on other test rows"):
             read_trial_rows(run, results)
+        path.unlink()
+        with pytest.raises(NoOutcomeError, match=f"{trial.name}/evaluate/predictions.jsonl cannot"):
+            read_trial_rows(run, results)
+        path.write_text("{\n{\n")
+        with pytest.raises(NoOutcomeError, match="the rows cannot be read"):
+            read_trial_rows(run, results)
     finally:
         path.write_bytes(before)
 

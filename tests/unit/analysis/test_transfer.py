@@ -25,7 +25,6 @@ from nlijob.rundir import RunDir
 from tests.transfer_sets import TWO, MadeSet, config_with, write_sets
 
 DEMO = load_config("demo")
-HANS = {"label_names": TWO, "answers": (0, 1, 1)}
 
 
 def change(gained: int, lost: int, rows: int = 100) -> PairedDifference:
@@ -87,7 +86,8 @@ def test_answers_that_are_not_to_the_rows_of_the_set_are_refused(wrong: Any) -> 
 
 
 def test_a_set_that_merges_labels_is_measured_with_its_own(tmp_path: Path) -> None:
-    (one,) = measured(tmp_path, MadeSet(rows=40, base=10, tuned=30, **HANS))
+    made = MadeSet(rows=40, base=10, tuned=30, label_names=TWO, answers=(0, 1, 1))
+    (one,) = measured(tmp_path, made)
     assert (one.base.accuracy, one.tuned.accuracy, one.majority) == (0.25, 0.75, 0.5)
     assert one.over_own is None  # its gain is that of another question
     by_label = {found.key: found.rows for found in one.slices}

@@ -20,6 +20,7 @@ from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.records.job import EpochResult, Manifest, Memory, Prediction, SplitManifest, SplitScore
 from nlijob.records.outcome import EpochComparison, Finding, LossChange, Metrics, PremiseGroups
 from tests.synthetic import Spec
+from tests.unit.analysis.made import trainings
 from tests.unit.report.view.outcomes import outcome
 
 NAMES = ("entailment", "neutral", "contradiction")
@@ -202,3 +203,17 @@ def test_unbalanced_labels_are_reported_with_counts() -> None:
 def test_warnings_of_the_subset_are_passed_through() -> None:
     noted = replace(manifest((30, 30, 30)), warnings=("test: 3 premises shared",))
     assert list(data_warnings(noted)) == [Finding("data", {}, "test: 3 premises shared")]
+
+
+@pytest.mark.parametrize(("accuracies", "unclear"), [((0.5, 0.52, 0.5), 1), ((0.9, 0.88, 0.9), 0)])
+def test_with_several_trainings_the_mean_change_is_unclear_and_not_that_of_one(
+    accuracies: tuple[float, ...], unclear: int
+) -> None:
+    for p in (1e-9, 1.0):  # of the kept training
+        of_kept = PairedDifference(9, 2, 0.1, Interval(0.05, 0.15), p)
+        found = list(comparison_warnings(GOOD, GOOD, of_kept, (), trainings(accuracies)))
+        assert [one.code for one in found].count("unclear-gain") == unclear
+        if unclear:
+            assert found[0].figures["trainings"] == 3
+            assert "over 3 trainings on" in found[0].text
+            assert "for other trainings and other rows" in found[0].text

@@ -176,6 +176,23 @@ def test_labels_of_the_set_may_be_given_in_any_order(tmp_path: Path) -> None:
     assert (labels_of(examples), manifest.answers) == ([0, 1, 2], (1, 2, 0))
 
 
+@pytest.mark.parametrize(
+    ("labels", "settings", "told"),
+    [
+        ([0, 1], {}, 'something else, name both: label_names=["...", "..."]'),
+        ([0, 1, 1], {}, "far: no row is labelled contradiction"),
+        ([0, 1, 2], {"size": 9}, "far: 9 rows were requested, but the split has 3"),
+        ([0, 1, 2] * 60, {"stride": 9}, "far: every 9th row is 20 of 180; size takes more"),
+    ],
+)
+def test_warnings_name_the_set_and_its_settings(
+    tmp_path: Path, labels: Sequence[int], settings: dict[str, Any], told: str
+) -> None:
+    manifest, _ = read(write(tmp_path / "far.jsonl", labels), **settings)
+    assert any(told in warning for warning in manifest.warnings)
+    assert all(warning.startswith("far: ") for warning in manifest.warnings)
+
+
 # ---------------------------------------------------------------- what does not fit
 
 

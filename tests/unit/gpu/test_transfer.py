@@ -33,6 +33,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.transfer import TransferPrediction
+from nlijob.records.use import AdapterRecord
 from nlijob.rundir import RunDir, epoch_marker, write_record, write_records
 from nlijob.stages import GPU_STAGES
 from tests.loading import Loader
@@ -141,6 +142,10 @@ def test_the_markers_list_the_answers(run: RunDir) -> None:
         marker = run.read_marker(stage)
         assert marker is not None
         assert f"{stage}/transfer/near.jsonl" in marker.files
+
+
+def test_the_adapter_s_record_does_not_name_the_sets(run: RunDir) -> None:
+    assert records.read(AdapterRecord, run.adapter_record).config.transfer == ()
 
 
 def test_a_row_that_is_too_long_is_an_error_that_names_the_set(run: RunDir, folder: Path) -> None:

@@ -38,12 +38,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture
 def hans(results: Results) -> View:
-    return transfer_section(results).sets[0]
+    sets: tuple[View, ...] = transfer_section(results).sets
+    return sets[0]
 
 
 @pytest.fixture
 def far(results: Results) -> View:
-    return transfer_section(results).sets[1]
+    sets: tuple[View, ...] = transfer_section(results).sets
+    return sets[1]
 
 
 def test_the_table_has_the_runs_own_rows_and_each_set(results: Results) -> None:
