@@ -40,7 +40,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record
+from nlijob.rundir import RunDir, epoch_marker, moment, step_marker, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES, STAGES
 
 
@@ -328,9 +328,9 @@ def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
-    """The run's record; a resumed run keeps the time of its first attempt."""
+    """The run's record; a resumed run keeps the time of its first attempt, if it can be read."""
     for earlier in _earlier_records(run):
-        if earlier.config == record.config:
+        if earlier.config == record.config and moment(earlier.created_at):
             return dataclasses.replace(record, created_at=earlier.created_at)
     return record
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from nlijob.report.render import render_page
 from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.page import build_page
@@ -43,3 +45,9 @@ def test_every_section_has_a_template_that_carries_its_anchor() -> None:
     assert places == sorted(places)
     for section in SECTIONS:
         assert f'<a href="#{section.id}">{section.title}</a>' in html
+
+
+@pytest.mark.parametrize("damaged", ["2026-18-02T03:04:05+00:00", ""])
+def test_a_time_that_cannot_be_read_is_said_to_be_unknown(damaged: str) -> None:
+    page = build_page(Outcome(outcome(Spec(created_at=damaged))))
+    assert [fact.value for fact in page.run_facts if fact.name == "started"] == ["not known"]
