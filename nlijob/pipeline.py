@@ -43,7 +43,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
-from nlijob.rundir import RunDir, write_record
+from nlijob.rundir import RunDir, moment, write_record
 from nlijob.stages import GPU_STAGES, STAGE_NAMES
 from nlijob.trials import steps_of, trials_of
 
@@ -402,9 +402,9 @@ def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
-    """The run's record; a resumed run keeps the time of its first attempt."""
+    """The run's record; a resumed run keeps the time of its first attempt, if it can be read."""
     for earlier in _earlier_records(run):
-        if earlier.config == record.config:
+        if earlier.config == record.config and moment(earlier.created_at):
             return dataclasses.replace(record, created_at=earlier.created_at)
     return record
 

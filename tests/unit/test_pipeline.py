@@ -40,6 +40,7 @@ from nlijob.rundir import (
     RunDir,
     append_record,
     epoch_marker,
+    now,
     write_record,
     write_records,
     write_text,
@@ -237,12 +238,17 @@ def test_a_record_can_be_appended_after_an_incomplete_line(run: RunDir) -> None:
 
 
 def test_a_resumed_run_keeps_the_time_of_its_first_attempt(run: RunDir) -> None:
-    write_record(run.config, replace(RECORD, created_at="yesterday"))
-    assert continued(RECORD, run).created_at == "yesterday"
+    write_record(run.config, replace(RECORD, created_at="2026-01-02T03:04:05+00:00"))
+    assert continued(RECORD, run).created_at == "2026-01-02T03:04:05+00:00"
+
+
+def test_a_damaged_time_of_the_first_attempt_is_not_kept(run: RunDir) -> None:
+    write_record(run.config, replace(RECORD, created_at="2026-18-02T03:04:05+00:00"))
+    assert continued(RECORD, run) == RECORD
 
 
 def test_a_run_of_another_configuration_is_a_new_one(run: RunDir) -> None:
-    other = replace(RECORD, config=replace(CONFIG, description="other"), created_at="yesterday")
+    other = replace(RECORD, config=replace(CONFIG, description="other"), created_at=now())
     write_record(run.config, other)
     assert continued(RECORD, run) == RECORD
 
