@@ -13,7 +13,9 @@ several chunks of rows. The share is what is lost by reading, tokenizing and wri
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import resource
 import tempfile
 from itertools import chain, cycle, islice
@@ -69,13 +71,17 @@ def _predicted(run: Path, rows: list[Example], device: Device) -> dict[str, Any]
     if rate is None:
         raise SystemExit(f"give more than {CHUNK_ROWS} rows")
     usage = {
-        who: round(resource.getrusage(number).ru_maxrss / 1024)
-        for who, number in (
-            ("parent", resource.RUSAGE_SELF),
-            ("gpu_side", resource.RUSAGE_CHILDREN),
-        )
+        "parent": _peak_mib(resource.RUSAGE_SELF),
+        "gpu_side": _peak_mib(resource.RUSAGE_CHILDREN),
     }
     return {"predict_rows_per_s": round(rate, 1), "peak_memory_mib": usage}
+
+
+def _peak_mib(who: int) -> int | None:
+    """Largest resident memory in MiB of this process or of those it started; None if not known."""
+    with contextlib.suppress(ChildProcessError):  # one that has ended counts once it is waited for
+        os.waitpid(-1, os.WNOHANG)
+    return round(resource.getrusage(who).ru_maxrss / 1024) or None
 
 
 def _scored(run: Path, rows: list[Example], device: Device) -> dict[str, Any]:

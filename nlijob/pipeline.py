@@ -44,7 +44,7 @@ from nlijob.records.job import (
 )
 from nlijob.records.outcome import Results
 from nlijob.records.search import Winner
-from nlijob.rundir import RunDir, candidate_marker, write_record
+from nlijob.rundir import RunDir, candidate_marker, moment, write_record
 from nlijob.stages import SEARCH
 from nlijob.sweep import candidate_name, is_of_search, resolved
 from nlijob.trials import stages_of, steps_of, trials_of
@@ -68,6 +68,9 @@ class Job:
     """Stage -> what it is made from in this attempt."""
     stamps: dict[str, str] = field(init=False)
     """What identifies the files outside the run; see `Stage.stamp`."""
+
+    is_searched: bool = field(init=False, default=False)
+    """Whether the configuration has the settings that the run's search has found."""
 
     def __post_init__(self) -> None:
         self.attempt = Attempt(self.run, self.started)
@@ -174,6 +177,7 @@ class Job:
             config = resolved(self.config, records.read(Winner, self.run.winner))
             self.record = dataclasses.replace(self.record, config=config)
             self.inputs = stage_inputs(config, self.stamps)
+            self.is_searched = True
 
     def _adopt_labels(self, opened: Opened) -> None:
         """Name the labels as the data do. Raises ConfigurationError if the prompt does not fit."""
@@ -218,21 +222,19 @@ class Job:
         )
 
     def _has_other_trainings(self) -> bool:
-        if self._is_search_under_way():
-            return False  # what its trainings are is not known yet
-        trial, *_ = trials_of(self.config)
-        now = self.inputs[trial.key("train")]
         folders = {self.run.at(key)[0].trial for key in self.run.marked()}
-        return any(
-            without_seed(marker.inputs) != without_seed(now)
-            for folder in folders
-            for marker in training_markers(self.run.view(folder))
-        )
+        there = [one for folder in folders for one in training_markers(self.run.view(folder))]
+        if SEARCH in self.inputs and not self.is_searched:
+            return bool(there) and not self._is_own_search()
+        trial, *_ = trials_of(self.config)
+        now = without_seed(self.inputs[trial.key("train")])
+        return any(without_seed(marker.inputs) != now for marker in there)
 
-    def _is_search_under_way(self) -> bool:
-        """Whether the folder holds candidates of this search and not yet its outcome."""
-        if SEARCH not in self.inputs or self.run.marker(SEARCH).exists():
-            return False
+    def _is_own_search(self) -> bool:
+        """Whether the folder holds a search of the present inputs, complete or not."""
+        marker = self.run.read_marker(SEARCH)
+        if marker and marker.fingerprint == self.inputs[SEARCH].fingerprint:
+            return True
         first = self.run.read_marker(candidate_marker(candidate_name(1)))
         return bool(first and is_of_search(first.inputs, self.config, self.stamps))
 
@@ -432,9 +434,9 @@ def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
-    """The run's record; a resumed run keeps the time of its first attempt."""
+    """The run's record; a resumed run keeps the time of its first attempt, if it can be read."""
     for earlier in _earlier_records(run):
-        if earlier.config == record.config:
+        if earlier.config == record.config and moment(earlier.created_at):
             return dataclasses.replace(record, created_at=earlier.created_at)
     return record
 

@@ -514,6 +514,17 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def moment(text: str) -> datetime.datetime | None:
+    """The time that `now` wrote, in UTC; None where the text is not a time."""
+    try:
+        read = datetime.datetime.fromisoformat(text)
+        if read.tzinfo is None:
+            read = read.replace(tzinfo=datetime.UTC)
+        return read.astimezone(datetime.UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
     content = text.encode("utf-8")

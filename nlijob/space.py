@@ -162,8 +162,9 @@ def _why_not_searched(dotted: str) -> str:
 
 def _value(text: str) -> Value:
     value = _toml(text)
-    is_plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_plain or isinstance(value, str) else text
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return value
+    return text
 
 
 def _toml(text: str) -> object:

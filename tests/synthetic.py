@@ -6,6 +6,7 @@ run = build_run(tmp_path, Spec(gpu=False, head="sequence-classification"))
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import random
 import re
@@ -28,7 +29,7 @@ from nlijob.config import (
 )
 from nlijob.data.further import column_names
 from nlijob.data.overlap import measure_overlaps, measure_repetition
-from nlijob.data.texts import read_texts
+from nlijob.data.texts import read_texts, texts_stamp
 from nlijob.fingerprints import settings_of, stage_inputs
 from nlijob.gpu.reporting import WHOLE, Part, checkpoint, optimizer_steps, scoring
 from nlijob.heads import HeadName
@@ -75,7 +76,11 @@ Output:"""
 UUID = "f3a1c2d4-0b5e-4c6f-8a97-1b2c3d4e5f60"
 STARTED = 1_760_000_000.0
 GIB = 2**30
-STAMPS = {"data": "made-up rows", "model": "made-up model", "elsewhere": ""}
+STAMPS = {
+    "data": "made-up rows",
+    "model": "made-up model",
+    "elsewhere": json.dumps({"[texts]": texts_stamp("general")}),
+}
 """Identity of the files outside the run that its stages are marked with."""
 
 PEOPLE = ("A man", "Two women", "A child in a red coat", "The old guitarist", "Three cyclists")

@@ -36,10 +36,12 @@ def reference() -> str:
         for name, hint in hints.items()
         if isinstance(hint, type) and dataclasses.is_dataclass(hint)
     }
-    repeated = {
+    repeated: dict[str, type] = {
         name: arguments[0]
         for name, hint in hints.items()
-        if (arguments := typing.get_args(hint)) and dataclasses.is_dataclass(arguments[0])
+        if (arguments := typing.get_args(hint))
+        and isinstance(arguments[0], type)
+        and dataclasses.is_dataclass(arguments[0])
     }
     tables = {*sections, *repeated}
     keys = [field for field in dataclasses.fields(JobConfig) if field.name not in tables]

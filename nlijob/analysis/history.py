@@ -24,7 +24,7 @@ from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import RunRecord
 from nlijob.records.outcome import SIGNIFICANT, Results
 from nlijob.records.serialization import read
-from nlijob.rundir import PREVIOUS, RunDir
+from nlijob.rundir import PREVIOUS, RunDir, moment
 
 KIND = "nlijob index"
 IRRELEVANT = (
@@ -198,7 +198,7 @@ def read_entry(folder: Path) -> Entry | None:
         return Entry(folder.name, "damaged", reason, None, None, has_report=False)
     try:
         results = read_outcome(run)
-        started = _moment(results.run.created_at)
+        started = moment(results.run.created_at)
         if started is None:
             raise NoOutcomeError("damaged", "results.json does not say when the run was started")
         dropped = len(results.prompt.dropped.get("test", ()))
@@ -210,7 +210,7 @@ def read_entry(folder: Path) -> Entry | None:
             folder=folder.name,
             state=error.state,
             reason=error.reason,
-            started=_moment(asked.created_at) if asked else None,
+            started=moment(asked.created_at) if asked else None,
             figures=None,
             has_report=has_report,
         )
@@ -229,7 +229,7 @@ def summary(folder: str, results: Results, has_report: bool = True) -> Entry:
         folder=folder,
         state="finished",
         reason="",
-        started=_moment(results.run.created_at),
+        started=moment(results.run.created_at),
         figures=figures(results),
         has_report=has_report,
         series=hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
@@ -351,19 +351,8 @@ def _about(entry: Entry) -> tuple[str, str]:
 
 
 def _when(entry: Entry) -> tuple[bool, float, str]:
-    moment = entry.started
-    return moment is not None, moment.timestamp() if moment else 0.0, entry.folder
-
-
-def _moment(text: str) -> datetime.datetime | None:
-    """A record's time in UTC; None where the text is not a time."""
-    try:
-        moment = datetime.datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=datetime.UTC)
-        return moment.astimezone(datetime.UTC)
-    except (ValueError, OverflowError):
-        return None
+    started = entry.started
+    return started is not None, started.timestamp() if started else 0.0, entry.folder
 
 
 def _asked(run: RunDir) -> RunRecord | None:

@@ -1,8 +1,8 @@
 """Both models on further test sets: does the gain carry over to other data?
 
-A set may tell fewer labels apart than the model. The probability of one of its labels is then the
-sum over the model's labels that count for it, and the label with the highest sum is the answer; of
-equal sums it is the label with the lowest number.
+A set may tell fewer labels apart than the model. The model's most probable answer then counts for
+the label that it stands for, as in the paper of HANS (McCoy, Pavlick and Linzen, 2019, Right for
+the wrong reasons). Of equal probabilities the answer is the label with the lowest number.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ def measure_transfer(
 class SetAnswer:
     """A model's answer to a row of a further test set."""
 
-    summed: Prediction
-    """With the labels of the set, as a prediction on a test row."""
-    is_right_alone: bool
-    """Whether the most probable of the model's own labels counts for the gold label."""
+    given: Prediction
+    """With the labels of the set, as a prediction on a test row; the probability of a label is the
+    sum over the model's answers that count for it."""
+    is_right_by_sum: bool
+    """Whether the label with the highest sum is the gold label."""
 
 
 def answers_of_set(
@@ -89,10 +90,10 @@ def answers_of_set(
             sums[number] += probability
         label = gold[one.index]
         loss = -math.log(max(sums[label], SMALLEST))
-        best = max(range(labels), key=sums.__getitem__)
-        alone = max(range(len(answers)), key=one.probabilities.__getitem__)
-        summed = Prediction("test", one.index, label, best, tuple(sums), None, loss, one.tokens)
-        found.append(SetAnswer(summed, answers[alone] == label))
+        highest = max(range(labels), key=sums.__getitem__)
+        best = answers[max(range(len(answers)), key=one.probabilities.__getitem__)]
+        given = Prediction("test", one.index, label, best, tuple(sums), None, loss, one.tokens)
+        found.append(SetAnswer(given, highest == label))
     return found
 
 
@@ -143,7 +144,7 @@ class _Set:
     def of(cls, run: RunDir, manifest: TransferManifest) -> _Set:
         examples = [*read_lines(Example, run.elsewhere(manifest.name))]
         base = _answers(run.baseline_transfer(manifest.name), examples, manifest)
-        scored = {one.summed.index for one in base}
+        scored = {one.given.index for one in base}
         kept = [example for example in examples if example.index in scored]
         return cls(manifest, kept, base, premises_of(kept), len(examples) - len(kept))
 
@@ -153,14 +154,14 @@ class _Set:
 
     def score(self, answers: Sequence[SetAnswer]) -> TransferScore:
         """The figures of one model."""
-        right = [one.summed.is_right for one in answers]
-        bounds = accuracy_interval(right, [self.premises[one.summed.index] for one in answers])
-        alone = sum(one.is_right_alone for one in answers)
-        return TransferScore(sum(right), sum(right) / len(right), bounds, alone)
+        right = [one.given.is_right for one in answers]
+        bounds = accuracy_interval(right, [self.premises[one.given.index] for one in answers])
+        by_sum = sum(one.is_right_by_sum for one in answers)
+        return TransferScore(sum(right), sum(right) / len(right), bounds, by_sum)
 
     def change(self, tuned: Sequence[SetAnswer]) -> PairedDifference:
         """A tuned model compared with the base model."""
-        matched = pairs(_summed(self.base), _summed(tuned))
+        matched = pairs(_given(self.base), _given(tuned))
         return paired_difference(
             [pair.tuned.is_right for pair in matched],
             [pair.base.is_right for pair in matched],
@@ -168,8 +169,8 @@ class _Set:
         )
 
 
-def _summed(answers: Sequence[SetAnswer]) -> list[Prediction]:
-    return [one.summed for one in answers]
+def _given(answers: Sequence[SetAnswer]) -> list[Prediction]:
+    return [one.given for one in answers]
 
 
 def _answers(
@@ -197,7 +198,7 @@ def _result(run: RunDir, config: JobConfig, one: _Set, own: PairedDifference) ->
         verdict=_verdict(change, change.mcnemar_p),
         over_own=gains_compared(change, own) if labels == len(one.manifest.answers) else None,
         slices=measure_set_slices(
-            _summed(one.base), _summed(tuned), one.examples, one.manifest.label_names
+            _given(one.base), _given(tuned), one.examples, one.manifest.label_names
         ),
         trials=tuple(_trials(run, config, one, change)),
     )
@@ -213,7 +214,7 @@ def _trials(
     name = kept_trial(run, config).name
     for trial in trials:
         change = kept if trial.name == name else one.change(one.tuned(run.of_trial(trial)))
-        correct = sum(answer.summed.is_right for answer in one.base) + change.gained - change.lost
+        correct = sum(answer.given.is_right for answer in one.base) + change.gained - change.lost
         yield TransferTrial(
             name=trial.name,
             seed=trial.config.train.seed,

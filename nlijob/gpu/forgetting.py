@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -62,19 +62,23 @@ def encode_texts(loaded: LoadedModel, texts: Sequence[GeneralText]) -> list[Toke
 
 
 @torch.no_grad()
-def text_losses(loaded: LoadedModel, texts: Sequence[Tokens]) -> list[TextLoss]:
+def text_losses(
+    loaded: LoadedModel, texts: Sequence[Tokens], on_batch: Callable[[int], object] = lambda _: None
+) -> list[TextLoss]:
     """The loss of the model as it is now on each text, in the order of `texts`.
 
     Each token but the first is predicted from those before it. Batches depend on the texts alone,
     so that two models are measured with the same arithmetic; where memory runs out, they are
-    halved.
+    halved. `on_batch` is called after each batch with the number of texts measured so far.
     """
     loaded.model.eval()
     measure = functools.partial(_batch_losses, loaded)
     with sdpa_kernel(WITHOUT_PLANS):
-        batches = _batches(loaded, texts)
-        parts = [part for batch in batches for part in in_halves(measure, batch)]
-    losses = {text: loss for part in parts for text, loss in part.items()}
+        losses: dict[int, float] = {}
+        for batch in _batches(loaded, texts):
+            for part in in_halves(measure, batch):
+                losses |= part
+            on_batch(len(losses))
     return [
         TextLoss(one.text, len(one.ids) - 1, loss if math.isfinite(loss) else None)
         for one in texts

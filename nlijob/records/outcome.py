@@ -252,9 +252,9 @@ class TransferScore:
     correct: int
     accuracy: float
     accuracy_interval: Interval
-    correct_by_answer: int
-    """Rows that would be correct if the most probable of the model's own labels counted, instead of
-    the highest sum of those that count for one label of the set."""
+    correct_by_sum: int
+    """Rows that would be correct if the probabilities of the answers that count for one label of
+    the set were added up, and the highest sum counted instead of the most probable answer."""
 
 
 @dataclass(frozen=True)

@@ -610,6 +610,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "device": ("cpu", "cpu"),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),
+    "tasks": ("arc_easy, own.yaml,", ("arc_easy", "own.yaml")),
     "price-per-hour": ("3.2", 3.2),
     "gate-on": ("lower", "lower"),
 }

@@ -36,15 +36,19 @@ from nlijob.pipeline import (
 )
 from nlijob.records.job import FORMAT_VERSION, Manifest, Progress, RunRecord, Timing, WorkerTask
 from nlijob.records.outcome import Finding, Gates
+from nlijob.records.search import Winner
 from nlijob.rundir import (
     RunDir,
     append_record,
+    candidate_marker,
     epoch_marker,
+    now,
     write_record,
     write_records,
     write_text,
 )
 from nlijob.stages import EVERY_STAGE, GPU_STAGES, PHASES, STAGE_NAMES, STAGES
+from nlijob.sweep import candidate_inputs, combinations, resolved
 from tests.markers import made_from
 
 ALL = {*STAGE_NAMES}
@@ -237,12 +241,17 @@ def test_a_record_can_be_appended_after_an_incomplete_line(run: RunDir) -> None:
 
 
 def test_a_resumed_run_keeps_the_time_of_its_first_attempt(run: RunDir) -> None:
-    write_record(run.config, replace(RECORD, created_at="yesterday"))
-    assert continued(RECORD, run).created_at == "yesterday"
+    write_record(run.config, replace(RECORD, created_at="2026-01-02T03:04:05+00:00"))
+    assert continued(RECORD, run).created_at == "2026-01-02T03:04:05+00:00"
+
+
+def test_a_damaged_time_of_the_first_attempt_is_not_kept(run: RunDir) -> None:
+    write_record(run.config, replace(RECORD, created_at="2026-18-02T03:04:05+00:00"))
+    assert continued(RECORD, run) == RECORD
 
 
 def test_a_run_of_another_configuration_is_a_new_one(run: RunDir) -> None:
-    other = replace(RECORD, config=replace(CONFIG, description="other"), created_at="yesterday")
+    other = replace(RECORD, config=replace(CONFIG, description="other"), created_at=now())
     write_record(run.config, other)
     assert continued(RECORD, run) == RECORD
 
@@ -705,3 +714,75 @@ def test_writing_the_report_alone_is_no_attempt(
 
 def read_timings(run: RunDir) -> Iterator[Timing]:
     return records.read_lines(Timing, run.timings)
+
+
+# ---------------------------------------------------------------- a search
+
+
+SPACE = {"lora.r": [4, 8]}
+BEST = Winner("candidate-2", {"lora.r": 8}, "the rule", 2)
+
+
+@pytest.fixture
+def searched(run: RunDir) -> RunDir:
+    """A run whose search and training are complete, and which is not evaluated."""
+    config = load_config("demo", {"sweep.space": SPACE})
+    found = resolved(config, BEST)
+    inputs = stage_inputs(found, stamps_of(config))
+    write_record(run.winner, BEST)
+    for stage in ("subset", "elsewhere", "baseline", "train", "select"):
+        run.mark_complete(stage, inputs[stage], [])
+    run.mark_complete("search", inputs["search"], [run.winner])
+    for one in combinations(config):
+        made = candidate_inputs(one, config.sweep, stamps_of(config))
+        run.mark_complete(candidate_marker(one.name), made, [])
+    for epoch in range(1, config.train.epochs + 1):
+        run.mark_complete(epoch_marker(epoch), inputs["train"], [])
+    return run
+
+
+@pytest.mark.usefixtures("started")
+def test_a_run_that_is_resumed_has_the_settings_that_its_search_found(
+    searched: RunDir, out: io.StringIO
+) -> None:
+    work(searched, out, sweep__space=SPACE)
+    task = records.read(WorkerTask, searched.worker_task)
+    assert task.inputs["train"].settings["lora.r"] == 8
+    assert task.stamps == stamps_of(CONFIG)
+    assert records.read(RunRecord, searched.config).config.lora.r == 8
+    assert "train" in searched.marked()
+    assert "[1/9] subset    complete, skipped" in out.getvalue()
+
+
+@pytest.mark.usefixtures("started")
+@pytest.mark.parametrize("lost", ["marker", "winner"])
+def test_a_search_that_has_to_be_repeated_undoes_nothing_else(
+    searched: RunDir, out: io.StringIO, lost: str
+) -> None:
+    if lost == "marker":
+        searched.unmark("search")
+    else:
+        searched.winner.write_text("{", encoding="utf-8")
+    write_text(searched.results, "the figures")
+    searched.mark_complete("report", made_from("an earlier report"), [])
+    work(searched, out, sweep__space=SPACE)
+    assert not searched.previous.exists()
+    assert {"baseline", "train", "select", "search/candidate-1"} <= {*searched.marked()}
+
+
+@pytest.mark.usefixtures("started")
+def test_a_finished_run_without_a_search_is_kept_beside_one_with_a_search(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    work(finished, out, sweep__space=SPACE)
+    assert finished.previous.exists()
+    assert "train" not in finished.marked()
+
+
+@pytest.mark.usefixtures("started")
+def test_another_search_does_not_take_on_what_was_found_before(
+    searched: RunDir, out: io.StringIO
+) -> None:
+    work(searched, out, sweep__space={"lora.r": [4, 8, 16]})
+    assert "[4/9] search    done again: sweep.space is " in out.getvalue()
+    assert records.read(RunRecord, searched.config).config.lora.r == 16

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from nlijob import proposals as module
 from nlijob.analysis.selection import select
 from nlijob.config import JobConfig, load_config
 from nlijob.errors import ConfigurationError
@@ -56,7 +55,7 @@ def search(config: JobConfig, states: Sequence[State] = ()) -> list[CandidateRes
 def test_a_search_for_which_optuna_is_missing_says_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="Optuna") as caught:
         check_optuna(searched())
     assert "pip install 'nlijob[sweep]'" in caught.value.hint

@@ -7,9 +7,11 @@ attention mask.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -25,6 +27,9 @@ from nlijob.prompts import prompt_text
 from nlijob.records.job import Example, Split
 
 SHOWN_ROWS = 5
+ROWS_AT_ONCE = 8192
+"""Rows in one call of the tokenizer. What it keeps of each row until the call ends (offsets, the
+tokens' texts) takes five times as much memory as the row as model input."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,12 @@ class Head(ABC):
         Raises NotAvailableError if a row is longer than the context, or if the tokenizer makes
         nothing of it that the model knows.
         """
-        columns = self._tokenize(examples)
-        rows = [
-            Encoded(example, {name: column[i] for name, column in columns.items()})
-            for i, example in enumerate(examples)
-        ]
+        with _without_collection():
+            rows = [
+                row
+                for start in range(0, len(examples), ROWS_AT_ONCE)
+                for row in self._encoded(examples[start : start + ROWS_AT_ONCE])
+            ]
         _check_not_empty(split, rows)
         fitting = [row for row in rows if row.length <= self._max_length]
         if len(fitting) < len(rows) and not (drop_longer and fitting):
@@ -181,6 +187,13 @@ class Head(ABC):
     def label_logits(self, logits: Tensor) -> Tensor:
         """Return [rows, labels]: the labels' columns of `logits`, in label order."""
 
+    def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
+        columns = self._tokenize(examples)
+        return [
+            Encoded(example, {name: column[i] for name, column in columns.items()})
+            for i, example in enumerate(examples)
+        ]
+
     def _check_tokens(self, split: Split, rows: Sequence[Encoded]) -> None:
         """Raise NotAvailableError unless the model knows the tokens, and they tell something."""
         special = set(self._tokenizer.all_special_ids)
@@ -223,6 +236,21 @@ def new_batch(inputs: Mapping[str, Tensor], rows: Sequence[Encoded], device: tor
         positions=positions.to(device),
         position_of_row=position_of_row.to(device),
     )
+
+
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """A context without garbage collection, for work whose many new objects all stay.
+
+    Looking through them again and again takes longer than making them.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check_not_empty(split: Split, rows: Sequence[Encoded]) -> None:

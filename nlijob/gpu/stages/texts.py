@@ -42,5 +42,7 @@ def measure_texts(session: Session, stage: str) -> list[TextLoss]:
     if not texts or not describe(session.config.model.head).writes_text:
         return []
     encoded = encode_texts(session.loaded, texts)
-    with session.reporter.timed(stage, Part("general text"), len(encoded)):
-        return text_losses(session.loaded, encoded)
+    part = Part("general text")
+    count = session.reporter.counter(stage, part, len(encoded), "texts")
+    with session.reporter.timed(stage, part, len(encoded)):
+        return text_losses(session.loaded, encoded, count)

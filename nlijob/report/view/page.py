@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 
 from nlijob.analysis.wording import count, plural
@@ -11,6 +10,7 @@ from nlijob.records.job import SPLITS
 from nlijob.records.outcome import Results
 from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.parts import Fact, View
+from nlijob.rundir import moment
 
 
 @dataclass(frozen=True)
@@ -70,5 +70,6 @@ def _model_name(results: Results) -> str:
     return "the demo's tiny model" if name == "demo" else name
 
 
-def _time_of_day(moment: str) -> str:
-    return f"{datetime.datetime.fromisoformat(moment):%Y-%m-%d %H:%M:%S %Z}"
+def _time_of_day(text: str) -> str:
+    time = moment(text)
+    return "not known" if time is None else f"{time:%Y-%m-%d %H:%M:%S %Z}"

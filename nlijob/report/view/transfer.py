@@ -165,11 +165,11 @@ def _labels(results: Results, one: TransferResult) -> str:
     text = f"The set's labels are {listed([*names])}. Of the model's answers, {listed(pairs)}."
     if len({*one.manifest.answers}) == len(model):
         return text
-    before, after = (score.correct_by_answer / one.rows for score in (one.base, one.tuned))
+    before, after = (score.correct_by_sum / one.rows for score in (one.base, one.tuned))
     return (
-        f"{text} Their probabilities are added up, and the higher sum counts. If the most probable "
-        f"answer alone counted, accuracy would be {percent(before)} before and {percent(after)} "
-        "after."
+        f"{text} The most probable answer counts. If the probabilities of answers that count for "
+        f"the same label were added up, accuracy would be {percent(before)} before and "
+        f"{percent(after)} after."
     )
 
 
@@ -227,8 +227,8 @@ def _by_column(one: TransferResult) -> tuple[View, ...]:
         if found.family == COLUMN:
             values.setdefault(found.column, []).append(found)
     order = one.manifest.rows.further_columns
-    found = [column for column in order if column in values]
-    return tuple(_column(one.manifest.name, column, values[column]) for column in found)
+    name = one.manifest.name
+    return tuple(_column(name, column, values[column]) for column in order if column in values)
 
 
 def _column(of_set: str, column: str, slices: Sequence[Slice]) -> View:

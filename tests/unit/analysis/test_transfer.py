@@ -52,24 +52,25 @@ def codes(results: Sequence[TransferResult], own: PairedDifference = GAIN) -> li
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "summed", "predicted", "is_right_alone"),
+    ("probabilities", "sums", "predicted", "is_right_by_sum"),
     [
-        ((0.4, 0.35, 0.25), (0.4, 0.6), 1, False),  # the sum and the most probable answer differ
+        ((0.4, 0.35, 0.25), (0.4, 0.6), 0, True),  # the sum and the most probable answer differ
         ((0.2, 0.1, 0.7), (0.2, 0.8), 1, True),
+        ((0.4, 0.4, 0.2), (0.4, 0.6), 0, True),  # of equal answers, the first
         ((0.5, 0.25, 0.25), (0.5, 0.5), 0, False),  # of equal sums, the first
     ],
 )
-def test_probabilities_of_answers_for_one_label_are_added(
+def test_the_most_probable_answer_counts_and_not_the_sum_of_those_for_one_label(
     probabilities: tuple[float, ...],
-    summed: tuple[float, ...],
+    sums: tuple[float, ...],
     predicted: int,
-    is_right_alone: bool,
+    is_right_by_sum: bool,
 ) -> None:
     rows = [Example(7, "p", "h", 1)]
     (one,) = answers_of_set([TransferPrediction(7, probabilities, 9)], rows, (0, 1, 1))
-    assert one.summed.probabilities == pytest.approx(summed)
-    assert (one.summed.label, one.summed.predicted) == (1, predicted)
-    assert one.is_right_alone == is_right_alone
+    assert one.given.probabilities == pytest.approx(sums)
+    assert (one.given.label, one.given.predicted) == (1, predicted)
+    assert one.is_right_by_sum == is_right_by_sum
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,10 @@ def test_texts_that_do_not_fit_into_memory_at_once_are_measured_in_parts(
         return whole(model, batch)
 
     monkeypatch.setattr(forgetting, "_batch_losses", small)
-    found = text_losses(loaded, encoded)
+    measured: list[int] = []
+    found = text_losses(loaded, encoded, measured.append)
     assert sizes == [3, 3, 3, 3]
+    assert measured == [12]
     assert [one.text for one in found] == [one.text for one in expected]
     assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=1e-4)
 

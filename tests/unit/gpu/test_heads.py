@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from nlijob.config import JobConfig
 from nlijob.errors import NotAvailableError
-from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, base
 from nlijob.gpu.heads.answers import AnswerTokens, Indistinct, answer_tokens
 from nlijob.gpu.model import LoadedModel
 from nlijob.records.job import Example
@@ -122,3 +123,30 @@ def test_without_a_template_classification_reads_the_tokenizers_pair(
     (row,) = ClassificationHead(tokenizer, prompt, 128).encode("test", examples[:1])
     pair = tokenizer(examples[0].premise, examples[0].hypothesis)
     assert row.features["input_ids"] == pair["input_ids"]
+
+
+def test_rows_are_tokenized_in_parts_without_a_look_for_garbage(
+    head: CausalHead, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = head.encode("test", examples[:5])
+    calls: list[tuple[int, bool]] = []
+    tokenize = head._tokenize
+
+    def watched(part: Sequence[Example]) -> Any:
+        calls.append((len(part), gc.isenabled()))
+        return tokenize(part)
+
+    monkeypatch.setattr(head, "_tokenize", watched)
+    monkeypatch.setattr(base, "ROWS_AT_ONCE", 2)
+    assert head.encode("test", examples[:5]) == whole
+    assert calls == [(2, False), (2, False), (1, False)]
+    assert gc.isenabled()
+
+
+def test_garbage_is_looked_for_again_after_a_tokenizer_has_failed(
+    head: CausalHead, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "_tokenizer", None)
+    with pytest.raises(TypeError):
+        head.encode("test", examples[:1])
+    assert gc.isenabled()

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from nlijob.report.render import render_page
 from nlijob.report.sections import SECTIONS, Outcome
 from nlijob.report.view.page import build_page
@@ -58,3 +60,9 @@ def test_a_section_that_has_nothing_to_show_is_left_out_of_page_and_contents() -
 def test_the_code_to_use_the_adapter_names_the_training_that_is_kept() -> None:
     assert "It is the adapter of seed-43." in usage_section(several_trainings()).note
     assert "seed-" not in usage_section(outcome(Spec())).note
+
+
+@pytest.mark.parametrize("damaged", ["2026-18-02T03:04:05+00:00", ""])
+def test_a_time_that_cannot_be_read_is_said_to_be_unknown(damaged: str) -> None:
+    page = build_page(Outcome(outcome(Spec(created_at=damaged))))
+    assert [fact.value for fact in page.run_facts if fact.name == "started"] == ["not known"]

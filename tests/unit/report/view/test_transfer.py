@@ -60,7 +60,7 @@ def test_the_table_has_the_runs_own_rows_and_each_set(results: Results) -> None:
 
 def test_labels_are_told_where_answers_are_merged(hans: View, far: View) -> None:
     assert "neutral counts as not_entailment and contradiction counts as" in hans.labels
-    assert "If the most probable answer alone counted, accuracy would be" in hans.labels
+    assert "for the same label were added up, accuracy would be" in hans.labels
     assert far.labels == ""
 
 
