@@ -165,7 +165,8 @@ def _shares(
     mean, number = fmean(accuracies), len(accuracies)
     for key in settings[0]:
         values = [one[key] for one in settings]
-        labels = _thirds(values) if key in ranges else values
+        in_thirds = key in ranges
+        labels = _thirds(values) if in_thirds else values
         groups: dict[Setting, list[float]] = {}
         for label, accuracy in zip(labels, accuracies, strict=True):
             groups.setdefault(label, []).append(accuracy)
@@ -173,7 +174,8 @@ def _shares(
             continue
         between = sum(len(group) * (fmean(group) - mean) ** 2 for group in groups.values())
         share = min(1.0, between / whole)
-        yield Importance(key, len(groups), share, (len(groups) - 1) / (number - 1))
+        by_chance = (len(groups) - 1) / (number - 1)
+        yield Importance(key, len(groups), share, by_chance, in_thirds)
 
 
 def _thirds(values: Sequence[Setting]) -> list[Setting]:

@@ -82,6 +82,8 @@ class Importance:
     """Sum of squares between the groups' means, as a share (0 to 1) of the whole."""
     by_chance: float
     """The share to expect if the setting had no effect."""
+    in_thirds: bool = False
+    """Whether the groups are thirds of the candidates, as the setting has a range of values."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from nlijob.analysis.wording import (
     count,
     interval,
     listed,
-    loss,
     mcnemar_name,
     p_value,
     percent,
@@ -77,8 +76,8 @@ def _lead(search: Search) -> str:
 def _table(search: Search) -> Table:
     keys = list(search.candidates[0].settings)
     names = (
-        *("candidate", *keys, "validation accuracy", "behind the best"),
-        *(_test_name(search), "loss", "selected epoch", "time"),
+        *("candidate", *keys, "validation accuracy", "compared with the best"),
+        *(_test_name(search), "selected epoch", "time"),
     )
     ranked = sorted(search.candidates, key=lambda one: _rank(one, search))
     return Table(
@@ -118,7 +117,6 @@ def _row(one: CandidateOutcome, search: Search) -> Row:
         if behind
         else "",
         "" if one.adjusted_p is None else unbroken(p_value(one.adjusted_p)),
-        loss(chosen.validation_loss) if chosen else NOT_MEASURED,
         str(chosen.epoch) if chosen else "none",
         clock(one.duration_s),
         mark=_mark(one, search),
@@ -163,17 +161,15 @@ def _losses(search: Search) -> Iterator[str]:
     pruned = [one for one in search.candidates if one.state == "pruned"]
     failed = [one for one in search.candidates if one.state == "failed"]
     if pruned:
-        were = "was" if len(pruned) == 1 else "were"
         yield (
-            f"{_named([one.name for one in pruned])} {were} stopped early, as the best validation "
-            "accuracy so far was below the median of the candidates before. Such figures are of "
-            "the epochs that were done, and enter no comparison."
+            "Stopped early, as the best validation accuracy so far was below the median of the "
+            f"candidates before: {_named([one.name for one in pruned])}. Figures are those of the "
+            "epochs that were done, and enter no comparison."
         )
-    if failed:
-        yield (
-            f"{_named([one.name for one in failed])} failed and could not be chosen: "
-            f"{failed[0].reason}."
-        )
+    for one in failed[:MOST_NAMED]:
+        yield f"{one.name.capitalize()} failed and could not be chosen: {one.reason}."
+    if len(failed) > MOST_NAMED:
+        yield f"So did {count(len(failed) - MOST_NAMED)} more."
 
 
 def _importance(found: Sequence[Importance]) -> Table:
@@ -199,7 +195,8 @@ def _importance_note(search: Search) -> str:
             "How much each setting matters is not measured: that takes at least two complete "
             "candidates for each of its values, and accuracies that differ."
         )
-    ranged = "; of a range, thirds of the candidates are compared" if _has_range(search) else ""
+    has_range = any(one.in_thirds for one in search.importance)
+    ranged = "; of a range, thirds of the candidates are compared" if has_range else ""
     uneven = (
         " Optuna tries good values more often than others, so the shares hold for its candidates "
         "only."
@@ -211,14 +208,6 @@ def _importance_note(search: Search) -> str:
         f"setting, whatever the other settings are (eta squared){ranged}. A setting without any "
         f"effect reaches the last column by chance.{uneven}"
     )
-
-
-def _has_range(search: Search) -> bool:
-    values = {
-        one.setting: len({str(c.settings[one.setting]) for c in search.candidates})
-        for one in search.importance
-    }
-    return any(values[one.setting] > one.groups for one in search.importance)
 
 
 def _limits(search: Search) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,6 +177,24 @@ def test_a_candidate_that_diverges_does_not_end_the_search(
     assert "candidate-1: train.learning_rate 0.001: failed (training diverged" in str(shown)
     assert result(run, "candidate-1").state == "failed"
     assert records.read(Winner, run.winner).name == "candidate-2"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("optuna") is None, reason="Optuna is not installed (extra sweep)"
+)
+def test_candidates_that_optuna_chooses_are_chosen_again_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    run = new_run(tmp_path / "job")
+    space = {"lora.r": "2..4", "train.learning_rate": "1e-4..1e-2:log"}
+    search: dict[str, Any] = {**QUICK, "sweep__space": space, "sweep__trials": 3}
+    work(run, **search, train__epochs=1)
+    before = [timeless(result(run, name)) for name in NAMES[:3]]
+    run.unmark("search")
+    run.unmark(f"search/{NAMES[2]}")
+    shown = work(run, attempt=2, **search, train__epochs=1)
+    assert [f"{name}: complete, skipped" in shown for name in NAMES[:3]] == [True, True, False]
+    assert [timeless(result(run, name)) for name in NAMES[:3]] == before
 
 
 def test_candidates_have_the_searchs_seed_and_no_search_of_their_own() -> None:

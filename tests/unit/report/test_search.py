@@ -132,7 +132,7 @@ def test_values_of_a_range_are_compared_in_thirds() -> None:
     accuracies = [0.2, 0.2, 0.5, 0.5, 0.8, 0.8]
     settings = [{"train.learning_rate": rate} for rate in rates]
     (one,) = importance(settings, accuracies, ["train.learning_rate"])
-    assert one.groups == 3
+    assert (one.groups, one.in_thirds) == (3, True)
     assert one.share == pytest.approx(1.0)
 
 
@@ -208,8 +208,8 @@ def test_what_is_said_of_the_others_follows_from_the_tests(results: Results) -> 
 
 def test_stopped_and_failed_candidates_are_named_with_the_reason(results: Results) -> None:
     stopped, failed = section(results).losses
-    assert stopped.startswith(PRUNED)
-    assert failed.startswith(FAILED)
+    assert f": {PRUNED}." in stopped.replace("\N{NO-BREAK SPACE}", " ")
+    assert failed.startswith(FAILED.capitalize())
     assert "training diverged in epoch" in failed.replace("\N{NO-BREAK SPACE}", " ")
 
 
