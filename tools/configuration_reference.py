@@ -71,10 +71,20 @@ def _type_text(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type_text(a) for a in arguments if a is not types.NoneType)
     if origin is tuple:
-        return f"list of {_type_text(arguments[0])}s"
+        return f"list of {_plural(arguments[0])}"
     if origin is dict:
-        return f"table of {_type_text(arguments[1])}s"
+        return f"table of {_plural(arguments[1])}"
     return TYPE_NAMES[hint]
+
+
+def _plural(hint: Any) -> str:
+    """Several values of a type."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_plural, arguments))
+    if origin is tuple:
+        return f"lists of {_plural(arguments[0])}"
+    return f"{_type_text(hint)}s"
 
 
 def _default(key: dataclasses.Field[Any]) -> str:

@@ -74,6 +74,8 @@ class Session:
         self._whole = self.run, self.config
         self._shape: Any = None
         """For what shape of trainings model and engine are made; None before that."""
+        self._targets_of: Any = self.config.lora.target_modules
+        """The lora.target_modules whose modules `meta` names."""
         self._drawn_for: int | None = None
         """Seed for which the weights in the model are those of a training's beginning."""
         self.writer = Writer()
@@ -175,7 +177,9 @@ class Session:
             del self.engine
             free_memory()
         with self.reporter.timed("load", Part("adapter replaced")):
-            self.meta = meta_model(self.config, self._model_config)
+            if self.config.lora.target_modules != self._targets_of:  # finding them takes a while
+                self.meta = meta_model(self.config, self._model_config)
+                self._targets_of = self.config.lora.target_modules
             self.loaded = replace_adapter(self.loaded, self.config, self.meta.targets)
         self._drawn_for, self._shape = None, shape
 

@@ -24,7 +24,7 @@ from tests.stages import configuration, new_run, steps, work
 pytestmark = pytest.mark.usefixtures("written_at_once")
 
 SEARCH_STAGE = importlib.import_module("nlijob.gpu.stages.search")
-SPACE = {"lora.r": (2, 4), "train.learning_rate": (1e-3, 3e-3, 1e-2)}
+SPACE = {"lora.target_modules": ("attention", "mlp"), "train.learning_rate": (1e-3, 3e-3, 1e-2)}
 SEED = 1042
 QUICK: dict[str, Any] = {"train__batch_size": 6, "train__checkpoint_every_s": 0.0}
 SEARCH: dict[str, Any] = {**QUICK, "sweep__space": SPACE, "sweep__pruning": True}
@@ -86,9 +86,10 @@ def test_all_combinations_are_tried_and_those_of_a_shape_follow_each_other(
     searched: RunDir,
 ) -> None:
     found = [result(searched, name) for name in NAMES]
-    assert [one.settings["lora.r"] for one in found] == [2, 2, 2, 4, 4, 4]
+    modules = [one.settings["lora.target_modules"] for one in found]
+    assert modules == ["attention"] * 3 + ["mlp"] * 3
     assert {tuple(one.settings.values()) for one in found} == {
-        (rank, rate) for rank in (2, 4) for rate in SPACE["train.learning_rate"]
+        (part, rate) for part in ("attention", "mlp") for rate in SPACE["train.learning_rate"]
     }
     parts = [line.part for line in records.read_log(Timing, searched.timings).records]
     assert parts.count("adapter replaced") <= 3  # not one a candidate

@@ -284,3 +284,13 @@ def test_without_a_usable_card_the_rows_are_not_known(tmp_path: Path, card: str)
     assert plan.rows["train"].rows is None
     assert plan.optimizer_steps is None
     assert "number of steps not known before the download" in "\n".join(plan_lines(plan))
+
+
+def test_a_search_is_planned_with_its_candidates_and_epochs(tmp_path: Path) -> None:
+    space = {"lora.r": [4, 8], "train.learning_rate": [1e-4, 3e-4, 1e-3]}
+    found = make_plan(wanted(tmp_path, **{"sweep.space": space, "train.epochs": 2}), [])
+    assert (found.candidates, found.search_epochs) == (6, 12)
+    text = "\n".join(plan_lines(found))
+    assert "6 candidates (all combinations, seed 1042), 12 epochs in all" in text
+    assert "lora.r 4 and 8; train.learning_rate 0.0001, 0.0003 and 0.001" in text
+    assert "(before the search for lora.r)" in text
