@@ -13,7 +13,7 @@ import torch
 
 from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
-from nlijob.config import JobConfig, ModelConfig, PromptConfig
+from nlijob.config import JobConfig, ModelConfig, PromptConfig, with_settings
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
@@ -132,6 +132,7 @@ class Session:
         _ = self.rows, self.further_rows
         if self.config.eval.few_shot:
             _ = self.few_shot
+        _ = self._searched_targets
         _ = self.loaded
         self._take_shape()
         _ = self.engine
@@ -187,6 +188,18 @@ class Session:
     def meta(self) -> MetaModel:
         """The model without its weights."""
         return meta_model(self.config, self._model_config)
+
+    @cached_property
+    def _searched_targets(self) -> list[MetaModel]:
+        """The model with each of the target modules that a search tries.
+
+        So one that the model does not have is an error before anything is trained.
+        """
+        key, config = "lora.target_modules", self.whole_config
+        return [
+            meta_model(with_settings(config, {key: value}), self._model_config)
+            for value in config.sweep.space.get(key, ())
+        ]
 
     @cached_property
     def engine(self) -> Engine:

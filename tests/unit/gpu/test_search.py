@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from nlijob import records
-from nlijob.errors import DivergedError
+from nlijob.errors import DivergedError, ExitCode
+from nlijob.gpu import worker
 from nlijob.records.job import EpochResult, Prediction, RunRecord, Timing, of_split
 from nlijob.records.search import CandidateResult, Winner
 from nlijob.rundir import RunDir
@@ -178,6 +179,18 @@ def test_a_candidate_that_diverges_does_not_end_the_search(
     assert "candidate-1: train.learning_rate 0.001: failed (training diverged" in str(shown)
     assert result(run, "candidate-1").state == "failed"
     assert records.read(Winner, run.winner).name == "candidate-2"
+
+
+def test_modules_that_the_model_does_not_have_are_refused_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    run = new_run(tmp_path / "job")
+    with pytest.raises(AssertionError):
+        work(run, **{**QUICK, "sweep__space": {"lora.target_modules": ("attention", "nowhere")}})
+    outcome = worker.work(run)
+    assert outcome.exit_code == ExitCode.CONFIGURATION
+    assert "no linear module of the model is named nowhere" in outcome.message
+    assert run.marked() == []
 
 
 @pytest.mark.skipif(
