@@ -4,6 +4,7 @@ taken in this process."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -284,3 +285,18 @@ def test_without_a_usable_card_the_rows_are_not_known(tmp_path: Path, card: str)
     assert plan.rows["train"].rows is None
     assert plan.optimizer_steps is None
     assert "number of steps not known before the download" in "\n".join(plan_lines(plan))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"forgetting.texts": "gone.txt"}, r"forgetting\.texts: gone\.txt does not exist"),
+        ({"forgetting.tasks": ["gone.yaml"]}, r"forgetting\.tasks: gone\.yaml does not exist"),
+    ],
+)
+def test_texts_and_tasks_that_are_not_there_end_the_plan_as_they_end_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    with pytest.raises(JobError, match=said):
+        make_plan(wanted(tmp_path, **settings), [])
