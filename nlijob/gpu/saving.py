@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,33 +83,40 @@ def save_epoch(
 ) -> None:
     """Start writing an epoch's checkpoint, in parallel with the next epoch."""
     last = result.epoch == session.config.train.epochs
-    state = None if last else checkpoints.on_host(trainer.state())  # nothing resumes from the last
-    weights = checkpoints.on_host(checkpoints.trained_weights(session.loaded.model))
-    plan = session.engine.plan()  # now, as the next epoch may change it
     run, inputs = session.run, session.inputs[STAGE]  # of this training
-    session.writer.do(
-        lambda: _write_epoch(session, run, inputs, weights, state, result, plan, steps, predictions)
+    content = _Epoch(
+        result,
+        session.engine.plan(),  # now, as the next epoch may change it
+        steps,
+        predictions,
+        checkpoints.on_host(checkpoints.trained_weights(session.loaded.model)),
+        None if last else checkpoints.on_host(trainer.state()),  # nothing resumes from the last
     )
+    session.writer.do(lambda: _write_epoch(session, run, inputs, content))
 
 
-def _write_epoch(
-    session: Session,
-    run: RunDir,
-    inputs: Inputs,
-    weights: dict[str, Any],
-    state: dict[str, Any] | None,
-    result: EpochResult,
-    plan: Plan,
-    steps: Sequence[TrainStep],
-    predictions: Sequence[Prediction],
-) -> None:
-    epoch = result.epoch
+@dataclass(frozen=True)
+class _Epoch:
+    """What an epoch's checkpoint holds; weights and state are copies in host memory."""
+
+    result: EpochResult
+    plan: Plan
+    steps: Sequence[TrainStep]
+    predictions: Sequence[Prediction]
+    weights: dict[str, Any]
+    state: dict[str, Any] | None
+
+
+def _write_epoch(session: Session, run: RunDir, inputs: Inputs, content: _Epoch) -> None:
+    epoch, state = content.result.epoch, content.state
     with fresh_folder(run.epoch(epoch)) as folder:
-        checkpoints.save_adapter(session.loaded.model, folder, session.config.model, weights)
-        write_records(folder / run.epoch_steps(epoch).name, steps)
-        write_records(folder / run.epoch_predictions(epoch).name, predictions)
-        write_record(folder / run.epoch_result(epoch).name, result)
-        write_record(folder / run.epoch_plan(epoch).name, plan)
+        checkpoints.save_adapter(
+            session.loaded.model, folder, session.config.model, content.weights
+        )
+        write_records(folder / run.epoch_steps(epoch).name, content.steps)
+        write_records(folder / run.epoch_predictions(epoch).name, content.predictions)
+        write_record(folder / run.epoch_result(epoch).name, content.result)
+        write_record(folder / run.epoch_plan(epoch).name, content.plan)
     if state is not None:
         checkpoints.save_state(state, run.training_state(epoch))
     adapter = [run.epoch(epoch) / name for name in checkpoints.ADAPTER_FILES]

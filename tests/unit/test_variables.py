@@ -38,9 +38,9 @@ def test_an_unknown_variable_is_refused_with_the_nearest_names(name: str, advice
 
 
 def test_all_unknown_variables_are_named_and_no_value() -> None:
-    message = fault(NLIJOB_EPOCS="s3cret", NLIJOB_SEEDS="s3cret", NLIJOB_EPOCHS="3")
+    message = fault(NLIJOB_EPOCS="s3cret", NLIJOB_SEEDZ="s3cret", NLIJOB_EPOCHS="3")
     assert "NLIJOB_EPOCS" in message
-    assert "NLIJOB_SEEDS" in message
+    assert "NLIJOB_SEEDZ" in message
     assert "s3cret" not in message
 
 

@@ -24,11 +24,9 @@ from nlijob.gpu import quantized
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, load
 from nlijob.gpu.quantized import QuantizedCopy
-from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.session import Session
-from nlijob.gpu.writer import Writer
-from nlijob.records.job import Progress, Timing
-from nlijob.rundir import RunDir
+from nlijob.records.job import Progress, RunRecord, Timing, WorkerTask
+from nlijob.rundir import RunDir, write_record
 
 CPU = torch.device("cpu")
 READ, WRITTEN = "read from its 4-bit copy", "4-bit copy written"
@@ -291,12 +289,10 @@ def test_the_job_reports_its_copy_and_the_next_job_reads_it(
     demo: JobConfig, tokenizer: Any, tmp_path: Path
 ) -> None:
     def loaded(name: str) -> tuple[LoadedModel, list[str], list[str]]:
-        session = Session.__new__(Session)
-        session.run, session.config, session.device = RunDir(tmp_path / name), demo, CPU
-        session.run.worker_task.parent.mkdir(parents=True)
-        task: Any = SimpleNamespace(attempt=1, model_dir=str(MODEL_DIR), model_stamp="a")
-        session.task, session.reporter = task, Reporter(session.run, 1)
-        session.copy_writer = Writer()
+        run = RunDir(tmp_path / name)
+        write_record(run.config, RunRecord("job", "demo", demo, (), "2026-01-01", "0"))
+        write_record(run.worker_task, WorkerTask(1, 0.0, 0.0, str(MODEL_DIR), "a", {}))
+        session = Session(run)
         model = session.loaded
         session.copy_writer.wait()
         told = session.run.progress
