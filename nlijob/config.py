@@ -330,7 +330,8 @@ class ForgettingConfig:
     evenly spaced. "" measures nothing."""
     tasks: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness for both models: its names, or YAML files that define one.
-    Needs the extra lm-eval."""
+    Needs the extra lm-eval. A task's file may name Python functions, which run: take only files
+    that you trust."""
     documents: int = 0
     """Take the first so many documents of each task; 0 takes all."""
 

@@ -23,8 +23,9 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
     from nlijob.data.elsewhere import read_set
     from nlijob.data.splits import open_splits, with_label_names
     from nlijob.data.subset import build_subset
+    from nlijob.data.tasks import fetch_tasks, task_list, tasks_stamp
     from nlijob.hub import Hub
-    from nlijob.rundir import RunDir
+    from nlijob.rundir import RunDir, write_record
 
     stopping.raise_on_signals()
     config = configuration(recipe, assignments, options)
@@ -47,4 +48,10 @@ def command(recipe: str, offline: bool, assignments: tuple[str, ...], **options:
             f"{rows.source_rows:,} rows, {rows.rows:,} taken{rows.origin and f'; {rows.origin}'}"
         )
         click.echo(printable(f"further set {one.name}: {taken}"))
+    if config.forgetting.tasks:
+        tasks_stamp(config.forgetting)
+        with tempfile.TemporaryDirectory() as folder:
+            write_record(listed := Path(folder) / "tasks.json", task_list(config.forgetting))
+            fetch_tasks(listed, hub.is_offline)
+        click.echo(printable(f"tasks: {', '.join(config.forgetting.tasks)}"))
     return ExitCode.DONE

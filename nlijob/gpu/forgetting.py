@@ -19,7 +19,8 @@ from torch.nn.attention import sdpa_kernel
 from nlijob.gpu.heads.special_tokens import added_tokens
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.model.attention import WITHOUT_PLANS
-from nlijob.gpu.out_of_memory import in_halves
+from nlijob.gpu.out_of_memory import free_memory, in_halves
+from nlijob.memory import is_out_of_memory
 from nlijob.records.forgetting import GeneralText, TextLoss
 
 MOST_TOKENS = 256
@@ -69,10 +70,11 @@ def text_losses(
 
     Each token but the first is predicted from those before it. Batches depend on the texts alone,
     so that two models are measured with the same arithmetic; where memory runs out, they are
-    halved. `on_batch` is called after each batch with the number of texts measured so far.
+    halved, and a text that does not fit alone is not measured. `on_batch` is called after each
+    batch with the number of texts done so far.
     """
     loaded.model.eval()
-    measure = functools.partial(_batch_losses, loaded)
+    measure = functools.partial(_losses_or_none, loaded)
     with sdpa_kernel(WITHOUT_PLANS):
         losses: dict[int, float] = {}
         for batch in _batches(loaded, texts):
@@ -98,6 +100,20 @@ def _batches(loaded: LoadedModel, texts: Sequence[Tokens]) -> list[list[Tokens]]
             batches.append([])
         batches[-1].append(one)
     return batches
+
+
+def _losses_or_none(loaded: LoadedModel, texts: Sequence[Tokens]) -> dict[int, float]:
+    """As `_batch_losses`; not a number for a single text that does not fit into memory.
+
+    Rows need less, as they have logits at one token only: the job can go on without the text.
+    """
+    try:
+        return _batch_losses(loaded, texts)
+    except Exception as error:
+        if len(texts) > 1 or not is_out_of_memory(error):
+            raise
+    free_memory()
+    return {texts[0].text: math.nan}
 
 
 def _batch_losses(loaded: LoadedModel, texts: Sequence[Tokens]) -> dict[int, float]:

@@ -20,6 +20,7 @@ from nlijob.config import JobConfig, TransferConfig
 from nlijob.data.elsewhere import data_of, of_set, read_set
 from nlijob.data.splits import open_splits, with_labels_of
 from nlijob.data.subset import build_subset, chosen_indices, rule_text
+from nlijob.data.tasks import tasks_stamp
 from nlijob.data.texts import read_texts
 from nlijob.errors import ExitCode, JobError
 from nlijob.hub import Hub
@@ -64,7 +65,8 @@ def make_plan(wanted: Wanted, obstacles: list[JobError]) -> JobPlan:
         scratch = RunDir(Path(folder))
         with disk.disk_faults(scratch.root), _instead(model.fault):
             wanted, manifest = _take_rows(wanted, data, scratch)
-            read_texts(wanted.config.forgetting.texts)  # raises what the job would
+            read_texts(wanted.config.forgetting.texts)  # these two raise what the job would
+            tasks_stamp(wanted.config.forgetting)
             sets = tuple(_planned_set(wanted, one) for one in wanted.config.transfer)
             found = _look(wanted, model, scratch)
     return _plan(wanted, model, data, manifest, sets, found, obstacles)

@@ -142,6 +142,15 @@ def test_controls_are_of_the_models_they_name(job: RunDir, outcome: Results) -> 
     assert all(short.tokens < long.tokens for short, long in zip(blank, tuned, strict=True))
 
 
+def test_general_texts_are_measured_before_and_after(outcome: Results) -> None:
+    found = outcome.forgetting
+    assert found is not None
+    assert (found.source, found.texts, found.left_out) == ("demo", 60, 0)
+    # the demo's model has read such texts: far below log(2048), the loss of a guess
+    assert 0 < found.base_loss < 2
+    assert found.tuned_loss != found.base_loss
+
+
 def test_results_fit_the_published_schema(job: RunDir) -> None:
     schema = json.loads((jobs.ROOT / "docs" / "results.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(json.loads(job.results.read_text(encoding="utf-8")), schema)

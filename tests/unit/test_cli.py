@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import pytest
 from click.shell_completion import ShellComplete
 
-from nlijob import __version__, cli, commands, hardware, notify
+from nlijob import __version__, cli, commands, hardware, notify, records
 from nlijob.commands.options import OPTIONS
 from nlijob.console import Console
 from nlijob.errors import DivergedError
 from nlijob.pipeline import Job
 from nlijob.recipe import recipe_names
+from nlijob.records.forgetting import TaskList
 from nlijob.records.health import Check, Health
 from nlijob.records.outcome import Finding, Gates
 from nlijob.records.planning import Obstacle
@@ -765,6 +766,22 @@ def test_prefetch_reads_further_test_sets_too(call: Caller, tmp_path: Path) -> N
     shown = call("prefetch", "--recipe", str(recipe), "--offline")
     assert shown.code == 0
     assert "further set near: 250 rows, 9 taken" in shown.out
+
+
+def test_prefetch_fetches_the_data_of_tasks_too(
+    call: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def fetch(file: Path, is_offline: bool) -> None:
+        asked.append(records.read(TaskList, file).tasks)
+
+    monkeypatch.setattr("nlijob.data.tasks.tasks_stamp", lambda _: "")
+    monkeypatch.setattr("nlijob.data.tasks.fetch_tasks", fetch)
+    shown = call("prefetch", "--recipe", "demo", "--tasks", "arc_easy,piqa")
+    assert shown.code == 0
+    assert asked == [("arc_easy", "piqa")]
+    assert "tasks: arc_easy, piqa" in shown.out
 
 
 def test_prefetch_leaves_no_run_behind(call: Caller, tmp_path: Path) -> None:

@@ -159,6 +159,23 @@ def test_texts_that_do_not_fit_into_memory_at_once_are_measured_in_parts(
     assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=1e-4)
 
 
+def test_a_text_that_does_not_fit_into_memory_alone_is_not_measured(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = encode_texts(loaded, TEXTS[:3])
+    longest = max(encoded, key=lambda one: len(one.ids))
+    whole = forgetting._batch_losses
+
+    def small(model: LoadedModel, batch: Sequence[Tokens]) -> dict[int, float]:
+        if longest in batch:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return whole(model, batch)
+
+    monkeypatch.setattr(forgetting, "_batch_losses", small)
+    found = text_losses(loaded, encoded)
+    assert [one.text for one in found if one.loss is None] == [longest.text]
+
+
 def test_batches_hold_no_more_logits_than_allowed(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ taken in this process."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -294,3 +295,18 @@ def test_a_search_is_planned_with_its_candidates_and_epochs(tmp_path: Path) -> N
     assert "6 candidates (all combinations, seed 1042), 12 epochs in all" in text
     assert "lora.r 4 and 8; train.learning_rate 0.0001, 0.0003 and 0.001" in text
     assert "(before the search for lora.r)" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"forgetting.texts": "gone.txt"}, r"forgetting\.texts: gone\.txt does not exist"),
+        ({"forgetting.tasks": ["gone.yaml"]}, r"forgetting\.tasks: gone\.yaml does not exist"),
+    ],
+)
+def test_texts_and_tasks_that_are_not_there_end_the_plan_as_they_end_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    with pytest.raises(JobError, match=said):
+        make_plan(wanted(tmp_path, **settings), [])
