@@ -21,7 +21,7 @@ from nlijob.analysis.metrics import measure
 from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
-from nlijob.analysis.search import measure_search
+from nlijob.analysis.search import measure_search, read_candidates
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.tasks import read_tasks
@@ -156,6 +156,7 @@ def build_results(run: RunDir) -> Results:
                 baseline.memory,
                 *(epoch.memory for epoch in training.epochs),
                 *(epoch.memory for trial in trial_rows for epoch in trial.epochs),
+                *(epoch.memory for one in read_candidates(run, config) for epoch in one.epochs),
                 evaluation.memory,
             ],
             seconds,

@@ -37,14 +37,20 @@ def measure_search(run: RunDir, config: JobConfig) -> Search | None:
     """
     if not config.sweep.space:
         return None
-    winner = read(Winner, run.winner)
-    names = [candidate_name(number) for number in range(1, winner.candidates + 1)]
-    results = [read(CandidateResult, run.candidate_result(name)) for name in names]
+    winner, results = read(Winner, run.winner), read_candidates(run, config)
     if winner_of(results) != winner or resolved(config, winner) != config:
         raise ValueError("search/winner.json, the candidates and config.json contradict each other")
     answers = {one.name: _answers(run, one) for one in results if one.epochs}
     premises = premises_of(read_lines(Example, run.subset("validation")))
     return _search(config, winner, results, answers, premises)
+
+
+def read_candidates(run: RunDir, config: JobConfig) -> list[CandidateResult]:
+    """The result of each candidate of the search, in order; raises as `measure_search`."""
+    if not config.sweep.space:
+        return []
+    names = map(candidate_name, range(1, read(Winner, run.winner).candidates + 1))
+    return [read(CandidateResult, run.candidate_result(name)) for name in names]
 
 
 def _answers(run: RunDir, result: CandidateResult) -> dict[int, bool]:

@@ -166,8 +166,9 @@ class Engine:
     def trainer(self, config: TrainConfig | None = None) -> Trainer:
         """A trainer for the adapter, before its first step.
 
-        `config`: that of another training, which differs in its seed alone; by default, the job's
-        own. What was prepared for earlier trainings is used again, and their trainers are void.
+        `config`: that of another training with the same shapes (see `nlijob.sweep.shape_of`); by
+        default, the job's own. What was prepared for earlier trainings is used again, and their
+        trainers are void.
         """
         schedule = TrainingSchedule(config or self._config.train, self._rows)
         started = time.monotonic()

@@ -75,7 +75,7 @@ class FastTrainer:
         self.steps.capture(self.token_counts, self._training_tokens, compiles)
 
     def begin(self, schedule: TrainingSchedule) -> None:
-        """Begin another training, which differs in its seed alone; its weights are set separately.
+        """Begin another training with the same shapes; its weights are set separately.
 
         Graphs are used again, and one is added only if a pack does not fit. On a CPU the packs are
         those that the training would have alone, so that it rounds alike. Raises as the

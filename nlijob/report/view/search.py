@@ -25,6 +25,8 @@ from nlijob.records.search import CandidateOutcome, Importance, Search
 from nlijob.report.view.parts import Column, Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken, visible
 
+MOST_SHOWN = 20
+"""Candidates that are in the table at once; the others are folded away."""
 MOST_NAMED = 5
 """Candidates that a sentence names."""
 
@@ -34,9 +36,13 @@ def search_section(results: Results) -> View | None:
     search = results.search
     if search is None:
         return None
+    ranked = sorted(search.candidates, key=lambda one: _rank(one, search))
+    others = ranked[MOST_SHOWN:]
     return View(
         lead=unbroken(visible(_lead(search))),
-        table=_table(search),
+        table=_table(ranked[:MOST_SHOWN], search, "Settings against validation accuracy"),
+        others=_table(others, search, "The other candidates") if others else None,
+        others_title=f"{count(len(others))} more",
         alike=unbroken(_alike_sentence(search)),
         losses=tuple(unbroken(visible(sentence)) for sentence in _losses(search)),
         importance=_importance(search.importance) if search.importance else None,
@@ -73,17 +79,16 @@ def _lead(search: Search) -> str:
     )
 
 
-def _table(search: Search) -> Table:
+def _table(candidates: Sequence[CandidateOutcome], search: Search, caption: str) -> Table:
     keys = list(search.candidates[0].settings)
     names = (
         *("candidate", *keys, "validation accuracy", "compared with the best"),
         *(_test_name(search), "selected epoch", "time"),
     )
-    ranked = sorted(search.candidates, key=lambda one: _rank(one, search))
     return Table(
-        "Settings against validation accuracy",
+        caption,
         tuple(_column(column, keys) for column in columns(*names)),
-        tuple(_row(one, search) for one in ranked),
+        tuple(_row(one, search) for one in candidates),
     )
 
 

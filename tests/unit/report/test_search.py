@@ -192,6 +192,21 @@ def test_the_table_has_the_chosen_candidate_first_and_the_failed_one_last(
     assert [column.name for column in section(results).table.columns][1:3] == [*SPACE]
 
 
+def test_of_many_candidates_the_best_are_shown_at_once_and_the_others_folded(
+    results: Results,
+) -> None:
+    search = search_of(results)
+    many = tuple(
+        replace(one, name=f"{one.name}-{copy}" if copy else one.name)
+        for copy in range(4)
+        for one in search.candidates
+    )
+    view = section(replace(results, search=replace(search, candidates=many)))
+    assert (len(view.table.rows), len(view.others.rows), view.others_title) == (20, 4, "4 more")
+    assert view.table.rows[0].cells[0] == WINNER
+    assert section(results).others is None
+
+
 def test_what_is_said_of_the_others_follows_from_the_tests(results: Results) -> None:
     search = search_of(results)
     names = ("candidate-1", "candidate-2", "candidate-3")
