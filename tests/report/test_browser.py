@@ -11,6 +11,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.config import ReportConfig
 from nlijob.report.render import render, report_html
 from tests.report.browser import Tab, serious_faults
+from tests.searched import with_search
 from tests.synthetic import HOSTILE_COLUMNS, Spec, build_run
 from tests.trainings import with_trainings
 from tests.transfer_sets import TWO, MadeSet, add_sets
@@ -35,6 +36,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("runs")
     runs = {name: build_run(folder / name, spec) for name, spec in SPECS.items()}
     add_sets(runs["gpu"], *SETS)
+    with_search(runs["classification"])
     several = with_trainings(build_results(runs["gpu"]), runs["gpu"])
     page = folder / "several.html"
     page.write_text(report_html(several, runs["gpu"]), encoding="utf-8")
@@ -102,7 +104,7 @@ def test_text_in_charts_follows_the_page(tab: Tab, urls: dict[str, str]) -> None
     )
 
 
-@pytest.mark.parametrize("name", ["gpu", "hostile", "several"])
+@pytest.mark.parametrize("name", ["gpu", "hostile", "several", "classification"])
 def test_page_never_scrolls_sideways(tab: Tab, urls: dict[str, str], name: str) -> None:
     tab.show_as("light", 360)
     tab.open(urls[name])
