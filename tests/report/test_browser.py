@@ -249,7 +249,7 @@ def test_the_theme_overrides_the_system_setting(tab: Tab, urls: dict[str, str]) 
     assert dark_again == system_colour == dark
 
 
-@pytest.mark.parametrize("name", ["several", "hostile"])
+@pytest.mark.parametrize("name", [pytest.param("several", marks=pytest.mark.slow), "hostile"])
 def test_axe_finds_nothing_serious(tab: Tab, tmp_path: Path, name: str) -> None:
     few = replace(
         SPECS["gpu" if name == "several" else name], rows=24

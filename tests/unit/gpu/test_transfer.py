@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,12 @@ def run(folder: Path) -> RunDir:
     return run
 
 
+@pytest.fixture
+def copy(run: RunDir, tmp_path: Path) -> RunDir:
+    """The run for a test that does it again."""
+    return RunDir(shutil.copytree(run.root, tmp_path / "copy"))
+
+
 def test_a_set_that_is_added_to_a_finished_run_is_scored_without_a_new_training(
     run: RunDir,
 ) -> None:
@@ -148,17 +155,17 @@ def test_the_adapter_s_record_does_not_name_the_sets(run: RunDir) -> None:
     assert records.read(AdapterRecord, run.adapter_record).config.transfer == ()
 
 
-def test_a_row_that_is_too_long_is_an_error_that_names_the_set(run: RunDir, folder: Path) -> None:
-    outcome = work(run, a_set(folder, "long", "word " * 600))
+def test_a_row_that_is_too_long_is_an_error_that_names_the_set(copy: RunDir, folder: Path) -> None:
+    outcome = work(copy, a_set(folder, "long", "word " * 600))
     assert outcome.exit_code == ExitCode.NOT_AVAILABLE
     assert outcome.message.startswith("transfer set long: 1 prompt longer than the model's")
 
 
 def test_rows_that_are_too_long_are_left_out_where_that_is_asked_for(
-    run: RunDir, folder: Path
+    copy: RunDir, folder: Path
 ) -> None:
     sets = a_set(folder, "dropped", "word " * 600)
-    assert work(run, sets, model__too_long="drop").exit_code == ExitCode.DONE
-    assert len([*records.read_lines(TransferPrediction, run.baseline_transfer("dropped"))]) == ROWS
-    notes = [line.note for line in records.read_lines(Progress, run.progress)]
+    assert work(copy, sets, model__too_long="drop").exit_code == ExitCode.DONE
+    assert len([*records.read_lines(TransferPrediction, copy.baseline_transfer("dropped"))]) == ROWS
+    notes = [line.note for line in records.read_lines(Progress, copy.progress)]
     assert f"dropped: 1 of {ROWS + 1} rows too long for the model, left out" in notes
