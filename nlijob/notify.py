@@ -161,9 +161,13 @@ def _try(url: str, body: bytes) -> None:
 
 
 def _outcome(results: Results) -> dict[str, Any]:
+    """The figures; those of several trainings are told beside those of the one that is kept."""
+    trials = results.trials
     return {
         "accuracy_before": results.base.accuracy,
         "accuracy_after": results.tuned.accuracy,
         "test_rows": results.tuned.rows,
         "selected_epoch": results.selection.epoch,
+        "trainings": len(trials.trials) if trials else 1,
+        "mean_accuracy_after": trials.accuracy.mean if trials else results.tuned.accuracy,
     }

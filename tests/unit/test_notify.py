@@ -121,6 +121,7 @@ def test_a_finished_job_posts_its_outcome(receiver: Receiver, tmp_path: Path) ->
         base=SimpleNamespace(accuracy=0.25),
         tuned=SimpleNamespace(accuracy=0.75, rows=40),
         selection=SimpleNamespace(epoch=3),
+        trials=SimpleNamespace(trials=("a", "b"), accuracy=SimpleNamespace(mean=0.7)),
     )
     upload: Any = SimpleNamespace(url="s3://b/x/job", missing=["a", "b"])
     with Notice(receiver.url, "demo", print) as notice:
@@ -138,6 +139,8 @@ def test_a_finished_job_posts_its_outcome(receiver: Receiver, tmp_path: Path) ->
             "accuracy_after": 0.75,
             "test_rows": 40,
             "selected_epoch": 3,
+            "trainings": 2,
+            "mean_accuracy_after": 0.7,
         },
         "report": str(tmp_path / "job" / "report.html"),
         "upload": {"url": "s3://b/x/job", "files_missing": 2},
