@@ -73,6 +73,7 @@ def test_warm_up_is_counted_where_whole_epochs_are_trained(ways: dict[str, Any])
     assert len(plain["losses"]) == 3
 
 
+@pytest.mark.slow
 def test_a_steps_profile_adds_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

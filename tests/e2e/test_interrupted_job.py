@@ -23,6 +23,8 @@ from nlijob.storage.place import Place
 from tests import jobs, s3_server
 from tests.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 PRICED = (
     *("--set", "report.price_per_hour=3.6", "--set", "report.sample_interval_s=0.2"),
     *("--set", "train.checkpoint_every_s=0.01"),

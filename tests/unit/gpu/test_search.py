@@ -193,6 +193,7 @@ def test_modules_that_the_model_does_not_have_are_refused_before_anything_is_tra
     assert run.marked() == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("optuna") is None, reason="Optuna is not installed (extra sweep)"
 )

@@ -207,6 +207,7 @@ def test_trainings_without_weights_stay_complete_and_further_ones_may_be_added(
     assert (run.adapter / WEIGHTS).read_bytes() == (together.adapter / WEIGHTS).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_training_whose_weights_are_needed_and_were_not_kept_is_done_again(
     tmp_path: Path, together: RunDir
 ) -> None:
