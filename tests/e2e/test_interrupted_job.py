@@ -60,7 +60,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         for name, value in s3_server.client_environment(server.url).items():
             patch.setenv(name, value)
         server.make_bucket("runs")
-        yield told_in(folder, "s3://runs/prefix")
+        # a process that does this twice has the bucket of the first time
+        yield told_in(folder, f"s3://runs/{folder.name}")
 
 
 def told_in(folder: Path, url: str) -> Story:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from nlijob import records
 from nlijob.records.job import Example, Prediction, of_split
 from nlijob.records.use import AdapterRecord
@@ -12,6 +14,7 @@ from nlijob.rundir import RunDir
 from tests import jobs
 
 
+@pytest.mark.slow
 def test_predictions_of_the_runs_adapter_equal_the_runs_records_row_by_row(
     job: RunDir, tmp_path: Path
 ) -> None:

@@ -124,7 +124,7 @@ def test_a_trained_language_model_is_tuned_on_real_rows_without_further_settings
         *("--model", language_model, "--dataset", SNLI, "--device", "cpu"),
         *("--train-size", "200", "--validation-size", "40", "--test-size", "100"),
         *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.cases=5"),
-        *("--set", "eval.word_importance=false"),
+        *("--set", "eval.word_importance=false", "--set", "forgetting.texts="),
         timeout_s=1200,
     )
     outcome = jobs.results(job)

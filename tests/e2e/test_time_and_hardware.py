@@ -15,6 +15,7 @@ from nlijob import records
 from nlijob.records.job import HardwareSample
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
+from nlijob.stages import PHASES
 from tests import jobs
 from tests.in_process import Shown
 
@@ -101,10 +102,9 @@ def test_a_clock_that_is_set_changes_no_order_of_samples(hostile: tuple[RunDir, 
     samples = list(records.read_lines(HardwareSample, job.hardware))
     moments = [sample.monotonic_s for sample in samples if sample.monotonic_s is not None]
     assert moments == sorted(moments)
-    stages = list(dict.fromkeys(sample.stage for sample in samples))
+    stages = list(dict.fromkeys(sample.stage for sample in samples))  # a short one has no sample
     assert stages[0] == "subset"
-    assert stages.index("train") < stages.index("evaluate")
-    assert stages[-1] == "explain"
+    assert stages == [phase.name for phase in PHASES if phase.name in stages]
     walls = [sample.time_s for sample in samples]
     assert walls != sorted(walls), "the stand-in for the clock was not in use"
 

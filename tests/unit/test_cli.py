@@ -57,6 +57,7 @@ class Caller:
             base=SimpleNamespace(accuracy=0.3),
             tuned=SimpleNamespace(accuracy=0.6, rows=10),
             selection=SimpleNamespace(epoch=1),
+            trials=None,
         )
         """What the job returns, or raises."""
 

@@ -146,7 +146,7 @@ def test_steps_of_each_attempt_are_timed_with_their_own_rows(
     assert trained_in(run, 2) == 2 * (STEPS - 3)
 
 
-@pytest.mark.parametrize("after", [1, 2, STEPS, STEPS + 1])
+@pytest.mark.parametrize("after", [1, pytest.param(2, marks=pytest.mark.slow), STEPS, STEPS + 1])
 def test_an_interruption_at_any_step_leaves_the_outcome_as_it_is(
     finished: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:

@@ -106,7 +106,7 @@ def test_the_records_of_a_single_training_lie_where_they_always_did(
     assert alone[42].train_folder == alone[42].root / "train"
 
 
-@pytest.mark.parametrize("after", [2, STEPS + 4])
+@pytest.mark.parametrize("after", [pytest.param(2, marks=pytest.mark.slow), STEPS + 4])
 def test_a_run_that_was_stopped_within_a_later_training_goes_on_there(
     tmp_path: Path, alone: dict[int, RunDir], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
