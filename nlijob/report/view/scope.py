@@ -38,7 +38,8 @@ def scope_sentence(results: Results) -> str:
         (seed, *_) = seeds_of(results.run.config.train)
         return (
             f"This is one training with one seed ({seed}); what another would bring is not known. "
-            f"--seeds {MORE_SEEDS} does {MORE_SEEDS} trainings and shows how far they differ."
+            f"With --seeds {MORE_SEEDS} a run has {MORE_SEEDS} trainings and shows how far they "
+            "differ."
         )
     kept = kept_training(trials)
     return (
