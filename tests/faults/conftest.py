@@ -1,6 +1,7 @@
 """How many faults are tried, their seeds, and the undisturbed run that all others are held to.
 
     KILLED_RUNS=100 DAMAGED_RUNS=2000 DISKS=50 SEED=1 make test-faults
+    TRAININGS=2 ... for a job of several trainings
 
 Every seed is a part of its test's name and follows from SEED, or else from pytest-randomly's, which
 is printed first: the same numbers repeat the same faults.
@@ -83,7 +84,7 @@ def half_done(once: Callable[[str, Callable[[Path], None]], Path]) -> RunDir:
     def make(folder: Path) -> None:
         run = RunDir(folder / tiny.RUN_ID)
         process = tiny.start(folder)
-        while not run.marker("train-epoch-1").exists():
+        while not run.view(tiny.FIRST_TRAINING).marker("train-epoch-1").exists():
             assert process.poll() is None, process.communicate()[0]
         for one in tiny.gpu_side_of(run):
             one.kill()

@@ -11,24 +11,31 @@ from typing import Any
 
 import psutil
 
+from nlijob import records
 from nlijob.errors import ExitCode
+from nlijob.records.job import RunRecord
 from nlijob.rundir import RunDir
+from nlijob.trials import trials_of
 from tests import jobs
 
 LIMIT_S = 300.0
 """After which a job counts as hanging, on the busiest machine."""
+TRAININGS = int(os.environ.get("TRAININGS", "1"))
+"""Trainings of the job."""
 TINY = (
     *("--recipe", "demo", "--train-size", "48", "--validation-size", "24", "--test-size", "24"),
     *("--epochs", "3", "--set", "eval.cases=5", "--set", "eval.generate_tokens=2"),
     *("--set", "eval.word_importance=false", "--set", "train.checkpoint_every_s=0.01"),
-    *("--set", "report.sample_interval_s=0.2"),
+    *("--set", "report.sample_interval_s=0.2", "--seeds", str(TRAININGS)),
 )
+FIRST_TRAINING = "trials/seed-42" if TRAININGS > 1 else ""
+"""Folder of its first training below the run's."""
 RUN_ID = "job"
 HOOK = Path(__file__).parent / "hook"
 FIGURES = (
     *("base", "tuned", "gain", "gain_interval", "mcnemar_p", "bootstrap", "label_bias", "slices"),
     *("controls", "base_validation", "epochs", "selection", "cases", "manifest", "prompt"),
-    *("parameters", "plan"),
+    *("parameters", "plan", "trials", "transfer", "forgetting"),
 )
 """Keys of results.json that must be equal however often the job was stopped or damaged."""
 MEASURED = frozenset({"duration_s", "memory", "warm_up_s"})
@@ -104,7 +111,9 @@ def gpu_side_of(run: RunDir) -> list[psutil.Process]:
 def outcome(run: RunDir) -> dict[str, Any]:
     """All figures of a finished run that must be those of an undisturbed one."""
     results = json.loads(run.results.read_text(encoding="utf-8"))
-    steps = [json.loads(line) for line in run.train_log.read_text(encoding="utf-8").splitlines()]
+    views = [run.of_trial(trial) for trial in trials_of(records.read(RunRecord, run.config).config)]
+    logs = [view.train_log.read_text(encoding="utf-8").splitlines() for view in views]
+    steps = [[json.loads(line) for line in log] for log in logs]
     return {
         **{key: _unmeasured(results[key]) for key in FIGURES},
         "steps": _unmeasured(steps),
