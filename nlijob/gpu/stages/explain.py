@@ -47,8 +47,9 @@ def explain(session: Session) -> list[Path]:
     run = session.run
     predictions = list(records.read_lines(Prediction, run.evaluate_predictions))
     write_records(run.blank_premise_predictions, _blank_premise(session))
-    write_records(run.generations, _free_text(session, predictions))
-    write_records(run.occlusion, _word_importance(session, predictions))
+    shown = _shown(session, predictions)
+    write_records(run.generations, _free_text(session, shown))
+    write_records(run.occlusion, _word_importance(session, predictions, shown))
     adapter = checkpoints.copy_adapter(run.epoch(epoch), run.adapter, session.adapter_record)
     return [
         *choice,
@@ -86,11 +87,12 @@ def _blank_premise(session: Session) -> list[Prediction]:
     return session.score_rows(STAGE, part, "test", session.head, rows)[1]
 
 
-def _word_importance(session: Session, tuned: Sequence[Prediction]) -> list[Occlusion]:
+def _word_importance(
+    session: Session, tuned: Sequence[Prediction], shown: Sequence[Example]
+) -> list[Occlusion]:
     """How much each word of the shown cases contributes to both models' answers, where asked."""
     if not session.config.eval.word_importance:
         return []
-    shown = _shown(session, tuned)
     altered = {example.index: evidence.leave_one_out(example) for example in shown}
     rows = session.head.encode("test", [a.example for of_row in altered.values() for a in of_row])
 
@@ -106,13 +108,12 @@ def _word_importance(session: Session, tuned: Sequence[Prediction]) -> list[Occl
     return evidence.word_importance(shown, altered, whole, zip(before, after, strict=True))
 
 
-def _free_text(session: Session, tuned: Sequence[Prediction]) -> list[Generation]:
+def _free_text(session: Session, shown: Sequence[Example]) -> list[Generation]:
     """What both models write after the prompt of each shown case."""
     config = session.config
     count = config.eval.generate_tokens
     if count == 0 or not describe(config.model.head).writes_text:
         return []
-    shown = _shown(session, tuned)
     prompts = [row.features["input_ids"] for row in session.head.encode("test", shown)]
     size = config.eval.batch_size
     with session.reporter.timed(STAGE, Part("free output"), 2 * len(prompts)):
