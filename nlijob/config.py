@@ -337,6 +337,19 @@ class ForgettingConfig:
 
 
 @dataclass(frozen=True)
+class MachineConfig:
+    """The GPUs that the job uses. They change its time, and its figures by rounding alone."""
+
+    gpus: Literal["auto"] | int = "auto"
+    """How many GPUs of this host to use; auto: as many as are visible and save time. On a CPU, how
+    many processes; auto is one."""
+    share: Literal["auto", "trials", "steps", "none"] = "auto"
+    """How several GPUs train. trials: each takes one training at a time; steps: all share the rows
+    of each optimizer step; none: the first one trains, and all score. auto: trials where there are
+    several trainings, or else steps where that is measured to be faster."""
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """What the report shows, the gates that the job must pass, and the prices of machines."""
 
@@ -387,6 +400,8 @@ class JobConfig:
     """What tuning did beside the task."""
     report: ReportConfig = ReportConfig()
     """The report, its gates and prices."""
+    machine: MachineConfig = MachineConfig()
+    """The GPUs in use."""
     transfer: tuple[TransferConfig, ...] = ()
     """Further test sets."""
 

@@ -442,6 +442,13 @@ class Plan:
     backward pass (gradient checkpointing), which takes less memory and more time."""
     layers: Literal["compiled", "as loaded"] = "as loaded"
     """compiled: training uses layers compiled by torch; compiling counts as warm-up."""
+    processes: int = 1
+    """Processes of the GPU side, each with a GPU of its own."""
+    share: Literal["trials", "steps", "none"] = "none"
+    """How the processes train: each takes one training at a time, or all share the rows of each
+    optimizer step, or one trains and the others score alone."""
+    share_reason: str = ""
+    """Why they train in this way, in words; "" for a single process."""
 
 
 @dataclass(frozen=True)
