@@ -10,7 +10,7 @@ from nlijob.attempt import Moment
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu.following import follow
-from nlijob.gpu.group import join
+from nlijob.gpu.group import Group, join
 from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
@@ -41,7 +41,11 @@ def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOut
 
 
 def _work(run: RunDir) -> None:
-    group = join(records.read(RunRecord, run.config).config.model.device)
+    do_job(run, join(records.read(RunRecord, run.config).config.model.device))
+
+
+def do_job(run: RunDir, group: Group) -> None:
+    """Do a run's task in a group of processes, each of which calls this. Raises what goes wrong."""
     session = Session(run, group)
     if group.is_lead:
         _lead(session)

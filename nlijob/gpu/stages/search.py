@@ -16,7 +16,7 @@ from nlijob.config import JobConfig
 from nlijob.errors import DivergedError
 from nlijob.files import remove
 from nlijob.gpu.dealing import deal, is_dealt, take_part
-from nlijob.gpu.environment import memory
+from nlijob.gpu.epochs import epoch_result
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
@@ -144,17 +144,7 @@ def _epoch(
     validation, predictions = session.score_rows(
         STAGE, SCORING, "validation", session.head, session.rows["validation"]
     )
-    examples = sum(step.examples for step in steps)
-    result = EpochResult(
-        epoch=epoch,
-        steps=len(steps),
-        examples=examples,
-        train_loss=sum(step.loss * step.examples for step in steps) / examples,
-        duration_s=sum(step.duration_s for step in steps),
-        validation=validation,
-        test=None,
-        memory=memory(session.device),
-    )
+    result = epoch_result(epoch, steps, validation, None, session.device)
     return result, predictions
 
 
