@@ -200,14 +200,19 @@ class Session:
             self.of_trial(None)
             self._weights_differ, self._prepared = True, None
 
+    @property
+    def _leads(self) -> bool:
+        """Whether there are other processes, which wait for orders."""
+        return self.group.is_shared and self.group.is_lead
+
     def _tell(self, order: str, *values: Any) -> None:
         """Give the other processes an order (see `nlijob.gpu.following`)."""
-        if self.group.is_shared:
+        if self._leads:
             self.group.share((order, values))
 
     def _tell_with_weights(self, order: str, *values: Any) -> None:
         """Give an order for which all must have the same trained weights."""
-        if self.group.is_shared and self._weights_differ and not self._is_base:
+        if self._leads and self._weights_differ and not self._is_base:
             self._tell("weights")
             self.exchange_weights()
             self._weights_differ = False
