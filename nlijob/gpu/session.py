@@ -22,10 +22,10 @@ from nlijob.gpu.environment import environment, job_device
 from nlijob.gpu.further import encode_set
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
+    FirstWeights,
     LoadedModel,
     MetaModel,
     compute_dtype,
-    initial_weights,
     load,
     max_length,
     meta_model,
@@ -78,6 +78,7 @@ class Session:
         """The lora.target_modules whose modules `meta` names."""
         self._drawn_for: int | None = None
         """Seed for which the weights in the model are those of a training's beginning."""
+        self._first_weights = FirstWeights()
         self.writer = Writer()
         """Writes checkpoints in parallel with training."""
         self.copy_writer = Writer()
@@ -117,7 +118,7 @@ class Session:
         """Set the weights that the training in hand begins with; returns a trainer for it."""
         model, seed = self.loaded.model, self.config.train.seed
         if self._drawn_for != seed:
-            first = initial_weights(model, self.loaded.head, seed)
+            first = self._first_weights.of(model, self.loaded.head, seed, self._shape)
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
         return self.engine.trainer(self.config.train)
