@@ -26,10 +26,10 @@ from nlijob.gpu.generation import generate
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
+    FirstWeights,
     LoadedModel,
     MetaModel,
     compute_dtype,
-    initial_weights,
     load,
     max_length,
     meta_model,
@@ -107,6 +107,7 @@ class Session:
         """The lora.target_modules whose modules `meta` names."""
         self._drawn_for: int | None = None
         """Seed for which the weights in the model are those of a training's beginning."""
+        self._first_weights = FirstWeights()
         self.writer = Writer()
         """Writes checkpoints in parallel with training."""
         self.copy_writer = Writer()
@@ -149,7 +150,7 @@ class Session:
         trainer = self._choose_trainer()
         model, seed = self.loaded.model, self.config.train.seed
         if self._drawn_for != seed:
-            first = initial_weights(model, self.loaded.head, seed)
+            first = self._first_weights.of(model, self.loaded.head, seed, self._shape)
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
         self._weights_differ = True
