@@ -47,7 +47,9 @@ def error_of_failure(
             "then continues from what is complete",
         )
     if said := failure.outcome:
-        return error_for(said.exit_code, f"{place}: {said.message}", said.hint)
+        is_stop = said.exit_code == ExitCode.STOPPED  # of all, whoever heard of it first
+        message = said.message if is_stop else f"{place}: {said.message}"
+        return error_for(said.exit_code, message, said.hint)
     return error_of_end(failure.status or 0, log, kernel_killed, place)
 
 

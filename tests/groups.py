@@ -119,4 +119,5 @@ def _work(
     else:
         parent.send((value, ""))
     parent.recv()
-    distributed.destroy_process_group()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
