@@ -13,7 +13,14 @@ from nlijob.errors import ExitCode
 from nlijob.heads import describe
 from nlijob.records.health import Health
 from nlijob.records.job import SPLITS
-from nlijob.records.planning import JobPlan, PlannedDisk, PlannedFiles, PlannedRows, Span
+from nlijob.records.planning import (
+    JobPlan,
+    PlannedDisk,
+    PlannedFiles,
+    PlannedProcesses,
+    PlannedRows,
+    Span,
+)
 
 NOT_KNOWN = "not known"
 WIDTH = 13
@@ -65,6 +72,8 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "search", _search(plan)
     yield "training", _training(plan)
     yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
+    if plan.processes and config.model.device == "cuda":
+        yield "GPUs", processes_text(plan.processes)
     yield "memory", _memory(plan)
     for disk in plan.disk:
         yield "disk", _disk(disk)
@@ -174,6 +183,11 @@ def _training(plan: JobPlan) -> str:
     return f"{batch}, {plural(plan.optimizer_steps, 'optimizer step')}{tokens}"
 
 
+def processes_text(planned: PlannedProcesses) -> str:
+    """How many of the visible GPUs a job uses, and why."""
+    return f"{planned.number} of {planned.visible} visible in use: {planned.reason}"
+
+
 def _memory(plan: JobPlan) -> str:
     memory = plan.memory
     free = "" if memory.free_bytes is None else f"; {gib(memory.free_bytes)} free here"
@@ -199,7 +213,8 @@ def _time(plan: JobPlan) -> str:
 def _cost(plan: JobPlan) -> str:
     """The cost of the expected time; "" where time or price is not known."""
     report, job = plan.config.report, plan.time.job
-    gpus = [plan.look.device_name] if plan.look.device_name else []
+    number = plan.processes.number if plan.processes else 1
+    gpus = [plan.look.device_name] * number if plan.look.device_name else []
     price = price_per_hour(report, gpus)
     if job is None or price is None:
         return ""

@@ -90,7 +90,7 @@ def _optimize(
         return sum(step.examples for step in steps[before:])
 
     with session.reporter.timed(STAGE, optimizer_steps(epoch), examples):
-        for step in trainer.epoch(epoch, before, clock.is_due):
+        for step in session.train_epoch(trainer, epoch, before, clock.is_due):
             append_record(session.run.train_log, step)
             steps.append(step)
             show(step)
