@@ -35,6 +35,8 @@ class Group:
     """Number of processes."""
     local_rank = 0
     """Number of this process on its host, which is the number of its GPU."""
+    device = torch.device("cpu")
+    """Where tensors that are exchanged must be; a group of one accepts any."""
 
     @property
     def is_lead(self) -> bool:
@@ -80,11 +82,14 @@ class ProcessGroup(Group):
         self.size = int(environment["WORLD_SIZE"])
         self.local_rank = int(environment["LOCAL_RANK"])
         self.host = socket.gethostname()
-        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        own = torch.device("cuda", self.local_rank) if device == "cuda" else None
-        distributed.init_process_group(
-            backend, timeout=datetime.timedelta(seconds=LIMIT_S), device_id=own
-        )
+        limit = datetime.timedelta(seconds=LIMIT_S)
+        if device == "cuda":
+            self.device = torch.device("cuda", self.local_rank)
+            torch.cuda.set_device(self.device)
+            backend = "cpu:gloo,cuda:nccl"
+            distributed.init_process_group(backend, timeout=limit, device_id=self.device)
+        else:
+            distributed.init_process_group("gloo", timeout=limit)
         self._objects = distributed.new_group(backend="gloo", timeout=IDLE)
         self.store = distributed.distributed_c10d._get_default_store()
         """Keys and values that all processes see, kept by the launcher of the first host."""
@@ -113,6 +118,10 @@ class ProcessGroup(Group):
     def count(self, name: str) -> int:
         """See `Group`."""
         return int(self.store.add(f"count/{name}", 1)) - 1
+
+
+ALONE = Group()
+"""A process that works by itself."""
 
 
 def join(device: str, environment: Mapping[str, str] = os.environ) -> Group:

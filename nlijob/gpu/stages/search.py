@@ -12,19 +12,22 @@ from pathlib import Path
 from nlijob import records
 from nlijob.analysis import selection as rule
 from nlijob.analysis.wording import loss, percent, settings_text
+from nlijob.config import JobConfig
 from nlijob.errors import DivergedError
 from nlijob.files import remove
-from nlijob.gpu.environment import memory
+from nlijob.gpu.dealing import deal, is_dealt, take_part
+from nlijob.gpu.epochs import epoch_result
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
 from nlijob.proposals import proposals
-from nlijob.records.job import EpochResult, Prediction, TrainStep
+from nlijob.records.job import EpochResult, Prediction, TrainStep, WorkerTask
 from nlijob.records.search import CandidateResult, State
 from nlijob.rundir import RunDir, candidate_marker, write_record, write_records
-from nlijob.sweep import Candidate, candidate_inputs, is_behind, winner_of
+from nlijob.sweep import Candidate, candidate_inputs, combinations, is_behind, winner_of
 
 STAGE = "search"
+ORDER = "candidates"
 STEPS = Part("optimizer steps", "optimizer steps", split="train")
 SCORING = Part("validation", "scoring", split="validation")
 PREPARATION = Part("warm-up")
@@ -33,6 +36,7 @@ PREPARATION = Part("warm-up")
 def search(session: Session) -> list[Path]:
     """Train every candidate whose result is not there, and write whose settings are taken."""
     run, config = session.run, session.whole_config
+    _deal_candidates(session)
     propose = proposals(config)
     results: list[CandidateResult] = []
     while candidate := propose(results):
@@ -45,6 +49,29 @@ def search(session: Session) -> list[Path]:
         f"{settings_text(winner.settings)}",
     )
     return [run.winner, *(file for one in results for file in _files(run, one))]
+
+
+def follow_candidates(
+    session: Session, whole: JobConfig, task: WorkerTask, names: Sequence[str], number: int
+) -> None:
+    """Take part in training these candidates."""
+    session.take(whole, whole, task)
+    take_part(session, names, number, lambda name: _train_listed(session, name))
+
+
+def _deal_candidates(session: Session) -> None:
+    """Train the candidates of a search that lists them all, if that is how the group trains."""
+    config = session.whole_config
+    if config.sweep.trials is not None or config.sweep.pruning:
+        return  # the next one depends on those before it
+    names = [one.name for one in combinations(config)]
+    if is_dealt(session, len(names)):
+        deal(session, ORDER, names, lambda name: _train_listed(session, name))
+
+
+def _train_listed(session: Session, name: str) -> None:
+    found = next(one for one in combinations(session.whole_config) if one.name == name)
+    _result(session, found, ())
 
 
 def _result(
@@ -117,17 +144,7 @@ def _epoch(
     validation, predictions = session.score_rows(
         STAGE, SCORING, "validation", session.head, session.rows["validation"]
     )
-    examples = sum(step.examples for step in steps)
-    result = EpochResult(
-        epoch=epoch,
-        steps=len(steps),
-        examples=examples,
-        train_loss=sum(step.loss * step.examples for step in steps) / examples,
-        duration_s=sum(step.duration_s for step in steps),
-        validation=validation,
-        test=None,
-        memory=memory(session.device),
-    )
+    result = epoch_result(epoch, steps, validation, None, session.device)
     return result, predictions
 
 
@@ -140,7 +157,7 @@ def _optimize(session: Session, trainer: Trainer, name: str, epoch: int) -> list
         return sum(step.examples for step in steps)
 
     with session.reporter.timed(STAGE, STEPS, done):
-        for step in trainer.epoch(epoch):
+        for step in session.train_epoch(trainer, epoch):
             steps.append(step)
             show(done(), f"loss {loss(step.loss)}")
     return steps
