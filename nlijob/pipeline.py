@@ -32,6 +32,7 @@ from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
+from nlijob.processes import processes_of
 from nlijob.records.job import (
     FORMAT_VERSION,
     SPLITS,
@@ -85,7 +86,12 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
-        gpu_side = GpuSide(self.run, self.config.model.device, self.console.detail)
+        gpu_side = GpuSide(
+            self.run,
+            self.config.model.device,
+            self.console.detail,
+            processes=processes_of(self.config),
+        )
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 self.attempt.begin()

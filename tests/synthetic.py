@@ -588,18 +588,20 @@ class _Builder:
         """Timings of one attempt; with `done`, subset and baseline are already complete."""
         clock = started
 
-        def timing(stage: str, part: Part, seconds: float, examples: int | None = None) -> Timing:
+        def timing(
+            stage: str, part: Part, seconds: float, examples: int | None = None, after: float = 0.0
+        ) -> Timing:
             return Timing(
                 attempt,
                 stage,
                 part.name,
-                clock,
+                clock + after,
                 seconds,
                 examples,
                 part.kind,
                 part.epoch,
                 part.split,
-                _monotonic(attempt, clock),
+                _monotonic(attempt, clock + after),
             )
 
         before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
@@ -608,7 +610,7 @@ class _Builder:
             clock += seconds
         if not done:
             yield timing("baseline", scoring("validation"), 3.1, self.spec.rows)
-            yield timing("baseline", scoring("test"), 3.0, self.spec.rows)
+            yield timing("baseline", scoring("test"), 3.0, self.spec.rows, after=3.1)
             yield timing("baseline", WHOLE, 6.4)
             clock += 6.4
         train_started = clock
@@ -628,9 +630,9 @@ class _Builder:
             started_monotonic_s=_monotonic(attempt, train_started),
         )
         yield timing("select", WHOLE, 0.01)
-        yield timing("evaluate", scoring("test"), 3.0, self.spec.rows)
-        yield timing("evaluate", Part("free output"), 21.5, 30)
-        yield timing("evaluate", WHOLE, 25.2)
+        yield timing("evaluate", scoring("test"), 3.0, self.spec.rows, after=0.01)
+        yield timing("evaluate", Part("free output"), 21.5, 30, after=3.01)
+        yield timing("evaluate", WHOLE, 25.2, after=0.01)
         clock += 25.2
         yield replace(
             timing("job", WHOLE, clock - started + 4.4),

@@ -26,10 +26,10 @@ from nlijob.gpu.generation import generate
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
+    FirstWeights,
     LoadedModel,
     MetaModel,
     compute_dtype,
-    initial_weights,
     load,
     max_length,
     meta_model,
@@ -107,6 +107,7 @@ class Session:
         """The lora.target_modules whose modules `meta` names."""
         self._drawn_for: int | None = None
         """Seed for which the weights in the model are those of a training's beginning."""
+        self._first_weights = FirstWeights()
         self.writer = Writer()
         """Writes checkpoints in parallel with training."""
         self.copy_writer = Writer()
@@ -149,7 +150,7 @@ class Session:
         trainer = self._choose_trainer()
         model, seed = self.loaded.model, self.config.train.seed
         if self._drawn_for != seed:
-            first = initial_weights(model, self.loaded.head, seed)
+            first = self._first_weights.of(model, self.loaded.head, seed, self._shape)
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
         self._weights_differ = True
@@ -200,14 +201,19 @@ class Session:
             self.of_trial(None)
             self._weights_differ, self._prepared = True, None
 
+    @property
+    def _leads(self) -> bool:
+        """Whether there are other processes, which wait for orders."""
+        return self.group.is_shared and self.group.is_lead
+
     def _tell(self, order: str, *values: Any) -> None:
         """Give the other processes an order (see `nlijob.gpu.following`)."""
-        if self.group.is_shared:
+        if self._leads:
             self.group.share((order, values))
 
     def _tell_with_weights(self, order: str, *values: Any) -> None:
         """Give an order for which all must have the same trained weights."""
-        if self.group.is_shared and self._weights_differ and not self._is_base:
+        if self._leads and self._weights_differ and not self._is_base:
             self._tell("weights")
             self.exchange_weights()
             self._weights_differ = False

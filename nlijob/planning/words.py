@@ -21,6 +21,7 @@ from nlijob.records.planning import (
     PlannedDisk,
     PlannedFiles,
     PlannedMemory,
+    PlannedProcesses,
     PlannedRows,
     Span,
 )
@@ -75,9 +76,11 @@ def _entries(plan: JobPlan, verbose: bool) -> Iterator[tuple[str, str]]:
         yield "search", _search(plan)
     yield "training", _training(plan)
     yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
+    if plan.processes and config.model.device == "cuda":
+        yield "GPUs", processes_text(plan.processes)
     yield "memory", _memory(plan)
     if plan.memory.cards:
-        yield "GPUs", "\n".join(cards_lines(plan.memory))
+        yield "GPU sizes", "\n".join(cards_lines(plan.memory))
     if verbose:
         yield "sums", "\n".join(sum_lines(plan.memory))
     for disk in plan.disk:
@@ -188,6 +191,11 @@ def _training(plan: JobPlan) -> str:
     return f"{batch}, {plural(plan.optimizer_steps, 'optimizer step')}{tokens}"
 
 
+def processes_text(planned: PlannedProcesses) -> str:
+    """How many of the visible GPUs a job uses, and why."""
+    return f"{planned.number} of {planned.visible} visible in use: {planned.reason}"
+
+
 def _memory(plan: JobPlan) -> str:
     memory = plan.memory
     free = "" if memory.free_bytes is None else f"; {gib(memory.free_bytes)} free here"
@@ -233,7 +241,8 @@ def _time(plan: JobPlan) -> str:
 def _cost(plan: JobPlan) -> str:
     """The cost of the expected time; "" where time or price is not known."""
     report, job = plan.config.report, plan.time.job
-    gpus = [plan.look.device_name] if plan.look.device_name else []
+    number = plan.processes.number if plan.processes else 1
+    gpus = [plan.look.device_name] * number if plan.look.device_name else []
     price = price_per_hour(report, gpus)
     if job is None or price is None:
         return ""

@@ -130,6 +130,17 @@ class Span:
 
 
 @dataclass(frozen=True)
+class PlannedProcesses:
+    """How many processes the GPU side has, each with a GPU of its own."""
+
+    number: int
+    visible: int
+    """GPUs that the job can see; 0 on a CPU."""
+    reason: str
+    """Why so many, in words."""
+
+
+@dataclass(frozen=True)
 class PlannedTime:
     """How long the job takes, as far as measurements tell."""
 
@@ -240,3 +251,5 @@ class JobPlan:
     """Trainings of the search; 0 without one. The steps above are of one training of the run."""
     search_epochs: int = 0
     """Epochs of all candidates together, if none is stopped early."""
+    processes: PlannedProcesses | None = None
+    """None where not known."""

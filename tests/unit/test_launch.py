@@ -19,6 +19,7 @@ import pytest
 from nlijob import errors, launch, records
 from nlijob.errors import ExitCode, JobError
 from nlijob.launch import GpuSide, launch_command
+from nlijob.members import Members
 from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
@@ -443,5 +444,5 @@ def test_processes_are_ended_where_the_process_table_cannot_be_read(
     monkeypatch.setattr(psutil, "process_iter", fail)
     argv = [sys.executable, "-c", "import signal; signal.pause()"]
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True)
-    launch._end_group(process, grace_s=0.0)
+    launch._end_group(process, Members(), grace_s=0.0)
     assert process.returncode == -signal.SIGKILL

@@ -9,7 +9,7 @@ from nlijob.gpu.model.configuration import (
     meta_model,
     read_model_config,
 )
-from nlijob.gpu.model.initial import initial_weights
+from nlijob.gpu.model.initial import FirstWeights, initial_weights
 from nlijob.gpu.model.load import (
     LoadedModel,
     add_adapter,
@@ -23,6 +23,7 @@ from nlijob.gpu.model.tokenizer import read_tokenizer, vocabulary_size
 
 __all__ = [
     "GIB",
+    "FirstWeights",
     "LoadedModel",
     "MetaModel",
     "add_adapter",

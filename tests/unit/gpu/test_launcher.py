@@ -48,7 +48,7 @@ def follow(run: RunDir, monkeypatch: pytest.MonkeyPatch, child: str, device: str
     script = run.root / "child.py"
     script.write_text(child, encoding="utf-8")
 
-    def command(run: RunDir, device: str, _: str) -> list[str]:
+    def command(run: RunDir, device: str, *_: object) -> list[str]:
         *launcher, _, _, root = launch_command(run, device)
         return [*launcher, str(script), root]
 

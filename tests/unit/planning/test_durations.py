@@ -188,3 +188,15 @@ def test_optunas_candidates_count_with_the_most_epochs_that_it_may_choose() -> N
     assert (count_candidates(config), search_epochs(config), most_epochs(config)) == (7, 28, 4)
     plain = recipe()
     assert (count_candidates(plain), search_epochs(plain), most_epochs(plain)) == (0, 0, 5)
+
+
+def test_several_gpus_share_the_trainings_at_best_and_do_one_each_at_worst() -> None:
+    one, two = (
+        expected_time(recipe(key="train.seeds", value=3), model(), ROWS, processes=processes)
+        for processes in (1, 2)
+    )
+    assert one.training is not None
+    assert two.training is not None
+    assert two.training.low_s == pytest.approx(one.training.low_s / 2)
+    assert two.training.high_s == pytest.approx(one.training.high_s * 2 / 3)
+    assert two.basis == f"{one.basis}; divided among 2 processes"
