@@ -55,7 +55,11 @@ RUN_OPTIONS = (
         "RUN_ID.previous.",
     ),
     option("quiet", is_flag=True, help="Print only the result, warnings and errors."),
-    option("verbose", is_flag=True, help="Also print the log of the GPU side."),
+    option(
+        "verbose",
+        is_flag=True,
+        help="Also print the log of the GPU side; `plan`: the memory of each mode as a sum.",
+    ),
 )
 
 

@@ -43,6 +43,8 @@ class GpuInfo:
     compute_capability: str
     total_memory_bytes: int
     driver_version: str | None
+    host: str = ""
+    """Name of its host where the job had several; "" where it had one, or where not known."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Environment:
 
     device: Literal["cpu", "cuda"]
     gpus: tuple[GpuInfo, ...]
-    """Empty on a CPU."""
+    """All that were in use, by the rank of their process; empty on a CPU."""
     platform: str
     python_version: str
     packages: dict[str, str]
@@ -94,7 +96,7 @@ class Machine:
 
     attempt: int
     gpus: tuple[GpuInfo, ...]
-    """Empty on a CPU."""
+    """All that were in use, by the rank of their process; empty on a CPU."""
 
 
 # ---------------------------------------------------------------- subset
@@ -449,6 +451,8 @@ class Plan:
     optimizer step, or one trains and the others score alone."""
     share_reason: str = ""
     """Why they train in this way, in words; "" for a single process."""
+    processes_reason: str = ""
+    """Why there are so many processes, in words; "" where one GPU is visible, or if not known."""
 
 
 @dataclass(frozen=True)
@@ -650,6 +654,8 @@ class WorkerTask:
     """When the task was written, on the same clock."""
     stamps: dict[str, str] = field(default_factory=dict)
     """What identifies the files outside the run; see `nlijob.stages.Stage.stamp`."""
+    processes_reason: str = ""
+    """See `Plan.processes_reason`."""
 
 
 @dataclass(frozen=True)
