@@ -184,7 +184,11 @@ class Session:
         plan = self.engine.plan()
         share, reason = self.share
         return dataclasses.replace(
-            plan, processes=self._processes, share=share, share_reason=reason
+            plan,
+            processes=self._processes,
+            share=share,
+            share_reason=reason,
+            processes_reason=self.task.processes_reason,
         )
 
     # ------------------------------------------------------------ the group
