@@ -183,7 +183,11 @@ class Session:
         plan = self.engine.plan()
         share, reason = self.share
         return dataclasses.replace(
-            plan, processes=self.orders.size, share=share, share_reason=reason
+            plan,
+            processes=self.orders.size,
+            share=share,
+            share_reason=reason,
+            processes_reason=self.task.processes_reason,
         )
 
     # ------------------------------------------------------------ the group
