@@ -75,7 +75,11 @@ RUN_OPTIONS = (
         help="Longest time that the hosts wait for each other at the start. Default: 900.",
     ),
     option("quiet", is_flag=True, help="Print only the result, warnings and errors."),
-    option("verbose", is_flag=True, help="Also print the log of the GPU side."),
+    option(
+        "verbose",
+        is_flag=True,
+        help="Also print the log of the GPU side; `plan`: the memory of each mode as a sum.",
+    ),
 )
 
 

@@ -56,7 +56,7 @@ def follow_candidates(
 ) -> None:
     """Take part in training these candidates."""
     session.take(whole, whole, task)
-    take_part(session, names, number, lambda name: _train_listed(session, name))
+    take_part(session, names, number, _train_listed)
 
 
 def _deal_candidates(session: Session) -> None:
@@ -66,12 +66,13 @@ def _deal_candidates(session: Session) -> None:
         return  # the next one depends on those before it
     names = [one.name for one in combinations(config)]
     if is_dealt(session, len(names)):
-        deal(session, ORDER, names, lambda name: _train_listed(session, name))
+        deal(session, ORDER, names, _train_listed)
 
 
-def _train_listed(session: Session, name: str) -> None:
+def _train_listed(session: Session, name: str) -> list[Path]:
     found = next(one for one in combinations(session.whole_config) if one.name == name)
-    _result(session, found, ())
+    result = _result(session, found, ())
+    return [*_files(session.run, result), session.run.marker(candidate_marker(name))]
 
 
 def _result(
