@@ -15,7 +15,7 @@ import torch
 
 from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
-from nlijob.config import JobConfig, ModelConfig, PromptConfig, with_settings
+from nlijob.config import JobConfig, ModelConfig, PromptConfig, seeds_of, with_settings
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
@@ -153,6 +153,9 @@ class Session:
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
         self.orders.weights_change()
+        seeds = seeds_of(self.whole_config.train)
+        if seed in seeds[:-1]:  # drawn while this training runs
+            self._first_weights.begin(model, seeds[seeds.index(seed) + 1], self._shape)
         return trainer
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
