@@ -462,6 +462,14 @@ def _search_seed(config: JobConfig) -> int | None:
     return seeds_of(config.train)[0] + SEARCH_SEEDS_FROM
 
 
+def without_machine(config: JobConfig) -> JobConfig:
+    """The configuration of the same outcome on whatever GPUs: its machine section is the default.
+
+    Two configurations that differ in this section alone are of the same run.
+    """
+    return dataclasses.replace(config, machine=MachineConfig())
+
+
 def with_settings(config: JobConfig, settings: Mapping[str, Any]) -> JobConfig:
     """The configuration with other values of some keys ("section.key" -> value).
 

@@ -10,39 +10,50 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
-
-import psutil
+from typing import IO, TypeVar
 
 from nlijob import records, stopping
 from nlijob.attempt import Moment
 from nlijob.errors import ExitCode, error_for
 from nlijob.files import remove
+from nlijob.members import Members
 from nlijob.memory import KernelMemory
-from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
+from nlijob.processes import gpu_name
+from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record, write_text
 from nlijob.surroundings import accelerate_config, gpu_side_environment
-from nlijob.worker_end import error_of_end
+from nlijob.worker_end import error_of_end, error_of_failure
 
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
+FAILED_GRACE_S = 5.0
+"""Time that the processes of several get to end where one has failed: it may be one that hangs."""
+T = TypeVar("T")
 
 
-def launch_command(run: RunDir, device: str, work: str = "job") -> list[str]:
-    """argv that starts the GPU side under `accelerate launch`; `work` as in `nlijob.gpu`."""
+def launch_command(run: RunDir, device: str, work: str = "job", processes: int = 1) -> list[str]:
+    """argv that starts the GPU side under `accelerate launch`; `work` as in `nlijob.gpu`.
+
+    Several processes are started by torchrun, within the launcher. They meet at a port of this
+    host that is free, so that several jobs on one host do not meet.
+    """
     command = [sys.executable, "-m", "nlijob.gpu.launcher"]
     command += ["--config_file", str(run.accelerate_config.absolute())]
-    command += ["--num_processes", "1", "--num_machines", "1"]
+    command += ["--num_processes", str(processes), "--num_machines", "1"]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--num_cpu_threads_per_process", str(len(os.sched_getaffinity(0)))]
-    if device == "cpu":
-        command.append("--cpu")
+    threads = max(1, len(os.sched_getaffinity(0)) // processes)
+    command += ["--num_cpu_threads_per_process", str(threads)]
+    if processes > 1:
+        command += ["--multi_gpu", "--main_process_port", "0"]
+        command += ["--log_dir", os.devnull]  # torchrun would leave a temporary folder behind
+    elif device == "cpu":
+        command.append("--cpu")  # accelerate would then start a single process
     command += ["-m", "nlijob.gpu", str(run.root.absolute())]
     return command if work == "job" else [*command, work]
 
@@ -59,14 +70,17 @@ class GpuSide:
         device: str,
         on_log: Callable[[str], None] = lambda _: None,
         work: str = "job",
+        processes: int = 1,
     ) -> None:
         """`on_log` is given each line of the processes' log while they are followed.
 
-        `work`: what the processes do, as in `nlijob.gpu`.
+        `work`: what the processes do, as in `nlijob.gpu`. `processes`: how many do it.
         """
         self._run = run
         self._device = device
         self._work = work
+        self._processes = processes
+        self._members = Members()
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
@@ -79,27 +93,28 @@ class GpuSide:
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            _end_group(self._process, self._grace_s)
+            _end_group(self._process, self._members, self._grace_s)
 
     def start(self) -> None:
         """Start the processes, unless they are running already; they wait for their task."""
         if self._process is not None:
             return
         run = self._run
-        messages = (run.worker_task, run.worker_outcome, run.progress)
-        for stale in (*messages, run.worker_log, run.accelerate_config):
+        for stale in (*run.messages(), run.worker_log, run.accelerate_config):
             remove(stale)  # even a folder, which would end every attempt
-        write_text(run.accelerate_config, json.dumps(accelerate_config(self._device == "cpu")))
+        settings = accelerate_config(self._device == "cpu", self._processes)
+        write_text(run.accelerate_config, json.dumps(settings))
+        environment = gpu_side_environment(os.environ, self._processes)
         self._memory_before = KernelMemory.now()
         self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(
-                launch_command(run, self._device, self._work),
+                launch_command(run, self._device, self._work, self._processes),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=gpu_side_environment(os.environ),
+                env={**environment, **self._members.variables},
                 cwd=run.worker_log.parent,
                 start_new_session=True,
                 bufsize=0,
@@ -136,23 +151,60 @@ class GpuSide:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the processes run and have not written their outcome."""
+        """Whether the processes run and none has told of its end."""
         assert self._process is not None
-        return self._process.poll() is None and not self._run.worker_outcome.exists()
+        told = self._run.worker_outcome.exists() or self._run.worker_failure.exists()
+        return self._process.poll() is None and not told
 
     def raise_outcome(self) -> None:
         """Raise the error that the outcome record holds or, without one, what the end suggests."""
         assert self._process is not None
-        try:
-            outcome = records.read(WorkerOutcome, self._run.worker_outcome)
-        except (OSError, ValueError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_GRACE_S)  # the launcher ends after what it started
-            status = self._process.returncode or 0
-            killed = KernelMemory.now().killed_since(self._memory_before)
-            raise error_of_end(status, self._run.worker_log, killed) from None
-        if outcome.exit_code != ExitCode.DONE:
+        run = self._run
+        outcome = _read(WorkerOutcome, run.worker_outcome)
+        if outcome and outcome.exit_code == ExitCode.DONE:
+            return
+        if self._processes > 1 and (failure := self._failure(outcome)):
+            self._grace_s = min(self._grace_s, FAILED_GRACE_S)
+            gpu = None
+            if self._device == "cuda":  # of the same kind, if it is another host's
+                gpu = failure.gpu or gpu_name(failure.local_rank)
+            raise error_of_failure(failure, run.worker_log, self._kernel_killed(), gpu)
+        if outcome:
             raise error_for(outcome.exit_code, outcome.message, outcome.hint)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_GRACE_S)  # the launcher ends after what it started
+        status = self._process.returncode or 0
+        raise error_of_end(status, run.worker_log, self._kernel_killed())
+
+    def _failure(self, outcome: WorkerOutcome | None) -> WorkerFailure | None:
+        """Which process failed, if the launcher or another process tells.
+
+        `outcome`: the lead's. It may have ended only because another process had failed before.
+        Then this waits for the word of the launcher, which ends after all that it started.
+        """
+        assert self._process is not None
+        if outcome and outcome.exit_code != ExitCode.STOPPED and not outcome.lost_another:
+            if outcome.exit_code != ExitCode.HARDWARE:
+                return None  # which is not about its place
+            host = socket.gethostname()
+            return WorkerFailure(0, self._processes, 0, host, 0, None, outcome=outcome)
+        deadline = time.monotonic() + STOP_GRACE_S
+        has_ended = False
+        while not self._run.worker_failure.exists() and not has_ended:
+            has_ended = self._process.poll() is not None or time.monotonic() > deadline
+            time.sleep(0.0 if has_ended else POLL_S)
+        return _read(WorkerFailure, self._run.worker_failure)
+
+    def _kernel_killed(self) -> bool:
+        return KernelMemory.now().killed_since(self._memory_before)
+
+
+def _read(kind: type[T], path: Path) -> T | None:
+    """A record; None if there is none that can be read."""
+    try:
+        return records.read(kind, path)
+    except (OSError, ValueError):
+        return None
 
 
 def _progress(line: str) -> Progress | None:
@@ -163,40 +215,15 @@ def _progress(line: str) -> Progress | None:
         return None
 
 
-def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """Close the pipe, wait for every process of the group, and kill the ones that take too long."""
+def _end_group(process: subprocess.Popen[bytes], members: Members, grace_s: float) -> None:
+    """Close the pipe, wait for every process of the GPU side, and kill what takes too long."""
     if process.stdin:
         process.stdin.close()
     deadline = time.monotonic() + grace_s
-    while _group_is_alive(process):
+    while members.are_alive(process):
         if time.monotonic() > deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            members.kill(process)
         time.sleep(POLL_S / 2)
-
-
-def _group_is_alive(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()
-    with contextlib.suppress(ChildProcessError):  # as PID 1 this process must reap orphans
-        os.waitpid(-process.pid, os.WNOHANG)
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    # If PID 1 is another process that reaps no orphans, zombies stay in the group forever.
-    try:
-        return any(_is_live_member(one, process.pid) for one in psutil.process_iter())
-    except (OSError, psutil.Error):  # without /proc the kernel's answer stands
-        return True
-
-
-def _is_live_member(process: psutil.Process, group: int) -> bool:
-    try:
-        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return False
-    except psutil.AccessDenied:  # it is in the group, and whether it is a zombie is not told
-        return True
 
 
 class _Tail:

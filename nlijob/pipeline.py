@@ -19,7 +19,7 @@ from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.arrange import arrange, training_markers
 from nlijob.attempt import Attempt, Moment, drop_torn_line
 from nlijob.completeness import is_complete, why_again
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, without_machine
 from nlijob.console import Console
 from nlijob.data.elsewhere import elsewhere_stamp, read_elsewhere, said_of
 from nlijob.data.labels import TWO_WAY
@@ -32,6 +32,7 @@ from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
+from nlijob.processes import processes_of
 from nlijob.records.job import (
     FORMAT_VERSION,
     SPLITS,
@@ -85,7 +86,12 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
-        gpu_side = GpuSide(self.run, self.config.model.device, self.console.detail)
+        gpu_side = GpuSide(
+            self.run,
+            self.config.model.device,
+            self.console.detail,
+            processes=processes_of(self.config),
+        )
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 self.attempt.begin()
@@ -278,11 +284,12 @@ class Job:
                 shutil.copy2(previous.root / name, target)
 
     def _is_recorded(self) -> bool:
-        """Whether config.json holds this configuration."""
+        """Whether config.json holds this configuration, for whatever machine."""
         try:
-            return records.read(RunRecord, self.run.config).config == self.config
+            recorded = records.read(RunRecord, self.run.config).config
         except (OSError, ValueError):
             return False
+        return without_machine(recorded) == without_machine(self.config)
 
     def _build_subset(self, sampler: Sampler) -> None:
         sampler.stage = "subset"
@@ -434,9 +441,13 @@ def model_stamp(model_dir: Path, files: Sequence[str] = MODEL_FILES) -> str:
 
 
 def continued(record: RunRecord, run: RunDir) -> RunRecord:
-    """The run's record; a resumed run keeps the time of its first attempt, if it can be read."""
+    """The run's record; a resumed run keeps the time of its first attempt, if it can be read.
+
+    It may be resumed on another machine.
+    """
+    config = without_machine(record.config)
     for earlier in _earlier_records(run):
-        if earlier.config == record.config and moment(earlier.created_at):
+        if without_machine(earlier.config) == config and moment(earlier.created_at):
             return dataclasses.replace(record, created_at=earlier.created_at)
     return record
 

@@ -8,16 +8,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nlijob.config import JobConfig, ModelConfig, SweepConfig
+from nlijob.config import JobConfig, ModelConfig, SweepConfig, without_machine
 
 
 def best_recipe(config: JobConfig) -> str:
     """The recipe of a run whose settings were searched: with them, and without the search.
 
-    It runs on whatever device there is.
+    It runs on whatever device and GPUs there are.
     """
     device = dataclasses.replace(config.model, device=ModelConfig(name="").device)
-    return recipe_text(dataclasses.replace(config, model=device, sweep=SweepConfig()))
+    found = dataclasses.replace(config, model=device, sweep=SweepConfig())
+    return recipe_text(without_machine(found))
 
 
 def recipe_text(config: JobConfig) -> str:

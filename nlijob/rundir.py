@@ -43,8 +43,15 @@ PREVIOUS = ".previous"
 GPU_SIDE_ENDS_S = 40.0
 """Within this time a GPU side ends whose parent was killed; it is twice what it is granted."""
 POLL_S = 0.1
-OF_ONE_ATTEMPT = ("worker/task.json", "worker/outcome.json", "worker/progress.jsonl")
+OF_ONE_ATTEMPT = (
+    "worker/task.json",
+    "worker/outcome.json",
+    "worker/progress.jsonl",
+    "worker/failure.json",
+)
 """Messages between the two sides of one attempt; later attempts do not need them."""
+OUTCOME_OF = "worker/outcome-"
+"""Prefix of the names of more such messages: one of each process of the GPU side but the first."""
 NOT_COPIED = (*OF_ONE_ATTEMPT, "worker/accelerate.json", "worker/console.txt")
 """Files that stay on their machine. The last of the lines printed tells that the rest is copied."""
 
@@ -83,7 +90,8 @@ class RunDir:
         self.results = root / "results.json"
         self.report = root / "report.html"
         self.summary = root / "summary.md"
-        self.worker_task, self.worker_outcome, self.progress = (root / n for n in OF_ONE_ATTEMPT)
+        messages = (root / name for name in OF_ONE_ATTEMPT)
+        self.worker_task, self.worker_outcome, self.progress, self.worker_failure = messages
         self.worker_log = root / "worker" / "log.txt"
         self.worker_lock = root / "worker" / ".lock"
         self.accelerate_config = root / "worker" / "accelerate.json"
@@ -129,6 +137,10 @@ class RunDir:
         folder, _, stage = key.rpartition("/")
         return self.view(folder), stage
 
+    def files_of_trial(self) -> list[Path]:
+        """The folders with all that the training made, in its view, and its markers after them."""
+        return [self.root / self.trial, self.marker("train").parent]
+
     @property
     def previous(self) -> Path:
         """The folder in which a finished run is kept when one of other settings replaces it."""
@@ -138,6 +150,10 @@ class RunDir:
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
+
+    def row_files(self) -> list[Path]:
+        """The files and folders with all rows that a model is trained on or scored on."""
+        return [self.subset(split) for split in SPLITS] + [self.elsewhere_manifest.parent]
 
     def elsewhere(self, name: str) -> Path:
         """The file with the rows of a further test set."""
@@ -358,17 +374,27 @@ class RunDir:
             self._wait_for_gpu_side()
             yield
 
-    def reserve_for_gpu_side(self) -> None:
+    def outcome_of(self, rank: int) -> Path:
+        """The outcome of one process of the GPU side, by its rank."""
+        return self.root / f"{OUTCOME_OF}{rank}.json" if rank else self.worker_outcome
+
+    def messages(self) -> list[Path]:
+        """The files that the two sides of an attempt tell each other, as far as they are there."""
+        others = self.root.glob(f"{OUTCOME_OF}*.json")
+        return [*(self.root / name for name in OF_ONE_ATTEMPT), *others]
+
+    def reserve_for_gpu_side(self, is_shared: bool = False) -> None:
         """Reserve the folder for this process, of the GPU side, for as long as it lives.
 
-        If the parent is killed, its GPU side needs a moment to end. Until then, the next attempt
+        `is_shared`: whether it is one of several processes, each of which reserves the folder. If
+        the parent is killed, its GPU side needs a moment to end. Until then, the next attempt
         must not begin (see `lock`): it would take the records of the old one for its own.
         """
-        if not self.worker_lock.is_file():
+        if self.worker_lock.exists() and not self.worker_lock.is_file():
             remove(self.worker_lock)
         self.worker_lock.parent.mkdir(parents=True, exist_ok=True)
         self._worker_handle = self.worker_lock.open("w")  # closed, and so free, when it ends
-        fcntl.flock(self._worker_handle, fcntl.LOCK_EX)
+        fcntl.flock(self._worker_handle, fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX)
 
     def _wait_for_gpu_side(self) -> None:
         """Wait until the GPU side of a killed attempt has ended."""

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 SEARCH = "search"
+UNREAD = ("machine",)
+"""Sections of the configuration that no stage reads: they do not affect what is computed."""
 WHOLE_JOB = "job"
 """The phase name under which an attempt's whole time is recorded."""
 

@@ -69,24 +69,45 @@ def shutdown_begins() -> None:
 
 
 def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Event:
-    """Stop this process at the end of file on `descriptor`; returns an event set by its first byte.
+    """Stop this process when a pipe is closed; returns an event set by the pipe's first byte.
 
     The parent holds the other end, so that this process never outlives it, even if the parent is
     killed. Before the event there is no work to lose, and the process exits at once. After it, the
     process is sent SIGTERM, and exits when `grace_s` have passed, whatever its shutdown waits for.
+
+    The byte stays in the pipe: several processes share the pipe, and each has to see it.
     """
     first_byte = threading.Event()
 
     def wait() -> None:
-        while os.read(descriptor, 1):
+        if _events(descriptor, select.POLLIN) & select.POLLIN:
             first_byte.set()
-        if first_byte.is_set():
+            _events(descriptor, 0)  # waits for the end, which is reported whatever is asked for
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(grace_s)
         os._exit(ExitCode.STOPPED)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
     return first_byte
+
+
+def exit_where_stop_is_late(grace_s: float = GRACE_S) -> None:
+    """Exit `grace_s` after a stop signal from now on, whatever the main thread waits for.
+
+    A process that waits for a GPU, or for another process that has gone, runs no handler of
+    signals: Python calls it only once the main thread is back from the library.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(reading, 1)[0] not in STOP_SIGNALS:
+            pass
+        time.sleep(grace_s)
+        os._exit(ExitCode.STOPPED)
+
+    threading.Thread(target=wait, name="late stop", daemon=True).start()
 
 
 def is_stopping() -> bool:
@@ -96,9 +117,17 @@ def is_stopping() -> bool:
 
 def is_open(pipe: int) -> bool:
     """Whether another process still holds the writing end of a pipe."""
+    return not _events(pipe, 0, wait_ms=0) & select.POLLHUP
+
+
+def _events(pipe: int, wanted: int, wait_ms: int | None = None) -> int:
+    """What there is of a pipe: the wanted events, and POLLHUP where its writing end is closed.
+
+    Waits until there is any; or for `wait_ms`, and then returns 0.
+    """
     poll = select.poll()
-    poll.register(pipe, 0)  # a closed end is reported whatever is asked for
-    return not any(events & select.POLLHUP for _, events in poll.poll(0))
+    poll.register(pipe, wanted)
+    return sum(events for _, events in poll.poll(wait_ms))
 
 
 def _raise_stopped(number: int, frame: FrameType | None) -> None:

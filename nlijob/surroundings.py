@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent
 LEFT_BEHIND = re.compile(
     # torchrun and its like: which process of how many this is
     r"(LOCAL_|NODE_|GROUP_|ROLE_|CROSS_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)"
-    r"|(TORCHELASTIC|PET|TORCHX)_.*"
+    r"|(TORCHELASTIC|TORCH_ELASTIC|PET|TORCHX)_.*|PYTHON_EXEC"
     # MPI and the schedulers that start its processes
     r"|(OMPI|OPAL|ORTE|PMI|PMI2|PMIX|PRTE|MPI|MPIR|MV2|I_MPI|HYDI|HYDRA|MPIEXEC|JSM|PALS|FLUX)_.*"
     r"|(SLURM|SLURMD|HOROVOD)_.*"
@@ -35,10 +35,17 @@ FOLDERS = re.compile(
 )
 """Names of variables that hold a path, which may be relative to the user's working folder."""
 PATH_LISTS = ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH")
+ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+"""Has the processes of one host meet on the host itself. By default gloo takes the address of the
+host's name and NCCL that of a network card, where there may be a firewall or no network at all. A
+user's own choice wins."""
 
 
-def gpu_side_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Environment of the GPU side, which reads local folders only, made from this process's own."""
+def gpu_side_environment(own: Mapping[str, str], processes: int = 1) -> dict[str, str]:
+    """Environment of the GPU side, which reads local folders only, made from this process's own.
+
+    `processes`: how many the launcher starts on this host.
+    """
     kept = {name: value for name, value in own.items() if not LEFT_BEHIND.fullmatch(name)}
     for name, value in kept.items():
         if FOLDERS.fullmatch(name) and value and not value.startswith("~"):
@@ -47,6 +54,7 @@ def gpu_side_environment(own: Mapping[str, str]) -> dict[str, str]:
         if name in kept:
             kept[name] = _absolute(kept[name], drop_empty=name == "PYTHONPATH")
     return {
+        **(ON_LOOPBACK if processes > 1 else {}),
         **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, [_code_folder(), kept.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # files in the current folder must not shadow installed modules
@@ -60,19 +68,19 @@ def gpu_side_environment(own: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def accelerate_config(on_cpu: bool) -> dict[str, object]:
-    """accelerate's configuration for one process on one machine.
+def accelerate_config(on_cpu: bool, processes: int = 1) -> dict[str, object]:
+    """accelerate's configuration for so many processes on one machine.
 
     Without one, `accelerate launch` would read the one that `accelerate config` left in the user's
     home, which may ask for several GPUs or for a cloud service.
     """
     return {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "NO",
+        "distributed_type": "NO" if processes == 1 else "MULTI_GPU",
         "debug": False,
         "mixed_precision": "no",
         "num_machines": 1,
-        "num_processes": 1,
+        "num_processes": processes,
         "use_cpu": on_cpu,
     }
 

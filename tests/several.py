@@ -9,11 +9,21 @@ from pathlib import Path
 from nlijob.analysis.selection import RULE_OF_TRIALS, best_of
 from nlijob.config import with_seeds
 from nlijob.fingerprints import inputs_of, settings_of, stage_inputs
-from nlijob.records.job import SPLITS, Choice, Inputs, RunRecord, Selection
+from nlijob.records.job import (
+    SPLITS,
+    Choice,
+    Environment,
+    HardwareSample,
+    Inputs,
+    Plan,
+    RunRecord,
+    Selection,
+    Timing,
+)
 from nlijob.records.outcome import Results
-from nlijob.records.serialization import read
-from nlijob.rundir import RunDir, epoch_marker, write_record
-from nlijob.stages import STAGES
+from nlijob.records.serialization import read, read_all
+from nlijob.rundir import RunDir, epoch_marker, write_record, write_records
+from nlijob.stages import STAGES, TRIAL_STAGES, WHOLE_JOB
 from nlijob.trials import Trial, trials_of
 from tests.synthetic import STAMPS, Spec, build_run
 
@@ -46,6 +56,67 @@ def build_several(root: Path, spec: Spec, seeds: Sequence[int]) -> RunDir:
     )
     _mark(run, trials)
     return run
+
+
+def do_side_by_side(run: RunDir) -> None:
+    """Have the trainings of a run been done side by side: each of its GPUs took the next one.
+
+    Each took as long as the run's first one, and began half a second after its neighbour.
+    """
+    trials = trials_of(read(RunRecord, run.config).config)
+    gpus = len(read(Environment, run.environment).gpus)
+    timings = read_all(Timing, run.timings)
+    first = [timing for timing in timings if timing.stage in TRIAL_STAGES]
+    length_s = max(map(_end_s, first)) - min(_start_s(timing) for timing in first)
+    after_s = [n // gpus * length_s + n % gpus / 2 for n in range(len(trials))]
+    of_trials = [
+        replace(timing, trial=trial.name, started_monotonic_s=_start_s(timing) + later_s)
+        for trial, later_s in zip(trials, after_s, strict=True)
+        for timing in first
+    ]
+    rest = [
+        replace(timing, duration_s=timing.duration_s + after_s[-1])
+        if timing.stage == WHOLE_JOB
+        else timing
+        for timing in timings
+        if timing.stage not in TRIAL_STAGES
+    ]
+    write_records(run.timings, [*rest, *of_trials])
+    _sample_on(run, after_s[-1])
+    reason = f"{len(trials)} trainings to do; each GPU takes the next one"
+    for trial in trials:
+        plan = read(Plan, run.of_trial(trial).plan)
+        plan = replace(plan, processes=gpus, share="trials", share_reason=reason)
+        write_record(run.of_trial(trial).plan, plan)
+    _mark(run, trials)
+
+
+def _sample_on(run: RunDir, more_s: float) -> None:
+    """Have the hardware been sampled for some time more, in which it trained as before."""
+    samples = read_all(HardwareSample, run.hardware)
+    training = [sample for sample in samples if sample.stage == "train"]
+    last = samples[-1]
+    added = [
+        replace(
+            training[n % len(training)],
+            time_s=last.time_s + 2 * n,
+            monotonic_s=(last.monotonic_s or 0.0) + 2 * n,
+            gpus=tuple(
+                replace(gpu, energy_j=(before.energy_j or 0.0) + 2 * n * (gpu.power_w or 0.0))
+                for gpu, before in zip(training[0].gpus, last.gpus, strict=True)
+            ),
+        )
+        for n in range(1, int(more_s / 2) + 1)
+    ]
+    write_records(run.hardware, [*samples, *added])
+
+
+def _start_s(timing: Timing) -> float:
+    return timing.started_monotonic_s or 0.0
+
+
+def _end_s(timing: Timing) -> float:
+    return _start_s(timing) + timing.duration_s
 
 
 def finish_several(run: RunDir, results: Results) -> None:

@@ -52,6 +52,14 @@ def new_run(root: Path) -> RunDir:
 
 def work(run: RunDir, attempt: int = 1, **settings: Any) -> list[str]:
     """Do the run's GPU stages; returns the lines that the user sees."""
+    given(run, attempt, **settings)
+    outcome = worker.work(run)
+    assert (outcome.exit_code, outcome.message) == (0, "")
+    return [line.note for line in records.read_lines(Progress, run.progress) if not line.unit]
+
+
+def given(run: RunDir, attempt: int = 1, **settings: Any) -> None:
+    """Write the task of the run's GPU stages."""
     config = configuration(**settings)
     write_record(run.config, RunRecord("job", "demo", config, (), "2026-01-01", "0"))
     task = WorkerTask(
@@ -64,9 +72,6 @@ def work(run: RunDir, attempt: int = 1, **settings: Any) -> list[str]:
     )
     write_record(run.worker_task, task)
     run.progress.unlink(missing_ok=True)
-    outcome = worker.work(run)
-    assert (outcome.exit_code, outcome.message) == (0, "")
-    return [line.note for line in records.read_lines(Progress, run.progress) if not line.unit]
 
 
 def configuration(**settings: Any) -> JobConfig:

@@ -106,6 +106,8 @@ class Spec:
     """The kind of run to generate."""
 
     gpu: bool = True
+    gpus: int = 1
+    """Number of GPUs, if it has any."""
     head: HeadName = "causal"
     resumed: bool = False
     """The first attempt was killed while epoch 3 was training."""
@@ -301,10 +303,13 @@ class _Builder:
         )
 
     def _environment(self) -> Environment:
-        gpu = GpuInfo("NVIDIA H200", UUID, "9.0", 140 * GIB, "580.65.06")
+        gpus = [
+            GpuInfo("NVIDIA H200", uuid_of(place), "9.0", 140 * GIB, "580.65.06")
+            for place in range(self.spec.gpus)
+        ]
         return Environment(
             device="cuda" if self.spec.gpu else "cpu",
-            gpus=(gpu,) if self.spec.gpu else (),
+            gpus=tuple(gpus) if self.spec.gpu else (),
             platform="Linux-6.8-x86_64",
             python_version="3.12.4",
             packages={
@@ -516,6 +521,7 @@ class _Builder:
             logits_difference=0.0021,
             token_counts=(448, 512),
             warm_up_s=6.4,
+            processes=self.spec.gpus,
         )
 
     def _memory(self, gib: float) -> Memory:
@@ -588,18 +594,20 @@ class _Builder:
         """Timings of one attempt; with `done`, subset and baseline are already complete."""
         clock = started
 
-        def timing(stage: str, part: Part, seconds: float, examples: int | None = None) -> Timing:
+        def timing(
+            stage: str, part: Part, seconds: float, examples: int | None = None, after: float = 0.0
+        ) -> Timing:
             return Timing(
                 attempt,
                 stage,
                 part.name,
-                clock,
+                clock + after,
                 seconds,
                 examples,
                 part.kind,
                 part.epoch,
                 part.split,
-                _monotonic(attempt, clock),
+                _monotonic(attempt, clock + after),
             )
 
         before = [("fetch", 2.2)] + ([] if done else [("subset", 1.4)])
@@ -608,7 +616,7 @@ class _Builder:
             clock += seconds
         if not done:
             yield timing("baseline", scoring("validation"), 3.1, self.spec.rows)
-            yield timing("baseline", scoring("test"), 3.0, self.spec.rows)
+            yield timing("baseline", scoring("test"), 3.0, self.spec.rows, after=3.1)
             yield timing("baseline", WHOLE, 6.4)
             clock += 6.4
         train_started = clock
@@ -628,9 +636,9 @@ class _Builder:
             started_monotonic_s=_monotonic(attempt, train_started),
         )
         yield timing("select", WHOLE, 0.01)
-        yield timing("evaluate", scoring("test"), 3.0, self.spec.rows)
-        yield timing("evaluate", Part("free output"), 21.5, 30)
-        yield timing("evaluate", WHOLE, 25.2)
+        yield timing("evaluate", scoring("test"), 3.0, self.spec.rows, after=0.01)
+        yield timing("evaluate", Part("free output"), 21.5, 30, after=3.01)
+        yield timing("evaluate", WHOLE, 25.2, after=0.01)
         clock += 25.2
         yield replace(
             timing("job", WHOLE, clock - started + 4.4),
@@ -669,9 +677,30 @@ class _Builder:
             cpu_load=0.08 + 0.1 * jitter if self.spec.gpu else 0.85 + 0.1 * jitter,
             ram_used_bytes=int((3.1 + jitter) * GIB),
             disk_free_bytes=310 * GIB,
-            gpus=(gpu,) if self.spec.gpu else (),
+            gpus=tuple(_of_place(gpu, place) for place in range(self.spec.gpus))
+            if self.spec.gpu
+            else (),
             monotonic_s=_monotonic(attempt, time_s),
         )
+
+
+def uuid_of(place: int) -> str:
+    """The UUID of a GPU by its place in the machine."""
+    return UUID if not place else f"{UUID[:-2]}{place:02}"
+
+
+def _of_place(first: GpuSample, place: int) -> GpuSample:
+    """The sample of another GPU, which is less busy than the first."""
+    if not place:
+        return first
+    share = 1 - place / 20
+    return replace(
+        first,
+        uuid=f"GPU-{uuid_of(place).upper()}",
+        load=None if first.load is None else share * first.load,
+        power_w=None if first.power_w is None else share * first.power_w,
+        energy_j=None if first.energy_j is None else share * first.energy_j,
+    )
 
 
 def _monotonic(attempt: int, time_s: float) -> float:

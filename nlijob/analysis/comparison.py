@@ -17,6 +17,7 @@ from nlijob.analysis.statistics import holm
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import SIGNIFICANT, Results
+from nlijob.stages import UNREAD
 
 KIND = "nlijob compare"
 
@@ -183,7 +184,7 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
     return Comparison(
         kind=KIND,
         runs=tuple(NamedFigures(run.name, figures(run.results)) for run in runs),
-        configuration=_differences(results, lambda one: settings(one.run.config)),
+        configuration=_differences(results, _recipe_settings),
         data=_differences(results, _data_facts),
         environment=_differences(results, _environment_facts),
         against=_adjusted([_against(reference, other) for other in others]),
@@ -338,6 +339,19 @@ def _differences(
     return tuple(row for row in rows if any(value != row.values[0] for value in row.values))
 
 
+def _recipe_settings(results: Results) -> dict[str, Any]:
+    return {k: v for k, v in settings(results.run.config).items() if not _is_of_machine(k)}
+
+
+def _machine_settings(results: Results) -> dict[str, Any]:
+    return {k: v for k, v in settings(results.run.config).items() if _is_of_machine(k)}
+
+
+def _is_of_machine(key: str) -> bool:
+    """Whether a setting says where a run is computed, and not what."""
+    return key.partition(".")[0] in UNREAD
+
+
 def _data_facts(results: Results) -> dict[str, Any]:
     manifest = results.manifest
     facts: dict[str, Any] = {
@@ -359,6 +373,8 @@ def _environment_facts(results: Results) -> dict[str, Any]:
         "device": environment.device,
         "GPU": tuple(gpu.name for gpu in environment.gpus),
         "GPU driver": tuple(gpu.driver_version for gpu in environment.gpus),
+        "processes of the GPU side": results.plan.processes,
+        "how they train": results.plan.share,
         "CUDA": environment.cuda_version,
         "compute dtype": environment.compute_dtype,
         "attention": environment.attention,
@@ -368,4 +384,5 @@ def _environment_facts(results: Results) -> dict[str, Any]:
         "platform": environment.platform,
         "Python": environment.python_version,
     }
+    facts |= _machine_settings(results)
     return facts | {f"package {k}": v for k, v in sorted(environment.packages.items())}

@@ -28,7 +28,9 @@ def job_cost(asked: ReportConfig, in_use: GpusInUse, seconds: Mapping[int, float
     different = {*known.values()}
     price_per_hour = amount / sum(hours.values()) if len(different) > 1 else different.pop()
     by_table = asked.price_per_hour is None
-    source = "the recipe's table of GPUs" if by_table else "the price given for the machine"
+    number = max(len(in_use.at(attempt)) for attempt in known)
+    table = "the recipe's table of GPUs" + (f", for {number} GPUs" if number > 1 else "")
+    source = table if by_table else "the price given for the machine"
     return Cost(amount, asked.currency, price_per_hour, source)
 
 

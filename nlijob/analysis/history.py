@@ -33,6 +33,7 @@ IRRELEVANT = (
     "eval.",
     "transfer",
     "forgetting.",
+    "machine.",
     "model.device",
     "model.requires_gpu",
     "train.seed",

@@ -25,7 +25,7 @@ from nlijob.analysis.search import measure_search, read_candidates
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.tasks import read_tasks
-from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.times import attempt_times, outside_stages_s, stage_times
 from nlijob.analysis.transfer import measure_transfer, transfer_warnings
 from nlijob.analysis.trial_warnings import trial_warnings
 from nlijob.analysis.trials import measure_trials, right_in
@@ -187,6 +187,7 @@ def build_results(run: RunDir) -> Results:
         cut_short=tuple(attempt for attempt, time in times.items() if time.is_least),
         trials=trials,
         search=measure_search(run, config),
+        outside_stages_s=outside_stages_s(logs.timings, times),
     )
 
 

@@ -8,9 +8,12 @@ from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 from nlijob.records.job import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
-from nlijob.records.outcome import GpuUse, ResourceUse
+from nlijob.records.outcome import GpuUse, Imbalance, ResourceUse
 
 Number = TypeVar("Number", int, float)
+
+SCORING = ("baseline", "evaluate")
+"""Stages whose work is scoring."""
 
 
 class GpusInUse:
@@ -51,13 +54,14 @@ def resource_use(
     than two samples is left out.
     """
     of_gpus = [(gpu, _own_samples(gpu, samples, in_use)) for gpu in in_use.all()]
+    gpus = tuple(
+        _gpu_use(gpu, own, _sum_of(seconds, in_use.attempts(gpu, seconds)))
+        for gpu, own in of_gpus
+        if len(own) > 1 or gpu in in_use.last
+    )
     return ResourceUse(
         samples=len(samples),
-        gpus=tuple(
-            _gpu_use(gpu, own, _sum_of(seconds, in_use.attempts(gpu, seconds)))
-            for gpu, own in of_gpus
-            if len(own) > 1 or gpu in in_use.last
-        ),
+        gpus=gpus,
         peak_allocated_bytes=_maximum(memory.peak_allocated_bytes for memory in memories),
         peak_reserved_bytes=_maximum(memory.peak_reserved_bytes for memory in memories),
         mean_cpu_load=_mean(sample.cpu_load for sample in samples),
@@ -65,7 +69,22 @@ def resource_use(
         min_disk_free_bytes=_minimum(sample.disk_free_bytes for sample in samples),
         interval_s=_interval_s(samples),
         unread=tuple(dict.fromkeys(text for sample in samples for text in sample.unread)),
+        imbalance=imbalance(gpus),
+        total_energy_j=total_energy_j(gpus),
     )
+
+
+def imbalance(gpus: Sequence[GpuUse]) -> Imbalance | None:
+    """The busiest and the least busy GPU in training; None where fewer than two were measured."""
+    loads = {
+        place: gpu.mean_training_load
+        for place, gpu in enumerate(gpus)
+        if gpu.mean_training_load is not None
+    }
+    if len(loads) < 2:
+        return None
+    busiest, idlest = max(loads, key=loads.__getitem__), min(loads, key=loads.__getitem__)
+    return Imbalance(busiest, idlest, loads[busiest] - loads[idlest])
 
 
 def moment_s(sample: HardwareSample) -> float:
@@ -123,6 +142,7 @@ def _gpu_use(
         total_memory_bytes=gpu.total_memory_bytes,
         mean_load=_mean(one.load for _, one in own),
         mean_training_load=_mean(one.load for sample, one in own if sample.stage == "train"),
+        mean_scoring_load=_mean(one.load for sample, one in own if sample.stage in SCORING),
         max_load=_maximum(one.load for _, one in own),
         max_memory_used_bytes=_maximum(one.memory_used_bytes for _, one in own),
         energy_j=measured.joules,
@@ -131,6 +151,7 @@ def _gpu_use(
         attempts=tuple(sorted({sample.attempt for sample, _ in own})),
         energy_s=measured.seconds,
         attempts_s=attempts_s,
+        host=gpu.host,
     )
 
 
@@ -166,8 +187,11 @@ def _energy(own: Sequence[tuple[HardwareSample, GpuSample]]) -> _Energy:
 
 
 def _identity(gpu: GpuInfo) -> tuple[str, str | None]:
-    """Name and uuid of a GPU. The driver is left out: it may differ between attempts."""
-    return gpu.name, None if gpu.uuid is None else _plain(gpu.uuid)
+    """Name and uuid of a GPU, or its host where it has no uuid.
+
+    The driver is left out: it may differ between attempts.
+    """
+    return gpu.name, gpu.host or None if gpu.uuid is None else _plain(gpu.uuid)
 
 
 def _plain(uuid: str) -> str:

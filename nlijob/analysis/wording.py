@@ -7,7 +7,8 @@ here, so that a figure reads the same everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from nlijob.records.intervals import Interval
 
@@ -210,6 +211,12 @@ def listed(items: list[str] | tuple[str, ...]) -> str:
     """Items as running text: "a, b and c"."""
     *first, last = items or ("none",)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def counted(items: Sequence[str]) -> str:
+    """Items as running text, those that repeat with their number: "2 × a and b"."""
+    numbers = Counter(items)
+    return listed([f"{n} × {item}" if n > 1 else item for item, n in numbers.items()])
 
 
 def settings_text(settings: Mapping[str, int | float | str]) -> str:

@@ -45,13 +45,14 @@ def command(
     from nlijob.planning.doctor import Patient, examine, gpu_check
     from nlijob.planning.words import check_lines
     from nlijob.records.health import Check
+    from nlijob.rundir import RunDir
 
     stopping.raise_on_signals()
     config = configuration(recipe, assignments, others)
     run = checked_root(runs_dir / checked_run_id(run_id or default_run_id(recipe, config)))
     try:
         config = with_device(config, recipe)
-        check = gpu_check(config.model.device)
+        check = gpu_check(config, RunDir(run))
     except HardwareError as error:
         check = Check("GPU", "FAIL", error.message, error.hint, error.exit_code)
         config = on_device(config, "cuda")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from nlijob.commands.options import FOLDER, F, option, recipe_options
 from nlijob.config import Device, JobConfig, TrainConfig, check, load_config
@@ -14,6 +15,7 @@ from nlijob.errors import ConfigurationError, HardwareError
 from nlijob.printable import printable
 from nlijob.recipe import recipe_name
 from nlijob.rundir import PREVIOUS
+from nlijob.stages import UNREAD
 
 LONGEST_NAME = 255
 """Bytes in a file's name, on most file systems."""
@@ -53,7 +55,11 @@ RUN_OPTIONS = (
         "RUN_ID.previous.",
     ),
     option("quiet", is_flag=True, help="Print only the result, warnings and errors."),
-    option("verbose", is_flag=True, help="Also print the log of the GPU side."),
+    option(
+        "verbose",
+        is_flag=True,
+        help="Also print the log of the GPU side; `plan`: the memory of each mode as a sum.",
+    ),
 )
 
 
@@ -67,13 +73,14 @@ def run_options(command: F) -> F:
 def default_run_id(recipe: str, config: JobConfig) -> str:
     """The recipe's name, followed by a hash of the configuration where options changed it.
 
-    The number of trainings does not count: a run that is asked for more goes on.
+    The number of trainings does not count: a run that is asked for more goes on. Nor does the
+    machine: a run goes on with other GPUs.
     """
     name = recipe_name(recipe)
-    config = with_one_training(config)
-    if config == with_one_training(load_config(recipe)):
+    computed = _what_is_computed(config)
+    if computed == _what_is_computed(load_config(recipe)):
         return name
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True)
+    text = json.dumps(computed, sort_keys=True)
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
@@ -82,6 +89,12 @@ def with_one_training(config: JobConfig) -> JobConfig:
     default = TrainConfig()
     train = dataclasses.replace(config.train, seeds=default.seeds, keep=default.keep)
     return dataclasses.replace(config, train=train)
+
+
+def _what_is_computed(config: JobConfig) -> dict[str, Any]:
+    """The configuration's tables but for what may differ within a run."""
+    tables = dataclasses.asdict(with_one_training(config))
+    return {name: table for name, table in tables.items() if name not in UNREAD}
 
 
 def checked_run_id(run_id: str) -> str:

@@ -3,6 +3,9 @@
 WORK is a key of `WORKERS`, "job" if it is not given; for other work, RUN_DIR is a folder of its
 own rather than a run. The process imports the heavy libraries, waits for its task and can be
 stopped at any time. Once it has a task, it always ends with an outcome record.
+
+There may be several such processes, one for each GPU, which do the same work together. Each has a
+rank, and the same standard input.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nlijob import stopping
@@ -34,11 +37,14 @@ def main() -> None:
     """Do the work; does not return."""
     run = RunDir(Path(sys.argv[1]))
     stopping.raise_on_signals()
-    outcome = _outcome(run)
+    rank, size = _place(os.environ)
+    if size > 1:
+        stopping.exit_where_stop_is_late()
+    outcome = _outcome(run, size)
     # A parent that has gone reads no outcome, and the next attempt would take it for its own.
     if stopping.is_open(sys.stdin.fileno()):
         with contextlib.suppress(OSError, JobError):  # on a full disk, the status says the same
-            write_record(run.worker_outcome, outcome)
+            write_record(run.outcome_of(rank), outcome)
     # Everything is on disk: a regular shutdown of interpreter, threads and GPU memory only takes
     # time.
     for stream in (sys.stdout, sys.stderr):
@@ -47,9 +53,14 @@ def main() -> None:
     os._exit(outcome.exit_code)
 
 
-def _outcome(run: RunDir) -> WorkerOutcome:
+def _place(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Rank of this process, from 0, and number of processes, by the launcher's variables."""
+    return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+
+
+def _outcome(run: RunDir, size: int) -> WorkerOutcome:
     try:
-        run.reserve_for_gpu_side()
+        run.reserve_for_gpu_side(is_shared=size > 1)
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
         with _lean_imports():
             worker = importlib.import_module(WORKERS[sys.argv[2] if sys.argv[2:] else "job"])

@@ -20,10 +20,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from nlijob.analysis.wording import plural
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
 from nlijob.gpu.fast.agreement import relative_difference
@@ -33,6 +35,7 @@ from nlijob.gpu.fast.independence import RowsInfluenceEachOther, check_independe
 from nlijob.gpu.fast.layers import LayerPatches, dequantized_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Batch, Encoded, Head
 from nlijob.gpu.influence import influenced, without_part
 from nlijob.gpu.model import GIB, LoadedModel
@@ -107,6 +110,8 @@ class Engine:
         self._warm_up_s = 0.0
         self._difference: float | None = None
         self._trainer: FastTrainer | None = None
+        self._group = ALONE
+        """The processes that the trainer trains with."""
         self._fast: FastModel | None = None
         self._plain_is_dense = False
         self._plain_layers = LayerPatches()
@@ -163,31 +168,62 @@ class Engine:
         lean = self._memory_use.recomputes
         return halving(bounded(forward, LEAN_SCORED_TOKENS) if lean else forward)
 
-    def trainer(self, config: TrainConfig | None = None) -> Trainer:
+    def agree(self, group: Group) -> None:
+        """Have all processes of a group take the same mode: the leanest that one of them needs.
+
+        Memory may be scarce for one of them alone. All call this.
+        """
+        while len(left := set(group.gather(self._modes_left))) > 1:
+            if self._modes_left > min(left):
+                self._refuse(Unsupported("another process of the group does not support it"))
+                self._next_mode()
+
+    @property
+    def _modes_left(self) -> int:
+        """Number of modes that are leaner than the present one, with the plain loop."""
+        return len(self._modes) + 1 if self._fast else 0
+
+    def worth_sharing(self, group: Group) -> tuple[Literal["steps", "none"], str]:
+        """Whether the processes should share the rows of each step, and why."""
+        rows = self._config.train.batch_size
+        if rows < group.size:
+            return "none", f"a step has {plural(rows, 'row')}, fewer than there are processes"
+        if self._loaded.device.type == "cpu":
+            return "steps", "a step on a CPU takes as long as it has rows"
+        return "none", "not measured"
+
+    def trainer(self, config: TrainConfig | None = None, group: Group = ALONE) -> Trainer:
         """A trainer for the adapter, before its first step.
 
         `config`: that of another training with the same shapes (see `nlijob.sweep.shape_of`); by
         default, the job's own. What was prepared for earlier trainings is used again, and their
-        trainers are void.
+        trainers are void. `group`: the processes that train together; all of them call this.
         """
         schedule = TrainingSchedule(config or self._config.train, self._rows)
         started = time.monotonic()
         while self._fast:
             try:
-                if self._trainer:
+                if self._trainer and self._group is group:
                     self._warm_up_s = 0.0
                     self._trainer.begin(schedule)
                 else:
-                    self._trainer = self._new_trainer(self._fast, schedule)
+                    self._trainer = None
+                    self._trainer = self._new_trainer(self._fast, schedule, group)
                 self._warm_up_s += time.monotonic() - started
                 return self._trainer
             except (Unsupported, RuntimeError) as error:  # out of memory is a RuntimeError
                 self._refuse(error)
             self._next_mode()  # only now: the error kept the memory of its frames alive
-        return PlainTrainer(self._loaded, self._head, schedule, self._budget)
+            self.agree(group)
+        shared: Any = {"group": group} if group.is_shared else {}
+        return PlainTrainer(self._loaded, self._head, schedule, self._budget, **shared)
 
-    def _new_trainer(self, fast: FastModel, schedule: TrainingSchedule) -> FastTrainer:
-        return FastTrainer(self._loaded, fast, schedule, self._mode.rows)
+    def _new_trainer(
+        self, fast: FastModel, schedule: TrainingSchedule, group: Group
+    ) -> FastTrainer:
+        shared: Any = {"group": group} if group.is_shared else {}
+        self._group = group
+        return FastTrainer(self._loaded, fast, schedule, self._mode.rows, **shared)
 
     @property
     def _memory_use(self) -> ExecutionMode | MemoryBudget:

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import socket
 from pathlib import Path
 
 import torch
@@ -110,7 +111,13 @@ def _gpu_info(device: torch.device) -> GpuInfo:
         compute_capability=f"{properties.major}.{properties.minor}",
         total_memory_bytes=properties.total_memory,
         driver_version=driver_version(),
+        host=_host(),
     )
+
+
+def _host() -> str:
+    """The name of this host, if the launcher has started processes on others too; else ""."""
+    return socket.gethostname() if int(os.environ.get("GROUP_WORLD_SIZE", "1")) > 1 else ""
 
 
 def _versions() -> dict[str, str]:

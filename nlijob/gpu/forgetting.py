@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import sdpa_kernel
 
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads.special_tokens import added_tokens
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.model.attention import WITHOUT_PLANS
@@ -64,23 +65,28 @@ def encode_texts(loaded: LoadedModel, texts: Sequence[GeneralText]) -> list[Toke
 
 @torch.no_grad()
 def text_losses(
-    loaded: LoadedModel, texts: Sequence[Tokens], on_batch: Callable[[int], object] = lambda _: None
+    loaded: LoadedModel,
+    texts: Sequence[Tokens],
+    on_batch: Callable[[int], object] = lambda _: None,
+    group: Group = ALONE,
 ) -> list[TextLoss]:
     """The loss of the model as it is now on each text, in the order of `texts`.
 
     Each token but the first is predicted from those before it. Batches depend on the texts alone,
     so that two models are measured with the same arithmetic; where memory runs out, they are
     halved, and a text that does not fit alone is not measured. `on_batch` is called after each
-    batch with the number of texts done so far.
+    batch with the number of texts done so far. The processes of a group share the batches.
     """
     loaded.model.eval()
     measure = functools.partial(_losses_or_none, loaded)
     with sdpa_kernel(WITHOUT_PLANS):
         losses: dict[int, float] = {}
-        for batch in _batches(loaded, texts):
+        for batch in _batches(loaded, texts)[group.rank :: group.size]:
             for part in in_halves(measure, batch):
                 losses |= part
             on_batch(len(losses))
+    for own in group.gather(losses):
+        losses |= own
     return [
         TextLoss(one.text, len(one.ids) - 1, loss if math.isfinite(loss) else None)
         for one in texts

@@ -35,6 +35,8 @@ class Group:
     """Number of processes."""
     local_rank = 0
     """Number of this process on its host, which is the number of its GPU."""
+    device = torch.device("cpu")
+    """Where tensors that are exchanged must be; a group of one accepts any."""
 
     @property
     def is_lead(self) -> bool:
@@ -52,6 +54,10 @@ class Group:
 
     def gather(self, value: T) -> list[T]:
         """Every process's value by rank, in every process."""
+        return [value]
+
+    def collect(self, value: T) -> list[T]:
+        """Every process's value by rank in the lead, and nothing in the others."""
         return [value]
 
     def sum(self, tensor: Tensor) -> None:
@@ -80,11 +86,14 @@ class ProcessGroup(Group):
         self.size = int(environment["WORLD_SIZE"])
         self.local_rank = int(environment["LOCAL_RANK"])
         self.host = socket.gethostname()
-        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        own = torch.device("cuda", self.local_rank) if device == "cuda" else None
-        distributed.init_process_group(
-            backend, timeout=datetime.timedelta(seconds=LIMIT_S), device_id=own
-        )
+        limit = datetime.timedelta(seconds=LIMIT_S)
+        if device == "cuda":
+            self.device = torch.device("cuda", self.local_rank)
+            torch.cuda.set_device(self.device)
+            backend = "cpu:gloo,cuda:nccl"
+            distributed.init_process_group(backend, timeout=limit, device_id=self.device)
+        else:
+            distributed.init_process_group("gloo", timeout=limit)
         self._objects = distributed.new_group(backend="gloo", timeout=IDLE)
         self.store = distributed.distributed_c10d._get_default_store()
         """Keys and values that all processes see, kept by the launcher of the first host."""
@@ -102,6 +111,12 @@ class ProcessGroup(Group):
         distributed.all_gather_object(values, value, group=self._objects)
         return values
 
+    def collect(self, value: T) -> list[T]:
+        """See `Group`."""
+        values: list[Any] | None = [None] * self.size if self.is_lead else None
+        distributed.gather_object(value, values, dst=0, group=self._objects)
+        return values or []
+
     def sum(self, tensor: Tensor) -> None:
         """See `Group`."""
         distributed.all_reduce(tensor)
@@ -113,6 +128,10 @@ class ProcessGroup(Group):
     def count(self, name: str) -> int:
         """See `Group`."""
         return int(self.store.add(f"count/{name}", 1)) - 1
+
+
+ALONE = Group()
+"""A process that works by itself."""
 
 
 def join(device: str, environment: Mapping[str, str] = os.environ) -> Group:

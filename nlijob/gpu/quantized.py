@@ -65,8 +65,12 @@ class QuantizedCopy:
         dtype: torch.dtype,
         device: torch.device,
         timed: Callable[[str], AbstractContextManager[None]],
+        may_write: bool = True,
     ) -> None:
-        """`stamp` identifies the model's files. `timed(part)` measures how long a part takes."""
+        """`stamp` identifies the model's files. `timed(part)` measures how long a part takes.
+
+        `may_write`: whether a copy is written if it is worth it; one process of a host is enough.
+        """
         model = config.model
         content = [
             stamp,
@@ -83,6 +87,7 @@ class QuantizedCopy:
         self._model_folder = Path(constants.HF_ASSETS_CACHE) / "nlijob" / _slug(model.name)
         self.folder = self._model_folder / name
         self._timed = timed
+        self._may_write = may_write
         self._unsealed: Path | None = None
 
     @property
@@ -113,7 +118,7 @@ class QuantizedCopy:
         """
         started = time.monotonic()
         base = make()
-        if time.monotonic() - started >= WORTH_A_COPY_S:
+        if self._may_write and time.monotonic() - started >= WORTH_A_COPY_S:
             # saving fails for many reasons inside the libraries, and the job can do without a copy
             with self._timed("4-bit copy written"), contextlib.suppress(Exception):
                 self._unsealed = self._written(base)

@@ -55,8 +55,10 @@ def checkpoint(epoch: int) -> Part:
 class Reporter:
     """Appends to progress.jsonl and timings.jsonl of one attempt."""
 
-    def __init__(self, run: RunDir, attempt: int) -> None:
+    def __init__(self, run: RunDir, attempt: int, is_silent: bool = False) -> None:
         self._run = run
+        self.is_silent = is_silent
+        """Whether it writes nothing, as another process reports the same work."""
         self._attempt = attempt
         self._last = 0.0
         self.trial = ""
@@ -64,7 +66,7 @@ class Reporter:
 
     def say(self, stage: str, text: str) -> None:
         """A line about a stage."""
-        append_record(self._run.progress, Progress(stage, "", 0, 0, "", self._named(stage, text)))
+        self._show(Progress(stage, "", 0, 0, "", self._named(stage, text)))
 
     def counter(self, stage: str, part: Part, total: int, unit: str) -> Callable[..., None]:
         """A function (done, note) that reports progress, at most once per `INTERVAL_S`."""
@@ -74,7 +76,7 @@ class Reporter:
             if now - self._last >= INTERVAL_S or done == total:
                 self._last = now
                 progress = Progress(stage, self._named(stage, part.name), done, total, unit, note)
-                append_record(self._run.progress, progress)
+                self._show(progress)
 
         return report
 
@@ -115,7 +117,12 @@ class Reporter:
             started.monotonic_s,
             self.trial if stage in TRIAL_STAGES else "",
         )
-        append_to_log(self._run.timings, timing)
+        if not self.is_silent:
+            append_to_log(self._run.timings, timing)
+
+    def _show(self, progress: Progress) -> None:
+        if not self.is_silent:
+            append_record(self._run.progress, progress)
 
     def _named(self, stage: str, text: str) -> str:
         """The text, after the name of the training where the stage is done for several."""

@@ -126,7 +126,7 @@ def _restore_latest(session: Session, trainer: Trainer, saved: Saved) -> None:
             return
     if before:  # which a state that cannot be used may have changed in part
         checkpoints.set_trained_weights(session.loaded.model, before["weights"])
-        trainer.restore(before["trainer"])
+        session.restore(trainer, before["trainer"])
     saved.truncate(0)
 
 
@@ -160,7 +160,7 @@ def _restore(session: Session, trainer: Trainer, epochs: int, step: int) -> list
     if not step:
         state = checkpoints.load_state(run.training_state(epochs))
         checkpoints.load_adapter(model, run.epoch(epochs))
-        trainer.restore(state)
+        session.restore(trainer, state)
         return []
     content = checkpoints.load_state(run.step_state(epochs + 1, step))
     lines = content["steps"].splitlines()
@@ -168,7 +168,7 @@ def _restore(session: Session, trainer: Trainer, epochs: int, step: int) -> list
     if len(steps) != step:
         raise ValueError(f"it holds {len(steps)} steps")
     checkpoints.set_trained_weights(model, content["weights"])
-    trainer.restore(content["trainer"])
+    session.restore(trainer, content["trainer"])
     return steps
 
 

@@ -86,7 +86,7 @@ def save_epoch(
     run, inputs = session.run, session.inputs[STAGE]  # of this training
     content = _Epoch(
         result,
-        session.engine.plan(),  # now, as the next epoch may change it
+        session.plan(),  # now, as the next epoch may change it
         steps,
         predictions,
         checkpoints.on_host(checkpoints.trained_weights(session.loaded.model)),

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from nlijob.gpu.engine import Forward
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.records.job import Prediction, Split, SplitScore
 
+Scored = tuple[list[int], Tensor]
+"""The row numbers of a batch, and their figures [rows, labels + 2]."""
 MAX_PENDING = 2
 """Batches queued on the device before the results of the first are awaited."""
 
@@ -36,31 +39,77 @@ def score(
     rows: Sequence[Encoded],
     batch_size: int,
     on_batch: Callable[[int], None],
+    group: Group = ALONE,
 ) -> tuple[SplitScore, list[Prediction]]:
     """Return the split's score and the model's predictions, in row order.
 
     `forward` computes the logits of a batch. `on_batch` is called after each batch with the number
-    of rows scored so far.
+    of rows scored so far. A group of processes, of which the others call `score_share`, shares the
+    batches; they are the same whatever its size, and so are the predictions.
     """
     predictions: dict[int, Prediction] = {}
-    pending: deque[tuple[list[int], Tensor]] = deque()
-
-    def finish() -> None:
-        chosen, figures = pending.popleft()
-        scored = _predictions(head, split, [rows[i] for i in chosen], figures)
-        predictions.update(zip(chosen, scored, strict=True))
-        on_batch(len(predictions))
-
     started = time.monotonic()
-    for chosen in batches(rows, batch_size):
-        pending.append((chosen, _figures(forward, head, [rows[i] for i in chosen])))
-        if len(pending) > MAX_PENDING:
-            finish()
-    while pending:
-        finish()
+    all_batches = batches(rows, batch_size)
+    if group.is_shared:
+        scored = _exchanged(forward, head, rows, all_batches, group)
+    else:
+        scored = _in_turn(forward, head, rows, all_batches)
+    for chosen, figures in scored:
+        of_batch = _predictions(head, split, [rows[i] for i in chosen], figures)
+        predictions.update(zip(chosen, of_batch, strict=True))
+        on_batch(len(predictions))
     duration_s = time.monotonic() - started
     in_order = [predictions[i] for i in range(len(rows))]
     return split_score(split, in_order, duration_s), in_order
+
+
+@torch.no_grad()
+def score_share(
+    forward: Forward, head: Head, rows: Sequence[Encoded], batch_size: int, group: Group
+) -> None:
+    """Score this process's share of the rows for the lead, which calls `score`."""
+    for _ in _exchanged(forward, head, rows, batches(rows, batch_size), group):
+        break
+
+
+def _in_turn(
+    forward: Forward, head: Head, rows: Sequence[Encoded], in_batches: Sequence[list[int]]
+) -> Iterator[Scored]:
+    """Score the batches, each a little ahead of when its figures are awaited."""
+    pending: deque[Scored] = deque()
+    for chosen in in_batches:
+        pending.append((chosen, _figures(forward, head, [rows[i] for i in chosen])))
+        if len(pending) > MAX_PENDING:
+            yield pending.popleft()
+    yield from pending
+
+
+def _exchanged(
+    forward: Forward,
+    head: Head,
+    rows: Sequence[Encoded],
+    in_batches: Sequence[list[int]],
+    group: Group,
+) -> Iterator[Scored]:
+    """Score every `group.size`-th batch here and the others elsewhere; all figures, in order.
+
+    Each process has a table that is 0 where a row is not its own; their sum has every row. A column
+    of ones shows that each row was scored once.
+    """
+    own = [
+        (chosen, _figures(forward, head, [rows[i] for i in chosen]))
+        for chosen in in_batches[group.rank :: group.size]
+    ]
+    columns = max(group.gather(own[0][1].shape[1] if own else 0))  # one may have no batch
+    table = torch.zeros(len(rows), columns + 1, device=group.device)
+    for chosen, figures in own:
+        table[chosen] = functional.pad(figures.float(), (0, 1), value=1.0)
+    group.sum(table)
+    together = table.cpu()
+    if not bool((together[:, -1] == 1).all()):
+        raise AssertionError("the processes of the group did not score each row once")
+    for chosen in in_batches:
+        yield chosen, together[chosen, :-1]
 
 
 def split_score(split: Split, predictions: Sequence[Prediction], duration_s: float) -> SplitScore:

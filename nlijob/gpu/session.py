@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from socket import gethostname
+from typing import Any, Literal
 
 import torch
 
@@ -19,13 +21,16 @@ from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.environment import environment, job_device
+from nlijob.gpu.forgetting import Tokens, text_losses
 from nlijob.gpu.further import encode_set
+from nlijob.gpu.generation import generate
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head, head_class
 from nlijob.gpu.model import (
+    FirstWeights,
     LoadedModel,
     MetaModel,
     compute_dtype,
-    initial_weights,
     load,
     max_length,
     meta_model,
@@ -34,22 +39,26 @@ from nlijob.gpu.model import (
     replace_adapter,
     vocabulary_size,
 )
+from nlijob.gpu.orders import Orders
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
-from nlijob.gpu.training import Trainer
+from nlijob.gpu.training import Trainer, never
 from nlijob.gpu.writer import Writer
 from nlijob.prompts import Prompt, few_shot_examples
+from nlijob.records.forgetting import TextLoss
 from nlijob.records.job import (
     SPLITS,
     Example,
     HeadOrigin,
     Machine,
+    Plan,
     Prediction,
     PromptRecord,
     RunRecord,
     Split,
     SplitScore,
+    TrainStep,
     WorkerTask,
 )
 from nlijob.records.search import Winner
@@ -58,11 +67,26 @@ from nlijob.rundir import RunDir, append_to_log, write_record
 from nlijob.sweep import Candidate, resolved, shape_of
 from nlijob.trials import Trial
 
+Share = Literal["trials", "steps", "none"]
+"""How the processes of a group train; see `Plan.share`."""
+RowsOf = str | Sequence[Encoded]
+"""Rows to score: the name of a split or of a further test set, or the rows themselves."""
+FEW_SHOT = "few-shot"
+OWN = "own"
+
 
 class Session:
-    """One attempt's model, rows and reporter; each is made at its first use."""
+    """One attempt's model, rows and reporter; each is made at its first use.
 
-    def __init__(self, run: RunDir) -> None:
+    In a group of processes each has a session. The lead's methods tell the others to do the same
+    (see `nlijob.gpu.following`).
+    """
+
+    def __init__(self, run: RunDir, group: Group = ALONE, is_elsewhere: bool = False) -> None:
+        self.is_elsewhere = is_elsewhere
+        """Whether the run's folder here is not that of the lead (see `nlijob.gpu.folders`)."""
+        self.orders = Orders(group, lambda: self.loaded.model)
+        """The processes that work together, and what the lead has them do."""
         self.run = run
         """The run's folder, as the training in hand sees it (see `of_trial`)."""
         self.task = records.read(WorkerTask, run.worker_task)
@@ -70,14 +94,19 @@ class Session:
         """That of the training in hand: the run's but for the seed, and for what a search tries."""
         self.inputs = self.task.inputs
         """What the run's stages and those of the training in hand are made from."""
-        self.reporter = Reporter(run, self.task.attempt)
+        self.reporter = Reporter(run, self.task.attempt, is_silent=not group.is_lead)
         self._whole = self.run, self.config
+        self.share: tuple[Share, str] = ("none", "")
+        """How the processes train, and why."""
+        self._trainer: Trainer | None = None
+        self._prepared: tuple[JobConfig, JobConfig] | None = None
         self._shape: Any = None
         """For what shape of trainings model and engine are made; None before that."""
         self._targets_of: Any = self.config.lora.target_modules
         """The lora.target_modules whose modules `meta` names."""
         self._drawn_for: int | None = None
         """Seed for which the weights in the model are those of a training's beginning."""
+        self._first_weights = FirstWeights()
         self.writer = Writer()
         """Writes checkpoints in parallel with training."""
         self.copy_writer = Writer()
@@ -99,7 +128,7 @@ class Session:
     def of_candidate(self, candidate: Candidate) -> None:
         """Work for a candidate of the search from here on; no training's folder is its own."""
         self.config = candidate.config
-        self._take_shape()
+        self.prepare()
 
     def adopt_winner(self) -> None:
         """Take on the settings that the search has found: they are those of all trainings."""
@@ -113,29 +142,123 @@ class Session:
             self._whole = run, found
         self.of_trial(None)
 
+    # ------------------------------------------------------------ training
+
     def begin_training(self) -> Trainer:
         """Set the weights that the training in hand begins with; returns a trainer for it."""
+        trainer = self._choose_trainer()
         model, seed = self.loaded.model, self.config.train.seed
         if self._drawn_for != seed:
-            first = initial_weights(model, self.loaded.head, seed)
+            first = self._first_weights.of(model, self.loaded.head, seed, self._shape)
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
-        return self.engine.trainer(self.config.train)
+        self.orders.weights_change()
+        return trainer
+
+    def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Continue a training from a state; the weights are set before."""
+        if self._trainer:
+            weights = checkpoints.on_host(checkpoints.trained_weights(self.loaded.model))
+            self.orders.give("restore", state, weights)
+        trainer.restore(state)
+
+    def train_epoch(
+        self, trainer: Trainer, epoch: int, done: int = 0, pause: Callable[[], bool] = never
+    ) -> Iterator[TrainStep]:
+        """See `Trainer.epoch`."""
+        if self._trainer:
+            self.orders.give_with_weights("epoch", epoch, done)
+        else:
+            self.orders.weights_change()
+        yield from trainer.epoch(epoch, done, pause)
 
     def load_adapter(self, epoch: int) -> None:
         """Take the weights of an epoch of the training in hand."""
         self._drawn_for = None
+        self.orders.weights_change()
         checkpoints.load_adapter(self.loaded.model, self.run.epoch(epoch))
+
+    def plan(self) -> Plan:
+        """The execution mode, and how the processes share the work."""
+        plan = self.engine.plan()
+        share, reason = self.share
+        return dataclasses.replace(
+            plan, processes=self.orders.size, share=share, share_reason=reason
+        )
+
+    # ------------------------------------------------------------ the group
+
+    @property
+    def group(self) -> Group:
+        """The processes that work together now."""
+        return self.orders.group
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work without the other processes, and report: for what each does by itself."""
+        silent, self.reporter.is_silent = self.reporter.is_silent, False
+        try:
+            with self.orders.alone():
+                yield
+        finally:
+            self.reporter.is_silent, self._prepared = silent, None
+            self.of_trial(None)
+
+    def take(self, whole: JobConfig, config: JobConfig, task: WorkerTask) -> None:
+        """Work with the lead's configuration: the run's, and that of the training in hand."""
+        self._whole = self._whole[0], whole
+        own = self.task
+        if task.model_stamp != own.model_stamp:
+            raise NotAvailableError(
+                f"the model of the lead's host ({task.model_dir}) and that of {gethostname()} "
+                f"({own.model_dir}) differ: {task.model_stamp} and {own.model_stamp}",
+                "give all hosts the same files, or the same revision of a model on the hub",
+            )
+        self.task = dataclasses.replace(task, model_dir=own.model_dir)
+        self.config, self.inputs = config, task.inputs
+
+    def share_trainer(self) -> None:
+        """Make a trainer that trains together with the other processes; all call this."""
+        self._trainer = self.engine.trainer(self.config.train, self.group)
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer that trains together with the other processes."""
+        assert self._trainer is not None
+        return self._trainer
+
+    def _choose_trainer(self) -> Trainer:
+        """The trainer of the training in hand: of all processes together, or of this one."""
+        self._trainer = None
+        if self.group.is_shared:
+            self.share = self._chosen_share()
+            if self.share[0] == "steps":
+                self.orders.give("begin", self.config)
+                self.share_trainer()
+                return self.trainer
+        return self.engine.trainer(self.config.train)
+
+    def _chosen_share(self) -> tuple[Share, str]:
+        wanted = self.whole_config.machine.share
+        if wanted == "steps":
+            return "steps", "machine.share=steps"
+        if wanted in ("none", "trials"):
+            return "none", f"machine.share={wanted}"
+        return self.engine.worth_sharing(self.group)
 
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
+        if self._prepared == (self.whole_config, self.config):
+            return
+        self.orders.give("prepare", self.whole_config, self.config, self.task)
+        self._prepared = self.whole_config, self.config
         _ = self.rows, self.further_rows
         if self.config.eval.few_shot:
             _ = self.few_shot
         _ = self._searched_targets
         _ = self.loaded
         self._take_shape()
-        _ = self.engine
+        self.engine.agree(self.group)
 
     # ------------------------------------------------------------ model and rows, made once
 
@@ -153,14 +276,17 @@ class Session:
             compute_dtype(self.config.model, self._model_config, self.device),
             self.device,
             lambda part: self.reporter.timed("load", Part(part)),
+            may_write=self.group.local_rank == 0,
         )
         with self.reporter.timed("load"):
             config = self._whole[1]
             loaded = load(config, self._model_dir, self.tokenizer, self.device, copy, self.meta)
             self._drawn_for, self._shape = config.train.seed, shape_of(config)
             where = environment(loaded)
-            write_record(self.run.environment, where)
-            append_to_log(self.run.machines, Machine(self.task.attempt, where.gpus))
+            gpus = tuple(gpu for own in self.group.gather(where.gpus) for gpu in own)
+            if self.group.is_lead:
+                write_record(self.run.environment, dataclasses.replace(where, gpus=gpus))
+                append_to_log(self.run.machines, Machine(self.task.attempt, gpus))
         if loaded.head and loaded.head.reason:
             self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
@@ -304,9 +430,69 @@ class Session:
         counter = self.reporter.counter(stage, part, len(rows), "rows")
         size = self.config.eval.batch_size
         with self.reporter.timed(stage, part, len(rows)):
-            scored = scoring.score(self.engine.forward(head), head, split, rows, size, counter)
+            name = OWN if head is self.head else FEW_SHOT
+            self.orders.give_with_weights(
+                "score", self.orders.is_base, split, name, self._name_of(rows)
+            )
+            forward = self.engine.forward(head)
+            scored = scoring.score(forward, head, split, rows, size, counter, self.group)
         check_finite(stage, self.config.model, scored[1])
         return scored
+
+    def score_share(self, split: Split, head: Head, rows: Sequence[Encoded]) -> None:
+        """Score this process's share of rows that the lead scores."""
+        forward = self.engine.forward(head)
+        scoring.score_share(forward, head, rows, self.config.eval.batch_size, self.group)
+
+    def text_losses(
+        self, encoded: Sequence[Tokens], on_batch: Callable[[int], object]
+    ) -> list[TextLoss]:
+        """The losses of the model as it is now on general texts."""
+        self.orders.give_with_weights("texts", self.orders.is_base, encoded)
+        return text_losses(self.loaded, encoded, on_batch, self.group)
+
+    def write(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[str]]:
+        """What the base and the tuned model write after these prompts (token ids)."""
+        self.orders.give_with_weights("write", prompts)
+        return self.write_share(prompts)
+
+    def write_share(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[str]]:
+        """As `write`, of which each process does a part; all call this.
+
+        A model's texts are written in one process: its batches are then the same in any group.
+        """
+        config, written = self.config.eval, dict[str, list[str]]()
+        for number, name in enumerate(("tuned", "base")):
+            if number % self.group.size == self.group.rank:
+                with self.orders.base_model() if name == "base" else contextlib.nullcontext():
+                    written[name] = generate(
+                        self.loaded, prompts, config.generate_tokens, config.batch_size
+                    )
+        for own in self.group.gather(written):
+            written |= own
+        return written["base"], written["tuned"]
+
+    def head_of(self, name: str) -> Head:
+        """The head that an order names."""
+        return self.few_shot[0] if name == FEW_SHOT else self.head
+
+    def rows_of(self, rows: RowsOf) -> Sequence[Encoded]:
+        """The rows that an order names, or holds."""
+        if not isinstance(rows, str):
+            return rows
+        return self._known_rows[rows]
+
+    @property
+    def _known_rows(self) -> dict[str, list[Encoded]]:
+        further = {f"further {name}": rows for name, rows in self.further_rows.items()}
+        return {**{str(split): rows for split, rows in self.rows.items()}, **further}
+
+    def _name_of(self, rows: Sequence[Encoded]) -> RowsOf:
+        """The name by which the other processes know these rows; else the rows themselves."""
+        if not self.group.is_shared:
+            return rows
+        known = (name for name, own in self._known_rows.items() if own is rows)
+        return next(known, rows)
 
     @property
     def prompt_record(self) -> PromptRecord:

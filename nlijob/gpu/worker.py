@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from nlijob import records
 from nlijob.attempt import Moment
-from nlijob.completeness import is_complete
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
-from nlijob.gpu.environment import reset_peak_memory
+from nlijob.gpu.folders import is_elsewhere, send_rows
+from nlijob.gpu.following import follow
+from nlijob.gpu.group import Group, join
 from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
 from nlijob.gpu.reporting import WHOLE, Part
 from nlijob.gpu.session import Session
-from nlijob.gpu.stages import WORK
-from nlijob.records.job import WorkerOutcome
+from nlijob.gpu.side_by_side import train_side_by_side
+from nlijob.gpu.step import do_step
+from nlijob.records.job import RunRecord, WorkerOutcome
 from nlijob.rundir import RunDir
-from nlijob.stages import SEARCH, TRIAL_STAGES, stages_after
-from nlijob.trials import Step, Trial, stages_of, steps_of
+from nlijob.stages import SEARCH, TRIAL_STAGES
+from nlijob.trials import Trial, steps_of
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -39,22 +42,42 @@ def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOut
 
 
 def _work(run: RunDir) -> None:
-    session = Session(run)
+    do_job(run, join(records.read(RunRecord, run.config).config.model.device))
+
+
+def do_job(run: RunDir, group: Group) -> None:
+    """Do a run's task in a group of processes, each of which calls this. Raises what goes wrong."""
+    elsewhere = is_elsewhere(run, group) if group.is_shared else False
+    send_rows(run, group, elsewhere)
+    session = Session(run, group, elsewhere)
+    if group.is_lead:
+        _lead(session)
+        session.orders.end()
+    else:
+        follow(session)
+
+
+def _lead(session: Session) -> None:
+    """Do the steps of the job that are not complete."""
     _report_start(session)
     config = session.whole_config
+    done: list[Trial] = []
     scored: list[Trial] = []
     with session.writer:
         for number in range(len(steps_of(config))):
             step = steps_of(session.whole_config)[number]  # a search settles what follows it
             if step.stage.side != "gpu":
                 continue
-            session.of_trial(step.trial)
-            _do(session, step)
+            if step.trial and not scored:
+                done = done or train_side_by_side(session)
+            if step.trial not in done:
+                do_step(session, step)
             if step.stage.name == SEARCH:
                 session.adopt_winner()
             if step.trial and step.stage.name == TRIAL_STAGES[-1]:
                 scored.append(step.trial)
                 if config.train.keep == "best":
+                    session.of_trial(step.trial)
                     keep_best_weights(session.run, scored)
         session.copy_writer.wait()
 
@@ -68,19 +91,3 @@ def _report_start(session: Session) -> None:
     ):
         if since_s is not None:
             session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)
-
-
-def _do(session: Session, step: Step) -> None:
-    run, stage = session.run, step.stage.name
-    if is_complete(run, step.key, session.task.inputs):
-        session.reporter.say(stage, "complete, skipped")
-        return
-    stages = stages_of(session.whole_config)
-    # the later ones are of the outcome that is now replaced
-    for name in (stage, *stages_after(stage, stages)):
-        run.unmark(name)
-    reset_peak_memory(session.device)
-    session.prepare()
-    with session.reporter.timed(stage):
-        outputs = WORK[stage](session)
-    run.mark_complete(stage, session.task.inputs[step.key], outputs)

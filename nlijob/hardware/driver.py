@@ -19,8 +19,31 @@ machine with many GPUs."""
 
 
 def gpu_count() -> int:
-    """Number of GPUs with an NVIDIA driver that answers; 0 if CUDA_VISIBLE_DEVICES hides all."""
-    return 0 if _are_hidden() else _answer(_count) or 0
+    """Number of GPUs that a job can use: the driver answers, and CUDA_VISIBLE_DEVICES shows them.
+
+    One where GPUs are divided (MIG): CUDA shows a process one part of one GPU.
+    """
+    number = 0 if _are_hidden() else visible(_answer(_count) or 0, _shown())
+    return 1 if number > 1 and _answer(_is_divided) else number
+
+
+def visible(gpus: int, shown: str | None) -> int:
+    """How many of the machine's GPUs CUDA shows if CUDA_VISIBLE_DEVICES is `shown`.
+
+    As CUDA reads it (CUDA C++ Programming Guide, "CUDA Environment Variables"): the list ends at
+    the first name that no GPU has, and a list with a name twice shows nothing. Whether a GPU has a
+    certain UUID is not checked.
+    """
+    if shown is None or not gpus:
+        return gpus
+    names: list[str] = []
+    for name in map(str.strip, shown.split(",")):
+        if not (name.startswith(("GPU-", "MIG-")) or (name.isdecimal() and int(name) < gpus)):
+            break
+        names.append(name)
+    if len({*names}) < len(names):
+        return 0
+    return len(names)
 
 
 def driver_fault() -> str:
@@ -45,7 +68,13 @@ def driver_version() -> str | None:
 
 
 def _are_hidden() -> bool:
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] in ("", "-1")
+    shown = _shown()
+    return shown is not None and shown.split(",")[0].strip() in ("", "-1")
+
+
+def _shown() -> str | None:
+    """The GPUs that this process's user lets CUDA see; None for all."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def _count() -> int:
@@ -53,6 +82,18 @@ def _count() -> int:
 
     pynvml.nvmlInit()
     return max(0, int(pynvml.nvmlDeviceGetCount()))
+
+
+def _is_divided() -> bool:
+    """Whether a GPU is divided into instances (MIG). Raises where the driver does not know of it.
+
+    A driver or GPU that has no such mode raises, and so counts as undivided.
+    """
+    import pynvml
+
+    pynvml.nvmlInit()
+    handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(_count()))
+    return any(pynvml.nvmlDeviceGetMigMode(handle)[0] for handle in handles)
 
 
 def _version() -> str:

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from nlijob.config import JobConfig, seeds_of
-from nlijob.planning.needs import memory_need
+from nlijob.planning.memory import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
 from nlijob.sweep import most_epochs, search_epochs
@@ -101,10 +101,11 @@ def expected_time(
     look: ModelLook,
     rows: Mapping[Split, int | None],
     further: Sequence[int | None] = (),
+    processes: int = 1,
 ) -> PlannedTime:
     """The time of a job with this many rows in each split, without downloads.
 
-    `further`: the rows of each further test set.
+    `further`: the rows of each further test set. `processes`: those of the GPU side.
     """
     train, validation, test = (rows[split] for split in ("train", "validation", "test"))
     if not look.tokens or train is None or validation is None or test is None or None in further:
@@ -116,20 +117,29 @@ def expected_time(
     trainings = len(seeds_of(config.train))
     trained = train * (most_epochs(config) * trainings + search_epochs(config))
     elsewhere = sum(one or 0 for one in further)
-    scored = _scored_rows(config, validation, test) + (1 + trainings) * elsewhere
-    training = _times(speed.training, trained)
-    scoring = _times(speed.scoring, scored)
+    scored = scored_rows(config, validation, test) + (1 + trainings) * elsewhere
+    training = _shared(_times(speed.training, trained), processes, trainings)
+    scoring = _times(speed.scoring, scored / processes)
     return PlannedTime(
         job=Span(
             training.low_s + scoring.low_s + speed.rest.low_s,
             training.high_s + scoring.high_s + speed.rest.high_s,
         ),
         training=training,
-        basis=speed.basis,
+        basis=speed.basis + (f"; divided among {processes} processes" if processes > 1 else ""),
     )
 
 
-def _scored_rows(config: JobConfig, validation: int, test: int) -> int:
+def _shared(training: Span, processes: int, trainings: int) -> Span:
+    """The time of all trainings on several GPUs.
+
+    At best they share all of it. At worst each training is done by one of them.
+    """
+    rounds = math.ceil(trainings / processes)
+    return Span(training.low_s / processes, training.high_s * rounds / trainings)
+
+
+def scored_rows(config: JobConfig, validation: int, test: int) -> int:
     """Rows scored in the whole job, over all stages."""
     each_epoch = validation + (test if config.eval.test_each_epoch else 0)
     more = test * (bool(config.eval.few_shot) + config.eval.blank_premise)
@@ -231,5 +241,5 @@ def _interpolated(work: float, per_s: Sequence[float]) -> float:
     return fastest_s if work < smallest else slowest_s * work / largest
 
 
-def _times(span: Span, rows: int) -> Span:
+def _times(span: Span, rows: float) -> Span:
     return Span(span.low_s * rows, span.high_s * rows)

@@ -26,12 +26,9 @@ from nlijob.errors import ExitCode, JobError
 from nlijob.hub import Hub
 from nlijob.planning.child import look
 from nlijob.planning.durations import expected_time
-from nlijob.planning.needs import (
-    disk_needs,
-    disk_obstacles,
-    memory_need,
-    memory_obstacles,
-)
+from nlijob.planning.memory import memory_need, memory_obstacles
+from nlijob.planning.needs import disk_needs, disk_obstacles
+from nlijob.planning.processes import chosen_processes
 from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
 from nlijob.records.job import SPLITS, Example, Manifest, RunRecord, Split, WorkerTask
 from nlijob.records.planning import JobPlan, ModelLook, Obstacle, PlannedRows, PlannedSet
@@ -166,6 +163,7 @@ def _plan(
     download = [one.download_bytes for one in files]
     disks = disk_needs(config, found, counts, wanted.run.root, download)
     memory = memory_need(config, found)
+    processes = chosen_processes(config, wanted.run)
     met = [*obstacles, *([model.fault] if model.fault else [])]
     return JobPlan(
         recipe=wanted.recipe,
@@ -181,7 +179,9 @@ def _plan(
         training_tokens=_training_tokens(config, found, counts["train"]),
         disk=disks,
         memory=memory,
-        time=expected_time(config, found, counts, [one.rows.rows for one in sets]),
+        time=expected_time(
+            config, found, counts, [one.rows.rows for one in sets], processes.number
+        ),
         warnings=manifest.warnings if manifest else (),
         obstacles=(
             *(Obstacle(error.exit_code, error.message, error.hint) for error in met),
@@ -191,6 +191,7 @@ def _plan(
         transfer=sets,
         candidates=count_candidates(config),
         search_epochs=search_epochs(config),
+        processes=processes,
     )
 
 

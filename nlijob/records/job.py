@@ -43,6 +43,8 @@ class GpuInfo:
     compute_capability: str
     total_memory_bytes: int
     driver_version: str | None
+    host: str = ""
+    """Name of its host where the job had several; "" where it had one, or where not known."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Environment:
 
     device: Literal["cpu", "cuda"]
     gpus: tuple[GpuInfo, ...]
-    """Empty on a CPU."""
+    """All that were in use, by the rank of their process; empty on a CPU."""
     platform: str
     python_version: str
     packages: dict[str, str]
@@ -94,7 +96,7 @@ class Machine:
 
     attempt: int
     gpus: tuple[GpuInfo, ...]
-    """Empty on a CPU."""
+    """All that were in use, by the rank of their process; empty on a CPU."""
 
 
 # ---------------------------------------------------------------- subset
@@ -449,6 +451,8 @@ class Plan:
     optimizer step, or one trains and the others score alone."""
     share_reason: str = ""
     """Why they train in this way, in words; "" for a single process."""
+    processes_reason: str = ""
+    """Why there are so many processes, in words; "" where one GPU is visible, or if not known."""
 
 
 @dataclass(frozen=True)
@@ -650,15 +654,43 @@ class WorkerTask:
     """When the task was written, on the same clock."""
     stamps: dict[str, str] = field(default_factory=dict)
     """What identifies the files outside the run; see `nlijob.stages.Stage.stamp`."""
+    processes_reason: str = ""
+    """See `Plan.processes_reason`."""
 
 
 @dataclass(frozen=True)
 class WorkerOutcome:
-    """worker/outcome.json: how the GPU side ended."""
+    """worker/outcome.json: how the GPU side ended; outcome-N.json: how its process N ended."""
 
     exit_code: int
     message: str
     hint: str
+    lost_another: bool = False
+    """Whether it ended for want of another process, which had ended or could not be reached."""
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """worker/failure.json: the process of a GPU side of several that was the first to fail."""
+
+    rank: int
+    """Its number, from 0."""
+    processes: int
+    """Number of processes of the GPU side."""
+    local_rank: int
+    """Its number on its host, which is also that of its GPU."""
+    host: str
+    """Name of its host."""
+    pid: int
+    """Its number in the host's table of processes."""
+    status: int | None
+    """Its exit status, or -N where signal N ended it; none: it has not ended."""
+    gpu: str = ""
+    """Name of its GPU; "" where it is not known, and on a CPU."""
+    silent_s: float | None = None
+    """Time for which it had shown no sign of life when it was found so; none: it ended."""
+    outcome: WorkerOutcome | None = None
+    """What it said of its end; none where it did not."""
 
 
 @dataclass(frozen=True)

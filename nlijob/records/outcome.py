@@ -512,7 +512,11 @@ class PartTime:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds of one stage over all attempts, and of its parts."""
+    """Seconds of one stage over all attempts, and of its parts.
+
+    Time in which several trainings were in the stage side by side counts once. Stages may overlap
+    then, as one training is scored while another one is at work.
+    """
 
     stage: str
     duration_s: float | None
@@ -520,8 +524,11 @@ class StageTime:
     parts: dict[str, float]
     """Name of the part -> seconds, where they are known."""
     examples_per_s: float | None
+    """Of all trainings together."""
     timed_parts: tuple[PartTime, ...] = ()
     """The same parts with their kind, epoch and split."""
+    at_once: int = 1
+    """Most trainings that were in this stage at the same time."""
 
 
 @dataclass(frozen=True)
@@ -546,6 +553,22 @@ class GpuUse:
     """Seconds of the job that the energy covers; None in runs before format 4."""
     attempts_s: float | None = None
     """Seconds of the attempts in which the GPU was in use."""
+    host: str = ""
+    """See `GpuInfo.host`."""
+    mean_scoring_load: float | None = None
+    """Mean over the samples of the stages baseline and evaluate."""
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """The mean loads of several GPUs in training."""
+
+    busiest: int
+    """Position of the GPU with the highest load."""
+    idlest: int
+    """Position of the GPU with the lowest load."""
+    difference: float
+    """Its load below that of the busiest (0 to 1)."""
 
 
 @dataclass(frozen=True)
@@ -563,6 +586,10 @@ class ResourceUse:
     """Sources of figures that failed or did not answer, each with the reason."""
     interval_s: float | None = None
     """Median time between two samples; the configuration may have changed since they were taken."""
+    imbalance: Imbalance | None = None
+    """None where fewer than two GPUs were measured in training."""
+    total_energy_j: float | None = None
+    """Energy of all GPUs; None unless it was measured for each, or where not known."""
 
 
 @dataclass(frozen=True)
@@ -664,3 +691,6 @@ class Results:
     """Loss on general text before and after tuning; None where it was not measured."""
     tasks: tuple[TaskChange, ...] = ()
     """Both models in tasks of lm-evaluation-harness; empty where none were asked for."""
+    outside_stages_s: float | None = None
+    """Time of the job in none of its stages; None where stages do not overlap, so that it is what
+    their times leave."""

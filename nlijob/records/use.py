@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from nlijob.config import JobConfig, ReportConfig
+from nlijob.config import JobConfig, ReportConfig, without_machine
 from nlijob.records.intervals import Interval
 from nlijob.records.job import FORMAT_VERSION
 
@@ -16,8 +16,10 @@ ADAPTER_RECORD = "nlijob.json"
 
 
 def shared_config(config: JobConfig) -> JobConfig:
-    """The configuration as it is given to others, without prices, gates and further test sets."""
-    return dataclasses.replace(config, report=ReportConfig(), transfer=())
+    """The configuration as it is given to others, without prices, gates, further test sets and
+    GPUs."""
+    shared = dataclasses.replace(config, report=ReportConfig(), transfer=())
+    return without_machine(shared)
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class AdapterRecord:
     """adapter/nlijob.json: what is needed to use the adapter without its run."""
 
     config: JobConfig
-    """The configuration of the run; its report section is left at the defaults, and further test
-    sets are left out."""
+    """The configuration of the run; its report and machine sections are left at the defaults, and
+    further test sets are left out."""
     model_stamp: str
     """Identity of the base model's files: a commit on the hub, or file names and hashes."""
     label_tokens: tuple[int, ...]
@@ -134,8 +136,8 @@ class ExportRecord:
     adapter_sha256: str
     """SHA-256 of the adapter's weights, in hexadecimal digits."""
     config: JobConfig
-    """The configuration of the run; its report section is left at the defaults, and further test
-    sets are left out."""
+    """The configuration of the run; its report and machine sections are left at the defaults, and
+    further test sets are left out."""
     weights: str
     """What the weights are, in words."""
     dtype: str

@@ -30,6 +30,8 @@ WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
 """Inches; 72 SVG units each."""
 MOST_NUMBERED = 12
 """Bars of a chart that have their counts above them; more would cover each other."""
+ABOVE_STAGES = 1.07
+"""Height of a legend above the names of the stages, in heights of the plot."""
 MANY_RUNS = 40
 """A trend with more points than this has small markers."""
 DATES: Any = matplotlib.dates  # has no type annotations
@@ -395,7 +397,7 @@ def over_time(
         axes.set_xlabel(f"job time ({time_unit})")
         axes.set_ylabel(unit)
         if len(lines) > 1:
-            _legend(axes)
+            _legend(axes, ABOVE_STAGES)
         return _plot(figure, name, title, caption)
 
 
@@ -516,8 +518,9 @@ def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -
         )
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handlelength=1.6)
+def _legend(axes: Axes, above: float = 1.0, columns: int = 2) -> None:
+    """A legend whose lower edge is at this height of the plot."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, above), ncols=columns, handlelength=1.6)
 
 
 def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
+from statistics import fmean
 
 from nlijob.analysis.columns import shown_name
 from nlijob.analysis.resources import gpu_sample, moment_s
@@ -20,6 +21,8 @@ from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
 """Most points of a line; a longer line is drawn as means of neighbouring points."""
+GPU_COLOURS = (charts.AFTER, charts.BEFORE, charts.TEST, charts.ACCENT)
+"""Lines of GPUs that can be told apart."""
 RUNNING_MEAN = 25
 """Longest window of the running mean of the loss, in optimizer steps."""
 
@@ -333,23 +336,10 @@ def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
 
 
 def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
-    gpus = results.resources.gpus
     spans = clock.spans()
-    colours = (charts.AFTER, charts.BEFORE, charts.TEST, charts.ACCENT)
 
     def gpu_lines(figure: Callable[[GpuSample], float | None]) -> list[Line]:
-        def reader(gpu: GpuUse) -> Callable[[HardwareSample], float | None]:
-            def read(sample: HardwareSample) -> float | None:
-                there = [one for one in gpus if sample.attempt in one.attempts]
-                own = gpu_sample(gpu.uuid, sample, len(there)) if gpu in there else None
-                return None if own is None else figure(own)
-
-            return read
-
-        return [
-            clock.line(f"GPU {number}", reader(gpu), colours[number % len(colours)])
-            for number, gpu in enumerate(gpus)
-        ]
+        return _gpu_lines(results.resources.gpus, clock, figure)
 
     figures = [
         ("gpu-load", "GPU load", "%", 100.0, gpu_lines(lambda gpu: _times(gpu.load, 100))),
@@ -384,6 +374,46 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
                 name,
                 charts.over_time(f"chart-{name}", title, caption, measured, spans, unit, top),
             )
+
+
+def _gpu_lines(
+    gpus: Sequence[GpuUse], clock: Clock, figure: Callable[[GpuSample], float | None]
+) -> list[Line]:
+    """A line for each GPU; where there are many, their highest, mean and lowest."""
+
+    def reader(gpu: GpuUse) -> Callable[[HardwareSample], float | None]:
+        def read(sample: HardwareSample) -> float | None:
+            there = [one for one in gpus if sample.attempt in one.attempts]
+            own = gpu_sample(gpu.uuid, sample, len(there)) if gpu in there else None
+            return None if own is None else figure(own)
+
+        return read
+
+    readers = [reader(gpu) for gpu in gpus]
+    if len(gpus) <= len(GPU_COLOURS):
+        return [
+            clock.line(f"GPU {number}", read, colour)
+            for number, (read, colour) in enumerate(zip(readers, GPU_COLOURS, strict=False))
+        ]
+
+    def over_all(
+        summary: Callable[[Sequence[float]], float],
+    ) -> Callable[[HardwareSample], float | None]:
+        def read(sample: HardwareSample) -> float | None:
+            measured = [value for one in readers if (value := one(sample)) is not None]
+            return summary(measured) if measured else None
+
+        return read
+
+    summaries: tuple[tuple[str, Callable[[Sequence[float]], float]], ...] = (
+        ("highest", max),
+        ("mean", fmean),
+        ("lowest", min),
+    )
+    return [
+        clock.line(f"{name} of {len(gpus)} GPUs", over_all(summary), colour)
+        for (name, summary), colour in zip(summaries, GPU_COLOURS, strict=False)
+    ]
 
 
 def _times(value: float | None, factor: float) -> float | None:

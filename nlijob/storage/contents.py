@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nlijob import records
 from nlijob.records.job import FileStamp, Marker
-from nlijob.rundir import MARKERS, NOT_COPIED, RunDir
+from nlijob.rundir import MARKERS, NOT_COPIED, OUTCOME_OF, RunDir
 
 LONGEST_NAME = 255
 """Bytes in a name of a file or folder."""
@@ -36,8 +36,9 @@ def is_copied(name: str) -> bool:
     except UnicodeEncodeError:  # no text: buckets have no such names
         return False
     plain = all(part and not part.startswith(b".") and len(part) <= LONGEST_NAME for part in parts)
-    is_whole = not name.endswith(".tmp") and name not in NOT_COPIED
-    return plain and is_whole and "\0" not in name
+    is_message = name in NOT_COPIED or name.startswith(OUTCOME_OF)
+    is_whole = not name.endswith(".tmp")
+    return plain and is_whole and not is_message and "\0" not in name
 
 
 def is_of_a_run(name: str) -> bool:

@@ -45,6 +45,12 @@ def test_the_stages_of_one_job_belong_together(run: RunDir) -> None:
     assert doubts(run, with_report=True) == changed_files(run) == []
 
 
+def test_a_run_on_other_gpus_than_its_configuration_names_is_whole(run: RunDir) -> None:
+    with_settings(run, "machine", gpus=4, share="steps")
+    finish(run)
+    assert doubts(run, with_report=True) == []
+
+
 def test_a_setting_that_differs_is_named_with_both_values(run: RunDir) -> None:
     with_settings(run, "train", learning_rate=0.003)
     text = "train: train.learning_rate is 0.0002 in its marker and 0.003 in config.json"

@@ -20,7 +20,7 @@ from nlijob import launch, pipeline, records
 from nlijob.analysis.times import attempt_times
 from nlijob.attempt import drop_torn_line, next_attempt
 from nlijob.commands.run_options import default_run_id
-from nlijob.config import JobConfig, TransferConfig, load_config
+from nlijob.config import JobConfig, MachineConfig, TransferConfig, load_config
 from nlijob.console import Console
 from nlijob.data.elsewhere import elsewhere_stamp
 from nlijob.data.sources import source_stamp
@@ -47,7 +47,7 @@ from nlijob.rundir import (
     write_records,
     write_text,
 )
-from nlijob.stages import EVERY_STAGE, GPU_STAGES, PHASES, STAGE_NAMES, STAGES
+from nlijob.stages import EVERY_STAGE, GPU_STAGES, PHASES, STAGE_NAMES, STAGES, UNREAD
 from nlijob.sweep import candidate_inputs, combinations, resolved
 from tests.markers import made_from
 
@@ -138,9 +138,14 @@ def test_the_description_is_read_by_the_report_alone() -> None:
     assert changed_stages(CONFIG, replace(CONFIG, description="other")) == {"report"}
 
 
-def test_every_value_of_the_configuration_is_read_by_a_stage() -> None:
+def test_every_value_of_the_configuration_but_the_machine_is_read_by_a_stage() -> None:
     sections = {key.partition(".")[0] for stage in EVERY_STAGE for key in stage.reads}
-    assert sections == set(vars(CONFIG))
+    assert sections == set(vars(CONFIG)) - {*UNREAD}
+
+
+def test_other_gpus_invalidate_no_stage() -> None:
+    other = load_config("demo", {"machine.gpus": 4, "machine.share": "steps"})
+    assert changed_stages(CONFIG, other) == set()
 
 
 def test_changed_rows_invalidate_every_stage(tmp_path: Path) -> None:
@@ -243,6 +248,14 @@ def test_a_record_can_be_appended_after_an_incomplete_line(run: RunDir) -> None:
 def test_a_resumed_run_keeps_the_time_of_its_first_attempt(run: RunDir) -> None:
     write_record(run.config, replace(RECORD, created_at="2026-01-02T03:04:05+00:00"))
     assert continued(RECORD, run).created_at == "2026-01-02T03:04:05+00:00"
+
+
+def test_a_run_that_is_resumed_with_other_gpus_keeps_the_time_of_its_first_attempt(
+    run: RunDir,
+) -> None:
+    two = replace(CONFIG, machine=MachineConfig(gpus=2))
+    write_record(run.config, replace(RECORD, config=two, created_at="2026-01-02T03:04:05+00:00"))
+    assert continued(RECORD, run) == replace(RECORD, created_at="2026-01-02T03:04:05+00:00")
 
 
 def test_a_damaged_time_of_the_first_attempt_is_not_kept(run: RunDir) -> None:
@@ -612,6 +625,15 @@ def test_a_run_with_more_trainings_has_the_same_name() -> None:
     assert default_run_id("demo", load_config("demo", {"train.seeds": 2})) == "demo"
 
 
+@pytest.mark.parametrize("settings", [{}, {"lora.r": 4}])
+def test_a_run_on_other_gpus_has_the_same_name(settings: dict[str, Any]) -> None:
+    one, other = (
+        default_run_id("demo", load_config("demo", {**settings, "machine.gpus": gpus}))
+        for gpus in ("auto", 4)
+    )
+    assert one == other
+
+
 @pytest.mark.usefixtures("started")
 def test_a_further_test_set_is_added_to_a_finished_run_without_a_new_training(
     finished: RunDir, out: io.StringIO
@@ -652,6 +674,28 @@ def test_a_complete_run_gets_its_configuration_back(finished: RunDir, out: io.St
     with pytest.raises(ValueError, match="Expecting value"):  # the figures here are none
         job(finished, out).work()
     assert records.read(RunRecord, finished.config).config == CONFIG
+
+
+def test_a_complete_run_that_is_asked_for_on_other_gpus_stays_as_it_is(
+    finished: RunDir, out: io.StringIO
+) -> None:
+    write_record(finished.config, RECORD)
+    one = job(finished, out)
+    one.record = replace(RECORD, config=replace(CONFIG, machine=MachineConfig(gpus=4)))
+    with pytest.raises(ValueError, match="Expecting value"):  # the figures here are none
+        one.work()
+    assert f"{place('train')}complete, skipped" in out.getvalue()
+    assert records.read(RunRecord, finished.config) == RECORD
+
+
+@pytest.mark.usefixtures("started")
+def test_an_unfinished_run_goes_on_with_other_gpus(finished: RunDir, out: io.StringIO) -> None:
+    finished.unmark("evaluate")
+    work(finished, out, machine__gpus=4)
+    assert not finished.previous.exists()
+    assert "done again" not in out.getvalue()
+    assert {"baseline", "train", "select"} <= {*finished.marked()}
+    assert records.read(RunRecord, finished.config).config.machine.gpus == 4
 
 
 # ---------------------------------------------------------------- the GPU side's start and end

@@ -9,7 +9,7 @@ from nlijob.gpu.model.configuration import (
     meta_model,
     read_model_config,
 )
-from nlijob.gpu.model.initial import initial_weights
+from nlijob.gpu.model.initial import FirstWeights, initial_weights
 from nlijob.gpu.model.load import (
     LoadedModel,
     add_adapter,
@@ -17,16 +17,18 @@ from nlijob.gpu.model.load import (
     quiet_libraries,
     replace_adapter,
 )
-from nlijob.gpu.model.quantize import GIB, quantization_config, weight_bytes
+from nlijob.gpu.model.quantize import GIB, held_weights, quantization_config, weight_bytes
 from nlijob.gpu.model.targets import is_target
 from nlijob.gpu.model.tokenizer import read_tokenizer, vocabulary_size
 
 __all__ = [
     "GIB",
+    "FirstWeights",
     "LoadedModel",
     "MetaModel",
     "add_adapter",
     "compute_dtype",
+    "held_weights",
     "initial_weights",
     "is_target",
     "load",

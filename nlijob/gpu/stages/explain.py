@@ -13,7 +13,6 @@ from nlijob.analysis.trials import right_in
 from nlijob.analysis.wording import percent
 from nlijob.files import remove
 from nlijob.gpu import checkpoints, evidence
-from nlijob.gpu.generation import generate
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.heads import describe
@@ -101,7 +100,7 @@ def _word_importance(
         return session.score_rows(STAGE, part, "test", session.head, rows)[1]
 
     after = score("tuned")
-    with session.loaded.model.disable_adapter():
+    with session.orders.base_model():
         before = score("base")
     tuned_answers = {row.index: row for row in of_split(tuned, "test")}
     whole = {row.index: (row, tuned_answers[row.index]) for row in _base_on_test(session)}
@@ -111,15 +110,11 @@ def _word_importance(
 def _free_text(session: Session, shown: Sequence[Example]) -> list[Generation]:
     """What both models write after the prompt of each shown case."""
     config = session.config
-    count = config.eval.generate_tokens
-    if count == 0 or not describe(config.model.head).writes_text:
+    if config.eval.generate_tokens == 0 or not describe(config.model.head).writes_text:
         return []
     prompts = [row.features["input_ids"] for row in session.head.encode("test", shown)]
-    size = config.eval.batch_size
     with session.reporter.timed(STAGE, Part("free output"), 2 * len(prompts)):
-        tuned_texts = generate(session.loaded, prompts, count, size)
-        with session.loaded.model.disable_adapter():
-            base_texts = generate(session.loaded, prompts, count, size)
+        base_texts, tuned_texts = session.write(prompts)
     indices = [example.index for example in shown]
     texts = [session.head.text(example) for example in shown]
     columns = zip(indices, texts, base_texts, tuned_texts, strict=True)

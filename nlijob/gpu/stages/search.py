@@ -12,19 +12,22 @@ from pathlib import Path
 from nlijob import records
 from nlijob.analysis import selection as rule
 from nlijob.analysis.wording import loss, percent, settings_text
+from nlijob.config import JobConfig
 from nlijob.errors import DivergedError
 from nlijob.files import remove
-from nlijob.gpu.environment import memory
+from nlijob.gpu.dealing import deal, is_dealt, take_part
+from nlijob.gpu.epochs import epoch_result
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
 from nlijob.proposals import proposals
-from nlijob.records.job import EpochResult, Prediction, TrainStep
+from nlijob.records.job import EpochResult, Prediction, TrainStep, WorkerTask
 from nlijob.records.search import CandidateResult, State
 from nlijob.rundir import RunDir, candidate_marker, write_record, write_records
-from nlijob.sweep import Candidate, candidate_inputs, is_behind, winner_of
+from nlijob.sweep import Candidate, candidate_inputs, combinations, is_behind, winner_of
 
 STAGE = "search"
+ORDER = "candidates"
 STEPS = Part("optimizer steps", "optimizer steps", split="train")
 SCORING = Part("validation", "scoring", split="validation")
 PREPARATION = Part("warm-up")
@@ -33,10 +36,11 @@ PREPARATION = Part("warm-up")
 def search(session: Session) -> list[Path]:
     """Train every candidate whose result is not there, and write whose settings are taken."""
     run, config = session.run, session.whole_config
+    told = _deal_candidates(session)
     propose = proposals(config)
     results: list[CandidateResult] = []
     while candidate := propose(results):
-        results.append(_result(session, candidate, results))
+        results.append(_result(session, candidate, results, is_told=candidate.name in told))
     winner = winner_of(results)
     write_record(run.winner, winner)
     session.reporter.say(
@@ -47,16 +51,52 @@ def search(session: Session) -> list[Path]:
     return [run.winner, *(file for one in results for file in _files(run, one))]
 
 
+def follow_candidates(
+    session: Session, whole: JobConfig, task: WorkerTask, names: Sequence[str], number: int
+) -> None:
+    """Take part in training these candidates."""
+    session.take(whole, whole, task)
+    take_part(session, names, number, _train_listed)
+
+
+def _deal_candidates(session: Session) -> list[str]:
+    """Train the candidates of a search that lists them all, if that is how the group trains.
+
+    Returns their names.
+    """
+    config = session.whole_config
+    if config.sweep.trials is not None or config.sweep.pruning:
+        return []  # the next one depends on those before it
+    names = [one.name for one in combinations(config)]
+    if not is_dealt(session, len(names)):
+        return []
+    deal(session, ORDER, names, _train_listed)
+    return names
+
+
+def _train_listed(session: Session, name: str) -> list[Path]:
+    found = next(one for one in combinations(session.whole_config) if one.name == name)
+    result = _result(session, found, ())
+    return [*_files(session.run, result), session.run.marker(candidate_marker(name))]
+
+
 def _result(
-    session: Session, candidate: Candidate, earlier: Sequence[CandidateResult]
+    session: Session,
+    candidate: Candidate,
+    earlier: Sequence[CandidateResult],
+    is_told: bool = False,
 ) -> CandidateResult:
-    """A candidate's result: the one that is there, or that of its training now."""
+    """A candidate's result: the one that is there, or that of its training now.
+
+    `is_told`: whether the user knows of the one that is there.
+    """
     run = session.run
     sweep, marker = session.whole_config.sweep, candidate_marker(candidate.name)
     inputs = candidate_inputs(candidate, sweep, session.task.stamps)
     if run.is_complete(marker, inputs.fingerprint):
         result = records.read(CandidateResult, run.candidate_result(candidate.name))
-        session.reporter.say(STAGE, f"{candidate.name}: complete, skipped")
+        if not is_told:
+            session.reporter.say(STAGE, f"{candidate.name}: complete, skipped")
         return result
     run.unmark(marker)
     remove(run.candidate_result(candidate.name).parent)
@@ -117,17 +157,7 @@ def _epoch(
     validation, predictions = session.score_rows(
         STAGE, SCORING, "validation", session.head, session.rows["validation"]
     )
-    examples = sum(step.examples for step in steps)
-    result = EpochResult(
-        epoch=epoch,
-        steps=len(steps),
-        examples=examples,
-        train_loss=sum(step.loss * step.examples for step in steps) / examples,
-        duration_s=sum(step.duration_s for step in steps),
-        validation=validation,
-        test=None,
-        memory=memory(session.device),
-    )
+    result = epoch_result(epoch, steps, validation, None, session.device)
     return result, predictions
 
 
@@ -140,7 +170,7 @@ def _optimize(session: Session, trainer: Trainer, name: str, epoch: int) -> list
         return sum(step.examples for step in steps)
 
     with session.reporter.timed(STAGE, STEPS, done):
-        for step in trainer.epoch(epoch):
+        for step in session.train_epoch(trainer, epoch):
             steps.append(step)
             show(done(), f"loss {loss(step.loss)}")
     return steps

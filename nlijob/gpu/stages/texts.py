@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nlijob import records
-from nlijob.gpu.forgetting import encode_texts, text_losses
+from nlijob.gpu.forgetting import encode_texts
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.heads import describe
@@ -45,4 +45,4 @@ def measure_texts(session: Session, stage: str) -> list[TextLoss]:
     part = Part("general text")
     count = session.reporter.counter(stage, part, len(encoded), "texts")
     with session.reporter.timed(stage, part, len(encoded)):
-        return text_losses(session.loaded, encoded, count)
+        return session.text_losses(encoded, count)

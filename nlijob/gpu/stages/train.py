@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis.wording import loss
-from nlijob.gpu.environment import memory
+from nlijob.gpu.epochs import epoch_result
 from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Part, checkpoint, optimizer_steps, remaining_steps
 from nlijob.gpu.resuming import resume
@@ -60,17 +60,7 @@ def _train_epoch(
     if session.config.eval.test_each_epoch:
         splits = ("validation", "test")
     scores, predictions = session.score(STAGE, splits, epoch)
-    examples = sum(step.examples for step in steps)
-    result = EpochResult(
-        epoch=epoch,
-        steps=len(steps),
-        examples=examples,
-        train_loss=sum(step.loss * step.examples for step in steps) / examples,
-        duration_s=sum(step.duration_s for step in steps),
-        validation=scores["validation"],
-        test=scores.get("test"),
-        memory=memory(session.device),
-    )
+    result = epoch_result(epoch, steps, scores["validation"], scores.get("test"), session.device)
     with session.reporter.timed(STAGE, checkpoint(epoch)):
         save_epoch(session, trainer, result, steps, predictions)
     clock.restart()
@@ -100,7 +90,7 @@ def _optimize(
         return sum(step.examples for step in steps[before:])
 
     with session.reporter.timed(STAGE, optimizer_steps(epoch), examples):
-        for step in trainer.epoch(epoch, before, clock.is_due):
+        for step in session.train_epoch(trainer, epoch, before, clock.is_due):
             append_record(session.run.train_log, step)
             steps.append(step)
             show(step)

@@ -12,11 +12,11 @@ from nlijob.analysis.wording import (
     NOT_MEASURED,
     at_least,
     count,
+    counted,
     duration,
     energy,
     gib,
     interval,
-    listed,
     mcnemar_name,
     money,
     p_value,
@@ -313,7 +313,7 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
     rows = [
         ("recipe", [as_name(one.recipe) for one in figures]),
         ("model", [as_name(one.model) for one in figures]),
-        ("machine", [as_name(listed(one.devices)) for one in figures]),
+        ("machine", [as_name(counted(one.devices)) for one in figures]),
         ("training rows", [count(one.train_rows) for one in figures]),
         ("test rows", [count(one.test_rows) for one in figures]),
         (
@@ -412,7 +412,7 @@ def _fact_text(value: Any) -> str:
     if value is None:
         return "none"
     if isinstance(value, tuple):
-        return visible(listed([str(item) for item in value]))
+        return visible(counted([str(item) for item in value]))
     if isinstance(value, int) and value >= 2**30:
         return gib(value)
     return visible(str(value)) or "none"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nlijob.analysis.wording import gib, plural
+from nlijob.analysis.wording import counted, gib, plural
 from nlijob.config import JobConfig, is_section
 from nlijob.records.job import Environment
 from nlijob.records.outcome import Results
@@ -71,10 +72,7 @@ def setting_text(value: Any) -> str:
 def _environment_facts(environment: Environment) -> tuple[Fact, ...]:
     return (
         Fact("device", environment.device),
-        *(
-            Fact("GPU", gpu.name, f"compute capability {gpu.compute_capability}")
-            for gpu in environment.gpus
-        ),
+        *_gpu_facts(environment),
         Fact("CUDA", environment.cuda_version or "none"),
         Fact("compute dtype", environment.compute_dtype),
         Fact("attention", environment.attention),
@@ -83,6 +81,14 @@ def _environment_facts(environment: Environment) -> tuple[Fact, ...]:
         Fact("platform", environment.platform),
         Fact("Python", environment.python_version),
     )
+
+
+def _gpu_facts(environment: Environment) -> Iterable[Fact]:
+    """A fact for each kind of GPU, with their number."""
+    kinds = Counter((gpu.name, gpu.compute_capability, gpu.host) for gpu in environment.gpus)
+    for (name, capability, host), number in kinds.items():
+        where = f"; host {visible(host)}" if host else ""
+        yield Fact("GPU", counted([name] * number), f"compute capability {capability}{where}")
 
 
 def _packages_table(environment: Environment) -> Table:

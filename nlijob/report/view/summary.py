@@ -28,6 +28,7 @@ from nlijob.analysis.wording import (
 )
 from nlijob.records.outcome import SIGNIFICANT, GpuUse, Metrics, Results
 from nlijob.records.trials import Trials
+from nlijob.report.view.machine import machine_tile, used_several
 from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.resources import covered_time
 from nlijob.report.view.scope import (
@@ -158,6 +159,7 @@ def _mean_side(trials: Trials) -> Side:
 def _tiles(results: Results) -> tuple[Fact, ...]:
     return (
         Fact("time", _time(results), _time_note(results)),
+        *machine_tile(results),
         *_cost_tiles(results),
         _energy_tile(results),
         _memory_tile(results),
@@ -201,7 +203,11 @@ def _energy_tile(results: Results) -> Fact:
     if used is None:
         return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
     amount, _, joules = energy(used).partition(" (")
-    notes = (joules.rstrip(")"), "whole card, from its own meter", _covered(results.resources.gpus))
+    number = len(results.resources.gpus)
+    meter = "whole card, from its own meter"
+    if number > 1 and used_several(results):
+        meter = f"sum of {number} whole cards, from their own meters"
+    notes = (joules.rstrip(")"), meter, _covered(results.resources.gpus))
     return Fact("GPU energy", amount, "; ".join(filter(None, notes)))
 
 
@@ -218,7 +224,8 @@ def _memory_tile(results: Results) -> Fact:
     return Fact(
         "peak GPU memory",
         gib(use.peak_allocated_bytes),
-        f"allocated by torch; {gib(use.peak_reserved_bytes)} reserved",
+        f"allocated by torch{' on one GPU' * used_several(results)}; "
+        f"{gib(use.peak_reserved_bytes)} reserved",
     )
 
 

@@ -17,10 +17,17 @@ from nlijob.analysis.wording import (
 )
 from nlijob.records.job import Plan, TimingKind, TrainStep
 from nlijob.records.outcome import Results, StageTime
+from nlijob.report.view.machine import most_at_once, overlap_note, sharing_facts
 from nlijob.report.view.parts import Fact, Row, Table, View, columns, row
 from nlijob.report.view.text import percent_or, visible
 from nlijob.stages import PHASES
 
+NOTE = (
+    "Examples/s counts optimizer steps only. Work that was lost when an attempt was "
+    "interrupted counts for the whole job but for no stage. The GPU side starts while "
+    "files are read and rows are selected; its row counts the remaining wait. The time "
+    "to write the report is not counted, so that writing it again changes no figure."
+)
 WORDS = {phase.name: phase.words for phase in PHASES}
 
 
@@ -37,7 +44,7 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
                 ),
                 _attempts_note(results),
             ),
-            Fact("training speed", rate(results.training_examples_per_s), "optimizer steps only"),
+            Fact("training speed", rate(results.training_examples_per_s), _speed_note(results)),
             Fact(
                 "optimizer steps",
                 count(sum(epoch.steps for epoch in results.epochs)),
@@ -45,6 +52,7 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
             ),
             Fact("mean step", _mean_step(steps), "one optimizer step"),
             *_plan_facts(results.plan),
+            *sharing_facts(results),
         ),
         refused=tuple(visible(text) for text in results.plan.refused),
         stages=Table(
@@ -66,13 +74,16 @@ def time_section(results: Results, steps: Sequence[TrainStep]) -> View:
             ),
             tuple(_epoch_time_rows(results)),
         ),
-        note=(
-            "Examples/s counts optimizer steps only. Work that was lost when an attempt was "
-            "interrupted counts for the whole job but for no stage. The GPU side starts while "
-            "files are read and rows are selected; its row counts the remaining wait. The time "
-            "to write the report is not counted, so that writing it again changes no figure."
-        ),
+        note=" ".join(filter(None, (NOTE, overlap_note(results)))),
     )
+
+
+def _speed_note(results: Results) -> str:
+    """What the training speed counts; where trainings were side by side, also that of all."""
+    of_all = next((s.examples_per_s for s in results.stages if s.stage == "train"), None)
+    if most_at_once(results) == 1 or of_all is None:
+        return "optimizer steps only"
+    return f"optimizer steps of one training only; {rate(of_all)} side by side"
 
 
 def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
@@ -144,7 +155,9 @@ def _stage_rows(results: Results) -> Iterable[Row]:
             if part.epoch is None:  # epochs have a table of their own
                 yield row(part.name, duration(part.duration_s), "", "", indented=True)
     known = [stage.duration_s for stage in results.stages if stage.duration_s is not None]
-    rest = results.total_s - sum(known)
+    rest = results.outside_stages_s
+    if rest is None:
+        rest = results.total_s - sum(known)
     if rest > 0 and len(known) == len(results.stages):
         share = rest / results.total_s
         yield row("outside the stages", duration(rest), percent(share), "", bar=share)
@@ -153,6 +166,8 @@ def _stage_rows(results: Results) -> Iterable[Row]:
 def _stage_row(results: Results, stage: StageTime) -> Row:
     speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
     name = WORDS.get(stage.stage, stage.stage)
+    if stage.at_once > 1:
+        name += f", up to {stage.at_once} side by side"
     if stage.duration_s is None or not results.total_s:
         return row(name, duration(stage.duration_s), "", speed)
     share = min(1.0, stage.duration_s / results.total_s)

@@ -18,6 +18,7 @@ from nlijob.analysis.comparison import (
     compare,
     labelled_rows,
 )
+from nlijob.config import MachineConfig
 from nlijob.records.job import Example
 from nlijob.records.outcome import Results
 from tests.synthetic import Spec
@@ -230,6 +231,23 @@ def test_machines_and_packages_that_differ_are_listed() -> None:
     assert found["package torch"] == ("2.13.0", "2.11.0")
     assert found["package peft"] == ("0.21.0", None)
     assert "package accelerate" not in found
+
+
+def test_gpus_that_differ_are_of_the_machine_and_not_of_the_recipe() -> None:
+    results = outcome(Spec())
+    config = replace(results.run.config, machine=MachineConfig(gpus=2))
+    other = replace(
+        results,
+        run=replace(results.run, config=config),
+        plan=replace(results.plan, processes=2, share="steps"),
+    )
+    found = of_outcomes(results, other)
+    assert found.configuration == ()
+    assert {one.key: one.values for one in found.environment} == {
+        "processes of the GPU side": (1, 2),
+        "how they train": ("none", "steps"),
+        "machine.gpus": ("auto", 2),
+    }
 
 
 def test_different_rows_are_listed_by_their_hash() -> None:

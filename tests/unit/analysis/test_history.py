@@ -21,6 +21,7 @@ from nlijob.analysis.history import (
     summary,
 )
 from nlijob.analysis.outcome import build_results
+from nlijob.config import MachineConfig
 from nlijob.records.job import WorkerOutcome
 from nlijob.records.serialization import dump, to_json
 from nlijob.rundir import RunDir, epoch_marker, write_record
@@ -80,11 +81,12 @@ def test_runs_that_differ_in_irrelevant_settings_make_one_series(spec: Spec) -> 
     assert series_of(spec) == series_of(Spec())
 
 
-def test_trainings_weights_kept_and_further_texts_are_irrelevant_to_a_series() -> None:
+def test_trainings_weights_kept_further_texts_and_gpus_are_irrelevant_to_a_series() -> None:
     results = outcome(Spec())
     config = results.run.config
     train = replace(config.train, seeds=(42, 43), keep="all")
     asked = replace(config, train=train, forgetting=replace(config.forgetting, texts="own.jsonl"))
+    asked = replace(asked, machine=MachineConfig(gpus=2))
     other = replace(results, run=replace(results.run, config=asked))
     assert summary("x", other).series == summary("x", results).series
 

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from nlijob.analysis.resources import GpusInUse, resource_use, total_energy_j
 from nlijob.records.job import Environment, GpuInfo, GpuSample, HardwareSample, Machine, Memory
+from nlijob.records.outcome import Imbalance, ResourceUse
 
 UUID = "AB12-cd34"
 GPU = GpuInfo("a GPU", UUID, "9.0", 100, "580.1")
 ENVIRONMENT = Environment(
     "cuda", (GPU,), "Linux", "3.12", {}, "13.0", "a CPU", 4, 1000, "bfloat16", "sdpa"
 )
+OTHER = replace(GPU, uuid="ef56")
 GPU_SAMPLE = GpuSample("GPU-ab12-CD34", 0.5, 40, 60.0, 300.0, 1000.0)
 
 
@@ -40,6 +42,54 @@ def test_other_gpus_of_the_machine_are_left_out() -> None:
     other = replace(GPU_SAMPLE, uuid="GPU-of-a-neighbour")
     (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [sample(other)], [], {}).gpus
     assert (gpu.mean_load, gpu.energy_j, gpu.max_temperature_c) == (None, None, None)
+
+
+def loads(first: float | None, second: float | None, stage: str = "train") -> HardwareSample:
+    """A sample of two GPUs with these loads, which the driver lists the other way round."""
+    own = replace(GPU_SAMPLE, load=first)
+    other = replace(GPU_SAMPLE, uuid=f"GPU-{OTHER.uuid}", load=second)
+    return replace(sample(own, stage=stage), gpus=(other, own))
+
+
+def two_gpus(*samples: HardwareSample) -> ResourceUse:
+    both = replace(ENVIRONMENT, gpus=(GPU, OTHER))
+    return resource_use(GpusInUse(both, []), samples, [], {1: 9.0})
+
+
+def test_a_job_on_the_second_gpu_has_the_figures_of_that_one() -> None:
+    one = sample(GPU_SAMPLE)
+    neighbour = replace(GPU_SAMPLE, uuid="GPU-of-a-neighbour", load=0.01, memory_used_bytes=1)
+    both = replace(one, gpus=(neighbour, GPU_SAMPLE))
+    (gpu,) = resource_use(GpusInUse(ENVIRONMENT, []), [both], [], {}).gpus
+    assert (gpu.mean_load, gpu.max_memory_used_bytes) == (0.5, 40)
+
+
+def test_each_of_several_gpus_has_figures_of_its_own() -> None:
+    use = two_gpus(loads(0.25, 0.5, "baseline"), loads(0.75, 0.25), loads(1.0, 0.5))
+    first, second = use.gpus
+    assert (first.mean_training_load, second.mean_training_load) == (0.875, 0.375)
+    assert (first.mean_scoring_load, second.mean_scoring_load) == (0.25, 0.5)
+    assert use.imbalance == Imbalance(busiest=0, idlest=1, difference=0.5)
+
+
+def test_imbalance_needs_two_gpus_that_were_measured_in_training() -> None:
+    assert two_gpus(loads(0.25, None)).imbalance is None
+    assert two_gpus(loads(0.25, 0.5, "baseline")).imbalance is None
+    assert resource_use(GpusInUse(ENVIRONMENT, []), [sample(GPU_SAMPLE)], [], {}).imbalance is None
+
+
+def test_energy_is_the_sum_over_all_gpus() -> None:
+    later = replace(loads(1, 1), gpus=tuple(replace(g, energy_j=40.0) for g in loads(1, 1).gpus))
+    earlier = replace(later, gpus=tuple(replace(g, energy_j=10.0) for g in later.gpus))
+    assert two_gpus(earlier, later).total_energy_j == 60
+    assert two_gpus(earlier).total_energy_j is None
+
+
+def test_a_gpu_on_another_host_is_named_without_figures() -> None:
+    far = replace(OTHER, host="second")
+    both = replace(ENVIRONMENT, gpus=(replace(GPU, host="first"), far))
+    use = resource_use(GpusInUse(both, []), [sample(GPU_SAMPLE)], [], {1: 9.0})
+    assert [(gpu.host, gpu.mean_load) for gpu in use.gpus] == [("first", 0.5), ("second", None)]
 
 
 def test_a_gpu_without_uuid_is_matched_only_where_it_is_alone() -> None:

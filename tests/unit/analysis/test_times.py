@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlijob.analysis.times import attempt_times, stage_times
+from nlijob.analysis.times import attempt_times, outside_stages_s, stage_times
 from nlijob.records.job import HardwareSample, Timing, TimingKind
 from nlijob.records.outcome import StageTime
 
@@ -219,3 +219,96 @@ def test_speed_of_scoring_counts_whole_splits_alone() -> None:
 def test_speed_is_unknown_without_counted_examples() -> None:
     (load,) = stages_of([Timing(1, "load", "", 0, 10)])
     assert load.examples_per_s is None
+
+
+# ---------------------------------------------------------------- trainings side by side
+
+
+def training(seed: int, start_s: float, attempt: int = 1, is_whole: bool = True) -> list[Timing]:
+    """A training that takes 40 s: 30 s of steps and 9 s of scoring, and then 6 s of evaluation."""
+
+    def of(stage: str, part: str, kind: TimingKind, after_s: float, seconds: float) -> Timing:
+        timing = of_clock(attempt, stage, start_s + after_s, seconds, kind)
+        examples = {"optimizer steps": 600, "scoring": 90}.get(kind)
+        return replace(timing, part=part, trial=f"seed-{seed}", examples=examples)
+
+    parts = [
+        of("train", "epoch 1", "optimizer steps", 0, 30),
+        of("train", "epoch 1 test", "scoring", 30, 9),
+    ]
+    rest = [of("train", "", "stage", 0, 40), of("evaluate", "", "stage", 40, 6)]
+    return [*parts, *(rest if is_whole else [])]
+
+
+def four_on_two() -> list[Timing]:
+    """Four trainings of 46 s on two GPUs, in an attempt of 110 s; lines come as they end."""
+    starts = {1: 10.0, 2: 10.5, 3: 56.0, 4: 56.5}
+    timings = [timing for seed, start_s in starts.items() for timing in training(seed, start_s)]
+    whole = of_clock(1, "job", 0, 110)
+    return sorted([*timings, whole], key=lambda one: (one.started_monotonic_s or 0, one.duration_s))
+
+
+def test_time_in_which_trainings_are_side_by_side_counts_once() -> None:
+    train, evaluate = stages_of(four_on_two())
+    assert train.duration_s == pytest.approx(2 * 40.5)
+    assert evaluate.duration_s == pytest.approx(2 * 6.5)
+    assert (train.at_once, evaluate.at_once) == (2, 1)  # of evaluate no scoring is recorded here
+    assert total_s(four_on_two()) == 110
+
+
+def test_the_speed_of_trainings_side_by_side_is_that_of_all_together() -> None:
+    train, _ = stages_of(four_on_two())
+    assert train.examples_per_s == pytest.approx(4 * 600 / (2 * 30.5))
+    assert train.parts == pytest.approx({"epoch 1": 2 * 30.5, "epoch 1 test": 2 * 9.5})
+
+
+def test_the_time_outside_the_stages_is_what_none_of_them_covers() -> None:
+    timings = four_on_two()
+    # 10 to 56.5, from 56 on to 102.5
+    assert outside_stages_s(timings, attempt_times(timings)) == pytest.approx(110 - 92.5)
+
+
+def test_the_time_outside_stages_that_follow_each_other_is_what_they_leave() -> None:
+    timings = [*training(1, 10), *training(2, 56), of_clock(1, "job", 0, 110)]
+    assert outside_stages_s(timings, attempt_times(timings)) is None
+    train, evaluate = stages_of(timings)
+    assert (train.duration_s, evaluate.duration_s, train.at_once) == (80, 12, 1)
+
+
+def test_trainings_that_were_interrupted_side_by_side_count_by_their_parts() -> None:
+    killed = [*training(1, 10, is_whole=False), *training(2, 10.5, is_whole=False)]
+    resumed = [*training(1, 3, 2), *training(2, 3, 2)]
+    train, evaluate = stages_of([*killed, *resumed])
+    assert train.duration_s == pytest.approx(39.5 + 40)
+    assert evaluate.duration_s == 6
+
+
+def test_trainings_on_hosts_with_other_clocks_take_no_longer_than_the_job() -> None:
+    timings = [*training(1, 10), *training(2, 9e6), of_clock(1, "job", 0, 60)]
+    assert [stage.duration_s for stage in stages_of(timings)] == [60, 12]
+
+
+def test_moments_of_two_attempts_are_not_side_by_side() -> None:
+    first, second = training(1, 10), training(2, 10, attempt=2)
+    train, _ = stages_of([*first, *second])
+    assert (train.duration_s, train.at_once) == (80, 1)
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 90), st.floats(0, 20), st.integers(0, 5)), max_size=8),
+    st.integers(0, 3),
+)
+def test_no_stage_takes_longer_than_its_job(
+    spans: list[tuple[float, float, int]], others: int
+) -> None:
+    timings = [
+        replace(
+            of_clock(1, "train" if trial > others else "evaluate", start_s, seconds),
+            trial=f"seed-{trial}",
+        )
+        for start_s, seconds, trial in spans
+    ]
+    whole = of_clock(1, "job", 0, 110)
+    for stage in stages_of([*timings, whole]):
+        assert stage.duration_s is not None
+        assert stage.duration_s <= 110 + 1e-4

@@ -53,6 +53,20 @@ def test_an_adapter_is_written_as_it_was_when_its_weights_were_copied(
     assert all(torch.equal(written[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize("head", ["causal", "sequence-classification"])
+def test_an_adapter_is_written_as_the_library_writes_it(
+    new_model: Callable[..., LoadedModel], tmp_path: Path, head: str
+) -> None:
+    config = load_config("demo", {"model.head": head})
+    model, base = new_model(config).model, ModelConfig("acme/base", "abc")
+    checkpoints.save_adapter(model, tmp_path / "ours", base)
+    settings = model.peft_config["default"]
+    settings.base_model_name_or_path, settings.revision = base.name, base.revision
+    model.save_pretrained(tmp_path / "theirs", save_embedding_layers=False)
+    for name in checkpoints.ADAPTER_FILES:
+        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
+
+
 def test_an_adapter_names_its_base_as_the_recipe_does(
     new_model: Callable[..., LoadedModel], tmp_path: Path
 ) -> None:
@@ -71,6 +85,15 @@ def test_an_adapter_with_a_weight_missing_is_refused(
     save_file(weights, tmp_path / checkpoints.ADAPTER_FILE)
     with pytest.raises(ValueError, match="does not have the weights"):
         checkpoints.load_adapter(model, tmp_path)
+
+
+def test_an_adapter_of_another_rank_is_refused(
+    new_model: Callable[..., LoadedModel], tmp_path: Path
+) -> None:
+    smaller, larger = (load_config("demo", {"lora.r": rank}) for rank in (1, 4))
+    checkpoints.save_adapter(new_model(smaller).model, tmp_path, smaller.model)
+    with pytest.raises(ValueError, match="does not have the weights"):
+        checkpoints.load_adapter(new_model(larger).model, tmp_path)
 
 
 @pytest.fixture

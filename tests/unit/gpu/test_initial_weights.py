@@ -9,8 +9,14 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig
-from nlijob.gpu.checkpoints import trained_weights
-from nlijob.gpu.model import LoadedModel, initial_weights, load, read_tokenizer
+from nlijob.gpu.checkpoints import set_trained_weights, trained_weights
+from nlijob.gpu.model import (
+    FirstWeights,
+    LoadedModel,
+    initial_weights,
+    load,
+    read_tokenizer,
+)
 from nlijob.heads import HeadName
 from tests.families import FAMILIES, job, save_model
 
@@ -51,3 +57,28 @@ def test_the_weights_are_those_of_a_load_with_the_seed(
     assert all(torch.equal(drawn[one], weight) for one, weight in expected.items())
     assert all(torch.equal(before[one], w) for one, w in trained_weights(used.model).items())
     assert any(not torch.equal(drawn[one], weight) for one, weight in before.items())
+
+
+def test_what_trainings_begin_with_is_drawn_once_for_each_seed_and_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (family,) = (one for one in FAMILIES if one.name == "Llama")
+    save_model(family, tmp_path)
+    used = loaded(job(tmp_path, "causal"), tmp_path, 42)
+    drawn: list[int] = []
+
+    def draw(model: object, head: object, seed: int) -> dict[str, torch.Tensor]:
+        drawn.append(seed)
+        return initial_weights(model, None, seed)
+
+    monkeypatch.setattr("nlijob.gpu.model.initial.initial_weights", draw)
+    first_weights = FirstWeights()
+    for seed, shape in ((7, "a"), (7, "a"), (8, "a"), (8, "b"), (8, "b"), (7, "a")):
+        found = first_weights.of(used.model, used.head, seed, shape)
+        set_trained_weights(used.model, found)
+        expected = initial_weights(used.model, used.head, seed)
+        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+        with torch.no_grad():
+            for weight in trained_weights(used.model).values():
+                weight.add_(1)  # as a training does
+    assert drawn == [7, 8, 8, 7]

@@ -55,9 +55,7 @@ def test_what_holds_for_imports_ends_with_them(
 def test_without_a_task_the_end_of_the_lifeline_ends_it(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
     argv = [sys.executable, "-m", "nlijob.gpu", str(run.root)]
-    done = subprocess.run(
-        argv, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
-    )
+    done = subprocess.run(argv, cwd=ROOT, input=b"", capture_output=True, timeout=300, check=False)
     assert done.returncode == ExitCode.STOPPED
     assert not run.worker_outcome.exists()  # there is nobody to read it
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -43,6 +44,18 @@ def test_things_are_written_in_order() -> None:
         writer.do(lambda i=i: written.append(i))  # type: ignore[misc]
     writer.wait()
     assert written == [0, 1, 2, 3, 4]
+
+
+def test_what_was_written_is_let_go_of() -> None:
+    # a checkpoint's memory is used again for a later one once nothing refers to it
+    writer, content = Writer(), set[int]()
+    left = weakref.ref(content)
+    writer.do(lambda content=content: content.add(1))  # type: ignore[misc]
+    writer.wait()
+    del content
+    writer.do(lambda: None)  # the thread goes on to something else
+    writer.wait()
+    assert left() is None
 
 
 def test_a_fault_while_writing_comes_out_where_it_is_waited_for() -> None:

@@ -10,6 +10,7 @@ from nlijob.hardware.driver import may_have_gpus
 from tests.unit.hardware.conftest import NVML, Install
 
 HANGS = "    def nvmlInit():\n        import threading; threading.Event().wait()\n"
+FOUR = NVML + "    def nvmlDeviceGetCount(): return 4\n"
 BROKEN = {
     "no library": NVML + "    def nvmlInit(): raise NVMLError('Library not found')\n",
     "another error": NVML + "    def nvmlInit(): raise OSError('version mismatch')\n",
@@ -36,6 +37,38 @@ def test_gpus_that_are_hidden_from_cuda_are_none(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert gpu_count() == 0
     assert not may_have_gpus()
+
+
+@pytest.mark.parametrize(
+    ("shown", "number"),
+    [
+        (None, 4),
+        ("1", 1),
+        ("2, 0", 2),
+        ("0,1,2,3", 4),
+        ("0,-1,2", 1),
+        ("1,4,2", 1),
+        ("4", 0),
+        ("1,1", 0),
+        ("GPU-8f2c,GPU-11aa", 2),
+        ("none", 0),
+        (",1", 0),
+    ],
+)
+def test_the_gpus_that_cuda_is_shown_are_counted(shown: str | None, number: int) -> None:
+    assert driver_module.visible(4, shown) == number
+
+
+def test_a_list_of_visible_gpus_is_heeded(pynvml: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    pynvml(FOUR)
+    assert gpu_count() == 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert gpu_count() == 2
+
+
+def test_divided_gpus_count_as_one(pynvml: Install) -> None:
+    pynvml(FOUR + "    def nvmlDeviceGetMigMode(handle): return [int(handle == 2), 0]\n")
+    assert gpu_count() == 1
 
 
 @pytest.mark.parametrize("source", BROKEN.values(), ids=BROKEN)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from nlijob import records
+from nlijob import hardware, records
 from nlijob.config import load_config
 from nlijob.errors import ExitCode, NotAvailableError
 from nlijob.hardware.driver import start
@@ -23,10 +23,10 @@ from nlijob.hub import Glance, Hub
 from nlijob.hub_cache import HubFile
 from nlijob.planning import doctor
 from nlijob.planning.child import LOOK, TRIAL
-from nlijob.planning.doctor import Patient, examine
+from nlijob.planning.doctor import Patient, examine, gpu_check
 from nlijob.planning.words import check_lines
 from nlijob.records.health import Check, Health
-from nlijob.rundir import append_record, write_record
+from nlijob.rundir import RunDir, append_record, write_record
 from tests.unit.planning.test_durations import model
 
 STEPS = ("libraries", "device", "4-bit test", "prompt")
@@ -117,6 +117,18 @@ def test_a_missing_gpu_comes_first_and_its_device_is_not_tried(
     assert health.exit_code == ExitCode.HARDWARE
     assert check(health, "model").exit_code == ExitCode.NOT_AVAILABLE
     assert not {"device", "4-bit test"} & {check.name for check in health.checks}
+
+
+def test_the_sizes_of_gpus_that_have_room_for_the_job_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = {"model.device": "cuda"}
+    health = examined(
+        tmp_path, monkeypatch, FakeChild("libraries", "prompt"), NO_GPU, values=on_gpu
+    )
+    sizes = check(health, "GPU sizes")
+    assert sizes.status == "OK"
+    assert sizes.text == "16, 24, 48, 80 and 141 GB: dequantised weights"
 
 
 @pytest.mark.parametrize(
@@ -280,3 +292,14 @@ def test_the_limits_fit_into_half_a_minute() -> None:
     assert limits.attempts == 1
     assert limits.connect_s + limits.answer_s < doctor.SOURCES_S
     assert doctor.WHOLE_S + 2 < 30
+
+
+def test_the_gpus_that_would_be_used_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "gpu_count", lambda: 4)
+    monkeypatch.setattr(hardware, "driver_version", lambda: "580.65.06")
+    config = load_config("phi2", {"model.device": "cuda", "train.seeds": 3})
+    found = gpu_check(config, RunDir(tmp_path))
+    reason = "3 of 4 visible in use: 3 trainings can be done side by side"
+    assert found == Check("GPU", "OK", f"NVIDIA driver 580.65.06; {reason}")

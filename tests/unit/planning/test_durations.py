@@ -27,7 +27,7 @@ def model(**changes: Any) -> ModelLook:
         "compute_dtype": "bfloat16",
         "compute_dtype_is_assumed": False,
         "max_length": 2048,
-        "target_modules": {},
+        "target_modules": dict.fromkeys(("q_proj", "k_proj", "v_proj", "dense"), 32),
         "trained_head": (),
         "trainable_parameters": 20_971_520,
         "base_parameters": 2_779_683_840,
@@ -44,6 +44,13 @@ def model(**changes: Any) -> ModelLook:
         "device_name": "NVIDIA H200",
         "device_cores": 16,
         "free_memory_bytes": 140 * 2**30,
+        "four_bit_bytes": 1_298_227_200,
+        "other_weights_bytes": 526_202_880,
+        "largest_layer_bytes": 40_625_920,
+        "largest_dequantized_bytes": 52_428_800,
+        "largest_outside_bytes": 262_144_000,
+        "layer_outputs": 737_280,
+        "vocabulary": 51_200,
     }
     return ModelLook(**{**values, **changes})
 
@@ -181,3 +188,15 @@ def test_optunas_candidates_count_with_the_most_epochs_that_it_may_choose() -> N
     assert (count_candidates(config), search_epochs(config), most_epochs(config)) == (7, 28, 4)
     plain = recipe()
     assert (count_candidates(plain), search_epochs(plain), most_epochs(plain)) == (0, 0, 5)
+
+
+def test_several_gpus_share_the_trainings_at_best_and_do_one_each_at_worst() -> None:
+    one, two = (
+        expected_time(recipe(key="train.seeds", value=3), model(), ROWS, processes=processes)
+        for processes in (1, 2)
+    )
+    assert one.training is not None
+    assert two.training is not None
+    assert two.training.low_s == pytest.approx(one.training.low_s / 2)
+    assert two.training.high_s == pytest.approx(one.training.high_s * 2 / 3)
+    assert two.basis == f"{one.basis}; divided among 2 processes"

@@ -23,7 +23,7 @@ from nlijob.hub_cache import HubFile
 from nlijob.planning import plan as planning
 from nlijob.planning.plan import Wanted, exit_error, make_plan
 from nlijob.planning.words import plan_lines
-from nlijob.records.planning import JobPlan, PlannedTime, Span
+from nlijob.records.planning import JobPlan, PlannedProcesses, PlannedTime, Span
 from nlijob.rundir import RunDir
 
 
@@ -116,6 +116,22 @@ def test_a_price_makes_a_cost_of_the_expected_time(plan: JobPlan) -> None:
     assert "EUR 1.00 to EUR 2.00 at EUR 4.00 an hour" in "\n".join(plan_lines(priced))
 
 
+def test_gpus_in_use_are_named_with_the_reason_and_each_costs(plan: JobPlan) -> None:
+    assert "GPUs" not in "\n".join(plan_lines(plan))  # of a CPU
+    report = dataclasses.replace(plan.config.report, gpu_prices_per_hour={"H200": 4.0})
+    model = dataclasses.replace(plan.config.model, device="cuda")
+    several = dataclasses.replace(
+        plan,
+        config=dataclasses.replace(plan.config, report=report, model=model),
+        look=dataclasses.replace(plan.look, device_name="NVIDIA H200"),
+        time=PlannedTime(Span(900.0, 1800.0), Span(1.0, 2.0), "made up"),
+        processes=PlannedProcesses(3, 4, "3 trainings can be done side by side"),
+    )
+    text = "\n".join(plan_lines(several))
+    assert "GPUs         3 of 4 visible in use: 3 trainings can be done side by side" in text
+    assert "USD 3.00 to USD 6.00 at USD 12.00 an hour" in text
+
+
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     make_plan(wanted(tmp_path), [])
@@ -181,6 +197,9 @@ def test_a_missing_gpu_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert plan.memory.free_bytes is None
     text = "\n".join(plan_lines(plan))
     assert "Here the job would end with exit code 5: no GPU" in text
+    assert "GPU sizes    16, 24, 48, 80 and 141 GB: dequantised weights" in text
+    assert "4-bit weights +" not in text
+    assert "MiB 4-bit weights + " in "\n".join(plan_lines(plan, verbose=True))
 
 
 class HubWithoutWeights(Hub):

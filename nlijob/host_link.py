@@ -1,0 +1,528 @@
+"""The connection between the commands of several hosts: who is there, when to begin, how it ended.
+
+The commands on the hosts (the parents of the GPU side) meet at the rendezvous before anything else
+is done. Host 0 listens, the others connect and stay connected. So each host learns at once when
+another one fails, is stopped or vanishes, ends its own processes, and ends with the same exit code.
+The processes of the GPU side make up their own group (`nlijob.gpu.group`); its port is told here.
+
+Messages are JSON, one a line. Every host says something every few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+from nlijob import __version__, records
+from nlijob.analysis.wording import listed
+from nlijob.belonging import differences, shortened
+from nlijob.ending import end_of
+from nlijob.errors import (
+    ConfigurationError,
+    ExitCode,
+    HardwareError,
+    JobError,
+    error_for,
+)
+from nlijob.hosts import Hosts
+from nlijob.printable import printable
+from nlijob.records.job import Inputs
+from nlijob.stopping import Stopped
+
+BEAT_S = 2.0
+"""Time between two signs of life."""
+SILENCE_S = 15.0
+"""A host that says nothing for so long is lost."""
+CAUSE_S = 5.0
+"""A host whose processes failed for no known reason waits so long for another host's reason: if one
+process dies, those that exchange values with it fail too."""
+CLOSE_S = 2.0
+"""Longest time that the last word takes to arrive."""
+RETRY_S = 0.5
+POLL_S = 0.1
+LONGEST_LINE = 1 << 20
+"""Bytes; a longer line comes from some other program."""
+RETRY_HINT = "start the same command on all hosts again; it resumes from what is complete"
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a host says of itself when it comes."""
+
+    rank: int
+    count: int
+    """Number of hosts that this one was told of."""
+    host: str
+    """Its name, for messages."""
+    processes: int
+    """Number of processes of the GPU side that it starts."""
+    settings: dict[str, Any]
+    """Its configuration, "section.key" -> value; the same on all hosts."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a host ended."""
+
+    exit_code: int
+    message: str = ""
+    hint: str = ""
+    host: str = ""
+    """The host that ended first, in words, where that is another one."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A message between two hosts."""
+
+    kind: Literal["hello", "launch", "ready", "begin", "beat", "end"]
+    """launch: start the GPU side; ready: it can begin here; begin: it can begin everywhere."""
+    version: str = ""
+    """With "hello": the version of nlijob."""
+    hello: Hello | None = None
+    port: int = 0
+    """With "launch": the port of the GPU side's group on host 0."""
+    stage: str = ""
+    """With "beat", from host 0: the stage of the job."""
+    end: End | None = None
+
+
+class _Peer:
+    """Another host's command, at the other end of a connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.hello: Hello | None = None
+        self.is_ready = False
+        self._connection = connection
+        self._lines: BinaryIO = connection.makefile("rb")
+        self._sending = threading.Lock()
+        connection.settimeout(SILENCE_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @property
+    def name(self) -> str:
+        """The host in words."""
+        return f"host {self.hello.rank} ({self.hello.host})" if self.hello else "host 0"
+
+    def say(self, word: Word) -> None:
+        """Send a word. A connection that is broken is noticed by the reader."""
+        line = json.dumps(records.to_json(word)).encode() + b"\n"
+        with contextlib.suppress(OSError), self._sending:
+            self._connection.sendall(line)
+
+    def first_word(self) -> Any:
+        """The first word as plain JSON, which another version or program may have sent.
+
+        Raises OSError and ValueError.
+        """
+        return records.parse(self._lines.readline(LONGEST_LINE))
+
+    def words(self) -> Iterator[Word]:
+        """The words as they come, to the end of the connection.
+
+        Raises OSError where the host vanishes, and ValueError where it says what is no word.
+        """
+        while line := self._lines.readline(LONGEST_LINE):
+            yield records.from_json(Word, records.parse(line))
+
+    def close_after_last_word(self) -> None:
+        """Send no more. The connection is closed by its reader at the other's last word."""
+        with contextlib.suppress(OSError):
+            self._connection.settimeout(CLOSE_S)
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the connection, also while another thread reads."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)  # the reader holds a lock until it wakes
+        for one in (self._lines, self._connection):
+            with contextlib.suppress(OSError):
+                one.close()
+
+
+class HostLink(ABC):
+    """This host's connections to the others. Use it within `joined`."""
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        hello: Hello,
+        say: Callable[[str], None],
+        interrupt: Callable[[], None] | None = None,
+    ) -> None:
+        """`hello`: what this host says of itself. `say` prints a line.
+
+        `interrupt` has the main thread end its work, whatever it does; by default with a signal.
+        """
+        self.hosts = hosts
+        self.hello = hello
+        self.fault: JobError | None = None
+        """Why another host ended, once one has ended before its time."""
+        self._fault_end: End | None = None
+        self._say = say
+        self._interrupt = interrupt or _stop_main_thread
+        self._peers: list[_Peer] = []
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.RLock()
+        self._has_ended = False
+        """Whether this host has begun to end; it then needs no interruption."""
+        self._last_word: End | None = None
+        self._closed = threading.Event()
+
+    @abstractmethod
+    def meet(self) -> None:
+        """Wait until all hosts are there. Raises JobError where that takes too long."""
+
+    @abstractmethod
+    def launch(self) -> Hosts:
+        """The hosts, with the port of the GPU side's group, which starts on all of them now."""
+
+    @abstractmethod
+    def begin(self, is_alive: Callable[[], bool]) -> None:
+        """Return once the GPU side of every host can begin, or this host's is no longer alive."""
+
+    def ended(self, error: BaseException | None) -> None:
+        """Tell the others how this host's work ended, once; the first call counts."""
+        with self._lock:
+            if self._last_word:
+                return
+            self._has_ended = True
+        end = End(*end_of(error))
+        if end.exit_code == ExitCode.INTERNAL:
+            self._wait(lambda: self.fault is not None, CAUSE_S)
+        with self._lock:
+            self._last_word = self._fault_end or end
+        for peer in self._peers:
+            peer.say(Word("end", end=self._last_word))
+
+    def close(self, error: BaseException | None) -> None:
+        """Say how this host ended, if it was not said, and close the connections."""
+        self.ended(error)
+        self._closed.set()
+        for peer in self._peers:
+            peer.close_after_last_word()
+        deadline = time.monotonic() + CLOSE_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        for peer in self._peers:
+            peer.close()
+
+    def _start(self, *work: Callable[[], None]) -> None:
+        for one in work:
+            thread = threading.Thread(target=one, name="hosts", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _listen_to(self, peer: _Peer) -> None:
+        """Take in what another host says, to its end."""
+        lost = "has ended without a word"
+        try:
+            for word in peer.words():
+                if word.kind == "end" and word.end:
+                    self._has_ended_there(peer, word.end)
+                    return
+                self._hear(peer, word)
+        except TimeoutError:
+            lost = f"has not answered for {SILENCE_S:.0f} s"
+        except (OSError, ValueError):
+            pass
+        self._end_by(End(ExitCode.STOPPED, f"stopped: {peer.name} {lost}", RETRY_HINT))
+
+    @abstractmethod
+    def _hear(self, peer: _Peer, word: Word) -> None:
+        """Take in a word that is not the last."""
+
+    def _has_ended_there(self, peer: _Peer, end: End) -> None:
+        if end.exit_code != ExitCode.DONE:
+            self._end_by(dataclasses.replace(end, host=end.host or peer.name))
+
+    def _end_by(self, end: End) -> None:
+        """Another host has ended before its time; so does this one, for the same reason."""
+        with self._lock:
+            if self.fault or self._last_word:
+                return
+            self._fault_end = end
+            message = f"{end.host}: {end.message}" if end.host else end.message
+            self.fault = error_for(end.exit_code, message, end.hint)
+            if not self._has_ended:
+                self._interrupt()
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT_S):
+            for peer in list(self._peers):
+                peer.say(self._sign_of_life())
+
+    def _sign_of_life(self) -> Word:
+        return Word("beat")
+
+    def _wait(self, is_over: Callable[[], bool], limit_s: float | None = None) -> bool:
+        """Wait for something; returns whether it came before the limit."""
+        deadline = None if limit_s is None else time.monotonic() + limit_s
+        while not is_over():
+            if deadline is not None and time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def _raise_fault(self) -> None:
+        if self.fault:
+            raise self.fault
+
+
+class LeadLink(HostLink):
+    """The link of host 0."""
+
+    stage = ""
+    """The stage of the job, which the others show."""
+
+    def meet(self) -> None:
+        """See `HostLink`. Raises ConfigurationError where a host does not fit the others."""
+        hosts = self.hosts
+        self._faults: list[str] = []
+        with _listener(hosts) as listener:
+            self._start(functools.partial(self._accept, listener), self._beat)
+            self._say(f"Waiting at {hosts.endpoint} for {self._missing()}")
+            try:
+                in_time = self._wait(self._is_settled, hosts.limit_s)
+            finally:
+                with contextlib.suppress(OSError):
+                    listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._raise_fault()
+        if self._faults:
+            raise ConfigurationError.from_faults(
+                self._faults, "start the same command on all hosts, apart from --host-rank"
+            )
+        if not in_time:
+            raise HardwareError(
+                f"{self._missing()} did not come to {hosts.endpoint} within {hosts.limit_s:.0f} s",
+                "check that the command runs there with this --rendezvous and that a firewall "
+                "lets it through; --rendezvous-timeout waits longer",
+            )
+        self._say(f"All {hosts.count} hosts are there: {listed(self._names())}")
+
+    def launch(self) -> Hosts:
+        """See `HostLink`."""
+        port = _free_port()
+        for peer in self._peers:
+            peer.say(Word("launch", port=port))
+        return dataclasses.replace(self.hosts, port=port)
+
+    def begin(self, is_alive: Callable[[], bool]) -> None:
+        """See `HostLink`."""
+        self._wait(lambda: all(peer.is_ready for peer in self._peers) or not is_alive())
+        for peer in self._peers:
+            peer.say(Word("begin"))
+
+    def _sign_of_life(self) -> Word:
+        return Word("beat", stage=self.stage)
+
+    def _is_settled(self) -> bool:
+        """Whether all hosts are there, or one of them cannot take part."""
+        return bool(self._faults or self.fault or not self._missing())
+
+    def _missing(self) -> str:
+        """The hosts that have not come, in words; "" if all are there."""
+        there = {peer.hello.rank for peer in self._peers if peer.hello}
+        ranks = [str(rank) for rank in range(1, self.hosts.count) if rank not in there]
+        return f"host{'s' if ranks[1:] else ''} {listed(ranks)}" if ranks else ""
+
+    def _names(self) -> list[str]:
+        return [self.hello.host, *(peer.hello.host for peer in self._peers if peer.hello)]
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:  # all are there
+                return
+            self._start(functools.partial(self._welcome, _Peer(connection)))
+
+    def _welcome(self, peer: _Peer) -> None:
+        """Let a host in, and listen to it. Other programs that connect are turned away."""
+        try:
+            value = peer.first_word()
+            if not isinstance(value, dict) or value.get("kind") != "hello":
+                raise ValueError("no hello")
+            if value.get("version") == __version__:
+                peer.hello = records.from_json(Word, value).hello
+        except (OSError, ValueError):
+            peer.close()
+            return
+        with self._lock:
+            faults = self._faults_of(peer, printable(str(value.get("version"))))
+            self._faults += faults
+            self._peers.append(peer)
+        peer.say(Word("hello", hello=dataclasses.replace(self.hello, settings={})))
+        self._listen_to(peer)
+
+    def _hear(self, peer: _Peer, word: Word) -> None:
+        peer.is_ready |= word.kind == "ready"
+
+    def _faults_of(self, peer: _Peer, version: str) -> list[str]:
+        """Why a host cannot take part, in words."""
+        if peer.hello is None:
+            return [f"another host runs nlijob {version}, and host 0 runs {__version__}"]
+        own, its, name = self.hello, peer.hello, peer.name
+        faults = []
+        if its.count != own.count:
+            faults.append(f"{name} has --hosts {its.count}, and host 0 has --hosts {own.count}")
+        elif not 0 < its.rank < own.count:
+            faults.append(f"{name}: there is no such --host-rank")
+        if any(other.hello and other.hello.rank == its.rank for other in self._peers):
+            faults.append(f"{name}: another host has the same --host-rank")
+        if its.processes != own.processes:
+            faults.append(
+                f"{name} starts {its.processes} processes and host 0 {own.processes}: "
+                f"give the same --gpus everywhere"
+            )
+        here, there = (Inputs(one.settings, {}, "") for one in (own, its))
+        if differing := list(differences(here, there, ("on host 0", f"on {name}"))):
+            faults.append(shortened(differing))
+        return faults
+
+
+class FurtherLink(HostLink):
+    """The link of another host than host 0."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        """As `HostLink`."""
+        super().__init__(*arguments, **settings)
+        self._port = 0
+        self._may_begin = False
+        self._stage = ""
+        self.is_done = False
+        """Whether host 0 has ended, with exit code 0."""
+
+    def meet(self) -> None:
+        """See `HostLink`; waits for host 0 alone."""
+        hosts = self.hosts
+        self._say(f"Connecting to host 0 at {hosts.endpoint}")
+        fault: list[OSError] = []
+        if not self._wait(lambda: self._connect(fault), hosts.limit_s):
+            raise HardwareError(
+                f"host 0 did not answer at {hosts.endpoint} within {hosts.limit_s:.0f} s: "
+                f"{fault[-1].strerror or fault[-1]}",
+                "check that the command runs there with --host-rank 0 and the same --rendezvous, "
+                "and that a firewall lets it through; --rendezvous-timeout waits longer",
+            )
+        (peer,) = self._peers
+        peer.say(Word("hello", version=__version__, hello=self.hello))
+        self._start(lambda: self._listen_to(peer), self._beat)
+
+    def is_needed(self) -> bool:
+        """Wait until host 0 starts the GPU side; False if it has ended well without doing so."""
+        self._wait(lambda: bool(self._port or self.is_done or self.fault))
+        self._raise_fault()
+        return bool(self._port)
+
+    def launch(self) -> Hosts:
+        """See `HostLink`; host 0 says when, which `is_needed` waits for."""
+        return dataclasses.replace(self.hosts, port=self._port)
+
+    def begin(self, is_alive: Callable[[], bool]) -> None:
+        """See `HostLink`."""
+        for peer in self._peers:
+            peer.say(Word("ready"))
+        self._wait(lambda: bool(self._may_begin or self.fault) or not is_alive())
+        self._raise_fault()
+
+    def wait_for_end(self) -> None:
+        """Wait until host 0 has ended well. Raises its error otherwise."""
+        self._wait(lambda: bool(self.is_done or self.fault))
+        self._raise_fault()
+
+    def _connect(self, fault: list[OSError]) -> bool:
+        try:
+            connection = socket.create_connection(
+                (self.hosts.address, self.hosts.port), timeout=SILENCE_S
+            )
+        except OSError as error:
+            fault.append(error)
+            time.sleep(RETRY_S)
+            return False
+        self._peers.append(_Peer(connection))
+        return True
+
+    def _hear(self, peer: _Peer, word: Word) -> None:
+        if word.hello:
+            peer.hello = word.hello
+        if word.kind == "launch":
+            self._port = word.port
+        self._may_begin |= word.kind == "begin"
+        if word.stage and word.stage != self._stage:
+            self._stage = word.stage
+            self._say(f"Host 0 is at the stage {printable(word.stage)}")
+
+    def _has_ended_there(self, peer: _Peer, end: End) -> None:
+        if end.exit_code == ExitCode.DONE:
+            self.is_done = True
+        else:
+            super()._has_ended_there(peer, end)
+
+
+@contextlib.contextmanager
+def joined(link: HostLink) -> Iterator[None]:
+    """Meet the other hosts, and tell them at the end of the block how it ended.
+
+    If another host has ended the work in the block, its error is raised instead of the block's.
+    """
+    try:
+        with _closed_after(link):
+            link.meet()
+            yield
+    except (Exception, Stopped) as error:
+        interrupted = isinstance(error, Stopped)
+        if link.fault and (interrupted or end_of(error).exit_code == ExitCode.INTERNAL):
+            raise link.fault from None
+        raise
+
+
+@contextlib.contextmanager
+def _closed_after(link: HostLink) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        link.close(error)
+        raise
+    link.close(None)
+
+
+def _stop_main_thread() -> None:
+    """Have the main thread raise `Stopped`, as a signal from outside does."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _listener(hosts: Hosts) -> socket.socket:
+    """The socket at which host 0 waits for the others, on all its addresses."""
+    try:
+        try:
+            return socket.create_server(
+                ("", hosts.port), family=socket.AF_INET6, dualstack_ipv6=True
+            )
+        except OSError as error:
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise
+            return socket.create_server(("", hosts.port))  # there is no IPv6 here
+    except OSError as error:
+        raise ConfigurationError(
+            f"--rendezvous: host 0 cannot listen at port {hosts.port}: {error.strerror}",
+            "choose another port for all hosts",
+        ) from None
+
+
+def _free_port() -> int:
+    with socket.create_server(("", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port

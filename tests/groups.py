@@ -1,0 +1,123 @@
+"""Small groups of processes on the CPU, joined as those of the GPU side are, for tests of what
+they do together.
+
+    def both(group: Group, number: int) -> list[int]: ...   # at the top of a module
+
+    assert in_group(2, both, 3) == [[0, 3], [0, 3]]          # what each process returned, by rank
+
+The processes are forked from a server that has imported torch, which the first call starts: later
+calls take a tenth of a second.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from nlijob.gpu.group import Group, ProcessGroup
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LIMIT_S = 120.0
+"""Longest time that a test's processes may take for one step; they take far less."""
+LOOPBACK = "127.0.0.1"
+
+
+def in_group(
+    size: int,
+    function: Callable[Concatenate[Group, P], T],
+    *arguments: P.args,
+    **named: P.kwargs,
+) -> list[T]:
+    """What `function(group, ...)` returns in each process of a group of `size`, by rank.
+
+    Arguments and results are pickled. Raises AssertionError with the traceback of a process that
+    fails, or with the status of one that dies; the others are then ended.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "nlijob.gpu.group", function.__module__])
+    store = TCPStore(LOOPBACK, 0, is_master=True, wait_for_workers=False)
+    started = []
+    try:
+        for rank in range(size):
+            own, other = context.Pipe()
+            settings = _variables(rank, size, store.port)
+            process = context.Process(
+                target=_work, args=(other, settings, function, arguments, named), daemon=True
+            )
+            process.start()
+            other.close()
+            started.append((process, own))
+        answers = _answers([own for _, own in started])
+        for _, own in started:
+            own.send(None)  # all have answered, so each may leave the group
+        for process, _ in started:
+            process.join(LIMIT_S)
+        return answers
+    finally:
+        for process, own in started:
+            process.kill()
+            process.join()
+            own.close()
+
+
+def _variables(rank: int, size: int, port: int) -> dict[str, str]:
+    """The variables with which torchrun starts a process; the store is this process's."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": LOOPBACK,
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+def _answers(pipes: list[Connection]) -> list[Any]:
+    """What each process returned. The first one that fails is told, as the others may wait."""
+    answers: dict[int, Any] = {}
+    while len(answers) < len(pipes):
+        silent = {pipe: rank for rank, pipe in enumerate(pipes) if rank not in answers}
+        answered = wait(list(silent), LIMIT_S)
+        assert answered, f"the processes {list(silent.values())} gave no answer"
+        for pipe in answered:
+            assert isinstance(pipe, Connection)
+            rank = silent[pipe]
+            try:
+                answers[rank], error = pipe.recv()
+            except EOFError:
+                raise AssertionError(f"process {rank} died") from None
+            assert not error, f"process {rank} failed:\n{error}"
+    return [answers[rank] for rank in range(len(pipes))]
+
+
+def _work(
+    parent: Connection,
+    settings: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+) -> None:
+    import torch
+    from torch import distributed
+
+    os.environ.update(settings)
+    torch.set_num_threads(1)
+    try:
+        value = function(ProcessGroup("cpu"), *arguments, **named)
+    except BaseException:
+        parent.send((None, traceback.format_exc()))
+    else:
+        parent.send((value, ""))
+    parent.recv()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
