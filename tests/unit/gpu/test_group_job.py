@@ -16,7 +16,7 @@ from nlijob.records.job import Plan, WorkerTask
 from nlijob.records.search import CandidateResult
 from nlijob.rundir import RunDir
 from tests.groups import in_group
-from tests.stages import given, new_run, steps, timeless
+from tests.stages import given, new_run, steps
 
 SETTINGS: dict[str, Any] = {
     "eval.generate_tokens": 3,
@@ -48,6 +48,7 @@ def done(root: Path, size: int, **settings: Any) -> RunDir:
 
 
 SCORES = ("baseline", "evaluate")
+RATES = [1e-4, 1e-3, 3e-3]
 TRIALS = [f"trials/seed-{seed}" for seed in (42, 43, 44)]
 
 
@@ -105,19 +106,22 @@ def test_a_process_without_the_runs_folder_gets_the_rows_and_hands_over_its_trai
 
 def test_candidates_of_a_search_are_trained_side_by_side(tmp_path: Path) -> None:
     searched: dict[str, Any] = {
-        "sweep.space": {"train.learning_rate": [1e-4, 1e-3, 3e-3]},
+        "sweep.space": {"train.learning_rate": RATES},
         "machine.share": "trials",
     }
     one, both = (done(tmp_path / str(size), size, **searched) for size in (1, 2))
-    assert [timeless(result) for result in results(one)] == [
-        timeless(result) for result in results(both)
-    ]
+    assert results(one) == results(both)
     assert both.winner.read_bytes() == one.winner.read_bytes()
 
 
-def results(run: RunDir) -> list[CandidateResult]:
+def results(run: RunDir) -> list[object]:
+    """The losses of all candidates."""
     names = sorted(folder.name for folder in run.winner.parent.glob("candidate-*"))
-    return [records.read(CandidateResult, run.candidate_result(name)) for name in names]
+    assert len(names) == len(RATES)
+    found = [records.read(CandidateResult, run.candidate_result(name)) for name in names]
+    return [
+        (one.settings, [(e.train_loss, e.validation.loss) for e in one.epochs]) for one in found
+    ]
 
 
 def trainings(run: RunDir) -> list[object]:
