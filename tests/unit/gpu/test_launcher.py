@@ -231,6 +231,8 @@ def test_where_one_process_of_several_fails_all_end_and_it_is_named(
     said: str,
 ) -> None:
     monkeypatch.setattr(launch, "FAILED_GRACE_S", 0.5)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "PET_NNODES", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "7")  # of a launcher around the job
     child = OF_SEVERAL.replace("RANK", str(rank)).replace("SIGNAL", sent)
     with pytest.raises(kind, match=said):
         follow(run, monkeypatch, child, "cpu", processes=2)
