@@ -511,7 +511,7 @@ def finished(run: RunDir) -> RunDir:
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "gpu_count", lambda: 4)
-    monkeypatch.setattr(processes, "visible_gpus", lambda: 4)
+    monkeypatch.setattr(processes, "gpu_count", lambda: 4)
 
 
 @pytest.mark.usefixtures("started")
