@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from nlijob import records, stopping
 from nlijob.attempt import Moment
@@ -23,13 +24,17 @@ from nlijob.errors import ExitCode, error_for
 from nlijob.files import remove
 from nlijob.members import Members
 from nlijob.memory import KernelMemory
-from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
+from nlijob.processes import gpu_name
+from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record, write_text
 from nlijob.surroundings import accelerate_config, gpu_side_environment
-from nlijob.worker_end import error_of_end
+from nlijob.worker_end import error_of_end, error_of_failure
 
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
+FAILED_GRACE_S = 5.0
+"""Time that the processes of several get to end where one has failed: it may be one that hangs."""
+T = TypeVar("T")
 
 
 def launch_command(run: RunDir, device: str, work: str = "job", processes: int = 1) -> list[str]:
@@ -146,23 +151,60 @@ class GpuSide:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether the processes run and have not written their outcome."""
+        """Whether the processes run and none has told of its end."""
         assert self._process is not None
-        return self._process.poll() is None and not self._run.worker_outcome.exists()
+        told = self._run.worker_outcome.exists() or self._run.worker_failure.exists()
+        return self._process.poll() is None and not told
 
     def raise_outcome(self) -> None:
         """Raise the error that the outcome record holds or, without one, what the end suggests."""
         assert self._process is not None
-        try:
-            outcome = records.read(WorkerOutcome, self._run.worker_outcome)
-        except (OSError, ValueError):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_GRACE_S)  # the launcher ends after what it started
-            status = self._process.returncode or 0
-            killed = KernelMemory.now().killed_since(self._memory_before)
-            raise error_of_end(status, self._run.worker_log, killed) from None
-        if outcome.exit_code != ExitCode.DONE:
+        run = self._run
+        outcome = _read(WorkerOutcome, run.worker_outcome)
+        if outcome and outcome.exit_code == ExitCode.DONE:
+            return
+        if self._processes > 1 and (failure := self._failure(outcome)):
+            self._grace_s = min(self._grace_s, FAILED_GRACE_S)
+            gpu = None
+            if self._device == "cuda":  # of the same kind, if it is another host's
+                gpu = failure.gpu or gpu_name(failure.local_rank)
+            raise error_of_failure(failure, run.worker_log, self._kernel_killed(), gpu)
+        if outcome:
             raise error_for(outcome.exit_code, outcome.message, outcome.hint)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_GRACE_S)  # the launcher ends after what it started
+        status = self._process.returncode or 0
+        raise error_of_end(status, run.worker_log, self._kernel_killed())
+
+    def _failure(self, outcome: WorkerOutcome | None) -> WorkerFailure | None:
+        """Which process failed, if the launcher or another process tells.
+
+        `outcome`: the lead's. It may have ended only because another process had failed before.
+        Then this waits for the word of the launcher, which ends after all that it started.
+        """
+        assert self._process is not None
+        if outcome and outcome.exit_code != ExitCode.STOPPED and not outcome.lost_another:
+            if outcome.exit_code != ExitCode.HARDWARE:
+                return None  # which is not about its place
+            host = socket.gethostname()
+            return WorkerFailure(0, self._processes, 0, host, 0, None, outcome=outcome)
+        deadline = time.monotonic() + STOP_GRACE_S
+        has_ended = False
+        while not self._run.worker_failure.exists() and not has_ended:
+            has_ended = self._process.poll() is not None or time.monotonic() > deadline
+            time.sleep(0.0 if has_ended else POLL_S)
+        return _read(WorkerFailure, self._run.worker_failure)
+
+    def _kernel_killed(self) -> bool:
+        return KernelMemory.now().killed_since(self._memory_before)
+
+
+def _read(kind: type[T], path: Path) -> T | None:
+    """A record; None if there is none that can be read."""
+    try:
+        return records.read(kind, path)
+    except (OSError, ValueError):
+        return None
 
 
 def _progress(line: str) -> Progress | None:

@@ -7,6 +7,7 @@ import os
 from nlijob.config import JobConfig
 from nlijob.errors import ConfigurationError
 from nlijob.hardware import gpu_count
+from nlijob.hardware.driver import LIMIT_S, start
 
 
 def processes_of(config: JobConfig) -> int:
@@ -20,19 +21,31 @@ def processes_of(config: JobConfig) -> int:
     if config.model.device == "cpu":
         there, of = len(os.sched_getaffinity(0)), "cores of this CPU"
     else:
-        there, of = visible_gpus(), "GPUs that this process may use"
+        there, of = gpu_count(), "GPUs that this process may use"
     if not isinstance(wanted, int) or not 1 <= wanted <= there:
         raise ConfigurationError(
-            f"machine.gpus = {wanted}: there are {there} {of}", "give --gpus auto or fewer"
+            f"machine.gpus = {wanted}: there are {there} {of}", "give --gpus auto, or fewer"
         )
     return wanted
 
 
-def visible_gpus() -> int:
-    """Number of GPUs that CUDA would give this process: CUDA_VISIBLE_DEVICES may hide some."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return gpu_count()
-    names = [name.strip() for name in shown.split(",")]
-    shown_at_all = next((at for at, name in enumerate(names) if name in ("", "-1")), len(names))
-    return min(gpu_count(), shown_at_all)
+def gpu_name(number: int) -> str:
+    """The driver's name of a GPU of this process, by its number for CUDA; "" if it is not told."""
+    shown = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    index = shown[number] if shown[0] and number < len(shown) else str(number)
+    try:
+        return start(lambda: _name(index)).result(LIMIT_S)
+    except Exception:  # of any kind, from a library or a driver
+        return ""
+
+
+def _name(index: str) -> str:
+    import pynvml
+
+    pynvml.nvmlInit()
+    if index.isdecimal():
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(index))
+    else:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(index)
+    name = pynvml.nvmlDeviceGetName(handle)
+    return name.decode() if isinstance(name, bytes) else str(name)

@@ -137,6 +137,10 @@ class RunDir:
         folder, _, stage = key.rpartition("/")
         return self.view(folder), stage
 
+    def files_of_trial(self) -> list[Path]:
+        """The folders with all that the training made, in its view, and its markers after them."""
+        return [self.root / self.trial, self.marker("train").parent]
+
     @property
     def previous(self) -> Path:
         """The folder in which a finished run is kept when one of other settings replaces it."""
@@ -146,6 +150,10 @@ class RunDir:
     def subset(self, split: str) -> Path:
         """The file with the rows of a split."""
         return self.root / "subset" / f"{split}.jsonl"
+
+    def row_files(self) -> list[Path]:
+        """The files and folders with all rows that a model is trained on or scored on."""
+        return [self.subset(split) for split in SPLITS] + [self.elsewhere_manifest.parent]
 
     def elsewhere(self, name: str) -> Path:
         """The file with the rows of a further test set."""

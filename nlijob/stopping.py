@@ -91,6 +91,25 @@ def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Eve
     return first_byte
 
 
+def exit_where_stop_is_late(grace_s: float = GRACE_S) -> None:
+    """Exit `grace_s` after a stop signal from now on, whatever the main thread waits for.
+
+    A process that waits for a GPU, or for another process that has gone, runs no handler of
+    signals: Python calls it only once the main thread is back from the library.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(reading, 1)[0] not in STOP_SIGNALS:
+            pass
+        time.sleep(grace_s)
+        os._exit(ExitCode.STOPPED)
+
+    threading.Thread(target=wait, name="late stop", daemon=True).start()
+
+
 def is_stopping() -> bool:
     """Whether a stop signal was met: from then on further ones are ignored."""
     return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -11,6 +11,7 @@ from nlijob.ending import NO_MEMORY_HINT
 from nlijob.errors import DiskError, ExitCode, HardwareError, JobError, StoppedError, error_for
 from nlijob.memory import memory_text, speaks_of_memory
 from nlijob.printable import printable
+from nlijob.records.job import WorkerFailure
 
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 64 * 1024
@@ -30,11 +31,43 @@ CRASHES = {
 """Signals by which a process ends itself, or the system ends it for a fault -> what may help."""
 
 
-def error_of_end(status: int, log: Path, kernel_killed: bool) -> JobError:
+def error_of_failure(
+    failure: WorkerFailure, log: Path, kernel_killed: bool, gpu: str | None = None
+) -> JobError:
+    """The error to raise where one of several processes failed, with the place of that process.
+
+    `gpu`: the name of its GPU, or "" if that is not known; None on a CPU. `kernel_killed`: as in
+    `error_of_end`.
+    """
+    place = place_of(failure, gpu)
+    if failure.silent_s is not None:
+        return HardwareError(
+            f"{place} has shown no sign of life for {failure.silent_s:.0f} s",
+            "it was held up, or its GPU or driver hangs (`nvidia-smi`, `dmesg`); the same command "
+            "then continues from what is complete",
+        )
+    if said := failure.outcome:
+        is_stop = said.exit_code == ExitCode.STOPPED  # of all, whoever heard of it first
+        message = said.message if is_stop else f"{place}: {said.message}"
+        return error_for(said.exit_code, message, said.hint)
+    return error_of_end(failure.status or 0, log, kernel_killed, place)
+
+
+def place_of(failure: WorkerFailure, gpu: str | None = None) -> str:
+    """Which of the processes failed, and where, in words; `gpu` as in `error_of_failure`."""
+    at = f"on {failure.host}"
+    if gpu is not None:
+        at = ", ".join(filter(None, [f"GPU {failure.local_rank} of {failure.host}", gpu]))
+    return f"process {failure.rank} of {failure.processes} ({at})"
+
+
+def error_of_end(
+    status: int, log: Path, kernel_killed: bool, who: str = "the GPU side"
+) -> JobError:
     """The error to raise for a GPU side that ended with a status and without an outcome.
 
     `status` is -N or, from the launcher, 128 + N where signal N ended the process. `kernel_killed`:
-    whether the kernel has counted a process that it killed for want of memory.
+    whether the kernel has counted a process that it killed for want of memory. `who` ended.
     """
     tail = _log_tail(log)
     shown = f"; the end of its log:\n{_indented(tail)}" if tail.strip() else ""
@@ -42,17 +75,16 @@ def error_of_end(status: int, log: Path, kernel_killed: bool) -> JobError:
     number = _signal(status)
     if kernel_killed and number in (None, signal.SIGKILL):
         return HardwareError(
-            f"out of memory: the kernel ended the GPU side; {memory_text()}", NO_MEMORY_HINT
+            f"out of memory: the kernel ended {who}; {memory_text()}", NO_MEMORY_HINT
         )
     if number == signal.SIGKILL:
         return HardwareError(
-            "the GPU side was killed (SIGKILL), most likely because memory ran out; "
-            f"{memory_text()}",
+            f"{who} was killed (SIGKILL), most likely because memory ran out; {memory_text()}",
             NO_MEMORY_HINT,
         )
     if number in STOPS:
         return StoppedError(
-            f"stopped: the GPU side was sent {_name(number)}",
+            f"stopped: {who} was sent {_name(number)}",
             "the same command resumes from what is complete",
         )
     if number == signal.SIGXFSZ:
@@ -66,15 +98,15 @@ def error_of_end(status: int, log: Path, kernel_killed: bool) -> JobError:
         return found
     if status == ExitCode.DISK:  # not even the outcome could be written
         return DiskError(
-            f"{log.parent}: the GPU side could not write to the disk; {free_text(log.parent)}",
+            f"{log.parent}: {who} could not write to the disk; {free_text(log.parent)}",
             f"free space there, or choose another folder; {RESUME}",
         )
     if status in set(ExitCode) - {ExitCode.DONE, ExitCode.CONFIGURATION}:
-        return error_for(status, f"the GPU side ended with status {status}{shown}", whole_log)
+        return error_for(status, f"{who} ended with status {status}{shown}", whole_log)
     what = f"signal {_name(number)}" if number else f"status {status}"
     advice = CRASHES.get(number, "") if number else ""
     return JobError(
-        f"the GPU side ended without an outcome ({what}){shown}",
+        f"{who} ended without an outcome ({what}){shown}",
         f"{advice}; {whole_log}" if advice else whole_log,
     )
 

@@ -33,6 +33,7 @@ def command(
     upload: str | None,
     resume_from: str | None,
     quiet: bool,
+    verbose: bool,
     as_json: bool,
     **others: Any,
 ) -> int:
@@ -69,7 +70,11 @@ def command(
             click.echo(printable(text.strip()), err=True)
 
     plan = make_plan(Wanted(recipe, config, run, Hub(offline, tell), tell), obstacles)
-    text = records.dump(plan) if as_json else "\n".join(map(printable, plan_lines(plan))) + "\n"
+    text = (
+        records.dump(plan)
+        if as_json
+        else "\n".join(map(printable, plan_lines(plan, verbose))) + "\n"
+    )
     click.echo(text, nl=False)
     check_output()
     if fault := exit_error(plan):

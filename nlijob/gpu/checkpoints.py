@@ -101,7 +101,7 @@ def on_host(value: Any) -> Any:
     """
     pins = size_bytes(value) <= MAX_PINNED_BYTES
     copied = _on_host(value, pins)
-    if pins and torch.cuda.is_initialized():
+    if pins and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return copied
 

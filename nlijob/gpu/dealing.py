@@ -6,8 +6,13 @@ Whoever is free takes the next piece. Nothing is exchanged meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from nlijob.gpu.folders import bring
 from nlijob.gpu.session import Session
+
+Work = Callable[[Session, str], list[Path]]
+"""Does the piece of work of this name; returns the files and folders that it made, markers last."""
 
 LEAST = 2
 """Pieces of work from which on they are dealt out."""
@@ -19,27 +24,25 @@ def is_dealt(session: Session, pieces: int) -> bool:
     return session.group.is_shared and wanted and pieces >= LEAST
 
 
-def deal(session: Session, order: str, names: Sequence[str], work: Callable[[str], None]) -> None:
+def deal(session: Session, order: str, names: Sequence[str], work: Work) -> None:
     """Deal out pieces of work by their names; returns when all are done.
 
-    `order`: the follower's counterpart of this call, which takes part by `take_part`.
+    `order`: the order by which the others call `take_part`.
     """
     session.prepare()
-    number = session.next_number()
-    session.share_out(order, names, number)
+    number = session.orders.next_deal()
+    session.orders.give(order, session.whole_config, session.task, names, number)
     take_part(session, names, number, work)
 
 
-def take_part(
-    session: Session, names: Sequence[str], number: int, work: Callable[[str], None]
-) -> None:
+def take_part(session: Session, names: Sequence[str], number: int, work: Work) -> None:
     """Do the next piece of work that nobody has taken, until all are done.
 
-    `number`: the number of this distribution of work.
+    `number`: the number of this deal.
     """
-    group = session.group
+    group, made = session.group, list[Path]()
     with session.alone():
         while (place := group.count(f"taken/{number}")) < len(names):
-            work(names[place])
+            made += work(session, names[place])
         session.writer.wait()
-    group.gather(None)
+    bring(session.run, group, session.is_elsewhere, made)

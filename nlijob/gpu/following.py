@@ -38,18 +38,18 @@ def prepare(session: Session, whole: JobConfig, config: JobConfig, task: WorkerT
 
 def weights(session: Session) -> None:
     """Take the lead's trained weights."""
-    session.exchange_weights()
+    session.orders.exchange_weights()
 
 
 def score(session: Session, is_base: bool, split: Split, head: str, rows: RowsOf) -> None:
     """Score some of the rows."""
-    with session.base_model() if is_base else contextlib.nullcontext():
+    with session.orders.base_model() if is_base else contextlib.nullcontext():
         session.score_share(split, session.head_of(head), session.rows_of(rows))
 
 
 def texts(session: Session, is_base: bool, encoded: Sequence[Tokens]) -> None:
     """Measure the losses of some of the texts."""
-    with session.base_model() if is_base else contextlib.nullcontext():
+    with session.orders.base_model() if is_base else contextlib.nullcontext():
         text_losses(session.loaded, encoded, group=session.group)
 
 

@@ -56,6 +56,10 @@ class Group:
         """Every process's value by rank, in every process."""
         return [value]
 
+    def collect(self, value: T) -> list[T]:
+        """Every process's value by rank in the lead, and nothing in the others."""
+        return [value]
+
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor on the group's device by the sum over all processes; may be captured."""
 
@@ -106,6 +110,12 @@ class ProcessGroup(Group):
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value, group=self._objects)
         return values
+
+    def collect(self, value: T) -> list[T]:
+        """See `Group`."""
+        values: list[Any] | None = [None] * self.size if self.is_lead else None
+        distributed.gather_object(value, values, dst=0, group=self._objects)
+        return values or []
 
     def sum(self, tensor: Tensor) -> None:
         """See `Group`."""

@@ -4,30 +4,141 @@
 
 By itself `accelerate launch` ends with status 1, whatever ended its child. As in a shell, a child
 that signal N ended gives status 128 + N.
+
+Several processes are started by torchrun, within this process. Where one of them fails, it ends the
+others, and this process writes down which one was the first. The working folder is `worker/` in the
+run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from accelerate.commands import launch
 
+from nlijob import records
+from nlijob.errors import ExitCode
+from nlijob.records.job import WorkerFailure, WorkerOutcome
+from nlijob.rundir import RunDir, write_record
 from nlijob.stopping import STOP_SIGNALS
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+ATTEMPTS = 3
+"""How often a free port is looked for: another program may take it before it is used."""
 
 
 def main() -> None:
     """Run `accelerate launch`; raises SystemExit."""
+    processes = _number("--num_processes", sys.argv)
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            # The child decides. It gets the signal's default, as handlers are not inherited.
-            signal.signal(number, lambda *_: None)
+            # One child decides for itself. It gets the signal's default, as handlers are not
+            # inherited. torchrun has handlers of its own, which end all that it started.
+            signal.signal(number, _ignore if processes == 1 else _exit)
     try:
-        launch.main()
+        _launch()
     except subprocess.CalledProcessError as error:
-        status = error.returncode
-        sys.exit(status if status >= 0 else 128 - status)
+        sys.exit(_as_in_a_shell(error.returncode))
+    except Exception as error:
+        if processes == 1:
+            raise
+        sys.exit(_end_of_several(error, processes))
+
+
+def _launch() -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            launch.main()
+        except RuntimeError as error:
+            if "EADDRINUSE" not in str(error) or attempt == ATTEMPTS:
+                raise
+        else:
+            return
+
+
+def _end_of_several(error: Exception, processes: int) -> int:
+    """The status to end with where torchrun raised an error; raises it again if it is unknown."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    if isinstance(error, SignalException):
+        return _as_in_a_shell(-error.sigval)
+    if not isinstance(error, ChildFailedError):
+        raise error
+    run = RunDir(Path.cwd().parent)
+    hosts = _number("--num_machines", sys.argv)
+    failure = first_failure(error.failures, run, processes, processes // hosts)
+    if not run.worker_failure.exists():  # one that was found hanging has been told already
+        with contextlib.suppress(OSError):  # on a full disk, the status says the same
+            write_record(run.worker_failure, failure)
+    return _as_in_a_shell(failure.status or 0)
+
+
+def first_failure(
+    failures: Mapping[int, ProcessFailure], run: RunDir, processes: int, processes_here: int
+) -> WorkerFailure:
+    """The failure, of those on this host by rank, that led to the others.
+
+    torchrun looks at its processes ten times a second, and then ends those that are left, so what
+    ended one may have ended others by the time that it looks.
+    """
+    outcomes = {rank: _outcome(run, rank) for rank in failures}
+    base = min(rank - one.local_rank for rank, one in failures.items())
+    if all(outcome and outcome.lost_another for outcome in outcomes.values()):
+        for rank in range(base, base + processes_here):  # one may have ended with status 0
+            if rank not in failures and not run.outcome_of(rank).exists():
+                return _failure(rank, processes, rank - base, 0, 0, None)
+
+    def order(rank: int) -> tuple[bool, int, bool, int]:
+        one, outcome = failures[rank], outcomes[rank]
+        was_ended = one.exitcode in (-signal.SIGTERM, ExitCode.STOPPED)
+        follows = was_ended or bool(outcome and outcome.lost_another)
+        return follows, one.timestamp, one.exitcode == ExitCode.INTERNAL, rank
+
+    first = min(failures, key=order)
+    one = failures[first]
+    return _failure(first, processes, one.local_rank, one.pid, one.exitcode, outcomes[first])
+
+
+def _failure(
+    rank: int, processes: int, local_rank: int, pid: int, status: int, said: WorkerOutcome | None
+) -> WorkerFailure:
+    host = socket.gethostname()
+    return WorkerFailure(rank, processes, local_rank, host, pid, status, outcome=said)
+
+
+def _outcome(run: RunDir, rank: int) -> WorkerOutcome | None:
+    try:
+        return records.read(WorkerOutcome, run.outcome_of(rank))
+    except (OSError, ValueError):
+        return None
+
+
+def _number(option: str, arguments: list[str]) -> int:
+    """The value of an option of `accelerate launch` that is a number."""
+    return int(arguments[arguments.index(option) + 1])
+
+
+def _as_in_a_shell(status: int) -> int:
+    return status if status >= 0 else 128 - status
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing at a signal."""
+
+
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(_as_in_a_shell(-number))
 
 
 if __name__ == "__main__":

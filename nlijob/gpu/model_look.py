@@ -18,9 +18,12 @@ from nlijob.gpu.model import (
     MetaModel,
     add_adapter,
     compute_dtype,
+    held_weights,
     max_length,
+    vocabulary_size,
     weight_bytes,
 )
+from nlijob.gpu.model.structure import LINEAR, layer_of, outputs
 from nlijob.gpu.session import Session, prompt_line
 from nlijob.gpu.training import execution_name
 from nlijob.records.job import SPLITS, Example, Split
@@ -41,6 +44,7 @@ def look_at(session: Session) -> ModelLook:
     rows = {split: _rows(session, split) for split in SPLITS}
     matrices, experts = matrix_weights(meta), expert_weights(meta)
     loading_bytes = weight_bytes(meta, config.model, dtype)
+    held, of_layers = held_weights(meta, config.model, dtype), layer_outputs(meta)
     base_parameters = sum(parameter.numel() for parameter in meta.model.parameters())
     with torch.device("meta"):
         trained = meta.head_modules if head_class(config.model.head).trains_head else ()
@@ -71,6 +75,13 @@ def look_at(session: Session) -> ModelLook:
         device_name=_device_name(device),
         device_cores=len(os.sched_getaffinity(0)),
         free_memory_bytes=free_bytes(device) if device else None,
+        four_bit_bytes=held.four_bit,
+        other_weights_bytes=held.others,
+        largest_layer_bytes=held.largest_layer,
+        largest_dequantized_bytes=held.largest_dequantized,
+        largest_outside_bytes=held.largest_outside,
+        layer_outputs=of_layers,
+        vocabulary=vocabulary_size(model_config) or 0,
     )
 
 
@@ -120,6 +131,12 @@ def _spread(examples: Sequence[Example]) -> Sequence[Example]:
 def matrix_weights(meta: MetaModel) -> int:
     """Number of weights of the layers' matrices: neither embeddings, nor the head, nor experts."""
     return sum(parameter.numel() for parameter in _layer_weights(meta) if parameter.dim() == 2)
+
+
+def layer_outputs(meta: MetaModel) -> int:
+    """How many numbers the linear modules of all repeated layers give for a token."""
+    modules = meta.model.named_modules()
+    return sum(outputs(m) for name, m in modules if isinstance(m, LINEAR) and layer_of(name))
 
 
 def expert_weights(meta: MetaModel) -> int:

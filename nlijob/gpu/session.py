@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,7 @@ from nlijob.gpu.model import (
     replace_adapter,
     vocabulary_size,
 )
+from nlijob.gpu.orders import Orders
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
@@ -80,9 +82,11 @@ class Session:
     (see `nlijob.gpu.following`).
     """
 
-    def __init__(self, run: RunDir, group: Group = ALONE) -> None:
-        self.group = group
-        """The processes that work together."""
+    def __init__(self, run: RunDir, group: Group = ALONE, is_elsewhere: bool = False) -> None:
+        self.is_elsewhere = is_elsewhere
+        """Whether the run's folder here is not that of the lead (see `nlijob.gpu.folders`)."""
+        self.orders = Orders(group, lambda: self.loaded.model)
+        """The processes that work together, and what the lead has them do."""
         self.run = run
         """The run's folder, as the training in hand sees it (see `of_trial`)."""
         self.task = records.read(WorkerTask, run.worker_task)
@@ -92,11 +96,6 @@ class Session:
         """What the run's stages and those of the training in hand are made from."""
         self.reporter = Reporter(run, self.task.attempt, is_silent=not group.is_lead)
         self._whole = self.run, self.config
-        self._processes = group.size
-        self._numbers = 0
-        self._is_base = False
-        self._weights_differ = True
-        """Whether the other processes may have other trained weights than this one."""
         self.share: tuple[Share, str] = ("none", "")
         """How the processes train, and why."""
         self._trainer: Trainer | None = None
@@ -153,14 +152,14 @@ class Session:
             first = self._first_weights.of(model, self.loaded.head, seed, self._shape)
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
-        self._weights_differ = True
+        self.orders.weights_change()
         return trainer
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
         """Continue a training from a state; the weights are set before."""
         if self._trainer:
             weights = checkpoints.on_host(checkpoints.trained_weights(self.loaded.model))
-            self._tell("restore", state, weights)
+            self.orders.give("restore", state, weights)
         trainer.restore(state)
 
     def train_epoch(
@@ -168,15 +167,15 @@ class Session:
     ) -> Iterator[TrainStep]:
         """See `Trainer.epoch`."""
         if self._trainer:
-            self._tell_with_weights("epoch", epoch, done)
+            self.orders.give_with_weights("epoch", epoch, done)
         else:
-            self._weights_differ = True
+            self.orders.weights_change()
         yield from trainer.epoch(epoch, done, pause)
 
     def load_adapter(self, epoch: int) -> None:
         """Take the weights of an epoch of the training in hand."""
         self._drawn_for = None
-        self._weights_differ = True
+        self.orders.weights_change()
         checkpoints.load_adapter(self.loaded.model, self.run.epoch(epoch))
 
     def plan(self) -> Plan:
@@ -185,7 +184,7 @@ class Session:
         share, reason = self.share
         return dataclasses.replace(
             plan,
-            processes=self._processes,
+            processes=self.orders.size,
             share=share,
             share_reason=reason,
             processes_reason=self.task.processes_reason,
@@ -193,76 +192,34 @@ class Session:
 
     # ------------------------------------------------------------ the group
 
+    @property
+    def group(self) -> Group:
+        """The processes that work together now."""
+        return self.orders.group
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Work without the other processes, and report: for what each does by itself."""
-        group, silent = self.group, self.reporter.is_silent
-        self.group, self.reporter.is_silent = ALONE, False
+        silent, self.reporter.is_silent = self.reporter.is_silent, False
         try:
-            yield
-        finally:
-            self.group, self.reporter.is_silent = group, silent
-            self.of_trial(None)
-            self._weights_differ, self._prepared = True, None
-
-    @property
-    def _leads(self) -> bool:
-        """Whether there are other processes, which wait for orders."""
-        return self.group.is_shared and self.group.is_lead
-
-    def _tell(self, order: str, *values: Any) -> None:
-        """Give the other processes an order (see `nlijob.gpu.following`)."""
-        if self._leads:
-            self.group.share((order, values))
-
-    def _tell_with_weights(self, order: str, *values: Any) -> None:
-        """Give an order for which all must have the same trained weights."""
-        if self._leads and self._weights_differ and not self._is_base:
-            self._tell("weights")
-            self.exchange_weights()
-            self._weights_differ = False
-        self._tell(order, *values)
-
-    @torch.no_grad()
-    def exchange_weights(self) -> None:
-        """Give the lead's trained weights to every process; all call this."""
-        by_dtype: dict[torch.dtype, list[torch.Tensor]] = {}
-        for weight in checkpoints.trained_weights(self.loaded.model).values():
-            by_dtype.setdefault(weight.dtype, []).append(weight)
-        for weights in by_dtype.values():
-            flat = torch.cat([weight.detach().reshape(-1) for weight in weights])
-            self.group.send(flat)
-            parts = torch.split(flat, [weight.numel() for weight in weights])
-            for weight, part in zip(weights, parts, strict=True):
-                weight.copy_(part.view_as(weight))
-
-    @contextlib.contextmanager
-    def base_model(self) -> Iterator[None]:
-        """The base model instead of the tuned one, for all processes."""
-        self._is_base = True
-        try:
-            with self.loaded.model.disable_adapter():
+            with self.orders.alone():
                 yield
         finally:
-            self._is_base = False
-
-    def next_number(self) -> int:
-        """A number for the next distribution of work among the processes."""
-        self._numbers += 1
-        return self._numbers
-
-    def share_out(self, order: str, names: Sequence[str], number: int) -> None:
-        """Have every process take pieces of work by itself: an order of `side_by_side`."""
-        self._tell(order, self.whole_config, self.task, names, number)
-
-    def release(self) -> None:
-        """Tell the other processes that there is no more work."""
-        self.group.share(None)
+            self.reporter.is_silent, self._prepared = silent, None
+            self.of_trial(None)
 
     def take(self, whole: JobConfig, config: JobConfig, task: WorkerTask) -> None:
         """Work with the lead's configuration: the run's, and that of the training in hand."""
         self._whole = self._whole[0], whole
-        self.config, self.task, self.inputs = config, task, task.inputs
+        own = self.task
+        if task.model_stamp != own.model_stamp:
+            raise NotAvailableError(
+                f"the model of the lead's host ({task.model_dir}) and that of {gethostname()} "
+                f"({own.model_dir}) differ: {task.model_stamp} and {own.model_stamp}",
+                "give all hosts the same files, or the same revision of a model on the hub",
+            )
+        self.task = dataclasses.replace(task, model_dir=own.model_dir)
+        self.config, self.inputs = config, task.inputs
 
     def share_trainer(self) -> None:
         """Make a trainer that trains together with the other processes; all call this."""
@@ -280,7 +237,7 @@ class Session:
         if self.group.is_shared:
             self.share = self._chosen_share()
             if self.share[0] == "steps":
-                self._tell("begin", self.config)
+                self.orders.give("begin", self.config)
                 self.share_trainer()
                 return self.trainer
         return self.engine.trainer(self.config.train)
@@ -297,7 +254,7 @@ class Session:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
         if self._prepared == (self.whole_config, self.config):
             return
-        self._tell("prepare", self.whole_config, self.config, self.task)
+        self.orders.give("prepare", self.whole_config, self.config, self.task)
         self._prepared = self.whole_config, self.config
         _ = self.rows, self.further_rows
         if self.config.eval.few_shot:
@@ -478,7 +435,9 @@ class Session:
         size = self.config.eval.batch_size
         with self.reporter.timed(stage, part, len(rows)):
             name = OWN if head is self.head else FEW_SHOT
-            self._tell_with_weights("score", self._is_base, split, name, self._name_of(rows))
+            self.orders.give_with_weights(
+                "score", self.orders.is_base, split, name, self._name_of(rows)
+            )
             forward = self.engine.forward(head)
             scored = scoring.score(forward, head, split, rows, size, counter, self.group)
         check_finite(stage, self.config.model, scored[1])
@@ -493,12 +452,12 @@ class Session:
         self, encoded: Sequence[Tokens], on_batch: Callable[[int], object]
     ) -> list[TextLoss]:
         """The losses of the model as it is now on general texts."""
-        self._tell_with_weights("texts", self._is_base, encoded)
+        self.orders.give_with_weights("texts", self.orders.is_base, encoded)
         return text_losses(self.loaded, encoded, on_batch, self.group)
 
     def write(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[str]]:
         """What the base and the tuned model write after these prompts (token ids)."""
-        self._tell_with_weights("write", prompts)
+        self.orders.give_with_weights("write", prompts)
         return self.write_share(prompts)
 
     def write_share(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[str]]:
@@ -509,7 +468,7 @@ class Session:
         config, written = self.config.eval, dict[str, list[str]]()
         for number, name in enumerate(("tuned", "base")):
             if number % self.group.size == self.group.rank:
-                with self.base_model() if name == "base" else contextlib.nullcontext():
+                with self.orders.base_model() if name == "base" else contextlib.nullcontext():
                     written[name] = generate(
                         self.loaded, prompts, config.generate_tokens, config.batch_size
                     )

@@ -6,6 +6,7 @@ Each has a folder of its own in the run, which only the process that does it wri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from nlijob.completeness import is_complete
 from nlijob.config import JobConfig
@@ -28,7 +29,7 @@ def train_side_by_side(session: Session) -> list[Trial]:
         return []
     session.of_trial(None)
     session.share = "trials", f"{len(missing)} trainings to do; each GPU takes the next one"
-    deal(session, ORDER, [one.name for one in missing], lambda name: _train(session, name))
+    deal(session, ORDER, [one.name for one in missing], _train)
     return missing
 
 
@@ -38,13 +39,14 @@ def follow_trials(
     """Take part in doing these trainings."""
     session.take(whole, whole, task)
     session.share = "trials", f"{len(names)} trainings to do; each GPU takes the next one"
-    take_part(session, names, number, lambda name: _train(session, name))
+    take_part(session, names, number, _train)
 
 
-def _train(session: Session, name: str) -> None:
-    for step in steps_of(session.whole_config):
-        if step.trial and step.trial.name == name:
-            do_step(session, step)
+def _train(session: Session, name: str) -> list[Path]:
+    steps = [one for one in steps_of(session.whole_config) if one.trial and one.trial.name == name]
+    for step in steps:
+        do_step(session, step)
+    return session.run.files_of_trial()
 
 
 def _is_done(session: Session, trial: Trial) -> bool:

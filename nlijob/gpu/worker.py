@@ -9,6 +9,7 @@ from nlijob import records
 from nlijob.attempt import Moment
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
+from nlijob.gpu.folders import is_elsewhere, send_rows
 from nlijob.gpu.following import follow
 from nlijob.gpu.group import Group, join
 from nlijob.gpu.keeping import keep_best_weights
@@ -46,10 +47,12 @@ def _work(run: RunDir) -> None:
 
 def do_job(run: RunDir, group: Group) -> None:
     """Do a run's task in a group of processes, each of which calls this. Raises what goes wrong."""
-    session = Session(run, group)
+    elsewhere = is_elsewhere(run, group) if group.is_shared else False
+    send_rows(run, group, elsewhere)
+    session = Session(run, group, elsewhere)
     if group.is_lead:
         _lead(session)
-        session.release()
+        session.orders.end()
     else:
         follow(session)
 

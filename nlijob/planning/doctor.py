@@ -26,11 +26,12 @@ from nlijob.hardware.driver import start
 from nlijob.hub import Hub
 from nlijob.hub_requests import Limits
 from nlijob.planning.child import LOOK, TRIAL, TRIAL_MODULE, child
-from nlijob.planning.needs import disk_needs, disk_obstacles, memory_need, memory_obstacles
+from nlijob.planning.memory import memory_need, memory_obstacles
+from nlijob.planning.needs import disk_needs, disk_obstacles
 from nlijob.planning.plan import write_stand_in, write_task
 from nlijob.planning.processes import chosen_processes
 from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
-from nlijob.planning.words import processes_text
+from nlijob.planning.words import cards_lines, processes_text
 from nlijob.records.health import Check, Health
 from nlijob.records.job import SPLITS, Split
 from nlijob.records.planning import ModelLook, Obstacle, PlannedFiles
@@ -270,9 +271,13 @@ def _unanswered(step: str, has_ended: bool, scratch: RunDir) -> Check:
 
 
 def _memory(patient: Patient, look: ModelLook | None) -> Iterator[Check]:
-    if look is None or look.free_memory_bytes is None:
+    if look is None:
         return
     memory = memory_need(patient.config, look)
+    if memory.cards:
+        yield Check("GPU sizes", "OK", "; ".join(cards_lines(memory)))
+    if look.free_memory_bytes is None:
+        return
     yield _from_obstacle(
         "memory",
         next(iter(memory_obstacles(memory)), None),

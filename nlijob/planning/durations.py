@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from nlijob.config import JobConfig, seeds_of
-from nlijob.planning.needs import memory_need
+from nlijob.planning.memory import memory_need
 from nlijob.records.job import Split
 from nlijob.records.planning import ModelLook, PlannedTime, Span
 from nlijob.sweep import most_epochs, search_epochs

@@ -1,4 +1,4 @@
-"""Disk and memory that a job needs, estimated, and whether this machine has them."""
+"""Disk space that a job needs, estimated, and whether this machine has it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from nlijob.analysis.wording import gib
 from nlijob.config import JobConfig, seeds_of
 from nlijob.disk import existing_folder, free_bytes, size_text
 from nlijob.errors import ExitCode
 from nlijob.records.job import Split
-from nlijob.records.planning import ModelLook, Obstacle, PlannedDisk, PlannedMemory
+from nlijob.records.planning import ModelLook, Obstacle, PlannedDisk
 
 FLOAT_BYTES = 4
 ADAPTER_COPIES = 2
@@ -23,15 +22,6 @@ ROW_BYTES = 1_000
 """A row, its predictions of all stages but the epochs, and its place on the page."""
 PREDICTION_BYTES = 250
 PAGE_BYTES = 10_000_000
-TRAINED_BYTES = 16
-"""Of each trained parameter: weight, gradient and AdamW's two averages in float32."""
-LIBRARIES_BYTES = 1_000_000_000
-"""What the job's processes take on a CPU without a model: 0.87 GB for the demo with 64 rows."""
-RESERVED_BYTES = 2 * 2**30
-"""What the job keeps free for activations before it dequantises weights (`nlijob.gpu.engine`)."""
-KEPT_VALUES = 10
-"""Activations of the hidden size that a layer keeps for the backward pass, for each token: for
-phi-2's shape, 4-bit weights take 0.73 GiB more without gradient checkpointing than with it."""
 
 
 def disk_needs(
@@ -71,21 +61,6 @@ def _run_bytes(config: JobConfig, look: ModelLook, rows: Mapping[Split, int | No
     return checkpoints + predictions + ROW_BYTES * sum(known.values()) + PAGE_BYTES
 
 
-def memory_need(config: JobConfig, look: ModelLook) -> PlannedMemory:
-    """Memory of the leanest and of the fastest mode: weights, adapter, optimizer, activations."""
-    rows = config.train.micro_batch_size or config.train.batch_size
-    tokens = look.tokens["train"].mean if look.tokens else 0
-    item = FLOAT_BYTES if look.compute_dtype == "float32" else FLOAT_BYTES // 2
-    hidden = (look.layers or 0) * (look.hidden_size or 0) * item * tokens
-    libraries = LIBRARIES_BYTES if config.model.device == "cpu" else 0
-    base = libraries + look.weights_bytes + TRAINED_BYTES * look.trainable_parameters
-    least = base + hidden  # one row
-    kept = rows * hidden * KEPT_VALUES
-    dense = look.dequantized_bytes + RESERVED_BYTES if look.dequantized_bytes else 0
-    fastest = least if config.train.gradient_checkpointing else base + max(kept, dense)
-    return PlannedMemory(round(least), round(fastest), look.free_memory_bytes)
-
-
 def disk_obstacles(needs: Sequence[PlannedDisk]) -> Iterator[Obstacle]:
     """The disks that are too small; needs on one disk are added up."""
     known = [need for need in needs if need.needed_bytes is not None]
@@ -100,17 +75,6 @@ def disk_obstacles(needs: Sequence[PlannedDisk]) -> Iterator[Obstacle]:
                 f"needed, {size_text(free)} free",
                 "free space there, or choose other folders (--runs-dir, HF_HOME)",
             )
-
-
-def memory_obstacles(memory: PlannedMemory) -> Iterator[Obstacle]:
-    """The lack of memory for the leanest mode."""
-    if memory.free_bytes is not None and memory.least_bytes > memory.free_bytes:
-        yield Obstacle(
-            ExitCode.HARDWARE,
-            f"out of memory: even the leanest execution mode needs about "
-            f"{gib(memory.least_bytes)}, and {gib(memory.free_bytes)} are free",
-            "end other programs, or use a smaller model or a machine with more memory",
-        )
 
 
 def _device(need: PlannedDisk) -> int:

@@ -26,12 +26,8 @@ from nlijob.errors import ExitCode, JobError
 from nlijob.hub import Hub
 from nlijob.planning.child import look
 from nlijob.planning.durations import expected_time
-from nlijob.planning.needs import (
-    disk_needs,
-    disk_obstacles,
-    memory_need,
-    memory_obstacles,
-)
+from nlijob.planning.memory import memory_need, memory_obstacles
+from nlijob.planning.needs import disk_needs, disk_obstacles
 from nlijob.planning.processes import chosen_processes
 from nlijob.planning.sources import FoundData, FoundModel, find_data, find_model
 from nlijob.records.job import SPLITS, Example, Manifest, RunRecord, Split, WorkerTask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import groupby
 
 from nlijob.analysis.cost import SECONDS_AN_HOUR, price_per_hour
 from nlijob.analysis.wording import clock, count, gib, listed, money, percent, plural, setting_text
@@ -11,12 +12,15 @@ from nlijob.config import seeds_of
 from nlijob.disk import size_text
 from nlijob.errors import ExitCode
 from nlijob.heads import describe
+from nlijob.planning.memory import MOST_GPUS
 from nlijob.records.health import Health
 from nlijob.records.job import SPLITS
 from nlijob.records.planning import (
+    CardFit,
     JobPlan,
     PlannedDisk,
     PlannedFiles,
+    PlannedMemory,
     PlannedProcesses,
     PlannedRows,
     Span,
@@ -27,9 +31,9 @@ WIDTH = 13
 """Width of the first column."""
 
 
-def plan_lines(plan: JobPlan) -> Iterator[str]:
-    """The lines that `plan` prints."""
-    for name, text in _entries(plan):
+def plan_lines(plan: JobPlan, verbose: bool = False) -> Iterator[str]:
+    """The lines that `plan` prints. `verbose`: with the sum of each execution mode's memory."""
+    for name, text in _entries(plan, verbose):
         first, *others = text.split("\n")
         yield f"{name:<{WIDTH}}{first}"
         yield from (f"{'':<{WIDTH}}{line}" for line in others)
@@ -52,7 +56,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
+def _entries(plan: JobPlan, verbose: bool) -> Iterator[tuple[str, str]]:
     config, look = plan.config, plan.look
     yield "run", plan.run + (" (exists: what is complete is not repeated)" * plan.run_exists)
     yield "model", _model(plan)
@@ -75,6 +79,10 @@ def _entries(plan: JobPlan) -> Iterator[tuple[str, str]]:
     if plan.processes and config.model.device == "cuda":
         yield "GPUs", processes_text(plan.processes)
     yield "memory", _memory(plan)
+    if plan.memory.cards:
+        yield "GPU sizes", "\n".join(cards_lines(plan.memory))
+    if verbose:
+        yield "sums", "\n".join(sum_lines(plan.memory))
     for disk in plan.disk:
         yield "disk", _disk(disk)
     yield "time", _time(plan)
@@ -195,6 +203,26 @@ def _memory(plan: JobPlan) -> str:
         f"about {gib(memory.least_bytes)} in the leanest mode; the fastest is used where about "
         f"{gib(memory.fastest_bytes)} are free{free}"
     )
+
+
+def cards_lines(memory: PlannedMemory) -> Iterator[str]:
+    """What GPUs of common sizes can do, a line for those that can do the same."""
+    for can_do, group in groupby(memory.cards, key=_can_do):
+        sizes = listed([f"{card.card_bytes / 10**9:.0f}" for card in group])
+        yield f"{sizes} GB: {can_do}"
+
+
+def _can_do(card: CardFit) -> str:
+    if card.mode is None or card.gpus is None:
+        return f"too small, also for weights sharded over {MOST_GPUS} of them"
+    return card.mode if card.gpus == 1 else f"only with {card.mode}"
+
+
+def sum_lines(memory: PlannedMemory) -> Iterator[str]:
+    """The sum of each execution mode, from the leanest to the fastest, then of sharded weights."""
+    for mode in (*memory.modes, *memory.sharded):
+        yield f"{mode.mode}: {gib(mode.total_bytes)}{' on each' * (mode.gpus > 1)}"
+        yield "  = " + " + ".join(f"{gib(term.size_bytes)} {term.name}" for term in mode.terms)
 
 
 def _disk(disk: PlannedDisk) -> str:

@@ -660,11 +660,37 @@ class WorkerTask:
 
 @dataclass(frozen=True)
 class WorkerOutcome:
-    """worker/outcome.json: how the GPU side ended."""
+    """worker/outcome.json: how the GPU side ended; outcome-N.json: how its process N ended."""
 
     exit_code: int
     message: str
     hint: str
+    lost_another: bool = False
+    """Whether it ended for want of another process, which had ended or could not be reached."""
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """worker/failure.json: the process of a GPU side of several that was the first to fail."""
+
+    rank: int
+    """Its number, from 0."""
+    processes: int
+    """Number of processes of the GPU side."""
+    local_rank: int
+    """Its number on its host, which is also that of its GPU."""
+    host: str
+    """Name of its host."""
+    pid: int
+    """Its number in the host's table of processes."""
+    status: int | None
+    """Its exit status, or -N where signal N ended it; none: it has not ended."""
+    gpu: str = ""
+    """Name of its GPU; "" where it is not known, and on a CPU."""
+    silent_s: float | None = None
+    """Time for which it had shown no sign of life when it was found so; none: it ended."""
+    outcome: WorkerOutcome | None = None
+    """What it said of its end; none where it did not."""
 
 
 @dataclass(frozen=True)

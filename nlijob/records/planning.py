@@ -67,6 +67,20 @@ class ModelLook:
     """How rows become prompts, and which answers are read, in words."""
     notes: tuple[str, ...] = ()
     """What to know about the prompt, a sentence each."""
+    four_bit_bytes: int = 0
+    """Memory of the base weights that are held in 4 bits, with their constants."""
+    other_weights_bytes: int = 0
+    """Memory of all other base weights."""
+    largest_layer_bytes: int = 0
+    """Memory of the largest repeated layer's base weights."""
+    largest_dequantized_bytes: int = 0
+    """Memory of the largest 4-bit weight in the compute dtype."""
+    largest_outside_bytes: int = 0
+    """Memory of the largest base weight outside of the repeated layers, such as the embedding."""
+    layer_outputs: int = 0
+    """Numbers that the linear modules of all repeated layers give for a token."""
+    vocabulary: int = 0
+    """Tokens that the model has embeddings for."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,37 @@ class PlannedDisk:
 
 
 @dataclass(frozen=True)
+class MemoryTerm:
+    """A part of the memory that a GPU needs."""
+
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ModeMemory:
+    """The memory that an execution mode needs on each GPU, as a sum."""
+
+    mode: str
+    """The mode in words."""
+    gpus: int
+    """GPUs that the weights are divided between; 1 if each has all of them."""
+    terms: tuple[MemoryTerm, ...]
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class CardFit:
+    """Whether GPUs of one size can do the job."""
+
+    card_bytes: int
+    mode: str | None
+    """The fastest mode that one of them has room for, or else several; None where none has."""
+    gpus: int | None
+    """GPUs that this takes; None where too many would be needed."""
+
+
+@dataclass(frozen=True)
 class PlannedMemory:
     """Memory of the device that computes the model, estimated."""
 
@@ -159,6 +204,12 @@ class PlannedMemory:
     """In the fastest execution mode."""
     free_bytes: int | None
     """Unused on this machine; None where the device is not here."""
+    modes: tuple[ModeMemory, ...] = ()
+    """Each execution mode, from the leanest to the fastest."""
+    sharded: tuple[ModeMemory, ...] = ()
+    """The leanest mode with the weights divided between 2, 4 and 8 GPUs; empty on a CPU."""
+    cards: tuple[CardFit, ...] = ()
+    """Common sizes of GPUs; empty on a CPU."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ pytestmark = [
 ]
 GPU = torch.device("cuda", 0)
 EACH: dict[str, Any] = {}
-TOGETHER = {"lora__target_modules": ("q_proj", "k_proj", "v_proj", "dense"), "lora__r": 16}
+TOGETHER: dict[str, Any] = {
+    "lora__target_modules": ("q_proj", "k_proj", "v_proj", "dense"),
+    "lora__r": 16,
+}
 """With adapters on exactly these layers, the layers are fused, with kernels of this project."""
 layers = pytest.mark.parametrize(
     "targets", [EACH, TOGETHER], ids=["library layers", "fused layers"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +9,15 @@ import pytest
 import torch
 
 from nlijob.config import JobConfig, load_config
-from nlijob.gpu.checkpoints import set_trained_weights, trained_weights
+from nlijob.gpu.checkpoints import on_host, set_trained_weights, trained_weights
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.fast.graphs import Graphs
+from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.heads import CausalHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, initial_weights
 from nlijob.gpu.training import Trainer
 from nlijob.records.job import Example
-from tests.gpu.test_fast_modes import EACH, TOGETHER
+from tests.gpu.test_fast_modes import EACH, EXACT, TOGETHER, layers
 
 pytestmark = [
     pytest.mark.gpu,
@@ -26,9 +26,14 @@ pytestmark = [
 NewModel = Callable[[JobConfig], LoadedModel]
 
 
+DROPOUT = 0.4
+"""A share with which other masks are noticed: they change a loss by several times the rounding."""
+
+
 def config(seed: int = 42, **changes: Any) -> JobConfig:
+    """A training of 39 steps in float32, in which rounding stays below what `follows` allows."""
     options = {key.replace("__", "."): value for key, value in changes.items()}
-    fixed = {"model.device": "cuda", "train.epochs": 3, "train.seed": seed}
+    fixed = {**EXACT, "train.epochs": 3, "train.seed": seed, "model.compute_dtype": "float32"}
     return load_config("demo", {**fixed, **options})
 
 
@@ -52,23 +57,68 @@ def begun(engine: Engine, loaded: LoadedModel, job: JobConfig) -> Trainer:
     return engine.trainer(job.train)
 
 
+def follows(got: list[float], expected: list[float]) -> bool:
+    """Whether losses differ by rounding alone, as those of graphs and the plain loop may."""
+    assert len(got) == len(expected)
+    ratio = torch.tensor(got) / torch.tensor(expected) - 1
+    return bool(ratio.abs().max() < 1e-2 and ratio.abs().mean() < 1e-3)
+
+
 @pytest.mark.parametrize("speed", ["graph", "plain"])
-@pytest.mark.parametrize("targets", [EACH, TOGETHER], ids=["library layers", "fused layers"])
+@layers
 def test_a_further_training_follows_one_alone(
     new_model: NewModel, head: Head, rows: list[Encoded], speed: str, targets: dict[str, Any]
 ) -> None:
-    job = config(train__speed=speed, model__compute_dtype="float32", **targets)
-    other = config(43, train__speed=speed, model__compute_dtype="float32", **targets)
+    # Without dropout: its masks depend on the size of a pack, and a further training may use packs
+    # of the first where one alone would choose others.
+    job, other = (config(seed, train__speed=speed, **targets) for seed in (42, 43))
     alone = losses(Engine(new_model(other), head, other, rows).trainer())
     loaded = new_model(job)
     engine = Engine(loaded, head, job, rows)
     first = losses(engine.trainer())
     further = losses(begun(engine, loaded, other))
-    # dropout rounds with the size of a pack, which may be that of the first training
-    assert further == pytest.approx(alone, rel=1e-2, abs=1e-3)
-    assert further != pytest.approx(first, rel=1e-2, abs=1e-3)
-    again = losses(begun(engine, loaded, job))
-    assert again == pytest.approx(first, rel=1e-2, abs=1e-3)
+    assert follows(further, alone)
+    assert not follows(further, first)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [EACH, TOGETHER, {"train__gradient_checkpointing": True}, {"train__speed": "plain"}],
+    ids=["library layers", "fused layers", "recomputed", "plain"],
+)
+def test_a_training_that_is_repeated_after_another_has_the_same_losses(
+    new_model: NewModel, head: Head, rows: list[Encoded], changes: dict[str, Any]
+) -> None:
+    # With dropout: the second time, the same packs serve the same rows, so masks are the same.
+    settings: dict[str, Any] = {"train__speed": "graph", "lora__dropout": DROPOUT, **changes}
+    job, other = (config(seed, **settings) for seed in (42, 43))
+    loaded = new_model(job)
+    engine = Engine(loaded, head, job, rows)
+    first = losses(engine.trainer())
+    losses(begun(engine, loaded, other))
+    assert follows(losses(begun(engine, loaded, job)), first)
+
+
+@pytest.mark.parametrize("left", ["weights", "moments", "random state"])
+def test_what_is_left_of_another_training_would_be_noticed(
+    new_model: NewModel,
+    head: Head,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    left: str,
+) -> None:
+    job = config(train__speed="graph", lora__dropout=DROPOUT, **TOGETHER)
+    loaded = new_model(job)
+    engine = Engine(loaded, head, job, rows)
+    trainer = engine.trainer()
+    first = losses(trainer)
+    moments = on_host(trainer.state())["optimizer"]
+    trainer = engine.trainer(job.train) if left == "weights" else begun(engine, loaded, job)
+    if left == "moments":
+        trainer.restore({**on_host(trainer.state()), "optimizer": moments})
+    elif left == "random state":
+        monkeypatch.setattr(FastModel, "seed", lambda *_: None)
+    assert not follows(losses(trainer), first)
 
 
 def test_graphs_are_captured_once_for_all_trainings(
@@ -94,20 +144,23 @@ def test_graphs_are_captured_once_for_all_trainings(
     assert len(added) <= 2
 
 
+@layers
 def test_a_further_training_resumes_in_another_process(
-    new_model: NewModel, head: Head, rows: list[Encoded]
+    new_model: NewModel, head: Head, rows: list[Encoded], targets: dict[str, Any]
 ) -> None:
-    job, other = config(train__speed="graph"), config(43, train__speed="graph")
+    # With dropout: the packs of the first training, which are part of the state, give the masks.
+    settings: dict[str, Any] = {"train__speed": "graph", "lora__dropout": DROPOUT, **targets}
+    job, other = (config(seed, **settings) for seed in (42, 43))
     loaded = new_model(job)
     engine = Engine(loaded, head, job, rows)
     losses(engine.trainer())
     trainer = begun(engine, loaded, other)
     list(trainer.epoch(1))
-    weights = {name: one.clone() for name, one in trained_weights(loaded.model).items()}
-    state = trainer.state()
+    # copies: the state itself is of tensors that the next steps change
+    weights, state = on_host(trained_weights(loaded.model)), on_host(trainer.state())
     expected = [step.loss for step in trainer.epoch(2)]
-    fresh = new_model(dataclasses.replace(job, train=other.train))
+    fresh = new_model(other)
     resumed = Engine(fresh, head, other, rows).trainer()
     set_trained_weights(fresh.model, weights)
     resumed.restore(state)
-    assert [s.loss for s in resumed.epoch(2)] == pytest.approx(expected, rel=1e-2, abs=1e-3)
+    assert follows([step.loss for step in resumed.epoch(2)], expected)

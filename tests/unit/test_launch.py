@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -20,7 +21,7 @@ from nlijob import errors, launch, records
 from nlijob.errors import ExitCode, JobError
 from nlijob.launch import GpuSide, launch_command
 from nlijob.members import Members
-from nlijob.records.job import Progress, WorkerOutcome, WorkerTask
+from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
 from tests.jobs import ROOT
@@ -76,7 +77,9 @@ def start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Runs the code of a fake worker to its end; returns the progress that arrived."""
 
     def start(
-        code: str, on_progress: Callable[[Progress], None] = lambda _: None
+        code: str,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+        processes: int = 1,
     ) -> list[Progress]:
         argv = [sys.executable, "-c", PRELUDE + code, str(run.root)]
         monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
@@ -86,7 +89,7 @@ def start(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> Start:
             seen.append(progress)
             on_progress(progress)
 
-        with GpuSide(run, "cpu") as gpu_side:
+        with GpuSide(run, "cpu", processes=processes) as gpu_side:
             gpu_side.start()
             gpu_side.give(TASK)
             gpu_side.follow(show)
@@ -222,6 +225,81 @@ def test_a_worker_that_died_before_its_task_shows_its_log(
 def test_a_worker_waits_for_its_task(start: Start, run: RunDir) -> None:
     start("sys.stdin.buffer.read(1); leave((root / 'worker' / 'task.json').exists() - 1)")
     assert records.read(WorkerTask, run.worker_task) == TASK
+
+
+# ---------------------------------------------------------------- several processes
+
+TELL_FAILURE = """
+def fail(rank, status, said=None, silent_s=None):
+    failure = {"rank": rank, "processes": 2, "local_rank": rank, "host": "here", "pid": 99,
+               "status": status, "outcome": said, "silent_s": silent_s}
+    (root / "worker" / "failure.json").write_text(json.dumps(failure))
+
+def lose_another():
+    outcome = {"exit_code": 70, "message": "lost", "hint": "", "lost_another": True}
+    (root / "worker" / "outcome.json").write_text(json.dumps(outcome))
+"""
+OUTSIDE = """
+outside = [sys.executable, "-c", "import time; time.sleep(600)"]
+process = subprocess.Popen(outside, start_new_session=True)
+(root / "outside").write_text(str(process.pid))
+"""
+
+
+def test_the_process_that_failed_is_told_rather_than_the_lead_that_lost_it(start: Start) -> None:
+    with pytest.raises(errors.HardwareError, match=r"process 1 of 2 \(on here\) was killed"):
+        start(TELL_FAILURE + "lose_another(); time.sleep(0.3); fail(1, -9)", processes=2)
+
+
+def test_the_process_that_failed_is_told_rather_than_the_stop_of_the_lead(start: Start) -> None:
+    said = {"exit_code": 5, "message": "out of memory", "hint": "less"}
+    with pytest.raises(errors.HardwareError, match=r"process 1 of 2 \(on here\): out of memory"):
+        start(TELL_FAILURE + f"leave(75, 'stopped'); fail(1, 5, {said})", processes=2)
+
+
+def test_a_lead_that_lost_another_is_told_where_nothing_else_is(start: Start) -> None:
+    with pytest.raises(JobError, match="lost"):
+        start(TELL_FAILURE + "lose_another()", processes=2)
+
+
+def test_a_lead_that_is_done_is_done_whatever_ends_others(start: Start) -> None:
+    start(TELL_FAILURE + "leave(0); fail(1, -9)", processes=2)
+
+
+def test_a_lead_without_memory_is_named(start: Start) -> None:
+    with pytest.raises(errors.HardwareError, match=r"process 0 of 2 \(on .*\): out of memory"):
+        start("leave(5, 'out of memory')\n" + FOLLOW_LIFELINE, processes=2)
+
+
+def test_a_lead_whose_training_diverged_speaks_for_all(start: Start) -> None:
+    with pytest.raises(errors.DivergedError) as caught:
+        start("leave(6, 'the loss is not finite')\n" + FOLLOW_LIFELINE, processes=2)
+    assert caught.value.message == "the loss is not finite"
+
+
+def test_a_process_that_hangs_ends_the_others_while_they_wait(
+    start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "FAILED_GRACE_S", 0.2)
+    with pytest.raises(errors.HardwareError, match="no sign of life for 20 s"):
+        start(TELL_FAILURE + "fail(1, None, silent_s=20.0); time.sleep(600)", processes=2)
+    assert group_is_gone(run)
+
+
+def test_processes_in_sessions_of_their_own_are_ended_too(
+    start: Start, run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "STOP_GRACE_S", 0.2)
+    start(OUTSIDE + "leave(0)")
+    pid = int((run.root / "outside").read_text(encoding="utf-8"))
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_words_of_an_earlier_attempts_processes_are_ignored(start: Start, run: RunDir) -> None:
+    write_record(run.worker_failure, WorkerFailure(1, 2, 1, "here", 99, -9))
+    write_record(run.outcome_of(1), WorkerOutcome(5, "out of memory", ""))
+    start("leave(len(list((root / 'worker').glob('[fo]*'))))", processes=2)
 
 
 # ---------------------------------------------------------------- progress
@@ -387,6 +465,21 @@ def test_the_worker_is_started_by_accelerate_as_one_process(
     assert command[-3:] == ["-m", "nlijob.gpu", str(run.root)]
     assert command[command.index("--num_processes") + 1] == "1"
     assert ("--cpu" in command) == on_cpu
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_several_processes_are_started_by_accelerate_at_a_free_port(
+    run: RunDir, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    command = launch_command(run, device, processes=3)
+    values = dict(itertools.pairwise(command))
+    assert values["--num_processes"] == "3"
+    assert values["--main_process_port"] == "0"
+    assert values["--num_cpu_threads_per_process"] == "2"
+    assert "--multi_gpu" in command
+    assert "--cpu" not in command  # with which accelerate starts one process only
+    assert command[-3:] == ["-m", "nlijob.gpu", str(run.root)]
 
 
 def test_the_worker_is_in_a_process_group_of_its_own(start: Start, run: RunDir) -> None:

@@ -172,6 +172,35 @@ def test_the_first_byte_sets_the_event() -> None:
         assert process.stdout.readline() == "ready\n"  # the second one
 
 
+def test_the_first_byte_is_left_for_the_other_processes_that_share_the_pipe() -> None:
+    start = (
+        "told = stopping.stop_when_closed(0); print('ready', flush=True); told.wait(); "
+        "print(os.read(0, 9), flush=True)"
+    )
+    with started(start) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "b'\\n'\n"
+
+
+STUCK = """
+    import ctypes
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    libc.pthread_mutex_lock(mutex)
+    stopping.exit_where_stop_is_late(grace_s=0.5)
+    print("ready", flush=True)
+    libc.pthread_mutex_lock(mutex)  # for ever, and no signal interrupts it"""
+
+
+def test_a_stop_ends_a_process_whose_main_thread_never_returns_from_a_library() -> None:
+    with started(STUCK.replace('print("ready", flush=True)', "print('ready', flush=True)")) as one:
+        one.send_signal(signal.SIGTERM)
+        assert last_words(one) == ""
+        assert one.returncode == 75
+
+
 def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:
     assert not issubclass(Stopped, Exception)
 

@@ -20,7 +20,7 @@ from nlijob.surroundings import gpu_side_environment, other_processes
         *("MV2_COMM_WORLD_SIZE", "I_MPI_RANK", "SLURM_NTASKS", "HOROVOD_RANK"),
         *("ACCELERATE_USE_FSDP", "FSDP_VERSION", "DEEPSPEED_ZERO_STAGE", "MEGATRON_LM_TP_DEGREE"),
         *("XLA_FLAGS", "PJRT_DEVICE", "TPU_NAME", "NEURON_RT_NUM_CORES", "USE_TF"),
-        *("PYTHONWARNINGS", "PYTHONINSPECT"),
+        *("PYTHONWARNINGS", "PYTHONINSPECT", "PYTHON_EXEC", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"),
     ],
 )
 def test_what_other_launchers_leave_behind_is_dropped(name: str) -> None:
@@ -63,6 +63,16 @@ def test_installed_code_is_imported_from_where_it_is_installed(
     package = Path("/usr/lib/python3/site-packages/nlijob")
     monkeypatch.setattr(surroundings, "PACKAGE", package)
     assert gpu_side_environment({})["PYTHONPATH"] == ""
+
+
+def test_several_processes_of_one_host_meet_on_the_host_itself() -> None:
+    assert gpu_side_environment({}, 2)["GLOO_SOCKET_IFNAME"] == "lo"
+    assert gpu_side_environment({}, 2)["NCCL_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in gpu_side_environment({}, 1)
+
+
+def test_the_users_choice_of_a_network_card_wins() -> None:
+    assert gpu_side_environment({"NCCL_SOCKET_IFNAME": "eth1"}, 2)["NCCL_SOCKET_IFNAME"] == "eth1"
 
 
 @pytest.mark.parametrize(

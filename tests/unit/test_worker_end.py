@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nlijob.errors import ExitCode
-from nlijob.worker_end import error_of_end
+from nlijob.records.job import WorkerFailure, WorkerOutcome
+from nlijob.worker_end import error_of_end, error_of_failure
 
 
 @pytest.fixture
@@ -80,3 +82,45 @@ def test_control_characters_of_a_log_do_not_reach_a_terminal(log: Path) -> None:
     message = error_of_end(1, log, kernel_killed=False).message
     assert "\x1b" not in message
     assert r"\x1b[2J gone" in message
+
+
+# ---------------------------------------------------------------- one process of several
+
+FAILURE = WorkerFailure(1, 4, 1, "host", 99, -9)
+
+
+def test_a_process_that_was_killed_is_named_with_its_host_and_gpu(log: Path) -> None:
+    error = error_of_failure(FAILURE, log, kernel_killed=False, gpu="NVIDIA H200")
+    assert error.exit_code == ExitCode.HARDWARE
+    assert error.message.startswith("process 1 of 4 (GPU 1 of host, NVIDIA H200) was killed")
+
+
+def test_a_gpu_without_a_name_is_named_by_its_number(log: Path) -> None:
+    message = error_of_failure(FAILURE, log, kernel_killed=True, gpu="").message
+    assert "the kernel ended process 1 of 4 (GPU 1 of host);" in message
+
+
+def test_on_a_cpu_no_gpu_is_named(log: Path) -> None:
+    message = error_of_failure(FAILURE, log, kernel_killed=False).message
+    assert message.startswith("process 1 of 4 (on host) was killed")
+
+
+def test_what_a_process_said_of_its_end_is_told_with_its_place(log: Path) -> None:
+    said = WorkerOutcome(5, "out of memory: no room", "take less")
+    error = error_of_failure(replace(FAILURE, status=5, outcome=said), log, kernel_killed=False)
+    assert error.exit_code == ExitCode.HARDWARE
+    assert error.message == "process 1 of 4 (on host): out of memory: no room"
+    assert error.hint == "take less"
+
+
+def test_a_stop_is_one_of_all_processes(log: Path) -> None:
+    said = WorkerOutcome(75, "stopped (SIGTERM)", "resume")
+    error = error_of_failure(replace(FAILURE, status=75, outcome=said), log, kernel_killed=False)
+    assert (error.exit_code, error.message) == (ExitCode.STOPPED, "stopped (SIGTERM)")
+
+
+def test_a_process_that_hangs_is_named_with_the_time(log: Path) -> None:
+    hanging = replace(FAILURE, status=None, silent_s=20.4)
+    error = error_of_failure(hanging, log, kernel_killed=False)
+    assert error.exit_code == ExitCode.HARDWARE
+    assert error.message == "process 1 of 4 (on host) has shown no sign of life for 20 s"

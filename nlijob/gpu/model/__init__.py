@@ -17,7 +17,7 @@ from nlijob.gpu.model.load import (
     quiet_libraries,
     replace_adapter,
 )
-from nlijob.gpu.model.quantize import GIB, quantization_config, weight_bytes
+from nlijob.gpu.model.quantize import GIB, held_weights, quantization_config, weight_bytes
 from nlijob.gpu.model.targets import is_target
 from nlijob.gpu.model.tokenizer import read_tokenizer, vocabulary_size
 
@@ -28,6 +28,7 @@ __all__ = [
     "MetaModel",
     "add_adapter",
     "compute_dtype",
+    "held_weights",
     "initial_weights",
     "is_target",
     "load",

@@ -196,7 +196,7 @@ def _part(name: str, modules: Mapping[str, nn.Module], experts: int) -> Part:
     layer, last = layer_of(name), _last(name)
     if not layer:
         return "other"
-    if _is_router(name) and _outputs(modules[name]) <= experts:
+    if _is_router(name) and outputs(modules[name]) <= experts:
         return "router"
     if MLP_LAYER.fullmatch(last):
         return "mlp"
@@ -251,7 +251,8 @@ def _keeps_state(name: str, modules: Mapping[str, nn.Module]) -> bool:
     return convolves or any(True for _ in own.parameters(recurse=False))
 
 
-def _outputs(linear: Any) -> int:
+def outputs(linear: Any) -> int:
+    """The numbers that a linear module gives for a token."""
     return int(linear.nf if isinstance(linear, Conv1D) else linear.out_features)
 
 

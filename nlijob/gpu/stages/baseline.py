@@ -17,7 +17,7 @@ from nlijob.rundir import write_record, write_records
 def baseline(session: Session) -> list[Path]:
     """Score validation and test rows, the few-shot control, and further test sets, if asked for."""
     run = session.run
-    with session.base_model():
+    with session.orders.base_model():
         scores, predictions = session.score("baseline", ("validation", "test"))
         few_shot = _few_shot(session)
         beside = measure_beside(session, "baseline", run.baseline_texts, run.baseline_tasks)

@@ -100,7 +100,7 @@ def _word_importance(
         return session.score_rows(STAGE, part, "test", session.head, rows)[1]
 
     after = score("tuned")
-    with session.base_model():
+    with session.orders.base_model():
         before = score("base")
     tuned_answers = {row.index: row for row in of_split(tuned, "test")}
     whole = {row.index: (row, tuned_answers[row.index]) for row in _base_on_test(session)}

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from nlijob import records
+from nlijob.completeness import is_complete
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.worker import do_job
-from nlijob.records.job import Plan
+from nlijob.records.job import Plan, WorkerTask
+from nlijob.records.search import CandidateResult
 from nlijob.rundir import RunDir
 from tests.groups import in_group
 from tests.stages import given, new_run, steps
@@ -28,10 +30,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def job(group: Group, run: Path, **settings: Any) -> None:
-    """What each process does."""
+def job(group: Group, *folders: Path) -> None:
+    """What each process does, in its own folder; the last one is for all that are left."""
     quiet_libraries()
-    do_job(RunDir(run), group)
+    do_job(RunDir(folders[min(group.rank, len(folders) - 1)]), group)
 
 
 def done(root: Path, size: int, **settings: Any) -> RunDir:
@@ -46,6 +48,8 @@ def done(root: Path, size: int, **settings: Any) -> RunDir:
 
 
 SCORES = ("baseline", "evaluate")
+RATES = [1e-4, 1e-3, 3e-3]
+TRIALS = [f"trials/seed-{seed}" for seed in (42, 43, 44)]
 
 
 def figures(run: RunDir) -> dict[str, bytes]:
@@ -72,15 +76,58 @@ def test_a_group_in_which_one_trains_gives_the_figures_of_one_process(
     assert records.read(Plan, run.plan).processes == size
 
 
-def test_trainings_side_by_side_give_the_figures_of_one_after_the_other(tmp_path: Path) -> None:
-    one = done(tmp_path / "one", 1, train__seeds=3)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A run with three trainings, done by one process."""
+    return done(tmp_path_factory.mktemp("three") / "job", 1, train__seeds=3)
+
+
+def test_trainings_side_by_side_give_the_figures_of_one_after_the_other(
+    tmp_path: Path, three: RunDir
+) -> None:
     both = done(tmp_path / "both", 2, train__seeds=3)
-    for seed in (42, 43, 44):
-        views = [run.view(f"trials/seed-{seed}") for run in (one, both)]
-        assert steps(views[0]) == steps(views[1])
-        assert figures_of_training(views[0]) == figures_of_training(views[1])
-    assert figures(one) == figures(both)
+    assert figures(both) == figures(three)
+    assert trainings(both) == trainings(three)
+    assert {records.read(Plan, both.view(trial).plan).share for trial in TRIALS} == {"trials"}
 
 
-def figures_of_training(view: RunDir) -> list[bytes]:
-    return [file.read_bytes() for file in (view.selection, view.evaluate_predictions)]
+def test_a_process_without_the_runs_folder_gets_the_rows_and_hands_over_its_trainings(
+    tmp_path: Path, three: RunDir
+) -> None:
+    run, other = new_run(tmp_path / "job"), RunDir(tmp_path / "other")
+    for one in (run, other):
+        given(one, **{**SETTINGS, "train.seeds": 3})
+    in_group(2, job, run.root, other.root)
+    assert figures(run) == figures(three)
+    assert trainings(run) == trainings(three)
+    inputs = records.read(WorkerTask, run.worker_task).inputs
+    assert all(is_complete(run, key, inputs) for key in inputs if key.startswith("trials/"))
+
+
+def test_candidates_of_a_search_are_trained_side_by_side(tmp_path: Path) -> None:
+    searched: dict[str, Any] = {
+        "sweep.space": {"train.learning_rate": RATES},
+        "machine.share": "trials",
+    }
+    one, both = (done(tmp_path / str(size), size, **searched) for size in (1, 2))
+    assert results(one) == results(both)
+    assert both.winner.read_bytes() == one.winner.read_bytes()
+
+
+def results(run: RunDir) -> list[object]:
+    """The losses of all candidates."""
+    names = sorted(folder.name for folder in run.winner.parent.glob("candidate-*"))
+    assert len(names) == len(RATES)
+    found = [records.read(CandidateResult, run.candidate_result(name)) for name in names]
+    return [
+        (one.settings, [(e.train_loss, e.validation.loss) for e in one.epochs]) for one in found
+    ]
+
+
+def trainings(run: RunDir) -> list[object]:
+    """All steps and answers of the trainings."""
+    views = [run.view(trial) for trial in TRIALS]
+    return [
+        (steps(view), view.selection.read_bytes(), view.evaluate_predictions.read_bytes())
+        for view in views
+    ]

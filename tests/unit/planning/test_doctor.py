@@ -119,6 +119,18 @@ def test_a_missing_gpu_comes_first_and_its_device_is_not_tried(
     assert not {"device", "4-bit test"} & {check.name for check in health.checks}
 
 
+def test_the_sizes_of_gpus_that_have_room_for_the_job_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_gpu = {"model.device": "cuda"}
+    health = examined(
+        tmp_path, monkeypatch, FakeChild("libraries", "prompt"), NO_GPU, values=on_gpu
+    )
+    sizes = check(health, "GPU sizes")
+    assert sizes.status == "OK"
+    assert sizes.text == "16, 24, 48, 80 and 141 GB: dequantised weights"
+
+
 @pytest.mark.parametrize(
     ("done", "hangs_at", "status", "code"),
     [

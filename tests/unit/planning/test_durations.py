@@ -27,7 +27,7 @@ def model(**changes: Any) -> ModelLook:
         "compute_dtype": "bfloat16",
         "compute_dtype_is_assumed": False,
         "max_length": 2048,
-        "target_modules": {},
+        "target_modules": dict.fromkeys(("q_proj", "k_proj", "v_proj", "dense"), 32),
         "trained_head": (),
         "trainable_parameters": 20_971_520,
         "base_parameters": 2_779_683_840,
@@ -44,6 +44,13 @@ def model(**changes: Any) -> ModelLook:
         "device_name": "NVIDIA H200",
         "device_cores": 16,
         "free_memory_bytes": 140 * 2**30,
+        "four_bit_bytes": 1_298_227_200,
+        "other_weights_bytes": 526_202_880,
+        "largest_layer_bytes": 40_625_920,
+        "largest_dequantized_bytes": 52_428_800,
+        "largest_outside_bytes": 262_144_000,
+        "layer_outputs": 737_280,
+        "vocabulary": 51_200,
     }
     return ModelLook(**{**values, **changes})
 

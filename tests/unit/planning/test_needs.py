@@ -1,4 +1,4 @@
-"""Estimates of disk and memory, and what is said where they are lacking."""
+"""Estimates of disk space, and what is said where it is lacking."""
 
 from __future__ import annotations
 
@@ -10,32 +10,8 @@ import pytest
 from nlijob.config import load_config
 from nlijob.planning import needs
 from nlijob.records.job import Split
-from nlijob.records.planning import PlannedDisk, PlannedMemory
+from nlijob.records.planning import PlannedDisk
 from tests.unit.planning.test_durations import ROWS, model
-
-GIB = 2**30
-
-
-def test_the_leanest_mode_of_phi_2_needs_what_was_measured() -> None:
-    # 2.32 GiB at the peak with batch size 8 (docs/speed.md); with 2.25 GiB one row did not fit
-    memory = needs.memory_need(load_config("phi2"), model(weights_bytes=2_047_344_640))
-    assert 2.1 * GIB < memory.least_bytes < 2.4 * GIB
-    assert memory.fastest_bytes > 8 * GIB
-
-
-def test_gradient_checkpointing_asks_for_the_leanest_mode_alone() -> None:
-    config = load_config("phi2", {"train.gradient_checkpointing": True})
-    memory = needs.memory_need(config, model())
-    assert memory.fastest_bytes == memory.least_bytes
-
-
-def test_too_little_memory_ends_the_job_with_5() -> None:
-    memory = PlannedMemory(3 * GIB, 9 * GIB, 2 * GIB)
-    (obstacle,) = needs.memory_obstacles(memory)
-    assert obstacle.exit_code == 5
-    assert "needs about 3.00 GiB, and 2.00 GiB are free" in obstacle.message
-    assert not list(needs.memory_obstacles(PlannedMemory(3 * GIB, 9 * GIB, 4 * GIB)))
-    assert not list(needs.memory_obstacles(PlannedMemory(3 * GIB, 9 * GIB, None)))
 
 
 def test_needs_on_one_disk_are_added_up(tmp_path: Path) -> None:

@@ -197,6 +197,9 @@ def test_a_missing_gpu_is_told_and_changes_nothing(tmp_path: Path) -> None:
     assert plan.memory.free_bytes is None
     text = "\n".join(plan_lines(plan))
     assert "Here the job would end with exit code 5: no GPU" in text
+    assert "GPU sizes    16, 24, 48, 80 and 141 GB: dequantised weights" in text
+    assert "4-bit weights +" not in text
+    assert "MiB 4-bit weights + " in "\n".join(plan_lines(plan, verbose=True))
 
 
 class HubWithoutWeights(Hub):
