@@ -55,8 +55,11 @@ def checkpoint(epoch: int) -> Part:
 class Reporter:
     """Appends to progress.jsonl and timings.jsonl of one attempt."""
 
-    def __init__(self, run: RunDir, attempt: int, is_silent: bool = False) -> None:
+    def __init__(
+        self, run: RunDir, attempt: int, is_silent: bool = False, process: int = 0
+    ) -> None:
         self._run = run
+        self._process = process
         self.is_silent = is_silent
         """Whether it writes nothing, as another process reports the same work."""
         self._attempt = attempt
@@ -75,8 +78,8 @@ class Reporter:
             now = time.monotonic()
             if now - self._last >= INTERVAL_S or done == total:
                 self._last = now
-                progress = Progress(stage, self._named(stage, part.name), done, total, unit, note)
-                self._show(progress)
+                name = self._named(stage, part.name)
+                self._show(Progress(stage, name, done, total, unit, note, self._process))
 
         return report
 
