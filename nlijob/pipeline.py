@@ -30,6 +30,7 @@ from nlijob.errors import GateError
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
+from nlijob.host_link import LeadLink
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
 from nlijob.planning.processes import chosen_processes
@@ -64,6 +65,8 @@ class Job:
     replace: bool = False
     """Whether to lose a finished run of other settings in the folder, instead of keeping it."""
     started: Moment = field(default_factory=Moment.now)
+    link: LeadLink | None = None
+    """The connection to the other hosts that work on the job."""
     attempt: Attempt = field(init=False)
     model_dir: Path = field(init=False)
     model_stamp: str = field(init=False)
@@ -96,6 +99,7 @@ class Job:
             self.config.model.device,
             self.console.detail,
             processes=self.processes.number,
+            link=self.link,
         )
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
@@ -343,6 +347,8 @@ class Job:
 
         def show(progress: Progress) -> None:
             sampler.stage = progress.stage
+            if self.link:
+                self.link.stage = progress.stage
             if progress.unit:
                 self.console.progress(progress)
             else:
