@@ -69,7 +69,7 @@ class Reporter:
 
     def say(self, stage: str, text: str) -> None:
         """A line about a stage."""
-        self._show(Progress(stage, "", 0, 0, "", self._named(stage, text)))
+        self._show(Progress(stage, "", 0, 0, "", self._named(stage, text), self._process))
 
     def counter(self, stage: str, part: Part, total: int, unit: str) -> Callable[..., None]:
         """A function (done, note) that reports progress, at most once per `INTERVAL_S`."""
