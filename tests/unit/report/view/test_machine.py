@@ -60,6 +60,14 @@ def test_a_gpu_that_was_left_alone_where_there_are_more_says_why() -> None:
     assert fact in time_section(results, ()).facts
 
 
+def test_several_hosts_are_counted() -> None:
+    results = side_by_side()
+    first, second = results.environment.gpus
+    gpus = (replace(first, host="a"), replace(second, host="b"))
+    results = replace(results, environment=replace(results.environment, gpus=gpus))
+    assert machine_tile(results)[0].note == "2 trainings side by side; on 2 hosts"
+
+
 def test_processes_on_a_cpu_are_no_gpus() -> None:
     results = planned(outcome(Spec(gpu=False)), processes=3, share="steps")
     assert machine_tile(results) == (
