@@ -96,8 +96,13 @@ def test_figures_of_a_gpu_that_was_not_sampled_never_read_as_zero() -> None:
         near,
         uuid=far.uuid,
         host=far.host,
-        **dict.fromkeys(("mean_load", "mean_training_load", "mean_scoring_load", "energy_j")),
-        **dict.fromkeys(("max_memory_used_bytes", "mean_power_w", "max_temperature_c")),
+        mean_load=None,
+        mean_training_load=None,
+        mean_scoring_load=None,
+        max_memory_used_bytes=None,
+        mean_power_w=None,
+        energy_j=None,
+        max_temperature_c=None,
     )
     use = replace(results.resources, gpus=(near, unknown), total_energy_j=None, imbalance=None)
     view = resources_section(replace(results, resources=use))
