@@ -397,7 +397,7 @@ def over_time(
         axes.set_xlabel(f"job time ({time_unit})")
         axes.set_ylabel(unit)
         if len(lines) > 1:
-            _legend(axes, ABOVE_STAGES)
+            _legend(axes, ABOVE_STAGES, len(lines))
         return _plot(figure, name, title, caption)
 
 
