@@ -36,7 +36,7 @@ class Names(click.types.StringParamType):
         return [name for part in str(value).split(",") if (name := part.strip())]
 
 
-class Gpus(click.ParamType):
+class Gpus(click.types.StringParamType):
     """A number of GPUs, from 1 on, or auto."""
 
     name = "gpus"

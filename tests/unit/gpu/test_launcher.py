@@ -159,7 +159,7 @@ def test_a_port_that_another_program_took_in_the_meantime_is_chosen_again(
         if error := next(answers):
             raise error
 
-    monkeypatch.setattr(launcher.launch, "main", main)
+    monkeypatch.setattr("accelerate.commands.launch.main", main)
     launcher._launch()
     assert next(answers, "asked twice") == "asked twice"
 
@@ -168,7 +168,7 @@ def test_an_error_that_is_not_about_the_port_is_raised(monkeypatch: pytest.Monke
     def main() -> None:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(launcher.launch, "main", main)
+    monkeypatch.setattr("accelerate.commands.launch.main", main)
     with pytest.raises(RuntimeError, match="no such device"):
         launcher._launch()
 
