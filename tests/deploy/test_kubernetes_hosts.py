@@ -82,9 +82,13 @@ def test_pods_meet_at_the_first_one(job: dict[str, Any], pod: dict[str, Any]) ->
     for index in range(job["completions"]):
         values = environment(pod, index)
         assert set(values) <= job_variables()
-        names = ("NLIJOB_HOSTS", "NLIJOB_HOST_RANK", "NLIJOB_RENDEZVOUS")
-        limit_s = float(values["NLIJOB_RENDEZVOUS_TIMEOUT"])
-        hosts = hosts_of(*(values[name] for name in names), limit_s, {})
+        hosts = hosts_of(
+            values["NLIJOB_HOSTS"],
+            values["NLIJOB_HOST_RANK"],
+            values["NLIJOB_RENDEZVOUS"],
+            float(values["NLIJOB_RENDEZVOUS_TIMEOUT"]),
+            {},
+        )
         assert hosts is not None
         assert (hosts.count, hosts.rank) == (job["completions"], index)
         assert hosts.address == f"{JOB}-0.nlijob-hosts"  # the name that Kubernetes gives pod 0

@@ -116,7 +116,7 @@ def test_each_node_is_a_host_of_the_same_run(cluster: Cluster) -> None:
     assert cluster.run() == ExitCode.DONE
     names = ("NLIJOB_HOSTS", "NLIJOB_HOST_RANK", "NLIJOB_RENDEZVOUS")
     by_node = zip(*map(cluster.of_nodes, names), strict=True)
-    hosts = [hosts_of(*values, None, {}) for values in by_node]
+    hosts = [hosts_of(count, rank, place, None, {}) for count, rank, place in by_node]
     assert hosts == [Hosts(2, rank, "n1", 23456) for rank in (0, 1)]
     assert cluster.of_nodes("NLIJOB_RUN_ID") == ["slurm-123456"] * 2
     assert set(re.findall(r"NLIJOB_\w+", SCRIPT.read_text("utf-8"))) <= job_variables()
