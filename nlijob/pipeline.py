@@ -33,6 +33,7 @@ from nlijob.hardware import Sampler
 from nlijob.host_link import LeadLink
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
+from nlijob.planning.processes import chosen_processes
 from nlijob.processes import processes_of
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -45,6 +46,7 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
+from nlijob.records.planning import PlannedProcesses
 from nlijob.records.search import Winner
 from nlijob.rundir import RunDir, candidate_marker, moment, write_record
 from nlijob.stages import SEARCH
@@ -73,6 +75,8 @@ class Job:
     stamps: dict[str, str] = field(init=False)
     """What identifies the files outside the run; see `Stage.stamp`."""
 
+    processes: PlannedProcesses = field(init=False)
+    """Those of the GPU side."""
     is_searched: bool = field(init=False, default=False)
     """Whether the configuration has the settings that the run's search has found."""
 
@@ -89,11 +93,12 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
+        self.processes = self._plan_processes()
         gpu_side = GpuSide(
             self.run,
             self.config.model.device,
             self.console.detail,
-            processes=processes_of(self.config),
+            processes=self.processes.number,
             link=self.link,
         )
         with self.attempt.whole(), gpu_side:
@@ -147,6 +152,11 @@ class Job:
     def _gpu_steps(self) -> list[str]:
         """All that the GPU side does, by `Step.key`."""
         return [step.key for step in steps_of(self.config) if step.stage.side == "gpu"]
+
+    def _plan_processes(self) -> PlannedProcesses:
+        """How many processes the GPU side has; raises ConfigurationError if too many are wanted."""
+        processes_of(self.config)
+        return chosen_processes(self.config, self.run)
 
     def _needs_gpu_side(self) -> bool:
         """Whether a GPU stage has no marker and so has to run, whatever its inputs are."""
@@ -345,7 +355,9 @@ class Job:
                 self._say(progress.stage, progress.note)
 
         sampler.stage = "start"
-        self.console.line("      starting the GPU side (accelerate launch)")
+        self.console.line(
+            f"      starting the GPU side (accelerate launch){self._said_of_processes()}"
+        )
         gpu_side.start()
         given = Moment.now()
         gpu_side.give(
@@ -359,11 +371,24 @@ class Job:
                 launched_monotonic_s=gpu_side.launched.monotonic_s,
                 given_monotonic_s=given.monotonic_s,
                 stamps=self.stamps,
+                processes_reason=self._why_processes(),
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
         gpu_side.follow(show)
         self._adopt_winner()
+
+    def _why_processes(self) -> str:
+        """Why there are so many processes; "" where there could be no more than one."""
+        planned = self.processes
+        return planned.reason if max(planned.number, planned.visible) > 1 else ""
+
+    def _said_of_processes(self) -> str:
+        """How many GPUs are in use, or processes on a CPU, where it could be several."""
+        planned, why = self.processes, self._why_processes()
+        gpus = f" on {planned.number} of {planned.visible} GPUs: {why}"
+        processes = f", {planned.number} processes: {why}"
+        return (gpus if planned.visible else processes) if why else ""
 
     def _render(self) -> None:
         from nlijob.report.render import render

@@ -169,7 +169,7 @@ def with_device(config: JobConfig, recipe: str) -> JobConfig:
             f"recipe {recipe_name(recipe)} is made for a GPU, and {missing}"
             if config.model.requires_gpu
             else f"--device cuda: {missing}",
-            "in a container give --gpus all; `--recipe demo` runs on a CPU; "
+            "in a container: `docker run --gpus all`; `--recipe demo` runs on a CPU; "
             "`--device cpu` runs this recipe there, slowly",
         )
     return on_device(config, "cuda" if gpus else "cpu")

@@ -6,6 +6,7 @@ same batches in the same order before and after tuning.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -100,6 +101,8 @@ def _exchanged(
         (chosen, _figures(forward, head, [rows[i] for i in chosen]))
         for chosen in in_batches[group.rank :: group.size]
     ]
+    if group.in_step and len(own) < math.ceil(len(in_batches) / group.size):
+        forward(rows[:1])  # the others compute one batch more
     columns = max(group.gather(own[0][1].shape[1] if own else 0))  # one may have no batch
     table = torch.zeros(len(rows), columns + 1, device=group.device)
     for chosen, figures in own:

@@ -4,16 +4,20 @@
 `nlijob.gpu.fast.trainer` does the same steps on packed rows, and on a GPU as CUDA graphs.
 
 A step never depends on how much of the batch is in memory at once: the loss is the mean over the
-effective batch, whatever the micro-batch. Steps depend only on the trainer's state and weights
-before them and on (seed, epoch), so a resumed training takes the same steps as an uninterrupted
-one.
+effective batch, whatever the micro-batch. In a group of processes each computes some of its rows,
+and gradients are added up, so that weights stay the same in all. Steps depend only on the trainer's
+state and weights before them and on (seed, epoch), so a resumed training takes the same steps as an
+uninterrupted one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
@@ -22,11 +26,16 @@ from torch.nn import functional
 
 from nlijob.config import TrainConfig
 from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobError
-from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.drawing import DrawnForRows
+from nlijob.gpu.group import Group
+from nlijob.gpu.heads import Batch, Encoded, Head
+from nlijob.gpu.heads.base import new_batch
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
+from nlijob.gpu.pausing import Pauses
 from nlijob.gpu.randomness import random_state, restore_random_state
-from nlijob.gpu.recompute import keep, recompute, repeated_layers
+from nlijob.gpu.recompute import PLAIN, keep, recompute, repeated_layers
+from nlijob.gpu.shares import Share, shares_within
 from nlijob.memory import is_out_of_memory
 from nlijob.records.job import TrainStep
 
@@ -42,7 +51,10 @@ def never() -> bool:
 
 
 class Trainer(Protocol):
-    """Trains the adapter of a loaded model, one epoch at a time."""
+    """Trains the adapter of a loaded model, one epoch at a time.
+
+    In a group of processes, each has a trainer, and all make the same calls in the same order.
+    """
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,6 +68,7 @@ class Trainer(Protocol):
         `done`: steps of this epoch that were done before, by this trainer or by the one whose state
         it restored. `pause` is called between steps. Once it returns True, the iterator ends after
         all steps that have begun; weights and `state` are then those after the last step yielded.
+        In a group only the lead's `pause` counts, and all end some steps later.
         Raises DivergedError where the loss or the gradient is not finite.
         """
 
@@ -156,6 +169,8 @@ class MemoryBudget:
         self.recomputes = config.gradient_checkpointing
         self.refused: list[str] = []
         """The settings that needed too much memory, each with its error."""
+        self.drawing: AbstractContextManager[Any] = contextlib.nullcontext()
+        """The context that a layer's activations are computed in, and computed again."""
         self._layers = repeated_layers(model)
         if self.recomputes and not self._layers:
             raise ConfigurationError(
@@ -167,20 +182,25 @@ class MemoryBudget:
         """Set up the model's layers accordingly."""
         if self.recomputes:
             for layer in self._layers:
-                recompute(layer)
+                recompute(layer, self._checkpoint)
+
+    def _checkpoint(self, layer: Callable[..., Any], *inputs: Any) -> Any:
+        """Recompute a layer in the context of its forward pass, which has ended by then."""
+        return PLAIN(layer, *inputs, context_fn=lambda: (contextlib.nullcontext(), self.drawing))
 
     def undo(self) -> None:
         """Let the model's layers keep their activations again."""
         for layer in self._layers:
             keep(layer)
 
-    def shrink(self, error: Exception) -> None:
+    def shrink(self, why: str) -> None:
         """Hold less: first turn on gradient checkpointing, then halve the micro-batch.
 
-        Raises HardwareError where the micro-batch is a single row already.
+        `why`: the error of the memory that ran out. Raises HardwareError where the micro-batch is a
+        single row already.
         """
         name = execution_name("plain loop", self.recomputes, self.rows)
-        self.refused.append(f"{name}: {reason(error)}")
+        self.refused.append(f"{name}: {why}")
         if self._layers and not self.recomputes:
             self.recomputes = True
             self.apply()
@@ -188,7 +208,7 @@ class MemoryBudget:
             self.rows = math.ceil(self.rows / 2)
         else:
             raise HardwareError(
-                f"out of memory with one row at a time: {reason(error)}",
+                f"out of memory with one row at a time: {why}",
                 "stop other programs on the GPU, or use shorter prompts, a smaller model or a "
                 "larger GPU",
             )
@@ -219,8 +239,12 @@ class PlainTrainer:
         head: Head,
         schedule: TrainingSchedule,
         budget: MemoryBudget | None = None,
+        group: Group | None = None,
     ) -> None:
-        """`budget`: how much to hold in memory at once; by default, what the configuration says."""
+        """`budget`: how much to hold in memory at once; by default, what the configuration says.
+
+        `group`: the processes that share each step; by default, this one alone.
+        """
         self._loaded = loaded
         self._head = head
         self._schedule = schedule
@@ -234,6 +258,8 @@ class PlainTrainer:
             fused=loaded.device.type == "cuda",
         )
         self._scaler = loss_scaler(loaded)
+        self._group = group or Group()
+        self._sum = GradientSum(self._parameters, self._group) if self._group.is_shared else None
         self._step = 0
 
     @property
@@ -248,7 +274,8 @@ class PlainTrainer:
         self._loaded.model.train()
         if done == 0:
             torch.manual_seed(self._schedule.seed(epoch))  # dropout
-        for rows in self._schedule.batches(epoch, done):
+        pauses = Pauses(pause, self._group)
+        for number, rows in enumerate(self._schedule.batches(epoch, done), done + 1):
             started = time.monotonic()
             rate = self._schedule.rate(self._step)
             loss, norm = self._optimize(rows, rate)
@@ -258,7 +285,7 @@ class PlainTrainer:
             grad_norm = norm if math.isfinite(norm) else None
             duration_s = time.monotonic() - started
             yield TrainStep(epoch, self._step, loss, grad_norm, rate, len(rows), duration_s)
-            if pause():
+            if pauses.due_after(number):
                 return
 
     def state(self) -> dict[str, Any]:
@@ -294,30 +321,108 @@ class PlainTrainer:
     def _gradient(self, rows: Sequence[Encoded]) -> float:
         """Compute the gradient of the rows' mean loss, and return the loss.
 
-        Where memory runs out, start over with a smaller memory budget.
+        Where memory runs out, in any process, start over with a smaller memory budget.
         """
         generator = _dropout_generator(self._loaded.device)
         before = generator.get_state()
         while True:
             self._optimizer.zero_grad(set_to_none=True)
-            try:
-                parts = self._schedule.micro_batches(rows, self._budget.rows)
-                return sum(self._backward(part, len(rows)) for part in parts)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._budget.shrink(error)
+            loss, lack = self._own_gradient(rows)
+            if self._sum:
+                loss, lack = self._sum.over_all(loss, lack)
+            if not lack:
+                return loss
+            self._budget.shrink(lack)
             free_memory()
             generator.set_state(before)
 
-    def _backward(self, rows: Sequence[Encoded], of: int) -> float:
-        """Add a micro-batch's gradient; returns its part of the mean loss over `of` rows."""
-        batch = self._head.collate(rows, self._loaded.device)
-        logits = self._head.logits(self._loaded.model, batch)
-        targets = self._head.targets(rows, self._loaded.device)
+    def _own_gradient(self, rows: Sequence[Encoded]) -> tuple[float, str]:
+        """The part of the loss whose gradient is computed here, and how memory ran out, or ""."""
+        micro_batches = self._schedule.micro_batches(rows, self._budget.rows)
+        shares = shares_within(micro_batches, self._group)
+        try:
+            return sum(self._backward(share, len(rows)) for share in shares), ""
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return 0.0, reason(error)
+
+    def _backward(self, share: Share, of: int) -> float:
+        """Add the gradient of a micro-batch's share; returns its part of the loss.
+
+        `of`: rows that the loss is the mean of. Where the share is empty, dropout draws what it
+        draws in the other processes.
+        """
+        computed = share if share.places else Share(share.rows, [0])
+        if self._group.is_shared:
+            self._budget.drawing = DrawnForRows(computed, self._loaded.device)
+        with self._budget.drawing, torch.set_grad_enabled(bool(share.places)):
+            logits = self._head.logits(self._loaded.model, self._batch(computed))
+        if not share.places:
+            return 0.0
+        targets = self._head.targets(share.own, self._loaded.device)
         loss = functional.cross_entropy(logits, targets, reduction="sum") / of
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
+
+    def _batch(self, share: Share) -> Batch:
+        """The share's rows, as wide as the micro-batch: one process draws for its padding too."""
+        device = self._loaded.device
+        batch = self._head.collate(share.rows, device)
+        if not self._group.is_shared:
+            return batch
+        places = torch.tensor(share.places, device=device)
+        own = {name: values[places] for name, values in batch.inputs.items()}
+        return new_batch(own, share.own, device)
+
+
+class GradientSum:
+    """Adds up the processes' gradients and losses with one exchange of one buffer."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter], group: Group) -> None:
+        self._parameters = parameters
+        self._group = group
+        self._sizes = [parameter.numel() for parameter in parameters]
+        dtypes = [parameter.dtype for parameter in parameters]
+        count = sum(self._sizes) + len(parameters) + 2
+        self._buffer = torch.zeros(
+            count,
+            dtype=functools.reduce(torch.promote_types, dtypes, torch.float32),
+            device=parameters[0].device,
+        )
+        """Gradients; for each parameter how many processes have one; loss; how many lack memory."""
+
+    @torch.no_grad()
+    def over_all(self, loss: float, lack: str) -> tuple[float, str]:
+        """Replace gradients by their sums; returns the sum of losses, and who lacks memory, or "".
+
+        A parameter without a gradient in any process has none afterwards. `lack`: how memory ran
+        out in this process, or "".
+        """
+        sizes = [*self._sizes, len(self._sizes), 2]
+        *gradients, found, rest = torch.split(self._buffer, sizes)
+        self._buffer.zero_()
+        for parameter, gradient, has_one in zip(self._parameters, gradients, found, strict=True):
+            if parameter.grad is not None and not lack:
+                gradient.copy_(parameter.grad.flatten())
+                has_one.fill_(1)
+        rest.copy_(torch.tensor([loss, bool(lack)]))
+        self._group.sum(self._buffer)
+        total, lacks = rest.tolist()
+        if lacks:
+            return 0.0, self._first_lack(lack)
+        for parameter, gradient, has_one in zip(
+            self._parameters, gradients, found.tolist(), strict=True
+        ):
+            own = gradient.view_as(parameter).to(parameter.dtype)
+            parameter.grad = own if has_one else None
+        return total, ""
+
+    def _first_lack(self, lack: str) -> str:
+        """What the first process that lacks memory says."""
+        lacks = self._group.gather(lack)
+        process = next(i for i, text in enumerate(lacks) if text)
+        return f"process {process}: {lacks[process]}"
 
 
 def _dropout_generator(device: torch.device) -> torch.Generator:

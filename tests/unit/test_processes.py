@@ -11,12 +11,11 @@ import pytest
 from nlijob import processes
 from nlijob.config import Device, JobConfig, MachineConfig, load_config
 from nlijob.errors import ConfigurationError
-from nlijob.processes import processes_of, visible_gpus
+from nlijob.processes import processes_of
 
 
 @pytest.fixture(autouse=True)
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(processes, "gpu_count", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
 
@@ -42,11 +41,3 @@ def test_on_a_cpu_there_is_a_process_for_each_core_at_most() -> None:
     assert processes_of(asking(2, "cpu")) == 2
     with pytest.raises(ConfigurationError, match="there are 2 cores"):
         processes_of(asking(3, "cpu"))
-
-
-@pytest.mark.parametrize(
-    ("shown", "count"), [("0,2", 2), ("1", 1), ("0,-1,2", 1), ("", 0), ("GPU-a, GPU-b", 2)]
-)
-def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, shown: str, count: int) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert visible_gpus() == count

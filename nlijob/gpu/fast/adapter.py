@@ -42,7 +42,9 @@ class FlatAdapter:
         self._lora = self._firsts + sum(sizes[len(firsts) : 2 * len(firsts)])
         self._others = list(others)
         self.master = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
-        self.gradient = torch.zeros_like(self.master)
+        self.sums = self.master.new_zeros(len(self.master) + 1)
+        """What is added up over the rows of a step: `gradient` and `loss`, views of this buffer."""
+        self.gradient, self.loss = self.sums[:-1], self.sums[-1]
         self._computed = self.master.new_empty(self._lora, dtype=dtype)
         self.flat = nn.Parameter(self.master)
         """The master weights as one parameter, which an optimizer updates with one kernel."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 LEVELS = 1 << 16
 SMALLEST = -(1 << 63)
@@ -17,8 +18,11 @@ def mask(values: Tensor, share: float, *copies: int, dtype: torch.dtype | None =
     """A mask [*copies, *values.shape]: 1 where dropout keeps a value and 0 where it drops it.
 
     A value is dropped with probability `share`, on a CPU rounded to 1/65536. The mask has the dtype
-    of `values` by default.
+    of `values` by default. A `TorchFunctionMode` may draw in its place.
     """
+    if not torch.compiler.is_compiling() and has_torch_function_unary(values):
+        drawn: Tensor = handle_torch_function(mask, (values,), values, share, *copies, dtype=dtype)
+        return drawn
     kept = values.new_empty(*copies, *values.shape, dtype=dtype)
     if values.device.type != "cpu":
         return kept.bernoulli_(1 - share)

@@ -17,32 +17,46 @@ class Graphs:
     They share one memory pool. On a CPU nothing is captured, and the work itself is returned.
     """
 
-    def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
-        """`generators`: random generators that the work uses besides the default one."""
+    def __init__(
+        self,
+        device: torch.device,
+        generators: Sequence[torch.Generator] = (),
+        is_shared: bool = False,
+    ) -> None:
+        """`generators`: random generators that the work uses besides the default one.
+
+        `is_shared`: whether other processes do the same, and values are exchanged with them.
+        """
         self._device = device
         self._generators = generators
+        # NCCL's own threads may call CUDA during a capture; this concerns our thread alone
+        self._errors_of = "thread_local" if is_shared else "global"
         self._warm_up = WARM_UP
         if device.type == "cuda":
             self._pool: Any = torch.cuda.graph_pool_handle()
             self._side = _side_stream(device)
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None], exchanges: bool = False) -> Callable[[], None]:
         """Return a function that replays the work; the work itself has run by then, with effect.
 
         Every tensor it reads or writes must stay at its address for as long as the graph is used.
+        `exchanges`: the work exchanges values with other processes, so it must run equally often in
+        all, whatever each has captured before.
         """
         if self._device.type != "cuda":
             return work
         self._side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._side):
-            for _ in range(self._warm_up):
+            for _ in range(WARM_UP if exchanges else self._warm_up):
                 work()
         torch.cuda.current_stream(self._device).wait_stream(self._side)
         self._warm_up = 1  # libraries are loaded by now; only kernels for other sizes may be new
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._side):
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._side, capture_error_mode=self._errors_of
+        ):
             work()
         replay: Callable[[], None] = graph.replay
         return replay

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -66,6 +68,8 @@ class FastModel:
         self._stack: FusedStack | None = None
         self._patches = LayerPatches()
         self._recomputed: RecomputedLayers | None = None
+        self.drawing: AbstractContextManager[Any] = contextlib.nullcontext()
+        """The context that a pack is computed in, and its activations again."""
         self.compilable: CompiledLayers | None = None
         """Layers that torch.compile may make faster in training, or None."""
         existing: Mapping[int, Tensor] = {}
@@ -78,9 +82,7 @@ class FastModel:
             install_fast_layers(self._patches, loaded.model, _single(self.adapter), dense, existing)
             if recomputes:
                 base: Any = loaded.model.get_base_model()
-                self._recomputed = RecomputedLayers(
-                    base, loaded.device, lambda: packed_attention(base.config)
-                )
+                self._recomputed = RecomputedLayers(base, loaded.device, self._computing)
             elif dense and not stack:  # the compiler would keep 4-bit weights dequantised
                 self.compilable = CompiledLayers(loaded.model)
         except BaseException:
@@ -134,8 +136,14 @@ class FastModel:
             last = torch.arange(len(last), device=last.device)  # a stack returns no other tokens
         elif shape.prefix:
             inputs["shared_prefix"] = make_prefix(shape.prefix, packed.bounds, shape.tokens)
-        with packed_attention(base.config):
+        with self._computing():
             return self._head.packed_logits(base, inputs, last).float()
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        base: Any = self._loaded.model.get_base_model()
+        with packed_attention(base.config), self.drawing:
+            yield
 
     @property
     def is_fused(self) -> bool:

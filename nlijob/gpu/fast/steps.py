@@ -20,6 +20,7 @@ from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.packing import PackShape, view
+from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
@@ -52,7 +53,10 @@ class _HostEvent:
 
 
 class Steps:
-    """Loss, gradient and update of a fast model; `capture` must be called first."""
+    """Loss, gradient and update of a fast model.
+
+    `capture` and then `capture_update` must be called first.
+    """
 
     def __init__(
         self,
@@ -61,19 +65,23 @@ class Steps:
         schedule: TrainingSchedule,
         rows: int,
         prefix: int,
+        group: Group,
     ) -> None:
-        """`rows`: rows in a pack. `prefix`: tokens that all rows share and a pack holds once."""
+        """`rows`: rows in a pack. `prefix`: tokens that all rows share and a pack holds once.
+
+        `group`: the processes that share each step.
+        """
         self._loaded = loaded
         self._fast = fast
         self._schedule = schedule
         self._rows = rows
         self._prefix = prefix
+        self._group = group
         self._adapter = fast.adapter
         self.captures = loaded.device.type == "cuda"
         """Whether steps are captured as graphs."""
         device = loaded.device
         self._rate = torch.zeros((), device=device)
-        self._loss = torch.zeros((), device=device)
         self._figures = torch.zeros(3, device=device)
         self._one = torch.ones((), device=device)
         self._optimizer = torch.optim.AdamW(
@@ -94,19 +102,26 @@ class Steps:
         """Why layers that could be compiled are not, or ""."""
 
     def capture(self, sizes: Sequence[int], training_tokens: int, compiles: bool | None) -> None:
-        """Capture micro-batches in packs of these sizes (tokens, ascending), and the update.
+        """Capture micro-batches in packs of these sizes (tokens, ascending).
 
         `training_tokens`: tokens of the whole training. `compiles`: whether to compile layers that
-        support it; None compiles where it pays off. Capturing runs the work but leaves no effect:
-        at a learning rate of 0 and without a gradient, an update changes no weight.
+        support it; None compiles where it pays off. Capturing runs the work but leaves no effect.
+        Nothing is exchanged with other processes, as this may fail in one of them alone.
         Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured.
         """
         self._loaded.model.train()
         self._scaler.scale(self._one)  # creates the scaler's state
         self._first_scale = self._scaler.state_dict()
-        self._update()  # creates the optimizer's state
+        self._update_alone()  # creates the optimizer's state
         self._capture_packs(sizes, training_tokens, compiles)
-        self._replay_update = self._graphs.capture(self._update)
+
+    def capture_update(self) -> None:
+        """Capture the update, which all processes of the group do together. Raises as `capture`.
+
+        This leaves no effect: at a learning rate of 0 and without a gradient, an update changes no
+        weight.
+        """
+        self._replay_update = self._graphs.capture(self._update, exchanges=self._group.is_shared)
         self._state["step"].zero_()
         self._scaler.load_state_dict(self._first_scale)
 
@@ -167,21 +182,29 @@ class Steps:
         self._clear_gradient()
 
     def _clear_gradient(self) -> None:
-        self._adapter.gradient.zero_()
-        self._loss.zero_()
+        self._adapter.sums.zero_()
 
-    def add(self, rows: Sequence[Encoded], tokens: int, batch_rows: int) -> None:
-        """Launch loss and gradient of a micro-batch that needs this many tokens.
+    def pack_size(self, tokens: int) -> int:
+        """Tokens of the pack that holds a micro-batch of this many tokens."""
+        return min(size for size in self._packs if size >= tokens)
+
+    def add(self, rows: Sequence[Encoded], size: int, batch_rows: int) -> None:
+        """Launch loss and gradient of a micro-batch in a pack of this size (see `pack_size`).
 
         `batch_rows`: rows in the effective batch that it belongs to.
         """
-        size = min(size for size in self._packs if size >= tokens)
         shape, static, replay = self._packs[size]
         static.copy_(self._fast.to_device(rows, shape, batch_rows), non_blocking=True)
         replay()
 
+    def draw(self, rows: Sequence[Encoded], tokens: int) -> None:
+        """Compute a micro-batch without any effect but that dropout has drawn for it, on a CPU."""
+        shape = self._shape(tokens)
+        with torch.no_grad():
+            self._fast.logits(view(self._fast.to_device(rows, shape, len(rows)), shape), shape)
+
     def update(self, rate: float) -> Tensor:
-        """Launch the optimizer's step with the gradients added so far.
+        """Launch the optimizer's step with the gradients added so far in all processes.
 
         Returns [3] in host memory: loss, gradient norm and loss scale. They are valid once an
         `event` recorded after this call has completed.
@@ -242,10 +265,13 @@ class Steps:
     # ------------------------------------------------------------ capture
 
     def _new_graphs(self) -> Graphs:
-        return Graphs(self._loaded.device, self._fast.generators)
+        return Graphs(self._loaded.device, self._fast.generators, self._group.is_shared)
+
+    def _shape(self, tokens: int) -> PackShape:
+        return PackShape(tokens, self._rows, self._longest, self._prefix)
 
     def _capture_pack(self, tokens: int) -> _Captured:
-        shape = PackShape(tokens, self._rows, self._longest, self._prefix)
+        shape = self._shape(tokens)
         shortest = min(self._schedule.rows, key=lambda row: row.length)  # fits into every pack
         example = self._fast.to_device([shortest], shape, 1)
         return shape, example, self._graphs.capture(lambda: self._add(example, shape))
@@ -316,16 +342,21 @@ class Steps:
         losses = functional.cross_entropy(logits, packed.targets.long(), reduction="none")
         loss = (losses * packed.is_row).sum() / packed.batch_rows[0]
         self._adapter.add_gradient(self._scaler.scale(loss))
-        self._loss.add_(loss.detach())
+        self._adapter.loss.add_(loss.detach())
 
     def _update(self) -> None:
-        """Do the optimizer's step with the gradients added so far, and clear them."""
+        """Do the optimizer's step with the gradients added so far in all processes."""
+        self._group.sum(self._adapter.sums)
+        self._update_alone()
+
+    def _update_alone(self) -> None:
+        """Do the optimizer's step with the gradients in the adapter's buffer, and clear them."""
         self._scaler.unscale_(self._optimizer)
         norm = self._adapter.clip(self._schedule.config.max_grad_norm)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._adapter.refresh()
-        self._figures[0].copy_(self._loss)
+        self._figures[0].copy_(self._adapter.loss)
         self._figures[1].copy_(norm)
         self._figures[2].copy_(self._scaler.scale(self._one))
         self._clear_gradient()

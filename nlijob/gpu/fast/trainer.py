@@ -6,6 +6,7 @@ training, and the error names it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +16,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nlijob.gpu.drawing import DrawnForPack
 from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import packed_tokens, rounded, shared_prefix, token_counts
 from nlijob.gpu.fast.steps import Steps
+from nlijob.gpu.fast.together import all_or_none
+from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.pausing import Pauses
+from nlijob.gpu.shares import Share, shares_of_batch, shares_within
 from nlijob.gpu.training import SMALLEST_LOSS_SCALE, TrainingSchedule, check_step, never
 from nlijob.records.job import TrainStep
 
 MAX_STEPS_IN_FLIGHT = 32
 """Steps that may be in flight before the trainer waits for the oldest."""
+STEPS_IN_FLIGHT_TOGETHER = 8
+"""Steps in flight in a group. Their number is fixed, so that all processes have launched the same
+steps when they find that one has diverged, and none waits on the device for another's."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +63,32 @@ class FastTrainer:
         schedule: TrainingSchedule,
         micro_batch_size: int | None,
         compiles: bool | None = None,
+        group: Group | None = None,
     ) -> None:
         """`compiles`: whether to compile layers that support it; None compiles where it pays off.
 
-        Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured.
+        `group`: the processes that share each step; by default, this one alone.
+        Raises torch.OutOfMemoryError, or RuntimeError where the step cannot be captured; where one
+        process fails, all raise (`all_or_none`).
         """
         self._loaded = loaded
         self._fast = fast
+        self._group = group or Group()
         self._size = micro_batch_size or schedule.config.batch_size
         self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
-        self.steps = Steps(loaded, fast, schedule, self._size, self.prefix)
-        totals = self._take(schedule)
-        self.token_counts = (
-            token_counts(totals, cost=fast.cost)
-            if self.steps.captures
-            else token_counts(totals, graph_cost_tokens=0)
-        )
-        """Pack sizes in tokens, ascending, that the whole training uses."""
-        self.steps.capture(self.token_counts, self._training_tokens, compiles)
+        with all_or_none(self._group):
+            self.steps = Steps(loaded, fast, schedule, self._size, self.prefix, self._group)
+            totals = self._take(schedule)
+            self.token_counts = (
+                token_counts(totals, cost=fast.cost)
+                if self.steps.captures
+                else token_counts(totals, graph_cost_tokens=0)
+            )
+            """Pack sizes in tokens, ascending, that this process uses in the whole training."""
+            self.steps.capture(self.token_counts, self._training_tokens, compiles)
+        with all_or_none(self._group):
+            self.steps.capture_update()
 
     def begin(self, schedule: TrainingSchedule) -> None:
         """Begin another training with the same shapes; its weights are set separately.
@@ -86,14 +102,20 @@ class FastTrainer:
             counts = tuple(sorted({*self.token_counts, *_missing(totals, self.token_counts)}))
         else:
             counts = token_counts(totals, graph_cost_tokens=0)
-        self.steps.begin(schedule, counts)
+        with all_or_none(self._group):
+            self.steps.begin(schedule, counts)
         self.token_counts = counts
 
     def _take(self, schedule: TrainingSchedule) -> list[int]:
-        """Start at a training's first step; returns the tokens of each of its micro-batches."""
+        """Start at a training's first step; returns the tokens of each micro-batch's share."""
         self._schedule = schedule
         self._step = 0
-        totals = self._totals()
+        totals = self._totals(self._group)
+        self._all_counts: tuple[int, ...] = ()
+        """The pack sizes of one process alone, where dropout draws for its packs: in a group on a
+        CPU."""
+        if self._group.is_shared and not self.steps.captures:
+            self._all_counts = token_counts(self._totals(Group()), graph_cost_tokens=0)
         self._training_tokens = sum(totals)
         self._chosen_for: dict[str, int | str] = {
             "rows": self._size,
@@ -120,14 +142,15 @@ class FastTrainer:
         self._fast.adapter.refresh()
         if done == 0:
             self._fast.seed(self._schedule.seed(epoch))
+        pauses = Pauses(pause, self._group)
         in_flight: deque[_StepInFlight] = deque()
         began = self.steps.event()
-        for rows in self._schedule.batches(epoch, done):
+        for number, rows in enumerate(self._schedule.batches(epoch, done), done + 1):
             in_flight.append(self._launch(rows, began))
             began = in_flight[-1].done
-            if pause():
+            if pauses.due_after(number):
                 break  # the state is that of the last launched step, so all must be finished
-            while in_flight and (len(in_flight) > MAX_STEPS_IN_FLIGHT or in_flight[0].done.query()):
+            while self._waits_for(in_flight):
                 yield self._finished(epoch, in_flight.popleft())
         while in_flight:
             yield self._finished(epoch, in_flight.popleft())
@@ -139,16 +162,18 @@ class FastTrainer:
             "step": self._step,
             "random": self._fast.random_state(),
             "token_counts": self.token_counts,
-            "token_counts_chosen_for": self._chosen_for,
+            # each process of a group has sizes of its own, which are chosen afresh
+            "token_counts_chosen_for": None if self._group.is_shared else self._chosen_for,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `nlijob.gpu.training.Trainer`.
 
         Pack sizes and compiled layers are restored too if they were chosen under the same
-        conditions: a new choice may differ, and with it the rounding in all later steps.
+        conditions: a new choice may differ, and with it the rounding in all later steps. A group
+        chooses them afresh.
         """
-        if state.get("token_counts_chosen_for") == self._chosen_for:
+        if not self._group.is_shared and state.get("token_counts_chosen_for") == self._chosen_for:
             counts, compiles = tuple(state["token_counts"]), bool(state["is_compiled"])
             is_same = (counts, compiles) == (self.token_counts, self.steps.is_compiled)
             if not is_same and self.steps.recapture(counts, self._training_tokens, compiles):
@@ -157,25 +182,66 @@ class FastTrainer:
         self._step = state["step"]
         self._fast.restore_random_state(state["random"])  # last, as capturing draws numbers
 
-    def _totals(self) -> list[int]:
-        """Tokens of each micro-batch of the whole training."""
-        return [
-            self._tokens(part)
+    def _waits_for(self, in_flight: Sequence[_StepInFlight]) -> bool:
+        """Whether the oldest step is read before another is launched."""
+        if self._group.is_shared:
+            return len(in_flight) > STEPS_IN_FLIGHT_TOGETHER
+        done = bool(in_flight) and in_flight[0].done.query()
+        return done or len(in_flight) > MAX_STEPS_IN_FLIGHT
+
+    def _totals(self, group: Group) -> list[int]:
+        """Tokens of each pack that this process computes in the whole training; at least one."""
+        shares = (
+            share
             for epoch in range(1, self._schedule.config.epochs + 1)
             for rows in self._schedule.batches(epoch)
-            for part in self._schedule.micro_batches(rows, self._size)
+            for share in self._shares(rows, group)
+        )
+        shortest = min(self._schedule.rows, key=lambda row: row.length)
+        return [self._tokens(share.own) for share in shares if share.places] or [
+            self._tokens([shortest])
         ]
+
+    def _shares(self, rows: Sequence[Encoded], group: Group) -> list[Share]:
+        """What a process of a group computes of an effective batch, pack by pack.
+
+        In graphs rows are split over the whole batch. On a CPU they are split within each of one
+        process's micro-batches, for which dropout draws.
+        """
+        if self.steps.captures:
+            return shares_of_batch(rows, self._size, group, self.prefix)
+        micro_batches = self._schedule.micro_batches(rows, self._size)
+        return shares_within(micro_batches, group, self.prefix)
 
     def _tokens(self, rows: Sequence[Encoded]) -> int:
         return packed_tokens([row.length for row in rows], self.prefix)
 
     def _launch(self, rows: Sequence[Encoded], began: Any) -> _StepInFlight:
-        for part in self._schedule.micro_batches(rows, self._size):
-            self.steps.add(part, rounded(self._tokens(part)), len(rows))
+        for share in self._shares(rows, self._group):
+            self._add(share, len(rows))
         rate = self._schedule.rate(self._step)
         figures = self.steps.update(rate)
         self._step += 1
         return _StepInFlight(self._step, rate, len(rows), figures, began, self.steps.event())
+
+    def _add(self, share: Share, batch_rows: int) -> None:
+        """Launch loss and gradient of a share.
+
+        Where it is empty, dropout draws what it draws in the other processes; graphs have no such
+        shares.
+        """
+        computed = share if share.places else Share(share.rows, [0])
+        tokens = rounded(self._tokens(computed.own))
+        size = self.steps.pack_size(tokens) if share.places else tokens
+        if self._all_counts:
+            needed = self._tokens(share.rows)
+            all_tokens = min(size for size in self._all_counts if size >= needed)
+            self._fast.drawing = DrawnForPack(computed, self.prefix, size, all_tokens)
+        if share.places:
+            self.steps.add(share.own, size, batch_rows)
+        else:
+            self.steps.draw(computed.own, size)
+        self._fast.drawing = contextlib.nullcontext()
 
     def _finished(self, epoch: int, launched: _StepInFlight) -> TrainStep:
         launched.done.synchronize()

@@ -36,11 +36,11 @@ PREPARATION = Part("warm-up")
 def search(session: Session) -> list[Path]:
     """Train every candidate whose result is not there, and write whose settings are taken."""
     run, config = session.run, session.whole_config
-    _deal_candidates(session)
+    told = _deal_candidates(session)
     propose = proposals(config)
     results: list[CandidateResult] = []
     while candidate := propose(results):
-        results.append(_result(session, candidate, results))
+        results.append(_result(session, candidate, results, is_told=candidate.name in told))
     winner = winner_of(results)
     write_record(run.winner, winner)
     session.reporter.say(
@@ -59,14 +59,19 @@ def follow_candidates(
     take_part(session, names, number, _train_listed)
 
 
-def _deal_candidates(session: Session) -> None:
-    """Train the candidates of a search that lists them all, if that is how the group trains."""
+def _deal_candidates(session: Session) -> list[str]:
+    """Train the candidates of a search that lists them all, if that is how the group trains.
+
+    Returns their names.
+    """
     config = session.whole_config
     if config.sweep.trials is not None or config.sweep.pruning:
-        return  # the next one depends on those before it
+        return []  # the next one depends on those before it
     names = [one.name for one in combinations(config)]
-    if is_dealt(session, len(names)):
-        deal(session, ORDER, names, _train_listed)
+    if not is_dealt(session, len(names)):
+        return []
+    deal(session, ORDER, names, _train_listed)
+    return names
 
 
 def _train_listed(session: Session, name: str) -> list[Path]:
@@ -76,15 +81,22 @@ def _train_listed(session: Session, name: str) -> list[Path]:
 
 
 def _result(
-    session: Session, candidate: Candidate, earlier: Sequence[CandidateResult]
+    session: Session,
+    candidate: Candidate,
+    earlier: Sequence[CandidateResult],
+    is_told: bool = False,
 ) -> CandidateResult:
-    """A candidate's result: the one that is there, or that of its training now."""
+    """A candidate's result: the one that is there, or that of its training now.
+
+    `is_told`: whether the user knows of the one that is there.
+    """
     run = session.run
     sweep, marker = session.whole_config.sweep, candidate_marker(candidate.name)
     inputs = candidate_inputs(candidate, sweep, session.task.stamps)
     if run.is_complete(marker, inputs.fingerprint):
         result = records.read(CandidateResult, run.candidate_result(candidate.name))
-        session.reporter.say(STAGE, f"{candidate.name}: complete, skipped")
+        if not is_told:
+            session.reporter.say(STAGE, f"{candidate.name}: complete, skipped")
         return result
     run.unmark(marker)
     remove(run.candidate_result(candidate.name).parent)

@@ -91,6 +91,7 @@ def test_a_training_of_all_rows_is_worth_every_gpu() -> None:
 def test_a_number_that_is_asked_for_is_taken() -> None:
     assert chosen(machine__gpus=3) == PlannedProcesses(3, 4, "machine.gpus is 3")
     assert number(SMALL, machine__gpus=2) == 2
+    assert chosen(machine__gpus=5).reason == "machine.gpus is 5, more than are visible"
 
 
 def test_on_a_cpu_there_is_one_process_unless_more_are_asked_for() -> None:

@@ -50,7 +50,7 @@ def new_trainer(
         mode: dict[str, bool] = FUSED,
         at_once: int | None = None,
         job: JobConfig = fusible,
-        **how: bool,
+        **how: Any,
     ) -> tuple[Trainer, LoadedModel]:
         loaded = new_model(job)
         schedule = TrainingSchedule(dataclasses.replace(CONFIG, micro_batch_size=at_once), rows)

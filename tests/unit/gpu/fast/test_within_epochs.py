@@ -47,7 +47,7 @@ def new(
     fusible = dataclasses.replace(demo, lora=lora, model=model)
 
     def make(
-        mode: dict[str, bool], at_once: int = 2, job: JobConfig = fusible, **how: bool
+        mode: dict[str, bool], at_once: int = 2, job: JobConfig = fusible, **how: Any
     ) -> tuple[Trainer, LoadedModel]:
         loaded = new_model(job)
         recomputes = how.pop("gradient_checkpointing", False)
