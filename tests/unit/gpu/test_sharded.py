@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from nlijob import records
-from nlijob.errors import ConfigurationError, HardwareError
+from nlijob.errors import HardwareError
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.model import LoadedModel, add_adapter, quiet_libraries
 from nlijob.gpu.sharded import check_sharding, shard, sharding
@@ -175,13 +175,5 @@ def test_accelerate_s_variables_say_whether_and_how_weights_are_divided(
 
 def test_a_single_process_has_nobody_to_divide_weights_with() -> None:
     with pytest.raises(HardwareError, match="there is one") as caught:
-        check_sharding(ALONE, configuration())
+        check_sharding(ALONE)
     assert "--gpus" in caught.value.hint
-
-
-def test_a_search_over_adapters_is_refused_with_divided_weights() -> None:
-    group = Group()
-    group.size = 2
-    config = configuration(sweep__space={"lora.r": [2, 4]})
-    with pytest.raises(ConfigurationError, match=r"lora\.r cannot be searched"):
-        check_sharding(group, config)
