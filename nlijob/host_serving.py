@@ -15,12 +15,13 @@ from typing import Any
 from nlijob.accelerate_file import fsdp_settings
 from nlijob.config import JobConfig
 from nlijob.console import Console
+from nlijob.hardware import gpu_count
 from nlijob.host_link import FurtherLink, Hello, LeadLink, joined
 from nlijob.hosts import Hosts
 from nlijob.hub import Hub, model_files
 from nlijob.launch import GpuSide
 from nlijob.pipeline import model_stamp
-from nlijob.processes import processes_of, visible_gpus
+from nlijob.processes import processes_of
 from nlijob.records.job import RunRecord
 from nlijob.rundir import write_record
 from nlijob.use.workspace import workspace
@@ -85,5 +86,5 @@ def with_all_gpus(config: JobConfig) -> JobConfig:
     """The configuration in which "auto" means all GPUs: who asks for several hosts wants them."""
     if config.machine.gpus != "auto" or config.model.device == "cpu":
         return config
-    gpus = dataclasses.replace(config.machine, gpus=visible_gpus())
+    gpus = dataclasses.replace(config.machine, gpus=gpu_count())
     return dataclasses.replace(config, machine=gpus)
