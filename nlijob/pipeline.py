@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
+from nlijob.accelerate_file import fsdp_settings
 from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.arrange import arrange, training_markers
@@ -100,6 +101,7 @@ class Job:
             self.console.detail,
             processes=self.processes.number,
             link=self.link,
+            fsdp=fsdp_settings(self.config.machine, None if self.link else self.processes.number),
         )
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work

@@ -91,7 +91,7 @@ class Session:
         self._sharding = sharding()
         """How the weights are divided between the processes; None where they are not."""
         if self._sharding:
-            check_sharding(group, records.read(RunRecord, run.config).config)
+            check_sharding(group)
             group.in_step = True
         self.run = run
         """The run's folder, as the training in hand sees it (see `of_trial`)."""
