@@ -25,6 +25,7 @@ from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.training import TrainingSchedule, loss_scaler, reason
+from nlijob.memory import is_out_of_memory
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MAX_GRADIENT_DIFFERENCE = {torch.bfloat16: 0.2, torch.float16: 0.2, torch.float32: 1e-2}
@@ -32,6 +33,8 @@ MAX_GRADIENT_DIFFERENCE = {torch.bfloat16: 0.2, torch.float16: 0.2, torch.float3
 and the gradient of one missing layer more."""
 TIMED = 5
 """Number of launches by which a graph is timed."""
+Pack = tuple[Sequence[Encoded], int]
+"""Rows, and the size in tokens of the pack that they are computed in."""
 _Captured = tuple[PackShape, Tensor, Callable[[], None]]
 """A pack's shape, the tensor that it is read from, and the launch of its loss and gradient."""
 
@@ -136,6 +139,10 @@ class Steps:
         self._fast.seed(schedule.config.seed)
         packs = self._packs
         self._packs = {size: packs.get(size) or self._capture_pack(size) for size in sizes}
+        self._start()
+
+    def _start(self) -> None:
+        """Be as before the first step."""
         self._clear_gradient()
         for name in (*MOMENTS, "step"):
             self._state[name].zero_()
@@ -270,11 +277,12 @@ class Steps:
     def _shape(self, tokens: int) -> PackShape:
         return PackShape(tokens, self._rows, self._longest, self._prefix)
 
-    def _capture_pack(self, tokens: int) -> _Captured:
+    def _capture_pack(self, tokens: int, graphs: Graphs | None = None) -> _Captured:
         shape = self._shape(tokens)
         shortest = min(self._schedule.rows, key=lambda row: row.length)  # fits into every pack
         example = self._fast.to_device([shortest], shape, 1)
-        return shape, example, self._graphs.capture(lambda: self._add(example, shape))
+        capture = (graphs or self._graphs).capture
+        return shape, example, capture(lambda: self._add(example, shape))
 
     def _compile(self, layers: CompiledLayers, tokens: int, times: float | None) -> None:
         """Capture the largest pack again with compiled layers, and use them if that is faster.
@@ -332,6 +340,52 @@ class Steps:
             done.synchronize()
             seconds.append(began.elapsed_time(done) / 1000)
         return self._adapter.gradient.clone(), min(seconds)
+
+    # ------------------------------------------------------------ timing
+
+    def seconds(self, packs: Sequence[Pack]) -> float:
+        """Time of a step in these packs, with the update of the whole group, in which all do this.
+
+        It has no effect; no step may have been done yet.
+        """
+        return self._timed(packs, self._packs, self._replay_update)
+
+    def seconds_alone(self, packs: Sequence[Pack]) -> float | None:
+        """Time of such a step without the other processes, or None where memory does not suffice.
+
+        The packs are captured for this only.
+        """
+        try:
+            graphs = self._new_graphs()
+            captured = {size: self._capture_pack(size, graphs) for _, size in packs}
+            return self._timed(packs, captured, graphs.capture(self._update_alone))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()  # only now: the error kept the memory of its frames alive
+        self._start()
+        return None
+
+    def _timed(
+        self, packs: Sequence[Pack], captured: dict[int, _Captured], update: Callable[[], None]
+    ) -> float:
+        self._rate.zero_()  # as in `capture`
+        vectors = [self._fast.to_device(rows, captured[size][0], len(rows)) for rows, size in packs]
+        seconds = []
+        for _ in range(2):
+            began = self.event()
+            for _ in range(TIMED):
+                for vector, (_, size) in zip(vectors, packs, strict=True):
+                    _, static, replay = captured[size]
+                    static.copy_(vector)
+                    replay()
+                self._clear_gradient()
+                update()
+            done = self.event()
+            done.synchronize()
+            seconds.append(began.elapsed_time(done) / 1000 / TIMED)
+        self._start()
+        return float(min(seconds))
 
     # ------------------------------------------------------------ captured work
 

@@ -21,7 +21,7 @@ from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import packed_tokens, rounded, shared_prefix, token_counts
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.fast.together import all_or_none
-from nlijob.gpu.group import Group
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.pausing import Pauses
@@ -49,6 +49,21 @@ class _StepInFlight:
     done: Any
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """How long the same step takes in one process and in a group."""
+
+    alone_s: float | None
+    """In the lead alone, or None where its memory does not suffice."""
+    shared_s: float
+    """In the slowest process of the group."""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the group is faster."""
+        return self.alone_s is None or self.shared_s < self.alone_s
+
+
 class FastTrainer:
     """Trains a fast model.
 
@@ -63,7 +78,7 @@ class FastTrainer:
         schedule: TrainingSchedule,
         micro_batch_size: int | None,
         compiles: bool | None = None,
-        group: Group | None = None,
+        group: Group = ALONE,
     ) -> None:
         """`compiles`: whether to compile layers that support it; None compiles where it pays off.
 
@@ -73,7 +88,7 @@ class FastTrainer:
         """
         self._loaded = loaded
         self._fast = fast
-        self._group = group or Group()
+        self._group = group
         self._size = micro_batch_size or schedule.config.batch_size
         self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
@@ -106,6 +121,25 @@ class FastTrainer:
             self.steps.begin(schedule, counts)
         self.token_counts = counts
 
+    def step_times(self) -> StepTimes:
+        """Time a step of median size, shared and alone; all processes of the group call this.
+
+        It has no effect. It may only be called before the first step.
+        """
+        batches = list(self._schedule.batches(1))
+        rows = sorted(batches, key=self._tokens)[len(batches) // 2]
+        shared = [
+            (share.own, self.steps.pack_size(rounded(self._tokens(share.own))))
+            for share in self._shares(rows, self._group)
+            if share.places
+        ]
+        alone = [
+            (share.own, rounded(self._tokens(share.own))) for share in self._shares(rows, ALONE)
+        ]
+        alone_s = self.steps.seconds_alone(alone) if self._group.is_lead else None
+        times = self._group.gather((alone_s, self.steps.seconds(shared)))
+        return StepTimes(times[0][0], max(shared_s for _, shared_s in times))
+
     def _take(self, schedule: TrainingSchedule) -> list[int]:
         """Start at a training's first step; returns the tokens of each micro-batch's share."""
         self._schedule = schedule
@@ -115,7 +149,7 @@ class FastTrainer:
         """The pack sizes of one process alone, where dropout draws for its packs: in a group on a
         CPU."""
         if self._group.is_shared and not self.steps.captures:
-            self._all_counts = token_counts(self._totals(Group()), graph_cost_tokens=0)
+            self._all_counts = token_counts(self._totals(ALONE), graph_cost_tokens=0)
         self._training_tokens = sum(totals)
         self._chosen_for: dict[str, int | str] = {
             "rows": self._size,

@@ -23,8 +23,8 @@ from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.steps import Steps
-from nlijob.gpu.fast.trainer import FastTrainer
-from nlijob.gpu.group import Group
+from nlijob.gpu.fast.trainer import FastTrainer, StepTimes
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter
 from nlijob.gpu.pausing import STEPS_BETWEEN_QUESTIONS
@@ -95,7 +95,7 @@ def new(new_small: Callable[..., LoadedModel], head: CausalHead, rows: list[Enco
 
     def make(
         mode: dict[str, bool],
-        group: Group | None = None,
+        group: Group = ALONE,
         config: TrainConfig = CONFIG,
         count: int = ROWS,
         **model: float,
@@ -237,7 +237,7 @@ def test_dropout_does_not_depend_on_the_split(
     monkeypatch.setattr(fast_trainer, "shared_prefix", lambda rows, together: prefix)
     config = dataclasses.replace(CONFIG, micro_batch_size=micro_batch, max_grad_norm=CLIPPED_AT)
     count = config.batch_size
-    expected = gradient_of_step(new(mode, None, config, count, **model))
+    expected = gradient_of_step(new(mode, ALONE, config, count, **model))
     state = torch.get_rng_state()
     parts = []
     for rank in range(3):
@@ -420,3 +420,39 @@ def test_where_one_process_cannot_capture_its_steps_none_goes_on(
     assert type(lead) is type(third) is of_others
     assert "process 1" in str(lead)
     assert str(fault) in str(lead)
+
+
+@pytest.mark.parametrize("lacks_memory", [False, True])
+def test_timing_a_step_has_no_effect_and_all_processes_know_the_times(
+    new: New, monkeypatch: pytest.MonkeyPatch, lacks_memory: bool
+) -> None:
+    capture = Graphs.capture
+
+    def full(self: Graphs, work: Callable[[], None], **how: bool) -> Callable[[], None]:
+        if self not in known:
+            work()  # it has added to the gradient when it fails
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return capture(self, work, **how)
+
+    known: list[Graphs] = []
+    expected, _ = all_steps(new(PACKED))
+
+    def train(group: Group) -> tuple[StepTimes, list[TrainStep]]:
+        made = new(PACKED, group)
+        known.append(made[0].steps._graphs)
+        if lacks_memory and group.is_lead:
+            monkeypatch.setattr(Graphs, "capture", full)
+        times = made[0].step_times()
+        return times, all_steps(made)[0]
+
+    shared = outcomes(2, train)
+    assert shared[0][0] == shared[1][0]
+    assert (shared[0][0].alone_s is None) == lacks_memory
+    assert shared[0][0].shared_s > 0
+    for _, steps in shared:
+        check_alike(steps, expected)
+
+
+def test_sharing_pays_where_it_is_faster_or_one_process_lacks_memory() -> None:
+    times = [StepTimes(9.9, 8.3), StepTimes(8.3, 9.9), StepTimes(None, 9.9)]
+    assert [each.pays for each in times] == [True, False, True]
