@@ -41,11 +41,16 @@ host's name and NCCL that of a network card, where there may be a firewall or no
 user's own choice wins."""
 
 
-def gpu_side_environment(own: Mapping[str, str], processes: int = 1) -> dict[str, str]:
+def gpu_side_environment(
+    own: Mapping[str, str], processes: int = 1, network: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Environment of the GPU side, which reads local folders only, made from this process's own.
 
-    `processes`: how many the launcher starts on this host.
+    `processes`: how many the launcher starts on this host. `network`: variables by which they meet
+    those of other hosts, where there are some.
     """
+    if network is None:
+        network = ON_LOOPBACK if processes > 1 else {}
     kept = {name: value for name, value in own.items() if not LEFT_BEHIND.fullmatch(name)}
     for name, value in kept.items():
         if FOLDERS.fullmatch(name) and value and not value.startswith("~"):
@@ -54,7 +59,7 @@ def gpu_side_environment(own: Mapping[str, str], processes: int = 1) -> dict[str
         if name in kept:
             kept[name] = _absolute(kept[name], drop_empty=name == "PYTHONPATH")
     return {
-        **(ON_LOOPBACK if processes > 1 else {}),
+        **network,
         **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, [_code_folder(), kept.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # files in the current folder must not shadow installed modules

@@ -36,6 +36,23 @@ class Names(click.types.StringParamType):
         return [name for part in str(value).split(",") if (name := part.strip())]
 
 
+class Gpus(click.types.StringParamType):
+    """A number of GPUs, from 1 on, or auto."""
+
+    name = "gpus"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """How the help shows the value."""
+        return "[auto|N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or "auto", as a recipe has it."""
+        text = str(value).strip()
+        if text == "auto" or (text.isascii() and text.isdecimal() and int(text) > 0):
+            return text if text == "auto" else int(text)
+        return self.fail(f"{text!r} is neither auto nor a number from 1 on", param, ctx)
+
+
 OPTIONS: dict[str, tuple[str, Any, str]] = {
     "model": ("model.name", str, "Hub model id, or a folder that holds a model."),
     "dataset": ("data.dataset", str, "Hub data set id, a folder with data files, or one file."),
@@ -60,6 +77,7 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
         "Whose adapters to keep of several trainings.",
     ),
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
+    "gpus": ("machine.gpus", Gpus(), "How many GPUs of this host to use; auto: those that pay."),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
     "gate-on": (

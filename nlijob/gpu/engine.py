@@ -20,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -215,15 +215,13 @@ class Engine:
                 self._refuse(error)
             self._next_mode()  # only now: the error kept the memory of its frames alive
             self.agree(group)
-        shared: Any = {"group": group} if group.is_shared else {}
-        return PlainTrainer(self._loaded, self._head, schedule, self._budget, **shared)
+        return PlainTrainer(self._loaded, self._head, schedule, self._budget, group)
 
     def _new_trainer(
         self, fast: FastModel, schedule: TrainingSchedule, group: Group
     ) -> FastTrainer:
-        shared: Any = {"group": group} if group.is_shared else {}
         self._group = group
-        return FastTrainer(self._loaded, fast, schedule, self._mode.rows, **shared)
+        return FastTrainer(self._loaded, fast, schedule, self._mode.rows, group=group)
 
     @property
     def _memory_use(self) -> ExecutionMode | MemoryBudget:

@@ -15,7 +15,7 @@ import torch
 
 from nlijob import __version__, records
 from nlijob.analysis.wording import percent, plural
-from nlijob.config import JobConfig, ModelConfig, PromptConfig, with_settings
+from nlijob.config import JobConfig, ModelConfig, PromptConfig, seeds_of, with_settings
 from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
 from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
@@ -43,6 +43,7 @@ from nlijob.gpu.orders import Orders
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
+from nlijob.gpu.sharded import ShardedEngine, check_sharding, shard, sharding
 from nlijob.gpu.training import Trainer, never
 from nlijob.gpu.writer import Writer
 from nlijob.prompts import Prompt, few_shot_examples
@@ -87,6 +88,11 @@ class Session:
         """Whether the run's folder here is not that of the lead (see `nlijob.gpu.folders`)."""
         self.orders = Orders(group, lambda: self.loaded.model)
         """The processes that work together, and what the lead has them do."""
+        self._sharding = sharding()
+        """How the weights are divided between the processes; None where they are not."""
+        if self._sharding:
+            check_sharding(group, records.read(RunRecord, run.config).config)
+            group.in_step = True
         self.run = run
         """The run's folder, as the training in hand sees it (see `of_trial`)."""
         self.task = records.read(WorkerTask, run.worker_task)
@@ -94,7 +100,9 @@ class Session:
         """That of the training in hand: the run's but for the seed, and for what a search tries."""
         self.inputs = self.task.inputs
         """What the run's stages and those of the training in hand are made from."""
-        self.reporter = Reporter(run, self.task.attempt, is_silent=not group.is_lead)
+        self.reporter = Reporter(
+            run, self.task.attempt, is_silent=not group.is_lead, process=group.rank
+        )
         self._whole = self.run, self.config
         self.share: tuple[Share, str] = ("none", "")
         """How the processes train, and why."""
@@ -153,6 +161,9 @@ class Session:
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
         self.orders.weights_change()
+        seeds = seeds_of(self.whole_config.train)
+        if seed in seeds[:-1]:  # drawn while this training runs
+            self._first_weights.begin(model, seeds[seeds.index(seed) + 1], self._shape)
         return trainer
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
@@ -183,7 +194,11 @@ class Session:
         plan = self.engine.plan()
         share, reason = self.share
         return dataclasses.replace(
-            plan, processes=self.orders.size, share=share, share_reason=reason
+            plan,
+            processes=self.orders.size,
+            share=share,
+            share_reason=reason,
+            processes_reason=self.task.processes_reason,
         )
 
     # ------------------------------------------------------------ the group
@@ -239,7 +254,7 @@ class Session:
         return self.engine.trainer(self.config.train)
 
     def _chosen_share(self) -> tuple[Share, str]:
-        wanted = self.whole_config.machine.share
+        wanted = "auto" if self.group.in_step else self.whole_config.machine.share
         if wanted == "steps":
             return "steps", "machine.share=steps"
         if wanted in ("none", "trials"):
@@ -270,23 +285,28 @@ class Session:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The one model of the job, with its adapter."""
+        dtype = compute_dtype(self.config.model, self._model_config, self.device)
+        # what is to be divided need not fit a GPU before
+        place = torch.device("cpu") if self._sharding else self.device
         copy = QuantizedCopy(
             self._whole[1],
             self.task.model_stamp,
-            compute_dtype(self.config.model, self._model_config, self.device),
-            self.device,
+            dtype,
+            place,
             lambda part: self.reporter.timed("load", Part(part)),
             may_write=self.group.local_rank == 0,
         )
         with self.reporter.timed("load"):
             config = self._whole[1]
-            loaded = load(config, self._model_dir, self.tokenizer, self.device, copy, self.meta)
+            loaded = load(config, self._model_dir, self.tokenizer, place, copy, self.meta, dtype)
             self._drawn_for, self._shape = config.train.seed, shape_of(config)
-            where = environment(loaded)
+            where = environment(dataclasses.replace(loaded, device=self.device))
             gpus = tuple(gpu for own in self.group.gather(where.gpus) for gpu in own)
             if self.group.is_lead:
                 write_record(self.run.environment, dataclasses.replace(where, gpus=gpus))
                 append_to_log(self.run.machines, Machine(self.task.attempt, gpus))
+            if self._sharding:
+                loaded = shard(loaded, self.group, self._sharding)
         if loaded.head and loaded.head.reason:
             self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
@@ -330,9 +350,11 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         """The execution mode in which the model is scored and trained."""
-        loaded = self.loaded
+        loaded, train = self.loaded, self.rows["train"]
         with self.reporter.timed("plan"):
-            return Engine(loaded, self.head, self.config, self.rows["train"])
+            if self._sharding:
+                return ShardedEngine(loaded, self.head, self.config, train, self._sharding)
+            return Engine(loaded, self.head, self.config, train)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -460,10 +482,11 @@ class Session:
         """As `write`, of which each process does a part; all call this.
 
         A model's texts are written in one process: its batches are then the same in any group.
+        Processes that work in step write all of them.
         """
         config, written = self.config.eval, dict[str, list[str]]()
         for number, name in enumerate(("tuned", "base")):
-            if number % self.group.size == self.group.rank:
+            if self.group.in_step or number % self.group.size == self.group.rank:
                 with self.orders.base_model() if name == "base" else contextlib.nullcontext():
                     written[name] = generate(
                         self.loaded, prompts, config.generate_tokens, config.batch_size

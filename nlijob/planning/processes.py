@@ -60,7 +60,10 @@ def plan_processes(config: JobConfig, gpus: int, work: Work) -> PlannedProcesses
     """
     asked = config.machine.gpus
     if asked != "auto":
-        return PlannedProcesses(asked, gpus, f"machine.gpus is {asked}")
+        too_many = (
+            ", more than are visible" if asked > gpus and config.model.device == "cuda" else ""
+        )
+        return PlannedProcesses(asked, gpus, f"machine.gpus is {asked}{too_many}")
     if config.model.device == "cpu":
         return PlannedProcesses(1, 0, "a single process uses all cores of the CPU")
     if gpus <= 1:
