@@ -24,6 +24,7 @@ from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
+from nlijob.gpu.shares import Share
 from nlijob.gpu.training import TrainingSchedule, loss_scaler, reason
 from nlijob.memory import is_out_of_memory
 
@@ -195,13 +196,14 @@ class Steps:
         """Tokens of the pack that holds a micro-batch of this many tokens."""
         return min(size for size in self._packs if size >= tokens)
 
-    def add(self, rows: Sequence[Encoded], size: int, batch_rows: int) -> None:
-        """Launch loss and gradient of a micro-batch in a pack of this size (see `pack_size`).
+    def add(self, share: Share, size: int, batch_rows: int) -> None:
+        """Launch loss and gradient of a share in a pack of this size (see `pack_size`).
 
         `batch_rows`: rows in the effective batch that it belongs to.
         """
         shape, static, replay = self._packs[size]
-        static.copy_(self._fast.to_device(rows, shape, batch_rows), non_blocking=True)
+        vector = self._fast.to_device(share.own, shape, batch_rows, share.places)
+        static.copy_(vector, non_blocking=True)
         replay()
 
     def draw(self, rows: Sequence[Encoded], tokens: int) -> None:
@@ -410,6 +412,7 @@ class Steps:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._adapter.refresh()
+        self._fast.next_step()
         self._figures[0].copy_(self._adapter.loss)
         self._figures[1].copy_(norm)
         self._figures[2].copy_(self._scaler.scale(self._one))

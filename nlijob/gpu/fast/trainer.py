@@ -89,6 +89,8 @@ class FastTrainer:
         self._loaded = loaded
         self._fast = fast
         self._group = group
+        self._seed_offset = group.rank if loaded.device.type == "cuda" else 0
+        """What keeps the model's own dropout in graphs from being alike in all processes."""
         self._size = micro_batch_size or schedule.config.batch_size
         self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
@@ -175,7 +177,8 @@ class FastTrainer:
         self._loaded.model.train()
         self._fast.adapter.refresh()
         if done == 0:
-            self._fast.seed(self._schedule.seed(epoch))
+            self._fast.seed(self._schedule.seed(epoch) + self._seed_offset)
+        self._fast.start_dropout_by_row(self._schedule.seed(epoch), self._step)
         pauses = Pauses(pause, self._group)
         in_flight: deque[_StepInFlight] = deque()
         began = self.steps.event()
@@ -215,6 +218,8 @@ class FastTrainer:
         self.steps.restore(state)
         self._step = state["step"]
         self._fast.restore_random_state(state["random"])  # last, as capturing draws numbers
+        if self._seed_offset:
+            self._fast.seed(int(torch.randint(2**62, ())) + self._seed_offset)
 
     def _waits_for(self, in_flight: Sequence[_StepInFlight]) -> bool:
         """Whether the oldest step is read before another is launched."""
@@ -272,7 +277,7 @@ class FastTrainer:
             all_tokens = min(size for size in self._all_counts if size >= needed)
             self._fast.drawing = DrawnForPack(computed, self.prefix, size, all_tokens)
         if share.places:
-            self.steps.add(share.own, size, batch_rows)
+            self.steps.add(share, size, batch_rows)
         else:
             self.steps.draw(computed.own, size)
         self._fast.drawing = contextlib.nullcontext()
