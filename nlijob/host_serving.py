@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from nlijob.accelerate_file import fsdp_settings
 from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.hardware import gpu_count
@@ -45,7 +46,8 @@ def serve(hosts: Hosts, record: RunRecord, hub: Hub, console: Console) -> None:
             run, processes = place.run, processes_of(config)
             write_record(run.config, record)
             device = config.model.device
-            with GpuSide(run, device, console.detail, "job", processes, link) as gpu_side:
+            fsdp = fsdp_settings(config.machine)
+            with GpuSide(run, device, console.detail, "job", processes, link, fsdp) as gpu_side:
                 gpu_side.start()
                 folder = hub.model_folder(config.model)
                 stamp = model_stamp(folder, model_files(config.model))

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -45,8 +45,11 @@ def launch_command(
     work: str = "job",
     processes: int = 1,
     hosts: Hosts | None = None,
+    uses_fsdp: bool = False,
 ) -> list[str]:
     """argv that starts the GPU side under `accelerate launch`; `work` as in `nlijob.gpu`.
+
+    `uses_fsdp`: whether the weights are divided between the processes, as the configuration says.
 
     Several processes are started by torchrun, within the launcher. They meet at a port of this
     host that is free, so that several jobs on one host do not meet; those of several `hosts`, at
@@ -65,7 +68,7 @@ def launch_command(
     elif processes > 1:
         command += ["--main_process_port", "0"]
     if hosts or processes > 1:
-        command += ["--multi_gpu"]
+        command += ["--use_fsdp" if uses_fsdp else "--multi_gpu"]
         command += ["--log_dir", os.devnull]  # torchrun would leave a temporary folder behind
     elif device == "cpu":
         command.append("--cpu")  # accelerate would then start a single process
@@ -87,11 +90,13 @@ class GpuSide:
         work: str = "job",
         processes: int = 1,
         link: HostLink | None = None,
+        fsdp: Mapping[str, object] | None = None,
     ) -> None:
         """`on_log` is given each line of the processes' log while they are followed.
 
-        `work`: what the processes do, as in `nlijob.gpu`. `processes`: how many do it on this host.
-        `link`: the connection to other hosts, whose processes do it together with these.
+        `work`: what the processes do, as in `nlijob.gpu`. `processes`: how many do so on this host.
+        `link`: the connection to other hosts, whose processes do it together with these. `fsdp`:
+        how weights are divided between the processes (`nlijob.accelerate_file`), if at all.
         """
         self._run = run
         self._device = device
@@ -100,6 +105,7 @@ class GpuSide:
         self._size = processes
         """Number of processes on all hosts, once they are started."""
         self._link = link
+        self._fsdp = fsdp
         self._members = Members()
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
@@ -128,7 +134,7 @@ class GpuSide:
             remove(stale)  # even a folder, which would end every attempt
         hosts = self._link.launch() if self._link else None
         self._size = self._processes * (hosts.count if hosts else 1)
-        settings = accelerate_config(self._device == "cpu", self._size)
+        settings = accelerate_config(self._device == "cpu", self._size, self._fsdp)
         write_text(run.accelerate_config, json.dumps(settings))
         network = self._link.network if self._link else None
         environment = gpu_side_environment(os.environ, self._processes, network)
@@ -137,7 +143,9 @@ class GpuSide:
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(
-                launch_command(run, self._device, self._work, self._processes, hosts),
+                launch_command(
+                    run, self._device, self._work, self._processes, hosts, bool(self._fsdp)
+                ),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

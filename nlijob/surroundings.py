@@ -73,20 +73,24 @@ def gpu_side_environment(
     }
 
 
-def accelerate_config(on_cpu: bool, processes: int = 1) -> dict[str, object]:
+def accelerate_config(
+    on_cpu: bool, processes: int = 1, fsdp: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """accelerate's configuration for so many processes on one machine.
 
+    `fsdp`: settings by which weights are divided between the processes (`nlijob.accelerate_file`).
     Without one, `accelerate launch` would read the one that `accelerate config` left in the user's
     home, which may ask for several GPUs or for a cloud service.
     """
     return {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "NO" if processes == 1 else "MULTI_GPU",
+        "distributed_type": "FSDP" if fsdp else "NO" if processes == 1 else "MULTI_GPU",
         "debug": False,
         "mixed_precision": "no",
         "num_machines": 1,
         "num_processes": processes,
         "use_cpu": on_cpu,
+        **({"fsdp_config": dict(fsdp)} if fsdp else {}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nlijob.accelerate_file import fsdp_settings
 from nlijob.config import JobConfig, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
 from nlijob.proposals import check_optuna
@@ -78,6 +79,11 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
     ),
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
     "gpus": ("machine.gpus", Gpus(), "How many GPUs of this host to use; auto: those that pay."),
+    "accelerate-config": (
+        "machine.accelerate_config",
+        str,
+        "Divide the weights between GPUs as this file of accelerate says; fsdp: as one that works.",
+    ),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
     "gate-on": (
@@ -186,6 +192,7 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
         overrides.setdefault("data.config_name", None)
     config = load_config(recipe, overrides)
     check_optuna(config)
+    fsdp_settings(config.machine)
     return config
 
 

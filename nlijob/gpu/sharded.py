@@ -26,7 +26,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from nlijob.analysis.wording import listed
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, HardwareError
 from nlijob.gpu.drawing import DrawnForRows
@@ -52,20 +51,12 @@ def sharding(environment: Mapping[str, str] = os.environ) -> Sharding | None:
     return Sharding() if environment.get(USED) == "true" else None
 
 
-def check_sharding(group: Group, config: JobConfig) -> None:
-    """Raise HardwareError for a single process, and ConfigurationError for what is not supported.
-
-    A search that changes the adapter's shape would have to divide the weights anew.
-    """
+def check_sharding(group: Group) -> None:
+    """Raise HardwareError for a single process."""
     if not group.is_shared:
         raise HardwareError(
             "weights can only be divided between several processes, and there is one",
             "take more GPUs (--gpus), or leave --accelerate-config out",
-        )
-    if searched := [key for key in config.sweep.space if key.startswith("lora.")]:
-        raise ConfigurationError(
-            f"--accelerate-config: {listed(searched)} cannot be searched with divided weights",
-            "search settings of [train] alone, or leave --accelerate-config out",
         )
 
 

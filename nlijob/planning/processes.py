@@ -68,6 +68,8 @@ def plan_processes(config: JobConfig, gpus: int, work: Work) -> PlannedProcesses
         return PlannedProcesses(1, 0, "a single process uses all cores of the CPU")
     if gpus <= 1:
         return PlannedProcesses(1, gpus, "no other GPU is visible" if gpus else "no GPU is visible")
+    if config.machine.accelerate_config:
+        return PlannedProcesses(gpus, gpus, "the weights are divided between all visible GPUs")
     number, reason = max(_uses(config.machine.share, work), key=lambda use: min(use[0], gpus))
     if number <= 1:
         return PlannedProcesses(1, gpus, _too_small(work))

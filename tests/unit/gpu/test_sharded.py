@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +11,25 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from accelerate.commands import launch
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from nlijob import records
-from nlijob.errors import ConfigurationError, HardwareError
+from nlijob.accelerate_file import fsdp_settings
+from nlijob.config import MachineConfig
+from nlijob.errors import HardwareError
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.model import LoadedModel, add_adapter, quiet_libraries
 from nlijob.gpu.sharded import check_sharding, shard, sharding
 from nlijob.gpu.worker import do_job
+from nlijob.launch import launch_command
 from nlijob.records.forgetting import TextLoss
 from nlijob.records.job import Plan, Prediction, TrainStep
-from nlijob.rundir import RunDir
+from nlijob.rundir import RunDir, write_text
+from nlijob.surroundings import accelerate_config
 from tests.groups import in_group
 from tests.stages import configuration, given, new_run
 
@@ -40,6 +47,7 @@ VARIABLES = {
     "FSDP_VERSION": "2",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
     "FSDP_ACTIVATION_CHECKPOINTING": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
 """What `accelerate launch` makes of the configuration that comes with nlijob."""
 TEXTS = "A dog runs over the field.\n\nTwo people cook.\n\nA child reads a book in the garden.\n"
@@ -161,6 +169,19 @@ def test_each_process_holds_a_half_of_the_weights_and_the_whole_adapter(tied: bo
             assert count == (sizes[name] if is_whole else sizes[name] // 2), name
 
 
+def test_accelerate_launch_makes_these_variables_of_the_job_s_configuration(
+    tmp_path: Path,
+) -> None:
+    fsdp = fsdp_settings(MachineConfig(accelerate_config="fsdp"), 2)
+    run = RunDir(tmp_path)
+    write_text(run.accelerate_config, json.dumps(accelerate_config(False, 2, fsdp)))
+    _python, _m, _launcher, *arguments = launch_command(run, "cuda", processes=2, uses_fsdp=True)
+    parsed = launch.launch_command_parser().parse_args(arguments)
+    arguments, *_ = launch._validate_launch_command(parsed)
+    variables = prepare_multi_gpu_env(arguments)
+    assert variables.items() >= VARIABLES.items()
+
+
 def test_accelerate_s_variables_say_whether_and_how_weights_are_divided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -175,13 +196,5 @@ def test_accelerate_s_variables_say_whether_and_how_weights_are_divided(
 
 def test_a_single_process_has_nobody_to_divide_weights_with() -> None:
     with pytest.raises(HardwareError, match="there is one") as caught:
-        check_sharding(ALONE, configuration())
+        check_sharding(ALONE)
     assert "--gpus" in caught.value.hint
-
-
-def test_a_search_over_adapters_is_refused_with_divided_weights() -> None:
-    group = Group()
-    group.size = 2
-    config = configuration(sweep__space={"lora.r": [2, 4]})
-    with pytest.raises(ConfigurationError, match=r"lora\.r cannot be searched"):
-        check_sharding(group, config)
