@@ -55,7 +55,7 @@ def follow(
     script = run.root / "child.py"
     script.write_text(child, encoding="utf-8")
 
-    def command(run: RunDir, device: str, work: str, processes: int, *_: Any) -> list[str]:
+    def command(run: RunDir, device: str, work: str, processes: int, *others: Any) -> list[str]:
         *launcher, _, _, root = launch_command(run, device, work, processes)
         return [*launcher, str(script), root]
 
