@@ -326,16 +326,21 @@ class Session:
         shape = shape_of(self.config)
         if shape == self._shape:
             return
-        if "engine" in vars(self):
-            self.engine.close()
-            del self.engine
-            free_memory()
+        self.forget_shape()
         with self.reporter.timed("load", Part("adapter replaced")):
             if self.config.lora.target_modules != self._targets_of:  # finding them takes a while
                 self.meta = meta_model(self.config, self._model_config)
                 self._targets_of = self.config.lora.target_modules
             self.loaded = replace_adapter(self.loaded, self.config, self.meta.targets)
         self._drawn_for, self._shape = None, shape
+
+    def forget_shape(self) -> None:
+        """Give up what was made for trainings of the shape in hand, and free its memory."""
+        if "engine" in vars(self):
+            self.engine.close()
+            del self.engine
+        self._shape = None
+        free_memory()
 
     @cached_property
     def meta(self) -> MetaModel:
