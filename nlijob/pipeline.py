@@ -50,7 +50,7 @@ from nlijob.records.outcome import Results
 from nlijob.records.planning import PlannedProcesses
 from nlijob.records.search import Winner
 from nlijob.rundir import RunDir, candidate_marker, moment, write_record
-from nlijob.stages import SEARCH
+from nlijob.stages import SEARCH, TRIAL_STAGES
 from nlijob.sweep import candidate_name, is_of_search, resolved
 from nlijob.trials import stages_of, steps_of, trials_of
 
@@ -347,8 +347,10 @@ class Job:
             self._skip(gpu_stages)
             return
 
+        at_work = StageAtWork()
+
         def show(progress: Progress) -> None:
-            sampler.stage = progress.stage
+            sampler.stage = at_work.after(progress)
             if self.link:
                 self.link.stage = progress.stage
             if progress.unit:
@@ -441,6 +443,24 @@ class Job:
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
         self.console.result(f"Report: {self.run.report}")
+
+
+class StageAtWork:
+    """The stage that a job is in, also where its processes are in several.
+
+    Of trainings side by side it is the earliest stage of one that is at work.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, str] = {}
+
+    def after(self, progress: Progress) -> str:
+        """The stage as of this progress."""
+        if progress.stage not in TRIAL_STAGES:
+            self._of.clear()  # the trainings are over, or have not begun
+            return progress.stage
+        self._of[progress.process] = progress.stage
+        return min(self._of.values(), key=TRIAL_STAGES.index)
 
 
 def check_gates(results: Results) -> None:

@@ -100,7 +100,9 @@ class Session:
         """That of the training in hand: the run's but for the seed, and for what a search tries."""
         self.inputs = self.task.inputs
         """What the run's stages and those of the training in hand are made from."""
-        self.reporter = Reporter(run, self.task.attempt, is_silent=not group.is_lead)
+        self.reporter = Reporter(
+            run, self.task.attempt, is_silent=not group.is_lead, process=group.rank
+        )
         self._whole = self.run, self.config
         self.share: tuple[Share, str] = ("none", "")
         """How the processes train, and why."""

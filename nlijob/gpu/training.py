@@ -27,7 +27,7 @@ from torch.nn import functional
 from nlijob.config import TrainConfig
 from nlijob.errors import ConfigurationError, DivergedError, HardwareError, JobError
 from nlijob.gpu.drawing import DrawnForRows
-from nlijob.gpu.group import Group
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Batch, Encoded, Head
 from nlijob.gpu.heads.base import new_batch
 from nlijob.gpu.model import LoadedModel
@@ -239,7 +239,7 @@ class PlainTrainer:
         head: Head,
         schedule: TrainingSchedule,
         budget: MemoryBudget | None = None,
-        group: Group | None = None,
+        group: Group = ALONE,
     ) -> None:
         """`budget`: how much to hold in memory at once; by default, what the configuration says.
 
@@ -258,7 +258,7 @@ class PlainTrainer:
             fused=loaded.device.type == "cuda",
         )
         self._scaler = loss_scaler(loaded)
-        self._group = group or Group()
+        self._group = group
         self._sum = GradientSum(self._parameters, self._group) if self._group.is_shared else None
         self._step = 0
 

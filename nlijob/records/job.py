@@ -602,6 +602,8 @@ class Progress:
     """0 where it is not known."""
     unit: str
     note: str = ""
+    process: int = 0
+    """Number of the process that reports it. Several do where trainings are side by side."""
 
 
 # ---------------------------------------------------------------- border and markers

@@ -12,7 +12,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.gpu.checkpoints import on_host, set_trained_weights, trained_weights
 from nlijob.gpu.engine import Engine
 from nlijob.gpu.fast.graphs import Graphs
-from nlijob.gpu.fast.model import FastModel
+from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.heads import CausalHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel, initial_weights
 from nlijob.gpu.training import Trainer
@@ -69,8 +69,7 @@ def follows(got: list[float], expected: list[float]) -> bool:
 def test_a_further_training_follows_one_alone(
     new_model: NewModel, head: Head, rows: list[Encoded], speed: str, targets: dict[str, Any]
 ) -> None:
-    # Without dropout: its masks depend on the size of a pack, and a further training may use packs
-    # of the first where one alone would choose others.
+    # A further training may use packs of the first where one alone would choose others.
     job, other = (config(seed, train__speed=speed, **targets) for seed in (42, 43))
     alone = losses(Engine(new_model(other), head, other, rows).trainer())
     loaded = new_model(job)
@@ -89,7 +88,7 @@ def test_a_further_training_follows_one_alone(
 def test_a_training_that_is_repeated_after_another_has_the_same_losses(
     new_model: NewModel, head: Head, rows: list[Encoded], changes: dict[str, Any]
 ) -> None:
-    # With dropout: the second time, the same packs serve the same rows, so masks are the same.
+    # With dropout: masks follow from the row, the seed and the step, or the generator's state.
     settings: dict[str, Any] = {"train__speed": "graph", "lora__dropout": DROPOUT, **changes}
     job, other = (config(seed, **settings) for seed in (42, 43))
     loaded = new_model(job)
@@ -117,7 +116,7 @@ def test_what_is_left_of_another_training_would_be_noticed(
     if left == "moments":
         trainer.restore({**on_host(trainer.state()), "optimizer": moments})
     elif left == "random state":
-        monkeypatch.setattr(FastModel, "seed", lambda *_: None)
+        monkeypatch.setattr(RowMasks, "start", lambda *_: None)
     assert not follows(losses(trainer), first)
 
 
@@ -148,7 +147,6 @@ def test_graphs_are_captured_once_for_all_trainings(
 def test_a_further_training_resumes_in_another_process(
     new_model: NewModel, head: Head, rows: list[Encoded], targets: dict[str, Any]
 ) -> None:
-    # With dropout: the packs of the first training, which are part of the state, give the masks.
     settings: dict[str, Any] = {"train__speed": "graph", "lora__dropout": DROPOUT, **targets}
     job, other = (config(seed, **settings) for seed in (42, 43))
     loaded = new_model(job)

@@ -119,7 +119,7 @@ def plan_with(monkeypatch: pytest.MonkeyPatch, *obstacles: Obstacle) -> dict[str
         return Obstacles(obstacles)
 
     monkeypatch.setattr("nlijob.planning.plan.make_plan", make)
-    monkeypatch.setattr("nlijob.planning.words.plan_lines", lambda plan: ["the plan"])
+    monkeypatch.setattr("nlijob.planning.words.plan_lines", lambda *_: ["the plan"])
     return asked
 
 

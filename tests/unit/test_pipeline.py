@@ -31,6 +31,7 @@ from nlijob.hub import Hub
 from nlijob.launch import GpuSide
 from nlijob.pipeline import (
     Job,
+    StageAtWork,
     continued,
     model_stamp,
 )
@@ -511,7 +512,7 @@ def finished(run: RunDir) -> RunDir:
 @pytest.fixture
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "gpu_count", lambda: 4)
-    monkeypatch.setattr(processes, "visible_gpus", lambda: 4)
+    monkeypatch.setattr(processes, "gpu_count", lambda: 4)
 
 
 @pytest.mark.usefixtures("started")
@@ -715,6 +716,18 @@ def test_the_gpu_side_has_as_many_processes_as_pay_and_is_told_why(
     reason = "3 trainings can be done side by side"
     assert f"(accelerate launch) on 3 of 4 GPUs: {reason}\n" in out.getvalue()
     assert records.read(WorkerTask, run.worker_task).processes_reason == reason
+
+
+def test_the_stage_of_trainings_side_by_side_is_the_earliest_that_one_is_in() -> None:
+    at_work = StageAtWork()
+    told = [
+        *(("baseline", 0), ("train", 0), ("train", 1), ("evaluate", 1), ("train", 0)),
+        *(("evaluate", 0), ("train", 1), ("evaluate", 1), ("explain", 0)),
+    ]
+    assert [at_work.after(Progress(name, "", 0, 0, "", process=n)) for name, n in told] == [
+        *("baseline", "train", "train", "train", "train"),
+        *("evaluate", "train", "evaluate", "explain"),
+    ]
 
 
 @pytest.mark.usefixtures("started")

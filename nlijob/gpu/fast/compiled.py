@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.layers import LayerPatches
+from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.recompute import repeated_layers
 
 BACKEND = "inductor"
@@ -36,12 +37,14 @@ class CompiledLayer(nn.Module):
     """A layer compiled for training only; scoring would need a compilation of its own."""
 
     fast_compiled: Callable[..., Any]
+    fast_masks: RowMasks | None
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Output of the layer's own forward."""
         if not torch.is_grad_enabled():
             return super().forward(*inputs, **options)
-        for tensor in _tensors([*inputs, *options.values()]):
+        places = [self.fast_masks.rows, self.fast_masks.positions] if self.fast_masks else []
+        for tensor in _tensors([*inputs, *options.values(), *places]):
             for dim, size in enumerate(tensor.shape):
                 if size > 1:  # otherwise every size would be compiled separately
                     torch._dynamo.maybe_mark_dynamic(tensor, dim)
@@ -51,7 +54,9 @@ class CompiledLayer(nn.Module):
 class CompiledLayers:
     """The layers of a model that can be compiled; `install` compiles them, `undo` restores them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, row_masks: RowMasks | None = None) -> None:
+        """`row_masks`: where dropout goes by row."""
+        self._row_masks = row_masks
         # the first layer's input needs no gradient, which would be a compilation of its own
         self._layers = repeated_layers(model)[1:]
         self._patches = LayerPatches()
@@ -81,7 +86,8 @@ class CompiledLayers:
         # otherwise each float attribute becomes an input, and most of the work is done twice
         compiled = torch._dynamo.config.patch(specialize_float=True)(compiled)
         for layer in self._layers:
-            self._patches.apply(layer, CompiledLayer, fast_compiled=compiled)
+            parts = {"fast_compiled": compiled, "fast_masks": self._row_masks}
+            self._patches.apply(layer, CompiledLayer, **parts)
 
     def mark_cached(self) -> None:
         """Leave a marker in torch's cache folder that these layers were compiled."""

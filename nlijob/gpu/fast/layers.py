@@ -19,6 +19,7 @@ from transformers.activations import NewGELUActivation
 
 from nlijob.gpu.fast import dropout as masks
 from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.row_dropout import RowMasks
 
 ADAPTER = "default"
 
@@ -51,9 +52,17 @@ class AdaptedLinear(torch.autograd.Function):
         state: Any,
         bias: Tensor | None,
         dropout: float,
+        kept: Tensor | None,
     ) -> Tensor:
-        """Output of the layer, [tokens, out]."""
-        dropped, kept = masks.dropped(x, dropout) if dropout else (x, None)
+        """Output of the layer, [tokens, out].
+
+        `kept`: whether dropout keeps each value of x, bool; None draws that here.
+        """
+        dropped = x
+        if kept is not None:
+            dropped = torch.ops.aten.native_dropout_backward(x, kept, 1 / (1 - dropout))
+        elif dropout:
+            dropped, kept = masks.dropped(x, dropout)
         inner = dropped @ a.t()
         out = functional.linear(x, dequantized(weight, state), bias)
         if torch.compiler.is_compiling():
@@ -78,7 +87,7 @@ class AdaptedLinear(torch.autograd.Function):
             else:
                 scale = 1 / (1 - ctx.dropout)
                 grad_x.add_(torch.ops.aten.native_dropout_backward(grad_inner @ a, kept, scale))
-        return grad_x, grad_a, grad_b, None, None, None, None
+        return grad_x, grad_a, grad_b, None, None, None, None, None
 
 
 class LoRALinear(nn.Module):
@@ -90,6 +99,8 @@ class LoRALinear(nn.Module):
     fast_a: Tensor
     fast_b: Tensor
     fast_dropout: float
+    fast_masks: RowMasks | None
+    fast_call: Tensor
     disable_adapters: bool
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -98,16 +109,24 @@ class LoRALinear(nn.Module):
             return functional.linear(
                 x, dequantized(self.fast_weight, self.fast_state), self.fast_bias
             )
+        values = x.reshape(-1, x.shape[-1])
+        dropout = self.fast_dropout if self.training else 0.0
         out: Tensor = AdaptedLinear.apply(
-            x.reshape(-1, x.shape[-1]),
+            values,
             self.fast_a,
             self.fast_b,
             self.fast_weight,
             self.fast_state,
             self.fast_bias,
-            self.fast_dropout if self.training else 0.0,
+            dropout,
+            self._kept(values, dropout),
         )  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], -1)
+
+    def _kept(self, values: Tensor, dropout: float) -> Tensor | None:
+        if not dropout or self.fast_masks is None:
+            return None
+        return self.fast_masks.kept(values, self.fast_call, dropout)
 
 
 class FastDense(nn.Module):
@@ -191,15 +210,17 @@ def install_fast_layers(
     adapters: Sequence[tuple[Any, Tensor, Tensor]],
     dense: bool,
     existing: Mapping[int, Tensor],
+    row_masks: RowMasks | None = None,
 ) -> None:
     """Give a model's layers the fast classes of this module.
 
     `adapters`: each LoRA layer with its A and scaled B in the compute dtype. `dense`: keep every
     4-bit weight dequantised as well; otherwise it is dequantised at each use. `existing`: weights
-    that are dequantised already, by the id of their linear layer.
+    that are dequantised already, by the id of their linear layer. `row_masks`: where dropout goes
+    by row; its calls are numbered as `adapters`.
     """
     adapted = {id(layer.get_base_layer()) for layer, _, _ in adapters}
-    for layer, a, b in adapters:
+    for number, (layer, a, b) in enumerate(adapters):
         weight, state, bias = _parts(layer.get_base_layer(), dense, a.dtype, existing)
         patches.apply(
             layer,
@@ -210,6 +231,9 @@ def install_fast_layers(
             fast_a=a,
             fast_b=b,
             fast_dropout=dropout_of(layer),
+            fast_masks=row_masks,
+            # as a plain number, it would be compiled for each layer separately
+            fast_call=torch.tensor(number, dtype=torch.int32, device=a.device),
         )
     for module in list(model.modules()):
         if isinstance(module, NewGELUActivation):

@@ -14,7 +14,12 @@ from nlijob.gpu.fast.adapter import FlatAdapter
 from nlijob.gpu.fast.attention import packed_attention
 from nlijob.gpu.fast.compiled import CompiledLayers
 from nlijob.gpu.fast.errors import Unsupported
-from nlijob.gpu.fast.layers import LayerPatches, adapted_layers, install_fast_layers
+from nlijob.gpu.fast.layers import (
+    LayerPatches,
+    adapted_layers,
+    dropout_of,
+    install_fast_layers,
+)
 from nlijob.gpu.fast.packing import (
     PackShape,
     PackView,
@@ -25,6 +30,7 @@ from nlijob.gpu.fast.packing import (
 )
 from nlijob.gpu.fast.prefix import make_prefix
 from nlijob.gpu.fast.recompute import RecomputedLayers
+from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
@@ -62,6 +68,7 @@ class FastModel:
             ]
         )
         """How layers are computed, in words; the cost of a pack depends on it."""
+        self._row_masks = _row_masks(loaded, layers)
         done = {id(layer) for group in fused for layer in group}
         groups = [*fused, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
@@ -76,15 +83,18 @@ class FastModel:
         try:
             if stack:
                 groups_of_stack = self.adapter.groups[: len(fused)]
-                self._stack = stack(loaded.model, groups_of_stack, loaded.compute_dtype)
+                self._stack = stack(
+                    loaded.model, groups_of_stack, loaded.compute_dtype, self._row_masks
+                )
                 self._stack.install(self._patches)
                 existing = self._stack.dense
-            install_fast_layers(self._patches, loaded.model, _single(self.adapter), dense, existing)
+            single, masks = _single(self.adapter), self._row_masks
+            install_fast_layers(self._patches, loaded.model, single, dense, existing, masks)
             if recomputes:
                 base: Any = loaded.model.get_base_model()
                 self._recomputed = RecomputedLayers(base, loaded.device, self._computing)
             elif dense and not stack:  # the compiler would keep 4-bit weights dequantised
-                self.compilable = CompiledLayers(loaded.model)
+                self.compilable = CompiledLayers(loaded.model, self._row_masks)
         except BaseException:
             self.close()
             raise
@@ -98,10 +108,21 @@ class FastModel:
             self.compilable.undo()
 
     def seed(self, seed: int) -> None:
-        """Seed the generators of dropout."""
+        """Seed the generators of dropout, before the first step."""
         torch.manual_seed(seed)
         if self._recomputed:
             self._recomputed.seed()
+        self.start_dropout_by_row(seed, 0)
+
+    def start_dropout_by_row(self, seed: int, step: int) -> None:
+        """Drop by row what this seed and step give, which needs no state."""
+        if self._row_masks:
+            self._row_masks.start(seed, step)
+
+    def next_step(self) -> None:
+        """Another step begins; may be captured."""
+        if self._row_masks:
+            self._row_masks.next_step()
 
     def random_state(self) -> dict[str, Any]:
         """The state of the generators of dropout, between two steps."""
@@ -131,6 +152,8 @@ class FastModel:
             "use_cache": False,
         }
         last = packed.last.long()
+        if self._row_masks:
+            self._row_masks.place(packed.row_numbers, packed.positions, packed.last)
         if self._stack:
             inputs |= self._stack.inputs(last, shape.prefix)
             last = torch.arange(len(last), device=last.device)  # a stack returns no other tokens
@@ -172,14 +195,38 @@ class FastModel:
         with torch.no_grad():
             return self.logits(view(self.to_device(rows, shape, len(rows)), shape), shape)
 
-    def to_device(self, rows: Sequence[Encoded], shape: PackShape, batch_rows: int) -> Tensor:
-        """The rows' pack on the device; the copy may still be under way when this returns."""
+    def to_device(
+        self,
+        rows: Sequence[Encoded],
+        shape: PackShape,
+        batch_rows: int,
+        numbers: Sequence[int] | None = None,
+    ) -> Tensor:
+        """The rows' pack on the device; the copy may still be under way when this returns.
+
+        `numbers`: those of the rows in the effective batch of `batch_rows`; by default, its first.
+        """
         ids = [ids_of(row) for row in rows]
         targets = [self._head.target_class(row.example.label) for row in rows]
-        vector = torch.tensor(pack(ids, targets, shape, batch_rows), dtype=torch.int32)
+        packed = pack(ids, targets, shape, batch_rows, numbers)
+        vector = torch.tensor(packed, dtype=torch.int32)
         if self._loaded.device.type != "cuda":
             return vector
         return vector.pin_memory().to(self._loaded.device, non_blocking=True)
+
+
+def drops_by_row(device: torch.device) -> bool:
+    """Whether dropout of adapters goes by row; on a CPU one number gives more values."""
+    return device.type == "cuda"
+
+
+def _row_masks(loaded: LoadedModel, layers: Sequence[Any]) -> RowMasks | None:
+    """What drops adapters' inputs by row, or None where nothing does."""
+    if not drops_by_row(loaded.device) or not any(map(dropout_of, layers)):
+        return None
+    with contextlib.suppress(Unsupported):  # torch's generator draws then
+        return RowMasks(loaded.device, loaded.compute_dtype)
+    return None
 
 
 def shape_of(rows: Sequence[Encoded]) -> PackShape:

@@ -28,6 +28,8 @@ may be measurement noise."""
 MIN_SAVED_SHARE = 1 / 8
 """Smallest fraction of all tokens that a pack must save for its rows to share a prefix."""
 FILLER_TOKEN = 0
+SHARED = -1
+"""The row number of tokens that are not one row's: those of the prefix, and filling."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class PackShape:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Lengths of a pack's parts, in the order of `PackView`."""
-        return (self.tokens, self.tokens, self.segments + 1, self.rows, self.rows, self.rows, 1)
+        by_token, by_row = [self.tokens] * 3, [self.rows] * 3
+        return (*by_token, self.segments + 1, *by_row, 1)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class PackView:
     """[tokens]"""
     positions: Tensor
     """[tokens]: position of each token in its row."""
+    row_numbers: Tensor
+    """[tokens]: number of each token's row in the effective batch, or SHARED."""
     bounds: Tensor
     """[segments + 1]: first token of each segment, and the end; unused segments are empty."""
     last: Tensor
@@ -81,11 +86,16 @@ class PackView:
 
 
 def pack(
-    rows: Sequence[list[int]], targets: Sequence[int], shape: PackShape, batch_rows: int
+    rows: Sequence[list[int]],
+    targets: Sequence[int],
+    shape: PackShape,
+    batch_rows: int,
+    numbers: Sequence[int] | None = None,
 ) -> list[int]:
     """Token ids and label classes of rows as one vector of `sum(shape.sizes)` integers.
 
-    `batch_rows`: rows in the effective batch. Raises ValueError where rows do not fit the shape.
+    `batch_rows`: rows in the effective batch. `numbers`: those of the rows in it; by default, they
+    are its first. Raises ValueError where rows do not fit the shape.
     """
     shared = shape.prefix
     if any(row[:shared] != rows[0][:shared] or len(row) == shared for row in rows):
@@ -112,6 +122,13 @@ def pack(
         *[FILLER_TOKEN] * filling,
         *range(segments[0]),
         *(shared + position for length in segments[1:] for position in range(length)),
+        *[SHARED] * shared,
+        *(
+            number
+            for number, row in zip(numbers or range(len(rows)), rows, strict=True)
+            for _ in row[shared:]
+        ),
+        *[SHARED] * filling,
         *bounds,
         *[shape.tokens] * (shape.segments - len(segments)),
         *(start + len(row) - 1 for start, row in zip(bounds, held, strict=False)),

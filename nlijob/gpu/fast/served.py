@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.layers import LayerPatches
+from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks.phi import PhiStack
 
 
@@ -20,8 +21,18 @@ class FusedStack(Protocol):
     A model with a stack installed returns hidden states of the rows' last tokens only.
     """
 
-    def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
-        """`adapters`: the adapters of `groups`, in its order. Raises torch.OutOfMemoryError."""
+    def __init__(
+        self,
+        model: nn.Module,
+        adapters: Sequence[LoRAGroup],
+        dtype: torch.dtype,
+        row_masks: RowMasks | None = None,
+    ) -> None:
+        """`adapters`: the adapters of `groups`, in its order.
+
+        `row_masks`: where dropout goes by row; the first calls are the stack's, one for each LoRA
+        layer. Raises torch.OutOfMemoryError.
+        """
 
     @property
     def dense(self) -> Mapping[int, Tensor]:

@@ -24,7 +24,9 @@ from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
+from nlijob.gpu.shares import Share
 from nlijob.gpu.training import TrainingSchedule, loss_scaler, reason
+from nlijob.memory import is_out_of_memory
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 MAX_GRADIENT_DIFFERENCE = {torch.bfloat16: 0.2, torch.float16: 0.2, torch.float32: 1e-2}
@@ -32,6 +34,8 @@ MAX_GRADIENT_DIFFERENCE = {torch.bfloat16: 0.2, torch.float16: 0.2, torch.float3
 and the gradient of one missing layer more."""
 TIMED = 5
 """Number of launches by which a graph is timed."""
+Pack = tuple[Sequence[Encoded], int]
+"""Rows, and the size in tokens of the pack that they are computed in."""
 _Captured = tuple[PackShape, Tensor, Callable[[], None]]
 """A pack's shape, the tensor that it is read from, and the launch of its loss and gradient."""
 
@@ -136,6 +140,10 @@ class Steps:
         self._fast.seed(schedule.config.seed)
         packs = self._packs
         self._packs = {size: packs.get(size) or self._capture_pack(size) for size in sizes}
+        self._start()
+
+    def _start(self) -> None:
+        """Be as before the first step."""
         self._clear_gradient()
         for name in (*MOMENTS, "step"):
             self._state[name].zero_()
@@ -188,13 +196,14 @@ class Steps:
         """Tokens of the pack that holds a micro-batch of this many tokens."""
         return min(size for size in self._packs if size >= tokens)
 
-    def add(self, rows: Sequence[Encoded], size: int, batch_rows: int) -> None:
-        """Launch loss and gradient of a micro-batch in a pack of this size (see `pack_size`).
+    def add(self, share: Share, size: int, batch_rows: int) -> None:
+        """Launch loss and gradient of a share in a pack of this size (see `pack_size`).
 
         `batch_rows`: rows in the effective batch that it belongs to.
         """
         shape, static, replay = self._packs[size]
-        static.copy_(self._fast.to_device(rows, shape, batch_rows), non_blocking=True)
+        vector = self._fast.to_device(share.own, shape, batch_rows, share.places)
+        static.copy_(vector, non_blocking=True)
         replay()
 
     def draw(self, rows: Sequence[Encoded], tokens: int) -> None:
@@ -270,11 +279,12 @@ class Steps:
     def _shape(self, tokens: int) -> PackShape:
         return PackShape(tokens, self._rows, self._longest, self._prefix)
 
-    def _capture_pack(self, tokens: int) -> _Captured:
+    def _capture_pack(self, tokens: int, graphs: Graphs | None = None) -> _Captured:
         shape = self._shape(tokens)
         shortest = min(self._schedule.rows, key=lambda row: row.length)  # fits into every pack
         example = self._fast.to_device([shortest], shape, 1)
-        return shape, example, self._graphs.capture(lambda: self._add(example, shape))
+        capture = (graphs or self._graphs).capture
+        return shape, example, capture(lambda: self._add(example, shape))
 
     def _compile(self, layers: CompiledLayers, tokens: int, times: float | None) -> None:
         """Capture the largest pack again with compiled layers, and use them if that is faster.
@@ -333,6 +343,52 @@ class Steps:
             seconds.append(began.elapsed_time(done) / 1000)
         return self._adapter.gradient.clone(), min(seconds)
 
+    # ------------------------------------------------------------ timing
+
+    def seconds(self, packs: Sequence[Pack]) -> float:
+        """Time of a step in these packs, with the update of the whole group, in which all do this.
+
+        It has no effect; no step may have been done yet.
+        """
+        return self._timed(packs, self._packs, self._replay_update)
+
+    def seconds_alone(self, packs: Sequence[Pack]) -> float | None:
+        """Time of such a step without the other processes, or None where memory does not suffice.
+
+        The packs are captured for this only.
+        """
+        try:
+            graphs = self._new_graphs()
+            captured = {size: self._capture_pack(size, graphs) for _, size in packs}
+            return self._timed(packs, captured, graphs.capture(self._update_alone))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        free_memory()  # only now: the error kept the memory of its frames alive
+        self._start()
+        return None
+
+    def _timed(
+        self, packs: Sequence[Pack], captured: dict[int, _Captured], update: Callable[[], None]
+    ) -> float:
+        self._rate.zero_()  # as in `capture`
+        vectors = [self._fast.to_device(rows, captured[size][0], len(rows)) for rows, size in packs]
+        seconds = []
+        for _ in range(2):
+            began = self.event()
+            for _ in range(TIMED):
+                for vector, (_, size) in zip(vectors, packs, strict=True):
+                    _, static, replay = captured[size]
+                    static.copy_(vector)
+                    replay()
+                self._clear_gradient()
+                update()
+            done = self.event()
+            done.synchronize()
+            seconds.append(began.elapsed_time(done) / 1000 / TIMED)
+        self._start()
+        return float(min(seconds))
+
     # ------------------------------------------------------------ captured work
 
     def _add(self, vector: Tensor, shape: PackShape) -> None:
@@ -356,6 +412,7 @@ class Steps:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         self._adapter.refresh()
+        self._fast.next_step()
         self._figures[0].copy_(self._adapter.loss)
         self._figures[1].copy_(norm)
         self._figures[2].copy_(self._scaler.scale(self._one))

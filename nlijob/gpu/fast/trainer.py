@@ -21,7 +21,7 @@ from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import packed_tokens, rounded, shared_prefix, token_counts
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.fast.together import all_or_none
-from nlijob.gpu.group import Group
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.pausing import Pauses
@@ -49,6 +49,21 @@ class _StepInFlight:
     done: Any
 
 
+@dataclass(frozen=True)
+class StepTimes:
+    """How long the same step takes in one process and in a group."""
+
+    alone_s: float | None
+    """In the lead alone, or None where its memory does not suffice."""
+    shared_s: float
+    """In the slowest process of the group."""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the group is faster."""
+        return self.alone_s is None or self.shared_s < self.alone_s
+
+
 class FastTrainer:
     """Trains a fast model.
 
@@ -63,7 +78,7 @@ class FastTrainer:
         schedule: TrainingSchedule,
         micro_batch_size: int | None,
         compiles: bool | None = None,
-        group: Group | None = None,
+        group: Group = ALONE,
     ) -> None:
         """`compiles`: whether to compile layers that support it; None compiles where it pays off.
 
@@ -73,7 +88,9 @@ class FastTrainer:
         """
         self._loaded = loaded
         self._fast = fast
-        self._group = group or Group()
+        self._group = group
+        self._seed_offset = group.rank if loaded.device.type == "cuda" else 0
+        """What keeps the model's own dropout in graphs from being alike in all processes."""
         self._size = micro_batch_size or schedule.config.batch_size
         self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
         """Tokens that all rows share and a pack holds once."""
@@ -106,6 +123,25 @@ class FastTrainer:
             self.steps.begin(schedule, counts)
         self.token_counts = counts
 
+    def step_times(self) -> StepTimes:
+        """Time a step of median size, shared and alone; all processes of the group call this.
+
+        It has no effect. It may only be called before the first step.
+        """
+        batches = list(self._schedule.batches(1))
+        rows = sorted(batches, key=self._tokens)[len(batches) // 2]
+        shared = [
+            (share.own, self.steps.pack_size(rounded(self._tokens(share.own))))
+            for share in self._shares(rows, self._group)
+            if share.places
+        ]
+        alone = [
+            (share.own, rounded(self._tokens(share.own))) for share in self._shares(rows, ALONE)
+        ]
+        alone_s = self.steps.seconds_alone(alone) if self._group.is_lead else None
+        times = self._group.gather((alone_s, self.steps.seconds(shared)))
+        return StepTimes(times[0][0], max(shared_s for _, shared_s in times))
+
     def _take(self, schedule: TrainingSchedule) -> list[int]:
         """Start at a training's first step; returns the tokens of each micro-batch's share."""
         self._schedule = schedule
@@ -115,7 +151,7 @@ class FastTrainer:
         """The pack sizes of one process alone, where dropout draws for its packs: in a group on a
         CPU."""
         if self._group.is_shared and not self.steps.captures:
-            self._all_counts = token_counts(self._totals(Group()), graph_cost_tokens=0)
+            self._all_counts = token_counts(self._totals(ALONE), graph_cost_tokens=0)
         self._training_tokens = sum(totals)
         self._chosen_for: dict[str, int | str] = {
             "rows": self._size,
@@ -141,7 +177,8 @@ class FastTrainer:
         self._loaded.model.train()
         self._fast.adapter.refresh()
         if done == 0:
-            self._fast.seed(self._schedule.seed(epoch))
+            self._fast.seed(self._schedule.seed(epoch) + self._seed_offset)
+        self._fast.start_dropout_by_row(self._schedule.seed(epoch), self._step)
         pauses = Pauses(pause, self._group)
         in_flight: deque[_StepInFlight] = deque()
         began = self.steps.event()
@@ -181,6 +218,8 @@ class FastTrainer:
         self.steps.restore(state)
         self._step = state["step"]
         self._fast.restore_random_state(state["random"])  # last, as capturing draws numbers
+        if self._seed_offset:
+            self._fast.seed(int(torch.randint(2**62, ())) + self._seed_offset)
 
     def _waits_for(self, in_flight: Sequence[_StepInFlight]) -> bool:
         """Whether the oldest step is read before another is launched."""
@@ -238,7 +277,7 @@ class FastTrainer:
             all_tokens = min(size for size in self._all_counts if size >= needed)
             self._fast.drawing = DrawnForPack(computed, self.prefix, size, all_tokens)
         if share.places:
-            self.steps.add(share.own, size, batch_rows)
+            self.steps.add(share, size, batch_rows)
         else:
             self.steps.draw(computed.own, size)
         self._fast.drawing = contextlib.nullcontext()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from nlijob.config import JobConfig, load_config
 from nlijob.data.sources import read_file
@@ -90,6 +92,39 @@ def new_llama(demo: JobConfig, tokenizer: Any) -> Callable[[], LoadedModel]:
         return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
 
     return new
+
+
+@pytest.fixture(scope="session")
+def new_small_phi(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
+    """Make a small Phi, the same every time; adapters on its attention alone can be fused.
+
+    Threads draw from one generator, so the first of each kind must be made by the tests' own.
+    """
+
+    @functools.cache
+    def new(dropout: float = 0.0, residual: float = 0.0, layers: int = 2) -> LoadedModel:
+        torch.manual_seed(0)
+        shape = PhiConfig(
+            vocab_size=4096,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            resid_pdrop=residual,
+            embd_pdrop=0.0,
+            partial_rotary_factor=1.0,
+        )
+        targets = ("q_proj", "k_proj", "v_proj", "dense")
+        lora = dataclasses.replace(demo.lora, target_modules=targets, dropout=dropout)
+        job = dataclasses.replace(demo, lora=lora)
+        adapted = add_adapter(job, PhiForCausalLM(shape), (), targets)
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_B" in name:
+                    parameter.normal_(0, 0.1)
+        return LoadedModel(adapted, tokenizer, CPU, torch.float32, 2048)
+
+    return lambda **model: copy.deepcopy(new(**model))
 
 
 @pytest.fixture(scope="session")

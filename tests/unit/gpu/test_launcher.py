@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from nlijob import launch
 from nlijob.errors import HardwareError, JobError, StoppedError
@@ -55,8 +58,8 @@ def follow(
     script = run.root / "child.py"
     script.write_text(child, encoding="utf-8")
 
-    def command(run: RunDir, device: str, work: str, processes: int, *others: Any) -> list[str]:
-        *launcher, _, _, root = launch_command(run, device, work, processes)
+    def command(run: RunDir, *settings: Any) -> list[str]:
+        *launcher, _, _, root = launch_command(run, *settings)
         return [*launcher, str(script), root]
 
     monkeypatch.setattr(launch, "launch_command", command)
@@ -150,6 +153,30 @@ def test_the_failure_that_was_noticed_first_counts(run: RunDir) -> None:
     assert (found.rank, found.local_rank, found.processes) == (4, 0, 6)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_first_failure_is_written_for_a_parent_that_is_still_there(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    def main() -> None:
+        ended = ProcessFailure(local_rank=1, pid=99, exitcode=-9, error_file=os.devnull)
+        raise ChildFailedError("nlijob.gpu", {1: ended})
+
+    run.worker_log.parent.mkdir(parents=True)
+    monkeypatch.chdir(run.worker_log.parent)
+    monkeypatch.setattr(sys, "argv", ["launcher", "--num_processes", "2", "--num_machines", "1"])
+    monkeypatch.setattr("accelerate.commands.launch.main", main)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as pipe, os.fdopen(writing, "w") as parent:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        if not is_there:
+            parent.close()
+        with pytest.raises(SystemExit) as ended:
+            launcher.main()
+    assert ended.value.code == 128 + 9
+    assert run.worker_failure.exists() == is_there
+
+
 def test_a_port_that_another_program_took_in_the_meantime_is_chosen_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -231,6 +258,8 @@ def test_where_one_process_of_several_fails_all_end_and_it_is_named(
     said: str,
 ) -> None:
     monkeypatch.setattr(launch, "FAILED_GRACE_S", 0.5)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "PET_NNODES", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "7")  # of a launcher around the job
     child = OF_SEVERAL.replace("RANK", str(rank)).replace("SIGNAL", sent)
     with pytest.raises(kind, match=said):
         follow(run, monkeypatch, child, "cpu", processes=2)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import PhiConfig, PhiForCausalLM
 
-from nlijob.config import JobConfig, TrainConfig
+from nlijob.config import TrainConfig
 from nlijob.errors import DivergedError, HardwareError, JobError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.fast import trainer as fast_trainer
@@ -23,10 +20,10 @@ from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.steps import Steps
-from nlijob.gpu.fast.trainer import FastTrainer
-from nlijob.gpu.group import Group
+from nlijob.gpu.fast.trainer import FastTrainer, StepTimes
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import CausalHead, Encoded
-from nlijob.gpu.model import LoadedModel, add_adapter
+from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.pausing import STEPS_BETWEEN_QUESTIONS
 from nlijob.gpu.training import MemoryBudget, PlainTrainer, TrainingSchedule
 from nlijob.records.job import TrainStep
@@ -57,51 +54,18 @@ def rows(rows: list[Encoded]) -> list[Encoded]:
 
 
 @pytest.fixture(scope="module")
-def new_small(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
-    """Make a small Phi, the same every time; adapters on its attention alone can be fused.
-
-    Threads draw from one generator, so the first of each kind must be made by the tests' own.
-    """
-
-    @functools.cache
-    def new(dropout: float = 0.0, residual: float = 0.0) -> LoadedModel:
-        torch.manual_seed(0)
-        shape = PhiConfig(
-            vocab_size=4096,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            resid_pdrop=residual,
-            embd_pdrop=0.0,
-            partial_rotary_factor=1.0,
-        )
-        targets = ("q_proj", "k_proj", "v_proj", "dense")
-        lora = dataclasses.replace(demo.lora, target_modules=targets, dropout=dropout)
-        job = dataclasses.replace(demo, lora=lora)
-        adapted = add_adapter(job, PhiForCausalLM(shape), (), targets)
-        with torch.no_grad():
-            for name, parameter in adapted.named_parameters():
-                if "lora_B" in name:
-                    parameter.normal_(0, 0.1)
-        return LoadedModel(adapted, tokenizer, torch.device("cpu"), torch.float32, 2048)
-
-    return lambda **model: copy.deepcopy(new(**model))
-
-
-@pytest.fixture(scope="module")
-def new(new_small: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]) -> New:
+def new(new_small_phi: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]) -> New:
     """Make a trainer for a fresh model."""
 
     def make(
         mode: dict[str, bool],
-        group: Group | None = None,
+        group: Group = ALONE,
         config: TrainConfig = CONFIG,
         count: int = ROWS,
         **model: float,
     ) -> Made:
         with torch.random.fork_rng([]):
-            loaded = new_small(**model)
+            loaded = new_small_phi(**model)
         if mode == CHECKPOINTED:
             config = dataclasses.replace(config, gradient_checkpointing=True)
         schedule = TrainingSchedule(config, rows[:count])
@@ -237,7 +201,7 @@ def test_dropout_does_not_depend_on_the_split(
     monkeypatch.setattr(fast_trainer, "shared_prefix", lambda rows, together: prefix)
     config = dataclasses.replace(CONFIG, micro_batch_size=micro_batch, max_grad_norm=CLIPPED_AT)
     count = config.batch_size
-    expected = gradient_of_step(new(mode, None, config, count, **model))
+    expected = gradient_of_step(new(mode, ALONE, config, count, **model))
     state = torch.get_rng_state()
     parts = []
     for rank in range(3):
@@ -324,12 +288,12 @@ class SmallMemory:
 
 
 def small_memory(
-    new_small: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded], fits: int
+    new_small_phi: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded], fits: int
 ) -> Callable[[Group], tuple[list[TrainStep], MemoryBudget]]:
     """Train an epoch with a plain loop whose second process has little memory."""
 
     def train(group: Group) -> tuple[list[TrainStep], MemoryBudget]:
-        loaded = new_small()
+        loaded = new_small_phi()
         budget = MemoryBudget(loaded.model, CONFIG)
         given: Any = head if group.is_lead else SmallMemory(head, fits)
         schedule = TrainingSchedule(CONFIG, rows)
@@ -340,10 +304,10 @@ def small_memory(
 
 
 def test_where_one_process_lacks_memory_all_repeat_the_step_with_less(
-    new: New, new_small: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    new: New, new_small_phi: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     expected = list(new(PLAIN)[0].epoch(1))
-    done = outcomes(2, small_memory(new_small, head, rows, fits=1))
+    done = outcomes(2, small_memory(new_small_phi, head, rows, fits=1))
     for steps, budget in done:
         check_alike(steps, expected)
         assert (budget.recomputes, budget.rows) == (True, 2)
@@ -353,20 +317,20 @@ def test_where_one_process_lacks_memory_all_repeat_the_step_with_less(
 
 
 def test_all_processes_give_up_where_one_cannot_compute_a_row(
-    new_small: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    new_small_phi: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
-    errors = together(2, small_memory(new_small, head, rows, fits=0))
+    errors = together(2, small_memory(new_small_phi, head, rows, fits=0))
     assert [type(error) for error in errors] == [HardwareError, HardwareError]
     assert "process 1: CUDA out of memory" in str(errors[0])
 
 
 def test_a_parameter_without_a_gradient_in_any_process_is_left_alone(
-    new_small: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    new_small_phi: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     config = dataclasses.replace(CONFIG, weight_decay=0.1)
 
     def train(group: Group) -> bool:
-        loaded = new_small()
+        loaded = new_small_phi()
         loaded.model.register_parameter("unused", torch.nn.Parameter(torch.ones(3)))
         list(PlainTrainer(loaded, head, TrainingSchedule(config, rows), group=group).epoch(1))
         return torch.equal(loaded.model.unused, torch.ones(3))
@@ -420,3 +384,39 @@ def test_where_one_process_cannot_capture_its_steps_none_goes_on(
     assert type(lead) is type(third) is of_others
     assert "process 1" in str(lead)
     assert str(fault) in str(lead)
+
+
+@pytest.mark.parametrize("lacks_memory", [False, True])
+def test_timing_a_step_has_no_effect_and_all_processes_know_the_times(
+    new: New, monkeypatch: pytest.MonkeyPatch, lacks_memory: bool
+) -> None:
+    capture = Graphs.capture
+
+    def full(self: Graphs, work: Callable[[], None], **how: bool) -> Callable[[], None]:
+        if self not in known:
+            work()  # it has added to the gradient when it fails
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return capture(self, work, **how)
+
+    known: list[Graphs] = []
+    expected, _ = all_steps(new(PACKED))
+
+    def train(group: Group) -> tuple[StepTimes, list[TrainStep]]:
+        made = new(PACKED, group)
+        known.append(made[0].steps._graphs)
+        if lacks_memory and group.is_lead:
+            monkeypatch.setattr(Graphs, "capture", full)
+        times = made[0].step_times()
+        return times, all_steps(made)[0]
+
+    shared = outcomes(2, train)
+    assert shared[0][0] == shared[1][0]
+    assert (shared[0][0].alone_s is None) == lacks_memory
+    assert shared[0][0].shared_s > 0
+    for _, steps in shared:
+        check_alike(steps, expected)
+
+
+def test_sharing_pays_where_it_is_faster_or_one_process_lacks_memory() -> None:
+    times = [StepTimes(9.9, 8.3), StepTimes(8.3, 9.9), StepTimes(None, 9.9)]
+    assert [each.pays for each in times] == [True, False, True]

@@ -84,8 +84,8 @@ def test_trainings_that_may_not_be_done_side_by_side_take_no_gpus(share: str) ->
 
 
 def test_a_training_of_all_rows_is_worth_every_gpu() -> None:
-    rows = {"data__train_stride": 1, "data__test_stride": 1}
-    assert chosen(gpus=8, train__batch_size=64, **rows).number == 8
+    planned = chosen(gpus=8, train__batch_size=64, data__train_stride=1, data__test_stride=1)
+    assert planned.number == 8
 
 
 def test_a_number_that_is_asked_for_is_taken() -> None:

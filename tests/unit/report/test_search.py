@@ -14,7 +14,7 @@ from nlijob.config import load_config
 from nlijob.errors import DivergedError
 from nlijob.recipe_text import best_recipe, recipe_text
 from nlijob.records.job import RunRecord
-from nlijob.records.outcome import Results
+from nlijob.records.outcome import Results, StageTime
 from nlijob.records.search import CandidateResult, Search, Winner
 from nlijob.records.serialization import read
 from nlijob.report.render import render
@@ -275,3 +275,11 @@ def test_a_configuration_written_as_a_recipe_is_read_as_the_same(
 def test_the_best_recipe_leaves_the_device_to_the_machine() -> None:
     config = load_config("demo", {"model.device": "cpu"})
     assert 'device = "auto"' in best_recipe(config)
+
+
+def test_candidates_side_by_side_took_less_time_than_one_after_the_other(results: Results) -> None:
+    stage = StageTime("search", 30.0, {}, None, at_once=2)
+    both = replace(results, stages=(*results.stages, stage))
+    search = replace(search_of(results), duration_s=58.0)
+    text = section(replace(both, search=search)).lead.replace("\N{NO-BREAK SPACE}", " ")
+    assert "in 30.0 s (up to 2 side by side, 58.0 s one after the other), and scored" in text

@@ -23,6 +23,7 @@ from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.row_dropout import RowMasks
 
 TIMED_LAYERS = 4
 """Enough that their weights exceed a GPU's cache."""
@@ -107,7 +108,15 @@ class Weights:
 class Workspace:
     """Buffers for the layers' values: one per layer if a backward pass follows, else only one."""
 
-    def __init__(self, dims: LayerDims, x: Tensor, keep: bool, dropout: float) -> None:
+    def __init__(
+        self,
+        dims: LayerDims,
+        x: Tensor,
+        keep: bool,
+        dropout: float,
+        row_masks: RowMasks | None = None,
+    ) -> None:
+        """`row_masks`: where dropout goes by row; its first calls are those of the layers here."""
         kept, tokens = dims.layers if keep else 1, len(x)
         self.keep, self.dropout, self.scale = keep, dropout, 1 / (1 - dropout)
         self.x = x.new_empty(kept, tokens, dims.width)
@@ -122,7 +131,11 @@ class Workspace:
         self.last: Last | None = None
         if dropout:
             inputs = 4 if dims.out_rank else 3  # query, key, value and output have a mask each
-            self.masks = mask(x, dropout, dims.layers, inputs, dtype=torch.uint8)
+            self.masks = (
+                row_masks.masks(x, dims.layers * inputs, dropout).view(-1, inputs, *x.shape)
+                if row_masks
+                else mask(x, dropout, dims.layers, inputs, dtype=torch.uint8)
+            )
             self.dropped = x.new_empty(kept, inputs, tokens, dims.width)
 
 

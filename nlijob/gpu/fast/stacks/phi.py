@@ -18,6 +18,7 @@ from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
+from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import parallel
 from nlijob.gpu.fast.stacks.parallel import LayerDims, Weights, Workspace
 
@@ -64,8 +65,15 @@ class FastPhiModel(nn.Module):
 class PhiStack:
     """All decoder layers of a Phi model with their dequantised weights; see `FusedStack`."""
 
-    def __init__(self, model: nn.Module, adapters: Sequence[LoRAGroup], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        adapters: Sequence[LoRAGroup],
+        dtype: torch.dtype,
+        row_masks: RowMasks | None = None,
+    ) -> None:
         """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
+        self._row_masks = row_masks
         self._model = next(module for module in model.modules() if isinstance(module, PhiModel))
         device = self._model.embed_tokens.weight.device
         self._switch = adapters[0][0][0]
@@ -128,7 +136,7 @@ class PhiStack:
         if adapted and torch.is_grad_enabled():
             hidden: Tensor = _PhiFunction.apply(self, x, pack, dropout, *self._leaves)  # type: ignore[no-untyped-call]
             return hidden
-        return self.forward(x, pack, Workspace(self._weights.dims, x, False, dropout), adapted)
+        return self.forward(x, pack, self._workspace(x, False, dropout), adapted)
 
     def cost(self, tokens: int) -> float:
         """Measured time of a pack on the GPU; more tokens may take less time."""
@@ -142,7 +150,10 @@ class PhiStack:
 
     def workspace(self, x: Tensor, dropout: float) -> Workspace:
         """A workspace for a forward pass that a backward pass follows."""
-        return Workspace(self._weights.dims, x, True, dropout)
+        return self._workspace(x, True, dropout)
+
+    def _workspace(self, x: Tensor, keep: bool, dropout: float) -> Workspace:
+        return Workspace(self._weights.dims, x, keep, dropout, self._row_masks)
 
     def backward(self, grad: Tensor, pack: PackLayout, workspace: Workspace) -> list[Tensor]:
         """Gradients of the adapter's leaves."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import fused_attention, kernels
+from nlijob.gpu.fast import fused_attention, kernels, row_dropout
 from nlijob.gpu.fast.cuda import Parameter, Source, signatures
 from nlijob.gpu.fast.fused_attention import PackLayout
 
@@ -129,6 +129,14 @@ def test_every_function_launches_its_kernel_with_what_it_declares(
     kernels.drop(x, kept, 1.25, some(3, 4, 16))
     kernels.add_kept(x, some(3, 4, 16), kept, 1.25)
     assert launched == list(kernels.SOURCE.parameters)
+
+
+def test_dropout_by_row_launches_its_kernel_with_what_it_declares(launched: list[str]) -> None:
+    places = new(4, dtype=torch.int32)
+    given = (new(0), places, places, places[:3], places[0])
+    kept = row_dropout.keep_by_row(*given, 3, 16, 500)
+    assert kept.shape == (3, 4, 16)
+    assert launched == list(row_dropout.SOURCE.parameters)
 
 
 @pytest.mark.parametrize("shared", [0, 2])

@@ -21,7 +21,7 @@ X, A, B, WEIGHT, BIAS = (
 
 def adapted(x: Tensor, a: Tensor, b: Tensor, dropout: float = 0.0) -> Any:
     torch.manual_seed(7)  # drop the same values every time
-    return AdaptedLinear.apply(x, a, b, WEIGHT, None, BIAS, dropout)  # type: ignore[no-untyped-call]
+    return AdaptedLinear.apply(x, a, b, WEIGHT, None, BIAS, dropout, None)  # type: ignore[no-untyped-call]
 
 
 def test_the_output_is_that_of_the_layer_plus_that_of_the_adapter() -> None:

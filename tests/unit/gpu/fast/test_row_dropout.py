@@ -1,0 +1,206 @@
+"""Dropout by row, in torch's operations on a CPU; tests/gpu compares the kernel with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nlijob.gpu.fast import attention
+from nlijob.gpu.fast import model as fast_model
+from nlijob.gpu.fast.model import FastModel, ids_of
+from nlijob.gpu.fast.packing import SHARED, PackShape, pack, packed_tokens, rounded, view
+from nlijob.gpu.fast.row_dropout import RowMasks, philox
+from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.model import LoadedModel
+from tests import broken_compilers, tolerance
+from tests import philox as reference
+
+pytestmark = pytest.mark.arithmetic
+
+CPU = torch.device("cpu")
+ONES = (0xFFFFFFFF,) * 4
+PI = 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344
+NewModel = Callable[..., LoadedModel]
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        (ONES, ONES[:2], (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (PI, (0xA4093822, 0x299F31D0), (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)),
+    ],
+)
+def test_the_generator_gives_the_known_answers_of_its_authors(
+    counter: tuple[int, ...], key: tuple[int, ...], words: tuple[int, ...]
+) -> None:
+    assert tuple(int(word) for word in philox(counter, key)) == words
+    assert reference.philox(counter, key) == words
+
+
+def masks_of(
+    rows: list[int], positions: list[int], seed: int = 42_000_127_000_003, step: int = 7
+) -> RowMasks:
+    masks = RowMasks(CPU, torch.float32)
+    masks.start(seed, step)
+    ends = [i for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1] != row]
+    parts = (torch.tensor(part, dtype=torch.int32) for part in (rows, positions, ends))
+    masks.place(*parts)
+    return masks
+
+
+def number(call: int) -> Tensor:
+    return torch.tensor(call, dtype=torch.int32)
+
+
+ROWS, POSITIONS = [SHARED, SHARED, 3, 3, 3, 70_000], [0, 1, 2, 3, 4, 2]
+
+
+@pytest.mark.parametrize("width", [16, 13])
+def test_masks_are_those_of_the_reference(width: int) -> None:
+    masks = masks_of(ROWS, POSITIONS)
+    values = torch.empty(len(ROWS), width)
+    together = masks.masks(values, 3, 0.3)
+    for call in range(3):
+        expected = reference.kept(42_000_127_000_003, 7, call, ROWS, POSITIONS, width, 0.3)
+        assert together[call].tolist() == expected.tolist()
+        assert masks.kept(values, number(call), 0.3).tolist() == expected.astype(bool).tolist()  # type: ignore[union-attr]
+
+
+def test_values_of_the_rows_ends_have_the_places_of_their_tokens() -> None:
+    masks = masks_of(ROWS, POSITIONS)
+    all_kept = masks.kept(torch.empty(6, 8), number(1), 0.5)
+    at_ends = masks.kept(torch.empty(3, 8), number(1), 0.5)
+    assert all_kept is not None
+    assert at_ends is not None
+    assert torch.equal(at_ends, all_kept[[1, 4, 5]])
+
+
+def test_values_of_unknown_places_are_left_to_others() -> None:
+    assert masks_of(ROWS, POSITIONS).kept(torch.empty(5, 8), number(1), 0.5) is None
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_a_mask_drops_its_share_and_differs_by_call_row_position_seed_and_step(
+    share: float,
+) -> None:
+    one = masks_of([1] * 300, list(range(300)))
+    others = [
+        masks_of([2] * 300, list(range(300))),
+        masks_of([1] * 300, list(range(1, 301))),
+        masks_of([1] * 300, list(range(300)), seed=43),
+        masks_of([1] * 300, list(range(300)), step=8),
+    ]
+    values = torch.empty(300, 400)
+    first, second = one.masks(values, 2, share).float()
+    error = 5 * (share * (1 - share) / values.numel()) ** 0.5  # five standard deviations
+    for other in (second, *(each.masks(values, 1, share)[0].float() for each in others)):
+        assert 1 - other.mean() == pytest.approx(share, abs=error)
+        assert ((first == 0) & (other == 0)).float().mean() == pytest.approx(share**2, abs=error)
+
+
+def test_each_step_draws_anew_and_a_start_repeats_it() -> None:
+    masks, values = masks_of(ROWS, POSITIONS), torch.empty(len(ROWS), 64)
+    first = masks.masks(values, 1, 0.5)
+    masks.next_step()
+    assert torch.equal(
+        masks.masks(values, 1, 0.5), masks_of(ROWS, POSITIONS, step=8).masks(values, 1, 0.5)
+    )
+    masks.start(42_000_127_000_003, 7)
+    assert torch.equal(masks.masks(values, 1, 0.5), first)
+
+
+def test_a_pack_numbers_its_tokens_by_row() -> None:
+    shape = PackShape(tokens=16, rows=3, longest=6, prefix=2)
+    rows = [[1, 2, 11, 12], [1, 2, 21], [1, 2, 31, 32]]
+    packed = view(torch.tensor(pack(rows, [5, 6, 7], shape, 9, [4, 0, 8])), shape)
+    assert packed.row_numbers.tolist() == [SHARED, SHARED, 4, 4, 0, 8, 8, *[SHARED] * 9]
+
+
+@pytest.fixture
+def by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout goes by row on a CPU too."""
+    monkeypatch.setattr(fast_model, "drops_by_row", lambda device: True)
+
+
+def gradient(
+    fast: FastModel, rows: list[Encoded], numbers: list[int], prefix: int, filling: int = 0
+) -> Tensor:
+    """The gradient of the sum of the rows' losses, computed as one pack."""
+    tokens = rounded(packed_tokens([row.length for row in rows], prefix)) + filling
+    shape = PackShape(tokens, len(rows), max(row.length for row in rows), prefix)
+    packed = view(fast.to_device(rows, shape, 1, numbers), shape)
+    fast.adapter.gradient.zero_()
+    losses = functional.cross_entropy(
+        fast.logits(packed, shape), packed.targets.long(), reduction="sum"
+    )
+    fast.adapter.add_gradient(losses)
+    return fast.adapter.gradient.clone()
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize(
+    ("dense", "recomputes"),
+    [(True, False), (False, False), (False, True)],
+    ids=["fused", "library layers", "recomputed"],
+)
+@pytest.mark.usefixtures("by_row")
+def test_a_rows_dropout_does_not_depend_on_its_pack(
+    new_small_phi: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    dense: bool,
+    recomputes: bool,
+    prefix: int,
+) -> None:
+    loaded = new_small_phi(dropout=0.4)
+    fast = FastModel(loaded, head, dense, recomputes)
+    assert fast.is_fused == dense
+    loaded.model.train()
+    fast.seed(5)
+    whole = gradient(fast, rows[:5], [0, 1, 2, 3, 4], prefix)
+    some = [rows[place] for place in (1, 4)], [rows[place] for place in (0, 2, 3)]
+    torch.manual_seed(9)  # nothing is drawn by torch's generator
+    parts = gradient(fast, some[0], [1, 4], prefix, filling=32)
+    parts += gradient(fast, some[1], [0, 2, 3], prefix)
+    assert tolerance.distance(parts, whole) < tolerance.UPDATES
+    fast.next_step()
+    assert tolerance.distance(gradient(fast, rows[:5], [0, 1, 2, 3, 4], prefix), whole) > 0.1
+    assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("by_row")
+def test_one_compilation_drops_by_row_in_all_layers_and_packs(
+    new_small_phi: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    broken_compilers.use("aot_eager", monkeypatch)
+    monkeypatch.setattr(attention, "_padded", attention._masked)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(fast_model, "choose", lambda *_: (None, [], ""))  # no fused layers
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    loaded = new_small_phi(dropout=0.4, layers=3)
+    fast = FastModel(loaded, head, True)
+    loaded.model.train()
+    fast.seed(5)
+    longest = max(rows, key=lambda row: row.length)
+    some = [[longest, *rows[:count]] for count in (5, 9, 7)]
+    expected = [gradient(fast, part, list(range(len(part))), 0) for part in some]
+    layers: Any = fast.compilable
+    layers.install()
+    for part, value in zip(some, expected, strict=True):
+        got = gradient(fast, part, list(range(len(part))), 0)
+        assert tolerance.distance(got, value) < tolerance.UPDATES
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    torch._dynamo.reset()
