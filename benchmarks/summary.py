@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nlijob import records
+from nlijob.records.forgetting import Forgetting
 from nlijob.records.job import EpochResult
 from nlijob.records.outcome import Metrics, Results
+from nlijob.records.search import Search
+from nlijob.records.trials import Trials
 
 
 def summary(results: Results) -> dict[str, Any]:
@@ -20,7 +24,7 @@ def summary(results: Results) -> dict[str, Any]:
     run = results.run
     return {
         "date": run.created_at[:10],
-        "command": " ".join(run.command),
+        "command": " ".join(_without_places(run.command)),
         "environment": _environment(results),
         "config": records.to_json(run.config),
         "rows": {name: split.rows for name, split in results.manifest.splits.items()},
@@ -35,7 +39,29 @@ def summary(results: Results) -> dict[str, Any]:
         "tuned": _outcome(results.tuned),
         "epochs": [_epoch(epoch) for epoch in results.epochs],
         "selected_epoch": results.selection.epoch,
+        **({"trainings": _trainings(results.trials)} if results.trials else {}),
+        **({"search": _search(results.search)} if results.search else {}),
+        **({"forgetting": _forgetting(results.forgetting)} if results.forgetting else {}),
     }
+
+
+def anonymous(text: str, results: Results) -> str:
+    """The text without this machine's paths of model and data."""
+    config = results.run.config
+    for place, name in ((config.model.name, "DIR"), (config.data.dataset, "ROWS")):
+        if Path(place).is_absolute():
+            text = text.replace(place, name)
+    return text
+
+
+def _without_places(command: Sequence[str]) -> list[str]:
+    """The command without the options that say where the run lies."""
+    kept = list(command)
+    for option in ("--runs-dir", "--run-id"):
+        if option in kept:
+            place = kept.index(option)
+            del kept[place : place + 2]
+    return kept
 
 
 def _environment(results: Results) -> dict[str, Any]:
@@ -68,6 +94,54 @@ def _epoch(epoch: EpochResult) -> dict[str, Any]:
     }
 
 
+def _trainings(trials: Trials) -> dict[str, Any]:
+    """What the page says of several trainings."""
+    return {
+        "each": {
+            one.name: {
+                "selected_epoch": one.selection.epoch,
+                "validation_accuracy": one.selection.validation_accuracy,
+                "test_accuracy": one.accuracy,
+                "interval": records.to_json(one.accuracy_interval),
+            }
+            for one in trials.trials
+        },
+        "kept": trials.kept,
+        "accuracy": records.to_json(trials.accuracy),
+        "gain": records.to_json(trials.gain),
+        "variance": records.to_json(trials.variance),
+        "rows": records.to_json(trials.rows),
+        "ensemble": records.to_json(trials.ensemble),
+    }
+
+
+def _search(search: Search) -> dict[str, Any]:
+    """What each candidate of a search came to."""
+    return {
+        "duration_s": search.duration_s,
+        "winner": search.winner,
+        "not_distinguishable_from_it": search.alike,
+        "importance": [records.to_json(one) for one in search.importance],
+        "candidates": {
+            one.name: {
+                **one.settings,
+                "validation": f"{one.correct} of {one.rows}" if one.correct is not None else None,
+                "state": one.state,
+                "duration_s": one.duration_s,
+            }
+            for one in search.candidates
+        },
+    }
+
+
+def _forgetting(forgetting: Forgetting) -> dict[str, Any]:
+    """The loss on general text, without the texts."""
+    kept: dict[str, Any] = records.to_json(forgetting)
+    kept.pop("worst")
+    return kept
+
+
 if __name__ == "__main__":
-    kept = summary(records.read(Results, Path(sys.argv[1])))
-    print(json.dumps(kept, indent=1, ensure_ascii=False))
+    of_run = records.read(Results, Path(sys.argv[1]))
+    text = json.dumps(summary(of_run), indent=1, ensure_ascii=False)
+    print(anonymous(text, of_run))

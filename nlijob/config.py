@@ -347,6 +347,10 @@ class MachineConfig:
     """How several GPUs train. trials: each takes one training at a time; steps: all share the rows
     of each optimizer step; none: the first one trains, and all score. auto: trials where there are
     several trainings, or else steps where that is measured to be faster."""
+    accelerate_config: str = ""
+    """A configuration of accelerate (YAML or JSON) that divides the base model's weights between
+    the GPUs by FSDP, for a model that no single GPU has room for; "fsdp": the one that comes with
+    the job. Empty: every GPU has all weights."""
 
 
 @dataclass(frozen=True)
@@ -517,6 +521,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_tasks(config),
         *_check_transfer(config.transfer),
         *_check_sweep(config),
+        *_check_machine(config),
     ]
 
 
@@ -673,6 +678,20 @@ def _check_tasks(config: JobConfig) -> Iterable[str]:
 def _check_hardware(model: ModelConfig) -> Iterable[str]:
     if model.device == "cpu" and model.compute_dtype == "float16":
         yield "model.compute_dtype: float16 does not train on a CPU; use float32 or bfloat16"
+
+
+def _check_machine(config: JobConfig) -> Iterable[str]:
+    if not config.machine.accelerate_config:
+        return
+    if config.machine.share not in ("auto", "steps"):
+        yield (
+            f"machine.share, machine.accelerate_config: {config.machine.share!r} has a GPU train "
+            "alone, which it cannot with divided weights"
+        )
+    if config.train.speed == "graph":
+        yield "train.speed, machine.accelerate_config: CUDA graphs cannot use divided weights"
+    for key in (key for key in config.sweep.space if key.startswith("lora.")):
+        yield f"sweep.space, machine.accelerate_config: no search for {key} with divided weights"
 
 
 def _check_transfer(sets: Sequence[TransferConfig]) -> Iterable[str]:

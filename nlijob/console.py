@@ -52,10 +52,8 @@ class Console:
         self._results = results or sys.stdout
         self._verbosity = verbosity
         self._is_terminal = self._out.isatty()
-        self._bar: tqdm[Any] | None = None
-        self._current: tuple[str, str] | None = None
-        self._part_started = 0.0
-        self._last_plain = 0.0
+        self._parts: dict[int, _Part] = {}
+        """What each process of the GPU side is at."""
         self._kept: list[str] = []
         """Lines that are not in the file yet."""
         self._file: Path | None = None
@@ -106,22 +104,30 @@ class Console:
         self.line(f"[{number}/{of}] {name:<9} {text}")
 
     def progress(self, progress: Progress) -> None:
-        """Show how far the GPU side is."""
-        key = (progress.stage, progress.part)
-        if key != self._current:
-            self.finish_bar()
-            self._current = key
-            self._part_started = self._last_plain = time.monotonic()
-        self._show_plain(progress)
+        """Show how far the GPU side is; each of its processes has a bar of its own."""
+        part = self._part_of(progress)
+        self._show_plain(progress, part)
         if self._is_terminal and self._verbosity >= Verbosity.NORMAL:
-            self._show_bar(progress)
+            part.show_bar(progress, self._out)
 
     def finish_bar(self) -> None:
-        """Remove the bar, if there is one."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-        self._current = None
+        """Remove the bars, if there are any."""
+        shown = [part for part in self._parts.values() if part.has_bar]
+        for part in shown:
+            part.close_bar()
+        if shown:  # a bar that is not the first leaves the cursor within its line
+            self._out.write("\r")
+
+    def _part_of(self, progress: Progress) -> _Part:
+        """The part that a process is at; it begins with its first progress."""
+        key = progress.stage, progress.part
+        part = self._parts.get(progress.process)
+        if part is None or part.key != key or part.is_over:
+            if part:
+                part.close_bar()
+            part = self._parts[progress.process] = _Part(key, time.monotonic())
+        part.is_over = 0 < progress.total <= progress.done
+        return part
 
     def _write(self, text: str, to: TextIO) -> None:
         self.finish_bar()
@@ -138,31 +144,57 @@ class Console:
                 handle.write("\n".join([*heading, *self._kept]) + "\n")
             self._kept.clear()
 
-    def _show_bar(self, progress: Progress) -> None:
+    def _show_plain(self, progress: Progress, part: _Part) -> None:
+        """Tell how far a part is, now and then: the more are at work, the less often each."""
+        now = time.monotonic()
+        at_work = sum(not one.is_over for one in self._parts.values())
+        if part.is_over or now - part.told < PLAIN_INTERVAL_S * at_work:
+            return
+        part.told = now
+        text = f"      {progress.part}: {_plain(progress, now - part.started)}"
+        if self._is_terminal:  # which has a bar
+            self._keep(text)
+        else:
+            self.line(text)
+
+
+class _Part:
+    """A part of the work of one process."""
+
+    def __init__(self, key: tuple[str, str], started: float) -> None:
+        self.key = key
+        """Its stage and name."""
+        self.started = self.told = started
+        """When it began, and when it was last told of, on the monotonic clock."""
+        self.is_over = False
+        self._bar: tqdm[Any] | None = None
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether its bar is shown."""
+        return self._bar is not None
+
+    def show_bar(self, progress: Progress, out: TextIO) -> None:
+        """Show its bar, on the line of its process."""
         bar = self._bar
         if bar is None:
             bar = self._bar = tqdm(
                 total=progress.total or None,
                 desc=f"      {progress.part}",
                 unit=f" {progress.unit}",
-                file=self._out,
+                file=out,
                 leave=False,
                 dynamic_ncols=True,
+                position=progress.process,
             )
         bar.set_postfix_str(progress.note, refresh=False)
         bar.update(progress.done - bar.n)
 
-    def _show_plain(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._last_plain < PLAIN_INTERVAL_S or progress.done == progress.total:
-            return
-        self._last_plain = now
-        text = f"      {progress.part}: {_plain(progress, now - self._part_started)}"
-        if self._is_terminal:  # which has a bar
-            self._keep(text)
-            return
-        self.line(text)
-        self._current = (progress.stage, progress.part)
+    def close_bar(self) -> None:
+        """Remove its bar, if there is one."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def _plain(progress: Progress, elapsed_s: float) -> str:

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal
 
+import psutil
+
 from nlijob import __version__, records
 from nlijob.analysis.wording import listed
 from nlijob.belonging import differences, shortened
@@ -116,6 +118,15 @@ class _Peer:
         """The host in words."""
         return f"host {self.hello.rank} ({self.hello.host})" if self.hello else "host 0"
 
+    def interface(self) -> str | None:
+        """Name of this host's network interface to the other host; None if it is not known."""
+        with contextlib.suppress(OSError, psutil.Error):
+            own = self._connection.getsockname()[0].removeprefix("::ffff:")
+            for name, addresses in psutil.net_if_addrs().items():
+                if any(address.address.partition("%")[0] == own for address in addresses):
+                    return name
+        return None
+
     def say(self, word: Word) -> None:
         """Send a word. A connection that is broken is noticed by the reader."""
         line = json.dumps(records.to_json(word)).encode() + b"\n"
@@ -192,6 +203,16 @@ class HostLink(ABC):
     @abstractmethod
     def begin(self, is_alive: Callable[[], bool]) -> None:
         """Return once the GPU side of every host can begin, or this host's is no longer alive."""
+
+    @property
+    def network(self) -> dict[str, str]:
+        """Variables by which the GPU side meets that of other hosts: over the network of this link.
+
+        By default gloo takes the address that the host's own name has, which on many systems is one
+        of the host itself, and NCCL the first network card.
+        """
+        name = self._peers[0].interface() if self._peers else None
+        return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}
 
     def ended(self, error: BaseException | None) -> None:
         """Tell the others how this host's work ended, once; the first call counts."""
@@ -478,14 +499,20 @@ def joined(link: HostLink) -> Iterator[None]:
 
     If another host has ended the work in the block, its error is raised instead of the block's.
     """
+    with fault_of_others(link), _closed_after(link):
+        link.meet()
+        yield
+
+
+@contextlib.contextmanager
+def fault_of_others(link: HostLink | None) -> Iterator[None]:
+    """Raise the error of another host where that is why the block ended."""
     try:
-        with _closed_after(link):
-            link.meet()
-            yield
+        yield
     except (Exception, Stopped) as error:
-        interrupted = isinstance(error, Stopped)
-        if link.fault and (interrupted or end_of(error).exit_code == ExitCode.INTERNAL):
-            raise link.fault from None
+        fault = link.fault if link else None
+        if fault and (isinstance(error, Stopped) or end_of(error).exit_code == ExitCode.INTERNAL):
+            raise fault from None
         raise
 
 

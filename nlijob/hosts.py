@@ -43,6 +43,10 @@ class Hosts:
         """Whether this is the host that does the job and has the run's folder."""
         return self.rank == 0
 
+    def __str__(self) -> str:
+        """This host in words."""
+        return f"host {self.rank} of {self.count}"
+
     @property
     def endpoint(self) -> str:
         """HOST:PORT of host 0."""

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -22,6 +22,8 @@ from nlijob import records, stopping
 from nlijob.attempt import Moment
 from nlijob.errors import ExitCode, error_for
 from nlijob.files import remove
+from nlijob.host_link import HostLink
+from nlijob.hosts import Hosts, bracketed
 from nlijob.members import Members
 from nlijob.memory import KernelMemory
 from nlijob.processes import gpu_name
@@ -37,20 +39,36 @@ FAILED_GRACE_S = 5.0
 T = TypeVar("T")
 
 
-def launch_command(run: RunDir, device: str, work: str = "job", processes: int = 1) -> list[str]:
+def launch_command(
+    run: RunDir,
+    device: str,
+    work: str = "job",
+    processes: int = 1,
+    hosts: Hosts | None = None,
+    uses_fsdp: bool = False,
+) -> list[str]:
     """argv that starts the GPU side under `accelerate launch`; `work` as in `nlijob.gpu`.
 
+    `uses_fsdp`: whether the weights are divided between the processes, as the configuration says.
+
     Several processes are started by torchrun, within the launcher. They meet at a port of this
-    host that is free, so that several jobs on one host do not meet.
+    host that is free, so that several jobs on one host do not meet; those of several `hosts`, at
+    the port given there.
     """
     command = [sys.executable, "-m", "nlijob.gpu.launcher"]
     command += ["--config_file", str(run.accelerate_config.absolute())]
-    command += ["--num_processes", str(processes), "--num_machines", "1"]
+    count = hosts.count if hosts else 1
+    command += ["--num_processes", str(processes * count), "--num_machines", str(count)]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     threads = max(1, len(os.sched_getaffinity(0)) // processes)
     command += ["--num_cpu_threads_per_process", str(threads)]
-    if processes > 1:
-        command += ["--multi_gpu", "--main_process_port", "0"]
+    if hosts:
+        command += ["--machine_rank", str(hosts.rank), "--main_process_port", str(hosts.port)]
+        command += ["--main_process_ip", bracketed(hosts.address)]
+    elif processes > 1:
+        command += ["--main_process_port", "0"]
+    if hosts or processes > 1:
+        command += ["--use_fsdp" if uses_fsdp else "--multi_gpu"]
         command += ["--log_dir", os.devnull]  # torchrun would leave a temporary folder behind
     elif device == "cpu":
         command.append("--cpu")  # accelerate would then start a single process
@@ -71,15 +89,23 @@ class GpuSide:
         on_log: Callable[[str], None] = lambda _: None,
         work: str = "job",
         processes: int = 1,
+        link: HostLink | None = None,
+        fsdp: Mapping[str, object] | None = None,
     ) -> None:
         """`on_log` is given each line of the processes' log while they are followed.
 
-        `work`: what the processes do, as in `nlijob.gpu`. `processes`: how many do it.
+        `work`: what the processes do, as in `nlijob.gpu`. `processes`: how many do so on this host.
+        `link`: the connection to other hosts, whose processes do it together with these. `fsdp`:
+        how weights are divided between the processes (`nlijob.accelerate_file`), if at all.
         """
         self._run = run
         self._device = device
         self._work = work
         self._processes = processes
+        self._size = processes
+        """Number of processes on all hosts, once they are started."""
+        self._link = link
+        self._fsdp = fsdp
         self._members = Members()
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
@@ -91,9 +117,13 @@ class GpuSide:
     def __enter__(self) -> GpuSide:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        grace_s = self._grace_s
+        if self._link and error:
+            self._link.ended(error)  # now, as ending the processes takes time
+            grace_s = min(grace_s, FAILED_GRACE_S)
         if self._process is not None:
-            _end_group(self._process, self._members, self._grace_s)
+            _end_group(self._process, self._members, grace_s)
 
     def start(self) -> None:
         """Start the processes, unless they are running already; they wait for their task."""
@@ -102,15 +132,20 @@ class GpuSide:
         run = self._run
         for stale in (*run.messages(), run.worker_log, run.accelerate_config):
             remove(stale)  # even a folder, which would end every attempt
-        settings = accelerate_config(self._device == "cpu", self._processes)
+        hosts = self._link.launch() if self._link else None
+        self._size = self._processes * (hosts.count if hosts else 1)
+        settings = accelerate_config(self._device == "cpu", self._size, self._fsdp)
         write_text(run.accelerate_config, json.dumps(settings))
-        environment = gpu_side_environment(os.environ, self._processes)
+        network = self._link.network if self._link else None
+        environment = gpu_side_environment(os.environ, self._processes, network)
         self._memory_before = KernelMemory.now()
         self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
             self._process = subprocess.Popen(
-                launch_command(run, self._device, self._work, self._processes),
+                launch_command(
+                    run, self._device, self._work, self._processes, hosts, bool(self._fsdp)
+                ),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -125,6 +160,8 @@ class GpuSide:
         assert self._process is not None
         assert self._process.stdin is not None
         write_record(self._run.worker_task, task)
+        if self._link:
+            self._link.begin(lambda: self.is_at_work)
         self._grace_s = STOP_GRACE_S  # before it has a task there is no work to lose
         with contextlib.suppress(BrokenPipeError):  # the process died; `follow` reports it
             self._process.stdin.write(b"\n")
@@ -149,6 +186,23 @@ class GpuSide:
                     time.sleep(POLL_S)
         self.raise_outcome()
 
+    def attend(self) -> None:
+        """Wait for the end of processes that write an outcome only if they fail. Raises its error.
+
+        So are those of another host than host 0.
+        """
+        assert self._process is not None
+        with _Tail(self._run.worker_log) as log:
+            running = True
+            while running:
+                running = self._process.poll() is None
+                for line in log.lines():
+                    self._on_log(line)
+                if running:
+                    time.sleep(POLL_S)
+        if self._process.returncode:
+            self.raise_outcome()
+
     @property
     def is_at_work(self) -> bool:
         """Whether the processes run and none has told of its end."""
@@ -163,7 +217,7 @@ class GpuSide:
         outcome = _read(WorkerOutcome, run.worker_outcome)
         if outcome and outcome.exit_code == ExitCode.DONE:
             return
-        if self._processes > 1 and (failure := self._failure(outcome)):
+        if self._size > 1 and (failure := self._failure(outcome)):
             self._grace_s = min(self._grace_s, FAILED_GRACE_S)
             gpu = None
             if self._device == "cuda":  # of the same kind, if it is another host's
@@ -187,7 +241,7 @@ class GpuSide:
             if outcome.exit_code != ExitCode.HARDWARE:
                 return None  # which is not about its place
             host = socket.gethostname()
-            return WorkerFailure(0, self._processes, 0, host, 0, None, outcome=outcome)
+            return WorkerFailure(0, self._size, 0, host, 0, None, outcome=outcome)
         deadline = time.monotonic() + STOP_GRACE_S
         has_ended = False
         while not self._run.worker_failure.exists() and not has_ended:

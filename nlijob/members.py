@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import psutil
 
-VARIABLE = "NLIJOB_GPU_SIDE"
+VARIABLE = "GPU_SIDE_OF_NLIJOB"
 """Environment variable that all processes of one GPU side have, with a value of their own."""
 
 

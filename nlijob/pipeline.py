@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
+from nlijob.accelerate_file import fsdp_settings
 from nlijob.analysis.columns import check_columns
 from nlijob.analysis.wording import clock, count, listed, percent, plural
 from nlijob.arrange import arrange, training_markers
@@ -30,8 +31,10 @@ from nlijob.errors import GateError
 from nlijob.files import remove
 from nlijob.fingerprints import stage_inputs
 from nlijob.hardware import Sampler
+from nlijob.host_link import LeadLink
 from nlijob.hub import MODEL_FILES, Hub, folder_stamp, model_files
 from nlijob.launch import GpuSide
+from nlijob.planning.processes import chosen_processes
 from nlijob.processes import processes_of
 from nlijob.records.job import (
     FORMAT_VERSION,
@@ -44,9 +47,10 @@ from nlijob.records.job import (
     WorkerTask,
 )
 from nlijob.records.outcome import Results
+from nlijob.records.planning import PlannedProcesses
 from nlijob.records.search import Winner
 from nlijob.rundir import RunDir, candidate_marker, moment, write_record
-from nlijob.stages import SEARCH
+from nlijob.stages import SEARCH, TRIAL_STAGES
 from nlijob.sweep import candidate_name, is_of_search, resolved
 from nlijob.trials import stages_of, steps_of, trials_of
 
@@ -62,6 +66,8 @@ class Job:
     replace: bool = False
     """Whether to lose a finished run of other settings in the folder, instead of keeping it."""
     started: Moment = field(default_factory=Moment.now)
+    link: LeadLink | None = None
+    """The connection to the other hosts that work on the job."""
     attempt: Attempt = field(init=False)
     model_dir: Path = field(init=False)
     model_stamp: str = field(init=False)
@@ -70,6 +76,8 @@ class Job:
     stamps: dict[str, str] = field(init=False)
     """What identifies the files outside the run; see `Stage.stamp`."""
 
+    processes: PlannedProcesses = field(init=False)
+    """Those of the GPU side."""
     is_searched: bool = field(init=False, default=False)
     """Whether the configuration has the settings that the run's search has found."""
 
@@ -86,11 +94,14 @@ class Job:
 
         Raises JobError where a stage cannot be done.
         """
+        self.processes = self._plan_processes()
         gpu_side = GpuSide(
             self.run,
             self.config.model.device,
             self.console.detail,
-            processes=processes_of(self.config),
+            processes=self.processes.number,
+            link=self.link,
+            fsdp=fsdp_settings(self.config.machine, None if self.link else self.processes.number),
         )
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
@@ -143,6 +154,11 @@ class Job:
     def _gpu_steps(self) -> list[str]:
         """All that the GPU side does, by `Step.key`."""
         return [step.key for step in steps_of(self.config) if step.stage.side == "gpu"]
+
+    def _plan_processes(self) -> PlannedProcesses:
+        """How many processes the GPU side has; raises ConfigurationError if too many are wanted."""
+        processes_of(self.config)
+        return chosen_processes(self.config, self.run)
 
     def _needs_gpu_side(self) -> bool:
         """Whether a GPU stage has no marker and so has to run, whatever its inputs are."""
@@ -331,15 +347,21 @@ class Job:
             self._skip(gpu_stages)
             return
 
+        at_work = StageAtWork()
+
         def show(progress: Progress) -> None:
-            sampler.stage = progress.stage
+            sampler.stage = at_work.after(progress)
+            if self.link:
+                self.link.stage = progress.stage
             if progress.unit:
                 self.console.progress(progress)
             else:
                 self._say(progress.stage, progress.note)
 
         sampler.stage = "start"
-        self.console.line("      starting the GPU side (accelerate launch)")
+        self.console.line(
+            f"      starting the GPU side (accelerate launch){self._said_of_processes()}"
+        )
         gpu_side.start()
         given = Moment.now()
         gpu_side.give(
@@ -353,11 +375,24 @@ class Job:
                 launched_monotonic_s=gpu_side.launched.monotonic_s,
                 given_monotonic_s=given.monotonic_s,
                 stamps=self.stamps,
+                processes_reason=self._why_processes(),
             )
         )
         importlib.import_module("nlijob.report.render")  # imported now, while the GPU side is busy
         gpu_side.follow(show)
         self._adopt_winner()
+
+    def _why_processes(self) -> str:
+        """Why there are so many processes; "" where there could be no more than one."""
+        planned = self.processes
+        return planned.reason if max(planned.number, planned.visible) > 1 else ""
+
+    def _said_of_processes(self) -> str:
+        """How many GPUs are in use, or processes on a CPU, where it could be several."""
+        planned, why = self.processes, self._why_processes()
+        gpus = f" on {planned.number} of {planned.visible} GPUs: {why}"
+        processes = f", {planned.number} processes: {why}"
+        return (gpus if planned.visible else processes) if why else ""
 
     def _render(self) -> None:
         from nlijob.report.render import render
@@ -408,6 +443,24 @@ class Job:
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
         self.console.result(f"Report: {self.run.report}")
+
+
+class StageAtWork:
+    """The stage that a job is in, also where its processes are in several.
+
+    Of trainings side by side it is the earliest stage of one that is at work.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, str] = {}
+
+    def after(self, progress: Progress) -> str:
+        """The stage as of this progress."""
+        if progress.stage not in TRIAL_STAGES:
+            self._of.clear()  # the trainings are over, or have not begun
+            return progress.stage
+        self._of[progress.process] = progress.stage
+        return min(self._of.values(), key=TRIAL_STAGES.index)
 
 
 def check_gates(results: Results) -> None:

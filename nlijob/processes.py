@@ -21,22 +21,12 @@ def processes_of(config: JobConfig) -> int:
     if config.model.device == "cpu":
         there, of = len(os.sched_getaffinity(0)), "cores of this CPU"
     else:
-        there, of = visible_gpus(), "GPUs that this process may use"
+        there, of = gpu_count(), "GPUs that this process may use"
     if not isinstance(wanted, int) or not 1 <= wanted <= there:
         raise ConfigurationError(
-            f"machine.gpus = {wanted}: there are {there} {of}", "give --gpus auto or fewer"
+            f"machine.gpus = {wanted}: there are {there} {of}", "give --gpus auto, or fewer"
         )
     return wanted
-
-
-def visible_gpus() -> int:
-    """Number of GPUs that CUDA would give this process: CUDA_VISIBLE_DEVICES may hide some."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is None:
-        return gpu_count()
-    names = [name.strip() for name in shown.split(",")]
-    shown_at_all = next((at for at, name in enumerate(names) if name in ("", "-1")), len(names))
-    return min(gpu_count(), shown_at_all)
 
 
 def gpu_name(number: int) -> str:

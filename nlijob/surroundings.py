@@ -41,11 +41,16 @@ host's name and NCCL that of a network card, where there may be a firewall or no
 user's own choice wins."""
 
 
-def gpu_side_environment(own: Mapping[str, str], processes: int = 1) -> dict[str, str]:
+def gpu_side_environment(
+    own: Mapping[str, str], processes: int = 1, network: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Environment of the GPU side, which reads local folders only, made from this process's own.
 
-    `processes`: how many the launcher starts on this host.
+    `processes`: how many the launcher starts on this host. `network`: variables by which they meet
+    those of other hosts, where there are some.
     """
+    if network is None:
+        network = ON_LOOPBACK if processes > 1 else {}
     kept = {name: value for name, value in own.items() if not LEFT_BEHIND.fullmatch(name)}
     for name, value in kept.items():
         if FOLDERS.fullmatch(name) and value and not value.startswith("~"):
@@ -54,7 +59,7 @@ def gpu_side_environment(own: Mapping[str, str], processes: int = 1) -> dict[str
         if name in kept:
             kept[name] = _absolute(kept[name], drop_empty=name == "PYTHONPATH")
     return {
-        **(ON_LOOPBACK if processes > 1 else {}),
+        **network,
         **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, [_code_folder(), kept.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # files in the current folder must not shadow installed modules
@@ -68,20 +73,24 @@ def gpu_side_environment(own: Mapping[str, str], processes: int = 1) -> dict[str
     }
 
 
-def accelerate_config(on_cpu: bool, processes: int = 1) -> dict[str, object]:
+def accelerate_config(
+    on_cpu: bool, processes: int = 1, fsdp: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """accelerate's configuration for so many processes on one machine.
 
+    `fsdp`: settings by which weights are divided between the processes (`nlijob.accelerate_file`).
     Without one, `accelerate launch` would read the one that `accelerate config` left in the user's
     home, which may ask for several GPUs or for a cloud service.
     """
     return {
         "compute_environment": "LOCAL_MACHINE",
-        "distributed_type": "NO" if processes == 1 else "MULTI_GPU",
+        "distributed_type": "FSDP" if fsdp else "NO" if processes == 1 else "MULTI_GPU",
         "debug": False,
         "mixed_precision": "no",
         "num_machines": 1,
         "num_processes": processes,
         "use_cpu": on_cpu,
+        **({"fsdp_config": dict(fsdp)} if fsdp else {}),
     }
 
 

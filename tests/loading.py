@@ -29,11 +29,12 @@ class Loader:
         device: torch.device,
         copied: QuantizedCopy | None = None,
         meta: MetaModel | None = None,
+        dtype: torch.dtype | None = None,
     ) -> LoadedModel:
         made_from = (config.model, config.lora, config.data, config.train.seed)
-        key = repr((*made_from, model_dir, device))
+        key = repr((*made_from, model_dir, device, dtype))
         if key not in self._loaded:
-            loaded = load(config, model_dir, tokenizer, device, copied, meta)
+            loaded = load(config, model_dir, tokenizer, device, copied, meta, dtype)
             self._loaded[key] = loaded, torch.get_rng_state()
         kept, state = self._loaded[key]
         torch.set_rng_state(state)

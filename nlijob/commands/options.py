@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from nlijob.accelerate_file import fsdp_settings
 from nlijob.config import JobConfig, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
 from nlijob.proposals import check_optuna
@@ -36,6 +37,23 @@ class Names(click.types.StringParamType):
         return [name for part in str(value).split(",") if (name := part.strip())]
 
 
+class Gpus(click.types.StringParamType):
+    """A number of GPUs, from 1 on, or auto."""
+
+    name = "gpus"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """How the help shows the value."""
+        return "[auto|N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or "auto", as a recipe has it."""
+        text = str(value).strip()
+        if text == "auto" or (text.isascii() and text.isdecimal() and int(text) > 0):
+            return text if text == "auto" else int(text)
+        return self.fail(f"{text!r} is neither auto nor a number from 1 on", param, ctx)
+
+
 OPTIONS: dict[str, tuple[str, Any, str]] = {
     "model": ("model.name", str, "Hub model id, or a folder that holds a model."),
     "dataset": ("data.dataset", str, "Hub data set id, a folder with data files, or one file."),
@@ -60,6 +78,12 @@ OPTIONS: dict[str, tuple[str, Any, str]] = {
         "Whose adapters to keep of several trainings.",
     ),
     "device": ("model.device", click.Choice(["auto", "cpu", "cuda"]), "Where to run."),
+    "gpus": ("machine.gpus", Gpus(), "How many GPUs of this host to use; auto: those that pay."),
+    "accelerate-config": (
+        "machine.accelerate_config",
+        str,
+        "Divide the weights between GPUs as this file of accelerate says; fsdp: as one that works.",
+    ),
     "min-accuracy": ("report.min_accuracy", float, "Exit 3 below this test accuracy (0 to 1)."),
     "min-gain": ("report.min_gain", float, "Exit 3 below this gain in test accuracy."),
     "gate-on": (
@@ -168,6 +192,7 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
         overrides.setdefault("data.config_name", None)
     config = load_config(recipe, overrides)
     check_optuna(config)
+    fsdp_settings(config.machine)
     return config
 
 

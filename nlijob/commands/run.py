@@ -25,7 +25,8 @@ from nlijob.commands.run_options import (
 from nlijob.commands.variables import check_variables
 from nlijob.config import Device, JobConfig
 from nlijob.disk import disk_faults
-from nlijob.errors import ExitCode
+from nlijob.errors import ExitCode, all_or_every_fault
+from nlijob.hosts import Hosts, hosts_of
 from nlijob.printable import printable
 from nlijob.streams import wait_briefly
 from nlijob.surroundings import other_processes
@@ -54,6 +55,8 @@ def command(
     """Run the whole job and write report.html."""
     started_at_s, started_s = time.time(), time.monotonic()
     from nlijob.attempt import Moment
+    from nlijob.host_link import fault_of_others, joined
+    from nlijob.host_serving import lead, serve, with_all_gpus
     from nlijob.hub import Hub
     from nlijob.notify import Notice
     from nlijob.pipeline import Job, check_gates
@@ -68,25 +71,36 @@ def command(
     console = _console(quiet, verbose)
     with Notice(notify_url, recipe, console.warn) as notice:
         check_variables(os.environ)
-        config = configuration(recipe, assignments, options)
+        config, hosts = all_or_every_fault(
+            lambda: configuration(recipe, assignments, options), lambda: _hosts(options)
+        )
         run_id = checked_run_id(run_id or default_run_id(recipe, config))
         run_dir = notice.run = RunDir(checked_root(runs_dir / run_id))
         source = Place("--resume-from", resume_from, run_id) if resume_from else None
         target = Place("--upload", upload, run_id) if upload else None
         wanted, config = config.model.device, with_device(config, recipe)
-        console.line(f"nlijob {__version__}: {run_dir.root} on {_where(wanted, config)}")
         record = RunRecord(
             run_id=run_id,
             recipe=recipe,
-            config=config,
+            config=with_all_gpus(config) if hosts else config,
             command=_without_secrets(sys.argv[1:]),
             created_at=now(),
             nlijob_version=__version__,
         )
+        hub = Hub(offline, console.line)
+        if hosts and not hosts.is_lead:
+            notice.leave_to_others()
+            console.line(f"nlijob {__version__}: {hosts}, on {_where(wanted, config)}")
+            serve(hosts, record, hub, console)
+            return ExitCode.DONE
+        console.line(f"nlijob {__version__}: {run_dir.root} on {_where(wanted, config)}")
         heading = f"{now()} nlijob {__version__} {' '.join(record.command)}"
+        link = lead(hosts, record.config, console.line) if hosts else None
         with (
-            run_dir.lock(_wait_for_rank(console, run_dir)),
+            joined(link) if link else nullcontext(),
+            run_dir.lock(None if link else _wait_for_rank(console, run_dir)),
             console.kept_in(run_dir.console_log, heading),
+            fault_of_others(link),
             disk_faults(run_dir.root),
         ):
             run_dir.clear_misplaced()
@@ -95,12 +109,22 @@ def command(
             tell = (console.line, console.warn)
             with Mirror(run_dir, target, *tell) if target else nullcontext() as mirror:
                 notice.mirror = mirror
-                hub = Hub(offline, console.line)
                 started = Moment(started_at_s, started_s)
-                job = Job(run_dir, record, hub, console, replace, started)
+                job = Job(run_dir, record, hub, console, replace, started, link)
                 notice.results = job.work()
             check_gates(notice.results)
     return ExitCode.DONE
+
+
+def _hosts(options: dict[str, Any]) -> Hosts | None:
+    """The hosts that work together; None for this one alone."""
+    return hosts_of(
+        options["hosts"],
+        options["host_rank"],
+        options["rendezvous"],
+        options["rendezvous_timeout"],
+        os.environ,
+    )
 
 
 def _wait_for_rank(console: Console, run_dir: RunDir) -> Callable[[], None] | None:

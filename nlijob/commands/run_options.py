@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import click
+
 from nlijob.commands.options import FOLDER, F, option, recipe_options
 from nlijob.config import Device, JobConfig, TrainConfig, check, load_config
 from nlijob.errors import ConfigurationError, HardwareError
@@ -53,6 +55,24 @@ RUN_OPTIONS = (
         is_flag=True,
         help="Lose a finished run of other settings under the same run id. Default: keep it as "
         "RUN_ID.previous.",
+    ),
+    option(
+        "hosts",
+        metavar="N|env",
+        help="Work on N hosts together, each of which runs this command; env: as the variables of "
+        "torchrun or a scheduler say.",
+    ),
+    option("host-rank", metavar="I", help="Number of this host, from 0; host 0 has the run."),
+    option(
+        "rendezvous",
+        metavar="HOST:PORT",
+        help="Where the hosts meet: host 0, and a port of it that is free.",
+    ),
+    option(
+        "rendezvous-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Longest time that the hosts wait for each other at the start. Default: 900.",
     ),
     option("quiet", is_flag=True, help="Print only the result, warnings and errors."),
     option(
@@ -149,7 +169,7 @@ def with_device(config: JobConfig, recipe: str) -> JobConfig:
             f"recipe {recipe_name(recipe)} is made for a GPU, and {missing}"
             if config.model.requires_gpu
             else f"--device cuda: {missing}",
-            "in a container give --gpus all; `--recipe demo` runs on a CPU; "
+            "in a container: `docker run --gpus all`; `--recipe demo` runs on a CPU; "
             "`--device cpu` runs this recipe there, slowly",
         )
     return on_device(config, "cuda" if gpus else "cpu")

@@ -21,7 +21,8 @@ LEAST = 2
 def is_dealt(session: Session, pieces: int) -> bool:
     """Whether the group does so many trainings by dealing them out."""
     wanted = session.whole_config.machine.share in ("auto", "trials")
-    return session.group.is_shared and wanted and pieces >= LEAST
+    can = session.group.is_shared and not session.group.in_step
+    return can and wanted and pieces >= LEAST
 
 
 def deal(session: Session, order: str, names: Sequence[str], work: Work) -> None:

@@ -75,13 +75,15 @@ def text_losses(
     Each token but the first is predicted from those before it. Batches depend on the texts alone,
     so that two models are measured with the same arithmetic; where memory runs out, they are
     halved, and a text that does not fit alone is not measured. `on_batch` is called after each
-    batch with the number of texts done so far. The processes of a group share the batches.
+    batch with the number of texts done so far. The processes of a group share the batches, unless
+    they work in step: each then does all of them.
     """
     loaded.model.eval()
     measure = functools.partial(_losses_or_none, loaded)
     with sdpa_kernel(WITHOUT_PLANS):
         losses: dict[int, float] = {}
-        for batch in _batches(loaded, texts)[group.rank :: group.size]:
+        batches = _batches(loaded, texts)
+        for batch in batches if group.in_step else batches[group.rank :: group.size]:
             for part in in_halves(measure, batch):
                 losses |= part
             on_batch(len(losses))

@@ -37,6 +37,9 @@ class Group:
     """Number of this process on its host, which is the number of its GPU."""
     device = torch.device("cpu")
     """Where tensors that are exchanged must be; a group of one accepts any."""
+    in_step = False
+    """Whether all processes must make the same forward passes at the same time, because the
+    model's weights are divided between them (see `nlijob.gpu.sharded`)."""
 
     @property
     def is_lead(self) -> bool:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from accelerate.commands import launch
 
-from nlijob import records
+from nlijob import records, stopping
 from nlijob.errors import ExitCode
 from nlijob.records.job import WorkerFailure, WorkerOutcome
 from nlijob.rundir import RunDir, write_record
@@ -78,7 +78,9 @@ def _end_of_several(error: Exception, processes: int) -> int:
     run = RunDir(Path.cwd().parent)
     hosts = _number("--num_machines", sys.argv)
     failure = first_failure(error.failures, run, processes, processes // hosts)
-    if not run.worker_failure.exists():  # one that was found hanging has been told already
+    # One that was found hanging has been told already. A parent that has gone reads nothing, and
+    # the next attempt would take this for its own.
+    if not run.worker_failure.exists() and stopping.is_open(sys.stdin.fileno()):
         with contextlib.suppress(OSError):  # on a full disk, the status says the same
             write_record(run.worker_failure, failure)
     return _as_in_a_shell(failure.status or 0)

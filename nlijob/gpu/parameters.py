@@ -6,7 +6,7 @@ because two share a byte (the sum of `p.numel()` over a quantised model).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import bitsandbytes as bnb
@@ -42,18 +42,22 @@ def count_parameters(model: Any, targets: Sequence[str]) -> ParameterCounts:
 
 def is_double_quantized(model: nn.Module) -> bool | None:
     """Return whether the constants of 4-bit weights are quantised; None without such weights."""
-    states = [m.weight.quant_state for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    states = list(_states(model))
     return any(state.nested for state in states if state) if states else None
 
 
 def base_memory_bytes(model: nn.Module) -> int:
     """Return the bytes of the frozen weights with their quantisation constants."""
-    total = 0
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            total += parameter.numel() * parameter.element_size()
-            total += _constants_bytes(getattr(parameter, "quant_state", None))
-    return total
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in frozen)
+    return weights + sum(_constants_bytes(state) for state in _states(model))
+
+
+def _states(model: nn.Module) -> Iterator[Any]:
+    """What is kept beside each 4-bit weight; of a divided weight (DTensor) the module has it."""
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            yield getattr(module.weight, "quant_state", None) or module.quant_state
 
 
 def _constants_bytes(state: Any) -> int:

@@ -55,8 +55,11 @@ def checkpoint(epoch: int) -> Part:
 class Reporter:
     """Appends to progress.jsonl and timings.jsonl of one attempt."""
 
-    def __init__(self, run: RunDir, attempt: int, is_silent: bool = False) -> None:
+    def __init__(
+        self, run: RunDir, attempt: int, is_silent: bool = False, process: int = 0
+    ) -> None:
         self._run = run
+        self._process = process
         self.is_silent = is_silent
         """Whether it writes nothing, as another process reports the same work."""
         self._attempt = attempt
@@ -66,7 +69,7 @@ class Reporter:
 
     def say(self, stage: str, text: str) -> None:
         """A line about a stage."""
-        self._show(Progress(stage, "", 0, 0, "", self._named(stage, text)))
+        self._show(Progress(stage, "", 0, 0, "", self._named(stage, text), self._process))
 
     def counter(self, stage: str, part: Part, total: int, unit: str) -> Callable[..., None]:
         """A function (done, note) that reports progress, at most once per `INTERVAL_S`."""
@@ -75,8 +78,8 @@ class Reporter:
             now = time.monotonic()
             if now - self._last >= INTERVAL_S or done == total:
                 self._last = now
-                progress = Progress(stage, self._named(stage, part.name), done, total, unit, note)
-                self._show(progress)
+                name = self._named(stage, part.name)
+                self._show(Progress(stage, name, done, total, unit, note, self._process))
 
         return report
 

@@ -20,7 +20,7 @@ from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
 from nlijob.gpu.writer import Writer
 from nlijob.records.job import EpochResult, Inputs, Plan, Prediction, TrainStep
-from nlijob.rundir import RunDir, epoch_marker, step_marker, write_record, write_records
+from nlijob.rundir import RunDir, epoch_marker, step_marker
 
 STAGE = "train"
 
@@ -113,10 +113,13 @@ def _write_epoch(session: Session, run: RunDir, inputs: Inputs, content: _Epoch)
         checkpoints.save_adapter(
             session.loaded.model, folder, session.config.model, content.weights
         )
-        write_records(folder / run.epoch_steps(epoch).name, content.steps)
-        write_records(folder / run.epoch_predictions(epoch).name, content.predictions)
-        write_record(folder / run.epoch_result(epoch).name, content.result)
-        write_record(folder / run.epoch_plan(epoch).name, content.plan)
+        for file, text in (
+            (run.epoch_steps(epoch), records.dump_lines(content.steps)),
+            (run.epoch_predictions(epoch), records.dump_lines(content.predictions)),
+            (run.epoch_result(epoch), records.dump(content.result)),
+            (run.epoch_plan(epoch), records.dump(content.plan)),
+        ):  # without a sync for each, as the folder is synced as a whole
+            (folder / file.name).write_text(text, encoding="utf-8")
     if state is not None:
         checkpoints.save_state(state, run.training_state(epoch))
     adapter = [run.epoch(epoch) / name for name in checkpoints.ADAPTER_FILES]

@@ -6,6 +6,7 @@ same batches in the same order before and after tuning.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.analysis.wording import plural
+from nlijob.config import ModelConfig
+from nlijob.errors import DivergedError, NotAvailableError
 from nlijob.gpu.engine import Forward
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head
@@ -51,7 +55,7 @@ def score(
     started = time.monotonic()
     all_batches = batches(rows, batch_size)
     if group.is_shared:
-        scored = _exchanged(forward, head, rows, all_batches, group)
+        scored = _exchanged(forward, head, rows, all_batches, group, on_batch)
     else:
         scored = _in_turn(forward, head, rows, all_batches)
     for chosen, figures in scored:
@@ -90,26 +94,30 @@ def _exchanged(
     rows: Sequence[Encoded],
     in_batches: Sequence[list[int]],
     group: Group,
+    on_batch: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Scored]:
-    """Score every `group.size`-th batch here and the others elsewhere; all figures, in order.
+    """Score every `group.size`-th batch here, and the others elsewhere; all figures at once.
 
     Each process has a table that is 0 where a row is not its own; their sum has every row. A column
-    of ones shows that each row was scored once.
+    of ones shows that each row was scored once. `on_batch` is given about how many rows all
+    processes have scored.
     """
-    own = [
-        (chosen, _figures(forward, head, [rows[i] for i in chosen]))
-        for chosen in in_batches[group.rank :: group.size]
-    ]
+    own: list[Scored] = []
+    for chosen, figures in _in_turn(forward, head, rows, in_batches[group.rank :: group.size]):
+        own.append((chosen, figures.float().cpu()))
+        on_batch(sum(len(in_batch) for in_batch in in_batches[: len(own) * group.size]))
+    if group.in_step and len(own) < math.ceil(len(in_batches) / group.size):
+        forward(rows[:1])  # the others compute one batch more
     columns = max(group.gather(own[0][1].shape[1] if own else 0))  # one may have no batch
-    table = torch.zeros(len(rows), columns + 1, device=group.device)
+    table = torch.zeros(len(rows), columns + 1)
     for chosen, figures in own:
-        table[chosen] = functional.pad(figures.float(), (0, 1), value=1.0)
-    group.sum(table)
-    together = table.cpu()
-    if not bool((together[:, -1] == 1).all()):
+        table[chosen] = functional.pad(figures, (0, 1), value=1.0)
+    together = table.to(group.device)
+    group.sum(together)
+    table = together.cpu()
+    if not bool((table[:, -1] == 1).all()):
         raise AssertionError("the processes of the group did not score each row once")
-    for chosen in in_batches:
-        yield chosen, together[chosen, :-1]
+    yield list(range(len(rows))), table[:, :-1]
 
 
 def split_score(split: Split, predictions: Sequence[Prediction], duration_s: float) -> SplitScore:
@@ -159,3 +167,28 @@ def _predictions(
         )
         for row, predicted, probabilities, label_mass, loss in columns
     ]
+
+
+def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
+    """Raise an error if the model's answers are not numbers.
+
+    It is the checkpoint's fault in the baseline (NotAvailableError), and the training's later
+    (DivergedError).
+    """
+    bad = [p for p in predictions if not math.isfinite(p.loss + sum(p.probabilities))]
+    if not bad:
+        return
+    where = (
+        f"{plural(len(bad), 'row')} of {len(predictions):,} (first: {bad[0].split} row "
+        f"{bad[0].index})"
+    )
+    if stage == "baseline":
+        raise NotAvailableError(
+            f"model {model.name} gives logits that are NaN or infinite for {where}",
+            "the weights are damaged, or too large for the compute dtype: try "
+            "model.compute_dtype='float32'",
+        )
+    raise DivergedError(
+        f"the tuned model gives logits that are NaN or infinite for {where}",
+        "lower train.learning_rate, or compute in bfloat16 or float32 (model.compute_dtype)",
+    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from socket import gethostname
@@ -14,9 +13,9 @@ from typing import Any, Literal
 import torch
 
 from nlijob import __version__, records
-from nlijob.analysis.wording import percent, plural
-from nlijob.config import JobConfig, ModelConfig, PromptConfig, with_settings
-from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
+from nlijob.analysis.wording import plural
+from nlijob.config import JobConfig, PromptConfig, seeds_of, with_settings
+from nlijob.errors import NotAvailableError, all_or_every_fault
 from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
 from nlijob.gpu.engine import Engine
@@ -41,16 +40,18 @@ from nlijob.gpu.model import (
 )
 from nlijob.gpu.orders import Orders
 from nlijob.gpu.out_of_memory import free_memory
+from nlijob.gpu.prompt_record import dropped_rows, prompt_notes, prompt_record
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
+from nlijob.gpu.sharded import ShardedEngine, check_sharding, shard, sharding
 from nlijob.gpu.training import Trainer, never
+from nlijob.gpu.words import head_text, prompt_line
 from nlijob.gpu.writer import Writer
-from nlijob.prompts import Prompt, few_shot_examples
+from nlijob.prompts import few_shot_examples
 from nlijob.records.forgetting import TextLoss
 from nlijob.records.job import (
     SPLITS,
     Example,
-    HeadOrigin,
     Machine,
     Plan,
     Prediction,
@@ -87,6 +88,11 @@ class Session:
         """Whether the run's folder here is not that of the lead (see `nlijob.gpu.folders`)."""
         self.orders = Orders(group, lambda: self.loaded.model)
         """The processes that work together, and what the lead has them do."""
+        self._sharding = sharding()
+        """How the weights are divided between the processes; None where they are not."""
+        if self._sharding:
+            check_sharding(group)
+            group.in_step = True
         self.run = run
         """The run's folder, as the training in hand sees it (see `of_trial`)."""
         self.task = records.read(WorkerTask, run.worker_task)
@@ -94,7 +100,9 @@ class Session:
         """That of the training in hand: the run's but for the seed, and for what a search tries."""
         self.inputs = self.task.inputs
         """What the run's stages and those of the training in hand are made from."""
-        self.reporter = Reporter(run, self.task.attempt, is_silent=not group.is_lead)
+        self.reporter = Reporter(
+            run, self.task.attempt, is_silent=not group.is_lead, process=group.rank
+        )
         self._whole = self.run, self.config
         self.share: tuple[Share, str] = ("none", "")
         """How the processes train, and why."""
@@ -153,6 +161,9 @@ class Session:
             checkpoints.set_trained_weights(model, first)
         self._drawn_for = None
         self.orders.weights_change()
+        seeds = seeds_of(self.whole_config.train)
+        if seed in seeds[:-1]:  # drawn while this training runs
+            self._first_weights.begin(model, seeds[seeds.index(seed) + 1], self._shape)
         return trainer
 
     def restore(self, trainer: Trainer, state: dict[str, Any]) -> None:
@@ -183,7 +194,11 @@ class Session:
         plan = self.engine.plan()
         share, reason = self.share
         return dataclasses.replace(
-            plan, processes=self.orders.size, share=share, share_reason=reason
+            plan,
+            processes=self.orders.size,
+            share=share,
+            share_reason=reason,
+            processes_reason=self.task.processes_reason,
         )
 
     # ------------------------------------------------------------ the group
@@ -217,9 +232,15 @@ class Session:
         self.task = dataclasses.replace(task, model_dir=own.model_dir)
         self.config, self.inputs = config, task.inputs
 
-    def share_trainer(self) -> None:
-        """Make a trainer that trains together with the other processes; all call this."""
+    def share_trainer(self, is_open: bool) -> tuple[Share, str]:
+        """Make a trainer that trains together with the other processes; all call this.
+
+        Returns whether they should use it, and why. `is_open`: whether that is to be found out.
+        """
         self._trainer = self.engine.trainer(self.config.train, self.group)
+        if not is_open:
+            return "steps", "machine.share=steps"
+        return self.engine.worth_sharing(self._trainer, self.group)
 
     @property
     def trainer(self) -> Trainer:
@@ -230,21 +251,22 @@ class Session:
     def _choose_trainer(self) -> Trainer:
         """The trainer of the training in hand: of all processes together, or of this one."""
         self._trainer = None
-        if self.group.is_shared:
-            self.share = self._chosen_share()
-            if self.share[0] == "steps":
-                self.orders.give("begin", self.config)
-                self.share_trainer()
-                return self.trainer
-        return self.engine.trainer(self.config.train)
-
-    def _chosen_share(self) -> tuple[Share, str]:
-        wanted = self.whole_config.machine.share
-        if wanted == "steps":
-            return "steps", "machine.share=steps"
+        if not self.group.is_shared:
+            return self.engine.trainer(self.config.train)
+        wanted = "auto" if self.group.in_step else self.whole_config.machine.share
+        rows = self.config.train.batch_size
         if wanted in ("none", "trials"):
-            return "none", f"machine.share={wanted}"
-        return self.engine.worth_sharing(self.group)
+            self.share = "none", f"machine.share={wanted}"
+        elif rows < self.group.size and not self.group.in_step:
+            self.share = "none", f"a step has {plural(rows, 'row')}, fewer than there are processes"
+        else:
+            is_open = wanted == "auto"
+            self.orders.give("begin", self.config, is_open)
+            self.share = self.share_trainer(is_open)
+            if self.share[0] == "steps":
+                return self.trainer
+            self._trainer = None
+        return self.engine.trainer(self.config.train)
 
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
@@ -270,23 +292,28 @@ class Session:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The one model of the job, with its adapter."""
+        dtype = compute_dtype(self.config.model, self._model_config, self.device)
+        # what is to be divided need not fit a GPU before
+        place = torch.device("cpu") if self._sharding else self.device
         copy = QuantizedCopy(
             self._whole[1],
             self.task.model_stamp,
-            compute_dtype(self.config.model, self._model_config, self.device),
-            self.device,
+            dtype,
+            place,
             lambda part: self.reporter.timed("load", Part(part)),
             may_write=self.group.local_rank == 0,
         )
         with self.reporter.timed("load"):
             config = self._whole[1]
-            loaded = load(config, self._model_dir, self.tokenizer, self.device, copy, self.meta)
+            loaded = load(config, self._model_dir, self.tokenizer, place, copy, self.meta, dtype)
             self._drawn_for, self._shape = config.train.seed, shape_of(config)
-            where = environment(loaded)
+            where = environment(dataclasses.replace(loaded, device=self.device))
             gpus = tuple(gpu for own in self.group.gather(where.gpus) for gpu in own)
             if self.group.is_lead:
                 write_record(self.run.environment, dataclasses.replace(where, gpus=gpus))
                 append_to_log(self.run.machines, Machine(self.task.attempt, gpus))
+            if self._sharding:
+                loaded = shard(loaded, self.group, self._sharding)
         if loaded.head and loaded.head.reason:
             self.reporter.say("start", head_text(loaded.head))
         if copy.is_written:
@@ -299,16 +326,21 @@ class Session:
         shape = shape_of(self.config)
         if shape == self._shape:
             return
-        if "engine" in vars(self):
-            self.engine.close()
-            del self.engine
-            free_memory()
+        self.forget_shape()
         with self.reporter.timed("load", Part("adapter replaced")):
             if self.config.lora.target_modules != self._targets_of:  # finding them takes a while
                 self.meta = meta_model(self.config, self._model_config)
                 self._targets_of = self.config.lora.target_modules
             self.loaded = replace_adapter(self.loaded, self.config, self.meta.targets)
         self._drawn_for, self._shape = None, shape
+
+    def forget_shape(self) -> None:
+        """Give up what was made for trainings of the shape in hand, and free its memory."""
+        if "engine" in vars(self):
+            self.engine.close()
+            del self.engine
+        self._shape = None
+        free_memory()
 
     @cached_property
     def meta(self) -> MetaModel:
@@ -330,9 +362,11 @@ class Session:
     @cached_property
     def engine(self) -> Engine:
         """The execution mode in which the model is scored and trained."""
-        loaded = self.loaded
+        loaded, train = self.loaded, self.rows["train"]
         with self.reporter.timed("plan"):
-            return Engine(loaded, self.head, self.config, self.rows["train"])
+            if self._sharding:
+                return ShardedEngine(loaded, self.head, self.config, train, self._sharding)
+            return Engine(loaded, self.head, self.config, train)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -377,18 +411,7 @@ class Session:
     @property
     def dropped(self) -> dict[str, tuple[int, ...]]:
         """Split -> the numbers of its rows that are too long, where there are any."""
-        return self._dropped(self.rows)
-
-    def prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
-        """What to know about the prompt and the texts in it, a sentence each."""
-        yield from self.head.prompt.notes
-        for split, of_split in rows.items():
-            if special := self.head.with_special_tokens(of_split):
-                yield (
-                    f"{len(special):,} of {plural(len(of_split), f'{split} row')} write special "
-                    "tokens in their texts, which the model reads as such (first: row "
-                    f"{special[0].example.index})."
-                )
+        return dropped_rows(self.examples, self.rows)
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
@@ -436,7 +459,7 @@ class Session:
             )
             forward = self.engine.forward(head)
             scored = scoring.score(forward, head, split, rows, size, counter, self.group)
-        check_finite(stage, self.config.model, scored[1])
+        scoring.check_finite(stage, self.config.model, scored[1])
         return scored
 
     def score_share(self, split: Split, head: Head, rows: Sequence[Encoded]) -> None:
@@ -460,10 +483,11 @@ class Session:
         """As `write`, of which each process does a part; all call this.
 
         A model's texts are written in one process: its batches are then the same in any group.
+        Processes that work in step write all of them.
         """
         config, written = self.config.eval, dict[str, list[str]]()
         for number, name in enumerate(("tuned", "base")):
-            if number % self.group.size == self.group.rank:
+            if self.group.in_step or number % self.group.size == self.group.rank:
                 with self.orders.base_model() if name == "base" else contextlib.nullcontext():
                     written[name] = generate(
                         self.loaded, prompts, config.generate_tokens, config.batch_size
@@ -497,7 +521,9 @@ class Session:
     @property
     def prompt_record(self) -> PromptRecord:
         """How the rows become model input."""
-        return self._prompt_record(self.rows)
+        few_shot = self.few_shot[1] if self.config.eval.few_shot else ""
+        longest = self.loaded.max_length
+        return prompt_record(self.head, self.tokenizer, self.rows, self.dropped, longest, few_shot)
 
     @property
     def adapter_record(self) -> AdapterRecord:
@@ -527,94 +553,10 @@ class Session:
 
     def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
         """Say what the prompt was resolved to, and how many rows it does not serve."""
-        for line in (prompt_line(self.head.prompt), *self.prompt_notes(rows)):
+        for line in (prompt_line(self.head.prompt), *prompt_notes(self.head, rows)):
             self.reporter.say("start", line)
-        dropped = self._dropped(rows)
+        dropped = dropped_rows(self.examples, rows)
         for split in (split for split in SPLITS if split in dropped):
             share = f"{len(dropped[split]):,} of {plural(len(self.examples[split]), 'row')}"
             longest = f"{self._max_length:,} tokens"
             self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
-
-    def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
-        """Split -> rows that are too long, where there are any."""
-        dropped: dict[str, tuple[int, ...]] = {}
-        for split, of_split in rows.items():
-            kept = {row.example.index for row in of_split}
-            left_out = tuple(e.index for e in self.examples[split] if e.index not in kept)
-            if left_out:
-                dropped[split] = left_out
-        return dropped
-
-    def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
-        first = rows["test"][0]
-        tokens = first.features["input_ids"]
-        decode = self.tokenizer.decode
-        lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
-        prompt = self.head.prompt
-        return PromptRecord(
-            template=prompt.template,
-            label_tokens=self.head.label_tokens,
-            label_token_texts=tuple(decode([token]) for token in self.head.label_tokens),
-            example_prompt=decode(tokens),
-            example_tokens=tuple(tokens),
-            longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
-            mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
-            max_length=self.loaded.max_length,
-            few_shot_prefix=self.few_shot[1] if self.config.eval.few_shot else "",
-            verbalizers=prompt.verbalizers,
-            answer_style=prompt.style,
-            answer_start=prompt.answer_start,
-            answer_start_text=decode(list(prompt.answer_start)),
-            is_chat=prompt.is_chat,
-            notes=tuple(self.prompt_notes(rows)),
-            example_token_texts=tuple(decode([token]) for token in tokens),
-            dropped=self.dropped,
-            tokens_before=prompt.tokens_before,
-        )
-
-
-def prompt_line(prompt: Prompt) -> str:
-    """How the prompt was resolved, in a line for the console."""
-    form = "in the model's chat template" if prompt.is_chat else "plain text"
-    if not prompt.template:
-        form = "premise and hypothesis as a pair"
-    answers = ", ".join(map(repr, prompt.verbalizers))
-    style = "" if prompt.style == "recipe" else f" ({prompt.style})"
-    return f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
-
-
-def head_text(head: HeadOrigin) -> str:
-    """Where a trained head comes from, in a line for the console."""
-    if not head.new:
-        return f"head: {head.reason}"
-    return f"head: {' and '.join(head.new)} new, drawn from the seed: {head.reason}"
-
-
-def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
-    """Raise an error if the model's answers are not numbers.
-
-    It is the checkpoint's fault in the baseline (NotAvailableError), and the training's later
-    (DivergedError).
-    """
-    bad = [p for p in predictions if not math.isfinite(p.loss + sum(p.probabilities))]
-    if not bad:
-        return
-    where = (
-        f"{plural(len(bad), 'row')} of {len(predictions):,} (first: {bad[0].split} row "
-        f"{bad[0].index})"
-    )
-    if stage == "baseline":
-        raise NotAvailableError(
-            f"model {model.name} gives logits that are NaN or infinite for {where}",
-            "the weights are damaged, or too large for the compute dtype: try "
-            "model.compute_dtype='float32'",
-        )
-    raise DivergedError(
-        f"the tuned model gives logits that are NaN or infinite for {where}",
-        "lower train.learning_rate, or compute in bfloat16 or float32 (model.compute_dtype)",
-    )
-
-
-def scores_text(scores: dict[str, SplitScore]) -> str:
-    """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

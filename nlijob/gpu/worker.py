@@ -9,6 +9,7 @@ from nlijob import records
 from nlijob.attempt import Moment
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
+from nlijob.gpu import heartbeat
 from nlijob.gpu.folders import is_elsewhere, send_rows
 from nlijob.gpu.following import follow
 from nlijob.gpu.group import Group, join
@@ -42,7 +43,9 @@ def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOut
 
 
 def _work(run: RunDir) -> None:
-    do_job(run, join(records.read(RunRecord, run.config).config.model.device))
+    group = join(records.read(RunRecord, run.config).config.model.device)
+    with heartbeat.watch(group, run):
+        do_job(run, group)
 
 
 def do_job(run: RunDir, group: Group) -> None:

@@ -273,7 +273,8 @@ def _unanswered(step: str, has_ended: bool, scratch: RunDir) -> Check:
 def _memory(patient: Patient, look: ModelLook | None) -> Iterator[Check]:
     if look is None:
         return
-    memory = memory_need(patient.config, look)
+    gpus = chosen_processes(patient.config, RunDir(patient.run)).number
+    memory = memory_need(patient.config, look, gpus)
     if memory.cards:
         yield Check("GPU sizes", "OK", "; ".join(cards_lines(memory)))
     if look.free_memory_bytes is None:

@@ -66,11 +66,16 @@ class _Mode:
     gpus: int = 1
 
 
-def memory_need(config: JobConfig, look: ModelLook) -> PlannedMemory:
-    """Memory of each execution mode, and the common sizes of GPUs that have it."""
+def memory_need(config: JobConfig, look: ModelLook, gpus: int = 2) -> PlannedMemory:
+    """Memory of each execution mode, and the common sizes of GPUs that have it.
+
+    `gpus`: how many the weights are divided between, if the configuration asks for that.
+    """
     modes = [_sum(config, look, mode) for mode in _modes(config, look)]
+    if config.machine.accelerate_config:
+        modes = [_sharded(config, look, max(2, gpus))]
     on_gpu = config.model.device != "cpu"
-    sharded = [_sharded(config, look, gpus) for gpus in range(2, MOST_GPUS + 1) if on_gpu]
+    sharded = [_sharded(config, look, number) for number in range(2, MOST_GPUS + 1) if on_gpu]
     context = CONTEXT_BYTES if on_gpu else 0
     return PlannedMemory(
         least_bytes=modes[0].total_bytes - context,
@@ -89,8 +94,18 @@ def memory_obstacles(memory: PlannedMemory) -> Iterator[Obstacle]:
             ExitCode.HARDWARE,
             f"out of memory: even the leanest execution mode needs about "
             f"{gib(memory.least_bytes)}, and {gib(memory.free_bytes)} are free",
-            "end other programs, or use a smaller model or a machine with more memory",
+            _way_out(memory),
         )
+
+
+def _way_out(memory: PlannedMemory) -> str:
+    """What helps where the leanest mode needs more than is free."""
+    out = "end other programs, or use a smaller model or a machine with more memory"
+    free = memory.free_bytes or 0
+    enough = [one.gpus for one in memory.sharded if one.total_bytes <= free + CONTEXT_BYTES]
+    if enough and memory.modes[0].gpus == 1:
+        return f"{out}; or divide the weights: --gpus {enough[0]} --accelerate-config fsdp"
+    return out
 
 
 def _modes(config: JobConfig, look: ModelLook) -> Iterator[_Mode]:

@@ -162,8 +162,8 @@ def _plan(
     files = (model.files, data.files, *(one.files for one in sets))
     download = [one.download_bytes for one in files]
     disks = disk_needs(config, found, counts, wanted.run.root, download)
-    memory = memory_need(config, found)
     processes = chosen_processes(config, wanted.run)
+    memory = memory_need(config, found, processes.number)
     met = [*obstacles, *([model.fault] if model.fault else [])]
     return JobPlan(
         recipe=wanted.recipe,

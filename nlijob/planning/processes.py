@@ -60,11 +60,16 @@ def plan_processes(config: JobConfig, gpus: int, work: Work) -> PlannedProcesses
     """
     asked = config.machine.gpus
     if asked != "auto":
-        return PlannedProcesses(asked, gpus, f"machine.gpus is {asked}")
+        too_many = (
+            ", more than are visible" if asked > gpus and config.model.device == "cuda" else ""
+        )
+        return PlannedProcesses(asked, gpus, f"machine.gpus is {asked}{too_many}")
     if config.model.device == "cpu":
         return PlannedProcesses(1, 0, "a single process uses all cores of the CPU")
     if gpus <= 1:
         return PlannedProcesses(1, gpus, "no other GPU is visible" if gpus else "no GPU is visible")
+    if config.machine.accelerate_config:
+        return PlannedProcesses(gpus, gpus, "the weights are divided between all visible GPUs")
     number, reason = max(_uses(config.machine.share, work), key=lambda use: min(use[0], gpus))
     if number <= 1:
         return PlannedProcesses(1, gpus, _too_small(work))

@@ -416,10 +416,10 @@ class Plan:
     Each epoch has its own; the last one's counts, as memory may run out during training.
     """
 
-    way: Literal["graph", "packed", "plain"]
+    way: Literal["graph", "packed", "plain", "sharded"]
     """Execution mode. graph: rows are packed end to end and a training step is captured as CUDA
     graphs; packed: packed rows without graphs, on a CPU; plain: the libraries' own layers, one
-    operation at a time."""
+    operation at a time; sharded: plain, with the base weights divided between several GPUs."""
     reason: str
     """Why this mode was selected, in words."""
     base_weights: Literal["dequantized", "as loaded"]
@@ -602,6 +602,8 @@ class Progress:
     """0 where it is not known."""
     unit: str
     note: str = ""
+    process: int = 0
+    """Number of the process that reports it. Several do where trainings are side by side."""
 
 
 # ---------------------------------------------------------------- border and markers

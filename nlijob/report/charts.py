@@ -327,7 +327,7 @@ def difference_chart(
 
 def trade_chart(name: str, title: str, caption: str, trades: Sequence[Trade]) -> Plot:
     """Gain over loss, a point for each training with both intervals; lines mark no change."""
-    with _figure(name, WIDE, 3.2) as (figure, axes):
+    with _figure(name, HALF, 3.2) as (figure, axes):
         axes.axhline(0, color=INK, linewidth=1)
         axes.axvline(0, color=INK, linewidth=1)
         for one in trades:
@@ -397,7 +397,7 @@ def over_time(
         axes.set_xlabel(f"job time ({time_unit})")
         axes.set_ylabel(unit)
         if len(lines) > 1:
-            _legend(axes, ABOVE_STAGES)
+            _legend(axes, ABOVE_STAGES, len(lines))
         return _plot(figure, name, title, caption)
 
 

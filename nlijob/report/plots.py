@@ -339,7 +339,7 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
     spans = clock.spans()
 
     def gpu_lines(figure: Callable[[GpuSample], float | None]) -> list[Line]:
-        return _gpu_lines(results.resources.gpus, clock, figure)
+        return gpu_lines_of(results.resources.gpus, clock, figure)
 
     figures = [
         ("gpu-load", "GPU load", "%", 100.0, gpu_lines(lambda gpu: _times(gpu.load, 100))),
@@ -376,7 +376,7 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
             )
 
 
-def _gpu_lines(
+def gpu_lines_of(
     gpus: Sequence[GpuUse], clock: Clock, figure: Callable[[GpuSample], float | None]
 ) -> list[Line]:
     """A line for each GPU; where there are many, their highest, mean and lowest."""
@@ -406,12 +406,12 @@ def _gpu_lines(
         return read
 
     summaries: tuple[tuple[str, Callable[[Sequence[float]], float]], ...] = (
-        ("highest", max),
+        (f"highest of {len(gpus)}", max),
         ("mean", fmean),
         ("lowest", min),
     )
     return [
-        clock.line(f"{name} of {len(gpus)} GPUs", over_all(summary), colour)
+        clock.line(name, over_all(summary), colour)
         for (name, summary), colour in zip(summaries, GPU_COLOURS, strict=False)
     ]
 

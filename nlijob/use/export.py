@@ -224,7 +224,7 @@ def _merged(place: Workspace) -> tuple[list[Prediction], MergedModel]:
 
 def _rows_keep_apart(run: RunDir) -> bool:
     """Whether the run computed several rows at once in packs, so that none influences another."""
-    return records.read(Plan, run.plan).way != "plain"
+    return records.read(Plan, run.plan).way not in ("plain", "sharded")
 
 
 # ---------------------------------------------------------------- figures

@@ -56,3 +56,20 @@ def parse(
     parent = cli.make_context("nlijob", list(arguments))  # from which the names of --help come
     context: click.Context = commands.load("run").make_context("run", rest, parent=parent)
     return context.params
+
+
+def action(job: dict[str, Any], exit_code: int, disrupted: bool = False) -> str:
+    """What a Kubernetes job does about a pod that failed: the action of the first matching rule.
+
+    Without one, the failure counts (backoffLimit).
+    """
+    for rule in job["podFailurePolicy"]["rules"]:
+        if "onExitCodes" in rule:
+            assert rule["onExitCodes"]["operator"] == "In"
+            matches = exit_code in rule["onExitCodes"]["values"]
+        else:
+            assert rule["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+            matches = disrupted
+        if matches:
+            return str(rule["action"])
+    return "Count"

@@ -8,7 +8,7 @@ import pytest
 
 from nlijob.errors import ExitCode
 from nlijob.launch import STOP_GRACE_S
-from tests.deploy.files import DEPLOY, FAIL_AT_ONCE, RETRY, job_variables, read_yaml
+from tests.deploy.files import DEPLOY, FAIL_AT_ONCE, RETRY, action, job_variables, read_yaml
 
 OLDEST, NEWEST = "1.31", "1.37"
 FILES = ("cronjob.yaml", "reports.yaml")
@@ -44,38 +44,24 @@ def test_manifests_are_valid_by_the_published_schemas(name: str, version: str) -
         assert kubernetes.validate(document, version, strict=True) == version
 
 
-def _outcome(job: dict[str, Any], exit_code: int, disrupted: bool = False) -> str:
-    """The action of the first matching rule; without one, the failure counts (backoffLimit)."""
-    for rule in job["podFailurePolicy"]["rules"]:
-        if "onExitCodes" in rule:
-            assert rule["onExitCodes"]["operator"] == "In"
-            matches = exit_code in rule["onExitCodes"]["values"]
-        else:
-            assert rule["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-            matches = disrupted
-        if matches:
-            return str(rule["action"])
-    return "Count"
-
-
 @pytest.mark.parametrize("code", FAIL_AT_ONCE)
 @pytest.mark.parametrize("disrupted", [False, True])
 def test_permanent_errors_fail_the_job_at_once(
     job: dict[str, Any], code: ExitCode, disrupted: bool
 ) -> None:
-    assert _outcome(job, code, disrupted) == "FailJob"
+    assert action(job, code, disrupted) == "FailJob"
 
 
 @pytest.mark.parametrize("code", RETRY)
 def test_a_stopped_job_is_retried(job: dict[str, Any], code: ExitCode) -> None:
-    assert _outcome(job, code) == "Count"
+    assert action(job, code) == "Count"
     assert any(code in rule.get("onExitCodes", {}).get("values", ()) for rule in _rules(job))
     assert job["backoffLimit"] >= 1
 
 
 @pytest.mark.parametrize("code", RETRY)
 def test_a_reclaimed_node_does_not_count_as_a_failure(job: dict[str, Any], code: ExitCode) -> None:
-    assert _outcome(job, code, disrupted=True) == "Ignore"
+    assert action(job, code, disrupted=True) == "Ignore"
 
 
 def test_rules_are_about_the_jobs_container(job: dict[str, Any], pod: dict[str, Any]) -> None:

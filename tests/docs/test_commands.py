@@ -65,6 +65,7 @@ def check(words: Sequence[str]) -> None:
         "python": check_python,
         ".venv/bin/python": check_python,
         "git": check_git,
+        "torchrun": check_torchrun,
     }
     if program in ("eval", "source"):
         return  # shell completion: see the test of it below
@@ -86,6 +87,14 @@ def check_job(arguments: Sequence[str]) -> None:
     if not recipe.endswith(".toml"):  # a file would be the reader's own
         assert recipe in recipe_names()
         load_config(recipe, dict(parse_assignment(text) for text in params.get("assignments", ())))
+
+
+def check_torchrun(arguments: Sequence[str]) -> None:
+    from torch.distributed.run import get_args_parser
+
+    given = get_args_parser().parse_args(arguments)
+    assert (ROOT / given.training_script).is_file()
+    check_job(given.training_script_args)
 
 
 def check_make(arguments: Sequence[str]) -> None:

@@ -25,7 +25,8 @@ KILLS = 5
 """How often one run is killed at most; it may end earlier."""
 LATEST_CHANGE = 120
 """Last change to the run's files at which a process is killed."""
-SIDES = ("parent", "gpu", "both")
+SIDES = ("parent", "gpu", "both", "one")
+"""one: any process of the GPU side, or its launcher."""
 
 
 def test_a_run_that_is_killed_at_random_ends_with_the_same_figures(
@@ -67,20 +68,22 @@ def killed(run: RunDir, chance: random.Random, span_s: float) -> tuple[int, str]
     The time is below `span_s`; a job that has ended by then is not killed.
     """
     side = chance.choice(SIDES)
-    if side != "both" and chance.random() < 0.6:
+    if side in ("parent", "gpu") and chance.random() < 0.6:
         at = round(LATEST_CHANGE ** chance.random())
         return tiny.finish(tiny.start(run.root.parent, tiny.with_hook(run, side, at)))
     process = tiny.start(run.root.parent)
     try:
         process.wait(span_s * chance.random())
     except subprocess.TimeoutExpired:
-        kill(process, run, side)
+        kill(process, run, side, chance)
     return tiny.finish(process)
 
 
-def kill(process: subprocess.Popen[str], run: RunDir, side: str) -> None:
+def kill(process: subprocess.Popen[str], run: RunDir, side: str, chance: random.Random) -> None:
     gpu_side = tiny.gpu_side_of(run)
-    if side != "gpu" or not gpu_side:
+    if side == "one":
+        gpu_side = [chance.choice(both)] if (both := [*gpu_side, *tiny.launchers_of(run)]) else []
+    if side in ("parent", "both") or not gpu_side:
         process.kill()
     if side != "parent":
         for one in gpu_side:

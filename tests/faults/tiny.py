@@ -22,11 +22,15 @@ LIMIT_S = 300.0
 """After which a job counts as hanging, on the busiest machine."""
 TRAININGS = int(os.environ.get("TRAININGS", "1"))
 """Trainings of the job."""
+PROCESSES = int(os.environ.get("PROCESSES", "1"))
+"""Processes of its GPU side."""
 TINY = (
     *("--recipe", "demo", "--train-size", "48", "--validation-size", "24", "--test-size", "24"),
     *("--epochs", "3", "--set", "eval.cases=5", "--set", "eval.generate_tokens=2"),
     *("--set", "eval.word_importance=false", "--set", "train.checkpoint_every_s=0.01"),
     *("--set", "report.sample_interval_s=0.2", "--seeds", str(TRAININGS)),
+    # without shared steps, whose sums are rounded in another order than those of one process
+    *("--gpus", str(PROCESSES), "--set", f"machine.share={'trials' if TRAININGS > 1 else 'none'}"),
 )
 FIRST_TRAINING = "trials/seed-42" if TRAININGS > 1 else ""
 """Folder of its first training below the run's."""
@@ -103,9 +107,18 @@ def gpu_side_of(run: RunDir) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if words[1:3] == ["-m", "nlijob.gpu"] and str(run.root) in words:
+        is_one = "nlijob.gpu" in words and "nlijob.gpu.launcher" not in words
+        if is_one and str(run.root) in words:
             found.append(process)
     return found
+
+
+def launchers_of(run: RunDir) -> list[psutil.Process]:
+    """The processes that started the GPU side of a run."""
+    named = ["-m", "nlijob.gpu.launcher"]
+    processes = psutil.process_iter(["cmdline"])
+    with_words = ((one, one.info["cmdline"] or []) for one in processes)
+    return [one for one, words in with_words if words[1:3] == named and str(run.root) in words]
 
 
 def outcome(run: RunDir) -> dict[str, Any]:

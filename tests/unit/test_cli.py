@@ -119,7 +119,7 @@ def plan_with(monkeypatch: pytest.MonkeyPatch, *obstacles: Obstacle) -> dict[str
         return Obstacles(obstacles)
 
     monkeypatch.setattr("nlijob.planning.plan.make_plan", make)
-    monkeypatch.setattr("nlijob.planning.words.plan_lines", lambda plan: ["the plan"])
+    monkeypatch.setattr("nlijob.planning.words.plan_lines", lambda *_: ["the plan"])
     return asked
 
 
@@ -610,6 +610,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "seeds": ("3", (42, 43, 44)),
     "keep": ("all", "all"),
     "device": ("cpu", "cpu"),
+    "gpus": ("2", 2),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),
     "tasks": ("arc_easy, own.yaml,", ("arc_easy", "own.yaml")),
@@ -648,6 +649,18 @@ def test_a_variable_does_what_its_option_does_even_without_a_command(
     given, value = VALUES[option]
     config = call.job(NLIJOB_RECIPE="demo", **{variable(option): given}).config
     assert config.value(OPTIONS[option][0]) == value
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "all", "²"])
+def test_no_other_words_than_auto_stand_for_a_number_of_gpus(call: Caller, given: str) -> None:
+    shown = call("run", "--recipe", "demo", "--gpus", given)
+    assert shown.code == 2
+    assert "neither auto nor a number from 1 on" in shown.err
+
+
+def test_gpus_can_be_left_to_the_job(call: Caller) -> None:
+    config = call.job("run", "--recipe", "demo", "--gpus", "auto", NLIJOB_GPUS="3").config
+    assert config.machine.gpus == "auto"
 
 
 def test_recipe_run_id_and_runs_dir_can_come_from_the_environment(

@@ -102,6 +102,36 @@ def test_each_part_is_timed_from_its_own_beginning(clock: Clock) -> None:
     assert out.getvalue() == "      epoch 2: 200 of 3,000 rows, 10.0 a second, 4 min 40 s left\n"
 
 
+def of_process(process: int, done: int) -> Progress:
+    part = f"seed-{42 + process}: epoch 1"
+    return Progress("train", part, done, 3000, "rows", process=process)
+
+
+def test_trainings_side_by_side_are_told_in_turn_each_with_its_own_rate(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    for done in range(0, 701, 100):
+        for process in (0, 1):
+            shown.progress(of_process(process, done // (1 + process)))
+        clock.now += 10
+    assert out.getvalue().splitlines() == [
+        "      seed-42: epoch 1: 300 of 3,000 rows, 10.0 a second, 4 min 30 s left",
+        "      seed-43: epoch 1: 150 of 3,000 rows, 5.0 a second, 9 min 30 s left",
+        "      seed-42: epoch 1: 600 of 3,000 rows, 10.0 a second, 4 min 0 s left",
+        "      seed-43: epoch 1: 300 of 3,000 rows, 5.0 a second, 9 min 0 s left",
+    ]
+
+
+def test_a_line_between_does_not_change_the_rate_of_a_part(clock: Clock) -> None:
+    out = io.StringIO()
+    shown = Console(out)
+    shown.progress(progress(0))
+    clock.now += 16
+    shown.line("said by another training")
+    shown.progress(progress(160))
+    assert "10.0 a second" in out.getvalue()
+
+
 def test_plain_output_has_no_control_characters(clock: Clock) -> None:
     out = io.StringIO()
     shown = Console(out)
@@ -122,6 +152,18 @@ def test_a_terminal_shows_a_bar() -> None:
     shown.finish_bar()
     assert "epoch 1" in out.getvalue()
     assert "\r" in out.getvalue()
+
+
+def test_trainings_side_by_side_have_a_bar_each() -> None:
+    out = Terminal()
+    shown = Console(out)
+    for process in (0, 1):
+        shown.progress(of_process(process, 1500))
+    first, second = out.getvalue().split("\n")[:2]
+    assert "seed-42" in first
+    assert "seed-43" in second
+    shown.line("said")
+    assert out.getvalue().rpartition("\r")[2] == "said\n"
 
 
 def test_a_line_clears_the_bar_and_stands_alone() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from nlijob import launch, pipeline, records
+from nlijob import hardware, launch, pipeline, processes, records
 from nlijob.analysis.times import attempt_times
 from nlijob.attempt import drop_torn_line, next_attempt
 from nlijob.commands.run_options import default_run_id
@@ -31,6 +31,7 @@ from nlijob.hub import Hub
 from nlijob.launch import GpuSide
 from nlijob.pipeline import (
     Job,
+    StageAtWork,
     continued,
     model_stamp,
 )
@@ -508,6 +509,12 @@ def finished(run: RunDir) -> RunDir:
     return run
 
 
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpu_count", lambda: 4)
+    monkeypatch.setattr(processes, "gpu_count", lambda: 4)
+
+
 @pytest.mark.usefixtures("started")
 @pytest.mark.parametrize(
     ("settings", "reason"),
@@ -676,6 +683,7 @@ def test_a_complete_run_gets_its_configuration_back(finished: RunDir, out: io.St
     assert records.read(RunRecord, finished.config).config == CONFIG
 
 
+@pytest.mark.usefixtures("four_gpus")
 def test_a_complete_run_that_is_asked_for_on_other_gpus_stays_as_it_is(
     finished: RunDir, out: io.StringIO
 ) -> None:
@@ -688,7 +696,7 @@ def test_a_complete_run_that_is_asked_for_on_other_gpus_stays_as_it_is(
     assert records.read(RunRecord, finished.config) == RECORD
 
 
-@pytest.mark.usefixtures("started")
+@pytest.mark.usefixtures("started", "four_gpus")
 def test_an_unfinished_run_goes_on_with_other_gpus(finished: RunDir, out: io.StringIO) -> None:
     finished.unmark("evaluate")
     work(finished, out, machine__gpus=4)
@@ -696,6 +704,37 @@ def test_an_unfinished_run_goes_on_with_other_gpus(finished: RunDir, out: io.Str
     assert "done again" not in out.getvalue()
     assert {"baseline", "train", "select"} <= {*finished.marked()}
     assert records.read(RunRecord, finished.config).config.machine.gpus == 4
+
+
+@pytest.mark.usefixtures("started", "four_gpus")
+def test_the_gpu_side_has_as_many_processes_as_pay_and_is_told_why(
+    run: RunDir, out: io.StringIO
+) -> None:
+    one = job(run, out, model__device="cuda", train__seeds=3)
+    with pytest.raises(HardwareError):
+        one.work()
+    reason = "3 trainings can be done side by side"
+    assert f"(accelerate launch) on 3 of 4 GPUs: {reason}\n" in out.getvalue()
+    assert records.read(WorkerTask, run.worker_task).processes_reason == reason
+
+
+def test_the_stage_of_trainings_side_by_side_is_the_earliest_that_one_is_in() -> None:
+    at_work = StageAtWork()
+    told = [
+        *(("baseline", 0), ("train", 0), ("train", 1), ("evaluate", 1), ("train", 0)),
+        *(("evaluate", 0), ("train", 1), ("evaluate", 1), ("explain", 0)),
+    ]
+    assert [at_work.after(Progress(name, "", 0, 0, "", process=n)) for name, n in told] == [
+        *("baseline", "train", "train", "train", "train"),
+        *("evaluate", "train", "evaluate", "explain"),
+    ]
+
+
+@pytest.mark.usefixtures("started")
+def test_nothing_is_said_of_a_single_gpu(run: RunDir, out: io.StringIO) -> None:
+    work(run, out)
+    assert "(accelerate launch)\n" in out.getvalue()
+    assert records.read(WorkerTask, run.worker_task).processes_reason == ""
 
 
 # ---------------------------------------------------------------- the GPU side's start and end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from typing import Literal
 
@@ -11,7 +12,7 @@ import pytest
 from nlijob import processes
 from nlijob.config import Device, JobConfig, MachineConfig, load_config
 from nlijob.errors import ConfigurationError
-from nlijob.processes import processes_of, visible_gpus
+from nlijob.processes import gpu_name, processes_of
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +45,39 @@ def test_on_a_cpu_there_is_a_process_for_each_core_at_most() -> None:
         processes_of(asking(3, "cpu"))
 
 
+class Driver:
+    """Enough of pynvml to name GPUs."""
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"index {index}"
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return f"uuid {uuid}"
+
+    def nvmlDeviceGetName(self, handle: str) -> str:  # noqa: N802
+        return f"GPU of {handle}"
+
+
 @pytest.mark.parametrize(
-    ("shown", "count"), [("0,2", 2), ("1", 1), ("0,-1,2", 1), ("", 0), ("GPU-a, GPU-b", 2)]
+    ("shown", "name"),
+    [
+        (None, "GPU of index 1"),
+        ("2, 3", "GPU of index 3"),
+        ("GPU-a,GPU-b", "GPU of uuid GPU-b"),
+    ],
 )
-def test_hidden_gpus_do_not_count(monkeypatch: pytest.MonkeyPatch, shown: str, count: int) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert visible_gpus() == count
+def test_a_gpu_is_named_by_its_number_among_the_visible_ones(
+    monkeypatch: pytest.MonkeyPatch, shown: str | None, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+    if shown is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert gpu_name(1) == name
+
+
+def test_a_driver_that_does_not_answer_names_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert gpu_name(0) == ""

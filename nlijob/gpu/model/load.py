@@ -81,15 +81,17 @@ def load(
     device: torch.device,
     copy: QuantizedCopy | None = None,
     meta: MetaModel | None = None,
+    dtype: torch.dtype | None = None,
 ) -> LoadedModel:
     """Read and quantise the model, move it to the device, and add the adapter.
 
     `copy`: the quantised copy on disk, read if it exists and written if that will save time.
-    `meta`: the model without weights, if it was built already. Raises ConfigurationError (targets,
-    head), NotAvailableError (weights) and HardwareError.
+    `meta`: the model without weights, if it was built already. `dtype`: that of matrix products,
+    where the model will be computed on another device. Raises ConfigurationError (targets, head),
+    NotAvailableError (weights) and HardwareError.
     """
     meta = meta or meta_model(config, read_model_config(config, model_dir, tokenizer))
-    dtype = compute_dtype(config.model, meta.config, device)
+    dtype = dtype or compute_dtype(config.model, meta.config, device)
     if dtype is torch.float16:
         meta.config._attn_implementation = register_float32_attention()
     check_memory(meta, config.model, dtype, device)

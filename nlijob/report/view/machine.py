@@ -32,7 +32,9 @@ def machine_tile(results: Results) -> tuple[Fact, ...]:
     plan, environment = results.plan, results.environment
     gpus = [gpu.name for gpu in environment.gpus]
     value = counted(gpus) if gpus else f"{plan.processes} processes"
-    return (Fact("machine", visible(value), _how(results) if plan.processes > 1 else ""),)
+    hosts = len({gpu.host for gpu in environment.gpus})
+    notes = (_how(results) if plan.processes > 1 else "", f"on {hosts} hosts" if hosts > 1 else "")
+    return (Fact("machine", visible(value), "; ".join(filter(None, notes))),)
 
 
 def sharing_facts(results: Results) -> tuple[Fact, ...]:

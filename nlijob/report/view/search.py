@@ -24,6 +24,7 @@ from nlijob.records.outcome import Results
 from nlijob.records.search import CandidateOutcome, Importance, Search
 from nlijob.report.view.parts import Column, Row, Table, View, columns, row
 from nlijob.report.view.text import unbroken, visible
+from nlijob.stages import SEARCH
 
 MOST_SHOWN = 20
 """Candidates that are in the table at once; the others are folded away."""
@@ -39,7 +40,7 @@ def search_section(results: Results) -> View | None:
     ranked = sorted(search.candidates, key=lambda one: _rank(one, search))
     others = ranked[MOST_SHOWN:]
     return View(
-        lead=unbroken(visible(_lead(search))),
+        lead=unbroken(visible(_lead(search, results))),
         table=_table(ranked[:MOST_SHOWN], search, "Settings against validation accuracy"),
         others=_table(others, search, "The other candidates") if others else None,
         others_title=f"{count(len(others))} more",
@@ -63,7 +64,7 @@ def search_sentence(results: Results) -> str:
     )
 
 
-def _lead(search: Search) -> str:
+def _lead(search: Search, results: Results) -> str:
     best = _best(search)
     how = (
         "All combinations of the listed values were tried"
@@ -72,10 +73,21 @@ def _lead(search: Search) -> str:
     )
     return (
         f"{plural(len(search.candidates), 'candidate')} were trained on the same rows with seed "
-        f"{search.seed}, in {clock(search.duration_s)}, and scored on the validation rows alone. "
+        f"{search.seed}, in {_duration(search, results)}, and scored on the validation rows alone. "
         f"{how}. The run's own trainings have the settings of {best.name}: "
         f"{settings_text(best.settings)}. They are written as a recipe to best.toml in the run's "
         "folder."
+    )
+
+
+def _duration(search: Search, results: Results) -> str:
+    """The time of the search; where candidates were side by side, also that of all together."""
+    stage = next((one for one in results.stages if one.stage == SEARCH), None)
+    if stage is None or stage.duration_s is None or stage.at_once == 1:
+        return clock(search.duration_s)
+    return (
+        f"{clock(stage.duration_s)} (up to {stage.at_once} side by side, "
+        f"{clock(search.duration_s)} one after the other)"
     )
 
 

@@ -97,11 +97,12 @@ def _plan_facts(plan: Plan) -> tuple[Fact, ...]:
         else ""
     )
     compiled = ", layers compiled for training" if plan.layers == "compiled" else ""
-    if plan.way == "plain":
+    if plan.way in ("plain", "sharded"):
         reason = visible(plan.reason)
         if plan.base_weights == "dequantized":
             reason = f"{reason}; {weights[plan.base_weights]}"
-        return (Fact("execution mode", "plain loop", reason + recompute),)
+        name = "plain loop" if plan.way == "plain" else "plain loop, weights divided between GPUs"
+        return (Fact("execution mode", name, reason + recompute),)
     modes = {"graph": "CUDA graphs on packed rows", "packed": "packed rows"}
     shared = (
         f"; the shared prefix of {plan.shared_prefix} tokens is computed once per step"

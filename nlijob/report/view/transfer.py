@@ -27,9 +27,15 @@ from nlijob.report.view.text import unbroken, visible
 SHOWN_VALUES = 12
 """Most values in a table that is open; the others are in one that opens."""
 NONE = (
-    "No further test set was named, so nothing is known about other data. A recipe names one with "
-    "a [[transfer]] table: a name, a data set, and where needed its split and labels."
+    "Whether the gain holds on other data is not known, because no further test set was named. A "
+    "recipe names one as below. If the run is then continued, both models are scored on the set, "
+    "and nothing is trained again."
 )
+EXAMPLE = """\
+[[transfer]]
+name = "other"
+dataset = "DATASET"  # a name on the hub, a folder or a file
+split = "test\""""
 MARKS = {"gain": "helped", "loss": "hurt", "unclear": ""}
 
 
@@ -41,6 +47,7 @@ def transfer_section(results: Results) -> View:
         lead=_lead(results) if sets else NONE,
         table=_overview(results, own) if sets else None,
         sets=tuple(_set(results, one, own) for one in sets),
+        example="" if sets else EXAMPLE,
     )
 
 

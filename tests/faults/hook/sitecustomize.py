@@ -47,7 +47,9 @@ class Changes:
 
 
 def _side() -> str:
-    return "gpu" if sys.orig_argv[1:3] == ["-m", "nlijob.gpu"] else "parent"
+    words = sys.orig_argv  # the launcher's hold the module as well, which it starts
+    is_gpu = "nlijob.gpu" in words and "nlijob.gpu.launcher" not in words
+    return "gpu" if is_gpu else "parent"
 
 
 if os.environ.get("FAULT_SIDE") == _side():

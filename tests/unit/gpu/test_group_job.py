@@ -12,11 +12,12 @@ from nlijob.completeness import is_complete
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.worker import do_job
-from nlijob.records.job import Plan, WorkerTask
+from nlijob.records.job import EpochResult, Plan, WorkerTask
 from nlijob.records.search import CandidateResult
 from nlijob.rundir import RunDir
+from nlijob.stopping import Stopped
 from tests.groups import in_group
-from tests.stages import given, new_run, steps, timeless
+from tests.stages import TRAIN_STAGE, given, new_run, steps
 
 SETTINGS: dict[str, Any] = {
     "eval.generate_tokens": 3,
@@ -48,6 +49,7 @@ def done(root: Path, size: int, **settings: Any) -> RunDir:
 
 
 SCORES = ("baseline", "evaluate")
+RATES = [1e-4, 1e-3, 3e-3]
 TRIALS = [f"trials/seed-{seed}" for seed in (42, 43, 44)]
 
 
@@ -73,6 +75,44 @@ def test_a_group_in_which_one_trains_gives_the_figures_of_one_process(
     assert steps(run) == steps(alone)
     assert figures(run) == figures(alone)
     assert records.read(Plan, run.plan).processes == size
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_group_that_shares_each_step_trains_as_one_process_does(
+    tmp_path: Path, alone: RunDir, size: int
+) -> None:
+    run = done(tmp_path / "job", size, machine__share="steps")
+    expected, got = ([step.loss for step in steps(one)] for one in (alone, run))
+    assert got == pytest.approx(expected, rel=1e-4)
+    plan = records.read(Plan, run.plan)
+    assert (plan.processes, plan.share) == (size, "steps")
+
+
+def test_a_training_goes_on_with_another_number_of_processes(tmp_path: Path, alone: RunDir) -> None:
+    run = new_run(tmp_path / "job")
+    given(run, **{**SETTINGS, "machine.share": "steps"})
+    in_group(2, stopped_job, run.root)
+    assert run.epoch_result(1).exists()
+    assert not run.train_result.exists()
+    in_group(3, job, run.root)
+    expected, got = ([step.loss for step in steps(one)] for one in (alone, run))
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+def stopped_job(group: Group, run: Path) -> None:
+    """A job whose lead is stopped once it has trained the second epoch."""
+    save_epoch = TRAIN_STAGE.save_epoch
+
+    def saved(session: Any, trainer: Any, result: EpochResult, *more: Any) -> None:
+        if result.epoch == 2:
+            raise Stopped("as a test wants it")
+        save_epoch(session, trainer, result, *more)
+
+    TRAIN_STAGE.save_epoch = saved  # type: ignore[attr-defined]  # of this process alone
+    try:
+        job(group, run)
+    except Stopped:
+        group.share(None)
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +145,22 @@ def test_a_process_without_the_runs_folder_gets_the_rows_and_hands_over_its_trai
 
 def test_candidates_of_a_search_are_trained_side_by_side(tmp_path: Path) -> None:
     searched: dict[str, Any] = {
-        "sweep.space": {"train.learning_rate": [1e-4, 1e-3, 3e-3]},
+        "sweep.space": {"train.learning_rate": RATES},
         "machine.share": "trials",
     }
     one, both = (done(tmp_path / str(size), size, **searched) for size in (1, 2))
-    assert [timeless(result) for result in results(one)] == [
-        timeless(result) for result in results(both)
-    ]
+    assert results(one) == results(both)
     assert both.winner.read_bytes() == one.winner.read_bytes()
 
 
-def results(run: RunDir) -> list[CandidateResult]:
+def results(run: RunDir) -> list[object]:
+    """The losses of all candidates."""
     names = sorted(folder.name for folder in run.winner.parent.glob("candidate-*"))
-    return [records.read(CandidateResult, run.candidate_result(name)) for name in names]
+    assert len(names) == len(RATES)
+    found = [records.read(CandidateResult, run.candidate_result(name)) for name in names]
+    return [
+        (one.settings, [(e.train_loss, e.validation.loss) for e in one.epochs]) for one in found
+    ]
 
 
 def trainings(run: RunDir) -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nlijob.gpu.checkpoints import set_trained_weights, trained_weights
 from nlijob.gpu.model import (
     FirstWeights,
     LoadedModel,
+    initial,
     initial_weights,
     load,
     read_tokenizer,
@@ -65,19 +67,22 @@ def test_what_trainings_begin_with_is_drawn_once_for_each_seed_and_shape(
     (family,) = (one for one in FAMILIES if one.name == "Llama")
     save_model(family, tmp_path)
     used = loaded(job(tmp_path, "causal"), tmp_path, 42)
+    expected = {seed: initial_weights(used.model, used.head, seed) for seed in (7, 8)}
     drawn: list[int] = []
+    draw = initial._drawn
 
-    def draw(model: object, head: object, seed: int) -> dict[str, torch.Tensor]:
+    def counted(layers: Any, seed: int) -> dict[str, torch.Tensor]:
         drawn.append(seed)
-        return initial_weights(model, None, seed)
+        return draw(layers, seed)
 
-    monkeypatch.setattr("nlijob.gpu.model.initial.initial_weights", draw)
+    monkeypatch.setattr(initial, "_drawn", counted)
     first_weights = FirstWeights()
     for seed, shape in ((7, "a"), (7, "a"), (8, "a"), (8, "b"), (8, "b"), (7, "a")):
+        first_weights.begin(used.model, seed, shape)
+        torch.rand(3)  # something else is drawn meanwhile
         found = first_weights.of(used.model, used.head, seed, shape)
         set_trained_weights(used.model, found)
-        expected = initial_weights(used.model, used.head, seed)
-        assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+        assert all(torch.equal(found[name], one) for name, one in expected[seed].items())
         with torch.no_grad():
             for weight in trained_weights(used.model).values():
                 weight.add_(1)  # as a training does

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from nlijob import launch
-from nlijob.errors import HardwareError
+from nlijob.errors import HardwareError, JobError, StoppedError
 from nlijob.gpu import launcher
 from nlijob.gpu.launcher import first_failure
 from nlijob.launch import GpuSide, launch_command
@@ -45,18 +50,20 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir(tmp_path / "run")
 
 
-def follow(run: RunDir, monkeypatch: pytest.MonkeyPatch, child: str, device: str) -> None:
+def follow(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, child: str, device: str, processes: int = 1
+) -> None:
     """Launch `child` in place of the GPU side, as the job does, and follow it to its end."""
     run.root.mkdir()
     script = run.root / "child.py"
     script.write_text(child, encoding="utf-8")
 
-    def command(run: RunDir, device: str, *_: object) -> list[str]:
-        *launcher, _, _, root = launch_command(run, device)
+    def command(run: RunDir, *settings: Any) -> list[str]:
+        *launcher, _, _, root = launch_command(run, *settings)
         return [*launcher, str(script), root]
 
     monkeypatch.setattr(launch, "launch_command", command)
-    with GpuSide(run, device) as gpu_side:
+    with GpuSide(run, device, processes=processes) as gpu_side:
         gpu_side.start()
         gpu_side.give(TASK)
         gpu_side.follow(lambda _: None)
@@ -146,6 +153,30 @@ def test_the_failure_that_was_noticed_first_counts(run: RunDir) -> None:
     assert (found.rank, found.local_rank, found.processes) == (4, 0, 6)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_first_failure_is_written_for_a_parent_that_is_still_there(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    def main() -> None:
+        ended = ProcessFailure(local_rank=1, pid=99, exitcode=-9, error_file=os.devnull)
+        raise ChildFailedError("nlijob.gpu", {1: ended})
+
+    run.worker_log.parent.mkdir(parents=True)
+    monkeypatch.chdir(run.worker_log.parent)
+    monkeypatch.setattr(sys, "argv", ["launcher", "--num_processes", "2", "--num_machines", "1"])
+    monkeypatch.setattr("accelerate.commands.launch.main", main)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as pipe, os.fdopen(writing, "w") as parent:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        if not is_there:
+            parent.close()
+        with pytest.raises(SystemExit) as ended:
+            launcher.main()
+    assert ended.value.code == 128 + 9
+    assert run.worker_failure.exists() == is_there
+
+
 def test_a_port_that_another_program_took_in_the_meantime_is_chosen_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -155,7 +186,7 @@ def test_a_port_that_another_program_took_in_the_meantime_is_chosen_again(
         if error := next(answers):
             raise error
 
-    monkeypatch.setattr(launcher.launch, "main", main)
+    monkeypatch.setattr("accelerate.commands.launch.main", main)
     launcher._launch()
     assert next(answers, "asked twice") == "asked twice"
 
@@ -164,7 +195,7 @@ def test_an_error_that_is_not_about_the_port_is_raised(monkeypatch: pytest.Monke
     def main() -> None:
         raise RuntimeError("no such device")
 
-    monkeypatch.setattr(launcher.launch, "main", main)
+    monkeypatch.setattr("accelerate.commands.launch.main", main)
     with pytest.raises(RuntimeError, match="no such device"):
         launcher._launch()
 
@@ -174,3 +205,66 @@ def test_the_signal_that_ended_the_gpu_side_is_known(
 ) -> None:
     with pytest.raises(HardwareError, match="killed"):
         follow(run, monkeypatch, KILLED, "cpu")
+
+
+# ---------------------------------------------------------------- several, under torchrun
+
+OF_SEVERAL = """
+import os, signal, sys, types
+
+from nlijob.gpu import __main__ as gpu
+from nlijob.gpu import heartbeat
+from nlijob.gpu.group import join
+from nlijob.gpu.outcome import outcome_of
+
+heartbeat.BEAT_S, heartbeat.SILENT_S, heartbeat.HELD_UP_S = 0.1, 3.0, 1.0
+
+def work(run):
+    group = join("cpu")
+    with heartbeat.watch(group, run):
+        (run.root / f"process-{group.rank}").write_text(str(os.getpid()))
+        for turn in range(1000000):
+            group.gather(turn)
+            if turn == 100 and group.rank == RANK:
+                os.kill(os.getpid(), signal.SIGNAL)
+
+def outcome(run):
+    try:
+        work(run)
+    except Exception as error:
+        return outcome_of(error, run)
+
+sys.modules["faulty"] = types.SimpleNamespace(work=outcome)
+gpu.WORKERS = {"job": "faulty"}
+gpu.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rank", "sent", "kind", "said"),
+    [
+        (1, "SIGKILL", HardwareError, r"process 1 of 2 \(on .*\) was killed"),
+        (0, "SIGSTOP", HardwareError, r"process 0 of 2 \(on .*\) has shown no sign of life"),
+        (1, "SIGTERM", StoppedError, "stopped"),
+    ],
+)
+def test_where_one_process_of_several_fails_all_end_and_it_is_named(
+    run: RunDir,
+    monkeypatch: pytest.MonkeyPatch,
+    rank: int,
+    sent: str,
+    kind: type[JobError],
+    said: str,
+) -> None:
+    monkeypatch.setattr(launch, "FAILED_GRACE_S", 0.5)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_PORT", "PET_NNODES", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.setenv(name, "7")  # of a launcher around the job
+    child = OF_SEVERAL.replace("RANK", str(rank)).replace("SIGNAL", sent)
+    with pytest.raises(kind, match=said):
+        follow(run, monkeypatch, child, "cpu", processes=2)
+    for started in run.root.glob("process-*"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            pid = int(started.read_text(encoding="utf-8"))
+            assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert len(list(run.root.glob("process-*"))) == 2

@@ -84,13 +84,14 @@ def test_trainings_that_may_not_be_done_side_by_side_take_no_gpus(share: str) ->
 
 
 def test_a_training_of_all_rows_is_worth_every_gpu() -> None:
-    rows = {"data__train_stride": 1, "data__test_stride": 1}
-    assert chosen(gpus=8, train__batch_size=64, **rows).number == 8
+    planned = chosen(gpus=8, train__batch_size=64, data__train_stride=1, data__test_stride=1)
+    assert planned.number == 8
 
 
 def test_a_number_that_is_asked_for_is_taken() -> None:
     assert chosen(machine__gpus=3) == PlannedProcesses(3, 4, "machine.gpus is 3")
     assert number(SMALL, machine__gpus=2) == 2
+    assert chosen(machine__gpus=5).reason == "machine.gpus is 5, more than are visible"
 
 
 def test_on_a_cpu_there_is_one_process_unless_more_are_asked_for() -> None:

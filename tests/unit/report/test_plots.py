@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nlijob.analysis.outcome import build_results
-from nlijob.records.job import HardwareSample, TrainStep
+from nlijob.records.job import GpuSample, HardwareSample, TrainStep
+from nlijob.records.outcome import GpuUse
 from nlijob.records.serialization import read_lines
-from nlijob.report.plots import MOST_POINTS, Clock
+from nlijob.report.plots import MOST_POINTS, Clock, gpu_lines_of
 from nlijob.report.sections import Outcome, draw_plots
 from tests.synthetic import Spec, build_run
 
@@ -28,6 +29,24 @@ def names(root: Path, spec: Spec) -> set[str]:
 
 def test_a_gpu_run_has_charts_of_its_gpu(tmp_path: Path) -> None:
     assert {"gpu-load", "gpu-memory", "gpu-power", "ram"} <= names(tmp_path, Spec())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "labels"),
+    [(2, ["GPU 0", "GPU 1"]), (5, ["highest of 5", "mean", "lowest"])],
+)
+def test_many_gpus_are_drawn_by_their_highest_mean_and_lowest(gpus: int, labels: list[str]) -> None:
+    uses = [
+        GpuUse(f"GPU {n}", str(n), None, 1, None, None, None, None, None, None, None, (1,))
+        for n in range(gpus)
+    ]
+    of = [GpuSample(str(n), n / 10, None, None, None, None) for n in range(gpus)]
+    samples = [replace(sample(1, second), gpus=tuple(of)) for second in (0, 1)]
+    lines = gpu_lines_of(uses, Clock.of(samples), lambda gpu: gpu.load)
+    assert [line.label for line in lines] == labels
+    last = gpus / 10 - 0.1
+    expected = [0.0, 0.1] if gpus == 2 else [last, last / 2, 0.0]
+    assert [line.values[0] for line in lines] == pytest.approx(expected)
 
 
 def test_a_cpu_run_has_no_gpu_charts(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from nlijob.analysis.outcome import build_results
 from nlijob.analysis.search import importance
 from nlijob.belonging import doubts
 from nlijob.config import load_config
-from nlijob.errors import DivergedError
+from nlijob.errors import DivergedError, HardwareError
 from nlijob.recipe_text import best_recipe, recipe_text
 from nlijob.records.job import RunRecord
-from nlijob.records.outcome import Results
+from nlijob.records.outcome import Results, StageTime
 from nlijob.records.search import CandidateResult, Search, Winner
 from nlijob.records.serialization import read
 from nlijob.report.render import render
@@ -157,6 +157,10 @@ def test_a_tie_is_broken_by_the_loss_and_then_by_the_order(run: RunDir) -> None:
 def test_a_search_of_which_every_candidate_fails_ends_like_its_trainings(run: RunDir) -> None:
     with pytest.raises(DivergedError, match="none of the 1 candidates"):
         winner_of([result(run, FAILED)])
+    full = replace(result(run, FAILED), reason="out of memory: CUDA out of memory")
+    with pytest.raises(HardwareError, match=r"none of the 2 .*: out of memory") as caught:
+        winner_of([result(run, FAILED), full])
+    assert "lora.r" in caught.value.hint
 
 
 def test_a_candidate_is_stopped_below_the_median_of_three_or_more(run: RunDir) -> None:
@@ -275,3 +279,11 @@ def test_a_configuration_written_as_a_recipe_is_read_as_the_same(
 def test_the_best_recipe_leaves_the_device_to_the_machine() -> None:
     config = load_config("demo", {"model.device": "cpu"})
     assert 'device = "auto"' in best_recipe(config)
+
+
+def test_candidates_side_by_side_took_less_time_than_one_after_the_other(results: Results) -> None:
+    stage = StageTime("search", 30.0, {}, None, at_once=2)
+    both = replace(results, stages=(*results.stages, stage))
+    search = replace(search_of(results), duration_s=58.0)
+    text = section(replace(both, search=search)).lead.replace("\N{NO-BREAK SPACE}", " ")
+    assert "in 30.0 s (up to 2 side by side, 58.0 s one after the other), and scored" in text

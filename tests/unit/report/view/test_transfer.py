@@ -120,7 +120,10 @@ def test_several_trainings_have_a_table_and_their_range(tmp_path: Path) -> None:
     assert [row.cells[0] for row in one.trainings.rows] == ["seed 42", "seed 43", "seed 44"]
 
 
-def test_without_a_set_one_line_says_how_to_name_one() -> None:
+def test_without_a_set_an_example_says_how_to_name_one(tmp_path: Path) -> None:
     view = transfer_section(outcome(Spec()))
     assert (view.sets, transfer_plots(outcome(Spec()))) == ((), {})
-    assert "[[transfer]]" in view.lead
+    recipe = tmp_path / "more.toml"
+    recipe.write_text(f'extends = "demo"\n\n{view.example}\n', encoding="utf-8")
+    (named,) = load_config(str(recipe)).transfer
+    assert (named.dataset, named.split) == ("DATASET", "test")
