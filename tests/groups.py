@@ -25,7 +25,7 @@ from nlijob.gpu.group import Group, ProcessGroup
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LIMIT_S = 120.0
+LIMIT_S = 500.0
 """Longest time that a test's processes may take for one step; they take far less."""
 LOOPBACK = "127.0.0.1"
 

@@ -232,9 +232,15 @@ class Session:
         self.task = dataclasses.replace(task, model_dir=own.model_dir)
         self.config, self.inputs = config, task.inputs
 
-    def share_trainer(self) -> None:
-        """Make a trainer that trains together with the other processes; all call this."""
+    def share_trainer(self, is_open: bool) -> tuple[Share, str]:
+        """Make a trainer that trains together with the other processes; all call this.
+
+        Returns whether they should use it, and why. `is_open`: whether that is to be found out.
+        """
         self._trainer = self.engine.trainer(self.config.train, self.group)
+        if not is_open:
+            return "steps", "machine.share=steps"
+        return self.engine.worth_sharing(self._trainer, self.group)
 
     @property
     def trainer(self) -> Trainer:
@@ -245,21 +251,22 @@ class Session:
     def _choose_trainer(self) -> Trainer:
         """The trainer of the training in hand: of all processes together, or of this one."""
         self._trainer = None
-        if self.group.is_shared:
-            self.share = self._chosen_share()
-            if self.share[0] == "steps":
-                self.orders.give("begin", self.config)
-                self.share_trainer()
-                return self.trainer
-        return self.engine.trainer(self.config.train)
-
-    def _chosen_share(self) -> tuple[Share, str]:
+        if not self.group.is_shared:
+            return self.engine.trainer(self.config.train)
         wanted = "auto" if self.group.in_step else self.whole_config.machine.share
-        if wanted == "steps":
-            return "steps", "machine.share=steps"
+        rows = self.config.train.batch_size
         if wanted in ("none", "trials"):
-            return "none", f"machine.share={wanted}"
-        return self.engine.worth_sharing(self.group)
+            self.share = "none", f"machine.share={wanted}"
+        elif rows < self.group.size and not self.group.in_step:
+            self.share = "none", f"a step has {plural(rows, 'row')}, fewer than there are processes"
+        else:
+            is_open = wanted == "auto"
+            self.orders.give("begin", self.config, is_open)
+            self.share = self.share_trainer(is_open)
+            if self.share[0] == "steps":
+                return self.trainer
+            self._trainer = None
+        return self.engine.trainer(self.config.train)
 
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
@@ -319,16 +326,21 @@ class Session:
         shape = shape_of(self.config)
         if shape == self._shape:
             return
-        if "engine" in vars(self):
-            self.engine.close()
-            del self.engine
-            free_memory()
+        self.forget_shape()
         with self.reporter.timed("load", Part("adapter replaced")):
             if self.config.lora.target_modules != self._targets_of:  # finding them takes a while
                 self.meta = meta_model(self.config, self._model_config)
                 self._targets_of = self.config.lora.target_modules
             self.loaded = replace_adapter(self.loaded, self.config, self.meta.targets)
         self._drawn_for, self._shape = None, shape
+
+    def forget_shape(self) -> None:
+        """Give up what was made for trainings of the shape in hand, and free its memory."""
+        if "engine" in vars(self):
+            self.engine.close()
+            del self.engine
+        self._shape = None
+        free_memory()
 
     @cached_property
     def meta(self) -> MetaModel:
