@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn import functional
 
 from nlijob.gpu.fast import attention
 from nlijob.gpu.fast import model as fast_model
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import SHARED, PackShape, pack, packed_tokens, rounded, view
 from nlijob.gpu.fast.row_dropout import RowMasks, philox
@@ -173,6 +175,36 @@ def test_a_rows_dropout_does_not_depend_on_its_pack(
     fast.next_step()
     assert tolerance.distance(gradient(fast, rows[:5], [0, 1, 2, 3, 4], prefix), whole) > 0.1
     assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
+
+
+@pytest.mark.parametrize(
+    ("model", "compiles", "why"),
+    [
+        ({"dropout": 0.4}, True, ""),
+        ({}, False, ""),
+        ({"dropout": 0.4}, False, "the adapters' dropout differs with the number of processes"),
+        ({"residual": 0.1}, True, "the model's own dropout differs with the number of processes"),
+    ],
+)
+def test_it_is_said_where_dropout_depends_on_the_processes(
+    new_small_phi: NewModel,
+    head: CausalHead,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, float],
+    compiles: bool,
+    why: str,
+) -> None:
+    def made(device: torch.device, dtype: torch.dtype) -> RowMasks:
+        if not compiles:
+            raise Unsupported("CUDA kernels cannot be compiled")
+        return RowMasks(CPU, dtype)
+
+    monkeypatch.setattr(fast_model, "RowMasks", made)
+    monkeypatch.setattr(fast_model, "drops_by_row", lambda device: True)
+    fast = FastModel(new_small_phi(**model), head, False)
+    assert fast.why_dropout_depends_on_processes() == ""
+    fast._loaded = dataclasses.replace(fast._loaded, device=torch.device("cuda"))
+    assert fast.why_dropout_depends_on_processes() == why
 
 
 @pytest.mark.slow
