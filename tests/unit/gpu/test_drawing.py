@@ -39,7 +39,7 @@ def functional_dropout(values: Tensor) -> Tensor:
 def host_dropout(values: Tensor) -> Tensor:
     layer = HostDropout()
     layer.p = 0.4
-    return layer(values)
+    return layer.forward(values)
 
 
 def by_head(values: Tensor) -> Tensor:
