@@ -103,7 +103,8 @@ def _units(model: Any, settings: Sharding) -> Iterator[nn.Module]:
         )
     yield from layers
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
-    weights = [weight for end in ends if end is not None for weight in end.parameters()]
+    # not the weights themselves: what still refers to one would keep the whole of it
+    weights = [id(weight) for end in ends if end is not None for weight in end.parameters()]
     if len(weights) == len(set(weights)):
         yield from (end for end in ends if end is not None)
 
@@ -147,7 +148,7 @@ class ShardedEngine(Engine):
     def agree(self, group: Group) -> None:
         """See `Engine`; there is one mode only."""
 
-    def worth_sharing(self, group: Group) -> tuple[Any, str]:
+    def worth_sharing(self, trainer: Trainer, group: Group) -> tuple[Any, str]:
         """See `Engine`."""
         return "steps", REASON
 
