@@ -73,7 +73,7 @@ def settings(config: JobConfig) -> dict[str, Any]:
     """The settings that must be the same on all hosts, "section.key" -> value as JSON has it."""
     tables: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     del tables["machine"]  # the number of processes is compared instead
-    flat: dict[str, Any] = {}
+    flat: dict[str, Any] = {"machine.accelerate_config": fsdp_settings(config.machine)}
     for name, value in tables.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{key}": one for key, one in value.items()}

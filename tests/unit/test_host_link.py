@@ -79,6 +79,9 @@ class Job:
     def start(self, rank: int, work: Callable[[Any], object], /, **changed: Any) -> Host:
         return Host(self.link(rank, **changed), work)
 
+    def wait_for_all(self) -> None:
+        wait_for(lambda: any(line.startswith("All ") for line in self.said))
+
 
 @pytest.fixture
 def job(port: int) -> Job:
@@ -140,7 +143,12 @@ def test_a_further_host_that_is_not_needed_ends_with_host_0(job: Job) -> None:
 def test_the_others_end_with_the_exit_code_of_a_host_that_fails(job: Job) -> None:
     job = Job(job.hosts.port, count=3)
     fault = HardwareError("out of memory", "a hint")
-    hosts = [job.start(0, interrupted), job.start(1, failing(fault)), job.start(2, interrupted)]
+
+    def fail(_: HostLink) -> None:
+        job.wait_for_all()
+        raise fault
+
+    hosts = [job.start(0, interrupted), job.start(1, fail), job.start(2, interrupted)]
     ends = [host.end() for host in hosts]
     assert ends[1] is fault
     for end in (ends[0], ends[2]):
@@ -185,7 +193,7 @@ def test_a_host_that_goes_without_a_word_stops_the_others(job: Job) -> None:
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(_connected(job.hosts.port))
         _say_hello(connection, job)
-        wait_for(lambda: job.link(0) and any("All 2 hosts" in line for line in job.said))
+        job.wait_for_all()
     end = lead.end()
     assert end is not None
     assert end.exit_code == ExitCode.STOPPED
@@ -282,6 +290,14 @@ def test_the_others_show_the_stage_of_the_job(job: Job) -> None:
 
     hosts = job.start(0, lead), job.start(1, lambda link: link.wait_for_end())
     assert [host.end() for host in hosts] == [None, None]
+
+
+def test_the_gpu_side_uses_the_network_of_the_rendezvous(job: Job) -> None:
+    networks: list[dict[str, str]] = []
+    work = lambda link: networks.append(link.network)  # noqa: E731
+    hosts = job.start(0, work), job.start(1, work)
+    assert [host.end() for host in hosts] == [None, None]
+    assert networks == [{"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}] * 2
 
 
 @contextlib.contextmanager
