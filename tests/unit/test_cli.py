@@ -239,8 +239,11 @@ def test_all_faults_of_a_command_line_are_reported_together(call: Caller) -> Non
     assert "lora.rank: unknown key" in shown.err
 
 
-def test_faults_of_the_hosts_and_of_the_configuration_are_named_together(call: Caller) -> None:
-    shown = call("run", "--recipe", "demo", "--epochs", "0", "--hosts", "2", "--host-rank", "2")
+@pytest.mark.parametrize("command", ["run", "plan", "doctor"])
+def test_faults_of_the_hosts_and_of_the_configuration_are_named_together(
+    call: Caller, command: str
+) -> None:
+    shown = call(command, "--recipe", "demo", "--epochs", "0", "--hosts", "2", "--host-rank", "2")
     assert shown.code == 2
     assert "train.epochs" in shown.err
     assert "--host-rank 2: with --hosts 2 it is one of 0 to 1" in shown.err

@@ -491,6 +491,7 @@ def test_the_processes_of_several_hosts_meet_at_host_0(run: RunDir) -> None:
     assert values["--num_processes"] == "8"  # of all hosts
     assert values["--main_process_ip"] == "[fd00::1]"
     assert values["--main_process_port"] == "1234"
+    assert values["--rdzv_conf"] == "timeout=300"
     assert "--multi_gpu" in command
 
 
