@@ -16,7 +16,8 @@ from nlijob.accelerate_file import fsdp_settings
 from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.hardware import gpu_count
-from nlijob.host_link import FurtherLink, Hello, LeadLink, joined
+from nlijob.host_link import FurtherLink, LeadLink, joined
+from nlijob.host_peer import Hello
 from nlijob.hosts import Hosts
 from nlijob.hub import Hub, model_files
 from nlijob.launch import GpuSide

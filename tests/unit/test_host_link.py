@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from nlijob import __version__, host_link
+from nlijob import __version__, host_link, host_peer
 from nlijob.errors import ConfigurationError, ExitCode, HardwareError, JobError
-from nlijob.host_link import FurtherLink, Hello, HostLink, LeadLink, joined
+from nlijob.host_link import FurtherLink, HostLink, LeadLink, joined
+from nlijob.host_peer import Hello
 from nlijob.hosts import Hosts
 from nlijob.stopping import Stopped
 
@@ -203,7 +204,7 @@ def test_a_host_that_goes_without_a_word_stops_the_others(job: Job) -> None:
 def test_a_host_that_says_nothing_for_long_is_lost(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_link, "SILENCE_S", 0.2)
+    monkeypatch.setattr(host_peer, "SILENCE_S", 0.2)
     lead = job.start(0, interrupted)
     with _connected(job.hosts.port) as connection:
         _say_hello(connection, job)
@@ -257,7 +258,7 @@ def test_two_hosts_of_the_same_rank_are_refused(job: Job) -> None:
 def test_another_version_of_the_program_is_refused(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_link, "CLOSE_S", 0.05)
+    monkeypatch.setattr(host_peer, "CLOSE_S", 0.05)
     lead = job.start(0, interrupted)
     with _connected(job.hosts.port) as connection:
         connection.sendall(json.dumps({"kind": "hello", "version": "0.0.1"}).encode() + b"\n")

@@ -23,6 +23,7 @@ from nlijob.config import JobConfig, load_config
 from nlijob.console import Console
 from nlijob.errors import ExitCode, HardwareError, JobError
 from nlijob.host_link import LeadLink, joined
+from nlijob.host_peer import free_port
 from nlijob.host_serving import hello, serve, settings, with_all_gpus
 from nlijob.hosts import Hosts
 from nlijob.hub import Hub
@@ -89,7 +90,7 @@ class Pair:
         self.root = root
         self.said = io.StringIO()
         self._record = RunRecord("job", "demo", config, (), "2026-01-01", "0")
-        self._hosts = Hosts(2, 1, "127.0.0.1", host_link._free_port(), 30.0)
+        self._hosts = Hosts(2, 1, "127.0.0.1", free_port(), 30.0)
         argv = [sys.executable, "-c", WORKER]
         monkeypatch.setattr(
             launch, "launch_command", lambda run, *_: [*argv, str(run.root), str(status)]
