@@ -36,6 +36,9 @@ POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
 FAILED_GRACE_S = 3.0
 """Time that the processes of several get to end where one has failed: it may be one that hangs."""
+MEETING_LIMIT_S = 300
+"""Longest time in s that the launchers of several hosts wait for each other. All are started at the
+same time; but a firewall may be between them."""
 T = TypeVar("T")
 
 
@@ -65,6 +68,7 @@ def launch_command(
     if hosts:
         command += ["--machine_rank", str(hosts.rank), "--main_process_port", str(hosts.port)]
         command += ["--main_process_ip", bracketed(hosts.address)]
+        command += ["--rdzv_conf", f"timeout={MEETING_LIMIT_S}"]
     elif processes > 1:
         command += ["--main_process_port", "0"]
     if hosts or processes > 1:
