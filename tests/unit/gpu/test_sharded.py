@@ -116,6 +116,31 @@ def test_the_plan_says_how_the_weights_are_held(runs: list[RunDir]) -> None:
     assert plan.activations == "recomputed"
 
 
+@pytest.mark.slow
+def test_a_trained_head_and_a_second_training_are_those_of_one_process(tmp_path: Path) -> None:
+    settings = {
+        **SETTINGS,
+        "model.head": "sequence-classification",
+        "train.seeds": 2,
+        "eval.generate_tokens": 0,
+        "forgetting.texts": "",
+    }
+    one, two = (new_run(tmp_path / name) for name in ("alone", "divided"))
+    for run in (one, two):
+        given(run, **settings)
+    do_job(one, ALONE)
+    in_group(2, divided, two.root)
+    for seed in (42, 43):
+        mine, other = (
+            [
+                step.loss
+                for step in records.read_lines(TrainStep, run.view(f"trials/seed-{seed}").train_log)
+            ]
+            for run in (two, one)
+        )
+        assert mine == pytest.approx(other, rel=1e-4)
+
+
 # ---------------------------------------------------------------- the division itself
 
 SHAPE = transformers.LlamaConfig(
