@@ -33,13 +33,15 @@ def main() -> None:
     parser.add_argument("--gpus", action="append", type=int, required=True)
     parser.add_argument("--cold", action="store_true", help="leave out the job that warms up")
     parser.add_argument("job", nargs=argparse.REMAINDER, help="-- and options of `run`")
+    parser.add_argument("--runs-dir", type=Path, help="keep the runs in this folder")
     options = parser.parse_args()
     job = options.job[1:] if options.job[:1] == ["--"] else options.job
     with tempfile.TemporaryDirectory() as folder:
+        runs = options.runs_dir or Path(folder)
         if not options.cold:
             _run(Path(folder) / "warm", [*job, "--seeds", "1", "--epochs", "1"], 1)
         for number, gpus in enumerate(options.gpus):
-            figures = _run(Path(folder) / f"job-{number}", job, gpus)
+            figures = _run(runs / f"job-{number}", job, gpus)
             print(json.dumps(figures), flush=True)
 
 

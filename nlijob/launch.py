@@ -34,7 +34,7 @@ from nlijob.worker_end import error_of_end, error_of_failure
 
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
-FAILED_GRACE_S = 5.0
+FAILED_GRACE_S = 3.0
 """Time that the processes of several get to end where one has failed: it may be one that hangs."""
 T = TypeVar("T")
 

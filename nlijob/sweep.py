@@ -17,8 +17,9 @@ from typing import Any
 
 from nlijob.analysis.selection import best_of
 from nlijob.config import EvalConfig, JobConfig, SweepConfig, with_settings
-from nlijob.errors import DivergedError
+from nlijob.errors import DivergedError, HardwareError, JobError
 from nlijob.fingerprints import stage_inputs
+from nlijob.memory import speaks_of_memory
 from nlijob.records.job import EpochResult, Inputs
 from nlijob.records.search import CandidateResult, Setting, Winner
 from nlijob.space import bounds_of
@@ -134,22 +135,37 @@ def _best(epochs: Sequence[EpochResult]) -> float:
 
 
 def winner_of(results: Sequence[CandidateResult]) -> Winner:
-    """The settings to take, by `RULE`. Raises DivergedError where no candidate is complete."""
+    """The settings to take, by `RULE`.
+
+    Where no candidate is complete, raises HardwareError if memory was the reason for one of them,
+    and DivergedError otherwise.
+    """
     selections = {
         one.name: one.selection
         for one in results
         if one.state == "complete" and one.selection is not None
     }
     if not selections:
-        raise DivergedError(
-            f"none of the {len(results)} candidates of the search could be trained to its end: "
-            f"{results[0].reason}",
-            "search lower values of train.learning_rate, or compute in bfloat16 or float32 "
-            "(model.compute_dtype)",
-        )
+        raise _none_complete(results)
     best = best_of(selections)
     settings = next(one.settings for one in results if one.name == best)
     return Winner(best, settings, RULE, len(results))
+
+
+def _none_complete(results: Sequence[CandidateResult]) -> JobError:
+    none = f"none of the {len(results)} candidates of the search could be trained to its end: "
+    for one in results:
+        if speaks_of_memory(one.reason):
+            return HardwareError(
+                none + one.reason,
+                "search lower values of lora.r or train.batch_size, or use shorter prompts, a "
+                "smaller model or a larger GPU",
+            )
+    return DivergedError(
+        none + results[0].reason,
+        "search lower values of train.learning_rate, or compute in bfloat16 or float32 "
+        "(model.compute_dtype)",
+    )
 
 
 def resolved(config: JobConfig, winner: Winner) -> JobConfig:

@@ -25,7 +25,7 @@ from nlijob.gpu.group import Group, ProcessGroup
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LIMIT_S = 120.0
+LIMIT_S = 500.0
 """Longest time that a test's processes may take for one step; they take far less."""
 LOOPBACK = "127.0.0.1"
 
@@ -41,6 +41,26 @@ def in_group(
     Arguments and results are pickled. Raises AssertionError with the traceback of a process that
     fails, or with the status of one that dies; the others are then ended.
     """
+    return _in_group("cpu", size, function, arguments, named)
+
+
+def on_gpus(
+    size: int,
+    function: Callable[Concatenate[Group, P], T],
+    *arguments: P.args,
+    **named: P.kwargs,
+) -> list[T]:
+    """The same with a GPU for each process, and NCCL between them."""
+    return _in_group("cuda", size, function, arguments, named)
+
+
+def _in_group(
+    device: str,
+    size: int,
+    function: Callable[..., T],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+) -> list[T]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "nlijob.gpu.group", function.__module__])
     store = TCPStore(LOOPBACK, 0, is_master=True, wait_for_workers=False)
@@ -50,7 +70,9 @@ def in_group(
             own, other = context.Pipe()
             settings = _variables(rank, size, store.port)
             process = context.Process(
-                target=_work, args=(other, settings, function, arguments, named), daemon=True
+                target=_work,
+                args=(other, device, settings, function, arguments, named),
+                daemon=True,
             )
             process.start()
             other.close()
@@ -102,6 +124,7 @@ def _answers(pipes: list[Connection]) -> list[Any]:
 
 def _work(
     parent: Connection,
+    device: str,
     settings: dict[str, str],
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
@@ -113,11 +136,12 @@ def _work(
     os.environ.update(settings)
     torch.set_num_threads(1)
     try:
-        value = function(ProcessGroup("cpu"), *arguments, **named)
+        value = function(ProcessGroup(device), *arguments, **named)
     except BaseException:
         parent.send((None, traceback.format_exc()))
     else:
         parent.send((value, ""))
     parent.recv()
-    if distributed.is_initialized():
+    # NCCL would wait for its graphs, which may still be referred to
+    if distributed.is_initialized() and device == "cpu":
         distributed.destroy_process_group()

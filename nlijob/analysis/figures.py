@@ -8,9 +8,24 @@ from typing import Any
 
 from nlijob.analysis.resources import total_energy_j
 from nlijob.config import JobConfig
-from nlijob.records.intervals import Interval
-from nlijob.records.outcome import Results
+from nlijob.records.intervals import Interval, PairedDifference
+from nlijob.records.outcome import Results, TransferResult
 from nlijob.records.trials import Expected
+
+
+@dataclass(frozen=True)
+class SetFigures:
+    """Accuracies on a further test set."""
+
+    name: str
+    rows: int
+    rows_sha256: str
+    """Hash of the rows that were taken of the set."""
+    base_accuracy: float
+    tuned_accuracy: float
+    """Of the training whose adapter is kept."""
+    change: PairedDifference
+    adjusted_p: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +82,8 @@ class Figures:
     accuracy_over_trainings: Expected | None = None
     """None with one training."""
     gain_over_trainings: Expected | None = None
+    elsewhere: tuple[SetFigures, ...] = ()
+    """Each further test set, in the order of the recipe."""
 
     @property
     def expected_accuracy(self) -> float:
@@ -131,6 +148,19 @@ def figures(results: Results) -> Figures:
         trainings=len(results.trials.trials) if results.trials else 1,
         accuracy_over_trainings=results.trials.accuracy if results.trials else None,
         gain_over_trainings=results.trials.gain if results.trials else None,
+        elsewhere=tuple(map(_set_figures, results.transfer)),
+    )
+
+
+def _set_figures(one: TransferResult) -> SetFigures:
+    return SetFigures(
+        name=one.manifest.name,
+        rows=one.rows,
+        rows_sha256=one.manifest.rows.rows_sha256,
+        base_accuracy=one.base.accuracy,
+        tuned_accuracy=one.tuned.accuracy,
+        change=one.change,
+        adjusted_p=one.adjusted_p,
     )
 
 

@@ -25,7 +25,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nlijob.analysis.wording import plural
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
 from nlijob.gpu.fast.agreement import relative_difference
@@ -183,14 +182,20 @@ class Engine:
         """Number of modes that are leaner than the present one, with the plain loop."""
         return len(self._modes) + 1 if self._fast else 0
 
-    def worth_sharing(self, group: Group) -> tuple[Literal["steps", "none"], str]:
-        """Whether the processes should share the rows of each step, and why."""
-        rows = self._config.train.batch_size
-        if rows < group.size:
-            return "none", f"a step has {plural(rows, 'row')}, fewer than there are processes"
+    def worth_sharing(self, trainer: Trainer, group: Group) -> tuple[Literal["steps", "none"], str]:
+        """Whether the processes should share the rows of each step, and why; all call this.
+
+        `trainer`: one that does, before its first step.
+        """
         if self._loaded.device.type == "cpu":
             return "steps", "a step on a CPU takes as long as it has rows"
-        return "none", "not measured"
+        if not isinstance(trainer, FastTrainer):
+            return "none", "a step of the plain loop waits for its launches, not for its rows"
+        times = trainer.step_times()
+        if times.alone_s is None:
+            return "steps", "a whole step does not fit into the memory of one GPU"
+        measured = f"{times.shared_s * 1000:.1f} ms shared and {times.alone_s * 1000:.1f} ms alone"
+        return "steps" if times.pays else "none", f"a step takes {measured}"
 
     def trainer(self, config: TrainConfig | None = None, group: Group = ALONE) -> Trainer:
         """A trainer for the adapter, before its first step.

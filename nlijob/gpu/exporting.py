@@ -20,7 +20,8 @@ from nlijob.gpu.merging import save_merged, stored_dtype
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.predicting import check_label_tokens, load_adapter
 from nlijob.gpu.reporting import scoring as scoring_part
-from nlijob.gpu.session import Session, check_finite
+from nlijob.gpu.scoring import check_finite
+from nlijob.gpu.session import Session
 from nlijob.gpu.worker import outcome_of_work
 from nlijob.records.job import Prediction, WorkerOutcome
 from nlijob.records.use import MergedModel, UseTask

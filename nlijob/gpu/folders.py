@@ -7,14 +7,19 @@ rows from the lead, and hand over what they have made.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from socket import gethostname
 
+from nlijob import records
 from nlijob.files import append, atomic_write
 from nlijob.gpu.group import Group
-from nlijob.rundir import RunDir
+from nlijob.records.job import Timing, WorkerTask
+from nlijob.rundir import RunDir, append_to_log
 
 TOKEN = "folder"
 
@@ -42,21 +47,48 @@ def bring(run: RunDir, group: Group, elsewhere: bool, made: Iterable[Path]) -> N
 
     `made`: files and folders, the markers last.
     """
-    if not any(group.gather(elsewhere)):
+    places = group.gather((elsewhere, gethostname(), str(run.root)))
+    if not any(there for there, *_ in places):
         return
-    logs = {name: log.read_bytes() for name, log in _logs(run).items() if log.exists()}
-    given = (_packed(run, made), logs) if elsewhere else ({}, {})
-    for files, of_logs in group.collect(given):
-        _unpack(run, files)
-        for name, lines in of_logs.items():
-            append(_logs(run)[name], lines)
-    if elsewhere:
-        for log in _logs(run).values():
-            log.unlink(missing_ok=True)
+    clocks = group.gather(time.monotonic())  # all have come here, so all read theirs at once
+    reports: Reports = [], b""
+    if elsewhere and places.index(places[group.rank]) == group.rank:  # the first in its folder
+        reports = _reports(run, clocks[0] - clocks[group.rank])
+    files = _packed(run, made) if elsewhere else {}
+    for its_files, (timings, progress) in group.collect((files, reports)):
+        _unpack(run, its_files)
+        _add_timings(run, timings)
+        append(run.progress, progress)
 
 
-def _logs(run: RunDir) -> dict[str, Path]:
-    return {"timings": run.timings, "progress": run.progress}
+Reports = tuple[list[Timing], bytes]
+"""Timings, and lines of progress."""
+
+
+def _reports(run: RunDir, clock_ahead_s: float) -> Reports:
+    """What the processes of a folder have reported; it is removed there.
+
+    `clock_ahead_s`: by how much the monotonic clock of the lead's host is ahead.
+    """
+    timings = [
+        timing
+        if timing.started_monotonic_s is None
+        else dataclasses.replace(
+            timing, started_monotonic_s=timing.started_monotonic_s + clock_ahead_s
+        )
+        for timing in records.read_log(Timing, run.timings).records
+    ]
+    progress = run.progress.read_bytes() if run.progress.exists() else b""
+    for log in (run.timings, run.progress):
+        log.unlink(missing_ok=True)
+    return timings, progress
+
+
+def _add_timings(run: RunDir, timings: Iterable[Timing]) -> None:
+    """Add timings of another host to those of this attempt."""
+    attempt = records.read(WorkerTask, run.worker_task).attempt
+    for timing in timings:
+        append_to_log(run.timings, dataclasses.replace(timing, attempt=attempt))
 
 
 def _packed(run: RunDir, places: Iterable[Path]) -> dict[str, bytes]:

@@ -58,10 +58,10 @@ def write(session: Session, prompts: Sequence[Sequence[int]]) -> None:
     session.write_share(prompts)
 
 
-def begin(session: Session, config: JobConfig) -> None:
-    """Prepare to train together with the others."""
+def begin(session: Session, config: JobConfig, is_open: bool) -> None:
+    """Prepare to train together with the others, or find out whether that is faster."""
     session.config = config
-    session.share_trainer()
+    session.share_trainer(is_open)
 
 
 def restore(session: Session, state: dict[str, Any], trained: dict[str, Any]) -> None:

@@ -94,11 +94,12 @@ def watch(group: Group, run: RunDir) -> Iterator[None]:
         return
     shared: Any = group.store
     store = shared.clone()  # a connection of its own: the main thread may wait in the other
+    own = _place_of(group)  # the thread calls no CUDA: that could spoil the capture of a graph
     over = threading.Event()
 
     def work() -> None:
         try:
-            failure = watch_until(over.wait, store, group, time.monotonic)
+            failure = watch_until(over.wait, store, own, time.monotonic)
             if failure:
                 tell(failure, store, run)
         except Exception as error:  # the store has gone, and with it the launcher of the first host
@@ -122,22 +123,22 @@ def watch(group: Group, run: RunDir) -> Iterator[None]:
 def watch_until(
     is_over: Callable[[float], bool],
     store: Store,
-    group: ProcessGroup,
+    own: WorkerFailure,
     clock: Callable[[], float],
 ) -> WorkerFailure | None:
     """Give signs of life until a process fails, which is returned, or the work is over.
 
-    `is_over` waits for so many seconds and says whether it is. Raises an error of torch's where the
-    store cannot be reached.
+    `is_over` waits for so many seconds and says whether it is. `own`: what a failure of this
+    process would say of its place. Raises an error of torch's where the store cannot be reached.
     """
-    store.set(_place(group.rank), json.dumps(dataclasses.asdict(_own_place(group))))
-    own = Watch(store, group.rank, group.size, clock())
-    own.beat()
+    store.set(_place(own.rank), json.dumps(dataclasses.asdict(own)))
+    signs = Watch(store, own.rank, own.processes, clock())
+    signs.beat()
     while not is_over(BEAT_S):
-        own.beat()
+        signs.beat()
         if store.add(FAILURES, 0):
             return _failure(store.get(FAILURE))
-        if silent := own.silent(clock()):
+        if silent := signs.silent(clock()):
             rank, silent_s = silent
             failure = _failure(store.get(_place(rank)))
             return dataclasses.replace(failure, silent_s=silent_s)
@@ -165,8 +166,8 @@ def _place(rank: int) -> str:
     return f"heartbeat/place/{rank}"
 
 
-def _own_place(group: ProcessGroup) -> WorkerFailure:
-    """What a failure of this process would say of its place."""
+def _place_of(group: ProcessGroup) -> WorkerFailure:
+    """What a failure of this process would say of its place. Calls CUDA for the GPU's name."""
     gpu = torch.cuda.get_device_name(group.device) if group.device.type == "cuda" else ""
     return WorkerFailure(
         rank=group.rank,

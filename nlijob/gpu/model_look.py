@@ -24,8 +24,10 @@ from nlijob.gpu.model import (
     weight_bytes,
 )
 from nlijob.gpu.model.structure import LINEAR, layer_of, outputs
-from nlijob.gpu.session import Session, prompt_line
+from nlijob.gpu.prompt_record import prompt_notes
+from nlijob.gpu.session import Session
 from nlijob.gpu.training import execution_name
+from nlijob.gpu.words import prompt_line
 from nlijob.records.job import SPLITS, Example, Split
 from nlijob.records.planning import ModelLook, TokenCounts
 
@@ -113,7 +115,7 @@ def _rows(session: Session, split: Split) -> list[Encoded]:
 
 def _notes(session: Session, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
     """What to know about the prompt, and about rows that are too long for the model."""
-    yield from session.prompt_notes(rows)
+    yield from prompt_notes(session.head, rows)
     for split, of_split in rows.items():
         looked_at = len(_spread(session.examples[split]))
         if left_out := looked_at - len(of_split):

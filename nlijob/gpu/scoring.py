@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.analysis.wording import plural
+from nlijob.config import ModelConfig
+from nlijob.errors import DivergedError, NotAvailableError
 from nlijob.gpu.engine import Forward
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head
@@ -164,3 +167,28 @@ def _predictions(
         )
         for row, predicted, probabilities, label_mass, loss in columns
     ]
+
+
+def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
+    """Raise an error if the model's answers are not numbers.
+
+    It is the checkpoint's fault in the baseline (NotAvailableError), and the training's later
+    (DivergedError).
+    """
+    bad = [p for p in predictions if not math.isfinite(p.loss + sum(p.probabilities))]
+    if not bad:
+        return
+    where = (
+        f"{plural(len(bad), 'row')} of {len(predictions):,} (first: {bad[0].split} row "
+        f"{bad[0].index})"
+    )
+    if stage == "baseline":
+        raise NotAvailableError(
+            f"model {model.name} gives logits that are NaN or infinite for {where}",
+            "the weights are damaged, or too large for the compute dtype: try "
+            "model.compute_dtype='float32'",
+        )
+    raise DivergedError(
+        f"the tuned model gives logits that are NaN or infinite for {where}",
+        "lower train.learning_rate, or compute in bfloat16 or float32 (model.compute_dtype)",
+    )

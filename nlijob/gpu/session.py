@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from socket import gethostname
@@ -14,9 +13,9 @@ from typing import Any, Literal
 import torch
 
 from nlijob import __version__, records
-from nlijob.analysis.wording import percent, plural
-from nlijob.config import JobConfig, ModelConfig, PromptConfig, seeds_of, with_settings
-from nlijob.errors import DivergedError, NotAvailableError, all_or_every_fault
+from nlijob.analysis.wording import plural
+from nlijob.config import JobConfig, PromptConfig, seeds_of, with_settings
+from nlijob.errors import NotAvailableError, all_or_every_fault
 from nlijob.fingerprints import inputs_of, stage_inputs
 from nlijob.gpu import checkpoints, reporting, scoring
 from nlijob.gpu.engine import Engine
@@ -41,17 +40,18 @@ from nlijob.gpu.model import (
 )
 from nlijob.gpu.orders import Orders
 from nlijob.gpu.out_of_memory import free_memory
+from nlijob.gpu.prompt_record import dropped_rows, prompt_notes, prompt_record
 from nlijob.gpu.quantized import QuantizedCopy
 from nlijob.gpu.reporting import Part, Reporter
 from nlijob.gpu.sharded import ShardedEngine, check_sharding, shard, sharding
 from nlijob.gpu.training import Trainer, never
+from nlijob.gpu.words import head_text, prompt_line
 from nlijob.gpu.writer import Writer
-from nlijob.prompts import Prompt, few_shot_examples
+from nlijob.prompts import few_shot_examples
 from nlijob.records.forgetting import TextLoss
 from nlijob.records.job import (
     SPLITS,
     Example,
-    HeadOrigin,
     Machine,
     Plan,
     Prediction,
@@ -232,9 +232,15 @@ class Session:
         self.task = dataclasses.replace(task, model_dir=own.model_dir)
         self.config, self.inputs = config, task.inputs
 
-    def share_trainer(self) -> None:
-        """Make a trainer that trains together with the other processes; all call this."""
+    def share_trainer(self, is_open: bool) -> tuple[Share, str]:
+        """Make a trainer that trains together with the other processes; all call this.
+
+        Returns whether they should use it, and why. `is_open`: whether that is to be found out.
+        """
         self._trainer = self.engine.trainer(self.config.train, self.group)
+        if not is_open:
+            return "steps", "machine.share=steps"
+        return self.engine.worth_sharing(self._trainer, self.group)
 
     @property
     def trainer(self) -> Trainer:
@@ -245,21 +251,22 @@ class Session:
     def _choose_trainer(self) -> Trainer:
         """The trainer of the training in hand: of all processes together, or of this one."""
         self._trainer = None
-        if self.group.is_shared:
-            self.share = self._chosen_share()
-            if self.share[0] == "steps":
-                self.orders.give("begin", self.config)
-                self.share_trainer()
-                return self.trainer
-        return self.engine.trainer(self.config.train)
-
-    def _chosen_share(self) -> tuple[Share, str]:
+        if not self.group.is_shared:
+            return self.engine.trainer(self.config.train)
         wanted = "auto" if self.group.in_step else self.whole_config.machine.share
-        if wanted == "steps":
-            return "steps", "machine.share=steps"
+        rows = self.config.train.batch_size
         if wanted in ("none", "trials"):
-            return "none", f"machine.share={wanted}"
-        return self.engine.worth_sharing(self.group)
+            self.share = "none", f"machine.share={wanted}"
+        elif rows < self.group.size and not self.group.in_step:
+            self.share = "none", f"a step has {plural(rows, 'row')}, fewer than there are processes"
+        else:
+            is_open = wanted == "auto"
+            self.orders.give("begin", self.config, is_open)
+            self.share = self.share_trainer(is_open)
+            if self.share[0] == "steps":
+                return self.trainer
+            self._trainer = None
+        return self.engine.trainer(self.config.train)
 
     def prepare(self) -> None:
         """Encode the rows, then load the model: cheap checks come before the weights are read."""
@@ -319,16 +326,21 @@ class Session:
         shape = shape_of(self.config)
         if shape == self._shape:
             return
-        if "engine" in vars(self):
-            self.engine.close()
-            del self.engine
-            free_memory()
+        self.forget_shape()
         with self.reporter.timed("load", Part("adapter replaced")):
             if self.config.lora.target_modules != self._targets_of:  # finding them takes a while
                 self.meta = meta_model(self.config, self._model_config)
                 self._targets_of = self.config.lora.target_modules
             self.loaded = replace_adapter(self.loaded, self.config, self.meta.targets)
         self._drawn_for, self._shape = None, shape
+
+    def forget_shape(self) -> None:
+        """Give up what was made for trainings of the shape in hand, and free its memory."""
+        if "engine" in vars(self):
+            self.engine.close()
+            del self.engine
+        self._shape = None
+        free_memory()
 
     @cached_property
     def meta(self) -> MetaModel:
@@ -399,18 +411,7 @@ class Session:
     @property
     def dropped(self) -> dict[str, tuple[int, ...]]:
         """Split -> the numbers of its rows that are too long, where there are any."""
-        return self._dropped(self.rows)
-
-    def prompt_notes(self, rows: Mapping[Split, Sequence[Encoded]]) -> Iterator[str]:
-        """What to know about the prompt and the texts in it, a sentence each."""
-        yield from self.head.prompt.notes
-        for split, of_split in rows.items():
-            if special := self.head.with_special_tokens(of_split):
-                yield (
-                    f"{len(special):,} of {plural(len(of_split), f'{split} row')} write special "
-                    "tokens in their texts, which the model reads as such (first: row "
-                    f"{special[0].example.index})."
-                )
+        return dropped_rows(self.examples, self.rows)
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
@@ -458,7 +459,7 @@ class Session:
             )
             forward = self.engine.forward(head)
             scored = scoring.score(forward, head, split, rows, size, counter, self.group)
-        check_finite(stage, self.config.model, scored[1])
+        scoring.check_finite(stage, self.config.model, scored[1])
         return scored
 
     def score_share(self, split: Split, head: Head, rows: Sequence[Encoded]) -> None:
@@ -520,7 +521,9 @@ class Session:
     @property
     def prompt_record(self) -> PromptRecord:
         """How the rows become model input."""
-        return self._prompt_record(self.rows)
+        few_shot = self.few_shot[1] if self.config.eval.few_shot else ""
+        longest = self.loaded.max_length
+        return prompt_record(self.head, self.tokenizer, self.rows, self.dropped, longest, few_shot)
 
     @property
     def adapter_record(self) -> AdapterRecord:
@@ -550,94 +553,10 @@ class Session:
 
     def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
         """Say what the prompt was resolved to, and how many rows it does not serve."""
-        for line in (prompt_line(self.head.prompt), *self.prompt_notes(rows)):
+        for line in (prompt_line(self.head.prompt), *prompt_notes(self.head, rows)):
             self.reporter.say("start", line)
-        dropped = self._dropped(rows)
+        dropped = dropped_rows(self.examples, rows)
         for split in (split for split in SPLITS if split in dropped):
             share = f"{len(dropped[split]):,} of {plural(len(self.examples[split]), 'row')}"
             longest = f"{self._max_length:,} tokens"
             self.reporter.say("start", f"{split}: {share} longer than {longest}, left out")
-
-    def _dropped(self, rows: dict[Split, list[Encoded]]) -> dict[str, tuple[int, ...]]:
-        """Split -> rows that are too long, where there are any."""
-        dropped: dict[str, tuple[int, ...]] = {}
-        for split, of_split in rows.items():
-            kept = {row.example.index for row in of_split}
-            left_out = tuple(e.index for e in self.examples[split] if e.index not in kept)
-            if left_out:
-                dropped[split] = left_out
-        return dropped
-
-    def _prompt_record(self, rows: dict[Split, list[Encoded]]) -> PromptRecord:
-        first = rows["test"][0]
-        tokens = first.features["input_ids"]
-        decode = self.tokenizer.decode
-        lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
-        prompt = self.head.prompt
-        return PromptRecord(
-            template=prompt.template,
-            label_tokens=self.head.label_tokens,
-            label_token_texts=tuple(decode([token]) for token in self.head.label_tokens),
-            example_prompt=decode(tokens),
-            example_tokens=tuple(tokens),
-            longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
-            mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
-            max_length=self.loaded.max_length,
-            few_shot_prefix=self.few_shot[1] if self.config.eval.few_shot else "",
-            verbalizers=prompt.verbalizers,
-            answer_style=prompt.style,
-            answer_start=prompt.answer_start,
-            answer_start_text=decode(list(prompt.answer_start)),
-            is_chat=prompt.is_chat,
-            notes=tuple(self.prompt_notes(rows)),
-            example_token_texts=tuple(decode([token]) for token in tokens),
-            dropped=self.dropped,
-            tokens_before=prompt.tokens_before,
-        )
-
-
-def prompt_line(prompt: Prompt) -> str:
-    """How the prompt was resolved, in a line for the console."""
-    form = "in the model's chat template" if prompt.is_chat else "plain text"
-    if not prompt.template:
-        form = "premise and hypothesis as a pair"
-    answers = ", ".join(map(repr, prompt.verbalizers))
-    style = "" if prompt.style == "recipe" else f" ({prompt.style})"
-    return f"prompt: {form}" + (f"; answers {answers}{style}" if answers else "")
-
-
-def head_text(head: HeadOrigin) -> str:
-    """Where a trained head comes from, in a line for the console."""
-    if not head.new:
-        return f"head: {head.reason}"
-    return f"head: {' and '.join(head.new)} new, drawn from the seed: {head.reason}"
-
-
-def check_finite(stage: str, model: ModelConfig, predictions: Sequence[Prediction]) -> None:
-    """Raise an error if the model's answers are not numbers.
-
-    It is the checkpoint's fault in the baseline (NotAvailableError), and the training's later
-    (DivergedError).
-    """
-    bad = [p for p in predictions if not math.isfinite(p.loss + sum(p.probabilities))]
-    if not bad:
-        return
-    where = (
-        f"{plural(len(bad), 'row')} of {len(predictions):,} (first: {bad[0].split} row "
-        f"{bad[0].index})"
-    )
-    if stage == "baseline":
-        raise NotAvailableError(
-            f"model {model.name} gives logits that are NaN or infinite for {where}",
-            "the weights are damaged, or too large for the compute dtype: try "
-            "model.compute_dtype='float32'",
-        )
-    raise DivergedError(
-        f"the tuned model gives logits that are NaN or infinite for {where}",
-        "lower train.learning_rate, or compute in bfloat16 or float32 (model.compute_dtype)",
-    )
-
-
-def scores_text(scores: dict[str, SplitScore]) -> str:
-    """Accuracies of several splits in a line for the console."""
-    return ", ".join(f"{split} {percent(score.accuracy)}" for split, score in scores.items())

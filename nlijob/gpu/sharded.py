@@ -148,7 +148,7 @@ class ShardedEngine(Engine):
     def agree(self, group: Group) -> None:
         """See `Engine`; there is one mode only."""
 
-    def worth_sharing(self, group: Group) -> tuple[Any, str]:
+    def worth_sharing(self, trainer: Trainer, group: Group) -> tuple[Any, str]:
         """See `Engine`."""
         return "steps", REASON
 

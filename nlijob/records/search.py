@@ -10,7 +10,8 @@ from nlijob.records.job import EpochResult, Selection
 
 Setting = int | float | str
 State = Literal["complete", "pruned", "failed"]
-"""complete: trained to its end. pruned: stopped after an epoch. failed: its training diverged."""
+"""complete: trained to its end. pruned: stopped after an epoch. failed: its training diverged, or
+memory did not suffice for it."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 {mean}| accuracy | {base_accuracy} | {tuned_accuracy} |
 | balanced accuracy | {base_balanced_accuracy} | {tuned_balanced_accuracy} |
 | macro F1 | {base_macro_f1} | {tuned_macro_f1} |
-
+{elsewhere}
 {forgetting}
 
 ## Use
@@ -100,10 +100,21 @@ def model_card(results: Results) -> str:
         tuned_balanced_accuracy=with_interval(tuned.balanced_accuracy, balanced.tuned),
         base_macro_f1=with_interval(base.macro_f1, f1.base),
         tuned_macro_f1=with_interval(tuned.macro_f1, f1.tuned),
+        elsewhere=_elsewhere(results),
         forgetting=_forgetting(results),
         snippet=usage_snippet(results),
     )
     return printable(text)
+
+
+def _elsewhere(results: Results) -> str:
+    """Rows of the table with the accuracy on each further test set; "" where there is none."""
+    return "".join(
+        f"| accuracy elsewhere: {one.manifest.name}, {plural(one.rows, 'row')} | "
+        f"{with_interval(one.base.accuracy, one.base.accuracy_interval)} | "
+        f"{with_interval(one.tuned.accuracy, one.tuned.accuracy_interval)} |\n"
+        for one in results.transfer
+    )
 
 
 def _forgetting(results: Results) -> str:

@@ -14,7 +14,9 @@ from torch import Tensor
 from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.fused_attention import PackLayout
-from tests import tolerance
+from nlijob.gpu.fast.packing import SHARED
+from nlijob.gpu.fast.row_dropout import RowMasks
+from tests import philox, tolerance
 
 pytestmark = [
     pytest.mark.gpu,
@@ -176,3 +178,26 @@ def test_attention_and_its_gradient(
         difference = (got - expected).norm() / expected.norm()
         assert difference < ROUNDING[dtype] / 2
         torch.testing.assert_close(got, expected, rtol=0.1, atol=ROUNDING[dtype] * 4)
+
+
+@pytest.mark.parametrize("width", [WIDTH, 13])
+def test_masks_of_dropout_by_row_are_those_of_the_reference(width: int) -> None:
+    rows, positions, seed, step = [SHARED, 0, 0, 70_000], [0, 1, 2, 2], 42_000_127_000_003, 2**31
+    found = {}
+    for device in (GPU, CPU):
+        masks = RowMasks(device, torch.bfloat16)
+        masks.start(seed, step - 1)
+        masks.next_step()
+        row, position, last = (
+            torch.tensor(part, dtype=torch.int32, device=device) for part in (rows, positions, [0])
+        )
+        masks.place(row, position, last)
+        values = torch.empty(len(rows), width, device=device, dtype=torch.bfloat16)
+        found[device] = masks.masks(values, 5, 0.3).cpu()
+        call = torch.tensor(3, dtype=torch.int32, device=device)
+        kept = masks.kept(values, call, 0.3)
+        assert kept is not None
+        assert torch.equal(kept.cpu(), found[device][3].bool())
+    assert torch.equal(found[GPU], found[CPU])
+    expected = philox.kept(seed, step, 3, rows, positions, width, 0.3)
+    assert found[GPU][3].tolist() == expected.tolist()

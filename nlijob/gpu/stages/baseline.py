@@ -7,9 +7,10 @@ from pathlib import Path
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.environment import memory
 from nlijob.gpu.reporting import Part
-from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.session import Session
 from nlijob.gpu.stages.texts import measure_beside
 from nlijob.gpu.transfer import score_sets
+from nlijob.gpu.words import scores_text
 from nlijob.records.job import Prediction, ScoreResult
 from nlijob.rundir import write_record, write_records
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from nlijob import records
 from nlijob.gpu.environment import memory
-from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.session import Session
 from nlijob.gpu.stages.texts import measure_beside
 from nlijob.gpu.transfer import score_sets
+from nlijob.gpu.words import scores_text
 from nlijob.records.job import ScoreResult, Selection
 from nlijob.rundir import write_record, write_records
 

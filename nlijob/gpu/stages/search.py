@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nlijob import records
 from nlijob.analysis import selection as rule
 from nlijob.analysis.wording import loss, percent, settings_text
 from nlijob.config import JobConfig
-from nlijob.errors import DivergedError
+from nlijob.errors import DivergedError, JobError, first_line
 from nlijob.files import remove
 from nlijob.gpu.dealing import deal, is_dealt, take_part
 from nlijob.gpu.epochs import epoch_result
 from nlijob.gpu.reporting import Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
+from nlijob.memory import is_out_of_memory, speaks_of_memory
 from nlijob.proposals import proposals
 from nlijob.records.job import EpochResult, Prediction, TrainStep, WorkerTask
 from nlijob.records.search import CandidateResult, State
@@ -77,7 +79,8 @@ def _deal_candidates(session: Session) -> list[str]:
 def _train_listed(session: Session, name: str) -> list[Path]:
     found = next(one for one in combinations(session.whole_config) if one.name == name)
     result = _result(session, found, ())
-    return [*_files(session.run, result), session.run.marker(candidate_marker(name))]
+    files = [*_files(session.run, result), session.run.marker(candidate_marker(name))]
+    return [file for file in files if file.exists()]
 
 
 def _result(
@@ -104,7 +107,8 @@ def _result(
     write_record(run.candidate_result(candidate.name), result)
     if predictions:
         write_records(run.candidate_predictions(candidate.name), predictions)
-    run.mark_complete(marker, inputs, _files(run, result))
+    if not speaks_of_memory(result.reason):  # else it is tried again, perhaps with more memory
+        run.mark_complete(marker, inputs, _files(run, result))
     session.reporter.say(STAGE, _words(result))
     return result
 
@@ -114,39 +118,72 @@ def _files(run: RunDir, result: CandidateResult) -> list[Path]:
     return [*files, run.candidate_predictions(result.name)] if result.epochs else files
 
 
+@dataclass
+class _Training:
+    """How far a candidate has come."""
+
+    epochs: list[EpochResult] = field(default_factory=list)
+    kept: list[Prediction] = field(default_factory=list)
+    """The predictions of its best epoch."""
+    state: State = "complete"
+    reason: str = ""
+    started: float = field(default_factory=time.monotonic)
+
+
 def _train(
     session: Session, candidate: Candidate, to_compare: Sequence[CandidateResult]
 ) -> tuple[CandidateResult, list[Prediction]]:
-    """Train a candidate to its end, or until it falls behind these others or diverges."""
-    with session.reporter.timed(STAGE, PREPARATION):
-        session.of_candidate(candidate)
-        trainer = session.begin_training()
-    started, epochs = time.monotonic(), list[EpochResult]()
-    kept: list[Prediction] = []
-    state: State = "complete"
-    reason = ""
+    """Train a candidate to its end, or until it falls behind these others or fails."""
+    done = _Training()
     try:
-        for epoch in range(1, candidate.config.train.epochs + 1):
-            result, predictions = _epoch(session, trainer, candidate.name, epoch)
-            epochs.append(result)
-            if rule.select(epochs).epoch == epoch:
-                kept = predictions
-            if epoch < candidate.config.train.epochs and is_behind(epochs, to_compare):
-                state = "pruned"
-                reason = f"after epoch {epoch}, below the median of the candidates before it"
-                break
-    except DivergedError as error:
-        state, reason = "failed", error.message
+        _train_epochs(session, candidate, to_compare, done)
+    except Exception as error:
+        done.state, done.reason = "failed", _why_it_failed(session, error)
+    if speaks_of_memory(done.reason):
+        session.forget_shape()  # only now: the error kept the memory of its frames
     outcome = CandidateResult(
         name=candidate.name,
         settings=candidate.settings,
-        state=state,
-        epochs=tuple(epochs),
-        selection=rule.select(epochs) if epochs else None,
-        reason=reason,
-        duration_s=time.monotonic() - started,
+        state=done.state,
+        epochs=tuple(done.epochs),
+        selection=rule.select(done.epochs) if done.epochs else None,
+        reason=done.reason,
+        duration_s=time.monotonic() - done.started,
     )
-    return outcome, kept
+    return outcome, done.kept
+
+
+def _train_epochs(
+    session: Session,
+    candidate: Candidate,
+    to_compare: Sequence[CandidateResult],
+    done: _Training,
+) -> None:
+    with session.reporter.timed(STAGE, PREPARATION):
+        session.of_candidate(candidate)
+        trainer = session.begin_training()
+    done.started = time.monotonic()
+    for epoch in range(1, candidate.config.train.epochs + 1):
+        result, predictions = _epoch(session, trainer, candidate.name, epoch)
+        done.epochs.append(result)
+        if rule.select(done.epochs).epoch == epoch:
+            done.kept = predictions
+        if epoch < candidate.config.train.epochs and is_behind(done.epochs, to_compare):
+            done.state = "pruned"
+            done.reason = f"after epoch {epoch}, below the median of the candidates before it"
+            break
+
+
+def _why_it_failed(session: Session, error: Exception) -> str:
+    """What a candidate failed by, if that is its own fault; raises any other error.
+
+    Where the memory of one process runs out, the others wait for it, so that the job must end.
+    """
+    if isinstance(error, DivergedError):
+        return error.message
+    if session.group.is_shared or not is_out_of_memory(error):
+        raise error
+    return error.message if isinstance(error, JobError) else f"out of memory: {first_line(error)}"
 
 
 def _epoch(

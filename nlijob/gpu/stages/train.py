@@ -12,8 +12,9 @@ from nlijob.gpu.parameters import count_parameters
 from nlijob.gpu.reporting import Part, checkpoint, optimizer_steps, remaining_steps
 from nlijob.gpu.resuming import resume
 from nlijob.gpu.saving import STAGE, CheckpointClock, epoch_records, save_epoch, save_steps
-from nlijob.gpu.session import Session, scores_text
+from nlijob.gpu.session import Session
 from nlijob.gpu.training import Trainer
+from nlijob.gpu.words import scores_text
 from nlijob.records.job import EpochResult, Plan, Split, TrainResult, TrainStep
 from nlijob.rundir import append_record, write_record
 

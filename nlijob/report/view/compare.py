@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
-from nlijob.analysis.figures import Figures
+from nlijob.analysis.figures import Figures, SetFigures
 from nlijob.analysis.recipe_difference import RecipeDifference
 from nlijob.analysis.wording import (
     NOT_MEASURED,
@@ -331,6 +331,7 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
             [percent(one.tuned_balanced_accuracy) for one in figures],
         ),
         (f"macro F1 after{kept}", [percent(one.tuned_macro_f1) for one in figures]),
+        *_elsewhere(figures, kept),
         (f"selected epoch{kept}", [f"{one.selected_epoch} of {one.epochs}" for one in figures]),
         ("trainable parameters", [count(one.trainable_parameters) for one in figures]),
         ("time", [_time(one) for one in figures]),
@@ -346,6 +347,27 @@ def _figures_table(names: Sequence[str], figures: Sequence[Figures]) -> Table:
         "The runs side by side, each on its own test rows",
         (Column("", numeric=False), *(Column(name) for name in names)),
         tuple(row(name, *cells) for name, cells in rows),
+    )
+
+
+def _elsewhere(figures: Sequence[Figures], kept: str) -> Iterable[tuple[str, list[str]]]:
+    """A row of the table for each further test set of any run."""
+    sets = [{found.name: found for found in one.elsewhere} for one in figures]
+    for name in dict.fromkeys(name for of_run in sets for name in of_run):
+        found = [of_run.get(name) for of_run in sets]
+        differ = len({one.rows_sha256 for one in found if one}) > 1
+        yield (
+            f"accuracy elsewhere, {as_name(name)}{kept}" + (" (not the same rows)" * differ),
+            [_carried(one) if one else NOT_MEASURED for one in found],
+        )
+
+
+def _carried(one: SetFigures) -> str:
+    """Accuracies on a further test set before and after tuning, and the change."""
+    return (
+        f"{percent(one.base_accuracy)} → {percent(one.tuned_accuracy)} of "
+        f"{plural(one.rows, 'row')}; {points(one.change.difference)} "
+        f"({points_interval(one.change.interval)})"
     )
 
 

@@ -12,7 +12,7 @@ from nlijob.completeness import is_complete
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.worker import do_job
-from nlijob.records.job import EpochResult, Plan, WorkerTask
+from nlijob.records.job import EpochResult, Plan, Timing, WorkerTask
 from nlijob.records.search import CandidateResult
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
@@ -134,13 +134,17 @@ def test_a_process_without_the_runs_folder_gets_the_rows_and_hands_over_its_trai
     tmp_path: Path, three: RunDir
 ) -> None:
     run, other = new_run(tmp_path / "job"), RunDir(tmp_path / "other")
-    for one in (run, other):
-        given(one, **{**SETTINGS, "train.seeds": 3})
-    in_group(2, job, run.root, other.root)
+    for attempt, one in enumerate((run, other), 1):
+        given(one, attempt, **{**SETTINGS, "train.seeds": 3})
+    in_group(3, job, run.root, other.root)
     assert figures(run) == figures(three)
     assert trainings(run) == trainings(three)
     inputs = records.read(WorkerTask, run.worker_task).inputs
     assert all(is_complete(run, key, inputs) for key in inputs if key.startswith("trials/"))
+    timings = records.read_log(Timing, run.timings).records
+    assert {timing.attempt for timing in timings} == {1}
+    whole = [(t.trial, t.stage) for t in timings if t.stage == "select" and not t.part]
+    assert sorted(whole) == [(f"seed-{seed}", "select") for seed in (42, 43, 44)]
 
 
 def test_candidates_of_a_search_are_trained_side_by_side(tmp_path: Path) -> None:

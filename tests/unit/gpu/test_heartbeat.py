@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -92,10 +91,7 @@ def test_a_watcher_that_was_held_up_itself_blames_nobody(watches: list[Watch]) -
     assert watches[0].silent(later_s + BEAT_S) is None
 
 
-class Place(Group):
-    """A process of a group, without the group."""
-
-    rank, size, local_rank, host = 0, 2, 0, "here"
+OWN = WorkerFailure(0, 2, 0, "here", 98, None)
 
 
 def records_text(failure: WorkerFailure) -> str:
@@ -115,8 +111,7 @@ def follow(
             each(beat)
         return beat is None
 
-    group: Any = Place()
-    return heartbeat.watch_until(is_over, store, group, lambda: next(clock_s))
+    return heartbeat.watch_until(is_over, store, OWN, lambda: next(clock_s))
 
 
 def test_where_and_how_long_a_process_hangs_is_told() -> None:

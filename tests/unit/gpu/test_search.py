@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nlijob import records
 from nlijob.errors import DivergedError, ExitCode
@@ -179,6 +180,31 @@ def test_a_candidate_that_diverges_does_not_end_the_search(
     assert "candidate-1: train.learning_rate 0.001: failed (training diverged" in str(shown)
     assert result(run, "candidate-1").state == "failed"
     assert records.read(Winner, run.winner).name == "candidate-2"
+
+
+def test_a_candidate_that_memory_does_not_suffice_for_does_not_end_the_search(
+    searched: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tmp_path / "job")
+    optimize = SEARCH_STAGE._optimize
+
+    def limited(session: Any, trainer: Any, name: str, epoch: int) -> Any:
+        if name == NAMES[0] and epoch == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return optimize(session, trainer, name, epoch)
+
+    monkeypatch.setattr(SEARCH_STAGE, "_optimize", limited)
+    space = {"train.learning_rate": (1e-3, 3e-3)}
+    shown = work(run, **{**QUICK, "sweep__space": space}, lora__target_modules="attention")
+    first, second = (result(run, name) for name in NAMES[:2])
+    assert (first.state, len(first.epochs)) == ("failed", 1)
+    assert f"failed ({first.reason})" in str(shown)
+    assert "out of memory" in first.reason
+    # the next one begins with a new adapter, as if nothing had been before it
+    assert timeless(second).epochs == timeless(result(searched, NAMES[1])).epochs
+    assert records.read(Winner, run.winner).name == NAMES[1]
+    assert not run.marker(f"search/{NAMES[0]}").exists()  # so that it is tried again
+    assert run.marker(f"search/{NAMES[1]}").exists()
 
 
 def test_modules_that_the_model_does_not_have_are_refused_before_anything_is_trained(

@@ -12,8 +12,9 @@ import pytest
 from nlijob.config import JobConfig
 from nlijob.demo import MODEL_DIR
 from nlijob.errors import NotAvailableError
-from nlijob.gpu.session import Session, prompt_line
+from nlijob.gpu.session import Session
 from nlijob.gpu.stages.texts import measure_texts
+from nlijob.gpu.words import prompt_line
 from nlijob.prompts import Prompt
 from nlijob.records.forgetting import GeneralText
 from nlijob.records.job import SPLITS, Example, Progress, RunRecord, Timing, WorkerTask

@@ -17,7 +17,8 @@ from nlijob.demo import MODEL_DIR
 from nlijob.errors import ConfigurationError, DivergedError, JobError, NotAvailableError
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded
 from nlijob.gpu.model import load, meta_model, read_model_config, read_tokenizer
-from nlijob.gpu.session import check_finite, head_text
+from nlijob.gpu.scoring import check_finite
+from nlijob.gpu.words import head_text
 from nlijob.records.job import Example, HeadOrigin, Prediction
 
 CPU = torch.device("cpu")

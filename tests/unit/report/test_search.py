@@ -11,7 +11,7 @@ from nlijob.analysis.outcome import build_results
 from nlijob.analysis.search import importance
 from nlijob.belonging import doubts
 from nlijob.config import load_config
-from nlijob.errors import DivergedError
+from nlijob.errors import DivergedError, HardwareError
 from nlijob.recipe_text import best_recipe, recipe_text
 from nlijob.records.job import RunRecord
 from nlijob.records.outcome import Results, StageTime
@@ -157,6 +157,10 @@ def test_a_tie_is_broken_by_the_loss_and_then_by_the_order(run: RunDir) -> None:
 def test_a_search_of_which_every_candidate_fails_ends_like_its_trainings(run: RunDir) -> None:
     with pytest.raises(DivergedError, match="none of the 1 candidates"):
         winner_of([result(run, FAILED)])
+    full = replace(result(run, FAILED), reason="out of memory: CUDA out of memory")
+    with pytest.raises(HardwareError, match=r"none of the 2 .*: out of memory") as caught:
+        winner_of([result(run, FAILED), full])
+    assert "lora.r" in caught.value.hint
 
 
 def test_a_candidate_is_stopped_below_the_median_of_three_or_more(run: RunDir) -> None:

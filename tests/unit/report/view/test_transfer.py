@@ -7,20 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from nlijob.analysis.comparison import ComparedRun, compare
 from nlijob.analysis.outcome import build_results
 from nlijob.analysis.transfer import measure_transfer
+from nlijob.analysis.wording import percent
 from nlijob.config import load_config
 from nlijob.records.outcome import Results
+from nlijob.records.transfer import TransferManifest
+from nlijob.report.model_card import model_card
 from nlijob.report.plots import transfer_plots
 from nlijob.report.render import render_page
 from nlijob.report.sections import Outcome
 from nlijob.report.summary_markdown import summary_markdown
+from nlijob.report.view.compare import compare_page
 from nlijob.report.view.page import build_page
 from nlijob.report.view.parts import View
 from nlijob.report.view.transfer import own_change, transfer_section
 from nlijob.rundir import RunDir
 from tests.synthetic import Spec, build_run
 from tests.transfer_sets import TWO, MadeSet, add_sets, config_with, write_sets
+from tests.unit.analysis.test_comparison import rights
 from tests.unit.report.view.outcomes import outcome
 
 SETS = (
@@ -106,6 +112,37 @@ def test_the_summary_has_a_line_for_each_set(results: Results) -> None:
         "- elsewhere, hans: 5",
         "- elsewhere, far: 26",
     ]
+
+
+def test_the_model_card_has_both_accuracies_on_each_set(results: Results) -> None:
+    card = model_card(results).splitlines()
+    found = [line.split(" | ") for line in card if line.startswith("| accuracy elsewhere")]
+    assert [line[0] for line in found] == [
+        f"| accuracy elsewhere: {one.manifest.name}, {one.rows} rows" for one in results.transfer
+    ]
+    for line, one in zip(found, results.transfer, strict=True):
+        assert line[1].startswith(percent(one.base.accuracy))
+        assert line[2].startswith(percent(one.tuned.accuracy))
+    assert "elsewhere" not in model_card(outcome(Spec()))
+
+
+def test_compared_runs_have_a_line_for_each_set_that_any_of_them_has(results: Results) -> None:
+    hans, far = results.transfer
+    other = replace(far, manifest=_of_rows(far.manifest, "1"))
+    runs = [replace(results, transfer=sets) for sets in ((hans, far), (), (other,))]
+    compared = [ComparedRun(f"run-{n}", run, tuple(rights("1"))) for n, run in enumerate(runs)]
+    found = compare_page(compare(compared), {}, "compare.json", "0.1.0").figures.rows
+    lines = {line.cells[0]: line.cells[1:] for line in found if "elsewhere" in line.cells[0]}
+    shown = f"{percent(far.base.accuracy)} → {percent(far.tuned.accuracy)} of {far.rows} rows; "
+    assert lines["accuracy elsewhere, hans"][1:] == ("not measured", "not measured")
+    of_far = lines["accuracy elsewhere, far (not the same rows)"]
+    assert of_far[0].startswith(shown)
+    assert of_far[1] == "not measured"
+    assert of_far[2] == of_far[0]
+
+
+def _of_rows(manifest: TransferManifest, sha256: str) -> TransferManifest:
+    return replace(manifest, rows=replace(manifest.rows, rows_sha256=sha256))
 
 
 def test_several_trainings_have_a_table_and_their_range(tmp_path: Path) -> None:
