@@ -115,6 +115,23 @@ class DataConfig:
         """Return how many rows of "train", "validation" or "test" to take."""
         return SplitSize(getattr(self, f"{split}_stride"), getattr(self, f"{split}_size"))
 
+    def key(self, name: str) -> str:
+        """Return how messages name one of these keys; "" where the user cannot set it."""
+        return f"data.{name}"
+
+    def setting(self, name: str, value: str) -> str:
+        """Return how messages write that a key is set to a value in TOML."""
+        setting = f"{self.key(name)}={value}"
+        return f"--set '{setting}'" if '"' in value else f"--set {setting}"
+
+    def size_option(self, split: str) -> str:
+        """Return how messages name the option or key for the number of rows of a split."""
+        return f"--{split}-size"
+
+    def split_name(self, split: str) -> str:
+        """Return how messages name a split."""
+        return split
+
 
 @dataclass(frozen=True)
 class TransferConfig:

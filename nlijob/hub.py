@@ -200,7 +200,7 @@ def _reading(dataset: str, split: str) -> Iterator[Any]:
     except Exception as error:
         raise NotAvailableError(
             f"data set {dataset}, split {split}, cannot be read: {first_line(error)}",
-            "check data.config_name and the names of the splits (data.train_split, ...)",
+            "check the names of the configuration (config_name) and of the splits",
         ) from error
 
 

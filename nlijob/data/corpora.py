@@ -71,10 +71,11 @@ def no_columns(data: DataConfig, split: Split, names: Sequence[str]) -> NotAvail
     asked = (data.premise_column, data.hypothesis_column, data.label_column)
     missing = ", ".join(name for name in asked if name not in names)
     return NotAvailableError(
-        f"{data.dataset}, split {split}: no column {missing}; the columns are "
+        f"{data.dataset}, split {data.split_name(split)}: no column {missing}; the columns are "
         f"{', '.join(map(_column_name, names))}",
-        "set data.premise_column, data.hypothesis_column and data.label_column; if the first line "
-        "of a CSV or TSV file does not name its columns, set data.columns to their names",
+        f"set {data.key('premise_column')}, {data.key('hypothesis_column')} and "
+        f"{data.key('label_column')}; if the first line of a CSV or TSV file does not name its "
+        f"columns, set {data.key('columns')} to their names",
     )
 
 
@@ -109,7 +110,8 @@ def read_examples(
             faults.add(f"{place}: {_label_fault(row, columns.label)}")
             hints.add(
                 f"labels are 0 to {len(data.label_names) - 1}, {', '.join(data.label_names)}, or "
-                "-1; map others with data.label_map, or name them with data.label_names"
+                f"-1; map others with {data.key('label_map')}, or name them with "
+                f"{data.key('label_names')}"
             )
             if columns.label in row:
                 unknown.setdefault(shown(row[columns.label]))
@@ -121,8 +123,8 @@ def read_examples(
             examples.append(Example(number, str(texts[0]), str(texts[1]), label, *more))
     if faults.count:
         raise NotAvailableError(
-            f"{data.dataset}, split {split}: {plural(faults.count, 'row')} cannot be used "
-            f"({faults})" + _all_unknown([*unknown]),
+            f"{data.dataset}, split {data.split_name(split)}: {plural(faults.count, 'row')} "
+            f"cannot be used ({faults})" + _all_unknown([*unknown]),
             "; ".join(sorted(hints)),
         )
     return examples, labels.how()
@@ -134,7 +136,7 @@ def label_reader(data: DataConfig, split: Split, table: Table, column: str) -> L
         return LabelReader(data, table.class_labels.get(column, {}))
     except NotAvailableError as error:
         raise NotAvailableError(
-            f"{data.dataset}, split {split}: {error.message}", error.hint
+            f"{data.dataset}, split {data.split_name(split)}: {error.message}", error.hint
         ) from error
 
 

@@ -178,7 +178,7 @@ class SeparatedRows:
         left_out = self._header[found:]
         if left_out and not self._form.is_quoted and all(map(ANNOTATOR.fullmatch, left_out)):
             return ""
-        whose = "data.columns names" if self.columns else "the header has"
+        whose = "the configured columns are" if self.columns else "the header has"
         return f"{plural(found, 'field')}, but {whose} {expected}"
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,20 +32,30 @@ from nlijob.records.job import Example
 from nlijob.records.transfer import Elsewhere, TransferManifest
 from nlijob.rundir import RunDir, write_record, write_records
 
-SPELLINGS = (
-    (re.compile(r"--set 'data\.([^']*)'"), r"\1"),
-    (re.compile(r"--set data\.(\S+)"), r"\1"),
-    (
-        re.compile(r"data\.train_split, data\.\w+ and data\.\w+ to the files' names without their"),
-        "split to a file's name without its",
-    ),
-    (re.compile(r"without its endings"), "without its ending"),
-    (re.compile(r", or data\.split_column to another column"), ""),
-    (re.compile(r"data\.(?:train|validation|test)_(split|stride|size)"), r"\1"),
-    (re.compile(r"--test-(size)"), r"\1"),
-    (re.compile(r"data\.(\w+)"), r"\1"),
-)
-"""How messages about a test split name a setting -> how the table of a further test set does."""
+
+@dataclass(frozen=True)
+class SetConfig(DataConfig):
+    """A further test set as a data set whose test split it is. Messages name keys as its table."""
+
+    def key(self, name: str) -> str:
+        """See `DataConfig.key`."""
+        if name in ("split_column", "annotator_columns"):
+            return ""
+        _, _, last = name.rpartition("_")
+        return last if last in ("split", "size", "stride") else name
+
+    def setting(self, name: str, value: str) -> str:
+        """See `DataConfig.setting`."""
+        text = value if value[:1] in ("{", "[") else json.dumps(value)
+        return f"{self.key(name)} = {text}"
+
+    def size_option(self, split: str) -> str:
+        """See `DataConfig.size_option`."""
+        return "size"
+
+    def split_name(self, split: str) -> str:
+        """See `DataConfig.split_name`."""
+        return self.test_split
 
 
 class ReadSet(NamedTuple):
@@ -109,15 +119,17 @@ def read_set(
         answers=labels.answers,
         rows=dataclasses.replace(taken.manifest, indices=()),
         in_training=rows_in_training(taken.examples, training),
-        warnings=tuple(_told_of(one, text) for text in (*warnings, *taken.warnings)),
+        warnings=tuple(
+            f"{one.name}: {text.removeprefix('test: ')}" for text in (*warnings, *taken.warnings)
+        ),
     )
     return ReadSet(manifest, taken.examples)
 
 
-def data_of(one: TransferConfig, run_data: DataConfig) -> DataConfig:
+def data_of(one: TransferConfig, run_data: DataConfig) -> SetConfig:
     """A further test set as a data set whose test split it is, with the labels of the run."""
     takes_all = one.stride is None and one.size is None
-    return DataConfig(
+    return SetConfig(
         dataset=one.dataset,
         revision=one.revision,
         config_name=one.config_name,
@@ -164,25 +176,9 @@ def said_of(found: Elsewhere) -> str:
 
 @contextlib.contextmanager
 def of_set(one: TransferConfig) -> Iterator[None]:
-    """Say of an error in the block that it is in the set, and name settings as its table does."""
+    """Say of an error in the block that it is in the set."""
     try:
         yield
     except NotAvailableError as error:
-        hint = _in_words_of(one, error.hint)
-        if hint != error.hint:  # it names settings
-            hint = f"in the recipe's [[transfer]] table of {one.name}: {hint}"
-        message = f"transfer set {one.name}: {_in_words_of(one, error.message)}"
-        raise NotAvailableError(message, hint) from error
-
-
-def _told_of(one: TransferConfig, warning: str) -> str:
-    """A warning about a test split as one about the set."""
-    return f"{one.name}: {_in_words_of(one, warning.removeprefix('test: '))}"
-
-
-def _in_words_of(one: TransferConfig, text: str) -> str:
-    """A message about a test split as one about the set."""
-    text = text.replace(", split test:", f", split {one.split}:")
-    for pattern, new in SPELLINGS:
-        text = pattern.sub(new, text)
-    return text
+        hint = f"[[transfer]] {one.name}: {error.hint}" if error.hint else ""
+        raise NotAvailableError(f"transfer set {one.name}: {error.message}", hint) from error

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from nlijob.config import DataConfig
 from nlijob.data.table import ClassLabels
 from nlijob.errors import NotAvailableError
 
@@ -30,24 +31,24 @@ def class_labels(features: Any) -> ClassLabels:
     return {column: names for column, names in named.items() if names}
 
 
-def folder_class_labels(folder: Path, config_name: str | None) -> ClassLabels:
+def folder_class_labels(folder: Path, data: DataConfig) -> ClassLabels:
     """Names of labels from the descriptions that lie beside a folder's files; {} without any.
 
     These are the card (README.md) and what `datasets` writes: dataset_infos.json, with an entry for
-    each configuration, and dataset_info.json. Raises NotAvailableError if they differ, and
-    `config_name` does not choose between them.
+    each configuration, and dataset_info.json. Raises NotAvailableError if they differ, and the
+    `config_name` of `data` does not choose between them.
     """
     infos = [info for info in (*_of_card(folder), *_of_json(folder)) if isinstance(info, Mapping)]
     named = [
         class_labels(info.get("features"))
         for info in infos
-        if config_name is None or info.get("config_name", config_name) == config_name
+        if data.config_name in (None, info.get("config_name", data.config_name))
     ]
     found = [names for names in named if names]
     if any(names != found[0] for names in found):
         raise NotAvailableError(
             f"{folder}: the descriptions beside the data name their labels in different ways",
-            "set data.config_name to the configuration that the files belong to",
+            f"set {data.key('config_name')} to the configuration that the files belong to",
         )
     return found[0] if found else {}
 

@@ -66,12 +66,13 @@ class LabelReader:
             names, missing = (
                 listed([*map(shown, some)]) for some in (self.source_names.values(), unknown)
             )
-            example = f"--set 'data.label_map={{{json.dumps(unknown[0])} = 0}}'"
+            keys = self.data.key("label_names"), self.data.key("label_map")
+            example = self.data.setting("label_map", f"{{{json.dumps(unknown[0])} = 0}}")
             raise NotAvailableError(
-                f"the source names its labels {names}; data.label_names and data.label_map do not "
-                f"know {missing}",
-                "set data.label_names to the names that the source uses (in any order), or map "
-                f"each to a label number or to -1: {example}",
+                f"the source names its labels {names}; {keys[0]} and {keys[1]} do not know "
+                f"{missing}",
+                f"set {keys[0]} to the names that the source uses (in any order), or map each to a "
+                f"label number or to -1: {example}",
             )
 
     def number(self, value: Any) -> int | None:
@@ -118,7 +119,8 @@ class LabelReader:
                 f"{listed([self._name(label) for label in labels])}"
             )
         if by_map:
-            parts.append(f"integer labels read by data.label_map: {self._pairs(by_map)}")
+            key = self.data.key("label_map")
+            parts.append(f"integer labels read by {key}: {self._pairs(by_map)}")
         if self.names_read:
             parts.append("labels given by name")
         return "; ".join(parts)

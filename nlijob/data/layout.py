@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nlijob.analysis.wording import plural
+from nlijob.config import DataConfig
 from nlijob.data.text import COMPRESSIONS, format_of
 from nlijob.errors import NotAvailableError
 from nlijob.printable import printable
@@ -99,11 +100,12 @@ def _is_named_by_folder(base: str, parent: Path) -> bool:
     return bool(parent.name) and (base.lower() in NAMELESS or said_by_folder)
 
 
-def split_names(split: Split, name: str, known: Iterable[str]) -> list[str]:
+def split_names(split: Split, name: str, known: Iterable[str], data: DataConfig) -> list[str]:
     """The names, of those that a source has, that may be a split, best first; empty without one.
 
     `name` is the one that the configuration gives. Where that is the split's own, the names that
-    corpora use are found too. Raises NotAvailableError if several would do equally well.
+    corpora use are found too. Raises NotAvailableError if several would do equally well, with the
+    key of `data` to choose by.
     """
     names = list(dict.fromkeys(known))
     if name in names or name != split:
@@ -115,8 +117,8 @@ def split_names(split: Split, name: str, known: Iterable[str]) -> list[str]:
         if len(exact) != 1 and len(within) > 1:
             raise NotAvailableError(
                 f"several names fit split {split}: {', '.join(map(printable, within))}",
-                f"choose with data.{split}_split, or join some: "
-                f"--set data.{split}_split={'+'.join(within[:2])}",
+                f"choose with {data.key(f'{split}_split')}, or join some: "
+                + data.setting(f"{split}_split", "+".join(within[:2])),
             )
         found += exact if len(exact) == 1 else within
     if split == "test":

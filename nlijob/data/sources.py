@@ -77,7 +77,7 @@ def source_stamp(data: DataConfig) -> str:
     source = LocalSource(data, place)
     files = {file.relative_to(source.folder) for group in source.used() for file in group.files}
     stamp = folder_stamp(source.folder, [glob.escape(str(file)) for file in sorted(files)])
-    names = folder_class_labels(source.folder, data.config_name)
+    names = folder_class_labels(source.folder, data)
     return f"{stamp}|{json.dumps(names)}" if names else stamp
 
 
@@ -109,7 +109,7 @@ def local_place(data: DataConfig) -> Path | None:
                 f"data set {file}: this file cannot be read", f"files may be {_formats()}"
             )
         return file.resolve()
-    return local_folder(data.dataset, "data set", "data.dataset")
+    return local_folder(data.dataset, "data set", data.key("dataset"))
 
 
 class LocalSource:
@@ -133,7 +133,7 @@ class LocalSource:
         """The names that may be a split, of the files that lie least deep in the folder."""
         for depth in sorted({group.depth for group in self._groups}):
             names = [group.name for group in self._groups if group.depth == depth]
-            if found := split_names(split, split, names):
+            if found := split_names(split, split, names, self._data):
                 return found
         return []
 
@@ -164,7 +164,7 @@ class LocalSource:
             reader = _reader(file, self._data.columns)
             shown_name = readable(file.relative_to(self.folder))
             parts.append(Part(shown_name, reader, reader.check(survey)))
-        described = folder_class_labels(self.folder, self._data.config_name)
+        described = folder_class_labels(self.folder, self._data)
         for part in parts:
             described = {**described, **part.content.class_labels}
         _refuse_different_labels(self.folder, parts)
@@ -192,10 +192,11 @@ class LocalSource:
                 f"{' and '.join(kinds)} are not read: unpack or convert "
                 f"{', '.join(map(readable, files[:SHOWN_FILES]))}; files may be {_formats()}"
             )
-        return (
-            "set data.train_split, data.validation_split and data.test_split to the files' names "
-            f"without their endings; files may be {_formats()}"
-        )
+        keys = [*dict.fromkeys(self._data.key(f"{one}_split") for one in SPLITS)]
+        names = "the files' names without their endings"
+        if len(keys) == 1:
+            names = "a file's name without its ending"
+        return f"set {listed(keys)} to {names}; files may be {_formats()}"
 
     def _group(self, split: Split, name: str) -> Group:
         """The one group of files with this name. Raises NotAvailableError."""
@@ -208,7 +209,7 @@ class LocalSource:
         if len(folders) > 1:
             raise NotAvailableError(
                 f"{self.folder} has split {name} in several folders: {', '.join(folders)}",
-                f"choose one of them: --set data.config_name={Path(folders[0]).name}",
+                f"choose one of them: {self._data.setting('config_name', Path(folders[0]).name)}",
             )
         if len(found) > 1 and not self._is_shipped_twice(folders[0]):
             files = sorted(found, key=_preference)
@@ -232,6 +233,7 @@ class HubSource:
     """A data set of a hub."""
 
     def __init__(self, data: DataConfig, hub: Hub) -> None:
+        self._data = data
         self._asked = (data.dataset, data.config_name, data.revision)
         self._divides = bool(data.split_column)
         self._hub = hub
@@ -243,7 +245,7 @@ class HubSource:
 
     def candidates(self, split: Split) -> list[str]:
         """The names that may be a split, best first."""
-        return split_names(split, split, self._names)
+        return split_names(split, split, self._names, self._data)
 
     def whole(self) -> str:
         """The only split, if the configuration has a column that divides it."""
@@ -272,7 +274,8 @@ class HubSource:
         """The fault of a split that is not there."""
         return NotAvailableError(
             f"data set {self._asked[0]} has no split {name}; it has {listed([*self._names])}",
-            f"set data.{split}_split to one of them, or check data.config_name",
+            f"set {self._data.key(f'{split}_split')} to one of them, or check "
+            f"{self._data.key('config_name')}",
         )
 
     def unread(self, split: Split) -> bool:

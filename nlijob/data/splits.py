@@ -83,7 +83,7 @@ def open_test_split(data: DataConfig, hub: Hub) -> OpenedSplit:
     if opened is None:
         raise NotAvailableError(
             f"{data.dataset}: {why}; there are {listed([*source.names()])}",
-            "set data.test_split to one that has labels",
+            f"set {data.key('test_split')} to one that has labels",
         )
     return opened
 
@@ -109,9 +109,10 @@ def label_warnings(data: DataConfig, opened: Opened) -> list[str]:
     if not takes_labels_of_data(data) or {str(v) for v in label_values(opened)} != {"0", "1"}:
         return []
     zero, one, *_ = data.label_names
+    naming = data.setting("label_names", '["...", "..."]')
     return [
         f"the labels of the data are 0 and 1 alone, and were read as {zero} and {one}; if they "
-        'mean something else, name both: --set \'data.label_names=["...", "..."]\''
+        f"mean something else, name both: {naming}"
     ]
 
 
@@ -279,7 +280,7 @@ def _of_column(
 ) -> OpenedSplit | None:
     """The rows of which a column says that they are of the split; None where there are none."""
     values, asked = list(survey.split_values), getattr(data, f"{split}_split")
-    names = [name for one in asked.split("+") for name in split_names(split, one, values)[:1]]
+    names = [name for one in asked.split("+") for name in split_names(split, one, values, data)[:1]]
     if not names:
         return None
     rows = dataclasses.replace(table, numbers=survey.rows_of(names))
@@ -288,10 +289,12 @@ def _of_column(
 
 def _not_in_column(data: DataConfig, survey: SourceSurvey, split: Split) -> NotAvailableError:
     asked, column = getattr(data, f"{split}_split"), survey.split_column
+    other = data.key("split_column")
     return NotAvailableError(
         f"{data.dataset}: no row has {asked} in column {column}; there are "
         f"{listed([*survey.split_values])}",
-        f"set data.{split}_split to one of them, or data.split_column to another column",
+        f"set {data.key(f'{split}_split')} to one of them"
+        + (f", or {other} to another column" if other else ""),
     )
 
 
@@ -305,9 +308,9 @@ def _split_of_file(data: DataConfig, source: Source, whole: str, split: Split) -
         raise _not_in_column(data, survey, split)
     if data.test_split != "test":
         raise NotAvailableError(
-            f"{data.dataset}: data.test_split is {data.test_split}, but the file has no column "
-            "that says whose split a row is",
-            "leave data.test_split out to take all rows of the file",
+            f"{data.dataset}: {data.key('test_split')} is {data.test_split}, but the file has no "
+            "column that says whose split a row is",
+            f"leave {data.key('test_split')} out to take all rows of the file",
         )
     return OpenedSplit(table, survey)
 

@@ -128,14 +128,14 @@ def take_split(data: DataConfig, split: Split, opened: OpenedSplit) -> Taken:
 
 
 def _no_rows(data: DataConfig, split: Split, source: int, selected: int) -> NotAvailableError:
-    where = f"{data.dataset}, split {split}"
+    where = f"{data.dataset}, split {data.split_name(split)}"
     if not source:
         return NotAvailableError(
             f"{where}: the source has no rows", "the file is empty, or holds a header alone"
         )
     return NotAvailableError(
         f"{where}: no labelled row is left ({plural(source, 'row')}, {selected:,} selected)",
-        f"check the labels, data.{split}_stride and data.{split}_size",
+        f"check the labels, {data.key(f'{split}_stride')} and {data.key(f'{split}_size')}",
     )
 
 
@@ -156,7 +156,8 @@ def _warnings(
     if wanted.stride is not None and manifest.selected < FEW_ROWS <= manifest.source_rows:
         warnings.append(
             f"{split}: {manifest.rule} is {count(manifest.selected)} of "
-            f"{count(manifest.source_rows)}; --{split}-size takes more of a small data set"
+            f"{count(manifest.source_rows)}; {data.size_option(split)} takes more of a small data "
+            "set"
         )
     absent = [n for n, c in zip(data.label_names, manifest.class_counts, strict=True) if c == 0]
     if absent:

@@ -81,7 +81,9 @@ class SourceSurvey:
                 raise NotAvailableError(
                     f"{self.data.dataset}: column {self.split_column} has more than "
                     f"{MOST_SPLITS} values, so it names no splits",
-                    "set data.split_column to the column that says whose split a row is",
+                    f"set {named} to the column that says whose split a row is"
+                    if (named := self.data.key("split_column"))
+                    else "give the column another name",
                 )
             self.split_of_row.append(number)
 

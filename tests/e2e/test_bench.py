@@ -22,6 +22,7 @@ from nlijob.gpu.model import read_tokenizer
 from nlijob.records.job import Example
 from tests import jobs
 
+pytestmark = pytest.mark.xdist_group("bench")  # so that the bench runs in one process alone
 OURS = {"plain loop", "packed rows", "packed rows, with dropout"}
 TRL = {"TRL, as it comes", "TRL, best settings"}
 HAS_TRL = importlib.util.find_spec("trl") is not None

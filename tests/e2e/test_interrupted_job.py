@@ -23,7 +23,10 @@ from nlijob.storage.place import Place
 from tests import jobs, s3_server
 from tests.s3_server import S3Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("interrupted job"),  # so that the story happens once
+]
 
 PRICED = (
     *("--set", "report.price_per_hour=3.6", "--set", "report.sample_interval_s=0.2"),

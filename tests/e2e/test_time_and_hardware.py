@@ -19,6 +19,7 @@ from nlijob.stages import PHASES
 from tests import jobs
 from tests.in_process import Shown
 
+pytestmark = pytest.mark.xdist_group("time and hardware")  # so that shared jobs run once
 TINY = (
     *("--recipe", "demo", "--train-size", "32", "--validation-size", "16", "--test-size", "16"),
     *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.word_importance=false"),

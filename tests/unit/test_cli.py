@@ -643,6 +643,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "keep": ("all", "all"),
     "device": ("cpu", "cpu"),
     "gpus": ("2", 2),
+    "accelerate-config": ("fsdp", "fsdp"),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),
     "tasks": ("arc_easy, own.yaml,", ("arc_easy", "own.yaml")),

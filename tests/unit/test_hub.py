@@ -249,7 +249,7 @@ def test_a_refusal_of_the_hub_is_reported_and_not_retried(
 def test_a_missing_split_or_configuration_is_reported(served: Served, call: str) -> None:
     error = served.online.error(call)
     assert f"data set {DATA}, split" in error["message"]
-    assert "data.config_name" in error["hint"]
+    assert "config_name" in error["hint"]
 
 
 # ---------------------------------------------------------------- offline

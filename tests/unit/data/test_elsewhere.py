@@ -179,7 +179,7 @@ def test_labels_of_the_set_may_be_given_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "settings", "told"),
     [
-        ([0, 1], {}, 'something else, name both: label_names=["...", "..."]'),
+        ([0, 1], {}, 'something else, name both: label_names = ["...", "..."]'),
         ([0, 1, 1], {}, "far: no row is labelled contradiction"),
         ([0, 1, 2], {"size": 9}, "far: 9 rows were requested, but the split has 3"),
         ([0, 1, 2] * 60, {"stride": 9}, "far: every 9th row is 20 of 180; size takes more"),
@@ -230,7 +230,7 @@ def test_an_unknown_label_is_named_with_the_settings_of_the_set(tmp_path: Path) 
         read(write(tmp_path / "far.jsonl", ["entailment", "perhaps"]))
     assert "transfer set far: " in message(caught)
     assert "'perhaps'" in message(caught)
-    assert "[[transfer]] table of far: " in message(caught)
+    assert "[[transfer]] far: " in message(caught)
     assert "map others with label_map, or name them with label_names" in message(caught)
     assert "data." not in message(caught)
 
@@ -243,6 +243,32 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(tmp_path: Path, 
         read(tmp_path, split=split)
     assert f"no file of split {split}; it has one.jsonl, two.jsonl" in message(caught)
     assert "set split to a file's name without its ending" in message(caught)
+
+
+def test_a_hint_is_a_line_of_the_sets_table(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "test.jsonl", [0, 1])
+    with pytest.raises(NotAvailableError) as caught:
+        read(tmp_path)
+    assert message(caught).endswith('[[transfer]] far: choose one of them: config_name = "a"')
+    with pytest.raises(NotAvailableError) as caught:
+        read(write(tmp_path / "one.jsonl", [0]), split="mine")
+    assert "split is mine, but the file has no column" in message(caught)
+    assert "leave split out" in message(caught)
+
+
+def test_a_column_that_names_no_splits_is_told_what_it_may_be(tmp_path: Path) -> None:
+    lines = (
+        json.dumps({"premise": "a", "hypothesis": "b", "label": 0, "split": str(number)})
+        for number in range(2_000)
+    )
+    file = tmp_path / "far.jsonl"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(NotAvailableError) as caught:
+        read(file)
+    assert "column split has more than" in message(caught)
+    assert message(caught).endswith("[[transfer]] far: give the column another name")
 
 
 def test_a_split_without_labels_is_refused(tmp_path: Path) -> None:

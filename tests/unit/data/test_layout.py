@@ -261,11 +261,11 @@ def test_the_stamp_is_of_the_files_that_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_names_of_splits(split: Split, known: list[str], found: list[str]) -> None:
-    assert split_names(split, split, known) == found
+    assert split_names(split, split, known, DataConfig("")) == found
 
 
 def test_a_name_that_is_asked_for_has_no_other(tmp_path: Path) -> None:
-    assert split_names("test", "holdout", ["test", "dev"]) == []
+    assert split_names("test", "holdout", ["test", "dev"], DataConfig("")) == []
     write(tmp_path / "holdout.jsonl", rows("test"))
     (group,) = find_groups(tmp_path, None)
     assert group.name == "holdout"
