@@ -42,8 +42,7 @@ from nlijob.stopping import Stopped
 BEAT_S = 2.0
 """Time between two signs of life."""
 CAUSE_S = 5.0
-"""A host whose processes failed for no known reason waits so long for another host's reason: if one
-process dies, those that exchange values with it fail too."""
+"""Longest time that a host waits for the word of another host that failed before it."""
 RETRY_S = 0.5
 POLL_S = 0.1
 RETRY_HINT = "start the same command on all hosts again; it resumes from what is complete"
@@ -100,14 +99,18 @@ class HostLink(ABC):
         name = self._peers[0].interface() if self._peers else None
         return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}
 
-    def ended(self, error: BaseException | None) -> None:
-        """Tell the others how this host's work ended, once; the first call counts."""
+    def ended(self, error: BaseException | None, may_follow: bool = False) -> None:
+        """Tell the others how this host's work ended, once; the first call counts.
+
+        `may_follow`: whether the error may only follow from another host's. Then that one is waited
+        for a while: if a process dies, those that exchange values with it fail too.
+        """
         with self._lock:
             if self._last_word:
                 return
             self._has_ended = True
         end = End(*end_of(error))
-        if end.exit_code == ExitCode.INTERNAL:
+        if may_follow and end.exit_code == ExitCode.INTERNAL:
             self._wait(lambda: self.fault is not None, CAUSE_S)
         with self._lock:
             self._last_word = self._fault_end or end

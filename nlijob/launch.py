@@ -110,6 +110,8 @@ class GpuSide:
         """Number of processes on all hosts, once they are started."""
         self._link = link
         self._fsdp = fsdp
+        self._may_follow = False
+        """Whether the processes failed only because those of another host had failed before."""
         self._members = Members()
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
@@ -124,7 +126,7 @@ class GpuSide:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         grace_s = self._grace_s
         if self._link and error:
-            self._link.ended(error)  # now, as ending the processes takes time
+            self._link.ended(error, self._may_follow)  # now, as ending the processes takes time
             grace_s = min(grace_s, FAILED_GRACE_S)
         if self._process is not None:
             _end_group(self._process, self._members, grace_s)
@@ -221,7 +223,10 @@ class GpuSide:
         outcome = _read(WorkerOutcome, run.worker_outcome)
         if outcome and outcome.exit_code == ExitCode.DONE:
             return
-        if self._size > 1 and (failure := self._failure(outcome)):
+        failure = self._failure(outcome) if self._size > 1 else None
+        said = failure.outcome if failure else outcome
+        self._may_follow = said.lost_another if said else failure is None
+        if failure:
             self._grace_s = min(self._grace_s, FAILED_GRACE_S)
             gpu = None
             if self._device == "cuda":  # of the same kind, if it is another host's

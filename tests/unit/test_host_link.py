@@ -174,9 +174,11 @@ def test_the_cause_wins_over_what_it_led_to_on_another_host(job: Job) -> None:
     # both fail, as processes that exchange values do; only host 1 knows why
     come = threading.Event()
 
-    def lead(_: HostLink) -> None:
+    def lead(link: LeadLink) -> None:
         come.set()
-        raise RuntimeError("connection closed by peer")
+        error = JobError("connection closed by peer")
+        link.ended(error, may_follow=True)
+        raise error
 
     def further(_: HostLink) -> None:
         come.wait(LONG_S)
@@ -187,6 +189,15 @@ def test_the_cause_wins_over_what_it_led_to_on_another_host(job: Job) -> None:
     assert end is not None
     assert end.message == "host 1 (node1): out of memory"
     hosts[1].end()
+
+
+def test_a_fault_of_the_program_is_told_at_once(job: Job) -> None:
+    fault = JobError("the GPU side failed: KeyError: 1")
+    hosts = job.start(0, failing(fault)), job.start(1, interrupted)
+    assert hosts[0].end() is fault
+    end = hosts[1].end()
+    assert end is not None
+    assert end.message == "host 0 (node0): the GPU side failed: KeyError: 1"
 
 
 def test_a_host_that_goes_without_a_word_stops_the_others(job: Job) -> None:

@@ -99,7 +99,6 @@ class Pair:
         monkeypatch.setattr(host_link, "_stop_main_thread", lambda: None)  # it is pytest's
         monkeypatch.setattr(host_link, "BEAT_S", 0.01)
         monkeypatch.setattr(host_link, "POLL_S", 0.01)
-        monkeypatch.setattr(host_link, "CAUSE_S", 0.5)
 
     def end(self, lead: Callable[[LeadLink], None]) -> BaseException | None:
         """How host 1 ends where host 0 does this."""
