@@ -177,4 +177,5 @@ def test_a_classification_head_on_a_trained_bert_learns_real_rows(
     )
     outcome = jobs.results(job)
     assert outcome.base.accuracy < 0.45
-    assert outcome.tuned.accuracy >= 0.5  # 64 % with 1,000 training rows
+    assert outcome.gain > 0  # beyond chance; 64 % are correct with 1,000 training rows
+    assert outcome.mcnemar_p < 0.05
