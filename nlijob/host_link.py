@@ -5,16 +5,14 @@ is done. Host 0 listens, the others connect and stay connected. So each host lea
 another one fails, is stopped or vanishes, ends its own processes, and ends with the same exit code.
 The processes of the GPU side make up their own group (`nlijob.gpu.group`); its port is told here.
 
-Messages are JSON, one a line. Every host says something every few seconds.
+Every host says something every few seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import functools
-import json
 import os
 import signal
 import socket
@@ -22,12 +20,9 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any
 
-import psutil
-
-from nlijob import __version__, records
+from nlijob import __version__, host_peer, records
 from nlijob.analysis.wording import listed
 from nlijob.belonging import differences, shortened
 from nlijob.ending import end_of
@@ -38,6 +33,7 @@ from nlijob.errors import (
     JobError,
     error_for,
 )
+from nlijob.host_peer import End, Hello, Peer, Word, free_port, listen
 from nlijob.hosts import Hosts
 from nlijob.printable import printable
 from nlijob.records.job import Inputs
@@ -45,122 +41,11 @@ from nlijob.stopping import Stopped
 
 BEAT_S = 2.0
 """Time between two signs of life."""
-SILENCE_S = 15.0
-"""A host that says nothing for so long is lost."""
 CAUSE_S = 5.0
-"""A host whose processes failed for no known reason waits so long for another host's reason: if one
-process dies, those that exchange values with it fail too."""
-CLOSE_S = 2.0
-"""Longest time that the last word takes to arrive."""
+"""Longest time that a host waits for the word of another host that failed before it."""
 RETRY_S = 0.5
 POLL_S = 0.1
-LONGEST_LINE = 1 << 20
-"""Bytes; a longer line comes from some other program."""
 RETRY_HINT = "start the same command on all hosts again; it resumes from what is complete"
-
-
-@dataclass(frozen=True)
-class Hello:
-    """What a host says of itself when it comes."""
-
-    rank: int
-    count: int
-    """Number of hosts that this one was told of."""
-    host: str
-    """Its name, for messages."""
-    processes: int
-    """Number of processes of the GPU side that it starts."""
-    settings: dict[str, Any]
-    """Its configuration, "section.key" -> value; the same on all hosts."""
-
-
-@dataclass(frozen=True)
-class End:
-    """How a host ended."""
-
-    exit_code: int
-    message: str = ""
-    hint: str = ""
-    host: str = ""
-    """The host that ended first, in words, where that is another one."""
-
-
-@dataclass(frozen=True)
-class Word:
-    """A message between two hosts."""
-
-    kind: Literal["hello", "launch", "ready", "begin", "beat", "end"]
-    """launch: start the GPU side; ready: it can begin here; begin: it can begin everywhere."""
-    version: str = ""
-    """With "hello": the version of nlijob."""
-    hello: Hello | None = None
-    port: int = 0
-    """With "launch": the port of the GPU side's group on host 0."""
-    stage: str = ""
-    """With "beat", from host 0: the stage of the job."""
-    end: End | None = None
-
-
-class _Peer:
-    """Another host's command, at the other end of a connection."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.hello: Hello | None = None
-        self.is_ready = False
-        self._connection = connection
-        self._lines: BinaryIO = connection.makefile("rb")
-        self._sending = threading.Lock()
-        connection.settimeout(SILENCE_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    @property
-    def name(self) -> str:
-        """The host in words."""
-        return f"host {self.hello.rank} ({self.hello.host})" if self.hello else "host 0"
-
-    def interface(self) -> str | None:
-        """Name of this host's network interface to the other host; None if it is not known."""
-        with contextlib.suppress(OSError, psutil.Error):
-            own = self._connection.getsockname()[0].removeprefix("::ffff:")
-            for name, addresses in psutil.net_if_addrs().items():
-                if any(address.address.partition("%")[0] == own for address in addresses):
-                    return name
-        return None
-
-    def say(self, word: Word) -> None:
-        """Send a word. A connection that is broken is noticed by the reader."""
-        line = json.dumps(records.to_json(word)).encode() + b"\n"
-        with contextlib.suppress(OSError), self._sending:
-            self._connection.sendall(line)
-
-    def first_word(self) -> Any:
-        """The first word as plain JSON, which another version or program may have sent.
-
-        Raises OSError and ValueError.
-        """
-        return records.parse(self._lines.readline(LONGEST_LINE))
-
-    def words(self) -> Iterator[Word]:
-        """The words as they come, to the end of the connection.
-
-        Raises OSError where the host vanishes, and ValueError where it says what is no word.
-        """
-        while line := self._lines.readline(LONGEST_LINE):
-            yield records.from_json(Word, records.parse(line))
-
-    def close_after_last_word(self) -> None:
-        """Send no more. The connection is closed by its reader at the other's last word."""
-        with contextlib.suppress(OSError):
-            self._connection.settimeout(CLOSE_S)
-            self._connection.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        """Close the connection, also while another thread reads."""
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)  # the reader holds a lock until it wakes
-        for one in (self._lines, self._connection):
-            with contextlib.suppress(OSError):
-                one.close()
 
 
 class HostLink(ABC):
@@ -184,7 +69,7 @@ class HostLink(ABC):
         self._fault_end: End | None = None
         self._say = say
         self._interrupt = interrupt or _stop_main_thread
-        self._peers: list[_Peer] = []
+        self._peers: list[Peer] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.RLock()
         self._has_ended = False
@@ -214,14 +99,18 @@ class HostLink(ABC):
         name = self._peers[0].interface() if self._peers else None
         return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": f"={name}"} if name else {}
 
-    def ended(self, error: BaseException | None) -> None:
-        """Tell the others how this host's work ended, once; the first call counts."""
+    def ended(self, error: BaseException | None, may_follow: bool = False) -> None:
+        """Tell the others how this host's work ended, once; the first call counts.
+
+        `may_follow`: whether the error may only follow from another host's. Then that one is waited
+        for a while: if a process dies, those that exchange values with it fail too.
+        """
         with self._lock:
             if self._last_word:
                 return
             self._has_ended = True
         end = End(*end_of(error))
-        if end.exit_code == ExitCode.INTERNAL:
+        if may_follow and end.exit_code == ExitCode.INTERNAL:
             self._wait(lambda: self.fault is not None, CAUSE_S)
         with self._lock:
             self._last_word = self._fault_end or end
@@ -234,7 +123,7 @@ class HostLink(ABC):
         self._closed.set()
         for peer in self._peers:
             peer.close_after_last_word()
-        deadline = time.monotonic() + CLOSE_S
+        deadline = time.monotonic() + host_peer.CLOSE_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         for peer in self._peers:
@@ -246,7 +135,7 @@ class HostLink(ABC):
             self._threads.append(thread)
             thread.start()
 
-    def _listen_to(self, peer: _Peer) -> None:
+    def _listen_to(self, peer: Peer) -> None:
         """Take in what another host says, to its end."""
         lost = "has ended without a word"
         try:
@@ -256,16 +145,16 @@ class HostLink(ABC):
                     return
                 self._hear(peer, word)
         except TimeoutError:
-            lost = f"has not answered for {SILENCE_S:.0f} s"
+            lost = f"has not answered for {host_peer.SILENCE_S:.0f} s"
         except (OSError, ValueError):
             pass
         self._end_by(End(ExitCode.STOPPED, f"stopped: {peer.name} {lost}", RETRY_HINT))
 
     @abstractmethod
-    def _hear(self, peer: _Peer, word: Word) -> None:
+    def _hear(self, peer: Peer, word: Word) -> None:
         """Take in a word that is not the last."""
 
-    def _has_ended_there(self, peer: _Peer, end: End) -> None:
+    def _has_ended_there(self, peer: Peer, end: End) -> None:
         if end.exit_code != ExitCode.DONE:
             self._end_by(dataclasses.replace(end, host=end.host or peer.name))
 
@@ -312,7 +201,7 @@ class LeadLink(HostLink):
         """See `HostLink`. Raises ConfigurationError where a host does not fit the others."""
         hosts = self.hosts
         self._faults: list[str] = []
-        with _listener(hosts) as listener:
+        with listen(hosts) as listener:
             self._start(functools.partial(self._accept, listener), self._beat)
             self._say(f"Waiting at {hosts.endpoint} for {self._missing()}")
             try:
@@ -335,7 +224,7 @@ class LeadLink(HostLink):
 
     def launch(self) -> Hosts:
         """See `HostLink`."""
-        port = _free_port()
+        port = free_port()
         for peer in self._peers:
             peer.say(Word("launch", port=port))
         return dataclasses.replace(self.hosts, port=port)
@@ -368,9 +257,9 @@ class LeadLink(HostLink):
                 connection, _ = listener.accept()
             except OSError:  # all are there
                 return
-            self._start(functools.partial(self._welcome, _Peer(connection)))
+            self._start(functools.partial(self._welcome, Peer(connection)))
 
-    def _welcome(self, peer: _Peer) -> None:
+    def _welcome(self, peer: Peer) -> None:
         """Let a host in, and listen to it. Other programs that connect are turned away."""
         try:
             value = peer.first_word()
@@ -388,10 +277,10 @@ class LeadLink(HostLink):
         peer.say(Word("hello", hello=dataclasses.replace(self.hello, settings={})))
         self._listen_to(peer)
 
-    def _hear(self, peer: _Peer, word: Word) -> None:
+    def _hear(self, peer: Peer, word: Word) -> None:
         peer.is_ready |= word.kind == "ready"
 
-    def _faults_of(self, peer: _Peer, version: str) -> list[str]:
+    def _faults_of(self, peer: Peer, version: str) -> list[str]:
         """Why a host cannot take part, in words."""
         if peer.hello is None:
             return [f"another host runs nlijob {version}, and host 0 runs {__version__}"]
@@ -467,16 +356,16 @@ class FurtherLink(HostLink):
     def _connect(self, fault: list[OSError]) -> bool:
         try:
             connection = socket.create_connection(
-                (self.hosts.address, self.hosts.port), timeout=SILENCE_S
+                (self.hosts.address, self.hosts.port), timeout=host_peer.SILENCE_S
             )
         except OSError as error:
             fault.append(error)
             time.sleep(RETRY_S)
             return False
-        self._peers.append(_Peer(connection))
+        self._peers.append(Peer(connection))
         return True
 
-    def _hear(self, peer: _Peer, word: Word) -> None:
+    def _hear(self, peer: Peer, word: Word) -> None:
         if word.hello:
             peer.hello = word.hello
         if word.kind == "launch":
@@ -486,7 +375,7 @@ class FurtherLink(HostLink):
             self._stage = word.stage
             self._say(f"Host 0 is at the stage {printable(word.stage)}")
 
-    def _has_ended_there(self, peer: _Peer, end: End) -> None:
+    def _has_ended_there(self, peer: Peer, end: End) -> None:
         if end.exit_code == ExitCode.DONE:
             self.is_done = True
         else:
@@ -529,27 +418,3 @@ def _closed_after(link: HostLink) -> Iterator[None]:
 def _stop_main_thread() -> None:
     """Have the main thread raise `Stopped`, as a signal from outside does."""
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _listener(hosts: Hosts) -> socket.socket:
-    """The socket at which host 0 waits for the others, on all its addresses."""
-    try:
-        try:
-            return socket.create_server(
-                ("", hosts.port), family=socket.AF_INET6, dualstack_ipv6=True
-            )
-        except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                raise
-            return socket.create_server(("", hosts.port))  # there is no IPv6 here
-    except OSError as error:
-        raise ConfigurationError(
-            f"--rendezvous: host 0 cannot listen at port {hosts.port}: {error.strerror}",
-            "choose another port for all hosts",
-        ) from None
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as found:
-        port: int = found.getsockname()[1]
-        return port

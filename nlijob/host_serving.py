@@ -16,7 +16,8 @@ from nlijob.accelerate_file import fsdp_settings
 from nlijob.config import JobConfig
 from nlijob.console import Console
 from nlijob.hardware import gpu_count
-from nlijob.host_link import FurtherLink, Hello, LeadLink, joined
+from nlijob.host_link import FurtherLink, LeadLink, joined
+from nlijob.host_peer import Hello
 from nlijob.hosts import Hosts
 from nlijob.hub import Hub, model_files
 from nlijob.launch import GpuSide
@@ -73,7 +74,7 @@ def settings(config: JobConfig) -> dict[str, Any]:
     """The settings that must be the same on all hosts, "section.key" -> value as JSON has it."""
     tables: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
     del tables["machine"]  # the number of processes is compared instead
-    flat: dict[str, Any] = {}
+    flat: dict[str, Any] = {"machine.accelerate_config": fsdp_settings(config.machine)}
     for name, value in tables.items():
         if isinstance(value, dict):
             flat |= {f"{name}.{key}": one for key, one in value.items()}

@@ -36,6 +36,9 @@ POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
 FAILED_GRACE_S = 3.0
 """Time that the processes of several get to end where one has failed: it may be one that hangs."""
+MEETING_LIMIT_S = 300
+"""Longest time in s that the launchers of several hosts wait for each other. All are started at the
+same time; but a firewall may be between them."""
 T = TypeVar("T")
 
 
@@ -65,6 +68,7 @@ def launch_command(
     if hosts:
         command += ["--machine_rank", str(hosts.rank), "--main_process_port", str(hosts.port)]
         command += ["--main_process_ip", bracketed(hosts.address)]
+        command += ["--rdzv_conf", f"timeout={MEETING_LIMIT_S}"]
     elif processes > 1:
         command += ["--main_process_port", "0"]
     if hosts or processes > 1:
@@ -106,6 +110,8 @@ class GpuSide:
         """Number of processes on all hosts, once they are started."""
         self._link = link
         self._fsdp = fsdp
+        self._may_follow = False
+        """Whether the processes failed only because those of another host had failed before."""
         self._members = Members()
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,7 +126,7 @@ class GpuSide:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         grace_s = self._grace_s
         if self._link and error:
-            self._link.ended(error)  # now, as ending the processes takes time
+            self._link.ended(error, self._may_follow)  # now, as ending the processes takes time
             grace_s = min(grace_s, FAILED_GRACE_S)
         if self._process is not None:
             _end_group(self._process, self._members, grace_s)
@@ -217,7 +223,10 @@ class GpuSide:
         outcome = _read(WorkerOutcome, run.worker_outcome)
         if outcome and outcome.exit_code == ExitCode.DONE:
             return
-        if self._size > 1 and (failure := self._failure(outcome)):
+        failure = self._failure(outcome) if self._size > 1 else None
+        said = failure.outcome if failure else outcome
+        self._may_follow = said.lost_another if said else failure is None
+        if failure:
             self._grace_s = min(self._grace_s, FAILED_GRACE_S)
             gpu = None
             if self._device == "cuda":  # of the same kind, if it is another host's

@@ -12,12 +12,13 @@ from nlijob.commands.options import configuration
 from nlijob.commands.run_options import (
     checked_root,
     checked_run_id,
+    chosen_hosts,
     default_run_id,
     on_device,
     run_options,
     with_device,
 )
-from nlijob.errors import HardwareError
+from nlijob.errors import HardwareError, all_or_every_fault
 from nlijob.printable import printable
 from nlijob.streams import check_output
 
@@ -48,7 +49,9 @@ def command(
     from nlijob.rundir import RunDir
 
     stopping.raise_on_signals()
-    config = configuration(recipe, assignments, others)
+    config, _ = all_or_every_fault(
+        lambda: configuration(recipe, assignments, others), lambda: chosen_hosts(others)
+    )
     run = checked_root(runs_dir / checked_run_id(run_id or default_run_id(recipe, config)))
     try:
         config = with_device(config, recipe)

@@ -11,12 +11,13 @@ from nlijob.commands.options import configuration
 from nlijob.commands.run_options import (
     checked_root,
     checked_run_id,
+    chosen_hosts,
     default_run_id,
     on_device,
     run_options,
     with_device,
 )
-from nlijob.errors import ExitCode, HardwareError, JobError, error_for
+from nlijob.errors import ExitCode, HardwareError, JobError, all_or_every_fault, error_for
 from nlijob.printable import printable
 from nlijob.streams import check_output
 
@@ -52,7 +53,9 @@ def command(
     from nlijob.storage.place import Place
 
     stopping.raise_on_signals()
-    config = configuration(recipe, assignments, others)
+    config, _ = all_or_every_fault(
+        lambda: configuration(recipe, assignments, others), lambda: chosen_hosts(others)
+    )
     name = checked_run_id(run_id or default_run_id(recipe, config))
     run = RunDir(checked_root(runs_dir / name))
     for option, url in (("--resume-from", resume_from), ("--upload", upload)):

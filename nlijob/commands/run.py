@@ -18,6 +18,7 @@ from nlijob.commands.options import configuration, drop_overruled
 from nlijob.commands.run_options import (
     checked_root,
     checked_run_id,
+    chosen_hosts,
     default_run_id,
     run_options,
     with_device,
@@ -26,7 +27,6 @@ from nlijob.commands.variables import check_variables
 from nlijob.config import Device, JobConfig
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode, all_or_every_fault
-from nlijob.hosts import Hosts, hosts_of
 from nlijob.printable import printable
 from nlijob.streams import wait_briefly
 from nlijob.surroundings import other_processes
@@ -72,7 +72,7 @@ def command(
     with Notice(notify_url, recipe, console.warn) as notice:
         check_variables(os.environ)
         config, hosts = all_or_every_fault(
-            lambda: configuration(recipe, assignments, options), lambda: _hosts(options)
+            lambda: configuration(recipe, assignments, options), lambda: chosen_hosts(options)
         )
         run_id = checked_run_id(run_id or default_run_id(recipe, config))
         run_dir = notice.run = RunDir(checked_root(runs_dir / run_id))
@@ -114,17 +114,6 @@ def command(
                 notice.results = job.work()
             check_gates(notice.results)
     return ExitCode.DONE
-
-
-def _hosts(options: dict[str, Any]) -> Hosts | None:
-    """The hosts that work together; None for this one alone."""
-    return hosts_of(
-        options["hosts"],
-        options["host_rank"],
-        options["rendezvous"],
-        options["rendezvous_timeout"],
-        os.environ,
-    )
 
 
 def _wait_for_rank(console: Console, run_dir: RunDir) -> Callable[[], None] | None:

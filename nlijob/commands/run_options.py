@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import click
 from nlijob.commands.options import FOLDER, F, option, recipe_options
 from nlijob.config import Device, JobConfig, TrainConfig, check, load_config
 from nlijob.errors import ConfigurationError, HardwareError
+from nlijob.hosts import Hosts, hosts_of
 from nlijob.printable import printable
 from nlijob.recipe import recipe_name
 from nlijob.rundir import PREVIOUS
@@ -88,6 +90,17 @@ def run_options(command: F) -> F:
     for add in reversed(RUN_OPTIONS):
         command = add(command)
     return recipe_options(command)
+
+
+def chosen_hosts(options: Mapping[str, Any]) -> Hosts | None:
+    """The hosts that work together; None for this one alone. Raises ConfigurationError."""
+    return hosts_of(
+        options["hosts"],
+        options["host_rank"],
+        options["rendezvous"],
+        options["rendezvous_timeout"],
+        os.environ,
+    )
 
 
 def default_run_id(recipe: str, config: JobConfig) -> str:

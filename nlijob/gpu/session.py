@@ -257,7 +257,7 @@ class Session:
         rows = self.config.train.batch_size
         if wanted in ("none", "trials"):
             self.share = "none", f"machine.share={wanted}"
-        elif rows < self.group.size and not self.group.in_step:
+        elif wanted == "auto" and rows < self.group.size and not self.group.in_step:
             self.share = "none", f"a step has {plural(rows, 'row')}, fewer than there are processes"
         else:
             is_open = wanted == "auto"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from nlijob.errors import ExitCode
 from nlijob.records.job import Plan
 from nlijob.rundir import RunDir, epoch_marker
 from tests import jobs
+from tests.hosts import Host, ended, loopback
 from tests.in_process import Shown
 
 pytestmark = pytest.mark.slow
@@ -25,60 +25,21 @@ SETTINGS = (*jobs.SMALL_DEMO, "--set", "machine.share=none")
 """One process trains and all score: the figures are those of one process, to the last digit."""
 
 
-class Host:
-    """The command on one of two hosts."""
-
-    def __init__(self, rank: int, rendezvous: str, runs: Path, within: Sequence[str] = ()) -> None:
-        """`within`: what to put in front of the command."""
-        where = ("--runs-dir", runs, "--run-id", "job", "--rendezvous-timeout", "120")
-        hosts = ("--hosts", "2", "--host-rank", str(rank), "--rendezvous", rendezvous)
-        self.temporary = runs.parent / f"temporary-{rank}"
-        self.temporary.mkdir()
-        self.process = subprocess.Popen(
-            [*within, *jobs.command("run", *where, *hosts, *SETTINGS)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=jobs.environment(TMPDIR=str(self.temporary)),
-        )
-
-    def end(self) -> tuple[int, str]:
-        """Exit code, and what was printed to standard error."""
-        said = self.process.communicate(timeout=jobs.LIMIT_S)[1]
-        return self.process.returncode, said
-
-
-@contextlib.contextmanager
-def two_hosts(
-    rendezvous: str, runs: Path, within: Sequence[Sequence[str]] = ((), ())
-) -> Iterator[list[Host]]:
-    """The two hosts of a job. Only host 0 has the folder of runs."""
-    folders = runs, runs.with_name("elsewhere")
-    hosts = [Host(rank, rendezvous, folders[rank], within[rank]) for rank in (0, 1)]
-    try:
-        yield hosts
-    finally:
-        for host in hosts:
-            host.process.kill()
-            host.process.communicate()
-    assert not folders[1].exists()
-
-
 def figures(run: RunDir) -> list[bytes]:
     files = (run.baseline_predictions, run.evaluate_predictions, run.generations)
     return [file.read_bytes() for file in files]
 
 
 def test_two_hosts_do_the_job_of_one(job: RunDir, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
-    run = RunDir(tmp_path / "runs" / "job")
-    with two_hosts(f"127.0.0.1:{port}", run.root.parent) as hosts:
+    run, other, place = RunDir(tmp_path / "runs" / "job"), tmp_path / "elsewhere", loopback()
+    hosts = [Host(0, place, run.root.parent, SETTINGS), Host(1, place, other, SETTINGS)]
+    with ended(hosts):
         ends = [host.end() for host in hosts]
     assert [code for code, _ in ends] == [0, 0], ends
     assert figures(run) == figures(job)
     assert records.read(Plan, run.plan).processes == 2
     assert "Host 0 is at the stage" in ends[1][1]
+    assert not other.exists()
     assert not list(hosts[1].temporary.glob("nlijob-*"))
 
 
@@ -87,10 +48,14 @@ def test_hosts_that_are_cut_off_from_each_other_end_and_one_goes_on_alone(
 ) -> None:
     run = RunDir(tmp_path / "runs" / "job")
     with namespaces() as (names, cut):
-        within = [("ip", "netns", "exec", name) for name in names]
-        with two_hosts("10.77.0.1:29500", run.root.parent, within) as hosts:
-            first = hosts[0].process
-            jobs.wait_until(lambda: run.marker(epoch_marker(1)).exists(), first)
+        folders = run.root.parent, tmp_path / "elsewhere"
+        hosts = [
+            Host(rank, "10.77.0.1", folder, SETTINGS, ("ip", "netns", "exec", names[rank]))
+            for rank, folder in enumerate(folders)
+        ]
+        with ended(hosts):
+            epoch = run.marker(epoch_marker(1))
+            jobs.wait_until(epoch.exists, hosts[0].process)
             cut()
             ends = [host.end() for host in hosts]
     for (code, said), other in zip(ends, ("host 1", "host 0"), strict=True):

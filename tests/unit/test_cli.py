@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import pytest
 from click.shell_completion import ShellComplete
 
-from nlijob import __version__, cli, commands, hardware, notify, records
+from nlijob import __version__, cli, commands, hardware, host_serving, notify, records
 from nlijob.commands.options import OPTIONS
 from nlijob.console import Console
 from nlijob.errors import DivergedError
+from nlijob.hosts import Hosts
 from nlijob.pipeline import Job
 from nlijob.recipe import recipe_names
 from nlijob.records.forgetting import TaskList
@@ -236,6 +237,37 @@ def test_all_faults_of_a_command_line_are_reported_together(call: Caller) -> Non
     shown = call("run", "--recipe", "demo", "--epochs", "0", "--set", "lora.rank=3")
     assert "train.epochs: 0 is below 1" in shown.err
     assert "lora.rank: unknown key" in shown.err
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "doctor"])
+def test_faults_of_the_hosts_and_of_the_configuration_are_named_together(
+    call: Caller, command: str
+) -> None:
+    shown = call(command, "--recipe", "demo", "--epochs", "0", "--hosts", "2", "--host-rank", "2")
+    assert shown.code == 2
+    assert "train.epochs" in shown.err
+    assert "--host-rank 2: with --hosts 2 it is one of 0 to 1" in shown.err
+    assert "--rendezvous is missing" in shown.err
+
+
+def test_another_host_serves_host_0_and_makes_no_run_and_posts_no_notice(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    served: list[Hosts] = []
+    posted: list[object] = []
+    monkeypatch.setattr(host_serving, "serve", lambda hosts, *_: served.append(hosts))
+    monkeypatch.setattr(notify, "_post", lambda *content: posted.append(content))
+    variables = {"NLIJOB_HOSTS": "2", "NLIJOB_HOST_RANK": "1", "NLIJOB_RENDEZVOUS": "node0:1234"}
+    assert call("run", "--recipe", "demo", "--notify-url", "http://x/y", **variables).code == 0
+    assert served == [Hosts(2, 1, "node0", 1234)]
+    assert not call.started
+    assert not posted
+    assert not list(tmp_path.iterdir())
+
+
+def test_variables_of_a_launcher_around_the_job_make_no_other_host_of_it(call: Caller) -> None:
+    variables = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "1234"}
+    assert call.job("run", "--recipe", "demo", **variables).link is None
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
@@ -611,6 +643,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "keep": ("all", "all"),
     "device": ("cpu", "cpu"),
     "gpus": ("2", 2),
+    "accelerate-config": ("fsdp", "fsdp"),
     "min-accuracy": ("0.25", 0.25),
     "min-gain": ("-0.5", -0.5),
     "tasks": ("arc_easy, own.yaml,", ("arc_easy", "own.yaml")),

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from nlijob import __version__, host_link
+from nlijob import __version__, host_link, host_peer
 from nlijob.errors import ConfigurationError, ExitCode, HardwareError, JobError
-from nlijob.host_link import FurtherLink, Hello, HostLink, LeadLink, joined
+from nlijob.host_link import FurtherLink, HostLink, LeadLink, joined
+from nlijob.host_peer import Hello
 from nlijob.hosts import Hosts
 from nlijob.stopping import Stopped
 
@@ -79,6 +80,9 @@ class Job:
     def start(self, rank: int, work: Callable[[Any], object], /, **changed: Any) -> Host:
         return Host(self.link(rank, **changed), work)
 
+    def wait_for_all(self) -> None:
+        wait_for(lambda: any(line.startswith("All ") for line in self.said))
+
 
 @pytest.fixture
 def job(port: int) -> Job:
@@ -140,7 +144,12 @@ def test_a_further_host_that_is_not_needed_ends_with_host_0(job: Job) -> None:
 def test_the_others_end_with_the_exit_code_of_a_host_that_fails(job: Job) -> None:
     job = Job(job.hosts.port, count=3)
     fault = HardwareError("out of memory", "a hint")
-    hosts = [job.start(0, interrupted), job.start(1, failing(fault)), job.start(2, interrupted)]
+
+    def fail(_: HostLink) -> None:
+        job.wait_for_all()
+        raise fault
+
+    hosts = [job.start(0, interrupted), job.start(1, fail), job.start(2, interrupted)]
     ends = [host.end() for host in hosts]
     assert ends[1] is fault
     for end in (ends[0], ends[2]):
@@ -165,9 +174,11 @@ def test_the_cause_wins_over_what_it_led_to_on_another_host(job: Job) -> None:
     # both fail, as processes that exchange values do; only host 1 knows why
     come = threading.Event()
 
-    def lead(_: HostLink) -> None:
+    def lead(link: LeadLink) -> None:
         come.set()
-        raise RuntimeError("connection closed by peer")
+        error = JobError("connection closed by peer")
+        link.ended(error, may_follow=True)
+        raise error
 
     def further(_: HostLink) -> None:
         come.wait(LONG_S)
@@ -180,12 +191,21 @@ def test_the_cause_wins_over_what_it_led_to_on_another_host(job: Job) -> None:
     hosts[1].end()
 
 
+def test_a_fault_of_the_program_is_told_at_once(job: Job) -> None:
+    fault = JobError("the GPU side failed: KeyError: 1")
+    hosts = job.start(0, failing(fault)), job.start(1, interrupted)
+    assert hosts[0].end() is fault
+    end = hosts[1].end()
+    assert end is not None
+    assert end.message == "host 0 (node0): the GPU side failed: KeyError: 1"
+
+
 def test_a_host_that_goes_without_a_word_stops_the_others(job: Job) -> None:
     lead = job.start(0, interrupted)
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(_connected(job.hosts.port))
         _say_hello(connection, job)
-        wait_for(lambda: job.link(0) and any("All 2 hosts" in line for line in job.said))
+        job.wait_for_all()
     end = lead.end()
     assert end is not None
     assert end.exit_code == ExitCode.STOPPED
@@ -195,7 +215,7 @@ def test_a_host_that_goes_without_a_word_stops_the_others(job: Job) -> None:
 def test_a_host_that_says_nothing_for_long_is_lost(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_link, "SILENCE_S", 0.2)
+    monkeypatch.setattr(host_peer, "SILENCE_S", 0.2)
     lead = job.start(0, interrupted)
     with _connected(job.hosts.port) as connection:
         _say_hello(connection, job)
@@ -249,7 +269,7 @@ def test_two_hosts_of_the_same_rank_are_refused(job: Job) -> None:
 def test_another_version_of_the_program_is_refused(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_link, "CLOSE_S", 0.05)
+    monkeypatch.setattr(host_peer, "CLOSE_S", 0.05)
     lead = job.start(0, interrupted)
     with _connected(job.hosts.port) as connection:
         connection.sendall(json.dumps({"kind": "hello", "version": "0.0.1"}).encode() + b"\n")
@@ -282,6 +302,14 @@ def test_the_others_show_the_stage_of_the_job(job: Job) -> None:
 
     hosts = job.start(0, lead), job.start(1, lambda link: link.wait_for_end())
     assert [host.end() for host in hosts] == [None, None]
+
+
+def test_the_gpu_side_uses_the_network_of_the_rendezvous(job: Job) -> None:
+    networks: list[dict[str, str]] = []
+    work = lambda link: networks.append(link.network)  # noqa: E731
+    hosts = job.start(0, work), job.start(1, work)
+    assert [host.end() for host in hosts] == [None, None]
+    assert networks == [{"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "=lo"}] * 2
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import pytest
 
 from nlijob import errors, launch, records
 from nlijob.errors import ExitCode, JobError
+from nlijob.hosts import Hosts
 from nlijob.launch import GpuSide, launch_command
 from nlijob.members import Members
 from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
@@ -480,6 +481,25 @@ def test_several_processes_are_started_by_accelerate_at_a_free_port(
     assert "--multi_gpu" in command
     assert "--cpu" not in command  # with which accelerate starts one process only
     assert command[-3:] == ["-m", "nlijob.gpu", str(run.root)]
+
+
+def test_the_processes_of_several_hosts_meet_at_host_0(run: RunDir) -> None:
+    command = launch_command(run, "cuda", processes=4, hosts=Hosts(2, 1, "fd00::1", 1234))
+    values = dict(itertools.pairwise(command))
+    assert values["--num_machines"] == "2"
+    assert values["--machine_rank"] == "1"
+    assert values["--num_processes"] == "8"  # of all hosts
+    assert values["--main_process_ip"] == "[fd00::1]"
+    assert values["--main_process_port"] == "1234"
+    assert values["--rdzv_conf"] == "timeout=300"
+    assert "--multi_gpu" in command
+
+
+def test_one_process_on_each_of_several_hosts_joins_the_others(run: RunDir) -> None:
+    command = launch_command(run, "cpu", processes=1, hosts=Hosts(2, 0, "node0", 1234))
+    assert dict(itertools.pairwise(command))["--num_processes"] == "2"
+    assert "--multi_gpu" in command
+    assert "--cpu" not in command
 
 
 def test_the_worker_is_in_a_process_group_of_its_own(start: Start, run: RunDir) -> None:

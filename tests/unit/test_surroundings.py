@@ -89,3 +89,15 @@ def test_the_users_choice_of_a_network_card_wins() -> None:
 )
 def test_the_processes_of_a_launcher_are_counted(own: dict[str, str], others: int) -> None:
     assert other_processes(own) == others
+
+
+def test_processes_meet_those_of_other_hosts_over_the_network_that_is_given() -> None:
+    network = {"GLOO_SOCKET_IFNAME": "eth1"}
+    assert gpu_side_environment({}, 2, network)["GLOO_SOCKET_IFNAME"] == "eth1"
+    own = {"GLOO_SOCKET_IFNAME": "ib0"}
+    assert gpu_side_environment(own, 2, network)["GLOO_SOCKET_IFNAME"] == "ib0"
+
+
+def test_processes_of_one_host_meet_on_the_host_and_those_of_several_do_not() -> None:
+    assert gpu_side_environment({}, 2)["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in gpu_side_environment({}, 2, {})

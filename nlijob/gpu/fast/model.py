@@ -68,7 +68,8 @@ class FastModel:
             ]
         )
         """How layers are computed, in words; the cost of a pack depends on it."""
-        self._row_masks = _row_masks(loaded, layers)
+        self._drops = any(map(dropout_of, layers))
+        self._row_masks = _row_masks(loaded) if self._drops else None
         done = {id(layer) for group in fused for layer in group}
         groups = [*fused, *((layer,) for layer in layers if id(layer) not in done)]
         self.adapter = FlatAdapter(groups, others, loaded.compute_dtype)
@@ -168,6 +169,22 @@ class FastModel:
         with packed_attention(base.config), self.drawing:
             yield
 
+    def why_dropout_depends_on_processes(self) -> str:
+        """Why values are dropped otherwise with another number of processes, or ""."""
+        if self._loaded.device.type == "cpu":  # each draws for all rows
+            return ""
+        if self._drops and not self._row_masks:
+            return "the adapters' dropout differs with the number of processes"
+        if any(self._own_dropout()):
+            return "the model's own dropout differs with the number of processes"
+        return ""
+
+    def _own_dropout(self) -> Iterator[nn.Dropout]:
+        """Layers of dropout that are used in training, but for those of adapters."""
+        for name, module in self._loaded.model.named_modules():
+            if isinstance(module, nn.Dropout) and module.p and ".lora_dropout." not in name:
+                yield module
+
     @property
     def is_fused(self) -> bool:
         """Whether a fused stack computes the layers; its gradients end at the adapter."""
@@ -220,11 +237,11 @@ def drops_by_row(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _row_masks(loaded: LoadedModel, layers: Sequence[Any]) -> RowMasks | None:
-    """What drops adapters' inputs by row, or None where nothing does."""
-    if not drops_by_row(loaded.device) or not any(map(dropout_of, layers)):
+def _row_masks(loaded: LoadedModel) -> RowMasks | None:
+    """What drops adapters' inputs by row, or None where torch's generator draws."""
+    if not drops_by_row(loaded.device):
         return None
-    with contextlib.suppress(Unsupported):  # torch's generator draws then
+    with contextlib.suppress(Unsupported):
         return RowMasks(loaded.device, loaded.compute_dtype)
     return None
 

@@ -93,15 +93,16 @@ class RowMasks:
             rows, positions = self.rows[self._last.long()], self.positions[self._last.long()]
         else:
             return None
+        # calling the operation itself would import torch's compiler, which takes seconds
+        draw = _OPERATION if torch.compiler.is_compiling() else keep_by_row
         places = (self._like, rows, positions, self._key, call)
-        drawn: Tensor = _OPERATION(*places, 1, values.shape[1], round(share * LEVELS))
+        drawn: Tensor = draw(*places, 1, values.shape[1], round(share * LEVELS))
         return drawn[0].view(torch.bool)
 
     def masks(self, values: Tensor, calls: int, share: float) -> Tensor:
         """Masks [calls, tokens, width] of the first calls, uint8: 1 for a value that is kept."""
         places = (self._like, self.rows, self.positions, self._key, self._first)
-        drawn: Tensor = _OPERATION(*places, calls, values.shape[1], round(share * LEVELS))
-        return drawn
+        return keep_by_row(*places, calls, values.shape[1], round(share * LEVELS))
 
 
 def keep_by_row(
@@ -126,7 +127,7 @@ def keep_by_row(
 
 
 _OPERATION = torch.library.custom_op("nlijob::keep_by_row", keep_by_row, mutates_args=())
-"""An operation of torch, so that layers with it can be compiled."""
+"""The same as an operation of torch, so that layers with it can be compiled."""
 
 
 @_OPERATION.register_fake

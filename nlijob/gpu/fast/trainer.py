@@ -123,6 +123,10 @@ class FastTrainer:
             self.steps.begin(schedule, counts)
         self.token_counts = counts
 
+    def why_dropout_depends_on_processes(self) -> str:
+        """Why a group drops other values than one process would, for the plan, or ""."""
+        return self._fast.why_dropout_depends_on_processes() if self._group.is_shared else ""
+
     def step_times(self) -> StepTimes:
         """Time a step of median size, shared and alone; all processes of the group call this.
 

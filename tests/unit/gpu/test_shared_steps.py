@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +26,11 @@ from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.pausing import STEPS_BETWEEN_QUESTIONS
-from nlijob.gpu.training import MemoryBudget, PlainTrainer, TrainingSchedule
+from nlijob.gpu.training import MemoryBudget, PlainTrainer, Trainer, TrainingSchedule
 from nlijob.records.job import TrainStep
 from tests import tolerance
 from tests.checkpointing import restore, written
+from tests.groups import in_group
 from tests.in_threads import outcomes, together
 
 pytestmark = pytest.mark.arithmetic
@@ -208,6 +210,35 @@ def test_dropout_does_not_depend_on_the_split(
         parts.append(gradient_of_step(new(mode, Recorded(rank, 3), config, count, **model)))
         assert torch.equal(torch.get_rng_state(), state), "the next step's dropout differs"
     assert tolerance.distance(torch.stack(parts).sum(0), expected) < tolerance.UPDATES
+
+
+def losses_of(
+    group: Group, loaded: LoadedModel, head: CausalHead, rows: list[Encoded], is_packed: bool
+) -> list[float]:
+    """Losses of a whole training of this model in a process of a group."""
+    loaded = copy.deepcopy(loaded)  # tensors that were sent lie in memory that all share
+    schedule = TrainingSchedule(dataclasses.replace(CONFIG, micro_batch_size=3), rows)
+    trainer: Trainer = (
+        FastTrainer(loaded, FastModel(loaded, head, True), schedule, 3, group=group)
+        if is_packed
+        else PlainTrainer(loaded, head, schedule, group=group)
+    )
+    return [step.loss for epoch in (1, 2, 3) for step in trainer.epoch(epoch)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "packed"])
+def test_a_training_with_dropout_in_processes_of_their_own_has_the_losses_of_one(
+    new_small_phi: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    is_packed: bool,
+) -> None:
+    expected = losses_of(ALONE, new_small_phi(**RESIDUAL), head, rows, is_packed)
+    shared = in_group(3, losses_of, new_small_phi(**RESIDUAL), head, rows, is_packed)
+    assert len(expected) == STEPS
+    for losses in shared:
+        assert losses == pytest.approx(expected, rel=LOSSES)
 
 
 @MODES

@@ -60,6 +60,7 @@ def test_candidates_of_all_combinations_are_done_side_by_side() -> None:
 def test_candidates_that_follow_from_each_other_take_one_gpu() -> None:
     space = {"train.learning_rate": "1e-5..1e-3:log"}
     assert chosen(sweep__space=space, sweep__trials=6).number == 1
+    assert chosen(sweep__space={"lora.r": [4, 8, 16]}, sweep__pruning=True).number == 1
 
 
 def test_many_rows_to_score_pay_for_further_gpus() -> None:

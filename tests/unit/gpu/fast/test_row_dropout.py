@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.config import TrainConfig
 from nlijob.gpu.fast import attention
 from nlijob.gpu.fast import model as fast_model
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import SHARED, PackShape, pack, packed_tokens, rounded, view
 from nlijob.gpu.fast.row_dropout import RowMasks, philox
+from nlijob.gpu.fast.trainer import FastTrainer
+from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.shares import Share, shares_of_batch
+from nlijob.gpu.training import TrainingSchedule
 from tests import broken_compilers, tolerance
 from tests import philox as reference
+from tests.checkpointing import restore, written
+from tests.in_threads import outcomes
 
 pytestmark = pytest.mark.arithmetic
 
@@ -27,6 +36,7 @@ CPU = torch.device("cpu")
 ONES = (0xFFFFFFFF,) * 4
 PI = 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344
 NewModel = Callable[..., LoadedModel]
+NewTrainer = Callable[..., tuple[FastTrainer, LoadedModel]]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +183,97 @@ def test_a_rows_dropout_does_not_depend_on_its_pack(
     fast.next_step()
     assert tolerance.distance(gradient(fast, rows[:5], [0, 1, 2, 3, 4], prefix), whole) > 0.1
     assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
+
+
+@pytest.fixture
+def new_trainer(
+    by_row: None,
+    new_small_phi: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+) -> NewTrainer:
+    """Make a trainer for a fresh model that splits rows as on a GPU, over the whole batch."""
+
+    def shares(trainer: FastTrainer, rows: list[Encoded], group: Group) -> list[Share]:
+        return shares_of_batch(rows, trainer._size, group, trainer.prefix)
+
+    monkeypatch.setattr(FastTrainer, "_shares", shares)
+    new_small_phi(dropout=0.4)  # by this thread, as others draw from the same generator
+
+    def new(at_once: int | None = None, group: Group = ALONE) -> tuple[FastTrainer, LoadedModel]:
+        loaded = new_small_phi(dropout=0.4)
+        config = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-3)
+        schedule = TrainingSchedule(config, rows[:ALL_ROWS])
+        fast = FastModel(loaded, head, True)
+        return FastTrainer(loaded, fast, schedule, at_once, group=group), loaded
+
+    return new
+
+
+ALL_ROWS, STEPS = 11, 3
+"""Rows, and steps of an epoch."""
+
+
+def losses(trainer: FastTrainer, epoch: int, done: int = 0, until: int = STEPS) -> list[float]:
+    pauses = iter([step == until for step in range(done + 1, STEPS + 1)])
+    return [step.loss for step in trainer.epoch(epoch, done, lambda: next(pauses))]
+
+
+def both_epochs(trainer: FastTrainer) -> list[float]:
+    return [*losses(trainer, 1), *losses(trainer, 2)]
+
+
+def test_dropout_depends_neither_on_the_micro_batch_nor_on_the_number_of_processes(
+    new_trainer: NewTrainer,
+) -> None:
+    expected = pytest.approx(both_epochs(new_trainer()[0]), rel=tolerance.training(2 * STEPS))
+    assert both_epochs(new_trainer(at_once=2)[0]) == expected
+    for got in outcomes(3, lambda group: both_epochs(new_trainer(group=group)[0])):
+        assert got == expected
+
+
+def test_a_training_that_resumes_within_an_epoch_drops_the_same_values(
+    new_trainer: NewTrainer, tmp_path: Path
+) -> None:
+    unbroken, begun, resumed = (new_trainer() for _ in range(3))
+    expected = [losses(unbroken[0], 1), losses(unbroken[0], 2)]
+    assert losses(begun[0], 1) == expected[0]
+    done = losses(begun[0], 2, until=1)
+    assert len(done) == 1
+    restore(resumed, written(begun, tmp_path / "state.pt"))
+    torch.manual_seed(9)  # a state of an older version holds nothing else of dropout
+    assert [*done, *losses(resumed[0], 2, done=1)] == expected[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "compiles", "why"),
+    [
+        ({"dropout": 0.4}, True, ""),
+        ({}, False, ""),
+        ({"dropout": 0.4}, False, "the adapters' dropout differs with the number of processes"),
+        ({"residual": 0.1}, True, "the model's own dropout differs with the number of processes"),
+    ],
+)
+def test_it_is_said_where_dropout_depends_on_the_processes(
+    new_small_phi: NewModel,
+    head: CausalHead,
+    monkeypatch: pytest.MonkeyPatch,
+    model: dict[str, float],
+    compiles: bool,
+    why: str,
+) -> None:
+    def made(device: torch.device, dtype: torch.dtype) -> RowMasks:
+        if not compiles:
+            raise Unsupported("CUDA kernels cannot be compiled")
+        return RowMasks(CPU, dtype)
+
+    monkeypatch.setattr(fast_model, "RowMasks", made)
+    monkeypatch.setattr(fast_model, "drops_by_row", lambda device: True)
+    fast = FastModel(new_small_phi(**model), head, False)
+    assert fast.why_dropout_depends_on_processes() == ""
+    fast._loaded = dataclasses.replace(fast._loaded, device=torch.device("cuda"))
+    assert fast.why_dropout_depends_on_processes() == why
 
 
 @pytest.mark.slow
