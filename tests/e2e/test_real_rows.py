@@ -48,8 +48,8 @@ CLASSIFICATION_RECIPE = """
 [data]
 dataset = "snli"
 train_size = 700
-validation_size = 100
-test_size = 400
+validation_size = 60
+test_size = 200
 
 [model]
 name = "a BERT-like model"
@@ -67,6 +67,8 @@ learning_rate = 1e-3
 batch_size = 16
 
 [eval]
+test_each_epoch = false
+blank_premise = false
 word_importance = false
 """
 
@@ -122,8 +124,9 @@ def test_a_trained_language_model_is_tuned_on_real_rows_without_further_settings
     job, _ = jobs.run_job(
         tmp_path,
         *("--model", language_model, "--dataset", SNLI, "--device", "cpu"),
-        *("--train-size", "200", "--validation-size", "40", "--test-size", "100"),
+        *("--train-size", "128", "--validation-size", "16", "--test-size", "48"),
         *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.cases=5"),
+        *("--set", "eval.test_each_epoch=false", "--set", "eval.blank_premise=false"),
         *("--set", "eval.word_importance=false", "--set", "forgetting.texts="),
         timeout_s=1200,
     )
@@ -131,8 +134,7 @@ def test_a_trained_language_model_is_tuned_on_real_rows_without_further_settings
     assert outcome.prompt.is_chat
     assert outcome.prompt.answer_style == "digits"
     assert outcome.base.accuracy < 0.45
-    # 25 steps teach it the answers' form and little else: on 200 rows its loss went from 3.52 to
-    # 1.14, and its accuracy from 32.5 to 40.5 %, which is no distinguishable change
+    # 16 steps teach it the answers' form and little else: its loss went from 3.60 to 1.08
     assert outcome.tuned.loss < outcome.base.loss / 2
 
 
@@ -153,12 +155,12 @@ def test_a_small_random_phi_goes_through_on_real_rows(small_phi: Path, tmp_path:
     job, _ = jobs.run_job(
         tmp_path,
         *("--model", small_phi, "--dataset", SNLI, "--device", "cpu"),
-        *("--train-size", "400", "--validation-size", "100", "--test-size", "400"),
+        *("--train-size", "200", "--validation-size", "40", "--test-size", "100"),
         *("--epochs", "2"),
         timeout_s=900,
     )
     outcome = jobs.results(job)
-    assert outcome.tuned.rows == 400
+    assert outcome.tuned.rows == 100
     assert outcome.epochs[-1].train_loss < outcome.epochs[0].train_loss
     assert max(outcome.prompt.longest_tokens.values()) < 160
 
@@ -175,4 +177,5 @@ def test_a_classification_head_on_a_trained_bert_learns_real_rows(
     )
     outcome = jobs.results(job)
     assert outcome.base.accuracy < 0.45
-    assert outcome.tuned.accuracy >= 0.5  # 64 % with 1,000 training rows
+    assert outcome.gain > 0  # beyond chance; 64 % are correct with 1,000 training rows
+    assert outcome.mcnemar_p < 0.05
