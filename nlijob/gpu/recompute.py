@@ -31,5 +31,8 @@ def recompute(layer: Any, by: Checkpoint = PLAIN) -> None:
 
 
 def keep(layer: Any) -> None:
-    """Stop checkpointing a layer: it keeps its activations again."""
-    layer.gradient_checkpointing = False
+    """Stop checkpointing a layer: it keeps its activations again.
+
+    It refers no longer to the function that did so, and to the memory that this may hold.
+    """
+    layer.gradient_checkpointing, layer._gradient_checkpointing_func = False, PLAIN
