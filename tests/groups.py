@@ -62,7 +62,8 @@ def _in_group(
     named: dict[str, Any],
 ) -> list[T]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "nlijob.gpu.group", function.__module__])
+    # whichever test comes first, so that no process imports the libraries for itself
+    context.set_forkserver_preload(["nlijob.gpu.worker", function.__module__])
     store = TCPStore(LOOPBACK, 0, is_master=True, wait_for_workers=False)
     started = []
     try:

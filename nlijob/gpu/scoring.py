@@ -30,9 +30,12 @@ MAX_PENDING = 2
 
 
 def batches(rows: Sequence[Encoded], size: int) -> list[list[int]]:
-    """Return the row numbers of each batch."""
+    """Return the row numbers of each batch, the batch with the longest rows first.
+
+    The others then fit into its memory, and no batch runs out of memory after hours.
+    """
     order = sorted(range(len(rows)), key=lambda i: rows[i].length)
-    return [order[start : start + size] for start in range(0, len(order), size)]
+    return [order[start : start + size] for start in range(0, len(order), size)][::-1]
 
 
 @torch.no_grad()

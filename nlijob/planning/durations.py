@@ -189,6 +189,8 @@ def _modes(
     lean: _Mode | None = None
     if figures.lean_training_per_s and figures.lean_scoring_per_s:
         lean = _Mode(figures.lean_training_per_s, figures.lean_scoring_per_s)
+    if config.machine.accelerate_config:
+        return None, None
     if config.train.speed == "plain":
         return plain, plain
     if config.train.gradient_checkpointing:

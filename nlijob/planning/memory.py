@@ -72,14 +72,15 @@ def memory_need(config: JobConfig, look: ModelLook, gpus: int = 2) -> PlannedMem
     `gpus`: how many the weights are divided between, if the configuration asks for that.
     """
     modes = [_sum(config, look, mode) for mode in _modes(config, look)]
+    leanest, fastest = modes[0], modes[-1]
     if config.machine.accelerate_config:
-        modes = [_sharded(config, look, max(2, gpus))]
+        leanest = fastest = _sharded(config, look, max(2, gpus))
     on_gpu = config.model.device != "cpu"
     sharded = [_sharded(config, look, number) for number in range(2, MOST_GPUS + 1) if on_gpu]
     context = CONTEXT_BYTES if on_gpu else 0
     return PlannedMemory(
-        least_bytes=modes[0].total_bytes - context,
-        fastest_bytes=modes[-1].total_bytes - context,
+        least_bytes=leanest.total_bytes - context,
+        fastest_bytes=fastest.total_bytes - context,
         free_bytes=look.free_memory_bytes,
         modes=tuple(modes),
         sharded=tuple(one for one in sharded if one.gpus in SHOWN_GPUS),
@@ -103,7 +104,7 @@ def _way_out(memory: PlannedMemory) -> str:
     out = "end other programs, or use a smaller model or a machine with more memory"
     free = memory.free_bytes or 0
     enough = [one.gpus for one in memory.sharded if one.total_bytes <= free + CONTEXT_BYTES]
-    if enough and memory.modes[0].gpus == 1:
+    if enough:
         return f"{out}; or divide the weights: --gpus {enough[0]} --accelerate-config fsdp"
     return out
 

@@ -75,7 +75,7 @@ def _entries(plan: JobPlan, verbose: bool) -> Iterator[tuple[str, str]]:
     if plan.candidates:
         yield "search", _search(plan)
     yield "training", _training(plan)
-    yield "mode", f"{look.execution_modes[0]}; if that does not work, the next slower one"
+    yield "mode", _mode(plan)
     if plan.processes and config.model.device == "cuda":
         yield "GPUs", processes_text(plan.processes)
     yield "memory", _memory(plan)
@@ -196,9 +196,17 @@ def processes_text(planned: PlannedProcesses) -> str:
     return f"{planned.number} of {planned.visible} visible in use: {planned.reason}"
 
 
+def _mode(plan: JobPlan) -> str:
+    if plan.config.machine.accelerate_config:
+        return "plain loop, weights divided between the GPUs (FSDP)"
+    return f"{plan.look.execution_modes[0]}; if that does not work, the next slower one"
+
+
 def _memory(plan: JobPlan) -> str:
     memory = plan.memory
     free = "" if memory.free_bytes is None else f"; {gib(memory.free_bytes)} free here"
+    if plan.config.machine.accelerate_config:
+        return f"about {gib(memory.least_bytes)} on each GPU, with one row at a time{free}"
     return (
         f"about {gib(memory.least_bytes)} in the leanest mode; the fastest is used where about "
         f"{gib(memory.fastest_bytes)} are free{free}"

@@ -31,6 +31,8 @@ pytestmark = [
 PRICED = (
     *("--set", "report.price_per_hour=3.6", "--set", "report.sample_interval_s=0.2"),
     *("--set", "train.checkpoint_every_s=0.01"),
+    *("--set", "eval.word_importance=false", "--set", "eval.blank_premise=false"),
+    *("--set", "forgetting.texts="),
 )
 
 

@@ -52,7 +52,7 @@ def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
     """A capture that fails this many times."""
     left = iter(range(times))
 
-    def capture(self: Graphs, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self: Graphs, work: Callable[[], None], **_: bool) -> Callable[[], None]:
         if next(left, None) is not None:
             raise error
         return work

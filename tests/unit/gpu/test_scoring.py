@@ -83,4 +83,4 @@ def test_progress_ends_at_the_number_of_rows(
 ) -> None:
     told: list[int] = []
     score(forward, head, "test", rows, 10, told.append)
-    assert told == [10, 20, 24]
+    assert told == [4, 14, 24]

@@ -13,21 +13,26 @@ import torch
 import transformers
 from accelerate.commands import launch
 from accelerate.utils.launch import prepare_multi_gpu_env
+from bitsandbytes.nn import Linear4bit, Params4bit
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from nlijob import records
 from nlijob.accelerate_file import fsdp_settings
-from nlijob.config import MachineConfig
+from nlijob.config import JobConfig, MachineConfig
+from nlijob.demo import MODEL_DIR
 from nlijob.errors import HardwareError
+from nlijob.gpu import checkpoints
 from nlijob.gpu.group import ALONE, Group
-from nlijob.gpu.model import LoadedModel, add_adapter, quiet_libraries
-from nlijob.gpu.sharded import check_sharding, shard, sharding
+from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.model import LoadedModel, add_adapter, quiet_libraries, read_tokenizer
+from nlijob.gpu.sharded import ShardedEngine, check_sharding, keep_constants, shard, sharding
+from nlijob.gpu.training import PlainTrainer, TrainingSchedule
 from nlijob.gpu.worker import do_job
 from nlijob.launch import launch_command
 from nlijob.records.forgetting import TextLoss
-from nlijob.records.job import Plan, Prediction, TrainStep
+from nlijob.records.job import Example, Plan, Prediction, TrainStep
 from nlijob.rundir import RunDir, write_text
 from nlijob.surroundings import accelerate_config
 from tests.groups import in_group
@@ -116,6 +121,31 @@ def test_the_plan_says_how_the_weights_are_held(runs: list[RunDir]) -> None:
     assert plan.activations == "recomputed"
 
 
+@pytest.mark.slow
+def test_a_trained_head_and_a_second_training_are_those_of_one_process(tmp_path: Path) -> None:
+    settings = {
+        **SETTINGS,
+        "model.head": "sequence-classification",
+        "train.seeds": 2,
+        "eval.generate_tokens": 0,
+        "forgetting.texts": "",
+    }
+    one, two = (new_run(tmp_path / name) for name in ("alone", "divided"))
+    for run in (one, two):
+        given(run, **settings)
+    do_job(one, ALONE)
+    in_group(2, divided, two.root)
+    for seed in (42, 43):
+        mine, other = (
+            [
+                step.loss
+                for step in records.read_lines(TrainStep, run.view(f"trials/seed-{seed}").train_log)
+            ]
+            for run in (two, one)
+        )
+        assert mine == pytest.approx(other, rel=1e-4)
+
+
 # ---------------------------------------------------------------- the division itself
 
 SHAPE = transformers.LlamaConfig(
@@ -167,6 +197,52 @@ def test_each_process_holds_a_half_of_the_weights_and_the_whole_adapter(tied: bo
         for name, count in elements.items():
             is_whole = ".lora_" in name or name.endswith(("model.norm.weight", *ends))
             assert count == (sizes[name] if is_whole else sizes[name] // 2), name
+
+
+def test_the_bytes_of_4_bit_weights_are_divided_as_floating_point_numbers() -> None:
+    layer = Linear4bit(64, 32, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+    layer.weight = Params4bit(torch.randn(32, 64), requires_grad=False, quant_type="nf4").to("cpu")
+    before = layer.weight.data.clone()
+    keep_constants(layer, torch.bfloat16)
+    assert layer.weight.data.dtype is torch.bfloat16
+    assert torch.equal(layer.weight.data.view(-1).view(torch.uint8), before.view(-1))
+
+
+Epoch = tuple[dict[str, Any], dict[str, Tensor], list[float]]
+"""A trainer's state and the trained weights after an epoch, and the losses of the next one."""
+
+
+def an_epoch_and_another(group: Group) -> Epoch:
+    """Train two epochs with divided weights."""
+    os.environ.update(VARIABLES)
+    settings = sharding()
+    assert settings
+    config, head, rows = beginning()
+    loaded = shard(adapted(vocab_size=len(head._tokenizer)), group, settings)
+    trainer = ShardedEngine(loaded, head, config, rows, settings).trainer(config.train, group)
+    list(trainer.epoch(1))
+    state = checkpoints.on_host(trainer.state())
+    weights = checkpoints.on_host(checkpoints.trained_weights(loaded.model))
+    return state, weights, [step.loss for step in trainer.epoch(2)]
+
+
+def beginning() -> tuple[JobConfig, CausalHead, list[Encoded]]:
+    """What a training of a tiny model begins with: configuration, head and rows."""
+    config = configuration(train__batch_size=3)
+    examples = [Example(i, f"A man has {i} dogs.", "A man has a dog.", i % 3) for i in range(7)]
+    head = CausalHead(read_tokenizer(config, MODEL_DIR), config.prompt, 256, examples)
+    return config, head, head.encode("train", examples)
+
+
+def test_one_process_goes_on_with_a_training_of_divided_weights() -> None:
+    (state, weights, losses), (_, others, _) = in_group(2, an_epoch_and_another)
+    config, head, rows = beginning()
+    loaded = adapted(vocab_size=len(head._tokenizer))
+    checkpoints.set_trained_weights(loaded.model, weights)
+    trainer = PlainTrainer(loaded, head, TrainingSchedule(config.train, rows))
+    trainer.restore(state)
+    assert [step.loss for step in trainer.epoch(2)] == pytest.approx(losses, rel=1e-4)
+    assert all(torch.equal(weight, others[name]) for name, weight in weights.items())
 
 
 def test_accelerate_launch_makes_these_variables_of_the_job_s_configuration(

@@ -200,3 +200,8 @@ def test_several_gpus_share_the_trainings_at_best_and_do_one_each_at_worst() -> 
     assert two.training.low_s == pytest.approx(one.training.low_s / 2)
     assert two.training.high_s == pytest.approx(one.training.high_s * 2 / 3)
     assert two.basis == f"{one.basis}; divided among 2 processes"
+
+
+def test_no_time_is_expected_where_weights_are_divided_which_was_not_measured() -> None:
+    found = expected_time(recipe(key="machine.accelerate_config", value="fsdp"), model(), ROWS)
+    assert found.job is None

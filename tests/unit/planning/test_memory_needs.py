@@ -143,6 +143,20 @@ def test_a_model_that_no_number_of_gpus_has_room_for_is_said_to_be_too_large() -
     assert next(cards_lines(need(look))).startswith("16, 24, 48 and 80 GB: too small, also for")
 
 
+def test_divided_weights_are_what_is_planned_where_they_are_asked_for() -> None:
+    config = load_config("phi2", {"model.device": "cuda", "machine.accelerate_config": "fsdp"})
+    memory = memory_need(config, model(), 4)
+    assert memory.least_bytes == memory.sharded[1].total_bytes - CONTEXT_BYTES
+    assert memory.fastest_bytes == memory.least_bytes
+    assert memory.cards == need(model()).cards
+
+
+def test_too_little_memory_on_one_gpu_names_the_number_that_has_enough() -> None:
+    memory = need(model(free_memory_bytes=int(1.9 * GIB)))
+    (obstacle,) = memory_obstacles(memory)
+    assert "or divide the weights: --gpus 4 --accelerate-config fsdp" in obstacle.hint
+
+
 def test_the_sum_is_printed_with_all_its_terms() -> None:
     memory = need(model())
     lines = list(sum_lines(memory))
