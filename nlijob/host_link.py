@@ -110,7 +110,7 @@ class HostLink(ABC):
                 return
             self._has_ended = True
         end = End(*end_of(error))
-        if may_follow and end.exit_code == ExitCode.INTERNAL:
+        if may_follow:
             self._wait(lambda: self.fault is not None, CAUSE_S)
         with self._lock:
             self._last_word = self._fault_end or end
@@ -398,10 +398,9 @@ def fault_of_others(link: HostLink | None) -> Iterator[None]:
     """Raise the error of another host where that is why the block ended."""
     try:
         yield
-    except (Exception, Stopped) as error:
-        fault = link.fault if link else None
-        if fault and (isinstance(error, Stopped) or end_of(error).exit_code == ExitCode.INTERNAL):
-            raise fault from None
+    except (Exception, Stopped):
+        if link and link.fault:  # it came before this host had told of an end of its own
+            raise link.fault from None
         raise
 
 

@@ -20,7 +20,7 @@ from typing import IO, TypeVar
 
 from nlijob import records, stopping
 from nlijob.attempt import Moment
-from nlijob.errors import ExitCode, error_for
+from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.files import remove
 from nlijob.host_link import HostLink
 from nlijob.hosts import Hosts, bracketed
@@ -30,7 +30,7 @@ from nlijob.processes import gpu_name
 from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record, write_text
 from nlijob.surroundings import accelerate_config, gpu_side_environment
-from nlijob.worker_end import error_of_end, error_of_failure
+from nlijob.worker_end import error_between, error_of_end, error_of_failure
 
 POLL_S = 0.1
 STOP_GRACE_S = stopping.GRACE_S
@@ -110,6 +110,8 @@ class GpuSide:
         """Number of processes on all hosts, once they are started."""
         self._link = link
         self._fsdp = fsdp
+        self._hosts: Hosts | None = None
+        """The hosts that work together, once the processes are started."""
         self._may_follow = False
         """Whether the processes failed only because those of another host had failed before."""
         self._members = Members()
@@ -138,7 +140,7 @@ class GpuSide:
         run = self._run
         for stale in (*run.messages(), run.worker_log, run.accelerate_config):
             remove(stale)  # even a folder, which would end every attempt
-        hosts = self._link.launch() if self._link else None
+        hosts = self._hosts = self._link.launch() if self._link else None
         self._size = self._processes * (hosts.count if hosts else 1)
         settings = accelerate_config(self._device == "cpu", self._size, self._fsdp)
         write_text(run.accelerate_config, json.dumps(settings))
@@ -224,20 +226,30 @@ class GpuSide:
         if outcome and outcome.exit_code == ExitCode.DONE:
             return
         failure = self._failure(outcome) if self._size > 1 else None
+        error = self._error(outcome, failure)
         said = failure.outcome if failure else outcome
-        self._may_follow = said.lost_another if said else failure is None
+        is_known = not said.lost_another if said else failure is not None
+        if self._hosts and error.exit_code == ExitCode.INTERNAL and not is_known:
+            self._may_follow = True
+            error = error_between(self._hosts, error, run.worker_log)
+        raise error
+
+    def _error(self, outcome: WorkerOutcome | None, failure: WorkerFailure | None) -> JobError:
+        """What to raise; the arguments are what processes and launcher have told."""
+        assert self._process is not None
+        run = self._run
         if failure:
             self._grace_s = min(self._grace_s, FAILED_GRACE_S)
             gpu = None
             if self._device == "cuda":  # of the same kind, if it is another host's
                 gpu = failure.gpu or gpu_name(failure.local_rank)
-            raise error_of_failure(failure, run.worker_log, self._kernel_killed(), gpu)
+            return error_of_failure(failure, run.worker_log, self._kernel_killed(), gpu)
         if outcome:
-            raise error_for(outcome.exit_code, outcome.message, outcome.hint)
+            return error_for(outcome.exit_code, outcome.message, outcome.hint)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_GRACE_S)  # the launcher ends after what it started
         status = self._process.returncode or 0
-        raise error_of_end(status, run.worker_log, self._kernel_killed())
+        return error_of_end(status, run.worker_log, self._kernel_killed())
 
     def _failure(self, outcome: WorkerOutcome | None) -> WorkerFailure | None:
         """Which process failed, if the launcher or another process tells.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from pathlib import Path
 
 from nlijob.disk import RESUME, disk_fault, free_text
 from nlijob.ending import NO_MEMORY_HINT
 from nlijob.errors import DiskError, ExitCode, HardwareError, JobError, StoppedError, error_for
+from nlijob.hosts import Hosts
 from nlijob.memory import memory_text, speaks_of_memory
 from nlijob.printable import printable
 from nlijob.records.job import WorkerFailure
@@ -31,6 +33,10 @@ CRASHES = {
 """Signals by which a process ends itself, or the system ends it for a fault -> what may help."""
 
 
+NOT_REACHED = re.compile("Dist(Store|Network|Backend)Error|cannot reach each other|connectFullMesh")
+"""In the log: torch's launcher or the processes could not connect to those of another host."""
+
+
 def error_of_failure(
     failure: WorkerFailure, log: Path, kernel_killed: bool, gpu: str | None = None
 ) -> JobError:
@@ -51,6 +57,22 @@ def error_of_failure(
         message = said.message if is_stop else f"{place}: {said.message}"
         return error_for(said.exit_code, message, said.hint)
     return error_of_end(failure.status or 0, log, kernel_killed, place)
+
+
+def error_between(hosts: Hosts, error: JobError, log: Path) -> JobError:
+    """The error to raise where processes of several hosts failed for no reason that is known here.
+
+    If they could not reach each other, that is the network's fault; else it is `error`.
+    """
+    found = [line for line in _log_tail(log).splitlines() if NOT_REACHED.search(line)]
+    if not found:
+        return error
+    return HardwareError(
+        f"the processes of this host cannot reach those of the others (host 0 is {hosts.address}, "
+        f"port {hosts.port}): {printable(found[-1].strip())}",
+        "let the hosts reach each other at all ports; GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME "
+        f"choose a network card; the whole log is {log}",
+    )
 
 
 def place_of(failure: WorkerFailure, gpu: str | None = None) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nlijob.errors import ExitCode
+from nlijob.errors import ExitCode, JobError
+from nlijob.hosts import Hosts
 from nlijob.records.job import WorkerFailure, WorkerOutcome
-from nlijob.worker_end import error_of_end, error_of_failure
+from nlijob.worker_end import error_between, error_of_end, error_of_failure
 
 
 @pytest.fixture
@@ -124,3 +125,27 @@ def test_a_process_that_hangs_is_named_with_the_time(log: Path) -> None:
     error = error_of_failure(hanging, log, kernel_killed=False)
     assert error.exit_code == ExitCode.HARDWARE
     assert error.message == "process 1 of 4 (on host) has shown no sign of life for 20 s"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torch.distributed.DistStoreError: Timed out after 301 seconds. 1/2 clients joined.",
+        "the processes of the GPU side cannot reach each other: RuntimeError: gloo",
+    ],
+)
+def test_hosts_whose_processes_cannot_connect_are_told_to_look_at_the_network(
+    log: Path, line: str
+) -> None:
+    log.write_text(f"Traceback\n  {line}\n", encoding="utf-8")
+    error = error_between(Hosts(2, 0, "node0", 1234), JobError("status 1"), log)
+    assert error.exit_code == ExitCode.HARDWARE
+    assert "node0, port 1234" in error.message
+    assert line in error.message
+    assert "at all ports" in error.hint
+
+
+def test_any_other_error_of_a_host_stays_what_it_is(log: Path) -> None:
+    log.write_text("ImportError: libc.so\n", encoding="utf-8")
+    error = JobError("status 1")
+    assert error_between(Hosts(2, 0, "node0", 1234), error, log) is error
