@@ -90,7 +90,7 @@ def main() -> None:
 def _do(options: argparse.Namespace) -> None:
     quiet_libraries()
     group = ProcessGroup(options.device) if options.part == DIVIDED else ALONE
-    device = group.device if group.is_shared else torch.device(options.device)
+    device = group.device if group.is_shared else torch.device(options.device, 0)
     figures: dict[str, Any] = {"part": options.part, "shape": options.shape}
     if device.type == "cuda":
         figures["device"] = torch.cuda.get_device_name(device)

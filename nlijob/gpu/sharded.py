@@ -69,7 +69,7 @@ def shard(loaded: LoadedModel, group: Group, settings: Sharding) -> LoadedModel:
     for a model without repeated layers.
     """
     model, device = loaded.model, group.device
-    _keep_constants(model)
+    keep_constants(model, loaded.compute_dtype)
     whole = {weight for weight in model.parameters() if weight.requires_grad}
     mesh = init_device_mesh(device.type, (group.size,))
     options: dict[str, Any] = {"mesh": mesh, "ignored_params": whole}
@@ -83,12 +83,20 @@ def shard(loaded: LoadedModel, group: Group, settings: Sharding) -> LoadedModel:
     return dataclasses.replace(loaded, device=device)
 
 
-def _keep_constants(model: nn.Module) -> None:
-    """Have the modules of 4-bit weights keep what the divided weights lose."""
+def keep_constants(model: nn.Module, dtype: torch.dtype) -> None:
+    """Have the modules of 4-bit weights keep what the divided weights lose.
+
+    The bytes of the weights are held as numbers of this type: before version 2.13 of torch, FSDP
+    divides no integers.
+    """
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            module.quant_state = module.weight.quant_state
-            module.quant_storage = module.weight.quant_storage
+            weight = module.weight
+            if weight.data.dtype is torch.uint8 and weight.numel() % dtype.itemsize == 0:
+                weight.data = weight.data.reshape(-1).view(dtype).reshape(-1, 1)
+                weight.quant_storage = dtype
+            module.quant_state = weight.quant_state
+            module.quant_storage = weight.quant_storage
 
 
 def _units(model: Any, settings: Sharding) -> Iterator[nn.Module]:

@@ -13,6 +13,7 @@ import torch
 import transformers
 from accelerate.commands import launch
 from accelerate.utils.launch import prepare_multi_gpu_env
+from bitsandbytes.nn import Linear4bit, Params4bit
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
@@ -26,7 +27,7 @@ from nlijob.gpu import checkpoints
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, quiet_libraries, read_tokenizer
-from nlijob.gpu.sharded import ShardedEngine, check_sharding, shard, sharding
+from nlijob.gpu.sharded import ShardedEngine, check_sharding, keep_constants, shard, sharding
 from nlijob.gpu.training import PlainTrainer, TrainingSchedule
 from nlijob.gpu.worker import do_job
 from nlijob.launch import launch_command
@@ -196,6 +197,15 @@ def test_each_process_holds_a_half_of_the_weights_and_the_whole_adapter(tied: bo
         for name, count in elements.items():
             is_whole = ".lora_" in name or name.endswith(("model.norm.weight", *ends))
             assert count == (sizes[name] if is_whole else sizes[name] // 2), name
+
+
+def test_the_bytes_of_4_bit_weights_are_divided_as_floating_point_numbers() -> None:
+    layer = Linear4bit(64, 32, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+    layer.weight = Params4bit(torch.randn(32, 64), requires_grad=False, quant_type="nf4").to("cpu")
+    before = layer.weight.data.clone()
+    keep_constants(layer, torch.bfloat16)
+    assert layer.weight.data.dtype is torch.bfloat16
+    assert torch.equal(layer.weight.data.view(-1).view(torch.uint8), before.view(-1))
 
 
 Epoch = tuple[dict[str, Any], dict[str, Tensor], list[float]]
