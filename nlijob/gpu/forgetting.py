@@ -84,8 +84,11 @@ def text_losses(
         losses: dict[int, float] = {}
         batches = _batches(loaded, texts)
         for batch in batches if group.in_step else batches[group.rank :: group.size]:
-            for part in in_halves(measure, batch):
-                losses |= part
+            if group.in_step:  # halves would be passes that the others do not make
+                losses |= _batch_losses(loaded, batch)
+            else:
+                for part in in_halves(measure, batch):
+                    losses |= part
             on_batch(len(losses))
     for own in group.gather(losses):
         losses |= own

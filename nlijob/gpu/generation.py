@@ -18,12 +18,17 @@ from nlijob.gpu.out_of_memory import in_halves
 
 @torch.no_grad()
 def generate(
-    loaded: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, batch_size: int
+    loaded: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    may_halve: bool = True,
 ) -> list[str]:
     """Return the text that follows each prompt, without special tokens.
 
     `prompts` are token ids. Each text has at most `max_new_tokens` tokens. Up to `batch_size`
-    prompts are continued at once, or as many as fit into memory.
+    prompts are continued at once, or as many as fit into memory. `may_halve`: False where other
+    processes must make the same passes; it then ends if memory runs out.
     """
     loaded.model.eval()
     if not _pads_safely(loaded, prompts):
@@ -31,7 +36,10 @@ def generate(
     batches = [prompts[i : i + batch_size] for i in range(0, len(prompts), batch_size)]
     write = functools.partial(_generate_batch, loaded, max_new_tokens)
     with sdpa_kernel(WITHOUT_PLANS):
-        parts = [texts for batch in batches for texts in in_halves(write, batch)]
+        if may_halve:
+            parts = [texts for batch in batches for texts in in_halves(write, batch)]
+        else:
+            parts = [write(batch) for batch in batches]
     return [text for texts in parts for text in texts]
 
 

@@ -490,7 +490,11 @@ class Session:
             if self.group.in_step or number % self.group.size == self.group.rank:
                 with self.orders.base_model() if name == "base" else contextlib.nullcontext():
                     written[name] = generate(
-                        self.loaded, prompts, config.generate_tokens, config.batch_size
+                        self.loaded,
+                        prompts,
+                        config.generate_tokens,
+                        config.batch_size,
+                        may_halve=not self.group.in_step,
                     )
         for own in self.group.gather(written):
             written |= own
