@@ -50,6 +50,7 @@ for architecture, kind in itertools.product(ARCHITECTURES, ("FLOAT32", "FLOAT16"
     options = (f"--gpu-architecture={architecture}", f"-D{kind}")
     if (architecture, kind) != ("sm_75", "BFLOAT16"):
         compile_kernels("kernels.cu", *options)
+        compile_kernels("dropout.cu", *options)
     if architecture != "sm_75" and kind != "FLOAT32":
         compile_kernels("attention.cu", *options, *PHI2_SHAPE)
 print(f"NVRTC {nvrtc.nvrtcVersion()[1:]} compiles the kernels for {', '.join(ARCHITECTURES)}")
