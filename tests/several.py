@@ -83,7 +83,7 @@ def do_side_by_side(run: RunDir) -> None:
     ]
     write_records(run.timings, [*rest, *of_trials])
     _sample_on(run, after_s[-1])
-    reason = f"{len(trials)} trainings to do; each GPU takes the next one"
+    reason = f"{len(trials)} trainings to do; each process takes the next one"
     for trial in trials:
         plan = read(Plan, run.of_trial(trial).plan)
         plan = replace(plan, processes=gpus, share="trials", share_reason=reason)

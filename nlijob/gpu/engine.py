@@ -182,6 +182,10 @@ class Engine:
         """Number of modes that are leaner than the present one, with the plain loop."""
         return len(self._modes) + 1 if self._fast else 0
 
+    def why_dropout_depends_on_processes(self) -> str:
+        """Why processes that share steps drop other values than one process would, or ""."""
+        return self._trainer.why_dropout_depends_on_processes() if self._trainer else ""
+
     def worth_sharing(self, trainer: Trainer, group: Group) -> tuple[Literal["steps", "none"], str]:
         """Whether the processes should share the rows of each step, and why; all call this.
 

@@ -238,9 +238,11 @@ class Session:
         Returns whether they should use it, and why. `is_open`: whether that is to be found out.
         """
         self._trainer = self.engine.trainer(self.config.train, self.group)
-        if not is_open:
-            return "steps", "machine.share=steps"
-        return self.engine.worth_sharing(self._trainer, self.group)
+        share, reason = "steps", "machine.share=steps"
+        if is_open:
+            share, reason = self.engine.worth_sharing(self._trainer, self.group)
+        note = self.engine.why_dropout_depends_on_processes() if share == "steps" else ""
+        return share, f"{reason}; {note}" if note else reason
 
     @property
     def trainer(self) -> Trainer:

@@ -28,7 +28,7 @@ def train_side_by_side(session: Session) -> list[Trial]:
     if not is_dealt(session, len(missing)):
         return []
     session.of_trial(None)
-    session.share = "trials", f"{len(missing)} trainings to do; each GPU takes the next one"
+    session.share = "trials", f"{len(missing)} trainings to do; each process takes the next one"
     deal(session, ORDER, [one.name for one in missing], _train)
     return missing
 
@@ -38,7 +38,7 @@ def follow_trials(
 ) -> None:
     """Take part in doing these trainings."""
     session.take(whole, whole, task)
-    session.share = "trials", f"{len(names)} trainings to do; each GPU takes the next one"
+    session.share = "trials", f"{len(names)} trainings to do; each process takes the next one"
     take_part(session, names, number, _train)
 
 
