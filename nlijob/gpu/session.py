@@ -238,6 +238,7 @@ class Session:
         Returns whether they should use it, and why. `is_open`: whether that is to be found out.
         """
         self._trainer = self.engine.trainer(self.config.train, self.group)
+        share: Share
         share, reason = "steps", "machine.share=steps"
         if is_open:
             share, reason = self.engine.worth_sharing(self._trainer, self.group)
