@@ -190,9 +190,12 @@ STUCK = """
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
     libc.pthread_mutex_lock(mutex)
     stopping.exit_where_stop_is_late(grace_s=0.5)
-    print('ready', flush=True)
+    told = False
     while True:
         try:
+            if not told:
+                told = True
+                print('ready', flush=True)
             libc.pthread_mutex_lock(mutex)  # for ever, and no signal interrupts it
         except stopping.Stopped:  # the signal came before that
             pass"""
