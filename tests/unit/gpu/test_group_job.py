@@ -67,7 +67,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     return done(tmp_path_factory.mktemp("alone") / "job", 1)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_group_in_which_one_trains_gives_the_figures_of_one_process(
     tmp_path: Path, alone: RunDir, size: int
 ) -> None:
@@ -77,7 +77,7 @@ def test_a_group_in_which_one_trains_gives_the_figures_of_one_process(
     assert records.read(Plan, run.plan).processes == size
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_group_that_shares_each_step_trains_as_one_process_does(
     tmp_path: Path, alone: RunDir, size: int
 ) -> None:
@@ -147,6 +147,7 @@ def test_a_process_without_the_runs_folder_gets_the_rows_and_hands_over_its_trai
     assert sorted(whole) == [(f"seed-{seed}", "select") for seed in (42, 43, 44)]
 
 
+@pytest.mark.slow
 def test_candidates_of_a_search_are_trained_side_by_side(tmp_path: Path) -> None:
     searched: dict[str, Any] = {
         "sweep.space": {"train.learning_rate": RATES},
