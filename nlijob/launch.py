@@ -22,11 +22,11 @@ from nlijob import records, stopping
 from nlijob.attempt import Moment
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.files import remove
+from nlijob.hardware import gpu_name
 from nlijob.host_link import HostLink
 from nlijob.hosts import Hosts, bracketed
 from nlijob.members import Members
 from nlijob.memory import KernelMemory
-from nlijob.processes import gpu_name
 from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, write_record, write_text
 from nlijob.surroundings import accelerate_config, gpu_side_environment

@@ -7,7 +7,6 @@ import os
 from nlijob.config import JobConfig
 from nlijob.errors import ConfigurationError
 from nlijob.hardware import gpu_count
-from nlijob.hardware.driver import LIMIT_S, start
 
 
 def processes_of(config: JobConfig) -> int:
@@ -27,25 +26,3 @@ def processes_of(config: JobConfig) -> int:
             f"machine.gpus = {wanted}: there are {there} {of}", "give --gpus auto, or fewer"
         )
     return wanted
-
-
-def gpu_name(number: int) -> str:
-    """The driver's name of a GPU of this process, by its number for CUDA; "" if it is not told."""
-    shown = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    index = shown[number] if shown[0] and number < len(shown) else str(number)
-    try:
-        return start(lambda: _name(index)).result(LIMIT_S)
-    except Exception:  # of any kind, from a library or a driver
-        return ""
-
-
-def _name(index: str) -> str:
-    import pynvml
-
-    pynvml.nvmlInit()
-    if index.isdecimal():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(int(index))
-    else:
-        handle = pynvml.nvmlDeviceGetHandleByUUID(index)
-    name = pynvml.nvmlDeviceGetName(handle)
-    return name.decode() if isinstance(name, bytes) else str(name)

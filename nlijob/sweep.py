@@ -76,6 +76,12 @@ def shape_of(config: JobConfig) -> tuple[Any, ...]:
     return config.lora, train.batch_size, train.weight_decay, train.max_grad_norm
 
 
+def are_independent(sweep: SweepConfig) -> bool:
+    """Whether no candidate of a search depends on those before it, so that all may be trained at
+    once."""
+    return sweep.trials is None and not sweep.pruning
+
+
 def count_candidates(config: JobConfig) -> int:
     """Number of candidates of the search; Optuna may find fewer that differ. 0 without a search."""
     space, trials = config.sweep.space, config.sweep.trials

@@ -26,10 +26,12 @@ TOKEN = "folder"
 
 def is_elsewhere(run: RunDir, group: Group) -> bool:
     """Whether this process has another folder than the lead; all processes call this."""
-    file = run.worker_task.with_name(TOKEN)
+    if not group.is_shared:
+        return False
+    file, token = run.worker_task.with_name(TOKEN), uuid.uuid4().hex
     if group.is_lead:
-        file.write_text(uuid.uuid4().hex, encoding="utf-8")
-    token = group.share(file.read_text(encoding="utf-8") if group.is_lead else "")
+        file.write_text(token, encoding="utf-8")
+    token = group.share(token)
     return not (file.exists() and file.read_text(encoding="utf-8") == token)
 
 
@@ -105,6 +107,5 @@ def _unpack(run: RunDir, files: Mapping[str, bytes]) -> None:
         file = run.root / name
         if file.is_dir():
             shutil.rmtree(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(file, len(content)) as handle:
             handle.write(content)

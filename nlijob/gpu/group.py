@@ -41,6 +41,9 @@ class Group:
     """Whether all processes must make the same forward passes at the same time, because the
     model's weights are divided between them (see `nlijob.gpu.sharded`)."""
 
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
     @property
     def is_lead(self) -> bool:
         """Whether this process does the stages and writes the records."""
@@ -74,9 +77,6 @@ class Group:
         counts = self._counts
         counts[name] = counts.get(name, -1) + 1
         return counts[name]
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
 
 
 class ProcessGroup(Group):

@@ -28,7 +28,7 @@ def train_side_by_side(session: Session) -> list[Trial]:
     if not is_dealt(session, len(missing)):
         return []
     session.of_trial(None)
-    session.share = "trials", f"{len(missing)} trainings to do; each process takes the next one"
+    _tell_share(session, len(missing))
     deal(session, ORDER, [one.name for one in missing], _train)
     return missing
 
@@ -38,8 +38,13 @@ def follow_trials(
 ) -> None:
     """Take part in doing these trainings."""
     session.take(whole, whole, task)
-    session.share = "trials", f"{len(names)} trainings to do; each process takes the next one"
+    _tell_share(session, len(names))
     take_part(session, names, number, _train)
+
+
+def _tell_share(session: Session, trainings: int) -> None:
+    """Have the plans of these trainings say how they are done."""
+    session.share = "trials", f"{trainings} trainings to do; each process takes the next one"
 
 
 def _train(session: Session, name: str) -> list[Path]:

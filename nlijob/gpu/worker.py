@@ -50,7 +50,7 @@ def _work(run: RunDir) -> None:
 
 def do_job(run: RunDir, group: Group) -> None:
     """Do a run's task in a group of processes, each of which calls this. Raises what goes wrong."""
-    elsewhere = is_elsewhere(run, group) if group.is_shared else False
+    elsewhere = is_elsewhere(run, group)
     send_rows(run, group, elsewhere)
     session = Session(run, group, elsewhere)
     if group.is_lead:

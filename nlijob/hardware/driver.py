@@ -67,6 +67,13 @@ def driver_version() -> str | None:
     return _answer(_version)
 
 
+def gpu_name(number: int) -> str:
+    """The driver's name of a GPU of this process, by its number for CUDA; "" if it is not told."""
+    shown = [name.strip() for name in (_shown() or "").split(",")]
+    index = shown[number] if shown[0] and number < len(shown) else str(number)
+    return _answer(lambda: _name(index)) or ""
+
+
 def _are_hidden() -> bool:
     shown = _shown()
     return shown is not None and shown.split(",")[0].strip() in ("", "-1")
@@ -100,8 +107,24 @@ def _version() -> str:
     import pynvml
 
     pynvml.nvmlInit()
-    version = pynvml.nvmlSystemGetDriverVersion()
-    return version.decode() if isinstance(version, bytes) else str(version)
+    return _text(pynvml.nvmlSystemGetDriverVersion())
+
+
+def _name(index: str) -> str:
+    """The name of a GPU, by its number for the driver or by its UUID."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    if index.isdecimal():
+        handle = pynvml.nvmlDeviceGetHandleByIndex(int(index))
+    else:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(index)
+    return _text(pynvml.nvmlDeviceGetName(handle))
+
+
+def _text(answer: bytes | str) -> str:
+    """A text of the driver's, which older versions of pynvml give as bytes."""
+    return answer.decode() if isinstance(answer, bytes) else str(answer)
 
 
 def _answer(ask: Callable[[], T]) -> T | None:

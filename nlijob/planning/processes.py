@@ -12,13 +12,19 @@ from dataclasses import dataclass
 
 from nlijob import hardware, records
 from nlijob.analysis.wording import count, listed, plural
-from nlijob.config import JobConfig, SplitSize, SweepConfig, with_settings
+from nlijob.config import JobConfig, SplitSize, with_settings
 from nlijob.planning.durations import scored_rows
 from nlijob.records.job import SPLITS, Manifest, Split
 from nlijob.records.planning import PlannedProcesses
 from nlijob.rundir import RunDir, candidate_marker
 from nlijob.stages import SEARCH
-from nlijob.sweep import candidate_name, count_candidates, most_epochs, search_epochs
+from nlijob.sweep import (
+    are_independent,
+    candidate_name,
+    count_candidates,
+    most_epochs,
+    search_epochs,
+)
 from nlijob.trials import trials_of
 
 ROWS_EACH = 30_000
@@ -87,7 +93,7 @@ def work_left(config: JobConfig, run: RunDir) -> Work:
     searched = search_epochs(config) * candidates // max(1, count_candidates(config))
     several = with_settings(config, {"train.seeds": trainings})
     return Work(
-        trainings=max(trainings, candidates if _do_not_wait(config.sweep) else 0),
+        trainings=max(trainings, candidates if are_independent(config.sweep) else 0),
         trained_rows=train * (most_epochs(config) * trainings + searched),
         scored_rows=scored_rows(several, validation, test) + (1 + trainings) * elsewhere,
         batch_size=config.train.batch_size,
@@ -129,11 +135,6 @@ def _too_small(work: Work) -> str:
         f"{count(work.scored_rows)} to score",
     ]
     return f"a second GPU would not be worth its start: {listed(parts)}"
-
-
-def _do_not_wait(sweep: SweepConfig) -> bool:
-    """Whether no candidate of a search depends on those before it."""
-    return sweep.trials is None and not sweep.pruning
 
 
 def _candidates_left(config: JobConfig, run: RunDir) -> int:

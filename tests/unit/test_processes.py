@@ -12,7 +12,8 @@ import pytest
 from nlijob import processes
 from nlijob.config import Device, JobConfig, MachineConfig, load_config
 from nlijob.errors import ConfigurationError
-from nlijob.processes import gpu_name, processes_of
+from nlijob.hardware import gpu_name
+from nlijob.processes import processes_of
 
 
 @pytest.fixture(autouse=True)

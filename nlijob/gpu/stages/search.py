@@ -26,7 +26,14 @@ from nlijob.proposals import proposals
 from nlijob.records.job import EpochResult, Prediction, TrainStep, WorkerTask
 from nlijob.records.search import CandidateResult, State
 from nlijob.rundir import RunDir, candidate_marker, write_record, write_records
-from nlijob.sweep import Candidate, candidate_inputs, combinations, is_behind, winner_of
+from nlijob.sweep import (
+    Candidate,
+    are_independent,
+    candidate_inputs,
+    combinations,
+    is_behind,
+    winner_of,
+)
 
 STAGE = "search"
 ORDER = "candidates"
@@ -67,8 +74,8 @@ def _deal_candidates(session: Session) -> list[str]:
     Returns their names.
     """
     config = session.whole_config
-    if config.sweep.trials is not None or config.sweep.pruning:
-        return []  # the next one depends on those before it
+    if not are_independent(config.sweep):
+        return []
     names = [one.name for one in combinations(config)]
     if not is_dealt(session, len(names)):
         return []
