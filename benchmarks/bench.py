@@ -64,10 +64,35 @@ LLAMA_3B = {
     "max_position_embeddings": 2048,
     "tie_word_embeddings": True,
 }
-"""Llama 3.2 3B with phi-2's vocabulary; no fused stack supports its layers."""
+"""Llama 3.2 3B with phi-2's vocabulary."""
+LLAMA_1B = {
+    **LLAMA_3B,
+    "hidden_size": 2048,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "head_dim": 64,
+}
+"""Llama 3.2 1B with phi-2's vocabulary."""
+SMOLLM2_135M = {
+    **LLAMA_3B,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+}
+"""SmolLM2-135M with phi-2's vocabulary."""
+
+
+def _llama(sizes: Mapping[str, Any]) -> Callable[[], nn.Module]:
+    return lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+
+
 SHAPES = {
     "phi-2": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)),
-    "llama-3b": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA_3B)),
+    "llama-3b": _llama(LLAMA_3B),
+    "llama-1b": _llama(LLAMA_1B),
+    "smollm2-135m": _llama(SMOLLM2_135M),
 }
 OUTPUTS = {"phi": "dense", "llama": "o_proj"}
 """Model type -> name of the attention's last linear layer."""
