@@ -307,10 +307,8 @@ def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[s
     plain = bench.with_options(speed="plain")
     yield "plain loop", lambda: _chosen_mode(plain, options.plain_steps)
     if bench.device.type == "cuda":
-        yield f"{fast}, 4-bit weights", lambda: _given_mode(bench, dense=False)
+        yield f"{fast}, 4-bit weights", lambda: _as_loaded(bench)
     yield fast, lambda: _chosen_mode(bench)
-    if bench.device.type == "cuda" and options.shape != "phi-2":
-        yield f"{fast}, compiled", lambda: _given_mode(bench, dense=True)
     yield f"{fast}, with dropout", lambda: _chosen_mode(bench.with_dropout())
     if shape_of(bench.rows).prefix:
         yield f"{fast}, no shared prefix", lambda: _chosen_mode(bench.with_task_behind())
@@ -331,15 +329,13 @@ def _chosen_mode(bench: Bench, steps: int | None = None) -> Figures:
     return _figures(bench, trainer, engine.forward, warm_up_s, steps)
 
 
-def _given_mode(bench: Bench, dense: bool) -> Figures:
-    """CUDA graphs with 4-bit or dequantised weights, and compiled layers where possible."""
+def _as_loaded(bench: Bench) -> Figures:
+    """CUDA graphs with 4-bit weights, which are dequantised at each use."""
     loaded = _fresh(bench)
     started = time.monotonic()
-    fast = FastModel(loaded, bench.head, dense)
+    fast = FastModel(loaded, bench.head, dense=False)
     schedule = TrainingSchedule(bench.config.train, bench.rows)
-    trainer = FastTrainer(loaded, fast, schedule, None, compiles=True)
-    if dense and not trainer.steps.is_compiled:
-        raise RuntimeError(f"layers were not compiled: {trainer.steps.why_not_compiled}")
+    trainer = FastTrainer(loaded, fast, schedule, None)
     warm_up_s = time.monotonic() - started
 
     def forward() -> Forward:

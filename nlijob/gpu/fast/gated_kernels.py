@@ -176,6 +176,10 @@ def head_gradients(
         given = (*sums, *_norms(bias, norms), cosine, sine, y, y.stride(0))
         _launch("head_gradients", y, heads, d_query, d_query.stride(0), *given, cosine.shape[1])
         return
+    if d_prefix is not None:
+        is_used = (bounds.diff() > 0).view(-1, 1, 1)
+        d_own = d_own.clone()
+        d_own[: d_prefix.shape[1]] = torch.where(is_used, d_prefix, 0.0).sum(0)
     of_heads = d_own.view(len(y), 2, heads.keys, group, heads.width).sum(3).flatten(1)
     grad = torch.cat([d_query[:, : heads.query_width].float(), of_heads], 1)
     rotate(_rotated(grad, heads), cosine, -sine)
