@@ -291,7 +291,7 @@ def outcome(family: Family, head: HeadName, bench: Bench) -> Outcome:
     return Outcome(
         targets=_targets(loaded.model),
         unquantized=", ".join(loaded.unquantized),
-        execution=PACKED if plan.way == "packed" else _why_plain(plan.refused[0]),
+        execution=PACKED if plan.way == "packed" else _why_plain(plan.refused),
         difference=relative_difference(scores, alone),
         step=abs(norm - plain_norm) / plain_norm,
         usage=sum(a == b for a, b in zip(used, own, strict=True)) / len(own),
@@ -376,9 +376,10 @@ def _plain_step(
     return norm
 
 
-def _why_plain(refused: str) -> str:
+def _why_plain(refused: Sequence[str]) -> str:
     """Why rows are not packed, without what depends on the rows that were tried."""
-    why = refused.rpartition("micro-batch of")[2].partition(": ")[2]
+    first = next(text for text in refused if ", fused layers: " not in text)
+    why = first.rpartition("micro-batch of")[2].partition(": ")[2]
     known = why.startswith(("the model ", "the model's ", "rows of a pack "))
     why = re.sub(r" of \d+ tokens$", "", why)
     return f"in batches: {why if known else 'its code does not take packed rows'}"

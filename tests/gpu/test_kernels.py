@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.fast import fused_attention as attention
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast import gated_kernels, kernels
 from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 from nlijob.gpu.fast.packing import SHARED
 from nlijob.gpu.fast.row_dropout import RowMasks
 from tests import philox, tolerance
@@ -201,3 +202,110 @@ def test_masks_of_dropout_by_row_are_those_of_the_reference(width: int) -> None:
     assert torch.equal(found[GPU], found[CPU])
     expected = philox.kept(seed, step, 3, rows, positions, width, 0.3)
     assert found[GPU][3].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("width", [8, 264, WIDTH, 8192])
+def test_residual_rms_and_its_gradient(
+    dtype: torch.dtype, values: Values, width: int, adds: bool
+) -> None:
+    x = values(TOKENS, width).contiguous()
+    total, normed = torch.empty_like(x).copy_(x), torch.zeros_like(x)
+    scale = torch.zeros(TOKENS, dtype=torch.float64)
+    z, bias = (values(TOKENS, width), values(width)) if adds else (None, None)
+    weight = values(width)
+    compare(dtype, gated_kernels.residual_rms, x, z, bias, weight, 1e-5, total, normed, scale)
+    scale = torch.rsqrt(x.square().mean(1) + 1e-5).double()
+    others = [values(TOKENS, width) for _ in range(3)]
+    compare(dtype, gated_kernels.rms_backward, x, scale, weight, *others)
+
+
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize(("head", "half"), [(24, 8), (64, 32), (128, 64), (256, 64)])
+@pytest.mark.parametrize(("queries", "keys"), [(6, 2), (3, 3), (40, 1)])
+def test_heads_are_completed_and_their_gradient(
+    dtype: torch.dtype,
+    values: Values,
+    head: int,
+    half: int,
+    queries: int,
+    keys: int,
+    normed: bool,
+) -> None:
+    heads = Heads(queries, keys, head)
+    angle = torch.randn(TOKENS, half)
+    cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
+    bias = values(heads.columns) if normed else None
+    weights = [values(head), values(head)]
+
+    def complete(y: Tensor, out: Tensor, a: Tensor, b: Tensor, *given: Any) -> None:
+        norms = HeadNorms(a, b, 1e-6) if normed else None
+        gated_kernels.complete_heads(y, given[0], norms, *given[1:], heads, out if normed else y)
+
+    y, out = values(TOKENS, heads.columns), values(TOKENS, heads.columns)
+    compare(dtype, complete, y, out, *weights, bias, cosine, sine)
+
+    def back(y: Tensor, d: Tensor, a: Tensor, b: Tensor, *given: Any) -> None:
+        d_own, d_prefix, bias, cosine, sine = given
+        norms = HeadNorms(a, b, 1e-6) if normed else None
+        bounds = torch.tensor([0, 3, 3, 5], dtype=torch.int32, device=y.device)
+        sums = (d_own, d_prefix, bounds)
+        gated_kernels.head_gradients(d, *sums, bias, norms, cosine, sine, heads, y)
+
+    columns = 2 * heads.query_width
+    d_own = torch.randn(TOKENS, columns, dtype=torch.float64)
+    d_prefix = torch.randn(3, 2, columns, dtype=torch.float64)
+    for prefix in (None, d_prefix):
+        compare(dtype, back, y, out, *weights, d_own, prefix, bias, cosine, sine)
+
+
+def test_swiglu_and_its_gradient(dtype: torch.dtype, values: Values) -> None:
+    y = values(TOKENS, 2 * WIDTH)
+    compare(dtype, gated_kernels.swiglu, y, values(TOKENS, WIDTH))
+    compare(dtype, gated_kernels.swiglu_backward, y, values(TOKENS, WIDTH))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(6, 2), (3, 3), (4, 1)])
+@pytest.mark.parametrize("head", [64, 80, 128])
+@pytest.mark.parametrize(
+    ("lengths", "prefix"),
+    [
+        ((3, 16, 0, 57, 1), 0),
+        ((3, 16, 0, 57, 1), 28),
+        ((128, 17), 0),
+        ((100, 4, 9), 16),
+        ((130,), 0),
+    ],
+)
+def test_attention_of_grouped_heads_and_its_gradient(
+    dtype: torch.dtype,
+    values: Values,
+    head: int,
+    queries: int,
+    keys: int,
+    lengths: tuple[int, ...],
+    prefix: int,
+) -> None:
+    lengths, longest = (prefix + lengths[0], *lengths[1:]), prefix + max(lengths)
+    tokens, heads = sum(lengths), Heads(queries, keys, head)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    angle = torch.randn(tokens, 8)
+    cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
+    pack = PackLayout(cosine, sine, bounds, longest, head, head**-0.5, bounds[1:] - 1, prefix)
+    y, grad = values(tokens, heads.columns), values(tokens, heads.query_width)
+    results = []
+    for device, kind in ((GPU, dtype), (CPU, torch.float32)):
+        there = [_on(tensor, device, kind) for tensor in (y, grad, cosine, sine)]
+        moved = dataclasses.replace(pack, cosine=there[2], sine=there[3], bounds=bounds.to(device))
+        out = torch.empty(tokens, heads.query_width, device=device, dtype=kind)
+        with torch.no_grad():
+            attended = attention.attend_heads(there[0], heads, moved, True, out)
+            own = attended.logs is not None
+            final = there[0]
+            attention.heads_backward(attended, there[1], final, heads, moved, None, None, final)
+        assert own == (device == GPU and kind != torch.float32 and longest <= 128)
+        results.append((out.cpu().float(), final.cpu().float()))
+    for got, expected in zip(*results, strict=True):
+        difference = (got - expected).norm() / expected.norm()
+        assert difference < ROUNDING[dtype] / 2
+        torch.testing.assert_close(got, expected, rtol=0.1, atol=ROUNDING[dtype] * 4)

@@ -1,6 +1,8 @@
 // Causal attention within each segment of a pack, with one kernel in each direction. Segments are
 // short: a block computes one head of one segment, and holds all of it in shared memory. Compiled
 // for heads of width HEAD, of which 2 * HALF values are rotated, and an adapter of rank RANK.
+// GROUP query heads share a head of keys and values. Where FINAL is 1, queries, keys and values come
+// final, and the gradients of keys and values are written for each query head: gated.cu sums them.
 // Products are of 16-bit values, sums in float32.
 //
 // With a shared prefix, which only the first segment contains, a block puts the prefix's rows
@@ -23,6 +25,12 @@ __device__ Two two(float first, float second) {
     return (Two)down(first) | (Two)down(second) << 16;
 }
 __device__ int lane() { return threadIdx.x % 32; }
+
+// First column of a block's queries (part 0), keys (1) or values (2) in y; `width` is the queries'.
+__device__ int column_of(int part, int width) {
+    if (part == 0) return blockIdx.y * HEAD;
+    return width + (part - 1) * (width / GROUP) + blockIdx.y / GROUP * HEAD;
+}
 
 // sum += a b, with tiles a [16, 16] and b [16, 8].
 __device__ void multiply(float (&sum)[4], const Two (&a)[4], const Two (&b)[2]) {
@@ -195,18 +203,26 @@ __device__ void complete(T* tile, int part, const Inner& inner, const T* b, cons
     }
 }
 
+// Store two neighbouring values.
+__device__ void put(T* place, float first, float second) {
+    *reinterpret_cast<Two*>(place) = two(first, second);
+}
+__device__ void put(float* place, float first, float second) {
+    *reinterpret_cast<float2*>(place) = make_float2(first, second);
+}
+
 // Store a warp's 16 rows, from row `least` on, times `scale`. `to`: address of token 0's values.
-__device__ void store(const float (&d)[COLUMNS][4], float scale, T* to, long stride, int first,
+template <class To>
+__device__ void store(const float (&d)[COLUMNS][4], float scale, To* to, long stride, int first,
                       int least, const Segment& rows) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         int row = first + lane() / 4 + 8 * half;
         if (row < least || row >= rows.length) continue;
-        T* place = to + rows.token(row) * stride + lane() % 4 * 2;
+        To* place = to + rows.token(row) * stride + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < COLUMNS; ++n)
-            *reinterpret_cast<Two*>(place + 8 * n) =
-                two(d[n][2 * half] * scale, d[n][2 * half + 1] * scale);
+            put(place + 8 * n, d[n][2 * half] * scale, d[n][2 * half + 1] * scale);
     }
 }
 
@@ -272,9 +288,12 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     T *cosines = v + padded * LINE, *sines = cosines + padded * HALF;
     T *biases = sines + padded * HALF, *beside = biases + 3 * HEAD;
     for (int part = 0; part < 3; ++part) {
-        auto from = [=](int token) { return y + token * stride + part * width + column; };
+        auto from = [=](int token) { return y + token * stride + column_of(part, width); };
         fetch_rows(q + part * padded * LINE, from, rows, part ? 0 : rows.tile);
     }
+#if FINAL
+    fetched();
+#else
     for (int i = threadIdx.x * 8; i < rows.length * HALF; i += blockDim.x * 8) {
         long angle = (long)rows.token(i / HALF) * HALF + i % HALF;
         fetch(cosines + i, cosine + angle);
@@ -307,6 +326,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
             at(to, part * width + column + c) = at(q, (part * padded + row) * LINE + c);
         }
     }
+#endif
 
     for (int first = rows.tile + threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
         Rows queries(q + first * LINE);
@@ -354,12 +374,13 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
 
 // Replace y's queries, keys and values by the gradients of `attend`'s input, given d_out. y, out,
 // logs and prefix_values are as `attend` wrote them. The gradients of the prefix's keys and values
-// go, for each segment, to d_prefix [segments, prefix, 2 width] instead.
+// go, for each segment, to d_prefix [segments, prefix, 2 width] instead; where FINAL is 1, those of
+// other tokens go to d_own [tokens, 2 width], with as many heads as queries have.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
                     int prefix, float scaling, const T* out, const float* logs,
-                    const T* prefix_values,
-                    const T* d_out, float* d_prefix, int width, long tokens) {
+                    const T* prefix_values, const T* d_out, long d_stride, float* d_prefix,
+                    float* d_own, int width, long tokens) {
     extern __shared__ __align__(16) T memory[];
     Segment rows(bounds, prefix);
     int padded = rows.padded(), column = blockIdx.y * HEAD;
@@ -370,11 +391,15 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     d_out += column;
     d_prefix += (long)blockIdx.x * prefix * 2 * width + column;
     for (int part = 0; part < 3; ++part) {
+#if FINAL
+        auto from = [=](int token) { return y - column + token * stride + column_of(part, width); };
+#else
         Completed from{prefix_values + part * width + column, y + part * width, prefix, width,
                        stride};
+#endif
         fetch_rows(q + part * padded * LINE, from, rows, part ? 0 : rows.tile);
     }
-    auto of_out = [=](int token) { return d_out + (long)token * width; };
+    auto of_out = [=](int token) { return d_out + token * d_stride; };
     fetch_rows(g, of_out, rows, rows.tile);
     for (int row = rows.tile + threadIdx.x; row < padded; row += blockDim.x) {
         float total = 0.f;
@@ -382,7 +407,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
         if (row < rows.length) {
 #pragma unroll
             for (int c = 0; c < HEAD; c += 8) {
-                Eight a = at(out, token * width + column + c), b = at(d_out, token * width + c);
+                Eight a = at(out, token * width + column + c), b = at(d_out, token * d_stride + c);
                 EACH total += up(a.of[i]) * up(b.of[i]);
             }
         }
@@ -408,7 +433,7 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
             }
             onto(d_query, s, k + tile * LINE);
         }
-        rotate_back(d_query, cosine, sine, first, rows);
+        if (!FINAL) rotate_back(d_query, cosine, sine, first, rows);
         store(d_query, scaling, y, stride, first, rows.shared, rows);
     }
     for (int first = threadIdx.x / 32 * 16; first < rows.length; first += blockDim.x / 2) {
@@ -429,13 +454,18 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
             onto(d_value, s, g + tile * LINE);
             onto(d_key, d, q + tile * LINE);
         }
-        rotate_back(d_key, cosine, sine, first, rows);
+        if (!FINAL) rotate_back(d_key, cosine, sine, first, rows);
         if (first < prefix) {
             store_prefix(d_key, scaling, d_prefix, width, first, prefix);
             store_prefix(d_value, 1.f, d_prefix + width, width, first, prefix);
         }
+#if FINAL
+        store(d_key, scaling, d_own + column, 2 * width, first, prefix, rows);
+        store(d_value, 1.f, d_own + width + column, 2 * width, first, prefix, rows);
+#else
         store(d_key, scaling, y + width, stride, first, prefix, rows);
         store(d_value, 1.f, y + 2 * width, stride, first, prefix, rows);
+#endif
     }
 }
 

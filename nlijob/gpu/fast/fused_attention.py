@@ -1,8 +1,9 @@
 """Attention of a pack straight from the projection's output, and its backward pass.
 
-Rows of up to MAX_TOKENS tokens take one kernel in each direction, which includes the adapter, the
-bias and the rotary embedding. Longer rows take one kernel for bias and rotation, and torch's
-attention.
+Rows of up to MAX_TOKENS tokens take one kernel in each direction. `forward` and `backward` are for
+heads with a bias and an adapter of one rank, which the kernel includes, like the rotary embedding;
+`attend_heads` and `heads_backward` are for final heads, of which several queries may share keys and
+values. Longer rows take torch's attention.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.cuda import Source
+from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads, head_gradients
 from nlijob.gpu.fast.prefix import Prefix, make_prefix
 
 MAX_TOKENS = 128
@@ -127,7 +129,7 @@ def backward(attended: AttentionResult, grad: Tensor, y: Tensor, pack: PackLayou
         shared, segments = pack.shared, len(pack.bounds) - 1
         d_prefix = grad.new_empty(segments if shared else 0, shared, 2 * width, dtype=torch.float32)
         had = (attended.out, attended.logs, attended.prefix_values)
-        given = (*_angles(pack), *had, grad, d_prefix, width, len(y))
+        given = (*_angles(pack), *had, grad, grad.stride(0), d_prefix, None, width, len(y))
         _launch("attend_backward", y, pack, width, attended.rank, given, _shared_values_back(pack))
         if shared:
             threads, defined = MIN_WARPS * WARP, _defined(pack, attended.rank)
@@ -139,6 +141,124 @@ def backward(attended: AttentionResult, grad: Tensor, y: Tensor, pack: PackLayou
     out, parts = attended.graph
     of_parts = torch.autograd.grad(out, parts, grad.view_as(out))
     kernels.rotate_back(of_parts, pack.cosine, pack.sine, y, pack.head)
+
+
+# ---------------------------------------------------------------- final heads
+
+
+def attend_heads(
+    y: Tensor, heads: Heads, pack: PackLayout, keep: bool, out: Tensor
+) -> AttentionResult:
+    """Write attention's output to out [tokens, query width], for final heads in y.
+
+    y: [tokens, heads.columns]; it must stay unchanged until the backward pass, if `keep` says that
+    one follows.
+    """
+    if _kernel_supports_final(y, heads, pack):
+        logs = y.new_empty(heads.queries, len(y), dtype=torch.float32)
+        nothing = (None, None, 0, 0, None, None, None)
+        sizes = (None, heads.query_width, len(y), 0)
+        given = (*nothing, pack.bounds, pack.shared, pack.scaling, out, logs, *sizes)
+        _launch_final("attend", y, heads, pack, given, _tokens(pack) * 3 * (pack.head + 8))
+        return AttentionResult(out, logs)
+    # .data: as in `forward`
+    with torch.set_grad_enabled(keep):
+        parts = tuple(part.requires_grad_(keep) for part in heads.split(y.data))
+        query, key, value = parts
+        result = attend(query, key, value, pack.bounds, pack.longest, pack.scaling, pack.prefix)
+    out.copy_(result.detach().flatten(1))
+    return AttentionResult(out, graph=(result, parts) if keep else None)
+
+
+def heads_backward(
+    attended: AttentionResult,
+    grad: Tensor,
+    final: Tensor,
+    heads: Heads,
+    pack: PackLayout,
+    bias: Tensor | None,
+    norms: HeadNorms | None,
+    y: Tensor,
+) -> None:
+    """Write the gradient of `complete_heads`'s input to y, which has that input if there are norms.
+
+    grad: [tokens, query width], gradient of `attend_heads`'s output. `final`: the heads that it
+    read, which are overwritten; y may be the same tensor.
+    """
+    d_prefix: Tensor | None = None
+    if attended.logs is not None:
+        width, shared = heads.query_width, pack.shared
+        d_own = grad.new_empty(len(y), 2 * width, dtype=torch.float32)
+        segments = len(pack.bounds) - 1 if shared else 0
+        d_prefix = grad.new_empty(segments, shared, 2 * width, dtype=torch.float32)
+        had = (attended.out, attended.logs, None, grad, grad.stride(0))
+        given = (None, None, pack.bounds, shared, pack.scaling, *had, d_prefix, d_own)
+        sizes = (width, len(y))
+        values = _shared_values_back(pack)
+        _launch_final("attend_backward", final, heads, pack, (*given, *sizes), values)
+    else:
+        assert attended.graph
+        out, parts = attended.graph
+        query, key, value = torch.autograd.grad(out, parts, grad.reshape(out.shape))
+        final[:, : heads.query_width].copy_(query.flatten(1))
+        d_own = torch.cat([key.flatten(1), value.flatten(1)], 1).float()
+    angles = (pack.cosine, pack.sine)
+    head_gradients(final, d_own, d_prefix, pack.bounds, bias, norms, *angles, heads, y)
+
+
+def compile_final(device: torch.device, dtype: torch.dtype, heads: Heads) -> None:
+    """Compile the kernels for final heads, where the device has some. Raises Unsupported."""
+    if _is_supported(device, dtype, heads.width):
+        SOURCE.compile(device, dtype, **_defined_final(heads))
+
+
+def _kernel_supports_final(y: Tensor, heads: Heads, pack: PackLayout) -> bool:
+    return (
+        _is_supported(y.device, y.dtype, heads.width)
+        and pack.longest <= MAX_TOKENS
+        and _shared_bytes(pack, _shared_values_back(pack)) <= _max_shared_bytes(y.device)
+    )
+
+
+def _is_supported(device: torch.device, dtype: torch.dtype, head: int) -> bool:
+    return (
+        device.type == "cuda"
+        and dtype in KERNEL_DTYPES
+        and head <= MAX_HEAD
+        and head % TILE == 0
+        and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
+    )
+
+
+@functools.cache
+def _max_shared_bytes(device: torch.device) -> int:
+    """Shared memory that a block can use on this GPU."""
+    properties = torch.cuda.get_device_properties(device)
+    return int(getattr(properties, "shared_memory_per_block_optin", MAX_SHARED_BYTES))
+
+
+def _launch_final(
+    name: str,
+    y: Tensor,
+    heads: Heads,
+    pack: PackLayout,
+    given: tuple[Any, ...],
+    values: int,
+) -> None:
+    """Launch a block for each query head of each segment."""
+    blocks, size = (len(pack.bounds) - 1, heads.queries), _shared_bytes(pack, values)
+    first = (y, y.stride(0))
+    defined = _defined_final(heads)
+    SOURCE.launch(name, blocks, _threads(pack), *first, *given, shared_bytes=size, **defined)
+
+
+def _defined_final(heads: Heads) -> dict[str, int]:
+    threads = WARP * MAX_WARPS
+    sizes = {"HEAD": heads.width, "HALF": TILE // 2, "RANK": 0, "MAX_THREADS": threads}
+    return {**sizes, "GROUP": heads.group, "FINAL": 1}
+
+
+# ---------------------------------------------------------------- launching
 
 
 def _kernel_supports(y: Tensor, pack: PackLayout, rank: int) -> bool:
@@ -205,5 +325,6 @@ def _threads(pack: PackLayout) -> int:
 
 def _defined(pack: PackLayout, rank: int) -> dict[str, int]:
     """The macros that the kernels are compiled with."""
-    half = pack.cosine.shape[1]
-    return {"HEAD": pack.head, "HALF": half, "RANK": rank, "MAX_THREADS": WARP * MAX_WARPS}
+    half, threads = pack.cosine.shape[1], WARP * MAX_WARPS
+    sizes = {"HEAD": pack.head, "HALF": half, "RANK": rank, "MAX_THREADS": threads}
+    return {**sizes, "GROUP": 1, "FINAL": 0}

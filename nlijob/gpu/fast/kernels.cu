@@ -7,24 +7,6 @@
 #define OF_ROWS \
     _Pragma("unroll") for (int r = 0; r < ROWS; ++r) if (first + r < rows)
 
-// Sums over the block, returned to every thread.
-__device__ float2 block_sums(float first, float second) {
-    __shared__ float2 of_warp[32];
-    for (int step = 16; step; step /= 2) {
-        first += __shfl_xor_sync(~0u, first, step);
-        second += __shfl_xor_sync(~0u, second, step);
-    }
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = make_float2(first, second);
-    __syncthreads();
-    float2 sums = make_float2(0.f, 0.f);
-    for (int warp = 0; warp < (blockDim.x + 31) / 32; ++warp) {
-        sums.x += of_warp[warp].x;
-        sums.y += of_warp[warp].y;
-    }
-    return sums;
-}
-
 // sum = x + z + bias (or just x if z is null); normed = its layer norm; stats = mean, 1 / std.
 extern "C" __global__ void __launch_bounds__(1024)
     residual_norm(const T* x, const T* z, long z_stride, const T* bias, const T* weight,

@@ -45,7 +45,7 @@ def residual_norm(
     if x.is_cuda:
         stride = 0 if z is None else z.stride(0)
         given = (x, z, stride, bias, weight, shift, epsilon, total, normed, stats, x.shape[1])
-        SOURCE.launch("residual_norm", *_by_row(x), *given)
+        SOURCE.launch("residual_norm", *by_row(x), *given)
         return
     if z is not None:
         total.copy_(x + z + bias)
@@ -61,7 +61,7 @@ def norm_backward(
     """Write `residual` plus the gradient of x through `residual_norm`'s layer norm to `out`."""
     if x.is_cuda:
         strided = (d_normed, d_normed.stride(0), residual, residual.stride(0), out, out.stride(0))
-        SOURCE.launch("norm_backward", *_by_row(x), x, stats, weight, *strided, x.shape[1])
+        SOURCE.launch("norm_backward", *by_row(x), x, stats, weight, *strided, x.shape[1])
         return
     mean, scale = stats[:, :1], stats[:, 1:]
     grad, normal = d_normed.float() * weight, (x.float() - mean) * scale
@@ -82,10 +82,10 @@ def bias_rotate(y: Tensor, bias: Tensor, cosine: Tensor, sine: Tensor, head: int
     width, half = y.shape[1] // 3, cosine.shape[1]
     if y.is_cuda:
         parts = (y, y.stride(0), bias, cosine, sine)
-        SOURCE.launch("bias_rotate", *_by_row(y), *parts, width, head, half)
+        SOURCE.launch("bias_rotate", *by_row(y), *parts, width, head, half)
         return
     y.add_(bias)
-    _rotate(y[:, : 2 * width].view(len(y), -1, head), cosine, sine)
+    rotate(y[:, : 2 * width].view(len(y), -1, head), cosine, sine)
 
 
 def rotate_back(
@@ -99,13 +99,14 @@ def rotate_back(
     query, key, value = (grad.contiguous() for grad in grads)
     if out.is_cuda:
         parts = (query, key, value, cosine, sine, out, out.stride(0))
-        SOURCE.launch("rotate_back", *_by_row(out), *parts, width, head, half)
+        SOURCE.launch("rotate_back", *by_row(out), *parts, width, head, half)
         return
     out.copy_(torch.stack([query, key, value], 1).flatten(1))
-    _rotate(out[:, : 2 * width].view(len(out), -1, head), cosine, -sine)
+    rotate(out[:, : 2 * width].view(len(out), -1, head), cosine, -sine)
 
 
-def _rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> None:
+def rotate(heads: Tensor, cosine: Tensor, sine: Tensor) -> None:
+    """Rotate heads [tokens, heads, width] in place, by torch's operations; see `bias_rotate`."""
     half = cosine.shape[1]
     first, second = heads[..., :half].clone(), heads[..., half : 2 * half].clone()
     cosine, sine = cosine[:, None], sine[:, None]
@@ -121,7 +122,7 @@ def bias_gelu(u: Tensor, bias: Tensor, beside: Tensor, out: Tensor) -> None:
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, beside, beside.stride(0), more, out, out.stride(0))
-        SOURCE.launch("bias_gelu", *_by_eight(u, width + more), *parts, width, len(u))
+        SOURCE.launch("bias_gelu", *by_eight(u, width + more), *parts, width, len(u))
         return
     out[:, :width] = functional.gelu(u + bias, approximate="tanh")
     out[:, width:] = beside
@@ -135,7 +136,7 @@ def gelu_backward(u: Tensor, bias: Tensor, d_out: Tensor, beside: Tensor) -> Non
     width, more = u.shape[1], beside.shape[1]
     if u.is_cuda:
         parts = (u, u.stride(0), bias, d_out, d_out.stride(0), beside, beside.stride(0))
-        SOURCE.launch("gelu_backward", *_by_eight(u, width + more), *parts, more, width, len(u))
+        SOURCE.launch("gelu_backward", *by_eight(u, width + more), *parts, more, width, len(u))
         return
     grad = d_out[:, :width]
     u.copy_(torch.ops.aten.gelu_backward(grad, u + bias, approximate="tanh"))
@@ -161,7 +162,7 @@ def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
     if into.is_cuda:
         n, rows, width = parts.shape
         given = (into, into.stride(0), parts, kept, scale, n, rows, width)
-        SOURCE.launch("add_kept", *_by_row(into), *given)
+        SOURCE.launch("add_kept", *by_row(into), *given)
         return
     into.add_((parts * kept).sum(0), alpha=scale)
 
@@ -169,12 +170,12 @@ def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
 # ---------------------------------------------------------------- launching
 
 
-def _by_row(x: Tensor) -> tuple[tuple[int, int], int]:
+def by_row(x: Tensor) -> tuple[tuple[int, int], int]:
     """Blocks and threads where each row has a block."""
     eights = x.shape[1] // VECTOR
     return (len(x), 1), min(1024, -(-eights // 32) * 32)
 
 
-def _by_eight(x: Tensor, width: int) -> tuple[tuple[int, int], int]:
+def by_eight(x: Tensor, width: int) -> tuple[tuple[int, int], int]:
     """Blocks and threads where each thread has eight columns of ROWS rows."""
     return (-(-width // (THREADS * VECTOR)), -(-len(x) // ROWS)), THREADS

@@ -101,9 +101,10 @@ class RowMasks:
         # calling the operation itself would import torch's compiler, which takes seconds
         return keep_by_row(*given)[0].view(torch.bool)
 
-    def masks(self, values: Tensor, calls: int, share: float) -> Tensor:
-        """Masks [calls, tokens, width] of the first calls, uint8: 1 for a value that is kept."""
-        places = (self._like, self.rows, self.positions, self._key, self._first)
+    def masks(self, values: Tensor, calls: int, share: float, first: int = 0) -> Tensor:
+        """Masks [calls, tokens, width] from call `first` on, uint8: 1 for a value that is kept."""
+        call = self._first + first if first else self._first
+        places = (self._like, self.rows, self.positions, self._key, call)
         return keep_by_row(*places, calls, values.shape[1], round(share * LEVELS))
 
 

@@ -12,6 +12,7 @@ from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.layers import LayerPatches
 from nlijob.gpu.fast.row_dropout import RowMasks
+from nlijob.gpu.fast.stacks.llama import LlamaStack
 from nlijob.gpu.fast.stacks.phi import PhiStack
 
 
@@ -59,7 +60,7 @@ class FusedStack(Protocol):
         """Time that a pack of this size takes on the GPU, in a unit of its own."""
 
 
-CANDIDATES: list[type[FusedStack]] = [PhiStack]
+CANDIDATES: list[type[FusedStack]] = [PhiStack, LlamaStack]
 """The candidates, in the order in which they are tried; the first that fits a model is used."""
 
 

@@ -37,3 +37,21 @@ __device__ Eight& at(T* base, long place) { return *reinterpret_cast<Eight*>(bas
 __device__ const Eight& at(const T* base, long place) {
     return *reinterpret_cast<const Eight*>(base + place);
 }
+
+// Sums over the block, returned to every thread.
+__device__ float2 block_sums(float first, float second) {
+    __shared__ float2 of_warp[32];
+    for (int step = 16; step; step /= 2) {
+        first += __shfl_xor_sync(~0u, first, step);
+        second += __shfl_xor_sync(~0u, second, step);
+    }
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = make_float2(first, second);
+    __syncthreads();
+    float2 sums = make_float2(0.f, 0.f);
+    for (int warp = 0; warp < (blockDim.x + 31) / 32; ++warp) {
+        sums.x += of_warp[warp].x;
+        sums.y += of_warp[warp].y;
+    }
+    return sums;
+}

@@ -12,7 +12,6 @@ Biases are added by the kernels. Values are in the compute dtype; sums along a r
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,10 +23,7 @@ from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.row_dropout import RowMasks
-
-TIMED_LAYERS = 4
-"""Enough that their weights exceed a GPU's cache."""
-TIMES = 3
+from nlijob.gpu.fast.stacks.function import TIMED_LAYERS, seconds
 
 
 @dataclass(frozen=True)
@@ -368,11 +364,4 @@ def product_seconds(weights: Weights, tokens: int) -> float:
             torch.mm(both, out, out=through)
             torch.mm(y[:, middle], first[middle], out=through)
 
-    work()
-    moments = [torch.cuda.Event(enable_timing=True) for _ in range(TIMES + 1)]  # type: ignore[no-untyped-call]
-    moments[0].record()
-    for moment in moments[1:]:
-        work()
-        moment.record()
-    moments[-1].synchronize()
-    return float(min(a.elapsed_time(b) for a, b in itertools.pairwise(moments))) / 1000
+    return seconds(work)

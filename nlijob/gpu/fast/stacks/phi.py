@@ -19,7 +19,7 @@ from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.row_dropout import RowMasks
-from nlijob.gpu.fast.stacks import parallel
+from nlijob.gpu.fast.stacks import function, parallel
 from nlijob.gpu.fast.stacks.parallel import LayerDims, Weights, Workspace
 
 
@@ -134,8 +134,7 @@ class PhiStack:
         adapted = not self._switch.disable_adapters
         dropout = self._dropout if training and adapted else 0.0
         if adapted and torch.is_grad_enabled():
-            hidden: Tensor = _PhiFunction.apply(self, x, pack, dropout, *self._leaves)  # type: ignore[no-untyped-call]
-            return hidden
+            return function.apply(self, x, pack, dropout, self._leaves)
         return self.forward(x, pack, self._workspace(x, False, dropout), adapted)
 
     def cost(self, tokens: int) -> float:
@@ -148,7 +147,7 @@ class PhiStack:
             self._weights.place([leaf.detach() for leaf in self._leaves])
         return parallel.forward(self._weights, self._norms, x, pack, workspace, adapted)
 
-    def workspace(self, x: Tensor, dropout: float) -> Workspace:
+    def workspace(self, x: Tensor, pack: PackLayout, dropout: float) -> Workspace:
         """A workspace for a forward pass that a backward pass follows."""
         return self._workspace(x, True, dropout)
 
@@ -180,21 +179,3 @@ class PhiStack:
             weight.copy_(base_weight(base, dtype))
             bias.add_(base.bias.detach())
             self.dense[id(base)] = weight
-
-
-class _PhiFunction(torch.autograd.Function):
-    """All layers as one operation of autograd; only the adapter's leaves get gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, decoder: PhiStack, x: Tensor, pack: PackLayout, dropout: float, *_: Tensor
-    ) -> Tensor:
-        ctx.decoder, ctx.pack = decoder, pack
-        ctx.workspace = decoder.workspace(x, dropout)
-        return decoder.forward(x, pack, ctx.workspace, True)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.decoder.backward(grad, ctx.pack, ctx.workspace)
-        ctx.workspace = None
-        return None, None, None, None, *gradients

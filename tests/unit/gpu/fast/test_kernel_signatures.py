@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import fused_attention, kernels, row_dropout
+from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, row_dropout
 from nlijob.gpu.fast.cuda import Parameter, Source, signatures
 from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 
 KERNEL = """
 // extern "C" __global__ void of_a_comment(T* x) {
@@ -152,3 +153,42 @@ def test_attention_launches_its_kernels_with_what_they_declare(
     fused_attention.forward(y, new(8, 3 * rank), b, new(96), pack, False, new(8, 32))
     back = ["attend_backward", *["prefix_gradients"] * bool(shared)]
     assert launched == ["attend", *back, "attend"]
+
+
+@pytest.mark.parametrize("adds", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
+    launched: list[str], dtype: torch.dtype, adds: bool
+) -> None:
+    def some(*shape: int) -> Tensor:
+        return new(*shape, dtype=dtype)
+
+    x, row, scale = some(4, 16), some(16), new(4, dtype=torch.float32)
+    more = row if adds else None
+    gated_kernels.residual_rms(x, x if adds else None, more, row, 1e-5, x, x, scale)
+    gated_kernels.rms_backward(x, scale, row, x, x, x)
+    heads, norms = Heads(4, 2, 16), HeadNorms(row, row, 1e-6) if adds else None
+    y, bias, angle = some(4, 128), some(128) if adds else None, some(4, 8)
+    gated_kernels.complete_heads(y, bias, norms, angle, angle, heads, y)
+    d_own, bounds = new(4, 128, dtype=torch.float32), new(3, dtype=torch.int32)
+    d_prefix = new(2, 3, 128, dtype=torch.float32) if adds else None
+    sums = (y, d_own, d_prefix, bounds)
+    gated_kernels.head_gradients(*sums, bias, norms, angle, angle, heads, y)
+    gated_kernels.swiglu(some(4, 32), x)
+    gated_kernels.swiglu_backward(some(4, 32), x)
+    assert launched == list(gated_kernels.SOURCE.parameters)
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_attention_of_final_heads_launches_its_kernels_with_what_they_declare(
+    launched: list[str], shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused_attention, "_is_supported", lambda *_: True)
+    monkeypatch.setattr(fused_attention, "_max_shared_bytes", lambda _: 99 * 1024)
+    bounds, heads = new(3, dtype=torch.int32), Heads(4, 2, 16)
+    pack = PackLayout(new(8, 8), new(8, 8), bounds, 6, 16, 0.25, bounds, shared)
+    y = new(8, 128)
+    attended = fused_attention.attend_heads(y, heads, pack, True, new(8, 64))
+    grad = new(8, 80)[:, :64]
+    fused_attention.heads_backward(attended, grad, y, heads, pack, None, None, y)
+    assert launched == ["attend", "attend_backward", "head_gradients"]

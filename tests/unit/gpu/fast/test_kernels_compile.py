@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlijob.gpu.fast import fused_attention, kernels, row_dropout
-from nlijob.gpu.fast.cuda import DTYPES, Capability
+from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, row_dropout
+from nlijob.gpu.fast.cuda import DTYPES, Capability, Source
 from nlijob.gpu.fast.errors import Unsupported
 
 nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings")
@@ -18,8 +18,9 @@ except RuntimeError as error:
 SOME = [(7, 5), (9, 0)]
 """The oldest, and that of an H100."""
 OTHERS = [(8, 0), (8, 6), (8, 9), (10, 0)]
-PHI_2 = {"HEAD": 80, "HALF": 16, "RANK": 32}
-NO_ADAPTER = {"HEAD": 16, "HALF": 8, "RANK": 0}
+PHI_2 = {"HEAD": 80, "HALF": 16, "RANK": 32, "GROUP": 1, "FINAL": 0}
+NO_ADAPTER = {"HEAD": 16, "HALF": 8, "RANK": 0, "GROUP": 1, "FINAL": 0}
+FINAL = {"HEAD": 16, "HALF": 8, "RANK": 0, "GROUP": 3, "FINAL": 1}
 """A small variant, which compiles in half the time."""
 ELF = b"\x7fELF"
 
@@ -38,16 +39,17 @@ def names_in(cubin: bytes, names: list[str]) -> bool:
 
 
 @capabilities
+@pytest.mark.parametrize("source", [kernels.SOURCE, gated_kernels.SOURCE], ids=["phi", "gated"])
 def test_elementwise_kernels_compile_except_bfloat16_on_gpus_without_it(
-    capability: Capability,
+    capability: Capability, source: Source
 ) -> None:
     for dtype in DTYPES:
         if dtype is torch.bfloat16 and capability < (8, 0):
             with pytest.raises(Unsupported, match=r"bf16.* requires \.target sm_80 or higher"):
-                kernels.SOURCE.cubin(capability, dtype)
+                source.cubin(capability, dtype)
         else:
-            cubin = kernels.SOURCE.cubin(capability, dtype)
-            assert names_in(cubin, list(kernels.SOURCE.parameters))
+            cubin = source.cubin(capability, dtype)
+            assert names_in(cubin, list(source.parameters))
 
 
 @capabilities
@@ -66,7 +68,8 @@ def test_attention_compiles_for_16_bit_types_on_the_gpus_that_use_it(
         with pytest.raises(Unsupported, match=r"requires \.target sm_80 or higher"):
             attention(capability, torch.float16, NO_ADAPTER)
         return
-    for dtype, sizes in zip(fused_attention.KERNEL_DTYPES, (PHI_2, NO_ADAPTER), strict=True):
+    types = [*fused_attention.KERNEL_DTYPES, torch.bfloat16]
+    for dtype, sizes in zip(types, (PHI_2, NO_ADAPTER, FINAL), strict=True):
         assert names_in(attention(capability, dtype, sizes), names)
 
 

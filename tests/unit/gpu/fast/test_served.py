@@ -87,8 +87,9 @@ def test_a_candidate_that_cannot_be_used_is_refused_with_its_reason(
 
 
 def test_models_that_no_candidate_is_meant_for_are_not_refused(
-    new_llama: NewModel, head: CausalHead
+    new_llama: NewModel, head: CausalHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(served, "CANDIDATES", [Foreign, PhiStack])
     fast = FastModel(new_llama(), head, True)
     assert fast.kind.startswith("the library's layers")
     assert fast.refused == ""

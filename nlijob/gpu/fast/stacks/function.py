@@ -1,0 +1,67 @@
+"""A stack as one operation of autograd, and the time of its matrix products."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nlijob.gpu.fast.fused_attention import PackLayout
+
+TIMED_LAYERS = 4
+"""Enough that their weights exceed a GPU's cache."""
+TIMES = 3
+
+
+class Passes(Protocol):
+    """A stack's forward and backward pass; a workspace holds what the second needs."""
+
+    def workspace(self, x: Tensor, pack: PackLayout, dropout: float) -> Any:
+        """A workspace for a forward pass that a backward pass follows."""
+
+    def forward(self, x: Tensor, pack: PackLayout, workspace: Any, adapted: bool) -> Tensor:
+        """Hidden states [rows, width] of embeddings x [tokens, width]."""
+
+    def backward(self, grad: Tensor, pack: PackLayout, workspace: Any) -> Sequence[Tensor]:
+        """Gradients of the adapter's leaves from that of the output."""
+
+
+def apply(
+    stack: Passes, x: Tensor, pack: PackLayout, dropout: float, leaves: Sequence[Tensor]
+) -> Tensor:
+    """The stack's output with the adapter `leaves`, which alone get gradients."""
+    hidden: Tensor = _StackFunction.apply(stack, x, pack, dropout, *leaves)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+class _StackFunction(torch.autograd.Function):
+    """All layers as one operation of autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, stack: Passes, x: Tensor, pack: PackLayout, dropout: float, *_: Tensor
+    ) -> Tensor:
+        ctx.stack, ctx.pack = stack, pack
+        ctx.workspace = stack.workspace(x, pack, dropout)
+        return stack.forward(x, pack, ctx.workspace, True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.stack.backward(grad, ctx.pack, ctx.workspace)
+        ctx.workspace = None
+        return None, None, None, None, *gradients
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Time that some work takes on the GPU, the least of a few times."""
+    work()
+    moments = [torch.cuda.Event(enable_timing=True) for _ in range(TIMES + 1)]  # type: ignore[no-untyped-call]
+    moments[0].record()
+    for moment in moments[1:]:
+        work()
+        moment.record()
+    moments[-1].synchronize()
+    return float(min(a.elapsed_time(b) for a, b in itertools.pairwise(moments))) / 1000

@@ -1,0 +1,305 @@
+"""Llama's layers and those of its relatives, computed by `gated`.
+
+Adapters on other layers, other options and generation with a cache use the library's layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from nlijob.gpu.fast import fused_attention, gated_kernels, kernels
+from nlijob.gpu.fast.adapter import LoRAGroup
+from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
+from nlijob.gpu.fast.row_dropout import RowMasks
+from nlijob.gpu.fast.stacks import function, gated
+from nlijob.gpu.fast.stacks.gated import GatedLayers, Norm, Workspace
+from nlijob.gpu.fast.stacks.projection import Projection
+
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3")
+"""Names of the families, which their classes in transformers begin with."""
+FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
+"""Kinds of rotary embedding whose angles depend on the position alone."""
+
+
+class FastLlamaModel(nn.Module):
+    """The model on a pack; without a pack's bounds, the library's own forward."""
+
+    fast_stack: LlamaStack
+
+    def forward(self, input_ids: Tensor | None = None, **options: Any) -> Any:
+        """Last hidden states [1, rows, width] of input_ids [1, tokens] at `rows_to_keep`.
+
+        Raises Unsupported where a row is longer than the model's window of attention.
+        """
+        model: Any = self
+        if options.get("cu_seq_lens_q") is None:
+            return super().forward(input_ids=input_ids, **options)
+        longest, window = options["max_length_q"], self.fast_stack.window
+        if window is not None and window < longest:
+            raise Unsupported(f"the model attends to a window of {window} tokens")
+        x = model.embed_tokens(input_ids)
+        angles = model.rotary_emb(x, position_ids=options["position_ids"])
+        half = angles[0].shape[-1] // 2
+        cosine, sine = (part[0, :, :half].contiguous() for part in angles)
+        attention = model.layers[0].self_attn
+        head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
+        bounds, shared = options["cu_seq_lens_q"], options["shared_tokens"]
+        pack = PackLayout(cosine, sine, bounds, longest, head, scaling, last, shared)
+        hidden = self.fast_stack(x[0], pack, self.training)
+        return BaseModelOutputWithPast(last_hidden_state=model.norm(hidden[None]))
+
+
+class LlamaStack:
+    """All decoder layers of such a model with their dequantised weights; see `FusedStack`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapters: Sequence[LoRAGroup],
+        dtype: torch.dtype,
+        row_masks: RowMasks | None = None,
+    ) -> None:
+        """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
+        self._row_masks = row_masks
+        self._model = next(module for module in model.modules() if _is_served(module))
+        self._switch = adapters[0][0][0]
+        self._dropout = dropout_of(self._switch)
+        self._pairs = [(a, b) for _, a, b in adapters]
+        self.window = _window(self._model)
+        self.dense: dict[int, Tensor] = {}
+        """Weight [out, in] of each linear layer by its id; views of this stack's own weights."""
+        like = torch.empty(0, device=self._model.embed_tokens.weight.device, dtype=dtype)
+        layers: Any = self._model.layers
+        first = layers[0]
+        projections = [
+            self._projection([parts(layer) for layer in layers], like)
+            for parts in (_qkv, _output, _gate_up, _down)
+        ]
+        biases = [_bias(_qkv(layer), dtype) for layer in layers]
+        output_biases = [_bias(_output(layer), dtype) for layer in layers]
+        self._layers = GatedLayers(
+            _heads(first.self_attn),
+            *projections,
+            attention_norm=_norm([layer.input_layernorm for layer in layers]),
+            mlp_norm=_norm([layer.post_attention_layernorm for layer in layers]),
+            qkv_bias=[bias for bias in biases if bias is not None] or None,
+            o_bias=[bias for bias in output_biases if bias is not None] or None,
+            head_norms=[_head_norms(layer.self_attn) for layer in layers]
+            if hasattr(first.self_attn, "q_norm")
+            else None,
+        )
+
+    @staticmethod
+    def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
+        """A group for each kind of linear layer that is adapted, with those of all layers.
+
+        Empty where the model is of another family. Raises Unsupported where it has an option or
+        an adapter that is not supported, and where the kernels cannot be compiled.
+        """
+        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        if len(models) != 1:
+            return []
+        layers = models[0].layers
+        _check_model(models[0], dtype)
+        groups = [list(kind) for kind in zip(*map(_linears, layers), strict=True)]
+        if any(len(set(map(is_adapted, kind))) > 1 for kind in groups):
+            raise Unsupported("adapters on some of the decoder layers only")
+        adapted = [kind for kind in groups if is_adapted(kind[0])]
+        _check_adapters(model, [layer for kind in adapted for layer in kind])
+        if device.type == "cuda":
+            gated_kernels.SOURCE.compile(device, dtype)
+            fused_attention.compile_final(device, dtype, _heads(layers[0].self_attn))
+        return adapted
+
+    def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
+        """See `FusedStack`."""
+        return {"rows_to_keep": last, "shared_tokens": prefix}
+
+    def install(self, patches: LayerPatches) -> None:
+        """See `FusedStack`."""
+        patches.apply(self._model, FastLlamaModel, fast_stack=self)
+
+    def __call__(self, x: Tensor, pack: PackLayout, training: bool) -> Tensor:
+        """Output of the last layer, before the final norm: [tokens, width] -> [rows, width]."""
+        adapted = not self._switch.disable_adapters
+        dropout = self._dropout if training and adapted else 0.0
+        if adapted and torch.is_grad_enabled():
+            leaves = [leaf for pair in self._pairs for leaf in pair]
+            return function.apply(self, x, pack, dropout, leaves)
+        return self.forward(x, pack, self._workspace(x, pack, False, dropout), adapted)
+
+    def cost(self, tokens: int) -> float:
+        """Measured time of a pack on the GPU; more tokens may take less time."""
+        return gated.product_seconds(self._layers, tokens)
+
+    def forward(self, x: Tensor, pack: PackLayout, workspace: Workspace, adapted: bool) -> Tensor:
+        """Run `gated.forward` with the current adapter."""
+        if adapted:
+            self._layers.place([(a.detach(), b.detach()) for a, b in self._pairs])
+        return gated.forward(self._layers, x, pack, workspace, adapted)
+
+    def workspace(self, x: Tensor, pack: PackLayout, dropout: float) -> Workspace:
+        """A workspace for a forward pass that a backward pass follows."""
+        return self._workspace(x, pack, True, dropout)
+
+    def backward(self, grad: Tensor, pack: PackLayout, workspace: Workspace) -> list[Tensor]:
+        """Gradients of the adapter's leaves."""
+        return gated.backward(self._layers, grad, pack, workspace)
+
+    def _workspace(self, x: Tensor, pack: PackLayout, keep: bool, dropout: float) -> Workspace:
+        return Workspace(self._layers, x, pack.last, keep, dropout, self._row_masks)
+
+    def _projection(self, linears: Sequence[Sequence[Any]], like: Tensor) -> Projection:
+        """The projection of the same linear layers, with one input, in each decoder layer."""
+        adapted, outputs, rank = [], 0, 0
+        for linear in linears[0]:
+            columns = slice(outputs, outputs + linear.out_features)
+            outputs = columns.stop
+            if is_adapted(linear):
+                adapted.append(columns)
+                rank = linear.r[ADAPTER]
+        inputs = linears[0][0].in_features
+        projection = Projection(len(linears), inputs, outputs, adapted, rank, like)
+        for weight, of_layer in zip(projection.base, linears, strict=True):
+            parts = weight.split([linear.out_features for linear in of_layer])
+            for part, linear in zip(parts, of_layer, strict=True):
+                base = _base(linear)
+                part.copy_(base_weight(base, like.dtype))
+                self.dense[id(base)] = part
+        return projection
+
+
+# ---------------------------------------------------------------- the library's modules
+
+
+def _is_served(module: nn.Module) -> bool:
+    kind = type(module)
+    is_librarys = kind.__module__.startswith("transformers.")
+    return is_librarys and kind.__name__ in [f"{family}Model" for family in FAMILIES]
+
+
+def _base(linear: Any) -> Any:
+    return linear.get_base_layer() if is_adapted(linear) else linear
+
+
+def _qkv(layer: Any) -> list[Any]:
+    attention = layer.self_attn
+    if hasattr(attention, "qkv_proj"):
+        return [attention.qkv_proj]
+    return [attention.q_proj, attention.k_proj, attention.v_proj]
+
+
+def _output(layer: Any) -> list[Any]:
+    return [layer.self_attn.o_proj]
+
+
+def _gate_up(layer: Any) -> list[Any]:
+    mlp = layer.mlp
+    return [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else [mlp.gate_proj, mlp.up_proj]
+
+
+def _down(layer: Any) -> list[Any]:
+    return [layer.mlp.down_proj]
+
+
+def _linears(layer: Any) -> list[Any]:
+    """The linear layers of a decoder layer, in the order of their projections."""
+    return [*_qkv(layer), *_output(layer), *_gate_up(layer), *_down(layer)]
+
+
+def _bias(linears: Sequence[Any], dtype: torch.dtype) -> Tensor | None:
+    """Biases of linear layers side by side, or None where they have none."""
+    biases = [_base(linear).bias for linear in linears]
+    if any(bias is None for bias in biases):
+        return None
+    return torch.cat([bias.detach().to(dtype) for bias in biases])
+
+
+def _heads(attention: Any) -> Heads:
+    config = attention.config
+    return Heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
+
+
+def _norm(norms: Sequence[Any]) -> Norm:
+    return Norm([norm.weight.detach() for norm in norms], float(norms[0].variance_epsilon))
+
+
+def _head_norms(attention: Any) -> HeadNorms:
+    query, key = attention.q_norm, attention.k_norm
+    epsilon = float(query.variance_epsilon)
+    return HeadNorms(query.weight.detach(), key.weight.detach(), epsilon)
+
+
+def _window(model: Any) -> int | None:
+    """Tokens that the narrowest layer attends to, or None where that is not limited."""
+    config = model.config
+    layers = [layer.self_attn for layer in model.layers]
+    by_layer = [getattr(one, "sliding_window", None) for one in layers]
+    if not hasattr(layers[0], "sliding_window"):  # one for all layers
+        by_layer = [getattr(config, "sliding_window", None)]
+    return min((window for window in by_layer if window), default=None)
+
+
+# ---------------------------------------------------------------- what is not supported
+
+
+def _check_model(model: Any, dtype: torch.dtype) -> None:
+    """Raise Unsupported, which names what `gated` does not compute."""
+    for reason in _unsupported(model, dtype):
+        raise Unsupported(reason)
+
+
+def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
+    config, layers = model.config, model.layers
+    attention = layers[0].self_attn
+    heads = _heads(attention)
+    if len(layers) < 2:
+        yield "a model of one layer"
+    if config.hidden_act not in ("silu", "swish"):
+        yield f"the activation {config.hidden_act}"
+    if model.rotary_emb.rope_type not in FIXED_ROTATIONS:
+        yield f"a rotary embedding of kind {model.rotary_emb.rope_type}"
+    if not all(getattr(layer.self_attn, "use_rope", True) for layer in layers):
+        yield "layers without a rotary embedding"
+    if any(_base(linear).bias is not None for linear in (*_gate_up(layers[0]), *_down(layers[0]))):
+        yield "biases in the MLP"
+    for name in ("attention_dropout", "resid_pdrop", "embd_pdrop"):
+        if getattr(config, name, 0):
+            yield f"the model's own dropout ({name})"
+    if any(norm.weight.dtype != dtype for layer in layers for norm in _norms_of(layer)):
+        yield f"norms in another dtype than {dtype}"
+    half = model.rotary_emb.inv_freq.numel()
+    if any(size % kernels.VECTOR for size in (config.hidden_size, heads.width, half)):
+        yield (
+            f"a width of {config.hidden_size}, heads of {heads.width} or {2 * half} rotated values,"
+            f" as not all are multiples of {kernels.VECTOR} (rotated: of {2 * kernels.VECTOR})"
+        )
+    if config.intermediate_size % kernels.VECTOR:
+        yield f"an MLP of width {config.intermediate_size}, no multiple of {kernels.VECTOR}"
+    if config.hidden_size > kernels.MAX_WIDTH or heads.width > gated_kernels.MAX_HEAD:
+        yield f"a width of {config.hidden_size}, or heads of {heads.width}"
+
+
+def _norms_of(layer: Any) -> list[Any]:
+    return [module for module in layer.modules() if hasattr(module, "variance_epsilon")]
+
+
+def _check_adapters(model: nn.Module, adapted: Sequence[Any]) -> None:
+    """Raise Unsupported where `gated` does not compute the adapters of these layers."""
+    if not adapted:
+        raise Unsupported("adapters outside the decoder layers only")
+    ranks = {layer.r[ADAPTER] for layer in adapted}
+    if len(ranks) > 1 or ranks.pop() % kernels.VECTOR:
+        raise Unsupported(
+            f"adapters of several ranks, or of a rank that {kernels.VECTOR} does not divide"
+        )
+    if len(set(map(dropout_of, adapted))) > 1:
+        raise Unsupported("adapters with several dropouts")

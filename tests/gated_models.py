@@ -1,0 +1,71 @@
+"""Tiny models whose layers `nlijob.gpu.fast.stacks.gated` computes, with adapters that matter."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import transformers
+
+from nlijob.config import JobConfig
+from nlijob.gpu.model import LoadedModel, add_adapter
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 4096,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {"tie_word_embeddings": True, "attention_bias": True},
+    "Mistral": {"sliding_window": 200, "head_dim": 32, "num_key_value_heads": 1},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 32, "attention_bias": True},
+    "SmolLM3": {"no_rope_layers": [1, 1, 1], "num_key_value_heads": 4},
+    "Phi3": {"head_dim": 32, "partial_rotary_factor": 0.5},
+}
+"""Family -> what its model has besides `SIZES`."""
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+PACKED_ALL_LINEAR = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+
+
+def new_gated_model(
+    job: JobConfig,
+    tokenizer: Any,
+    family: str,
+    targets: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    dropout: float = 0.0,
+    **options: Any,
+) -> LoadedModel:
+    """A model of a family, the same every time; not quantised."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{family}Config")(**{**SIZES, **FAMILIES[family], **options})
+    lora = dataclasses.replace(job.lora, target_modules=tuple(targets), dropout=dropout)
+    made: Any = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "norm" in name:
+                parameter.uniform_(0.5, 1.5)
+            elif "bias" in name:
+                parameter.normal_(0, 0.5)
+            elif parameter.dim() > 1:
+                parameter.normal_(0, 0.1)
+    model = add_adapter(dataclasses.replace(job, lora=lora), made, (), tuple(targets))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.1)
+            elif "lora_A" not in name:
+                parameter.data = parameter.data.to(dtype)
+    return LoadedModel(model.to(device), tokenizer, device, dtype, 2048)

@@ -1,0 +1,264 @@
+"""The fused layers of Llama and its relatives compared with the library's, on a CPU."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nlijob.config import JobConfig
+from nlijob.gpu.fast import kernels, row_dropout
+from nlijob.gpu.fast import model as fast_model
+from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.model import FastModel, ids_of
+from nlijob.gpu.fast.packing import pack_shape, view
+from nlijob.gpu.fast.stacks.llama import LlamaStack
+from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.model import LoadedModel
+from tests import tolerance
+from tests.gated_models import ALL_LINEAR, ATTENTION, PACKED_ALL_LINEAR, new_gated_model
+
+pytestmark = pytest.mark.arithmetic
+
+CPU = torch.device("cpu")
+OPERATIONS = 3 * (4 * 64 + 2 * 96 + 128 + 32) + 64
+"""Terms of the sums on a value's way through such a model, as in `tests.tolerance`."""
+GRADIENTS = tolerance.rounding(torch.float32, 2 * OPERATIONS)
+STORED = 3 * 12 + 4
+"""Values rounded to a narrow dtype on that way."""
+NewGated = Callable[..., LoadedModel]
+
+
+@pytest.fixture
+def new_gated(demo: JobConfig, tokenizer: Any) -> NewGated:
+    def new(family: str, targets: tuple[str, ...], **options: Any) -> LoadedModel:
+        return new_gated_model(demo, tokenizer, family, targets, CPU, **options)
+
+    return new
+
+
+def outcome(
+    loaded: LoadedModel, head: CausalHead, rows: list[Encoded], prefix: int = 0
+) -> tuple[Tensor, dict[str, Tensor], FastModel]:
+    """Logits of rows in training, gradients of the adapter by name, and the fast model."""
+    fast = FastModel(loaded, head, True)
+    loaded.model.train()
+    fast.seed(5)
+    shape = pack_shape([row.length for row in rows], prefix)
+    packed = view(fast.to_device(rows, shape, len(rows)), shape)
+    logits = fast.logits(packed, shape)
+    fast.adapter.add_gradient(functional.cross_entropy(logits, packed.targets.long()))
+    parameters = loaded.model.named_parameters()
+    gradients = {name: p.grad.clone() for name, p in parameters if p.grad is not None}
+    fast.close()
+    return logits.detach(), gradients, fast
+
+
+def both(
+    new: Callable[[], LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    prefix: int = 0,
+) -> tuple[tuple[Tensor, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]:
+    """Logits and gradients of the fused layers, and of the library's."""
+    logits, gradients, fast = outcome(new(), head, rows, prefix)
+    assert fast.kind.startswith(LlamaStack.__name__), fast.refused
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_model, "choose", lambda *_: (None, [], ""))
+        expected, wanted, other = outcome(new(), head, rows, prefix)
+    assert other.kind.startswith("the library's layers")
+    assert gradients.keys() == wanted.keys()
+    return (logits, gradients), (expected, wanted)
+
+
+CASES = [
+    ("Llama", ATTENTION, 0),
+    ("Llama", ALL_LINEAR, 2),
+    ("Llama", ("q_proj", "v_proj"), 2),
+    ("Llama", ("gate_proj", "down_proj"), 0),
+    ("Mistral", ATTENTION, 2),
+    ("Qwen2", ALL_LINEAR, 0),
+    ("Qwen2", ("k_proj", "up_proj"), 2),
+    ("Qwen3", ATTENTION, 0),
+    ("Qwen3", ALL_LINEAR, 2),
+    ("SmolLM3", ("v_proj", "o_proj"), 0),
+    ("Phi3", ("qkv_proj", "o_proj"), 2),
+    ("Phi3", PACKED_ALL_LINEAR, 0),
+]
+
+
+@pytest.mark.parametrize(("family", "targets", "prefix"), CASES)
+def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
+    new_gated: NewGated,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    targets: tuple[str, ...],
+    prefix: int,
+) -> None:
+    (logits, gradients), (expected, wanted) = both(
+        lambda: new_gated(family, targets), head, rows[:5], monkeypatch, prefix
+    )
+    assert tolerance.distance(logits, expected) < GRADIENTS
+    for name, gradient in gradients.items():
+        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+    assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_in_16_bits_they_differ_by_rounding(
+    new_gated: NewGated,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    dtype: torch.dtype,
+) -> None:
+    (logits, gradients), (expected, wanted) = both(
+        lambda: new_gated(family, ALL_LINEAR, dtype=dtype), head, rows[:5], monkeypatch
+    )
+    bound = tolerance.rounding(dtype, STORED)
+    assert tolerance.distance(logits, expected) < bound
+    for name, gradient in gradients.items():
+        assert tolerance.distance(gradient, wanted[name]) < 2 * bound, name
+
+
+@pytest.fixture
+def alike_by_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout goes by row, and alike in all calls: the library's layers number them otherwise."""
+    draw = row_dropout.keep_by_row
+
+    def alike(
+        like: Tensor,
+        rows: Tensor,
+        positions: Tensor,
+        key: Tensor,
+        call: Tensor,
+        calls: int,
+        width: int,
+        dropped: int,
+    ) -> Tensor:
+        one = draw(like, rows, positions, key, torch.zeros_like(call), 1, width, dropped)
+        return one.expand(calls, -1, -1).contiguous()
+
+    monkeypatch.setattr(row_dropout, "keep_by_row", alike)
+    monkeypatch.setattr(fast_model, "drops_by_row", lambda device: True)
+
+
+@pytest.mark.usefixtures("alike_by_call")
+@pytest.mark.parametrize(
+    ("family", "targets", "prefix"),
+    [("Llama", ALL_LINEAR, 2), ("Qwen3", ("q_proj", "o_proj"), 0), ("Phi3", PACKED_ALL_LINEAR, 2)],
+)
+def test_dropout_has_the_effect_that_it_has_in_the_librarys_layers(
+    new_gated: NewGated,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    targets: tuple[str, ...],
+    prefix: int,
+) -> None:
+    (logits, gradients), (expected, wanted) = both(
+        lambda: new_gated(family, targets, dropout=0.4), head, rows[:5], monkeypatch, prefix
+    )
+    assert tolerance.distance(logits, expected) < GRADIENTS
+    for name, gradient in gradients.items():
+        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+    undropped, _, _ = outcome(new_gated(family, targets), head, rows[:5], prefix)
+    assert tolerance.distance(logits, undropped) > 0.01
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+def test_each_adapter_and_layer_has_masks_of_its_own(
+    new_gated: NewGated,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    by_row: bool,
+) -> None:
+    monkeypatch.setattr(fast_model, "drops_by_row", lambda device: by_row)
+    masks: list[Tensor] = []
+    monkeypatch.setattr(kernels, "drop", lambda x, kept, *_: masks.extend(kept.clone()))
+    loaded = new_gated("Llama", ALL_LINEAR, dropout=0.4)
+    fast = FastModel(loaded, head, True)
+    loaded.model.train()
+    shape = pack_shape([row.length for row in rows[:5]], 0)
+    packed = view(fast.to_device(rows[:5], shape, 5), shape)
+    with torch.no_grad():
+        fast.logits(packed, shape)
+    assert len(masks) == 7 * 3
+    seen = {tuple(mask[-1, :64].tolist()) for mask in masks}
+    assert len(seen) == len(masks)
+
+
+def test_with_the_adapter_disabled_the_base_model_is_scored(
+    new_gated: NewGated, head: CausalHead, rows: list[Encoded]
+) -> None:
+    loaded = new_gated("Llama", ALL_LINEAR)
+    fast = FastModel(loaded, head, True)
+    with loaded.model.disable_adapter():
+        got = fast.score_rows(rows[:4])
+        fast.close()
+        with torch.no_grad():
+            expected = head.logits(loaded.model.eval(), head.collate(rows[:4], CPU))
+    assert tolerance.distance(got, expected) < GRADIENTS
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "options", "why"),
+    [
+        ("Llama", ATTENTION, {"hidden_act": "gelu"}, "the activation gelu"),
+        ("Llama", ATTENTION, {"mlp_bias": True}, "biases in the MLP"),
+        ("Llama", ATTENTION, {"attention_dropout": 0.1}, r"own dropout \(attention_dropout\)"),
+        ("Llama", ATTENTION, {"num_attention_heads": 8}, "16 rotated values|heads of 8"),
+        ("Llama", ATTENTION, {"num_hidden_layers": 1}, "a model of one layer"),
+        ("Llama", ATTENTION, {"intermediate_size": 100}, "an MLP of width 100"),
+        ("SmolLM3", ATTENTION, {"no_rope_layers": [1, 0, 1]}, "without a rotary embedding"),
+        (
+            "Llama",
+            ATTENTION,
+            {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
+            "of kind dynamic",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_named_and_the_librarys_layers_are_used(
+    new_gated: NewGated,
+    head: CausalHead,
+    family: str,
+    targets: tuple[str, ...],
+    options: dict[str, Any],
+    why: str,
+) -> None:
+    fast = FastModel(new_gated(family, targets, **options), head, True)
+    assert fast.kind.startswith("the library's layers")
+    assert re.search(why, fast.refused)
+
+
+def test_adapters_that_are_not_supported_are_named(new_gated: NewGated) -> None:
+    loaded = new_gated("Llama", ATTENTION)
+    layers: Any = loaded.model.get_base_model().model.layers
+    layers[1].self_attn.q_proj.r["default"] = 8
+    with pytest.raises(Unsupported, match="adapters of several ranks"):
+        LlamaStack.groups(loaded.model, CPU, torch.float32)
+    layers[1].self_attn.q_proj = layers[1].self_attn.q_proj.get_base_layer()
+    with pytest.raises(Unsupported, match="some of the decoder layers only"):
+        LlamaStack.groups(loaded.model, CPU, torch.float32)
+
+
+def test_a_row_longer_than_the_window_of_attention_is_refused(
+    new_gated: NewGated, head: CausalHead, rows: list[Encoded]
+) -> None:
+    fast = FastModel(new_gated("Mistral", ATTENTION, sliding_window=8), head, True)
+    assert fast.is_fused
+    with pytest.raises(Unsupported, match="a window of 8 tokens"):
+        fast.score_rows(rows[:2])
