@@ -52,6 +52,9 @@ SIZES: dict[str, Any] = {
 }
 GROUPED = {**SIZES, "num_key_value_heads": 2}
 XLNET = {"vocab_size": VOCABULARY, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+"""What encoders drop by their configurations' defaults would make each training step another one.
+"""
 EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
 ROWS = 6
 MAX_DIFFERENCE = MAX_LOGITS_DIFFERENCE[torch.float32]
@@ -73,6 +76,8 @@ class Family:
     marks: Marks = "none"
     types: bool = False
     """Whether the tokenizer tells premise and hypothesis apart by numbers (token_type_ids)."""
+    drops: bool = False
+    """Whether dropout of its own makes each training step another one."""
 
 
 def family(name: str, kind: str, sizes: Mapping[str, Any] = GROUPED, **options: Any) -> Family:
@@ -85,7 +90,8 @@ def family(name: str, kind: str, sizes: Mapping[str, Any] = GROUPED, **options: 
 def _encoder(
     name: str, kind: str, saved_as: str = "AutoModelForMaskedLM", **options: Any
 ) -> Family:
-    return family(name, kind, SIZES, saved_as=saved_as, marks="both", **options)
+    sizes = SIZES | NO_DROPOUT
+    return family(name, kind, sizes, saved_as=saved_as, marks="both", **options)
 
 
 def _gemma3_that_sees() -> Any:
@@ -114,14 +120,14 @@ FAMILIES: tuple[Family, ...] = (
     family("Phi", "PhiConfig", SIZES),
     family("Phi-3", "Phi3Config"),
     family("GPT-NeoX", "GPTNeoXConfig", SIZES),
-    family("GPT-2", "GPT2Config", SIZES, n_inner=48),
+    family("GPT-2", "GPT2Config", SIZES, n_inner=48, attn_pdrop=0, resid_pdrop=0, embd_pdrop=0),
     family("OPT", "OPTConfig", SIZES, ffn_dim=48, word_embed_proj_dim=32, dropout=0.0),
     family("BLOOM", "BloomConfig", SIZES, n_layer=2, n_head=4),
     family("Falcon", "FalconConfig", SIZES, alibi=False, multi_query=True),
     family("StableLM", "StableLmConfig"),
     family("OLMo 2", "Olmo2Config"),
     family("SmolLM3", "SmolLM3Config"),
-    family("Granite, attention dropout", "GraniteConfig", attention_dropout=0.1),
+    family("Granite, attention dropout", "GraniteConfig", attention_dropout=0.1, drops=True),
     family("Cohere", "CohereConfig"),
     family("Mixtral", "MixtralConfig", **EXPERTS),
     family(
@@ -219,11 +225,41 @@ FAMILIES: tuple[Family, ...] = (
         pos_att_type=["p2c", "c2p"],
         types=True,
     ),
-    _encoder("ModernBERT", "ModernBertConfig", cls_token_id=0, sep_token_id=1),
-    _encoder("DistilBERT", "DistilBertConfig", dim=32, hidden_dim=48, n_layers=2, n_heads=4),
+    _encoder(
+        "ModernBERT, window",
+        "ModernBertConfig",
+        cls_token_id=0,
+        sep_token_id=1,
+        local_attention=16,
+        layer_types=["full_attention", "sliding_attention"],
+    ),
+    _encoder(
+        "ModernBERT, mean of tokens",
+        "ModernBertConfig",
+        cls_token_id=0,
+        sep_token_id=1,
+        classifier_pooling="mean",
+    ),
+    _encoder(
+        "DistilBERT",
+        "DistilBertConfig",
+        dim=32,
+        hidden_dim=48,
+        n_layers=2,
+        n_heads=4,
+        dropout=0.0,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.0,
+    ),
     _encoder("XLM-R", "XLMRobertaConfig", pad_token_id=1, max_position_embeddings=300),
     _encoder("ELECTRA", "ElectraConfig", "ElectraForPreTraining", embedding_size=16, types=True),
-    _encoder("ALBERT, shared layers", "AlbertConfig", embedding_size=16, types=True),
+    _encoder(
+        "ALBERT, shared layers",
+        "AlbertConfig",
+        embedding_size=16,
+        classifier_dropout_prob=0.0,
+        types=True,
+    ),
     _encoder("MPNet", "MPNetConfig", pad_token_id=1, max_position_embeddings=300),
     _encoder("Longformer", "LongformerConfig", attention_window=16),
     family("XLNet, no linear attention", "XLNetConfig", XLNET, saved_as="XLNetLMHeadModel"),

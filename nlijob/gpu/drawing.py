@@ -102,12 +102,13 @@ class DrawnForRows(DrawnForAll):
 
 
 class DrawnForPack(DrawnForAll):
-    """For values [..., tokens, width] of a pack."""
+    """For values [..., tokens, width] of a pack, or [rows, width] of its rows."""
 
-    def __init__(self, share: Share, prefix: int, tokens: int, all_tokens: int) -> None:
+    def __init__(self, share: Share, prefix: int, tokens: int, all_tokens: int, rows: int) -> None:
         """`tokens`: of the pack; `all_tokens`: of the pack that one process would compute.
 
-        `prefix`: tokens that all rows share, which both packs hold once.
+        `prefix`: tokens that all rows share, which both packs hold once. `rows`: those that either
+        pack has places for.
         """
         super().__init__()
         self._all_tokens = all_tokens
@@ -118,12 +119,20 @@ class DrawnForPack(DrawnForAll):
             held += range(end - lengths[place] + prefix, end)
         # filling has no effect, whatever it draws
         self._held = torch.tensor(held + [0] * (tokens - len(held)))
+        self._places = torch.tensor([*share.places, *[0] * (rows - len(share.places))])
 
     def shape_for_all(self, values: Tensor) -> list[int]:
-        """See `DrawnForAll`."""
+        """See `DrawnForAll`; packs have equally many places for rows."""
+        if self._is_by_row(values):
+            return [*values.shape]
         *others, _, width = values.shape
         return [*others, self._all_tokens, width]
 
     def own(self, drawn: Tensor, values: Tensor) -> Tensor:
         """See `DrawnForAll`."""
+        if self._is_by_row(values):
+            return drawn[self._places]
         return drawn.index_select(-2, self._held)
+
+    def _is_by_row(self, values: Tensor) -> bool:
+        return values.dim() == 2 and len(values) == len(self._places) != len(self._held)

@@ -28,9 +28,9 @@ from torch import Tensor
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
 from nlijob.gpu.fast.agreement import relative_difference
-from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.errors import NoPackedRows, Unsupported
 from nlijob.gpu.fast.host import free_bytes, speed_up_plain_layers
-from nlijob.gpu.fast.independence import RowsInfluenceEachOther, check_independence
+from nlijob.gpu.fast.independence import check_independence
 from nlijob.gpu.fast.layers import LayerPatches, dequantized_bytes
 from nlijob.gpu.fast.model import FastModel, check_features
 from nlijob.gpu.fast.trainer import FastTrainer
@@ -389,7 +389,7 @@ class Engine:
         """Give up the mode in use, and record why."""
         self._refused.append(f"{self._mode.name}: {reason(error)}")
         is_final = self._mode.recomputes and not is_out_of_memory(error)
-        if is_final or isinstance(error, RowsInfluenceEachOther):
+        if is_final or isinstance(error, NoPackedRows):
             self._modes.clear()  # the others would fail in the same way
         if self._fast:
             self._fast.close()

@@ -39,6 +39,12 @@ def dropped(values: Tensor, share: float) -> tuple[Tensor, Tensor]:
     return (values * kept).mul_(1 / (1 - share)), kept
 
 
+def drops(module: nn.Module) -> bool:
+    """Whether a module drops values in training: as dropout, or as attention of some models."""
+    share = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0)
+    return isinstance(share, float) and share > 0
+
+
 class HostDropout(nn.Module):
     """`nn.Dropout` for a CPU."""
 

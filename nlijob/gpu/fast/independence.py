@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.fast.agreement import relative_difference
-from nlijob.gpu.fast.errors import Unsupported
-from nlijob.gpu.fast.packing import PackShape, pack_shape, shared_prefix, view
+from nlijob.gpu.fast.errors import NoPackedRows
+from nlijob.gpu.fast.packing import PackShape, pack_shape, view
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.influence import influenced
 
@@ -31,12 +31,8 @@ MAX_NOISE_RATIO = 4
 order that is not fixed."""
 
 
-class RowsInfluenceEachOther(Unsupported):
-    """No mode on packs can compute this model."""
-
-
 def check_independence(fast: FastModel, rows: Sequence[Encoded], tolerance: float) -> None:
-    """Raise RowsInfluenceEachOther if a row's logits depend on other rows of its pack.
+    """Raise NoPackedRows if a row's logits depend on other rows of its pack.
 
     `tolerance`: largest relative difference of logits that passes as rounding, where gradients say
     that there is no influence. That is so in a mixture of experts, which groups tokens of all rows.
@@ -44,12 +40,13 @@ def check_independence(fast: FastModel, rows: Sequence[Encoded], tolerance: floa
     chosen = sorted(rows, key=lambda row: row.length)[:CHECKED_ROWS]
     if len(chosen) < 2:
         return
-    shared = shared_prefix([row.features["input_ids"] for row in chosen], len(chosen))
-    for prefix in {0, shared}:
-        shape = pack_shape([row.length for row in chosen], prefix)
+    fullest = fast.shape_of(chosen)
+    for prefix in {0, fullest.prefix}:
+        kind = fullest.is_bidirectional, fullest.has_types
+        shape = pack_shape([row.length for row in chosen], prefix, *kind)
         by_gradient = None if fast.is_fused else _by_gradient(fast, chosen, shape)
         if by_gradient or _by_values(fast, chosen, shape, by_gradient, tolerance):
-            raise RowsInfluenceEachOther("rows of a pack influence each other")
+            raise NoPackedRows("rows of a pack influence each other")
 
 
 def _by_gradient(fast: FastModel, rows: Sequence[Encoded], shape: PackShape) -> bool | None:

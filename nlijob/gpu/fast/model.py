@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nlijob.gpu.fast.adapter import FlatAdapter
-from nlijob.gpu.fast.attention import packed_attention
+from nlijob.gpu.fast.attention import check_attention, is_bidirectional, packed_attention
 from nlijob.gpu.fast.compiled import CompiledLayers
+from nlijob.gpu.fast.dropout import drops
+from nlijob.gpu.fast.encoder import Encoder
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.layers import (
     LayerPatches,
@@ -36,7 +38,8 @@ from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.randomness import random_state, restore_random_state
 
-SUPPORTED_FEATURES = {"input_ids", "attention_mask"}
+TYPES = "token_type_ids"
+SUPPORTED_FEATURES = {"input_ids", "attention_mask", TYPES}
 
 
 class FastModel:
@@ -52,6 +55,9 @@ class FastModel:
         """
         self._loaded = loaded
         self._head = head
+        base: Any = loaded.model.get_base_model()
+        check_attention(base)
+        self._encoder = Encoder(base) if is_bidirectional(base) else None
         layers = adapted_layers(loaded.model)
         own = {id(p) for layer in layers for p in layer.parameters()}
         others = [p for p in loaded.model.parameters() if p.requires_grad and id(p) not in own]
@@ -92,7 +98,6 @@ class FastModel:
             single, masks = _single(self.adapter), self._row_masks
             install_fast_layers(self._patches, loaded.model, single, dense, existing, masks)
             if recomputes:
-                base: Any = loaded.model.get_base_model()
                 self._recomputed = RecomputedLayers(base, loaded.device, self._computing)
             elif dense and not stack:  # the compiler would keep 4-bit weights dequantised
                 self.compilable = CompiledLayers(loaded.model, self._row_masks)
@@ -155,6 +160,12 @@ class FastModel:
         last = packed.last.long()
         if self._row_masks:
             self._row_masks.place(packed.row_numbers, packed.positions, packed.last)
+        if self._encoder:
+            inputs |= self._encoder.inputs(packed, shape)
+            with self._computing(), self._encoder.one_token_a_row(packed):
+                return self._head.encoder_logits(base, inputs).float()
+        if shape.has_types:
+            inputs[TYPES] = packed.types.unsqueeze(0)
         if self._stack:
             inputs |= self._stack.inputs(last, shape.prefix)
             last = torch.arange(len(last), device=last.device)  # a stack returns no other tokens
@@ -175,15 +186,22 @@ class FastModel:
             return ""
         if self._drops and not self._row_masks:
             return "the adapters' dropout differs with the number of processes"
-        if any(self._own_dropout()):
+        if self._drops_by_itself():
             return "the model's own dropout differs with the number of processes"
         return ""
 
-    def _own_dropout(self) -> Iterator[nn.Dropout]:
-        """Layers of dropout that are used in training, but for those of adapters."""
-        for name, module in self._loaded.model.named_modules():
-            if isinstance(module, nn.Dropout) and module.p and ".lora_dropout." not in name:
-                yield module
+    def _drops_by_itself(self) -> bool:
+        """Whether the model drops values in training, but for those of adapters."""
+        return any(
+            drops(module)
+            for name, module in self._loaded.model.named_modules()
+            if ".lora_dropout." not in name
+        )
+
+    @property
+    def is_bidirectional(self) -> bool:
+        """Whether tokens attend to those behind them."""
+        return self._encoder is not None
 
     @property
     def is_fused(self) -> bool:
@@ -206,9 +224,13 @@ class FastModel:
         """Relative time that a pack of this many tokens takes on a GPU."""
         return self._stack.cost(tokens) if self._stack else float(tokens)
 
+    def shape_of(self, rows: Sequence[Encoded]) -> PackShape:
+        """Shape of the smallest pack that holds these rows."""
+        return shape_of(rows, self.is_bidirectional)
+
     def score_rows(self, rows: Sequence[Encoded]) -> Tensor:
         """Logits [rows, classes] in float32 of rows, without gradients."""
-        shape = shape_of(rows)
+        shape = self.shape_of(rows)
         with torch.no_grad():
             return self.logits(view(self.to_device(rows, shape, len(rows)), shape), shape)
 
@@ -225,7 +247,8 @@ class FastModel:
         """
         ids = [ids_of(row) for row in rows]
         targets = [self._head.target_class(row.example.label) for row in rows]
-        packed = pack(ids, targets, shape, batch_rows, numbers)
+        types = [row.features[TYPES] for row in rows] if shape.has_types else ()
+        packed = pack(ids, targets, shape, batch_rows, numbers, types)
         vector = torch.tensor(packed, dtype=torch.int32)
         if self._loaded.device.type != "cuda":
             return vector
@@ -246,11 +269,30 @@ def _row_masks(loaded: LoadedModel) -> RowMasks | None:
     return None
 
 
-def shape_of(rows: Sequence[Encoded]) -> PackShape:
-    """Shape of the smallest pack that holds these rows."""
-    lengths = [row.length for row in rows]
-    prefix = shared_prefix([ids_of(row) for row in rows], len(rows))
-    return pack_shape(lengths, prefix)
+def shape_of(rows: Sequence[Encoded], is_bidirectional: bool = False) -> PackShape:
+    """Shape of the smallest pack that holds these rows.
+
+    `is_bidirectional`: whether tokens attend to those behind them.
+    """
+    lengths, types = [row.length for row in rows], has_types(rows)
+    prefix = prefix_of(rows, len(rows), is_bidirectional)
+    return pack_shape(lengths, prefix, is_bidirectional, types)
+
+
+def prefix_of(rows: Sequence[Encoded], together: int, is_bidirectional: bool) -> int:
+    """Number of tokens that all rows begin with and that packs of `together` rows hold once.
+
+    There are none where tokens attend to those behind them: the values of what rows begin with then
+    depend on each row's end. Nor are there where tokens have types, in which rows may differ.
+    """
+    if is_bidirectional or has_types(rows):
+        return 0
+    return shared_prefix([ids_of(row) for row in rows], together)
+
+
+def has_types(rows: Sequence[Encoded]) -> bool:
+    """Whether the tokenizer gives each token a type, such as the number of its text in a pair."""
+    return TYPES in rows[0].features  # which all rows have, or none
 
 
 def ids_of(row: Encoded) -> list[int]:

@@ -42,6 +42,10 @@ class PackShape:
     """Tokens of the longest row that fits."""
     prefix: int = 0
     """Tokens that all rows begin with; the pack holds them for the first row only."""
+    is_bidirectional: bool = False
+    """Whether tokens attend to those behind them; no filling may then be behind a row."""
+    has_types: bool = False
+    """Whether each token has a type, such as the number of its text in a pair."""
 
     @property
     def max_segment(self) -> int:
@@ -60,7 +64,7 @@ class PackShape:
     def sizes(self) -> tuple[int, ...]:
         """Lengths of a pack's parts, in the order of `PackView`."""
         by_token, by_row = [self.tokens] * 3, [self.rows] * 3
-        return (*by_token, self.segments + 1, *by_row, 1)
+        return (*by_token, self.segments + 1, *by_row, 1, self.tokens * self.has_types)
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class PackView:
     """[rows]: 1 for a row, 0 for a missing one."""
     batch_rows: Tensor
     """[1]: rows in the effective batch that the pack belongs to."""
+    types: Tensor
+    """[tokens]: type of each token; [0] where the shape has none."""
 
 
 def pack(
@@ -91,13 +97,17 @@ def pack(
     shape: PackShape,
     batch_rows: int,
     numbers: Sequence[int] | None = None,
+    types: Sequence[list[int]] = (),
 ) -> list[int]:
     """Token ids and label classes of rows as one vector of `sum(shape.sizes)` integers.
 
     `batch_rows`: rows in the effective batch. `numbers`: those of the rows in it; by default, they
-    are its first. Raises ValueError where rows do not fit the shape.
+    are its first. `types`: those of each row's tokens, where the shape has types. Raises ValueError
+    where rows do not fit the shape.
     """
     shared = shape.prefix
+    if shared and (shape.is_bidirectional or shape.has_types):
+        raise ValueError("such rows share no prefix")
     if any(row[:shared] != rows[0][:shared] or len(row) == shared for row in rows):
         raise ValueError(f"rows must continue after a shared prefix of {shared} tokens")
     held = [rows[0], *(row[shared:] for row in rows[1:])]
@@ -106,9 +116,10 @@ def pack(
         raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
     filling = shape.tokens - used
     segments = [len(row) for row in held]
-    # filling goes behind the last row, which does not see it: another segment would cost more
-    limit = shape.max_segment if len(rows) > 1 else shape.longest
-    segments[-1] += min(filling, limit - segments[-1])
+    if not shape.is_bidirectional:
+        # filling goes behind the last row, which does not see it: another segment would cost more
+        limit = shape.max_segment if len(rows) > 1 else shape.longest
+        segments[-1] += min(filling, limit - segments[-1])
     left = shape.tokens - sum(segments)
     segments += [shape.max_segment] * (left // shape.max_segment)
     if left % shape.max_segment:
@@ -138,6 +149,7 @@ def pack(
         *[1] * len(rows),
         *missing,
         batch_rows,
+        *([*(kind for row in types for kind in row), *[0] * filling] if shape.has_types else []),
     ]
 
 
@@ -163,10 +175,12 @@ def packed_tokens(lengths: Sequence[int], prefix: int) -> int:
     return prefix + sum(length - prefix for length in lengths)
 
 
-def pack_shape(lengths: Sequence[int], prefix: int) -> PackShape:
+def pack_shape(
+    lengths: Sequence[int], prefix: int, is_bidirectional: bool = False, has_types: bool = False
+) -> PackShape:
     """Shape of the smallest pack that holds rows of these lengths and their prefix once."""
     tokens = rounded(packed_tokens(lengths, prefix))
-    return PackShape(tokens, len(lengths), max(lengths), prefix)
+    return PackShape(tokens, len(lengths), max(lengths), prefix, is_bidirectional, has_types)
 
 
 def rounded(tokens: int) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from nlijob.gpu.fast.dropout import drops
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.recompute import keep, recompute, repeated_layers
 
@@ -35,9 +36,8 @@ class RecomputedLayers:
             raise Unsupported("the model has no layers that support gradient checkpointing")
         self._device = device
         self._context = context
-        drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
         # nothing is captured on a CPU, where torch's own checkpoint works
-        own = device.type == "cuda" and drops
+        own = device.type == "cuda" and any(map(drops, model.modules()))
         self._pairs = [
             (torch.Generator(device), torch.Generator(device)) for _ in self._layers if own
         ]

@@ -18,7 +18,7 @@ from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.compiled import CompiledLayers
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
-from nlijob.gpu.fast.model import FastModel
+from nlijob.gpu.fast.model import FastModel, has_types
 from nlijob.gpu.fast.packing import PackShape, view
 from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
@@ -98,6 +98,7 @@ class Steps:
         # captured as well: its scale is on the device, and is read nowhere else
         self._scaler = loss_scaler(loaded)
         self._longest = max(row.length for row in schedule.rows)
+        self._has_types = has_types(schedule.rows)
         self._graphs = self._new_graphs()
         self._packs: dict[int, _Captured] = {}
         self.is_compiled = False
@@ -277,7 +278,8 @@ class Steps:
         return Graphs(self._loaded.device, self._fast.generators, self._group.is_shared)
 
     def _shape(self, tokens: int) -> PackShape:
-        return PackShape(tokens, self._rows, self._longest, self._prefix)
+        kind = self._fast.is_bidirectional, self._has_types
+        return PackShape(tokens, self._rows, self._longest, self._prefix, *kind)
 
     def _capture_pack(self, tokens: int, graphs: Graphs | None = None) -> _Captured:
         shape = self._shape(tokens)

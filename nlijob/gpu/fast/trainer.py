@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.drawing import DrawnForPack
-from nlijob.gpu.fast.model import FastModel, ids_of
-from nlijob.gpu.fast.packing import packed_tokens, rounded, shared_prefix, token_counts
+from nlijob.gpu.fast.model import FastModel, prefix_of
+from nlijob.gpu.fast.packing import packed_tokens, rounded, token_counts
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.fast.together import all_or_none
 from nlijob.gpu.group import ALONE, Group
@@ -92,7 +92,7 @@ class FastTrainer:
         self._seed_offset = group.rank if loaded.device.type == "cuda" else 0
         """What keeps the model's own dropout in graphs from being alike in all processes."""
         self._size = micro_batch_size or schedule.config.batch_size
-        self.prefix = shared_prefix([ids_of(row) for row in schedule.rows], self._size)
+        self.prefix = prefix_of(schedule.rows, self._size, fast.is_bidirectional)
         """Tokens that all rows share and a pack holds once."""
         with all_or_none(self._group):
             self.steps = Steps(loaded, fast, schedule, self._size, self.prefix, self._group)
@@ -279,7 +279,7 @@ class FastTrainer:
         if self._all_counts:
             needed = self._tokens(share.rows)
             all_tokens = min(size for size in self._all_counts if size >= needed)
-            self._fast.drawing = DrawnForPack(computed, self.prefix, size, all_tokens)
+            self._fast.drawing = DrawnForPack(computed, self.prefix, size, all_tokens, self._size)
         if share.places:
             self.steps.add(share, size, batch_rows)
         else:

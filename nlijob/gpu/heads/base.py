@@ -175,6 +175,14 @@ class Head(ABC):
         """
         raise Unsupported(f"{type(self).__name__} cannot read packed rows")
 
+    def encoder_logits(self, base: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """Return [rows, classes] of one pack of rows of a model that reads in both directions.
+
+        `base` and `inputs` are as in `packed_logits`, but the layers' output has each row on its
+        own (`nlijob.gpu.fast.encoder`). Raises Unsupported for a head that cannot read such packs.
+        """
+        raise Unsupported("the model's attention is not causal")
+
     @abstractmethod
     def target_class(self, label: int) -> int:
         """Return the class of a label among `logits`."""

@@ -46,6 +46,10 @@ class ClassificationHead(Head):
         logits: Tensor = _linear(base)(hidden[0, last])
         return logits
 
+    def encoder_logits(self, base: Any, inputs: Mapping[str, Any]) -> Tensor:
+        logits: Tensor = base(**inputs).logits
+        return logits
+
     def target_class(self, label: int) -> int:
         return label
 

@@ -41,6 +41,6 @@ def test_a_family_works_from_its_folder_alone_or_is_refused_with_what_works(
     else:
         assert found.targets
         assert found.difference <= MAX_DIFFERENCE  # packed, in batches and alone
-        assert found.step <= MAX_DIFFERENCE or found.execution != PACKED
+        assert found.step <= MAX_DIFFERENCE or found.execution != PACKED or family.drops
         assert found.usage == 1
     assert families.line(family, head, found) in documented(), "run python -m tools.model_table"

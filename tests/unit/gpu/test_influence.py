@@ -17,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MixtralConfig,
+    MPNetConfig,
 )
 
 from nlijob.config import JobConfig
@@ -176,14 +177,16 @@ def test_where_padding_has_a_part_in_an_answer_rows_are_computed_one_at_a_time(
     assert torch.equal(together, alone.detach())
 
 
-def test_an_encoder_that_masks_its_padding_is_computed_in_batches(
+def test_an_encoder_with_attention_of_its_own_is_computed_in_batches_and_the_plan_says_why(
     adapted: New, tokenizer: Any, demo: JobConfig, examples: list[Example]
 ) -> None:
     head = ClassificationHead(tokenizer, demo.prompt, 128, examples)
-    model = transformers.BertForSequenceClassification(BertConfig(**SIZES, num_labels=3))
-    loaded = adapted(model, "query", heads=("classifier",))
+    model = transformers.MPNetForSequenceClassification(MPNetConfig(**SIZES, num_labels=3))
+    loaded = adapted(model, "attn.q", heads=("classifier",))
     plan = Engine(loaded, head, demo, head.encode("train", examples)).plan()
     assert (plan.way, plan.micro_batch_size) == ("plain", 8)
+    (refused,) = plan.refused  # as no mode on packs can compute it
+    assert refused.endswith("the model's own code for attention does not take packed rows")
 
 
 def test_free_text_does_not_depend_on_the_prompts_beside_it(
@@ -203,13 +206,19 @@ def test_free_text_does_not_depend_on_the_prompts_beside_it(
     assert sizes == [2, 1, 1]
 
 
-def test_attention_that_drops_values_in_training_alone_is_seen_before_training(
+def test_what_a_model_does_in_training_alone_is_tried_before_training(
     adapted: New, head: CausalHead, demo: JobConfig, rows: list[Encoded]
 ) -> None:
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1))
+    class Masked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training and len(x) == 1 and x.shape[1] > 1:
+                raise ValueError("in training rows must be side by side")
+            return x
+
+    model = llama()
+    model.model.norm = nn.Sequential(model.model.norm, Masked())
     engine = Engine(adapted(model, "q_proj"), head, demo, rows)
-    assert "the model applies dropout to its attention" in engine.plan().refused[0]
+    assert engine.plan().refused[0].endswith("in training rows must be side by side")
     assert next(engine.trainer().epoch(1)).grad_norm
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.config import TrainConfig
+from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import DivergedError, HardwareError, JobError
 from nlijob.gpu import checkpoints
 from nlijob.gpu.fast import trainer as fast_trainer
@@ -23,13 +23,14 @@ from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.fast.trainer import FastTrainer, StepTimes
 from nlijob.gpu.group import ALONE, Group
-from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.pausing import STEPS_BETWEEN_QUESTIONS
 from nlijob.gpu.training import MemoryBudget, PlainTrainer, Trainer, TrainingSchedule
-from nlijob.records.job import TrainStep
+from nlijob.records.job import Example, TrainStep
 from tests import tolerance
 from tests.checkpointing import restore, written
+from tests.encoders import KINDS, encoder, with_types
 from tests.groups import in_group
 from tests.in_threads import outcomes, together
 
@@ -200,7 +201,7 @@ def test_dropout_does_not_depend_on_the_split(
     micro_batch: int | None,
     prefix: int,
 ) -> None:
-    monkeypatch.setattr(fast_trainer, "shared_prefix", lambda rows, together: prefix)
+    monkeypatch.setattr(fast_trainer, "prefix_of", lambda rows, together, both_ways: prefix)
     config = dataclasses.replace(CONFIG, micro_batch_size=micro_batch, max_grad_norm=CLIPPED_AT)
     count = config.batch_size
     expected = gradient_of_step(new(mode, ALONE, config, count, **model))
@@ -208,6 +209,31 @@ def test_dropout_does_not_depend_on_the_split(
     parts = []
     for rank in range(3):
         parts.append(gradient_of_step(new(mode, Recorded(rank, 3), config, count, **model)))
+        assert torch.equal(torch.get_rng_state(), state), "the next step's dropout differs"
+    assert tolerance.distance(torch.stack(parts).sum(0), expected) < tolerance.UPDATES
+
+
+@pytest.mark.parametrize("mode", [PACKED, RECOMPUTED], ids=["packed", "recomputed"])
+def test_dropout_of_an_encoder_and_its_attention_does_not_depend_on_the_split(
+    demo: JobConfig, tokenizer: Any, examples: list[Example], mode: dict[str, bool]
+) -> None:
+    head = ClassificationHead(tokenizer, demo.prompt, 128, examples)
+    schedule = TrainingSchedule(
+        dataclasses.replace(CONFIG, max_grad_norm=CLIPPED_AT),
+        with_types(head.encode("train", examples)[: CONFIG.batch_size]),
+    )
+
+    def gradient(group: Group) -> Tensor:
+        with torch.random.fork_rng([]):
+            loaded = encoder(KINDS["BERT"], demo, tokenizer, dropout=0.3)
+        fast = FastModel(loaded, head, **mode)
+        return gradient_of_step((FastTrainer(loaded, fast, schedule, None, group=group), loaded))
+
+    expected = gradient(ALONE)
+    state = torch.get_rng_state()
+    parts = []
+    for rank in range(3):
+        parts.append(gradient(Recorded(rank, 3)))
         assert torch.equal(torch.get_rng_state(), state), "the next step's dropout differs"
     assert tolerance.distance(torch.stack(parts).sum(0), expected) < tolerance.UPDATES
 

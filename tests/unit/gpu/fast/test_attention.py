@@ -7,42 +7,117 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nlijob.gpu.fast import attention
+from nlijob.gpu.fast.attention import AttentionKind
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.prefix import make_prefix
 from tests import tolerance
 
 pytestmark = pytest.mark.arithmetic
 
 LENGTHS = (5, 1, 7, 3)
-Way = Callable[[Tensor, Tensor, Tensor, Tensor, float | None, int], Tensor]
+Way = Callable[..., Tensor]
 
 
-def one_by_one(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+def one_by_one(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    kind: AttentionKind = attention.CAUSAL,
+    kept: Tensor | None = None,
+) -> Tensor:
+    """Each segment's attention by itself. `kept` [heads, tokens, keys]: what dropout keeps."""
     parts = []
     for start, length in zip(itertools.accumulate(LENGTHS, initial=0), LENGTHS, strict=False):
         q, k, v = (x[start : start + length].transpose(0, 1) for x in (query, key, value))
-        alone = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
-        parts.append(alone.transpose(0, 1))
+        place = torch.arange(length)
+        distance = place[:, None] - place
+        seen = distance >= 0 if kind.is_causal else distance.abs() < (kind.window or length)
+        scores = q @ k.transpose(-1, -2) * (scaling or q.shape[-1] ** -0.5)
+        weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
+        if kept is not None:
+            weights = weights * kept[:, start : start + length, :length] / (1 - kind.dropout)
+        parts.append((weights @ v).transpose(0, 1))
     return torch.cat(parts)
+
+
+BOTH_WAYS = AttentionKind(is_causal=False)
 
 
 @pytest.mark.parametrize("way", [attention._padded, attention._masked])
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_each_segment_attends_only_to_itself(way: Way, scaling: float | None) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [attention.CAUSAL, BOTH_WAYS, AttentionKind(is_causal=False, window=3)],
+    ids=["causal", "both ways", "window"],
+)
+def test_each_segment_attends_only_to_itself(
+    way: Way, scaling: float | None, kind: AttentionKind
+) -> None:
     torch.manual_seed(0)
     inputs = torch.randn(sum(LENGTHS), 3, 2, 8, requires_grad=True)
     upstream = torch.randn(sum(LENGTHS), 2, 8)
     ends = torch.tensor(LENGTHS).cumsum(0).tolist()
     bounds = torch.tensor([0, *ends, ends[-1], ends[-1]], dtype=torch.int32)  # two empty segments
     query, key, value = inputs.unbind(1)
-    expected = one_by_one(query, key, value, scaling)
-    got = way(query, key, value, bounds, scaling, 0)
+    expected = one_by_one(query, key, value, scaling, kind)
+    got = way(query, key, value, bounds, scaling, 0, kind)
     torch.testing.assert_close(got, expected)
     gradients = [torch.autograd.grad(out, inputs, upstream)[0] for out in (expected, got)]
     torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_dropout_draws_for_each_query_and_place_of_a_key(
+    is_causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    kind, longest = AttentionKind(is_causal, dropout=0.4), max(LENGTHS) + 2
+    inputs = torch.randn(sum(LENGTHS), 3, 2, 8, requires_grad=True)
+    upstream = torch.randn(sum(LENGTHS), 2, 8)
+    bounds = torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
+    kept = (torch.rand(2, sum(LENGTHS), longest) > kind.dropout).float()
+    monkeypatch.setattr(attention.masks, "mask", lambda values, share: kept)
+    query, key, value = inputs.unbind(1)
+    expected = one_by_one(query, key, value, None, kind, kept)
+    got = attention.attend(query, key, value, bounds, longest, None, None, kind)
+    torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(out, inputs, upstream)[0] for out in (expected, got)]
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+class Asked(nn.Module):
+    """A module of a model that attends."""
+
+    def __init__(self, is_causal: bool | None) -> None:
+        super().__init__()
+        if is_causal is not None:
+            self.is_causal = is_causal
+
+
+@pytest.mark.parametrize(
+    ("is_causal", "options", "why"),
+    [
+        (None, {}, "not causal"),
+        (False, {}, "not causal"),  # of a model whose other layers are
+        (True, {"is_bidirectional": True}, "not causal"),
+        (True, {"sliding_window": 4}, "a window of 4 tokens"),
+        (False, {"is_bidirectional": True, "position_bias": 1}, "needs position_bias"),
+    ],
+)
+def test_attention_that_packs_do_not_support_is_refused(
+    is_causal: bool | None, options: dict[str, object], why: str
+) -> None:
+    values = torch.zeros(1, 2, 8, 4)
+    place = {"cu_seq_lens_q": torch.tensor([0, 8]), "max_length_q": 8}
+    with pytest.raises(Unsupported, match=why):
+        attention._packed_attention(
+            Asked(is_causal), values, values, values, None, **place, **options
+        )
 
 
 def rounded_once(got: Tensor, exact: Tensor) -> None:

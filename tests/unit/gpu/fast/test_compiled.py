@@ -12,7 +12,6 @@ import torch
 from torch.nn import functional
 
 from nlijob.config import JobConfig, TrainConfig
-from nlijob.gpu.fast import attention
 from nlijob.gpu.fast.compiled import CACHED_S, COMPILING_S, SAVED, CompiledLayers
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, shape_of
@@ -31,7 +30,7 @@ def traced_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Trace layers and gradients without compiling kernels. Attention for CPUs depends on values,
     which cannot be traced, so the other implementation is used."""
     broken_compilers.use("aot_eager", monkeypatch)
-    monkeypatch.setattr(attention, "_padded", attention._masked)
+    broken_compilers.attend_as_on_a_gpu(monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

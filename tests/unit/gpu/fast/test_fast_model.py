@@ -492,8 +492,8 @@ def test_unsupported_models_are_refused(
     half = dataclasses.replace(loaded, compute_dtype=torch.float16)
     with pytest.raises(Unsupported, match="quantised from"):
         FastModel(half, head, True)
-    with pytest.raises(Unsupported, match="token_type_ids"):
-        check_features([dataclasses.replace(rows[0], features={"token_type_ids": [0]})])
+    with pytest.raises(Unsupported, match="entity_ids"):
+        check_features([dataclasses.replace(rows[0], features={"entity_ids": [0]})])
     loaded.model.get_base_model().model.layers[0].self_attn.is_causal = False
     with pytest.raises(Unsupported, match="not causal"):
         FastModel(loaded, head, False).score_rows(rows[:2])

@@ -41,6 +41,28 @@ def test_filling_extends_the_last_row_up_to_the_longest_length() -> None:
     assert packed.positions.tolist() == [0, 1, 2, 0, 1, *range(8), 0, 1, 2]
 
 
+def test_no_filling_is_behind_a_row_that_attends_in_both_directions() -> None:
+    shape = PackShape(tokens=16, rows=3, longest=8, is_bidirectional=True)
+    packed = view(torch.tensor(pack(ROWS, [5, 6, 7], shape, 3)), shape)
+    assert packed.bounds.tolist() == [0, 3, 5, 9, 16, 16]
+
+
+def test_types_are_packed_where_the_shape_has_them() -> None:
+    types = [[0, 0, 1], [0, 1], [0, 1, 1, 1]]
+    shape = PackShape(tokens=16, rows=3, longest=8, has_types=True)
+    packed = view(torch.tensor(pack(ROWS, [5, 6, 7], shape, 3, types=types)), shape)
+    assert packed.types.tolist() == [0, 0, 1, 0, 1, 0, 1, 1, 1, *[0] * 7]
+    assert packed.batch_rows.tolist() == [3]
+    assert view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE).types.tolist() == []
+
+
+@pytest.mark.parametrize("kind", ["is_bidirectional", "has_types"])
+def test_rows_whose_prefix_may_differ_share_none(kind: str) -> None:
+    shape = PackShape(tokens=16, rows=2, longest=4, prefix=1, **{kind: True})
+    with pytest.raises(ValueError, match="share no prefix"):
+        pack([[1, 2], [1, 3]], [0, 0], shape, 2, types=[[0, 0], [0, 0]])
+
+
 def test_missing_rows_have_no_effect() -> None:
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], SHAPE, 3)), SHAPE)
     assert packed.is_row.tolist() == [1, 1, 1, 0]

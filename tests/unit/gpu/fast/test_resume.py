@@ -12,7 +12,7 @@ import torch
 
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu import checkpoints
-from nlijob.gpu.fast import attention, trainer
+from nlijob.gpu.fast import trainer
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import FastTrainer
@@ -135,7 +135,7 @@ def test_training_resumes_with_another_shared_prefix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = new_trainer()
-    monkeypatch.setattr(trainer, "shared_prefix", lambda rows, together: 1)
+    monkeypatch.setattr(trainer, "prefix_of", lambda rows, together, both_ways: 1)
     second = new_trainer()
     assert (first[0].prefix, second[0].prefix) == (0, 1)
     fresh = second[0].token_counts
@@ -211,7 +211,7 @@ class TestCompiledLayers:
     @pytest.fixture(autouse=True)
     def _traced_alone(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         broken_compilers.use("aot_eager", monkeypatch)
-        monkeypatch.setattr(attention, "_padded", attention._masked)
+        broken_compilers.attend_as_on_a_gpu(monkeypatch)
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
         torch._dynamo.reset()
 

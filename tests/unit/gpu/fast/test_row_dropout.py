@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlijob.config import TrainConfig
-from nlijob.gpu.fast import attention
 from nlijob.gpu.fast import model as fast_model
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, ids_of
@@ -286,7 +285,7 @@ def test_one_compilation_drops_by_row_in_all_layers_and_packs(
     tmp_path: Path,
 ) -> None:
     broken_compilers.use("aot_eager", monkeypatch)
-    monkeypatch.setattr(attention, "_padded", attention._masked)
+    broken_compilers.attend_as_on_a_gpu(monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(fast_model, "choose", lambda *_: (None, [], ""))  # no fused layers
     torch._dynamo.reset()

@@ -12,7 +12,7 @@ import torch
 
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu import checkpoints
-from nlijob.gpu.fast import attention, steps, trainer
+from nlijob.gpu.fast import steps, trainer
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
@@ -120,7 +120,7 @@ def test_the_outcome_is_the_same_in_a_plain_loop_with_gradient_checkpointing(
 def test_the_outcome_is_the_same_with_a_shared_prefix(
     new: New, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "shared_prefix", lambda rows, together: 1)
+    monkeypatch.setattr(trainer, "prefix_of", lambda rows, together, both_ways: 1)
     check_interrupted(lambda: new(FUSED), tmp_path / "state.pt")
 
 
@@ -129,7 +129,7 @@ def test_the_outcome_is_the_same_with_compiled_layers(
     demo: JobConfig, new: New, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken_compilers.use("aot_eager", monkeypatch)
-    monkeypatch.setattr(attention, "_padded", attention._masked)
+    broken_compilers.attend_as_on_a_gpu(monkeypatch)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     torch._dynamo.reset()
     lora = dataclasses.replace(demo.lora, dropout=0.2)
