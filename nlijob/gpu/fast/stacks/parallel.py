@@ -241,7 +241,11 @@ class Workspace:
         """Output of the attention block, [layers or 1, tokens, width]."""
         self.stats = x.new_empty(kept, tokens, 2, dtype=torch.float32)
         self.y = x.new_empty(kept, tokens, dims.y_width)
-        self.wide = x.new_empty(kept, tokens, dims.wide + dims.beside)
+        self.both = x.new_empty(kept, tokens, dims.width + dims.out_rank)
+        """z beside the product with A_o."""
+        # the activation is the largest value of all, and only A_2's gradient needs it again
+        activations = kept if dims.down_rank else 1
+        self.wide = x.new_empty(activations, tokens, dims.wide + dims.beside)
         self.attended: list[attention.AttentionResult] = []
         """Result of attention for each layer, if a backward pass follows."""
         self.last: Last | None = None
@@ -318,13 +322,12 @@ def forward(
 
     x: [tokens, width], the embeddings. `adapted`: use the adapter.
     """
-    dims, tokens = weights.dims, len(x)
-    both = x.new_empty(tokens, dims.width + (dims.out_rank if adapted else 0))
+    dims = weights.dims
     ws.x[0].copy_(x)
     for number in range(dims.layers):
         at, before = (number, max(number - 1, 0)) if ws.keep else (0, 0)
         normed, y = ws.normed[at], ws.y[at]
-        z = both[:, : dims.width] if number else None
+        z = ws.both[before, :, : dims.width] if number else None
         norm, bias = norms[number], weights.residual_bias[max(number - 1, 0)]
         to = (ws.x[at], normed, ws.stats[at])
         kernels.residual_norm(ws.x[before], z, bias, norm.weight, norm.bias, norm.eps, *to)
@@ -348,8 +351,9 @@ def forward(
         up = y[:, dims.up]
         if adapted and dims.up_rank:
             up.addmm_(y[:, dims.up_inner], weights.b_up[number].t())
-        _output(weights, number, attended.out, given, up, ws.wide[at], both, ws, adapted)
-    return _last(weights, attended.out, given, pack.last, both, ws, adapted)
+        wide, both = ws.wide[at if dims.down_rank else 0], ws.both[at]
+        _output(weights, number, attended.out, given, up, wide, both, ws, adapted)
+    return _last(weights, attended.out, given, pack.last, ws, adapted)
 
 
 def _drop_input(
@@ -368,7 +372,6 @@ def _last(
     attended: Tensor,
     given: Tensor,
     rows: Tensor,
-    both: Tensor,
     ws: Workspace,
     adapted: bool,
 ) -> Tensor:
@@ -379,7 +382,7 @@ def _last(
     up_inner = ws.y[at][rows, dims.up_inner]
     if adapted and dims.up_rank:
         up.addmm_(up_inner, weights.b_up[number].t())
-    wide, both = up.new_empty(len(rows), dims.wide + dims.beside), both[: len(rows)]
+    wide, both = up.new_empty(len(rows), dims.wide + dims.beside), ws.both[at, : len(rows)]
     at_rows = attended[rows]
     for_out = at_rows if given is attended else given[rows]
     for_down = _output(weights, number, at_rows, for_out, up, wide, both, ws, adapted, rows)
@@ -399,13 +402,14 @@ def _output(
     adapted: bool,
     rows: Tensor | None = None,
 ) -> Tensor | None:
-    """Write what the layer adds to its input to both [rows, width + rank of A_o].
+    """Write what the layer adds to its input to both [rows, width + out_rank].
 
-    `given` is the input of A_o, whose rank is 0 without the adapter. wide: [rows, wide + beside].
-    `rows`: the tokens in question, or None for all. Returns the input of A_2, if there is one.
+    `given` is the input of A_o. wide: [rows, wide + beside]. `rows`: the tokens in question, or
+    None for all. Returns the input of A_2, if there is one.
     """
-    dims, rank, for_down = weights.dims, both.shape[1] - weights.dims.width, None
-    columns = dims.wide + rank
+    dims, for_down = weights.dims, None
+    rank = dims.out_rank if adapted else 0
+    columns, both = dims.wide + rank, both[:, : dims.width + rank]
     torch.mm(attended, weights.out[number, : dims.width + rank].t(), out=both)
     if rank and given is not attended:
         torch.mm(given, weights.out[number, dims.width :].t(), out=both[:, dims.width :])
@@ -561,7 +565,7 @@ def _gradients(
     if dims.out_rank:
         of_b, wide = slice(dims.width, dims.width + dims.out_rank), dims.wide + dims.out_rank
         given = ws.dropped[:-1, -1] if ws.dropout else ws.out[:-1]
-        inner = ws.wide[:-1, :, dims.wide : wide], last.wide[:, dims.wide : wide]
+        inner = ws.both[:-1, :, dims.width :], last.wide[:, dims.wide : wide]
         yield _products(residuals[:, :, of_b], given, at_last[:, of_b], last.for_out)
         yield _products(d_z, inner[0], d_z_last, inner[1])
     if dims.up_rank:
