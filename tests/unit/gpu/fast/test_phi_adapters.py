@@ -13,30 +13,17 @@ from torch.nn import functional
 
 from nlijob.gpu.fast import model as fast_model
 from nlijob.gpu.fast.errors import Unsupported
-from nlijob.gpu.fast.model import FastModel, shape_of
-from nlijob.gpu.fast.packing import PackShape, view
+from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.served import choose
 from nlijob.gpu.fast.stacks import phi
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from tests import tolerance
+from tests.phi_adapters import ALL, result, some
 
 pytestmark = pytest.mark.arithmetic
 
 CPU = torch.device("cpu")
-ALL = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
-SOME = (
-    ALL,
-    ("q_proj", "v_proj"),
-    ("q_proj", "k_proj", "v_proj"),
-    ("q_proj", "v_proj", "fc1", "fc2"),  # of the published runs
-    ("fc1", "fc2"),
-    ("k_proj", "dense", "fc2"),
-    ("dense", "fc1"),
-    ("v_proj",),
-    ("fc2",),
-)
-some = pytest.mark.parametrize("targets", SOME, ids="-".join)
 OPERATIONS = 2 * (2 * (5 * 32 + 64 + 60) + 32)
 """Terms of the sums that a gradient passes on its way through two layers of 32, there and back."""
 NewModel = Callable[..., LoadedModel]
@@ -45,25 +32,6 @@ NewModel = Callable[..., LoadedModel]
 @pytest.fixture(autouse=True)
 def _fuses_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phi, "fuses", lambda parts, device: True)
-
-
-def result(
-    fast: FastModel, loaded: LoadedModel, rows: list[Encoded], prefix: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """Logits in training, and the gradient of the rows' mean loss."""
-    loaded.model.train()
-    fast.seed(5)
-    shape = shape_of(rows)
-    if prefix is not None:
-        tokens = shape.tokens + shape.prefix * (len(rows) - 1)
-        shape = PackShape(tokens, shape.rows, shape.longest, prefix)
-    packed = view(fast.to_device(rows, shape, len(rows)), shape)
-    logits = fast.logits(packed, shape)
-    fast.adapter.gradient.zero_()
-    fast.adapter.add_gradient(functional.cross_entropy(logits, packed.targets.long()))
-    return logits.detach(), torch.cat(
-        [p.grad.flatten() for p in loaded.model.parameters() if p.requires_grad]
-    )
 
 
 def both(
