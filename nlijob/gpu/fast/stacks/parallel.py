@@ -265,12 +265,12 @@ class Workspace:
             return mask(values, self.dropout, dims.layers, each, dtype=torch.uint8)
 
         if inputs:
-            self.masks = drawn(x, calls and calls.narrow, inputs)
+            self.masks = drawn(x, calls.narrow if calls else None, inputs)
             """[layers, inputs, tokens, width]: of the readers of the normalised input, and `out`"""
             self.dropped = x.new_empty(len(self.x), inputs, *x.shape)
         if dims.down_rank:
             wide = self.wide[0, :, : dims.wide]
-            self.wide_masks = drawn(wide, calls and calls.wide, 1)[:, 0]
+            self.wide_masks = drawn(wide, calls.wide if calls else None, 1)[:, 0]
             """[layers, tokens, wide]"""
             self.wide_dropped = x.new_empty(len(self.x), *wide.shape)
 
