@@ -248,7 +248,10 @@ class Workspace:
         self.wide = x.new_empty(activations, tokens, dims.wide + dims.beside)
         self.attended: list[attention.AttentionResult] = []
         """Result of attention for each layer, if a backward pass follows."""
-        self.last: Last | None = None
+        self.last: Tail | None = None
+        """Of the last layer, for the rows' last tokens."""
+        self.last_for_down: Tensor | None = None
+        """What A_2 reads there."""
         if dropout:
             self._draw(dims, x, row_masks, calls)
 
@@ -295,19 +298,23 @@ class Workspace:
 
 
 @dataclass(frozen=True)
-class Last:
-    """Values of the last layer after its attention, for the rows' last tokens only."""
+class Tail:
+    """Values of a layer after its attention, for all tokens or for some of them, its rows."""
 
+    attended: Tensor
+    """[rows, width]: output of the attention."""
+    for_out: Tensor
+    """[rows, width]: input of A_o."""
     up: Tensor
     """[rows, wide]"""
     up_inner: Tensor
     """[rows, rank or 0]: input of B_1."""
+    both: Tensor
+    """[rows, width + out_rank]: what the layer adds to its input, and the input of B_o."""
     wide: Tensor
-    """[rows, wide + beside]"""
-    for_out: Tensor
-    """[rows, width]: input of A_o."""
-    for_down: Tensor | None
-    """[rows, wide]: input of A_2, if there is one."""
+    """[rows, wide + beside]: the activation, and the inputs of B_o and B_2."""
+    tokens: Tensor | None = None
+    """[rows]: the tokens in question, or None for all."""
 
 
 def forward(
@@ -348,11 +355,9 @@ def forward(
             given = ws.dropped[at, -1]
         if is_last:
             break
-        up = y[:, dims.up]
-        if adapted and dims.up_rank:
-            up.addmm_(y[:, dims.up_inner], weights.b_up[number].t())
-        wide, both = ws.wide[at if dims.down_rank else 0], ws.both[at]
-        _output(weights, number, attended.out, given, up, wide, both, ws, adapted)
+        parts = (y[:, dims.up], y[:, dims.up_inner], ws.both[at])
+        tail = Tail(attended.out, given, *parts, ws.wide[at if dims.down_rank else 0])
+        _output(weights, number, tail, ws, adapted)
     return _last(weights, attended.out, given, pack.last, ws, adapted)
 
 
@@ -368,57 +373,45 @@ def _drop_input(
 
 
 def _last(
-    weights: Weights,
-    attended: Tensor,
-    given: Tensor,
-    rows: Tensor,
-    ws: Workspace,
-    adapted: bool,
+    weights: Weights, attended: Tensor, given: Tensor, rows: Tensor, ws: Workspace, adapted: bool
 ) -> Tensor:
-    """The last layer after its attention, for these rows only; the parameters are `_output`'s."""
+    """Hidden states after the last layer at these tokens, from the output of its attention.
+
+    `given`: what A_o reads of that.
+    """
     dims, number = weights.dims, weights.dims.layers - 1
     at = number if ws.keep else 0
     up = ws.normed[at][rows] @ weights.first[number, dims.up].t()
-    up_inner = ws.y[at][rows, dims.up_inner]
-    if adapted and dims.up_rank:
-        up.addmm_(up_inner, weights.b_up[number].t())
-    wide, both = up.new_empty(len(rows), dims.wide + dims.beside), ws.both[at, : len(rows)]
     at_rows = attended[rows]
     for_out = at_rows if given is attended else given[rows]
-    for_down = _output(weights, number, at_rows, for_out, up, wide, both, ws, adapted, rows)
-    ws.last = Last(up, up_inner, wide, for_out, for_down)
+    both, wide = ws.both[at, : len(rows)], up.new_empty(len(rows), dims.wide + dims.beside)
+    ws.last = Tail(at_rows, for_out, up, ws.y[at][rows, dims.up_inner], both, wide, rows)
+    ws.last_for_down = _output(weights, number, ws.last, ws, adapted)
     return ws.x[-1][rows] + both[:, : dims.width] + weights.residual_bias[-1]
 
 
 def _output(
-    weights: Weights,
-    number: int,
-    attended: Tensor,
-    given: Tensor,
-    up: Tensor,
-    wide: Tensor,
-    both: Tensor,
-    ws: Workspace,
-    adapted: bool,
-    rows: Tensor | None = None,
+    weights: Weights, number: int, tail: Tail, ws: Workspace, adapted: bool
 ) -> Tensor | None:
-    """Write what the layer adds to its input to both [rows, width + out_rank].
+    """Write what the layer adds to its input to `tail.both`.
 
-    `given` is the input of A_o. wide: [rows, wide + beside]. `rows`: the tokens in question, or
-    None for all. Returns the input of A_2, if there is one.
+    Returns the input of A_2 [rows, wide], if there is one.
     """
-    dims, for_down = weights.dims, None
+    dims, up, wide, for_down = weights.dims, tail.up, tail.wide, None
     rank = dims.out_rank if adapted else 0
-    columns, both = dims.wide + rank, both[:, : dims.width + rank]
-    torch.mm(attended, weights.out[number, : dims.width + rank].t(), out=both)
-    if rank and given is not attended:
-        torch.mm(given, weights.out[number, dims.width :].t(), out=both[:, dims.width :])
-    kernels.bias_gelu(up, weights.up_bias[number], both[:, dims.width :], wide[:, :columns])
+    columns, both = dims.wide + rank, tail.both[:, : dims.width + rank]
+    z, beside = both[:, : dims.width], both[:, dims.width :]
+    torch.mm(tail.attended, weights.out[number, : dims.width + rank].t(), out=both)
+    if rank and tail.for_out is not tail.attended:
+        torch.mm(tail.for_out, weights.out[number, dims.width :].t(), out=beside)
+    if adapted and dims.up_rank:
+        up.addmm_(tail.up_inner, weights.b_up[number].t())
+    kernels.bias_gelu(up, weights.up_bias[number], beside, wide[:, :columns])
     if adapted and dims.down_rank:
-        for_down = ws.for_down(number, wide[:, : dims.wide], rows)
+        for_down = ws.for_down(number, wide[:, : dims.wide], tail.tokens)
         torch.mm(for_down, weights.a_down[number].t(), out=wide[:, columns:])
         columns = dims.wide + dims.beside
-    both[:, : dims.width].addmm_(wide[:, :columns], weights.down[number, :, :columns].t())
+    z.addmm_(wide[:, :columns], weights.down[number, :, :columns].t())
     return for_down
 
 
@@ -456,7 +449,7 @@ def backward(
         d_normed = _through_first(weights, y, ws, number, pack.last)
         x, stats, into = ws.x[number], ws.stats[number], residuals[number - 1, :, : dims.width]
         kernels.norm_backward(x, stats, norms[number].weight, d_normed, d_z, into)
-    return list(_gradients(dims, ws, last, residuals, at_last))
+    return list(_gradients(dims, ws, residuals, at_last))
 
 
 def _through_down(
@@ -553,31 +546,32 @@ def _through_first(weights: Weights, y: Tensor, ws: Workspace, number: int, rows
 
 
 def _gradients(
-    dims: LayerDims, ws: Workspace, last: Last, residuals: Tensor, at_last: Tensor
+    dims: LayerDims, ws: Workspace, residuals: Tensor, at_last: Tensor
 ) -> Iterator[Tensor]:
     """Gradients of all layers at once: layer by layer, the products would be small.
 
-    Of the last layer, values are in `last` and `at_last` for the rows' last tokens.
+    Of the last layer, values are in `ws.last` and `at_last` for the rows' last tokens.
     """
+    last = ws.last
+    assert last
     d_z, d_z_last = residuals[:, :, : dims.width], at_last[:, : dims.width]
     if dims.heads_rank:
         yield from _heads_gradients(dims, ws)
     if dims.out_rank:
-        of_b, wide = slice(dims.width, dims.width + dims.out_rank), dims.wide + dims.out_rank
+        of_b = slice(dims.width, dims.width + dims.out_rank)
         given = ws.dropped[:-1, -1] if ws.dropout else ws.out[:-1]
-        inner = ws.both[:-1, :, dims.width :], last.wide[:, dims.wide : wide]
         yield _products(residuals[:, :, of_b], given, at_last[:, of_b], last.for_out)
-        yield _products(d_z, inner[0], d_z_last, inner[1])
+        yield _products(d_z, ws.both[:-1, :, of_b], d_z_last, last.both[:, of_b])
     if dims.up_rank:
         given = ws.dropped[:, dims.readers - 1] if ws.dropout else ws.normed
         yield torch.bmm(ws.y[:, :, dims.d_up_inner].transpose(1, 2), given)
         of_up, inner_up = ws.y[:-1, :, dims.up], ws.y[:-1, :, dims.up_inner]
         yield _products(of_up, inner_up, last.up, last.up_inner)
     if dims.down_rank:
-        assert last.for_down is not None
+        assert ws.last_for_down is not None
         of_b, inner_of = slice(dims.width + dims.out_rank, None), slice(-dims.down_rank, None)
         given = ws.wide_dropped[:-1] if ws.dropout else ws.wide[:-1, :, : dims.wide]
-        yield _products(residuals[:, :, of_b], given, at_last[:, of_b], last.for_down)
+        yield _products(residuals[:, :, of_b], given, at_last[:, of_b], ws.last_for_down)
         yield _products(d_z, ws.wide[:-1, :, inner_of], d_z_last, last.wide[:, inner_of])
 
 
