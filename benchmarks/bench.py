@@ -190,10 +190,10 @@ def main() -> None:
         bench = _bench(options, device, Path(folder))
         options.out.mkdir(parents=True, exist_ok=True)
         if options.profile:
-            _profile(bench, options.out)
+            _profile(bench, options)
             return
         report = _measure(bench, dict(_measurements(bench, options)))
-    stem = f"{_stem(device)}-ways" + ("" if options.shape == "phi-2" else f"-{options.shape}")
+    stem = "-".join([_stem(device), "ways", *_differs(options)])
     (options.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _plot(report, options.out / f"{stem}.png")
     _print(report)
@@ -207,11 +207,27 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="folder with that model and a tokenizer")
     parser.add_argument("--rows", type=Path, default=DATA_DIR, help="folder with train.jsonl")
     parser.add_argument("--train-size", type=int, default=1001)
+    parser.add_argument("--batch-size", type=int, help="rows of a step; default: the recipe's")
+    parser.add_argument(
+        "--targets",
+        choices=("attention", "all-linear"),
+        default="attention",
+        help="linear layers with an adapter, on a GPU",
+    )
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
     parser.add_argument("--trl-steps", type=int, default=40, help="timed steps of TRL; 0: no TRL")
     parser.add_argument("--profile", action="store_true", help="only list the kernels of a step")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
+
+
+def _differs(options: argparse.Namespace) -> list[str]:
+    """What distinguishes a measurement from the default one, for the names of its files."""
+    return [
+        *[options.shape] * (options.shape != "phi-2"),
+        *[f"batch-{options.batch_size}"] * bool(options.batch_size),
+        *[options.targets] * (options.targets != "attention"),
+    ]
 
 
 def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> Bench:
@@ -222,8 +238,12 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
         _random_model(options.shape, folder, device) if on_gpu else MODEL_DIR
     )
     output = OUTPUTS[transformers.AutoConfig.from_pretrained(model_dir).model_type]
-    targets = ("q_proj", "k_proj", "v_proj", output)
-    config = load_config(recipe, {**exact, "lora.target_modules": targets} if on_gpu else exact)
+    attention = ("q_proj", "k_proj", "v_proj", output)
+    targets = attention if options.targets == "attention" else options.targets
+    changes = {**exact, "lora.target_modules": targets} if on_gpu else exact
+    if options.batch_size:
+        changes = {**changes, "train.batch_size": options.batch_size}
+    config = load_config(recipe, changes)
     tokenizer = read_tokenizer(config, model_dir)
     examples = spread_rows(options.rows, options.train_size)
     head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
@@ -471,7 +491,7 @@ def _matrix_rate(device: torch.device) -> float | None:
     return 2 * MATRIX**3 / median
 
 
-def _profile(bench: Bench, out: Path) -> None:
+def _profile(bench: Bench, options: argparse.Namespace) -> None:
     """Write the time of each kernel in the fastest mode's steps, in the second epoch."""
     engine = Engine(_fresh(bench), bench.head, bench.config, bench.rows)
     trainer = engine.trainer()
@@ -480,7 +500,8 @@ def _profile(bench: Bench, out: Path) -> None:
     text = step_profile.table(trainer, EPOCH_OF_WARM_SPEED, bench.device)
     text += f"\n{_device_name(bench.device)}, {_today()}: {versions}\n"
     print(text)
-    (out / f"{_stem(bench.device)}-step-profile.txt").write_text(text, encoding="utf-8")
+    stem = "-".join([_stem(bench.device), "step-profile", *_differs(options)])
+    (options.out / f"{stem}.txt").write_text(text, encoding="utf-8")
 
 
 def _stem(device: torch.device) -> str:

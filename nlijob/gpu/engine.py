@@ -61,6 +61,9 @@ ROUNDING_EPSILONS = 64
 order; some hundred sums follow each other."""
 RESERVED_BYTES = 2 * GIB
 """Memory kept free for activations and graphs when the dequantised weights are placed."""
+LEAST_KEPT_ROWS = 8
+"""Rows of the smallest micro-batch that is tried with dequantised weights where a larger one needs
+too much memory: it takes less time than computing all activations twice."""
 LEAN_SCORED_TOKENS = 2048
 """Tokens scored at once where memory is to be saved; a GPU is busy with fewer."""
 
@@ -391,6 +394,8 @@ class Engine:
         is_final = self._mode.recomputes and not is_out_of_memory(error)
         if is_final or isinstance(error, NoPackedRows):
             self._modes.clear()  # the others would fail in the same way
+        if self._mode.dense and not is_out_of_memory(error):
+            self._modes = [mode for mode in self._modes if not mode.dense]
         if self._fast:
             self._fast.close()
         self._fast, self._difference, self._trainer = None, None, None
@@ -432,12 +437,18 @@ def execution_modes(train: TrainConfig, rows: int, graphs: bool) -> Iterator[Exe
     """
     size = min(train.micro_batch_size or train.batch_size, rows)
     if not train.gradient_checkpointing:
-        yield ExecutionMode(graphs, size, dense=True)
+        for part in _halves(size, LEAST_KEPT_ROWS):
+            yield ExecutionMode(graphs, part, dense=True)
         yield ExecutionMode(graphs, size)
-    yield ExecutionMode(graphs, size, recomputes=True)
-    while size > 1:
-        size = math.ceil(size / 2)
-        yield ExecutionMode(graphs, size, recomputes=True)
+    for part in _halves(size, 1):
+        yield ExecutionMode(graphs, part, recomputes=True)
+
+
+def _halves(size: int, least: int) -> Iterator[int]:
+    """A size, and its halves, rounded up, as long as they are not below `least`."""
+    yield size
+    while size > 1 and (size := math.ceil(size / 2)) >= least:
+        yield size
 
 
 def _of_two_lengths(rows: Sequence[Encoded]) -> tuple[Encoded, Encoded]:

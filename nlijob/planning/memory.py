@@ -30,6 +30,8 @@ TRAINED_BYTES = 16
 """Of each trained parameter: weight, gradient and AdamW's two averages in float32."""
 LIBRARIES_BYTES = 1_000_000_000
 """What the job's processes take on a CPU without a model: 0.87 GB for the demo with 64 rows."""
+LEAST_KEPT_ROWS = 8
+"""Rows of the smallest micro-batch with dequantised weights (`nlijob.gpu.engine`)."""
 RESERVED_BYTES = 2 * 2**30
 """What the job keeps free for activations before it dequantises weights (`nlijob.gpu.engine`)."""
 OTHER_VALUES = 6
@@ -59,8 +61,8 @@ class _Mode:
     is_dense: bool = False
     """Whether all weights are kept dequantised besides."""
     recomputes: bool = False
-    has_one_row: bool = False
-    """Whether there is one row in memory at a time."""
+    rows: int | None = None
+    """Rows in memory at a time, or None for all of a micro-batch."""
     is_plain: bool = False
     """Whether the libraries' own layers are run."""
     gpus: int = 1
@@ -113,22 +115,32 @@ def _modes(config: JobConfig, look: ModelLook) -> Iterator[_Mode]:
     """The modes from the leanest to the fastest."""
     plain = config.train.speed == "plain"
     checkpointing = "gradient checkpointing"
-    yield _Mode(f"{checkpointing}, one row at a time", False, True, True, plain)
+    yield _Mode(f"{checkpointing}, one row at a time", False, True, 1, plain)
     rows = config.train.micro_batch_size or config.train.batch_size
     if rows > 1:
-        yield _Mode(f"{checkpointing}, {rows} rows at a time", False, True, False, plain)
+        yield _Mode(f"{checkpointing}, {rows} rows at a time", False, True, None, plain)
     if config.train.gradient_checkpointing:
         return
     held = "4-bit weights" if look.four_bit_bytes else "weights as stored"
     yield _Mode(held, is_plain=plain)
     if look.dequantized_bytes and not plain:
+        few = _fewest_kept(rows)
+        if few < rows:
+            yield _Mode(f"dequantised weights, {few} rows at a time", is_dense=True, rows=few)
         yield _Mode("dequantised weights", is_dense=True)
+
+
+def _fewest_kept(rows: int) -> int:
+    """Rows of the smallest part of a micro-batch that is tried with dequantised weights."""
+    while (half := math.ceil(rows / 2)) >= LEAST_KEPT_ROWS:
+        rows = half
+    return rows
 
 
 def _sharded(config: JobConfig, look: ModelLook, gpus: int) -> ModeMemory:
     """The leanest mode with the weights divided between GPUs."""
     name = f"weights sharded over {gpus} GPUs, gradient checkpointing, one row at a time"
-    return _sum(config, look, _Mode(name, False, True, True, True, gpus))
+    return _sum(config, look, _Mode(name, False, True, 1, True, gpus))
 
 
 def _fit(card_bytes: int, modes: list[ModeMemory], sharded: list[ModeMemory]) -> CardFit:
@@ -174,8 +186,7 @@ def _training(config: JobConfig, look: ModelLook, mode: _Mode) -> Iterator[tuple
     item = 4 if look.compute_dtype == "float32" else 2
     copy = item if item < 4 else 0  # of the adapter, in the compute dtype
     yield "adapter, gradient, moments", look.trainable_parameters * (TRAINED_BYTES + copy)
-    rows = config.train.micro_batch_size or config.train.batch_size
-    rows = 1 if mode.has_one_row else rows
+    rows = mode.rows or config.train.micro_batch_size or config.train.batch_size
     tokens = rows * (look.tokens["train"].mean if look.tokens else 0)
     layers, hidden = look.layers or 0, look.hidden_size or 0
     kept = _kept_values(config, look) * (PLAIN_FACTOR if mode.is_plain else 1)

@@ -30,7 +30,7 @@ TASK = "A text is given and a claim is made. Say whether the text shows the clai
 
 
 def config(**changes: Any) -> JobConfig:
-    """The demo's recipe, which has adapters on all layers, so that none are fused."""
+    """The demo's recipe with a longer prompt."""
     options = {key.replace("__", "."): value for key, value in changes.items()}
     given = {"model.device": "cuda", "model.residual_dropout": 0.0, "train.speed": "graph"}
     job = load_config("demo", {**given, "train.epochs": 4, **options})
@@ -46,6 +46,11 @@ def examples(labelled: list[Example]) -> list[Example]:
 @pytest.fixture(scope="module")
 def head(tokenizer: Any, examples: list[Example]) -> CausalHead:
     return CausalHead(tokenizer, config().prompt, 256, examples)
+
+
+@pytest.fixture(autouse=True)
+def _fuses_no_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlijob.gpu.fast.model.choose", lambda *_: (None, [], ""))
 
 
 NewModel = Callable[[JobConfig], LoadedModel]

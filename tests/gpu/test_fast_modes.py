@@ -33,14 +33,19 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
 GPU = torch.device("cuda", 0)
-EACH: dict[str, Any] = {}
+EACH: dict[str, Any] = {"lora__r": 12}
+"""With a rank that is no multiple of eight, no layers are fused."""
+ALL: dict[str, Any] = {}
+"""The demo's adapters, on all linear layers; the layers are fused, with kernels of this project."""
 TOGETHER: dict[str, Any] = {
     "lora__target_modules": ("q_proj", "k_proj", "v_proj", "dense"),
     "lora__r": 16,
 }
-"""With adapters on exactly these layers, the layers are fused, with kernels of this project."""
+"""Adapters on attention alone; the layers are fused too."""
 layers = pytest.mark.parametrize(
-    "targets", [EACH, TOGETHER], ids=["library layers", "fused layers"]
+    "targets",
+    [EACH, TOGETHER, ALL],
+    ids=["library layers", "fused layers", "fused layers, all adapters"],
 )
 # How far losses may part: a step's loss in bfloat16 (8 bits) has the rounding of some 50 stored
 # values, averaged over the rows of a batch: sqrt(50) * 2^-8 / sqrt(8), 1e-2, of which a mean over
@@ -258,9 +263,9 @@ def test_the_classification_head_trains_in_graphs(
 @pytest.mark.parametrize(
     ("dtype", "times", "options"),
     [  # each element type by each kind of layers; the rest once, in the type that a GPU trains in
-        *(("float32", 1, options) for options in (EACH, TOGETHER)),
-        *(("float16", 1, options) for options in (EACH, TOGETHER)),
-        *(("bfloat16", 1, EACH), ("bfloat16", 6, TOGETHER)),
+        *(("float32", 1, options) for options in (EACH, TOGETHER, ALL)),
+        *(("float16", 1, options) for options in (EACH, TOGETHER, ALL)),
+        *(("bfloat16", 1, EACH), ("bfloat16", 6, TOGETHER), ("bfloat16", 6, ALL)),
         ("bfloat16", 1, {"train__gradient_checkpointing": True}),
     ],
 )

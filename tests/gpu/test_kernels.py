@@ -120,6 +120,13 @@ def test_gelu_and_its_gradient(dtype: torch.dtype, values: Values, more: int) ->
     compare(dtype, kernels.gelu_backward, u, bias, values(TOKENS, WIDTH + more), beside)
 
 
+def test_dropout_of_rows_that_lie_apart(dtype: torch.dtype, values: Values) -> None:
+    kept = torch.empty(TOKENS, WIDTH, dtype=torch.uint8).bernoulli_(0.7)
+    x, out = values(TOKENS, WIDTH), torch.zeros(TOKENS, WIDTH)
+    assert not x.is_contiguous()
+    compare(dtype, kernels.drop_rows, x, kept, 1.25, out)
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_dropout_and_its_gradient(dtype: torch.dtype, values: Values, n: int) -> None:
     kept = torch.empty(n, TOKENS, WIDTH, dtype=torch.uint8).bernoulli_(0.7)
@@ -199,6 +206,9 @@ def test_masks_of_dropout_by_row_are_those_of_the_reference(width: int) -> None:
         kept = masks.kept(values, call, 0.3)
         assert kept is not None
         assert torch.equal(kept.cpu(), found[device][3].bool())
+        numbers = torch.tensor([3, 0], dtype=torch.int32, device=device)
+        chosen = masks.masks(values, numbers, 0.3)
+        assert torch.equal(chosen.cpu(), found[device][[3, 0]])
     assert torch.equal(found[GPU], found[CPU])
     expected = philox.kept(seed, step, 3, rows, positions, width, 0.3)
     assert found[GPU][3].tolist() == expected.tolist()

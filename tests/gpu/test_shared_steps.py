@@ -23,7 +23,8 @@ times as much, with the adapter's weights that the tests begin with."""
 MODES: dict[str, dict[str, Any]] = {
     "fused layers": {**DROPOUT, **TOGETHER},
     "fused layers, micro-batches": {**DROPOUT, **TOGETHER, "train.micro_batch_size": 4},
-    "library layers": DROPOUT,
+    "fused layers, all adapters": DROPOUT,
+    "library layers": {**DROPOUT, "lora.r": 12},
     "weights as loaded": {**DROPOUT, "mode": {"dense": False}},
     "recomputed": {**DROPOUT, "mode": {"dense": False, "recomputes": True}},
     "plain loop": {**DROPOUT, "mode": {}},

@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
 TOGETHER = {"lora.target_modules": ("q_proj", "k_proj", "v_proj", "dense"), "lora.r": 16}
-"""With adapters on exactly these layers, the layers are fused, with kernels of this project."""
+"""Adapters on attention alone, where the demo has them on all linear layers."""
 PREFIX = {
     "prompt.template": " A text is given and a claim is made. Is the claim true?"
     " Premise: {premise} Hypothesis: {hypothesis} Answer:"
@@ -32,7 +32,8 @@ GRAPH, PLAIN = {"train.speed": "graph"}, {"train.speed": "plain"}
 FLOAT16 = {"model.compute_dtype": "float16"}
 RECOMPUTED = {"train.gradient_checkpointing": True}
 MODES: dict[str, dict[str, Any]] = {
-    "graphs, library layers": GRAPH,
+    "graphs, library layers": {**GRAPH, "lora.r": 12},
+    "graphs, fused layers, all adapters": GRAPH,
     "graphs, fused layers": {**GRAPH, **TOGETHER},
     "graphs, fused layers, shared prefix": {**GRAPH, **TOGETHER, **PREFIX},
     "graphs, micro-batches": {**GRAPH, **TOGETHER, "train.micro_batch_size": 2},

@@ -14,15 +14,15 @@ __device__ uint4 philox(uint4 c, uint2 key) {
 }
 
 // kept [calls, tokens, width] = 1, or 0 for `dropped` of 65,536 values. rows, positions: of each
-// token. key: seed (low, high) and step. call: number of the first call. `like` is not read; its
-// type chooses the kernel's. A thread computes eight columns, 16 bits for each.
+// token. key: seed (low, high) and step. call: number of each call. `like` is not read; its type
+// chooses the kernel's. A thread computes eight columns, 16 bits for each.
 extern "C" __global__ void __launch_bounds__(256)
     keep_by_row(const T* like, unsigned char* kept, const int* rows, const int* positions,
                 const int* key, const int* call, int calls, int tokens, int width, int dropped) {
     long groups = (width + 7) / 8, place = (long)blockIdx.x * blockDim.x + threadIdx.x;
     if (place >= groups * tokens * calls) return;
     long line = place / groups;
-    unsigned group = place % groups, number = *call + line / tokens;
+    unsigned group = place % groups, number = call[line / tokens];
     int token = line % tokens;
     uint4 counter = make_uint4(number << 16 | group, positions[token], rows[token], key[2]);
     uint4 words = philox(counter, make_uint2(key[0], key[1]));

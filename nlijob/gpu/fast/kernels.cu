@@ -200,3 +200,15 @@ extern "C" __global__ void add_kept(T* into, long stride, const T* parts, const 
         at(into, row * stride + c) = a;
     }
 }
+
+// out [rows, width] = x * kept * scale, where the rows of x lie `stride` apart.
+extern "C" __global__ void drop_rows(const T* x, long stride, const unsigned char* kept,
+                                     float scale, T* out, int width) {
+    long row = blockIdx.x;
+    for (int c = threadIdx.x * 8; c < width; c += blockDim.x * 8) {
+        Eight a = at(x, row * stride + c);
+        long place = row * width + c;
+        EACH a.of[i] = kept[place + i] ? down(up(a.of[i]) * scale) : down(0.f);
+        at(out, place) = a;
+    }
+}

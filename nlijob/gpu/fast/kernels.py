@@ -167,6 +167,15 @@ def add_kept(into: Tensor, parts: Tensor, kept: Tensor, scale: float) -> None:
     into.add_((parts * kept).sum(0), alpha=scale)
 
 
+def drop_rows(x: Tensor, kept: Tensor, scale: float, out: Tensor) -> None:
+    """Write x, whose rows may lie apart, times a mask (bytes, 0 or 1), times `scale`, to out."""
+    if x.is_cuda:
+        given = (x, x.stride(0), kept, scale, out, x.shape[1])
+        SOURCE.launch("drop_rows", *_by_row(x), *given)
+        return
+    torch.mul(x * scale, kept, out=out)
+
+
 # ---------------------------------------------------------------- launching
 
 

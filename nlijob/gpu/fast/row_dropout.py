@@ -60,7 +60,6 @@ class RowMasks:
         self._like = torch.empty(0, device=device, dtype=dtype)
         self._key = torch.zeros(3, device=device, dtype=torch.int32)
         """Seed, in two parts, and step. On the device, as graphs read them there."""
-        self._first = torch.zeros((), device=device, dtype=torch.int32)
         self.rows = self.positions = self._last = self._key[:0]
 
     def start(self, seed: int, step: int) -> None:
@@ -101,11 +100,17 @@ class RowMasks:
         # calling the operation itself would import torch's compiler, which takes seconds
         return keep_by_row(*given)[0].view(torch.bool)
 
-    def masks(self, values: Tensor, calls: int, share: float, first: int = 0) -> Tensor:
-        """Masks [calls, tokens, width] from call `first` on, uint8: 1 for a value that is kept."""
-        call = self._first + first if first else self._first
-        places = (self._like, self.rows, self.positions, self._key, call)
-        return keep_by_row(*places, calls, values.shape[1], round(share * LEVELS))
+    def masks(self, values: Tensor, calls: int | Tensor, share: float) -> Tensor:
+        """Masks [calls, tokens, width] of several calls, uint8: 1 for a value that is kept.
+
+        `calls`: how many of the first ones, or the number of each, int32 on the device.
+        """
+        numbers = self._first_calls(calls) if isinstance(calls, int) else calls
+        places = (self._like, self.rows, self.positions, self._key, numbers)
+        return keep_by_row(*places, len(numbers), values.shape[1], round(share * LEVELS))
+
+    def _first_calls(self, count: int) -> Tensor:
+        return torch.arange(count, device=self._key.device, dtype=torch.int32)
 
 
 def keep_by_row(
@@ -118,7 +123,10 @@ def keep_by_row(
     width: int,
     dropped: int,
 ) -> Tensor:
-    """The kernel of this name, in a new tensor; on a CPU, the same by torch's operations."""
+    """The kernel of this name, in a new tensor; on a CPU, the same by torch's operations.
+
+    `call`: the numbers of so many `calls`, int32.
+    """
     if not rows.is_cuda:
         return _computed(rows, positions, key, call, calls, width, dropped)
     tokens = len(rows)
@@ -151,7 +159,7 @@ def _shape(
 def _computed(
     rows: Tensor, positions: Tensor, key: Tensor, call: Tensor, calls: int, width: int, dropped: int
 ) -> Tensor:
-    number = call.long() + torch.arange(calls).view(-1, 1, 1)
+    number = call.long().view(calls, 1, 1)
     group = torch.arange(-(-width // VECTOR))
     seed_low, seed_high, step = (key.long() & WORD).unbind()
     at, row = positions.long().unsqueeze(-1), rows.long().unsqueeze(-1) & WORD

@@ -121,6 +121,34 @@ def test_only_a_lack_of_memory_leads_to_a_smaller_micro_batch(
     assert engine.plan().refused == tuple(refused)
 
 
+@pytest.mark.parametrize(
+    ("error", "at_once", "tried"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), 8, [32, 16]),
+        (RuntimeError("not permitted"), 32, [32]),
+    ],
+)
+def test_smaller_micro_batches_come_before_activations_are_recomputed(
+    new_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    at_once: int,
+    tried: list[int],
+) -> None:
+    monkeypatch.setattr(Graphs, "capture", failing(len(tried), error))
+    many = [rows[number % len(rows)] for number in range(32)]
+    engine = Engine(new_model(), head, asks_for("auto", batch_size=32), many)
+    engine.trainer()
+    plan = engine.plan()
+    dense = "packed rows, dequantised weights, micro-batch of"
+    assert plan.refused == tuple(f"{dense} {size}: {error}" for size in tried)
+    assert (plan.activations, plan.micro_batch_size) == ("kept", at_once)
+    is_dense = plan.base_weights == "dequantized"
+    assert is_dense == (at_once == 8)  # another error would end all of them
+
+
 def test_gradient_checkpointing_starts_with_the_leanest_modes(
     new_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:

@@ -137,6 +137,16 @@ def test_cards_are_named_with_what_they_can_do() -> None:
     ]
 
 
+def test_a_large_batch_may_be_computed_in_parts_where_a_gpu_has_no_room_for_it() -> None:
+    memory = need(model(), **{"train.batch_size": 256})
+    few, all_rows = memory.modes[-2:]
+    assert few.mode == "dequantised weights, 8 rows at a time"
+    at_eight = {term.name: term.size_bytes for term in need(model()).modes[-1].terms}
+    assert {term.name: term.size_bytes for term in few.terms} == at_eight
+    assert few.total_bytes < all_rows.total_bytes
+    assert next(cards_lines(memory)).endswith("GB: dequantised weights, 8 rows at a time")
+
+
 def test_a_model_that_no_number_of_gpus_has_room_for_is_said_to_be_too_large() -> None:
     look = model(four_bit_bytes=10**12, largest_outside_bytes=10**10)
     assert {card.gpus for card in need(look).cards} == {None, 8}

@@ -251,8 +251,9 @@ class Workspace:
                 continue
             like = x.new_empty(len(x), projection.inputs)
             calls = of.layers * each
+            numbers = torch.arange(first, first + calls, device=x.device, dtype=torch.int32)
             masks = (
-                row_masks.masks(like, calls, share, first)
+                row_masks.masks(like, numbers, share)
                 if row_masks
                 else mask(like, share, calls, dtype=torch.uint8)
             ).unflatten(0, (of.layers, each))

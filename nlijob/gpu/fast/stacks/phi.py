@@ -1,6 +1,7 @@
 """Phi's layers computed by `parallel`, and how they replace the library's own.
 
-Adapters on other layers, other options and generation with a cache use the library's layers.
+Adapters that differ between layers, other options and generation with a cache use the library's
+layers.
 """
 
 from __future__ import annotations
@@ -16,11 +17,50 @@ from transformers.models.phi.modeling_phi import PhiModel
 
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.adapter import LoRAGroup
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import function, parallel
-from nlijob.gpu.fast.stacks.parallel import LayerDims, Weights, Workspace
+from nlijob.gpu.fast.stacks.parallel import HEADS, PARTS, LayerDims, Weights, Workspace
+
+ON_EVERY_DEVICE = (HEADS, (*HEADS, "out"))
+"""Adapted parts with which layers are fused on a CPU too."""
+
+
+def fuses(parts: tuple[str, ...], device: torch.device) -> bool:
+    """Whether layers with adapters on these parts are fused on a device.
+
+    On a CPU there are no kernels that this would save, and results of earlier versions stay.
+    """
+    return device.type == "cuda" or parts in ON_EVERY_DEVICE
+
+
+def _linears(layer: Any) -> dict[str, Any]:
+    """The linear layers of a decoder layer by the names of PARTS, in their order."""
+    attention, mlp = layer.self_attn, layer.mlp
+    heads = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return dict(zip(PARTS, (*heads, attention.dense, mlp.fc1, mlp.fc2), strict=True))
+
+
+def _adapted_parts(layers: Any) -> tuple[str, ...]:
+    """The parts that are adapted in some layer, in the order of PARTS."""
+    linears = [_linears(layer) for layer in layers]
+    return tuple(part for part in PARTS if any(is_adapted(of[part]) for of in linears))
+
+
+def _check_adapters(layers: Any, parts: tuple[str, ...]) -> None:
+    """Raise Unsupported where `parallel` cannot compute the adapters on these parts."""
+    linears = [_linears(layer)[part] for layer in layers for part in parts]
+    if not all(map(is_adapted, linears)):
+        raise Unsupported("fused layers need adapters on the same modules of every layer")
+    ranks = {linear.r[ADAPTER] for linear in linears}
+    if len(ranks) > 1:
+        raise Unsupported(f"fused layers need adapters of one rank, not {sorted(ranks)}")
+    if any(rank % kernels.VECTOR for rank in ranks):
+        raise Unsupported(f"fused layers need a rank that is a multiple of {kernels.VECTOR}")
+    if len(set(map(dropout_of, linears))) > 1:
+        raise Unsupported("fused layers need one dropout for all adapters")
 
 
 def _is_plain(model: Any, dtype: torch.dtype) -> bool:
@@ -80,14 +120,14 @@ class PhiStack:
         self._dropout = dropout_of(self._switch)
         self._leaves = [leaf for _, a, b in adapters for leaf in (a, b)]
         layers: Any = self._model.layers
-        rank = self._switch.r[ADAPTER]
         dims = LayerDims(
             layers=len(layers),
             width=self._model.config.hidden_size,
             wide=self._model.config.intermediate_size,
-            rank=rank,
-            out_rank=rank if len(adapters) > 1 else 0,
+            rank=self._switch.r[ADAPTER],
+            parts=_adapted_parts(layers),
         )
+        self._calls = parallel.calls_of(dims, device)
         self._norms = [layer.input_layernorm for layer in layers]
         self._weights = Weights(dims, device, dtype)
         self.dense: dict[int, Tensor] = {}
@@ -97,29 +137,25 @@ class PhiStack:
 
     @staticmethod
     def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
-        """Queries, keys and values as one group, then attention's outputs where they are adapted.
+        """Adapted queries, keys and values as one group; then each other adapted part.
 
-        Empty where the model is no Phi, or has options or an adapter of another kind. Raises
-        Unsupported where the kernels cannot be compiled.
+        Empty where the model is no Phi, or has other options. Raises Unsupported where its adapters
+        are of another kind, or the kernels cannot be compiled.
         """
         models = [module for module in model.modules() if isinstance(module, PhiModel)]
         if len(models) != 1 or not _is_plain(models[0], dtype):
             return []
-        attentions = [layer.self_attn for layer in models[0].layers]
-        heads = [layer for a in attentions for layer in (a.q_proj, a.k_proj, a.v_proj)]
-        outputs = [a.dense for a in attentions]
-        others = [linear for layer in models[0].layers for linear in (layer.mlp.fc1, layer.mlp.fc2)]
-        if any(map(is_adapted, others)) or not all(map(is_adapted, heads)):
+        layers: Any = models[0].layers
+        parts = _adapted_parts(layers)
+        if not parts or not fuses(parts, device):
             return []
-        if any(map(is_adapted, outputs)) and not all(map(is_adapted, outputs)):
-            return []
-        adapted = [*heads, *outputs] if is_adapted(outputs[0]) else heads
-        ranks = {layer.r[ADAPTER] for layer in adapted}
-        if len(ranks) > 1 or ranks.pop() % kernels.VECTOR or len(set(map(dropout_of, adapted))) > 1:
-            return []
+        _check_adapters(layers, parts)
         if device.type == "cuda":
             kernels.SOURCE.compile(device, dtype)
-        return [heads, outputs] if is_adapted(outputs[0]) else [heads]
+        heads = [part for part in HEADS if part in parts]
+        together = [heads] * bool(heads) + [[part] for part in parts if part not in HEADS]
+        linears = [_linears(layer) for layer in layers]
+        return [[of[part] for of in linears for part in group] for group in together]
 
     def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
         """See `FusedStack`."""
@@ -152,7 +188,7 @@ class PhiStack:
         return self._workspace(x, True, dropout)
 
     def _workspace(self, x: Tensor, keep: bool, dropout: float) -> Workspace:
-        return Workspace(self._weights.dims, x, keep, dropout, self._row_masks)
+        return Workspace(self._weights.dims, x, keep, dropout, self._row_masks, self._calls)
 
     def backward(self, grad: Tensor, pack: PackLayout, workspace: Workspace) -> list[Tensor]:
         """Gradients of the adapter's leaves."""

@@ -129,6 +129,7 @@ def test_every_function_launches_its_kernel_with_what_it_declares(
     kept = new(3, 4, 16, dtype=torch.uint8)
     kernels.drop(x, kept, 1.25, some(3, 4, 16))
     kernels.add_kept(x, some(3, 4, 16), kept, 1.25)
+    kernels.drop_rows(wide[:, :16], kept[0], 1.25, x)
     assert launched == list(kernels.SOURCE.parameters)
 
 

@@ -82,6 +82,12 @@ def test_masks_are_those_of_the_reference(width: int) -> None:
         assert masks.kept(values, number(call), 0.3).tolist() == expected.astype(bool).tolist()  # type: ignore[union-attr]
 
 
+def test_masks_may_be_those_of_any_calls() -> None:
+    masks, values = masks_of(ROWS, POSITIONS), torch.empty(len(ROWS), 16)
+    numbers = torch.tensor([4, 1], dtype=torch.int32)
+    assert torch.equal(masks.masks(values, numbers, 0.3), masks.masks(values, 5, 0.3)[[4, 1]])
+
+
 def test_values_of_the_rows_ends_have_the_places_of_their_tokens() -> None:
     masks = masks_of(ROWS, POSITIONS)
     all_kept = masks.kept(torch.empty(6, 8), number(1), 0.5)
