@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from nlijob.gpu.fast import cuda, kernels
 from nlijob.gpu.fast import fused_attention as attention
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.packing import SHARED
 from nlijob.gpu.fast.row_dropout import RowMasks
@@ -201,3 +202,15 @@ def test_masks_of_dropout_by_row_are_those_of_the_reference(width: int) -> None:
     assert torch.equal(found[GPU], found[CPU])
     expected = philox.kept(seed, step, 3, rows, positions, width, 0.3)
     assert found[GPU][3].tolist() == expected.tolist()
+
+
+def test_kernels_that_were_kept_on_disk_work_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Source("dropout.cu").compile(GPU, torch.float32)  # keeps them, if no test before did
+
+    def compile_cubin(*_: Any) -> bytes:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(cuda, "compile_cubin", compile_cubin)
+    Source("dropout.cu").compile(GPU, torch.float32)
