@@ -20,6 +20,7 @@ from typing import IO, TypeVar
 
 from nlijob import records, stopping
 from nlijob.attempt import Moment
+from nlijob.bytecode import bytecode_environment
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.files import remove
 from nlijob.hardware import gpu_name
@@ -160,7 +161,7 @@ class GpuSide:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, **self._members.variables},
+                env={**environment, **bytecode_environment(environment), **self._members.variables},
                 cwd=run.worker_log.parent,
                 start_new_session=True,
                 bufsize=0,
