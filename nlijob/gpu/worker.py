@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from nlijob import records
-from nlijob.attempt import Moment
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu import heartbeat
@@ -16,18 +14,14 @@ from nlijob.gpu.group import Group, join
 from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
-from nlijob.gpu.reporting import WHOLE, Part, Reporter
 from nlijob.gpu.session import Session
 from nlijob.gpu.side_by_side import train_side_by_side
+from nlijob.gpu.start_parts import report_start
 from nlijob.gpu.step import do_step
-from nlijob.records.job import RunRecord, WorkerOutcome, WorkerStart, WorkerTask
+from nlijob.records.job import RunRecord, WorkerOutcome
 from nlijob.rundir import RunDir
 from nlijob.stages import SEARCH, TRIAL_STAGES
 from nlijob.trials import Trial, steps_of
-
-LAUNCHER = "start, accelerate launch and torch"
-LIBRARIES = "start, other libraries"
-CONTEXT = "start, GPU context meanwhile"
 
 
 def work(run: RunDir) -> WorkerOutcome:
@@ -87,29 +81,3 @@ def _lead(session: Session) -> None:
                     session.of_trial(step.trial)
                     keep_best_weights(session.run, scored)
         session.copy_writer.wait()
-
-
-def report_start(run: RunDir, task: WorkerTask, reporter: Reporter) -> None:
-    """Report how long the start took, and what it was spent on as far as that is known."""
-    now = Moment.now()
-    for part, date_s, since_s in (
-        (WHOLE, task.given_at_s, task.given_monotonic_s),
-        (Part("start, from its launch on"), task.launched_at_s, task.launched_monotonic_s),
-    ):
-        if since_s is not None:
-            reporter.add("start", part, Moment(date_s, since_s), now.monotonic_s - since_s)
-    with contextlib.suppress(OSError, ValueError):  # none was written, or the disk has torn it
-        start = records.read(WorkerStart, run.worker_start)
-        for name, (since_s, until_s) in _parts_of(start, task.launched_monotonic_s).items():
-            date_s = now.wall_s - (now.monotonic_s - since_s)
-            reporter.add("start", Part(name), Moment(date_s, since_s), until_s - since_s)
-
-
-def _parts_of(start: WorkerStart, launched_s: float | None) -> dict[str, tuple[float, float]]:
-    """Part -> its begin and end, on the machine's monotonic clock."""
-    began_s, imported_s = start.began_monotonic_s, start.imported_monotonic_s
-    parts = {} if launched_s is None else {LAUNCHER: (launched_s, began_s)}
-    parts[LIBRARIES] = began_s, imported_s
-    if start.context_s is not None:
-        parts[CONTEXT] = began_s, began_s + start.context_s
-    return parts

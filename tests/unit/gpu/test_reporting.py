@@ -11,8 +11,8 @@ import pytest
 
 from nlijob import records
 from nlijob.attempt import Moment
-from nlijob.gpu import worker
 from nlijob.gpu.reporting import Reporter, optimizer_steps
+from nlijob.gpu.start_parts import report_start
 from nlijob.records.job import Timing, WorkerTask
 from nlijob.rundir import RunDir
 
@@ -52,7 +52,7 @@ def test_the_wait_for_the_gpu_side_is_timed_by_the_clock_that_both_sides_share(
     launched_s = time.monotonic()
     given = Moment.now()
     moments = task(launched_monotonic_s=launched_s, given_monotonic_s=given.monotonic_s)
-    worker.report_start(run, moments, Reporter(run, 1))
+    report_start(run, moments, Reporter(run, 1))
     limit_s = time.monotonic() - launched_s
     whole, launch = timings(run)
     assert (whole.kind, launch.kind) == ("stage", "other")
@@ -61,5 +61,5 @@ def test_the_wait_for_the_gpu_side_is_timed_by_the_clock_that_both_sides_share(
 
 
 def test_a_wait_whose_start_is_not_known_is_not_recorded(run: RunDir) -> None:
-    worker.report_start(run, task(), Reporter(run, 1))
+    report_start(run, task(), Reporter(run, 1))
     assert not run.timings.exists()
