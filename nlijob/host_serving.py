@@ -48,7 +48,10 @@ def serve(hosts: Hosts, record: RunRecord, hub: Hub, console: Console) -> None:
             write_record(run.config, record)
             device = config.model.device
             fsdp = fsdp_settings(config.machine)
-            with GpuSide(run, device, console.detail, "job", processes, link, fsdp) as gpu_side:
+            trusts_code = config.model.trust_remote_code
+            with GpuSide(
+                run, device, console.detail, "job", processes, link, fsdp, trusts_code
+            ) as gpu_side:
                 gpu_side.start()
                 folder = hub.model_folder(config.model)
                 stamp = model_stamp(folder, model_files(config.model))

@@ -20,6 +20,7 @@ from typing import IO, TypeVar
 
 from nlijob import records, stopping
 from nlijob.attempt import Moment
+from nlijob.bytecode import bytecode_environment
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.files import remove
 from nlijob.hardware import gpu_name
@@ -95,12 +96,14 @@ class GpuSide:
         processes: int = 1,
         link: HostLink | None = None,
         fsdp: Mapping[str, object] | None = None,
+        trusts_code: bool = False,
     ) -> None:
         """`on_log` is given each line of the processes' log while they are followed.
 
         `work`: what the processes do, as in `nlijob.gpu`. `processes`: how many do so on this host.
         `link`: the connection to other hosts, whose processes do it together with these. `fsdp`:
         how weights are divided between the processes (`nlijob.accelerate_file`), if at all.
+        `trusts_code`: whether the model may come with code of its own, which may need any library.
         """
         self._run = run
         self._device = device
@@ -110,6 +113,7 @@ class GpuSide:
         """Number of processes on all hosts, once they are started."""
         self._link = link
         self._fsdp = fsdp
+        self._trusts_code = trusts_code
         self._hosts: Hosts | None = None
         """The hosts that work together, once the processes are started."""
         self._may_follow = False
@@ -145,7 +149,7 @@ class GpuSide:
         settings = accelerate_config(self._device == "cpu", self._size, self._fsdp)
         write_text(run.accelerate_config, json.dumps(settings))
         network = self._link.network if self._link else None
-        environment = gpu_side_environment(os.environ, self._processes, network)
+        environment = gpu_side_environment(os.environ, self._processes, network, self._trusts_code)
         self._memory_before = KernelMemory.now()
         self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
@@ -157,7 +161,7 @@ class GpuSide:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, **self._members.variables},
+                env={**environment, **bytecode_environment(environment), **self._members.variables},
                 cwd=run.worker_log.parent,
                 start_new_session=True,
                 bufsize=0,

@@ -102,6 +102,7 @@ class Job:
             processes=self.processes.number,
             link=self.link,
             fsdp=fsdp_settings(self.config.machine, None if self.link else self.processes.number),
+            trusts_code=self.config.model.trust_remote_code,
         )
         with self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work

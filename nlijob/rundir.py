@@ -48,6 +48,7 @@ OF_ONE_ATTEMPT = (
     "worker/outcome.json",
     "worker/progress.jsonl",
     "worker/failure.json",
+    "worker/start.json",
 )
 """Messages between the two sides of one attempt; later attempts do not need them."""
 OUTCOME_OF = "worker/outcome-"
@@ -91,7 +92,8 @@ class RunDir:
         self.report = root / "report.html"
         self.summary = root / "summary.md"
         messages = (root / name for name in OF_ONE_ATTEMPT)
-        self.worker_task, self.worker_outcome, self.progress, self.worker_failure = messages
+        self.worker_task, self.worker_outcome, self.progress, *further = messages
+        self.worker_failure, self.worker_start = further
         self.worker_log = root / "worker" / "log.txt"
         self.worker_lock = root / "worker" / ".lock"
         self.accelerate_config = root / "worker" / "accelerate.json"

@@ -35,6 +35,9 @@ FOLDERS = re.compile(
 )
 """Names of variables that hold a path, which may be relative to the user's working folder."""
 PATH_LISTS = ("PYTHONPATH", "LD_LIBRARY_PATH", "PATH")
+ALL_LIBRARIES = "ALL_LIBRARIES_OF_NLIJOB"
+"""Environment variable that is set where no library may be hidden from others while the GPU side
+starts: code that comes with a model may need any."""
 ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """Has the processes of one host meet on the host itself. By default gloo takes the address of the
 host's name and NCCL that of a network card, where there may be a firewall or no network at all. A
@@ -42,12 +45,16 @@ user's own choice wins."""
 
 
 def gpu_side_environment(
-    own: Mapping[str, str], processes: int = 1, network: Mapping[str, str] | None = None
+    own: Mapping[str, str],
+    processes: int = 1,
+    network: Mapping[str, str] | None = None,
+    needs_all_libraries: bool = False,
 ) -> dict[str, str]:
     """Environment of the GPU side, which reads local folders only, made from this process's own.
 
     `processes`: how many the launcher starts on this host. `network`: variables by which they meet
-    those of other hosts, where there are some.
+    those of other hosts, where there are some. `needs_all_libraries`: whether it may hide none from
+    the libraries that it imports (`nlijob.gpu.imports`).
     """
     if network is None:
         network = ON_LOOPBACK if processes > 1 else {}
@@ -61,6 +68,7 @@ def gpu_side_environment(
     return {
         **network,
         **kept,
+        **({ALL_LIBRARIES: "1"} if needs_all_libraries else {}),
         "PYTHONPATH": os.pathsep.join(filter(None, [_code_folder(), kept.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # files in the current folder must not shadow installed modules
         "HF_HUB_OFFLINE": "1",

@@ -11,20 +11,21 @@ rank, and the same standard input.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from nlijob import stopping
 from nlijob.errors import JobError
+from nlijob.gpu.context import EarlyContext
+from nlijob.gpu.imports import imported
 from nlijob.gpu.outcome import outcome_of
-from nlijob.records.job import WorkerOutcome
+from nlijob.records.job import WorkerOutcome, WorkerStart
 from nlijob.rundir import RunDir, write_record
 
-NO_COMPILER = "TORCHDYNAMO_DISABLE"
 WORKERS = {
     "job": "nlijob.gpu.worker",
     "predict": "nlijob.gpu.predicting",
@@ -38,7 +39,7 @@ def main() -> None:
     run = RunDir(Path(sys.argv[1]))
     stopping.raise_on_signals()
     rank, size = _place(os.environ)
-    outcome = _outcome(run, size)
+    outcome = _outcome(run, rank, size)
     # A parent that has gone reads no outcome, and the next attempt would take it for its own.
     if stopping.is_open(sys.stdin.fileno()):
         with contextlib.suppress(OSError, JobError):  # on a full disk, the status says the same
@@ -56,40 +57,24 @@ def _place(environment: Mapping[str, str]) -> tuple[int, int]:
     return int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
 
 
-def _outcome(run: RunDir, size: int) -> WorkerOutcome:
+def _outcome(run: RunDir, rank: int, size: int) -> WorkerOutcome:
     try:
         run.reserve_for_gpu_side(is_shared=size > 1)
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
-        with _lean_imports():
-            worker = importlib.import_module(WORKERS[sys.argv[2] if sys.argv[2:] else "job"])
+        context, began_s = EarlyContext(), time.monotonic()
+        work = WORKERS[sys.argv[2] if sys.argv[2:] else "job"]
+        worker = imported(lambda: importlib.import_module(work))
+        start = WorkerStart(began_s, time.monotonic(), context.duration_s)
         task_is_written.wait()
         if not stopping.is_open(sys.stdin.fileno()):  # the task on disk may be another attempt's
             raise stopping.Stopped("the parent ended")
+        if rank == 0:
+            write_record(run.worker_start, start)
         outcome: WorkerOutcome = worker.work(run)
         return outcome
     except (Exception, stopping.Stopped) as error:
         stopping.shutdown_begins()
         return outcome_of(error, run)
-
-
-@contextlib.contextmanager
-def _lean_imports() -> Iterator[None]:
-    """Import without garbage collection and without torch's compiler, which saves a quarter.
-
-    Imports leave almost no garbage, and bitsandbytes loads the compiler at import only for
-    functions that lack a kernel. Later compilation is not affected.
-    """
-    gc.disable()
-    before = os.environ.get(NO_COMPILER)
-    os.environ[NO_COMPILER] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[NO_COMPILER]
-        if before is not None:
-            os.environ[NO_COMPILER] = before
-        gc.freeze()
-        gc.enable()
 
 
 if __name__ == "__main__":

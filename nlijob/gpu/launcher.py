@@ -1,31 +1,34 @@
-"""Runs `accelerate launch` in this process, and ends with the status of what it started.
+"""Runs `accelerate launch` in this process.
 
     python -m nlijob.gpu.launcher ARGUMENTS    (those of `accelerate launch`)
 
-By itself `accelerate launch` ends with status 1, whatever ended its child. As in a shell, a child
-that signal N ended gives status 128 + N.
+`accelerate launch` imports torch, which takes seconds, and then starts a process that does so
+again. A single process is not started: this one becomes it, with the environment that
+`accelerate launch` has made for it. So this process ends as its program does.
 
 Several processes are started by torchrun, within this process. Where one of them fails, it ends the
-others, and this process writes down which one was the first. The working folder is `worker/` in the
-run.
+others, and this process writes down which one was the first. As in a shell, it ends with status
+128 + N if signal N ended that one. The working folder is `worker/` in the run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
+import runpy
 import signal
 import socket
-import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
-
-from accelerate.commands import launch
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nlijob import records, stopping
 from nlijob.errors import ExitCode
+from nlijob.gpu.imports import imported
 from nlijob.records.job import WorkerFailure, WorkerOutcome
 from nlijob.rundir import RunDir, write_record
 from nlijob.stopping import STOP_SIGNALS
@@ -38,24 +41,45 @@ ATTEMPTS = 3
 
 
 def main() -> None:
-    """Run `accelerate launch`; raises SystemExit."""
+    """Run `accelerate launch`; raises SystemExit where several processes have failed."""
     processes = _number("--num_processes", sys.argv)
+    if processes == 1:
+        _launch_here()
+        return
     for number in STOP_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            # One child decides for itself. It gets the signal's default, as handlers are not
-            # inherited. torchrun has handlers of its own, which end all that it started.
-            signal.signal(number, _ignore if processes == 1 else _exit)
+            # torchrun has handlers of its own, which end all that it started.
+            signal.signal(number, _exit)
     try:
-        _launch()
-    except subprocess.CalledProcessError as error:
-        sys.exit(_as_in_a_shell(error.returncode))
+        _launch_several()
     except Exception as error:
-        if processes == 1:
-            raise
         sys.exit(_end_of_several(error, processes))
 
 
-def _launch() -> None:
+def _launch_here() -> None:
+    """Run the program as `accelerate launch` would start it, but in this process."""
+    # OpenMP reads it when torch is imported; `accelerate launch` sets it to the same
+    os.environ["OMP_NUM_THREADS"] = str(_number("--num_cpu_threads_per_process", sys.argv))
+    launch = accelerate_launch()
+    launch.simple_launcher = _become  # what it calls for a single process
+    launch.main()
+
+
+def _become(arguments: Namespace) -> None:
+    """Run the program that the arguments of `accelerate launch` name, as the main program."""
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    _, environment = prepare_simple_launcher_cmd_env(arguments)
+    os.environ.update(environment)
+    sys.argv = [arguments.training_script, *arguments.training_script_args]
+    if arguments.module:
+        runpy.run_module(arguments.training_script, run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(arguments.training_script, run_name="__main__")
+
+
+def _launch_several() -> None:
+    launch = accelerate_launch()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             launch.main()
@@ -64,6 +88,11 @@ def _launch() -> None:
                 raise
         else:
             return
+
+
+def accelerate_launch() -> Any:
+    """The module of the command `accelerate launch`."""
+    return imported(lambda: importlib.import_module("accelerate.commands.launch"))
 
 
 def _end_of_several(error: Exception, processes: int) -> int:
@@ -133,10 +162,6 @@ def _number(option: str, arguments: list[str]) -> int:
 
 def _as_in_a_shell(status: int) -> int:
     return status if status >= 0 else 128 - status
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    """Do nothing at a signal."""
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from nlijob import records, stopping
-from nlijob.attempt import Moment
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu import heartbeat
@@ -17,9 +15,9 @@ from nlijob.gpu.group import Group, is_started_together, join
 from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
-from nlijob.gpu.reporting import WHOLE, Part
 from nlijob.gpu.session import Session
 from nlijob.gpu.side_by_side import train_side_by_side
+from nlijob.gpu.start_parts import report_start
 from nlijob.gpu.step import do_step
 from nlijob.records.job import RunRecord, WorkerOutcome
 from nlijob.rundir import RunDir
@@ -65,7 +63,7 @@ def do_job(run: RunDir, group: Group) -> None:
 
 def _lead(session: Session) -> None:
     """Do the steps of the job that are not complete."""
-    _report_start(session)
+    report_start(session.run, session.task, session.reporter)
     config = session.whole_config
     done: list[Trial] = []
     scored: list[Trial] = []
@@ -86,14 +84,3 @@ def _lead(session: Session) -> None:
                     session.of_trial(step.trial)
                     keep_best_weights(session.run, scored)
         session.copy_writer.wait()
-
-
-def _report_start(session: Session) -> None:
-    now_s = time.monotonic()
-    task = session.task
-    for part, date_s, since_s in (
-        (WHOLE, task.given_at_s, task.given_monotonic_s),
-        (Part("start, from its launch on"), task.launched_at_s, task.launched_monotonic_s),
-    ):
-        if since_s is not None:
-            session.reporter.add("start", part, Moment(date_s, since_s), now_s - since_s)

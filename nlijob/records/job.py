@@ -661,6 +661,19 @@ class WorkerTask:
 
 
 @dataclass(frozen=True)
+class WorkerStart:
+    """worker/start.json: how the start of the GPU side's first process went."""
+
+    began_monotonic_s: float
+    """When its program began, after `accelerate launch` had been imported, and torch with it. On
+    the machine's monotonic clock."""
+    imported_monotonic_s: float
+    """When all libraries were imported, on the same clock."""
+    context_s: float | None = None
+    """Seconds that it took to create the GPU's context meanwhile; None if it was not created."""
+
+
+@dataclass(frozen=True)
 class WorkerOutcome:
     """worker/outcome.json: how the GPU side ended; outcome-N.json: how its process N ended."""
 

@@ -199,7 +199,11 @@ def _merge(
         elif progress.stage == "export":
             console.line(f"      {progress.note}")
 
-    with workspace() as place, GpuSide(place.run, config.model.device, work="export") as gpu_side:
+    device, trusts_code = config.model.device, config.model.trust_remote_code
+    with (
+        workspace() as place,
+        GpuSide(place.run, device, work="export", trusts_code=trusts_code) as gpu_side,
+    ):
         gpu_side.start()
         model_dir, stamp = find_model(tuned, Hub(request.offline, console.line), console.warn)
         task = UseTask(

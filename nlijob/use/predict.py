@@ -67,7 +67,10 @@ def predict(request: Request, console: Console) -> Counts:
     with ExitStack() as stack:
         place = stack.enter_context(workspace())
         config = with_device(with_model(tuned.config, request.model), request.device)
-        gpu_side = stack.enter_context(GpuSide(place.run, config.model.device, work="predict"))
+        device, trusts_code = config.model.device, config.model.trust_remote_code
+        gpu_side = stack.enter_context(
+            GpuSide(place.run, device, work="predict", trusts_code=trusts_code)
+        )
         gpu_side.start()  # its imports take longer than what comes before its work
         reader = _reader(stack.enter_context(_opened(request.rows)), request, kind, config)
         output = stack.enter_context(Output(request.output))

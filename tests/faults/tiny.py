@@ -107,7 +107,9 @@ def gpu_side_of(run: RunDir) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        is_one = "nlijob.gpu" in words and "nlijob.gpu.launcher" not in words
+        is_one = "nlijob.gpu" in words
+        if "nlijob.gpu.launcher" in words:  # it becomes a single process itself
+            is_one = words[words.index("--num_processes") + 1] == "1"
         if is_one and str(run.root) in words:
             found.append(process)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,15 @@ from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
 from nlijob.records.job import Example
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compiled kernels are kept for these tests alone, not in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("assets")
+        patch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(folder))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from nlijob.gpu.fast import cuda, gated_kernels, kernels
 from nlijob.gpu.fast import fused_attention as attention
-from nlijob.gpu.fast import gated_kernels, kernels
+from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 from nlijob.gpu.fast.packing import SHARED
@@ -319,3 +320,15 @@ def test_attention_of_grouped_heads_and_its_gradient(
         difference = (got - expected).norm() / expected.norm()
         assert difference < ROUNDING[dtype] / 2
         torch.testing.assert_close(got, expected, rtol=0.1, atol=ROUNDING[dtype] * 4)
+
+
+def test_kernels_that_were_kept_on_disk_work_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Source("dropout.cu").compile(GPU, torch.float32)  # keeps them, if no test before did
+
+    def compile_cubin(*_: Any) -> bytes:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(cuda, "compile_cubin", compile_cubin)
+    Source("dropout.cu").compile(GPU, torch.float32)

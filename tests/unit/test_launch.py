@@ -25,6 +25,7 @@ from nlijob.members import Members
 from nlijob.records.job import Progress, WorkerFailure, WorkerOutcome, WorkerTask
 from nlijob.rundir import RunDir, append_record, write_record
 from nlijob.stopping import Stopped
+from nlijob.surroundings import ALL_LIBRARIES
 from tests.jobs import ROOT
 
 # Available to the fake workers: `root`, the run's folder, and functions that write records.
@@ -540,6 +541,20 @@ def test_the_workers_log_can_be_followed(run: RunDir, monkeypatch: pytest.Monkey
         gpu_side.give(TASK)
         gpu_side.follow(lambda _: None)
     assert lines == ["out"]
+
+
+@pytest.mark.parametrize("trusts_code", [True, False])
+def test_code_that_comes_with_a_model_finds_all_libraries(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, trusts_code: bool
+) -> None:
+    code = f"print('{ALL_LIBRARIES}' in os.environ, flush=True); leave(0)"
+    argv = [sys.executable, "-c", PRELUDE + code, str(run.root)]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: argv)
+    with GpuSide(run, "cpu", trusts_code=trusts_code) as gpu_side:
+        gpu_side.start()
+        gpu_side.give(TASK)
+        gpu_side.follow(lambda _: None)
+    assert run.worker_log.read_text(encoding="utf-8") == f"{trusts_code}\n"
 
 
 def test_the_workers_output_goes_to_its_log(start: Start, run: RunDir) -> None:

@@ -751,6 +751,21 @@ def test_an_error_while_the_gpu_side_starts_ends_it(
     assert [p for p in psutil.Process().children() if p.cmdline() == argv] == []
 
 
+def test_a_model_with_code_of_its_own_is_told_to_the_gpu_side(
+    run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    def make(*_: Any, trusts_code: bool, **__: Any) -> GpuSide:
+        told.append(trusts_code)
+        raise HardwareError("none")
+
+    monkeypatch.setattr(pipeline, "GpuSide", make)
+    for trusts_code in (True, False):
+        work(run, out, model__trust_remote_code=trusts_code)
+    assert told == [True, False]
+
+
 def test_a_missed_gate_raises() -> None:
     failures = tuple(Finding("", {}, text) for text in ("one", "two"))
     results = type("Results", (), {"gates": Gates(False, failures)})()

@@ -1,4 +1,4 @@
-"""CUDA kernels of this project, compiled at first use by NVRTC, which comes with torch.
+"""CUDA kernels of this project, compiled by NVRTC, which comes with torch, and kept on disk.
 
 The parameters of a kernel are read from its source, and every launch is checked against them: a
 launch passes plain addresses, and a wrong argument would corrupt memory.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.fast.errors import Unsupported
+from nlijob.gpu.fast.kernel_cache import KernelCache
 
 FOLDER = Path(__file__).parent
 PRELUDE = FOLDER / "values.cu"
@@ -96,15 +97,21 @@ def _parameters(kernel: str, listed: str) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
+def compiler() -> str:
+    """Name and version of the compiler. Raises Unsupported where it is missing."""
+    try:
+        _, major, minor = _nvrtc().nvrtcVersion()
+    except RuntimeError as error:  # its library is not installed, or does not fit
+        raise Unsupported(f"CUDA kernels cannot be compiled: {error}") from error
+    return f"NVRTC {major}.{minor}"
+
+
 def compile_cubin(name: str, text: bytes, options: Sequence[str]) -> bytes:
     """A CUDA source as a binary for the GPU that `options` name; needs no GPU itself.
 
     Raises Unsupported where NVRTC is missing or refuses the source.
     """
-    try:
-        from cuda.bindings import nvrtc
-    except ImportError as error:
-        raise Unsupported(f"CUDA kernels cannot be compiled: {error}") from error
+    nvrtc = _nvrtc()
     program = _done(nvrtc.nvrtcCreateProgram(text, name.encode(), 0, [], []))
     wanted = [option.encode() for option in options]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(wanted), wanted)
@@ -115,6 +122,15 @@ def compile_cubin(name: str, text: bytes, options: Sequence[str]) -> bytes:
     cubin = bytes(_done(nvrtc.nvrtcGetCUBINSize(program)))
     _done(nvrtc.nvrtcGetCUBIN(program, cubin))
     return cubin
+
+
+def _nvrtc() -> Any:
+    """The compiler's functions; raises Unsupported where it is missing."""
+    try:
+        from cuda.bindings import nvrtc
+    except ImportError as error:
+        raise Unsupported(f"CUDA kernels cannot be compiled: {error}") from error
+    return nvrtc
 
 
 class Source:
@@ -146,11 +162,14 @@ class Source:
 
         `defined`: macros that the source expects. Needs no GPU. Raises Unsupported.
         """
-        architecture = "sm_{}{}".format(*capability)
-        options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
-        options += [f"-D{name}={value}" for name, value in defined.items()]
-        text = PRELUDE.read_bytes() + self._file.read_bytes()
-        return compile_cubin(self._file.name, text, options)
+        return compile_cubin(self._file.name, *self._program(capability, dtype, defined))
+
+    def kept_cubin(self, capability: Capability, dtype: torch.dtype, **defined: int) -> bytes:
+        """As `cubin`, but not compiled again if it was kept on disk."""
+        text, options = self._program(capability, dtype, defined)
+        return KernelCache().get(
+            text, options, compiler(), lambda: compile_cubin(self._file.name, text, options)
+        )
 
     def launch(
         self,
@@ -191,9 +210,18 @@ class Source:
             parameter.check(value, first)
         return first
 
+    def _program(
+        self, capability: Capability, dtype: torch.dtype, defined: Mapping[str, int]
+    ) -> tuple[bytes, list[str]]:
+        """The whole source, and the options to compile it with."""
+        architecture = "sm_{}{}".format(*capability)
+        options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
+        options += [f"-D{name}={value}" for name, value in defined.items()]
+        return PRELUDE.read_bytes() + self._file.read_bytes(), options
+
     def _load(self, device: int, dtype: torch.dtype, **defined: int) -> dict[str, Any]:
         """The kernels on a device, by name."""
-        cubin = self.cubin(torch.cuda.get_device_capability(device), dtype, **defined)
+        cubin = self.kept_cubin(torch.cuda.get_device_capability(device), dtype, **defined)
         from cuda.bindings import driver
 
         with torch.cuda.device(device):

@@ -171,7 +171,7 @@ def drop_rows(x: Tensor, kept: Tensor, scale: float, out: Tensor) -> None:
     """Write x, whose rows may lie apart, times a mask (bytes, 0 or 1), times `scale`, to out."""
     if x.is_cuda:
         given = (x, x.stride(0), kept, scale, out, x.shape[1])
-        SOURCE.launch("drop_rows", *_by_row(x), *given)
+        SOURCE.launch("drop_rows", *by_row(x), *given)
         return
     torch.mul(x * scale, kept, out=out)
 

@@ -47,8 +47,10 @@ class Changes:
 
 
 def _side() -> str:
-    words = sys.orig_argv  # the launcher's hold the module as well, which it starts
-    is_gpu = "nlijob.gpu" in words and "nlijob.gpu.launcher" not in words
+    words = sys.orig_argv
+    is_gpu = "nlijob.gpu" in words
+    if "nlijob.gpu.launcher" in words:  # it becomes a single process itself
+        is_gpu = words[words.index("--num_processes") + 1] == "1"
     return "gpu" if is_gpu else "parent"
 
 

@@ -39,6 +39,7 @@ from pathlib import Path
 
 root = Path(sys.argv[1])
 told = {"environment": dict(os.environ), "folder": os.getcwd(), "path": sys.path}
+told |= {"process": os.getpid(), "group": os.getpgrp(), "arguments": sys.argv[1:]}
 (root / "told.json").write_text(json.dumps(told))
 (root / "worker" / "outcome.json").write_text('{"exit_code": 0, "message": "", "hint": ""}')
 """
@@ -104,6 +105,8 @@ def test_what_surrounds_the_job_does_not_reach_its_gpu_side(
     assert told["folder"] == str(run.worker_log.parent)
     assert str(tmp_path) not in told["path"]
     assert str(tmp_path / "modules") in told["path"]
+    assert told["process"] == told["group"]  # that of the launcher, which heads the group
+    assert told["arguments"] == [str(run.root)]
 
 
 class Ended(NamedTuple):
@@ -187,7 +190,7 @@ def test_a_port_that_another_program_took_in_the_meantime_is_chosen_again(
             raise error
 
     monkeypatch.setattr("accelerate.commands.launch.main", main)
-    launcher._launch()
+    launcher._launch_several()
     assert next(answers, "asked twice") == "asked twice"
 
 
@@ -197,7 +200,7 @@ def test_an_error_that_is_not_about_the_port_is_raised(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("accelerate.commands.launch.main", main)
     with pytest.raises(RuntimeError, match="no such device"):
-        launcher._launch()
+        launcher._launch_several()
 
 
 def test_the_signal_that_ended_the_gpu_side_is_known(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nlijob import records
 from nlijob.attempt import Moment
-from nlijob.gpu import worker
 from nlijob.gpu.reporting import Reporter, optimizer_steps
+from nlijob.gpu.start_parts import report_start
 from nlijob.records.job import Timing, WorkerTask
 from nlijob.rundir import RunDir
 
@@ -47,21 +46,13 @@ def task(**moments: Any) -> WorkerTask:
     return WorkerTask(1, 5.0, 6.0, "model", "stamp", {}, **moments)
 
 
-def session(run: RunDir, of: WorkerTask) -> Any:
-    return SimpleNamespace(reporter=Reporter(run, 1), task=of)
-
-
 def test_the_wait_for_the_gpu_side_is_timed_by_the_clock_that_both_sides_share(
     run: RunDir,
 ) -> None:
     launched_s = time.monotonic()
     given = Moment.now()
-    worker._report_start(
-        session(
-            run,
-            task(launched_monotonic_s=launched_s, given_monotonic_s=given.monotonic_s),
-        )
-    )
+    moments = task(launched_monotonic_s=launched_s, given_monotonic_s=given.monotonic_s)
+    report_start(run, moments, Reporter(run, 1))
     limit_s = time.monotonic() - launched_s
     whole, launch = timings(run)
     assert (whole.kind, launch.kind) == ("stage", "other")
@@ -70,5 +61,5 @@ def test_the_wait_for_the_gpu_side_is_timed_by_the_clock_that_both_sides_share(
 
 
 def test_a_wait_whose_start_is_not_known_is_not_recorded(run: RunDir) -> None:
-    worker._report_start(session(run, task()))
+    report_start(run, task(), Reporter(run, 1))
     assert not run.timings.exists()

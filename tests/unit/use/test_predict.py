@@ -44,10 +44,10 @@ class StandIn:
     """Chunk at which it meets a lack of memory."""
     tasks: Sequence[tuple[WorkerTask, UseTask]] = ()
 
-    def __init__(self, run: RunDir, device: str, work: str) -> None:
+    def __init__(self, run: RunDir, device: str, work: str, trusts_code: bool) -> None:
         self._place = Workspace(run.root)
         self._number = 1
-        assert (device, work) == ("cpu", "predict")
+        assert (device, work, trusts_code) == ("cpu", "predict", False)
 
     def __enter__(self) -> StandIn:
         return self

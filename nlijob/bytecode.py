@@ -1,0 +1,85 @@
+"""A place for Python's compiled modules, where those of the libraries are missing or out of date.
+
+The GPU side imports some 3,000 modules. Compiling them takes several times as long as all the rest
+of its start, and is due at each start if the compiled ones cannot be used and Python may not write
+new ones beside the sources: where packages were installed without compiling them, or a copy of the
+files has other times, and the folder is read-only or PYTHONDONTWRITEBYTECODE is set. Python can
+keep them in a folder of their own instead, which then lies in the hub client's cache (HF_HOME).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import stat
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+PREFIX, DONT_WRITE = "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE"
+PACKAGES = ("torch", "transformers", "peft")
+SAMPLE = 8
+"""Number of modules of each package that are looked at."""
+HEADER = struct.Struct("<4sIII")
+"""What a compiled module begins with: Python's version, flags, time and size of the source."""
+FOLDER = ".bytecode"
+
+
+def bytecode_environment(
+    own: Mapping[str, str], sources: Iterable[Path] | None = None
+) -> dict[str, str]:
+    """Variables by which a process finds a place for compiled modules, if it needs another one.
+
+    `own`: the environment without them. `sources`: modules that it imports; by default, some of
+    its libraries.
+    """
+    if own.get(PREFIX):
+        return {}
+    sample = list(_sample() if sources is None else sources)
+    missing = [source for source in sample if not is_compiled(source)]
+    if 2 * len(missing) <= len(sample):
+        return {}
+    if not own.get(DONT_WRITE) and all(os.access(one.parent, os.W_OK) for one in missing):
+        return {}  # Python writes them beside the sources
+    folder = _own_folder()
+    return {} if folder is None else {PREFIX: str(folder), DONT_WRITE: ""}
+
+
+def is_compiled(source: Path) -> bool:
+    """Whether Python would use what it has compiled of a module."""
+    try:
+        state = source.stat()
+        with open(importlib.util.cache_from_source(str(source)), "rb") as compiled:
+            magic, flags, time_s, size = HEADER.unpack(compiled.read(HEADER.size))
+    except (OSError, struct.error, NotImplementedError):
+        return False
+    if magic != importlib.util.MAGIC_NUMBER:
+        return False
+    # with a flag, it carries a hash of the source instead
+    return bool(flags) or (time_s, size) == (int(state.st_mtime) & 2**32 - 1, state.st_size)
+
+
+def _sample() -> Iterable[Path]:
+    """Some modules of the libraries, none of which is imported."""
+    for name in PACKAGES:
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(name)
+            if spec and spec.origin:
+                yield from sorted(Path(spec.origin).parent.glob("*.py"))[:SAMPLE]
+
+
+def _own_folder() -> Path | None:
+    """A folder for this user alone, as its contents are executed; None where there can be none."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_ASSETS_CACHE).absolute() / "nlijob" / f"{FOLDER}-{os.getuid()}"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid()
+    is_private = is_own and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return folder if is_private and os.access(folder, os.W_OK) else None

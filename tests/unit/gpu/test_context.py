@@ -1,0 +1,69 @@
+"""The GPU's context is created beside the imports; where that fails, nothing else does."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nlijob.gpu.context import EarlyContext
+
+
+def finished(environment: dict[str, str]) -> EarlyContext:
+    """The context of such a process, once its thread has ended."""
+    before = {*threading.enumerate()}
+    context = EarlyContext(environment)
+    for thread in {*threading.enumerate()} - before:
+        thread.join()
+    return context
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """What a driver, which is a stub, was asked for, and for which GPU."""
+    calls: list[tuple[str, int]] = []
+
+    def call(name: str) -> Callable[..., int]:
+        def answer(*arguments: Any) -> int:
+            calls.append((name, arguments[-1] if isinstance(arguments[-1], int) else 0))
+            return 100 if arguments[-1] == 7 else 0  # there is no GPU 7
+
+        return answer
+
+    names = ("cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain")
+    driver = SimpleNamespace(**{name: call(name) for name in names})
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: driver)
+    return calls
+
+
+def test_a_process_creates_the_context_of_its_own_gpu(asked: list[tuple[str, int]]) -> None:
+    environment = {"LOCAL_RANK": "3"}
+    assert finished(environment).duration_s is not None
+    assert [name for name, _ in asked] == ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"]
+    assert dict(asked)["cuDeviceGet"] == 3
+    assert environment["CUDA_MODULE_LOADING"] == "LAZY"  # as torch has it
+
+
+def test_a_way_of_loading_that_the_user_chose_stays(asked: list[tuple[str, int]]) -> None:
+    environment = {"CUDA_MODULE_LOADING": "EAGER"}
+    finished(environment)
+    assert environment["CUDA_MODULE_LOADING"] == "EAGER"
+
+
+def test_a_job_on_a_cpu_asks_no_driver(asked: list[tuple[str, int]]) -> None:
+    assert finished({"ACCELERATE_USE_CPU": "True"}).duration_s is None
+    assert asked == []
+
+
+def test_a_gpu_that_is_not_there_is_left_to_torch(asked: list[tuple[str, int]]) -> None:
+    assert finished({"LOCAL_RANK": "7"}).duration_s is None
+    assert [name for name, _ in asked] == ["cuInit", "cuDeviceGet"]
+
+
+def test_a_machine_without_a_driver_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nlijob.gpu.context.DRIVER", "libnowhere.so.0")
+    assert finished({}).duration_s is None
