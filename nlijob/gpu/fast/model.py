@@ -33,7 +33,7 @@ from nlijob.gpu.fast.recompute import RecomputedLayers
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
-from nlijob.gpu.heads.rows import as_table
+from nlijob.gpu.heads.rows import columns_of
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.randomness import random_state, restore_random_state
 
@@ -272,6 +272,6 @@ def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
 
 def check_features(rows: Sequence[Encoded]) -> None:
     """Raise Unsupported where the model reads more of a row than its tokens."""
-    more = set(as_table(rows).columns) - SUPPORTED_FEATURES
+    more = columns_of(rows) - SUPPORTED_FEATURES
     if more:
         raise Unsupported(f"the model reads {', '.join(sorted(more))} besides the tokens")

@@ -143,6 +143,13 @@ def lengths_of(rows: Sequence[Encoded]) -> Lengths:
     return np.fromiter((row.length for row in rows), np.int64)
 
 
+def columns_of(rows: Sequence[Encoded]) -> set[str]:
+    """The names of the columns that rows have."""
+    if isinstance(rows, EncodedRows):
+        return set(rows.columns)
+    return set().union(*(row.features for row in rows))
+
+
 def shortest_of(rows: Sequence[Encoded]) -> Encoded:
     """The first of the rows with the fewest tokens."""
     return rows[int(lengths_of(rows).argmin())]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nlijob.gpu.fast.packing import prefix_of_all, shared_prefix
 from nlijob.gpu.heads import CausalHead, Encoded, EncodedRows
-from nlijob.gpu.heads.rows import as_table, lengths_of, shortest_of
+from nlijob.gpu.heads.rows import as_table, columns_of, lengths_of, shortest_of
 from nlijob.records.job import Example
 
 ROWS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=9)
@@ -55,6 +55,13 @@ def test_lengths_are_those_of_single_rows(
     assert lengths_of(rows).tolist() == [3, 1, 2, 1]
     assert shortest_of(rows) == rows[1]
     assert as_table(rows)[:] == rows[:]
+
+
+def test_columns_are_those_of_any_row() -> None:
+    rows = new_rows([[1], [2]])
+    more = Encoded(rows[1].example, {"input_ids": [2], "token_type_ids": [0]})
+    assert columns_of(rows) == {"input_ids"}
+    assert columns_of([rows[0], more]) == {"input_ids", "token_type_ids"}
 
 
 def test_rows_that_are_too_long_are_left_out_of_all_columns() -> None:
