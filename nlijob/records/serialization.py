@@ -149,13 +149,14 @@ def _values(record: Any) -> dict[str, Any]:
 
     A copy by `dataclasses.asdict` takes five times as long, which adds up in files of many rows.
     """
-    if not dataclasses.is_dataclass(record):
-        raise TypeError(f"a value of type {type(record).__name__} has no form in JSON")
-    return {name: getattr(record, name) for name in _names(type(record))}
+    names = _names(type(record))  # type: ignore[arg-type]
+    return {name: getattr(record, name) for name in names}
 
 
 @lru_cache
 def _names(cls: type) -> tuple[str, ...]:
+    if not dataclasses.is_dataclass(cls):
+        raise TypeError(f"a value of type {cls.__name__} has no form in JSON")
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
