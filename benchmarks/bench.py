@@ -21,7 +21,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class Bench:
     config: JobConfig
     tokenizer: Any
     head: CausalHead
-    rows: list[Encoded]
+    rows: Sequence[Encoded]
     device: torch.device
     recipe_dropout: float
     """The recipe's dropout; `config` has none."""

@@ -29,6 +29,9 @@ def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None
             faults.append(_unknown_key(str(key), list(fields), where))
     values: dict[str, Any] = {}
     for name, field in fields.items():
+        if name in data and _is_exactly(data[name], field.hint):
+            values[name] = data[name]
+            continue
         path = f"{where}.{name}" if where else name
         if name in data:
             before = len(faults)
@@ -47,9 +50,9 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
 
     Raises TypeError on a hint that cannot be read from plain data.
     """
-    if type(value) is hint and (not isinstance(value, float) or math.isfinite(value)):
-        return value  # the fast path of nearly every value
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if _is_exactly(value, hint):
+        return value
+    origin, arguments = _parts(hint)
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
@@ -63,7 +66,10 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
         raise TypeError(f"{path}: {hint} is not a tuple of any length")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(
-            convert(item, arguments[0], f"{path}[{i}]", faults) for i, item in enumerate(value)
+            item
+            if _is_exactly(item, arguments[0])
+            else convert(item, arguments[0], f"{path}[{i}]", faults)
+            for i, item in enumerate(value)
         )
     if origin is dict and isinstance(value, Mapping):
         return {
@@ -80,6 +86,17 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if is_other_type or is_bool or is_nan_or_inf:
         faults.append(f"{path}: expected {_type_name(hint)}, got {_shown(value)}")
     return value
+
+
+def _is_exactly(value: object, hint: Any) -> bool:
+    """Whether nothing needs to be looked at or converted, as is so for nearly every value."""
+    return type(value) is hint and (not isinstance(value, float) or math.isfinite(value))
+
+
+@functools.cache
+def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The origin and the arguments of a type."""
+    return typing.get_origin(hint), typing.get_args(hint)
 
 
 def _as_float(value: int, path: str, faults: list[str]) -> float:

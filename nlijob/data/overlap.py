@@ -6,13 +6,16 @@ blanks where the other has one. Case and punctuation count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from nlijob.records.job import Example, Repetition, Split, SplitOverlap
 from nlijob.records.transfer import RowsInTraining
 
 Texts = tuple[str, str]
+Labels = dict[Texts, int]
+"""Premise and hypothesis -> the labels with which they occur, as the sum of 2**label: a set of each
+row's labels would take more memory than its texts."""
 PAIRS: tuple[tuple[Split, Split], ...] = (
     ("test", "train"),
     ("test", "validation"),
@@ -30,17 +33,18 @@ def shared_premises(examples: Mapping[Split, Sequence[Example]]) -> dict[str, in
 
 def measure_overlaps(examples: Mapping[Split, Sequence[Example]]) -> tuple[SplitOverlap, ...]:
     """For each pair of splits, the rows of one that also stand in the other."""
-    labels = {split: _labels(rows) for split, rows in examples.items()}
+    labels = {split: _labels(rows, map(_texts, rows)) for split, rows in examples.items()}
     return tuple(_overlap(split, other, examples[split], labels[other]) for split, other in PAIRS)
 
 
 def measure_repetition(rows: Sequence[Example]) -> Repetition:
     """How often premises and whole rows repeat within a split."""
-    labels = _labels(rows)
+    texts = [_texts(row) for row in rows]
+    labels = _labels(rows, texts)
     return Repetition(
         premises=len({premise for premise, _ in labels}),
         repeated_rows=len(rows) - len(labels),
-        contradictory_rows=sum(len(labels[_texts(row)]) > 1 for row in rows),
+        contradictory_rows=sum(labels[own].bit_count() > 1 for own in texts),
     )
 
 
@@ -54,9 +58,7 @@ def rows_in_training(rows: Sequence[Example], training: Sequence[Example]) -> Ro
     )
 
 
-def _overlap(
-    split: Split, other: Split, rows: Sequence[Example], others: Mapping[Texts, set[int]]
-) -> SplitOverlap:
+def _overlap(split: Split, other: Split, rows: Sequence[Example], others: Labels) -> SplitOverlap:
     premises = {premise for premise, _ in others}
     whole = [row for row in rows if _texts(row) in others]
     return SplitOverlap(
@@ -65,16 +67,15 @@ def _overlap(
         rows=len(rows),
         rows_with_premise=sum(plain_text(row.premise) in premises for row in rows),
         whole_rows=len(whole),
-        other_label=sum(row.label not in others[_texts(row)] for row in whole),
-        is_same=_labels(rows) == others,
+        other_label=sum(not others[_texts(row)] >> row.label & 1 for row in whole),
+        is_same=_labels(rows, map(_texts, rows)) == others,
     )
 
 
-def _labels(rows: Sequence[Example]) -> dict[Texts, set[int]]:
-    """Premise and hypothesis -> the labels with which they occur."""
-    labels: dict[Texts, set[int]] = {}
-    for row in rows:
-        labels.setdefault(_texts(row), set()).add(row.label)
+def _labels(rows: Iterable[Example], texts: Iterable[Texts]) -> Labels:
+    labels: Labels = {}
+    for row, own in zip(rows, texts, strict=True):
+        labels[own] = labels.get(own, 0) | 1 << row.label
     return labels
 
 

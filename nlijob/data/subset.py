@@ -178,8 +178,9 @@ def _warnings(
 
 def _rows_hash(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one for each row
     for e in examples:
-        line = json.dumps([e.premise, e.hypothesis, e.label], ensure_ascii=False)
+        line = encode([e.premise, e.hypothesis, e.label])
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
 

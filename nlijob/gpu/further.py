@@ -5,7 +5,7 @@ from __future__ import annotations
 from nlijob import records
 from nlijob.analysis.wording import plural
 from nlijob.errors import NotAvailableError
-from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.heads import EncodedRows, Head
 from nlijob.gpu.reporting import Reporter
 from nlijob.records.job import Example
 from nlijob.rundir import RunDir
@@ -13,7 +13,7 @@ from nlijob.rundir import RunDir
 
 def encode_set(
     run: RunDir, name: str, head: Head, drop_longer: bool, reporter: Reporter
-) -> list[Encoded]:
+) -> EncodedRows:
     """The rows of a set. `drop_longer` leaves out those that are too long, and tells their number.
 
     Raises NotAvailableError as `Head.encode` does, with the name of the set.

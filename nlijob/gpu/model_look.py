@@ -13,7 +13,8 @@ from nlijob.config import JobConfig
 from nlijob.gpu.engine import execution_modes
 from nlijob.gpu.environment import cpu_name
 from nlijob.gpu.fast.host import free_bytes
-from nlijob.gpu.heads import Encoded, head_class
+from nlijob.gpu.heads import Encoded, EncodedRows, head_class
+from nlijob.gpu.heads.rows import lengths_of
 from nlijob.gpu.model import (
     MetaModel,
     add_adapter,
@@ -101,13 +102,13 @@ def _device_name(device: torch.device | None) -> str | None:
 
 
 def _tokens(examples: Sequence[Example], rows: Sequence[Encoded]) -> TokenCounts:
-    lengths = [row.length for row in rows]
+    lengths = lengths_of(rows)
     counted = len(_spread(examples))
-    mean = sum(lengths) / len(lengths)
-    return TokenCounts(len(examples), counted, mean, max(lengths), counted - len(rows))
+    mean = int(lengths.sum()) / len(lengths)
+    return TokenCounts(len(examples), counted, mean, int(lengths.max()), counted - len(rows))
 
 
-def _rows(session: Session, split: Split) -> list[Encoded]:
+def _rows(session: Session, split: Split) -> EncodedRows:
     """Rows of a split as model input, without those that the job would leave out."""
     drops = session.config.model.too_long == "drop"
     return session.head.encode(split, _spread(session.examples[split]), drops)

@@ -88,6 +88,7 @@ class Predictor:
         pairs = zip(chunk.premises, chunk.hypotheses, strict=True)
         examples = [Example(place, *texts, 0) for place, texts in enumerate(pairs)]
         faults: list[RowFault] = []
+        rows: Sequence[Encoded]
         try:
             rows = self.head.encode("test", examples)
         except NotAvailableError:  # some row is to blame

@@ -7,6 +7,7 @@ from typing import Any
 
 from nlijob.analysis.wording import plural
 from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.heads.rows import lengths_of
 from nlijob.records.job import Example, PromptRecord, Split
 
 
@@ -31,6 +32,8 @@ def dropped_rows(
     """
     dropped: dict[str, tuple[int, ...]] = {}
     for split, of_split in rows.items():
+        if len(of_split) == len(examples[split]):
+            continue
         kept = {row.example.index for row in of_split}
         left_out = tuple(e.index for e in examples[split] if e.index not in kept)
         if left_out:
@@ -50,7 +53,7 @@ def prompt_record(
     first = rows["test"][0]
     tokens = first.features["input_ids"]
     decode = tokenizer.decode
-    lengths = {split: [row.length for row in of_split] for split, of_split in rows.items()}
+    lengths = {split: lengths_of(of_split) for split, of_split in rows.items()}
     prompt = head.prompt
     return PromptRecord(
         template=prompt.template,
@@ -58,8 +61,8 @@ def prompt_record(
         label_token_texts=tuple(decode([token]) for token in head.label_tokens),
         example_prompt=decode(tokens),
         example_tokens=tuple(tokens),
-        longest_tokens={split: max(of_split) for split, of_split in lengths.items()},
-        mean_tokens={s: sum(of_split) / len(of_split) for s, of_split in lengths.items()},
+        longest_tokens={split: int(of_split.max()) for split, of_split in lengths.items()},
+        mean_tokens={s: int(of_split.sum()) / len(of_split) for s, of_split in lengths.items()},
         max_length=max_length,
         few_shot_prefix=few_shot_prefix,
         verbalizers=prompt.verbalizers,

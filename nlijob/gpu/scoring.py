@@ -21,6 +21,7 @@ from nlijob.errors import DivergedError, NotAvailableError
 from nlijob.gpu.engine import Forward
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.heads.rows import lengths_of
 from nlijob.records.job import Prediction, Split, SplitScore
 
 Scored = tuple[list[int], Tensor]
@@ -34,7 +35,7 @@ def batches(rows: Sequence[Encoded], size: int) -> list[list[int]]:
 
     The others then fit into its memory, and no batch runs out of memory after hours.
     """
-    order = sorted(range(len(rows)), key=lambda i: rows[i].length)
+    order = lengths_of(rows).argsort(kind="stable").tolist()
     return [order[start : start + size] for start in range(0, len(order), size)][::-1]
 
 

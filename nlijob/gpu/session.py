@@ -24,7 +24,7 @@ from nlijob.gpu.forgetting import Tokens, text_losses
 from nlijob.gpu.further import encode_set
 from nlijob.gpu.generation import generate
 from nlijob.gpu.group import ALONE, Group
-from nlijob.gpu.heads import Encoded, Head, head_class
+from nlijob.gpu.heads import Encoded, EncodedRows, Head, head_class
 from nlijob.gpu.model import (
     FirstWeights,
     LoadedModel,
@@ -391,7 +391,7 @@ class Session:
         return head
 
     @cached_property
-    def rows(self) -> dict[Split, list[Encoded]]:
+    def rows(self) -> dict[Split, EncodedRows]:
         """Every row as model input."""
         drops = self.config.model.too_long == "drop"
         with self.reporter.timed("encode"):
@@ -400,7 +400,7 @@ class Session:
         return rows
 
     @cached_property
-    def further_rows(self) -> dict[str, list[Encoded]]:
+    def further_rows(self) -> dict[str, EncodedRows]:
         """Name of each further test set -> its rows as model input."""
         if not self.config.transfer:
             return {}
@@ -418,7 +418,7 @@ class Session:
 
     def kept_examples(self, split: Split) -> list[Example]:
         """The subset's rows that are model input: all, or those that are not too long."""
-        return [row.example for row in self.rows[split]]
+        return [*self.rows[split].examples]
 
     @cached_property
     def few_shot(self) -> tuple[Head, str]:
@@ -514,7 +514,7 @@ class Session:
         return self._known_rows[rows]
 
     @property
-    def _known_rows(self) -> dict[str, list[Encoded]]:
+    def _known_rows(self) -> dict[str, EncodedRows]:
         further = {f"further {name}": rows for name, rows in self.further_rows.items()}
         return {**{str(split): rows for split, rows in self.rows.items()}, **further}
 
@@ -558,7 +558,7 @@ class Session:
     def _model_dir(self) -> Path:
         return Path(self.task.model_dir)
 
-    def _tell_prompt(self, rows: dict[Split, list[Encoded]]) -> None:
+    def _tell_prompt(self, rows: dict[Split, EncodedRows]) -> None:
         """Say what the prompt was resolved to, and how many rows it does not serve."""
         for line in (prompt_line(self.head.prompt), *prompt_notes(self.head, rows)):
             self.reporter.say("start", line)

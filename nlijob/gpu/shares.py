@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
 
@@ -46,6 +49,44 @@ def split(tokens: Sequence[int], processes: int) -> list[list[int]]:
 def own_places(rows: Sequence[Encoded], group: Group, prefix: int = 0) -> list[int]:
     """Places of this process's rows; `prefix` tokens of each are computed once for all."""
     return split([row.length - prefix for row in rows], group.size)[group.rank]
+
+
+def share_totals(
+    lengths: NDArray[np.int64], at_once: int, group: Group, prefix: int = 0
+) -> NDArray[np.int64]:
+    """Tokens of each pack in which this process computes its share of many batches.
+
+    `lengths` [batches, rows]: each row's tokens, 0 where there is no row. A share is computed
+    `at_once` rows at a time. The shares are those that `split` gives; a loop over all batches of a
+    long training would take longer than to train for a while.
+    """
+    own = _owners(lengths - prefix, group.size) == group.rank
+    own &= lengths > 0
+    held = np.where(own, lengths - prefix, 0)
+    pack = (own.cumsum(1) - 1) // at_once
+    totals = [np.zeros(0, np.int64)]
+    for number in range(-(-lengths.shape[1] // at_once)):
+        inside = own & (pack == number)
+        totals.append(prefix + (held * inside).sum(1)[inside.any(1)])
+    return np.concatenate(totals)
+
+
+def in_micro_batches(lengths: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """[micro-batches, size] of the rows [steps, rows] that are computed `size` at a time."""
+    padded = np.pad(lengths, ((0, 0), (0, -lengths.shape[1] % size)))
+    return padded.reshape(-1, size)
+
+
+def _owners(tokens: NDArray[np.int64], processes: int) -> NDArray[np.int64]:
+    """The process that computes each row [batches, rows]: the rule of `split`, in all batches."""
+    every = np.arange(len(tokens))
+    totals = np.zeros((len(tokens), processes), np.int64)
+    owners = np.zeros_like(tokens)
+    if processes > 1:
+        for row in np.argsort(-tokens, axis=1, kind="stable").T:
+            owners[every, row] = process = totals.argmin(1)
+            totals[every, process] += tokens[every, row]
+    return owners
 
 
 def shares_within(

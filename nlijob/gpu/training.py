@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
@@ -30,6 +32,7 @@ from nlijob.gpu.drawing import DrawnForRows
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Batch, Encoded, Head
 from nlijob.gpu.heads.base import new_batch
+from nlijob.gpu.heads.rows import lengths_of
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.pausing import Pauses
@@ -96,10 +99,20 @@ class TrainingSchedule:
 
     def batches(self, epoch: int, done: int = 0) -> Iterator[list[Encoded]]:
         """The rows of each optimizer step of an epoch, after the first `done` steps."""
-        generator = torch.Generator().manual_seed(self.seed(epoch))
-        order = torch.randperm(len(self.rows), generator=generator).tolist()
+        order = self._order(epoch).tolist()
         for start in range(done * self.config.batch_size, len(order), self.config.batch_size):
             yield [self.rows[i] for i in order[start : start + self.config.batch_size]]
+
+    def lengths(self, epoch: int) -> NDArray[np.int64]:
+        """[steps, batch size]: tokens of the rows of an epoch's steps; 0 where a row is missing."""
+        lengths = np.zeros((self.steps_per_epoch, self.config.batch_size), np.int64)
+        lengths.reshape(-1)[: len(self.rows)] = lengths_of(self.rows)[self._order(epoch).numpy()]
+        return lengths
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """The numbers of the rows in the order in which an epoch takes them."""
+        generator = torch.Generator().manual_seed(self.seed(epoch))
+        return torch.randperm(len(self.rows), generator=generator)
 
     def micro_batches(self, rows: Sequence[Encoded], size: int) -> Iterator[list[Encoded]]:
         """The micro-batches of a step: its rows, `size` at a time."""

@@ -316,10 +316,10 @@ def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
         return {}
     width = max(1, min(RUNNING_MEAN, len(steps) // 5))
     losses = [step.loss for step in steps]
-    windows = [losses[max(0, end - width) : end] for end in range(1, len(losses) + 1)]
-    smoothed = [sum(window) / len(window) for window in windows]
     ends = [later.step - 0.5 for step, later in pairwise(steps) if later.epoch != step.epoch]
     every = max(1, len(steps) // (2 * MOST_POINTS))
+    windows = (losses[max(0, end - width) : end] for end in range(1, len(losses) + 1, every))
+    smoothed = [sum(window) / len(window) for window in windows]  # of the steps shown alone
     caption = f"Training loss at each optimizer step, and its running mean over {width} steps."
     if every > 1:
         caption += f" One step in {every} is shown."
@@ -329,7 +329,7 @@ def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
         caption,
         [step.step for step in steps][::every],
         losses[::every],
-        smoothed[::every],
+        smoothed,
         ends,
     )
     return {"steps": chart}

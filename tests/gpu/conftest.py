@@ -44,7 +44,7 @@ def labelled() -> list[Example]:
 @pytest.fixture(scope="module")
 def rows(head: Head, examples: list[Example]) -> list[Encoded]:
     """A module's examples, encoded by its head."""
-    return head.encode("train", examples)
+    return [*head.encode("train", examples)]
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ def new(new_model: NewModel, tokenizer: Any, examples: list[Example]) -> New:
 
     def make(job: JobConfig) -> tuple[Trainer, LoadedModel]:
         head = CausalHead(tokenizer, job.prompt, 256, examples)
-        rows: list[Encoded] = head.encode("train", examples)
+        rows: list[Encoded] = [*head.encode("train", examples)]
         loaded = new_model(job)
         torch.manual_seed(0)
         for name, parameter in loaded.model.named_parameters():

@@ -9,7 +9,7 @@ import types
 import typing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -67,6 +67,19 @@ def test_every_record_survives_the_round_trip_through_json(cls: type[Any], optio
     record = filled(cls, optional)
     assert records.from_json(cls, json.loads(records.dump(record))) == record
     assert records.from_json(cls, json.loads(records.dump_line(record))) == record
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_record_is_written_as_a_copy_of_all_its_values_would_be(cls: type[Any]) -> None:
+    record = filled(cls, False)
+    as_json = records.to_json(record)
+    assert records.dump_line(record) == json.dumps(as_json, ensure_ascii=False) + "\n"
+    assert records.dump(record) == json.dumps(as_json, ensure_ascii=False, indent=1) + "\n"
+
+
+def test_a_value_that_json_cannot_hold_is_an_error() -> None:
+    with pytest.raises(TypeError, match="type PosixPath has no form"):
+        records.dump_line(replace(PREDICTION, split=cast(Any, Path("x"))))
 
 
 def test_all_records_are_tried() -> None:

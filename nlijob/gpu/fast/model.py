@@ -27,7 +27,7 @@ from nlijob.gpu.fast.packing import (
     PackView,
     pack,
     pack_shape,
-    shared_prefix,
+    prefix_of_all,
     view,
 )
 from nlijob.gpu.fast.prefix import make_prefix
@@ -35,6 +35,7 @@ from nlijob.gpu.fast.recompute import RecomputedLayers
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.served import FusedStack, choose
 from nlijob.gpu.heads import Encoded, Head
+from nlijob.gpu.heads.rows import columns_of
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.randomness import random_state, restore_random_state
 
@@ -287,12 +288,12 @@ def prefix_of(rows: Sequence[Encoded], together: int, is_bidirectional: bool) ->
     """
     if is_bidirectional or has_types(rows):
         return 0
-    return shared_prefix([ids_of(row) for row in rows], together)
+    return prefix_of_all(rows, together)
 
 
 def has_types(rows: Sequence[Encoded]) -> bool:
     """Whether the tokenizer gives each token a type, such as the number of its text in a pair."""
-    return TYPES in rows[0].features  # which all rows have, or none
+    return TYPES in columns_of(rows)
 
 
 def ids_of(row: Encoded) -> list[int]:
@@ -313,6 +314,6 @@ def _single(adapter: FlatAdapter) -> list[tuple[Any, Tensor, Tensor]]:
 
 def check_features(rows: Sequence[Encoded]) -> None:
     """Raise Unsupported where the model reads more of a row than its tokens."""
-    more = set().union(*(row.features for row in rows)) - SUPPORTED_FEATURES
+    more = columns_of(rows) - SUPPORTED_FEATURES
     if more:
         raise Unsupported(f"the model reads {', '.join(sorted(more))} besides the tokens")

@@ -16,6 +16,8 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
+from nlijob.gpu.heads.rows import Encoded, EncodedRows
+
 TOKEN_STEP = 16
 """The number of tokens in a pack is a multiple of this."""
 GRAPH_COST_TOKENS = 4_000
@@ -161,7 +163,19 @@ def shared_prefix(rows: Sequence[list[int]], together: int) -> int:
     first, last = min(rows), max(rows)  # what these two share, all rows share
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     prefix = min(sum(1 for _ in same), min(map(len, rows)) - 1)
-    mean = sum(map(len, rows)) / len(rows)
+    return _worth_sharing(prefix, sum(map(len, rows)) / len(rows), together)
+
+
+def prefix_of_all(rows: Sequence[Encoded], together: int) -> int:
+    """`shared_prefix` of rows, also of very many in a table."""
+    if not isinstance(rows, EncodedRows):
+        return shared_prefix([row.features["input_ids"] for row in rows], together)
+    prefix = min(rows.common_prefix, int(rows.lengths.min()) - 1)
+    return _worth_sharing(prefix, int(rows.lengths.sum()) / len(rows), together)
+
+
+def _worth_sharing(prefix: int, mean: float, together: int) -> int:
+    """`prefix`, or 0 if it is too short to be held once; `mean`: tokens of a row."""
     return prefix if prefix * (together - 1) >= MIN_SAVED_SHARE * together * mean else 0
 
 

@@ -22,6 +22,7 @@ from nlijob.gpu.fast.model import FastModel, has_types
 from nlijob.gpu.fast.packing import PackShape, view
 from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
+from nlijob.gpu.heads.rows import lengths_of, shortest_of
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.out_of_memory import free_memory
 from nlijob.gpu.shares import Share
@@ -97,7 +98,7 @@ class Steps:
         )
         # captured as well: its scale is on the device, and is read nowhere else
         self._scaler = loss_scaler(loaded)
-        self._longest = max(row.length for row in schedule.rows)
+        self._longest = int(lengths_of(schedule.rows).max())
         self._has_types = has_types(schedule.rows)
         self._graphs = self._new_graphs()
         self._packs: dict[int, _Captured] = {}
@@ -283,7 +284,7 @@ class Steps:
 
     def _capture_pack(self, tokens: int, graphs: Graphs | None = None) -> _Captured:
         shape = self._shape(tokens)
-        shortest = min(self._schedule.rows, key=lambda row: row.length)  # fits into every pack
+        shortest = shortest_of(self._schedule.rows)  # fits into every pack
         example = self._fast.to_device([shortest], shape, 1)
         capture = (graphs or self._graphs).capture
         return shape, example, capture(lambda: self._add(example, shape))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,16 @@ from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.fast.together import all_or_none
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded
+from nlijob.gpu.heads.rows import lengths_of, shortest_of
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.pausing import Pauses
-from nlijob.gpu.shares import Share, shares_of_batch, shares_within
+from nlijob.gpu.shares import (
+    Share,
+    in_micro_batches,
+    share_totals,
+    shares_of_batch,
+    shares_within,
+)
 from nlijob.gpu.training import SMALLEST_LOSS_SCALE, TrainingSchedule, check_step, never
 from nlijob.records.job import TrainStep
 
@@ -132,8 +140,9 @@ class FastTrainer:
 
         It has no effect. It may only be called before the first step.
         """
-        batches = list(self._schedule.batches(1))
-        rows = sorted(batches, key=self._tokens)[len(batches) // 2]
+        lengths = self._schedule.lengths(1)
+        by_tokens = np.where(lengths, lengths - self.prefix, 0).sum(1).argsort(kind="stable")
+        rows = next(self._schedule.batches(1, done=int(by_tokens[len(lengths) // 2])))
         shared = [
             (share.own, self.steps.pack_size(rounded(self._tokens(share.own))))
             for share in self._shares(rows, self._group)
@@ -160,7 +169,7 @@ class FastTrainer:
         self._chosen_for: dict[str, int | str] = {
             "rows": self._size,
             "prefix": self.prefix,
-            "longest_row": max(row.length for row in schedule.rows),
+            "longest_row": int(lengths_of(schedule.rows).max()),
             "largest_pack": max(totals),
             "all_tokens": self._training_tokens,
             "device": device_name(self._loaded.device),
@@ -234,16 +243,13 @@ class FastTrainer:
 
     def _totals(self, group: Group) -> list[int]:
         """Tokens of each pack that this process computes in the whole training; at least one."""
-        shares = (
-            share
-            for epoch in range(1, self._schedule.config.epochs + 1)
-            for rows in self._schedule.batches(epoch)
-            for share in self._shares(rows, group)
-        )
-        shortest = min(self._schedule.rows, key=lambda row: row.length)
-        return [self._tokens(share.own) for share in shares if share.places] or [
-            self._tokens([shortest])
-        ]
+        totals: list[int] = []
+        for epoch in range(1, self._schedule.config.epochs + 1):
+            lengths = self._schedule.lengths(epoch)
+            if not self.steps.captures:
+                lengths = in_micro_batches(lengths, self._size)
+            totals += share_totals(lengths, self._size, group, self.prefix).tolist()
+        return totals or [self._tokens([shortest_of(self._schedule.rows)])]
 
     def _shares(self, rows: Sequence[Encoded], group: Group) -> list[Share]:
         """What a process of a group computes of an effective batch, pack by pack.

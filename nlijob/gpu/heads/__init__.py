@@ -5,9 +5,10 @@ To add a head, subclass `Head` in a module of its own and enter it in both table
 
 from __future__ import annotations
 
-from nlijob.gpu.heads.base import Batch, Encoded, Head
+from nlijob.gpu.heads.base import Batch, Head
 from nlijob.gpu.heads.causal import CausalHead
 from nlijob.gpu.heads.classification import ClassificationHead
+from nlijob.gpu.heads.rows import Encoded, EncodedRows
 from nlijob.heads import HeadName, find
 
 HEAD_CLASSES: dict[HeadName, type[Head]] = {
@@ -27,6 +28,7 @@ __all__ = [
     "CausalHead",
     "ClassificationHead",
     "Encoded",
+    "EncodedRows",
     "Head",
     "head_class",
 ]

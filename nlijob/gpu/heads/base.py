@@ -23,6 +23,7 @@ from nlijob.config import DataConfig, PromptConfig
 from nlijob.errors import NotAvailableError
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.heads.prompting import Resolver
+from nlijob.gpu.heads.rows import Encoded, EncodedRows, as_table
 from nlijob.prompts import prompt_text
 from nlijob.records.job import Example, Split
 
@@ -30,25 +31,6 @@ SHOWN_ROWS = 5
 ROWS_AT_ONCE = 8192
 """Rows in one call of the tokenizer. What it keeps of each row until the call ends (offsets, the
 tokens' texts) takes five times as much memory as the row as model input."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One row as model input."""
-
-    example: Example
-    features: dict[str, list[int]]
-    """The tokenizer's columns, such as input_ids, each with one number per token."""
-
-    @property
-    def length(self) -> int:
-        """Number of tokens."""
-        return len(self.features["input_ids"])
-
-    def first(self, tokens: int) -> Encoded:
-        """The row's first tokens as a row."""
-        features = {name: column[:tokens] for name, column in self.features.items()}
-        return Encoded(self.example, features)
 
 
 @dataclass(frozen=True)
@@ -123,25 +105,23 @@ class Head(ABC):
 
     def encode(
         self, split: Split, examples: Sequence[Example], drop_longer: bool = False
-    ) -> list[Encoded]:
+    ) -> EncodedRows:
         """Tokenize rows. `drop_longer` leaves out those that are longer than the context.
 
         Raises NotAvailableError if a row is longer than the context, or if the tokenizer makes
         nothing of it that the model knows.
         """
+        starts = range(0, len(examples), ROWS_AT_ONCE)
         with _without_collection():
-            rows = [
-                row
-                for start in range(0, len(examples), ROWS_AT_ONCE)
-                for row in self._encoded(examples[start : start + ROWS_AT_ONCE])
-            ]
+            rows = EncodedRows.of(
+                examples, (self._tokenize(examples[s : s + ROWS_AT_ONCE]) for s in starts)
+            )
         _check_not_empty(split, rows)
-        fitting = [row for row in rows if row.length <= self._max_length]
+        fitting = rows.up_to(self._max_length)
         if len(fitting) < len(rows) and not (drop_longer and fitting):
             raise _too_long(split, rows, self._max_length)
-        rows = fitting
-        self._check_tokens(split, rows)
-        return rows
+        self._check_tokens(split, fitting)
+        return fitting
 
     def with_special_tokens(self, rows: Sequence[Encoded]) -> list[Encoded]:
         """Return the rows whose own texts hold special tokens, which the model reads as such.
@@ -149,9 +129,9 @@ class Head(ABC):
         All rows have the template's; these have more.
         """
         special = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
-        counts = [sum(t in special for t in row.features["input_ids"]) for row in rows]
-        of_template = min(counts, default=0)
-        return [row for row, own in zip(rows, counts, strict=True) if own > of_template]
+        counts = as_table(rows).counts_of(special)
+        of_template = counts.min() if len(counts) else 0
+        return [rows[number] for number in (counts > of_template).nonzero()[0].tolist()]
 
     def text(self, example: Example) -> str:
         """Return the row as text, up to where an answer is told from the others."""
@@ -195,19 +175,14 @@ class Head(ABC):
     def label_logits(self, logits: Tensor) -> Tensor:
         """Return [rows, labels]: the labels' columns of `logits`, in label order."""
 
-    def _encoded(self, examples: Sequence[Example]) -> list[Encoded]:
-        columns = self._tokenize(examples)
-        return [
-            Encoded(example, {name: column[i] for name, column in columns.items()})
-            for i, example in enumerate(examples)
-        ]
-
-    def _check_tokens(self, split: Split, rows: Sequence[Encoded]) -> None:
+    def _check_tokens(self, split: Split, rows: EncodedRows) -> None:
         """Raise NotAvailableError unless the model knows the tokens, and they tell something."""
-        special = set(self._tokenizer.all_special_ids)
-        for row in rows:
-            self._check_known(f"{split} row {row.example.index}", row.features["input_ids"])
-        if rows and all(special.issuperset(row.features["input_ids"]) for row in rows):
+        if self._vocabulary is not None:
+            for place in (rows.ids >= self._vocabulary).nonzero()[0][:1]:
+                row = rows[rows.row_of(place)]
+                self._check_known(f"{split} row {row.example.index}", row.features["input_ids"])
+        special = rows.counts_of(self._tokenizer.all_special_ids)
+        if rows and (special == rows.lengths).all():
             raise NotAvailableError(
                 f"the tokenizer knows no word of the {split} rows: it makes "
                 f"{rows[0].features['input_ids'][:SHOWN_ROWS]} of the first",
@@ -261,22 +236,23 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _check_not_empty(split: Split, rows: Sequence[Encoded]) -> None:
+def _check_not_empty(split: Split, rows: EncodedRows) -> None:
     """Raise NotAvailableError if a row has no tokens."""
-    empty = [row.example.index for row in rows if row.length == 0]
-    if empty:
+    empty = (rows.lengths == 0).nonzero()[0]
+    if len(empty):
         raise NotAvailableError(
-            f"{split}: the tokenizer makes no tokens of row {empty[0]} "
+            f"{split}: the tokenizer makes no tokens of row {rows.examples[empty[0]].index} "
             f"({plural(len(empty), 'such row')})",
             "the tokenizer's files are incomplete, or prompt.template is nearly empty",
         )
 
 
-def _too_long(split: Split, rows: Sequence[Encoded], max_length: int) -> NotAvailableError:
+def _too_long(split: Split, rows: EncodedRows, max_length: int) -> NotAvailableError:
     """The error that names the rows longer than `max_length` tokens."""
-    too_long = [row for row in rows if row.length > max_length]
+    too_long = (rows.lengths > max_length).nonzero()[0]
     shown = ", ".join(
-        f"row {row.example.index} ({row.length:,} tokens)" for row in too_long[:SHOWN_ROWS]
+        f"row {rows.examples[number].index} ({rows.lengths[number]:,} tokens)"
+        for number in too_long[:SHOWN_ROWS]
     )
     leave_out = (
         "model.too_long='drop' would leave no row"

@@ -9,8 +9,9 @@ import torch
 import transformers
 from torch import Tensor
 
-from nlijob.gpu.heads.base import Batch, Encoded, Head, new_batch
+from nlijob.gpu.heads.base import Batch, Head, new_batch
 from nlijob.gpu.heads.prompting import open_ended
+from nlijob.gpu.heads.rows import Encoded
 from nlijob.prompts import prompt_text
 from nlijob.records.job import Example
 

@@ -10,7 +10,8 @@ import transformers
 from torch import Tensor, nn
 
 from nlijob.gpu.fast.errors import Unsupported
-from nlijob.gpu.heads.base import Batch, Encoded, Head, new_batch
+from nlijob.gpu.heads.base import Batch, Head, new_batch
+from nlijob.gpu.heads.rows import Encoded
 from nlijob.records.job import Example
 
 

@@ -295,9 +295,9 @@ class Resolver:
 
 def open_ended(tokenizer: Any, prompt: Prompt, texts: Sequence[str]) -> list[list[int]]:
     """Return the tokens of texts that an answer is to follow: none stand behind the text."""
-    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=not prompt.is_chat)[
-        "input_ids"
-    ]
+    rows: list[list[int]] = tokenizer(
+        list(texts), add_special_tokens=not prompt.is_chat, return_attention_mask=False
+    )["input_ids"]
     behind = () if prompt.is_chat else added_tokens(tokenizer).after
     if not behind:
         return rows

@@ -139,4 +139,4 @@ def head(demo: JobConfig, tokenizer: Any, examples: list[Example]) -> CausalHead
 
 @pytest.fixture(scope="session")
 def rows(head: CausalHead, examples: list[Example]) -> list[Encoded]:
-    return head.encode("validation", examples)
+    return [*head.encode("validation", examples)]

@@ -16,10 +16,10 @@ from nlijob.demo import MODEL_DIR
 from nlijob.errors import ExitCode, NotAvailableError
 from nlijob.gpu import checkpoints, predicting
 from nlijob.gpu.engine import Engine
-from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.heads import CausalHead, Encoded, EncodedRows
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.scoring import score
-from nlijob.records.job import Example, Prediction, WorkerOutcome, WorkerTask
+from nlijob.records.job import Example, Prediction, Split, WorkerOutcome, WorkerTask
 from nlijob.records.use import Chunk, ChunkCount, RowFault, ScoredChunk, UseTask
 from nlijob.rundir import write_record
 from nlijob.use.workspace import Workspace
@@ -120,14 +120,11 @@ def test_a_row_that_the_head_refuses_is_a_fault_of_its_own(
     examples: list[Example],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    check_known = CausalHead._check_known
-
-    def refused(self: CausalHead, what: str, tokens: Sequence[int]) -> None:
-        if what == "test row 1":
+    def refused(self: CausalHead, split: Split, rows: EncodedRows) -> None:
+        if split == "test" and any(example.index == 1 for example in rows.examples):
             raise NotAvailableError("test row 1 has a token that the model lacks")
-        check_known(self, what, tokens)
 
-    monkeypatch.setattr(CausalHead, "_check_known", refused)
+    monkeypatch.setattr(CausalHead, "_check_tokens", refused)
     _, (chunk,) = labelled(tmp_path, demo, adapter, [examples[:3]])
     # each row is tried alone, under its own number
     assert chunk.unlabelled == (RowFault(1, "test row 1 has a token that the model lacks"),)

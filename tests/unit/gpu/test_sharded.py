@@ -231,7 +231,7 @@ def beginning() -> tuple[JobConfig, CausalHead, list[Encoded]]:
     config = configuration(train__batch_size=3)
     examples = [Example(i, f"A man has {i} dogs.", "A man has a dog.", i % 3) for i in range(7)]
     head = CausalHead(read_tokenizer(config, MODEL_DIR), config.prompt, 256, examples)
-    return config, head, head.encode("train", examples)
+    return config, head, [*head.encode("train", examples)]
 
 
 def test_one_process_goes_on_with_a_training_of_divided_weights() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from nlijob.analysis.outcome import build_results
 from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse
 from nlijob.records.serialization import read_lines
-from nlijob.report.plots import MOST_POINTS, Clock, gpu_lines_of
+from nlijob.report import charts
+from nlijob.report.plots import MOST_POINTS, RUNNING_MEAN, Clock, gpu_lines_of, step_plots
 from nlijob.report.sections import Outcome, draw_plots
 from tests.synthetic import Spec, build_run
 
@@ -99,3 +101,24 @@ def test_a_stage_lasts_until_the_next_begins() -> None:
     clock = Clock.of([sample(1, 0, "load"), sample(1, 5, "train"), sample(1, 9, "train")])
     spans = [(span.label, span.start, span.end) for span in clock.spans()]
     assert spans == [("load", 0, 5), ("train", 5, 9)]
+
+
+def test_of_a_long_training_some_steps_are_drawn_with_the_mean_of_all_before_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[Any] = []
+
+    def note(*values: Any) -> charts.Plot:
+        drawn.extend(values)
+        return loss_by_step(*values)
+
+    loss_by_step = charts.loss_by_step
+    monkeypatch.setattr(charts, "loss_by_step", note)
+    steps = [TrainStep(1, n + 1, (n * 7919 % 101) / 50, 1.0, 1e-4, 8, 0.01) for n in range(4_500)]
+    step_plots(steps)
+    *_, numbers, losses, smoothed, _ = drawn
+    assert numbers == list(range(1, 4_501, 4))
+    assert len(losses) == len(smoothed) <= 4 * MOST_POINTS
+    last = [step.loss for step in steps[: numbers[-1]]][-RUNNING_MEAN:]
+    assert smoothed[-1] == sum(last) / RUNNING_MEAN
+    assert smoothed[0] == losses[0]

@@ -72,7 +72,7 @@ def alike(demo: JobConfig, tokenizer: Any, rows: list[Encoded]) -> list[Encoded]
     task = "A text is given and a claim is made. Say whether the text shows the claim to be true."
     prompt = dataclasses.replace(demo.prompt, template=f"{task}{demo.prompt.template}")
     examples = [row.example for row in rows]
-    return CausalHead(tokenizer, prompt, 128, examples).encode("validation", examples)
+    return [*CausalHead(tokenizer, prompt, 128, examples).encode("validation", examples)]
 
 
 @pytest.fixture(params=["rows", "alike"])
@@ -326,7 +326,7 @@ def test_losses_follow_the_plain_loops_over_many_steps(
     ]
     some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:40]]
     config = dataclasses.replace(CONFIG, batch_size=1)
-    (plain, _), (fast, _) = trainers(new_model, head, head.encode("train", some), config)
+    (plain, _), (fast, _) = trainers(new_model, head, [*head.encode("train", some)], config)
     losses = [torch.tensor([step.loss for step in way.epoch(1)]) for way in (plain, fast)]
     assert len(losses[0]) == 40
     assert ((losses[1] - losses[0]).abs() / losses[0]).max() < tolerance.training(40)
@@ -453,7 +453,7 @@ def test_the_classification_head_is_trained_too(
     prompt = dataclasses.replace(demo.prompt, verbalizers=())
     config = dataclasses.replace(demo, model=model, prompt=prompt)
     head = ClassificationHead(tokenizer, prompt, 128)
-    pairs = head.encode("train", [row.example for row in rows])
+    pairs = [*head.encode("train", [row.example for row in rows])]
     (plain, _), (fast, _) = trainers(lambda: new_model(config), head, pairs)
     for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
         assert got.loss == pytest.approx(expected.loss, rel=tolerance.training(STEPS))
