@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nlijob.config import JobConfig
-from nlijob.gpu.fast import kernels, row_dropout
+from nlijob.gpu.fast import host, kernels, row_dropout
 from nlijob.gpu.fast import model as fast_model
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, ids_of
@@ -242,6 +242,15 @@ def test_what_is_not_supported_is_named_and_the_librarys_layers_are_used(
     fast = FastModel(new_gated(family, targets, **options), head, True)
     assert fast.kind.startswith("the library's layers")
     assert re.search(why, fast.refused)
+
+
+def test_without_room_for_a_second_copy_of_the_weights_the_librarys_layers_are_used(
+    new_gated: NewGated, head: CausalHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "free_bytes", lambda device: host.KEPT_FREE_BYTES)
+    fast = FastModel(new_gated("Llama", ATTENTION), head, True)
+    assert fast.kind.startswith("the library's layers")
+    assert fast.refused.endswith("a second time, in 0.0 GiB, and 1.0 GiB are free")
 
 
 def test_adapters_that_are_not_supported_are_named(new_gated: NewGated) -> None:
