@@ -26,8 +26,6 @@ from nlijob.gpu.fast.stacks.projection import Projection
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3")
 """Names of the families, which their classes in transformers begin with."""
-FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
-"""Kinds of rotary embedding whose angles depend on the position alone."""
 
 
 class FastLlamaModel(nn.Module):
@@ -70,7 +68,8 @@ class LlamaStack:
     ) -> None:
         """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
         self._row_masks = row_masks
-        self._model: Any = next(module for module in model.modules() if _is_served(module))
+        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        self._model = models[0]
         self._switch = adapters[0][0][0]
         self._dropout = dropout_of(self._switch)
         self._pairs = [(a, b) for _, a, b in adapters]
@@ -271,8 +270,6 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
         yield "a model of one layer"
     if config.hidden_act not in ("silu", "swish"):
         yield f"the activation {config.hidden_act}"
-    if model.rotary_emb.rope_type not in FIXED_ROTATIONS:
-        yield f"a rotary embedding of kind {model.rotary_emb.rope_type}"
     if not all(getattr(layer.self_attn, "use_rope", True) for layer in layers):
         yield "layers without a rotary embedding"
     if any(_base(linear).bias is not None for linear in (*_gate_up(layers[0]), *_down(layers[0]))):
