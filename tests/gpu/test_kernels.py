@@ -251,7 +251,9 @@ def test_heads_are_completed_and_their_gradient(
 
     def complete(y: Tensor, out: Tensor, a: Tensor, b: Tensor, *given: Any) -> None:
         norms = HeadNorms(a, b, 1e-6) if normed else None
-        gated_kernels.complete_heads(y, given[0], norms, *given[1:], heads, out if normed else y)
+        bias, cosine, sine = given
+        to = out if normed else y
+        gated_kernels.complete_heads(y, bias, norms, cosine, sine, heads, to)
 
     y, out = values(TOKENS, heads.columns), values(TOKENS, heads.columns)
     compare(dtype, complete, y, out, *weights, bias, cosine, sine)

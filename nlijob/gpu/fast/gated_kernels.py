@@ -54,12 +54,10 @@ class Heads:
 
     def split(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of y [tokens, columns], each [tokens, heads, width]; views."""
-        query, key, value = y.split([self.query_width, self.key_width, self.key_width], 1)
-        return (
-            query.unflatten(1, (-1, self.width)),
-            key.unflatten(1, (-1, self.width)),
-            value.unflatten(1, (-1, self.width)),
-        )
+        first, second = self.query_width, self.query_width + self.key_width
+        parts = (y[:, :first], y[:, first:second], y[:, second:])
+        query, key, value = (part.view(len(y), -1, self.width) for part in parts)
+        return query, key, value
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,8 @@ def head_gradients(
 
 def _rotated(y: Tensor, heads: Heads) -> Tensor:
     """The heads of query and key, [tokens, heads, width]; a view."""
-    return y[:, : heads.query_width + heads.key_width].unflatten(1, (-1, heads.width))
+    both = y[:, : heads.query_width + heads.key_width]
+    return both.view(len(y), -1, heads.width)
 
 
 def _weights(norms: HeadNorms | None) -> tuple[Tensor | None, Tensor | None, None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import bitsandbytes as bnb
 import psutil
@@ -11,10 +13,14 @@ import torch
 from torch import nn
 
 from nlijob.gpu.fast.dropout import HostDropout
+from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.layers import FastDense, LayerPatches, dequantized
 
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """A container's memory limit, in bytes or "max"."""
+GIB = 2**30
+KEPT_FREE_BYTES = GIB
+"""Memory kept free for activations where weights are held a second time."""
 
 
 def speed_up_plain_layers(model: nn.Module, dense: bool) -> LayerPatches:
@@ -34,6 +40,21 @@ def speed_up_plain_layers(model: nn.Module, dense: bool) -> LayerPatches:
         elif type(layer) is nn.Dropout and layer.p < 1:
             patches.apply(layer, HostDropout)
     return patches
+
+
+def check_copy_fits(linears: Iterable[Any], device: torch.device, dtype: torch.dtype) -> None:
+    """Raise Unsupported where the device has no room to hold weights a second time.
+
+    `linears`: the linear layers of the weights; those in 4 bits are counted elsewhere, as every
+    fast mode dequantises them.
+    """
+    sizes = (layer.weight.numel() for layer in linears if not isinstance(layer, bnb.nn.Linear4bit))
+    needed, free = sum(sizes) * dtype.itemsize, free_bytes(device)
+    if needed and needed + KEPT_FREE_BYTES > free:
+        raise Unsupported(
+            f"they hold the weights a second time, in {needed / GIB:.1f} GiB, and "
+            f"{free / GIB:.1f} GiB are free"
+        )
 
 
 def free_bytes(device: torch.device) -> int:

@@ -256,7 +256,7 @@ class Workspace:
                 row_masks.masks(like, numbers, share)
                 if row_masks
                 else mask(like, share, calls, dtype=torch.uint8)
-            ).unflatten(0, (of.layers, each))
+            ).view(of.layers, each, *like.shape)
             first += calls
             if at_last:
                 at_last.dropout = _Dropout(x, masks[-1:, :, last], share, 1)
@@ -355,7 +355,10 @@ def _gradients(of: GatedLayers, ws: Workspace) -> list[Tensor]:
 def product_seconds(of: GatedLayers, tokens: int) -> float:
     """Seconds for the forward and backward products of some layers with a pack of this size."""
     like = of.qkv.weight
-    given = [torch.ones(tokens, each.inputs).to(like) for each in of.projections]
+    given = [
+        torch.linspace(-1, 1, tokens * each.inputs, device=like.device).view(tokens, -1).to(like)
+        for each in of.projections
+    ]
     outputs = [like.new_zeros(tokens, each.outputs + each.ranks) for each in of.projections]
     back = [like.new_empty(tokens, each.inputs + each.ranks) for each in of.projections]
 

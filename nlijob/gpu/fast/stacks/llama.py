@@ -17,6 +17,7 @@ from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from nlijob.gpu.fast.host import check_copy_fits
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import function, gated
@@ -25,8 +26,6 @@ from nlijob.gpu.fast.stacks.projection import Projection
 
 FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3")
 """Names of the families, which their classes in transformers begin with."""
-FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")
-"""Kinds of rotary embedding whose angles depend on the position alone."""
 
 
 class FastLlamaModel(nn.Module):
@@ -69,7 +68,8 @@ class LlamaStack:
     ) -> None:
         """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
         self._row_masks = row_masks
-        self._model = next(module for module in model.modules() if _is_served(module))
+        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        self._model = models[0]
         self._switch = adapters[0][0][0]
         self._dropout = dropout_of(self._switch)
         self._pairs = [(a, b) for _, a, b in adapters]
@@ -79,15 +79,18 @@ class LlamaStack:
         like = torch.empty(0, device=self._model.embed_tokens.weight.device, dtype=dtype)
         layers: Any = self._model.layers
         first = layers[0]
-        projections = [
+        qkv, o, gate_up, down = (
             self._projection([parts(layer) for layer in layers], like)
             for parts in (_qkv, _output, _gate_up, _down)
-        ]
+        )
         biases = [_bias(_qkv(layer), dtype) for layer in layers]
         output_biases = [_bias(_output(layer), dtype) for layer in layers]
         self._layers = GatedLayers(
             _heads(first.self_attn),
-            *projections,
+            qkv,
+            o,
+            gate_up,
+            down,
             attention_norm=_norm([layer.input_layernorm for layer in layers]),
             mlp_norm=_norm([layer.post_attention_layernorm for layer in layers]),
             qkv_bias=[bias for bias in biases if bias is not None] or None,
@@ -114,6 +117,8 @@ class LlamaStack:
             raise Unsupported("adapters on some of the decoder layers only")
         adapted = [kind for kind in groups if is_adapted(kind[0])]
         _check_adapters(model, [layer for kind in adapted for layer in kind])
+        linears = [_base(linear) for layer in layers for linear in _linears(layer)]
+        check_copy_fits(linears, device, dtype)
         if device.type == "cuda":
             gated_kernels.SOURCE.compile(device, dtype)
             fused_attention.compile_final(device, dtype, _heads(layers[0].self_attn))
@@ -265,8 +270,6 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
         yield "a model of one layer"
     if config.hidden_act not in ("silu", "swish"):
         yield f"the activation {config.hidden_act}"
-    if model.rotary_emb.rope_type not in FIXED_ROTATIONS:
-        yield f"a rotary embedding of kind {model.rotary_emb.rope_type}"
     if not all(getattr(layer.self_attn, "use_rope", True) for layer in layers):
         yield "layers without a rotary embedding"
     if any(_base(linear).bias is not None for linear in (*_gate_up(layers[0]), *_down(layers[0]))):

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from nlijob.gpu.fast import kernels
 
+ALIGNED = 64
+"""Rows of weights begin at multiples of so many values: at the begin of a GPU's cache lines."""
+
 
 class Projection:
     """The weights of one projection in all layers; zero until they are filled."""
@@ -38,7 +41,9 @@ class Projection:
         self.adapted, self.rank = list(adapted), rank
         self.ranks = len(self.adapted) * rank
         """Ranks of all adapters."""
-        self.weight = like.new_zeros(layers, outputs + self.ranks, inputs + self.ranks)
+        columns = inputs + self.ranks
+        stride = -(-columns // ALIGNED) * ALIGNED
+        self.weight = like.new_zeros(layers, outputs + self.ranks, stride)[..., :columns]
         self.base = self.weight[:, :outputs, :inputs]
         self.a = self.weight[:, outputs:, :inputs]
         """[layers, ranks, inputs]: the As below each other."""
@@ -113,8 +118,8 @@ class Projection:
             torch.bmm(d_y[..., self.adapted[number]].transpose(1, 2), inner, out=d_b)
 
     def _by_adapter(self, a: Tensor) -> Tensor:
-        return a.unflatten(0, (-1, self.rank))
+        return a.view(-1, self.rank, self.inputs)
 
     def _inner_by_adapter(self, inner: Tensor) -> Tensor:
         """[tokens, ranks] -> [adapters, tokens, rank], a view."""
-        return inner.unflatten(1, (-1, self.rank)).transpose(0, 1)
+        return inner.view(len(inner), -1, self.rank).transpose(0, 1)
