@@ -155,7 +155,7 @@ def test_a_graph_drops_the_same_weights_of_attention_in_both_directions_of_a_pas
         out.copy_(attended.detach())
         gradient.copy_(torch.autograd.grad(attended, value, upstream)[0])
 
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         work()
