@@ -37,7 +37,7 @@ from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.trainer import FastTrainer
-from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head, head_class
 from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
@@ -88,12 +88,20 @@ def _llama(sizes: Mapping[str, Any]) -> Callable[[], nn.Module]:
     return lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
 
 
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
+"""The part of MiniLM-L6's configuration that differs from BERT-base's, but for its MLP."""
 SHAPES = {
     "phi-2": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)),
     "llama-3b": _llama(LLAMA_3B),
     "llama-1b": _llama(LLAMA_1B),
     "smollm2-135m": _llama(SMOLLM2_135M),
+    "minilm": lambda: _bert(**MINILM, intermediate_size=1536),
+    "bert-base": lambda: _bert(),
 }
+ENCODERS = ("bert",)
+"""Model types that are measured with a classification head, on pairs of texts."""
+OWN_DROPOUT = 0.1
+"""Dropout of a published encoder, of its attention's weights too."""
 OUTPUTS = {"phi": "dense", "llama": "o_proj"}
 """Model type -> name of the attention's last linear layer."""
 MAX_LENGTH = 2048
@@ -112,15 +120,26 @@ class Bench:
     model_dir: Path
     config: JobConfig
     tokenizer: Any
-    head: CausalHead
+    head: Head
     rows: Sequence[Encoded]
     device: torch.device
     recipe_dropout: float
     """The recipe's dropout; `config` has none."""
+    own_dropout: float = 0.0
+    """Dropout of an encoder itself, whose configuration has none."""
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the model has a classification head and reads in both directions."""
+        return isinstance(self.head, ClassificationHead)
 
     def load(self) -> LoadedModel:
         """A fresh model, with the adapter that the seed gives."""
-        return load(self.config, self.model_dir, self.tokenizer, self.device)
+        loaded = load(self.config, self.model_dir, self.tokenizer, self.device)
+        for name, module in loaded.model.named_modules() if self.own_dropout else ():
+            if isinstance(module, nn.Dropout) and "lora_" not in name:
+                module.p = self.own_dropout
+        return loaded
 
     def with_options(self, **train: Any) -> Bench:
         """This bench with other training options."""
@@ -128,9 +147,13 @@ class Bench:
         return dataclasses.replace(self, config=dataclasses.replace(self.config, train=changed))
 
     def with_dropout(self) -> Bench:
-        """This bench with the recipe's dropout."""
+        """This bench with the recipe's dropout, and that of a published encoder."""
         changed = dataclasses.replace(self.config.lora, dropout=self.recipe_dropout)
-        return dataclasses.replace(self, config=dataclasses.replace(self.config, lora=changed))
+        return dataclasses.replace(
+            self,
+            config=dataclasses.replace(self.config, lora=changed),
+            own_dropout=OWN_DROPOUT if self.is_encoder else 0.0,
+        )
 
     def with_task_behind(self) -> Bench:
         """This bench with the lines of the prompt reordered: the row's texts come first."""
@@ -233,20 +256,27 @@ def _differs(options: argparse.Namespace) -> list[str]:
 def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> Bench:
     on_gpu = device.type == "cuda"
     recipe = "phi2" if on_gpu else "demo"
-    exact = {"lora.dropout": 0.0, "model.residual_dropout": 0.0, "model.device": device.type}
+    exact: dict[str, Any] = {
+        "lora.dropout": 0.0,
+        "model.residual_dropout": 0.0,
+        "model.device": device.type,
+    }
     model_dir = options.model or (
         _random_model(options.shape, folder, device) if on_gpu else MODEL_DIR
     )
-    output = OUTPUTS[transformers.AutoConfig.from_pretrained(model_dir).model_type]
-    attention = ("q_proj", "k_proj", "v_proj", output)
-    targets = attention if options.targets == "attention" else options.targets
-    changes = {**exact, "lora.target_modules": targets} if on_gpu else exact
+    kind = transformers.AutoConfig.from_pretrained(model_dir).model_type
+    if kind in ENCODERS:
+        exact |= {"model.head": "sequence-classification", "prompt.template": ""}
+    if options.targets != "attention" or kind in ENCODERS:
+        exact |= {"lora.target_modules": options.targets}
+    elif on_gpu:
+        exact |= {"lora.target_modules": ("q_proj", "k_proj", "v_proj", OUTPUTS[kind])}
     if options.batch_size:
-        changes = {**changes, "train.batch_size": options.batch_size}
-    config = load_config(recipe, changes)
+        exact |= {"train.batch_size": options.batch_size}
+    config = load_config(recipe, exact)
     tokenizer = read_tokenizer(config, model_dir)
     examples = spread_rows(options.rows, options.train_size)
-    head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
+    head = head_class(config.model.head)(tokenizer, config.prompt, MAX_LENGTH, examples)
     encoded = head.encode("train", examples)
     dropout = load_config(recipe).lora.dropout
     return Bench(model_dir, config, tokenizer, head, encoded, device, dropout)
@@ -260,6 +290,14 @@ def spread_rows(folder: Path, count: int) -> list[Example]:
         Example(i, rows[i]["premise"], rows[i]["hypothesis"], rows[i]["label"])
         for i in (n * len(rows) // count for n in range(count))
     ]
+
+
+def _bert(**sizes: int) -> Any:
+    """An encoder with a classification head, and without the dropout of its configuration."""
+    config = transformers.BertConfig(
+        **sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=3
+    )
+    return transformers.BertForSequenceClassification(config)
 
 
 def _random_model(shape: str, folder: Path, device: torch.device) -> Path:
@@ -330,6 +368,12 @@ def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[s
         yield f"{fast}, 4-bit weights", lambda: _as_loaded(bench)
     yield fast, lambda: _chosen_mode(bench)
     yield f"{fast}, with dropout", lambda: _chosen_mode(bench.with_dropout())
+    if bench.is_encoder:  # which shares no prefix, and which TRL's trainer does not train
+        yield (
+            "plain loop, with dropout",
+            lambda: _chosen_mode(plain.with_dropout(), options.plain_steps),
+        )
+        return
     if shape_of(bench.rows).prefix:
         yield f"{fast}, no shared prefix", lambda: _chosen_mode(bench.with_task_behind())
     if not options.trl_steps:
@@ -370,6 +414,7 @@ def _trl_measurements(bench: Bench, steps: int) -> Iterator[tuple[str, Measureme
     from benchmarks import trl_baseline
 
     def measured(settings: Mapping[str, Any]) -> Figures:
+        assert isinstance(bench.head, CausalHead)
         schedule = TrainingSchedule(bench.config.train, bench.rows)
         trial = trl_baseline.trial(_fresh(bench), bench.head, schedule, settings, steps)
         return Figures(
@@ -437,7 +482,7 @@ def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
         [bench.rows[i] for i in chosen]
         for chosen in batches(bench.rows, bench.config.eval.batch_size)
     ]
-    saved = sum(shape_of(rows).prefix * (len(rows) - 1) for rows in scored)
+    saved = sum(shape_of(rows, bench.is_encoder).prefix * (len(rows) - 1) for rows in scored)
     return Tokens(whole - trainer.prefix * (count - packs) / count, whole - saved / count)
 
 
@@ -468,7 +513,7 @@ def _linear_weights(bench: Bench) -> int:
     """Weights that every token is multiplied with: all linear layers except the head."""
     with torch.device("meta"):
         config = transformers.AutoConfig.from_pretrained(bench.model_dir)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        model = bench.head.auto_class.from_config(config)
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     return sum(module.weight.numel() for module in linear)

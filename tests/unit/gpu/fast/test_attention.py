@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nlijob.gpu.fast import attention
+from nlijob.gpu.fast import attention, dropout
 from nlijob.gpu.fast.attention import AttentionKind
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.prefix import make_prefix
@@ -81,7 +82,7 @@ def test_dropout_draws_for_each_query_and_place_of_a_key(
     upstream = torch.randn(sum(LENGTHS), 2, 8)
     bounds = torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
     kept = (torch.rand(2, sum(LENGTHS), longest) > kind.dropout).float()
-    monkeypatch.setattr(attention.masks, "mask", lambda values, share: kept)
+    monkeypatch.setattr(dropout, "mask", lambda values, share: kept)
     query, key, value = inputs.unbind(1)
     expected = one_by_one(query, key, value, None, kind, kept)
     got = attention.attend(query, key, value, bounds, longest, None, None, kind)
@@ -110,10 +111,10 @@ class Asked(nn.Module):
     ],
 )
 def test_attention_that_packs_do_not_support_is_refused(
-    is_causal: bool | None, options: dict[str, object], why: str
+    is_causal: bool | None, options: dict[str, Any], why: str
 ) -> None:
     values = torch.zeros(1, 2, 8, 4)
-    place = {"cu_seq_lens_q": torch.tensor([0, 8]), "max_length_q": 8}
+    place: dict[str, Any] = {"cu_seq_lens_q": torch.tensor([0, 8]), "max_length_q": 8}
     with pytest.raises(Unsupported, match=why):
         attention._packed_attention(
             Asked(is_causal), values, values, values, None, **place, **options
