@@ -15,7 +15,7 @@ from nlijob.gpu.fast import model as fast_model
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.served import choose
-from nlijob.gpu.fast.stacks import phi
+from nlijob.gpu.fast.stacks import parallel, phi
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from tests import tolerance
@@ -158,3 +158,11 @@ def test_adapters_that_layers_cannot_be_fused_with_are_named(
     with pytest.raises(Unsupported, match=f"fused layers need {why}"):
         phi.PhiStack.groups(model, CPU, torch.float32)
     assert choose(model, CPU, torch.float32)[2].startswith("fused layers need")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "layers", "timed"),
+    [(16, 32, 4), (512, 32, 4), (1_024, 32, 2), (1_088, 32, 1), (6_400, 32, 1), (16, 2, 2)],
+)
+def test_with_more_tokens_fewer_layers_are_timed(tokens: int, layers: int, timed: int) -> None:
+    assert parallel.timed_layers(tokens, layers) == timed
