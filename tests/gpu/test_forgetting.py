@@ -21,10 +21,14 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["attention", "all-linear"])
+@pytest.fixture(
+    scope="module",
+    params=[{}, {"lora.target_modules": "attention"}, {"lora.r": 12}],
+    ids=["all-linear", "attention", "library layers"],
+)
 def job(request: pytest.FixtureRequest) -> JobConfig:
-    """With adapters on attention, a fused stack computes the demo's model."""
-    return load_config("demo", {"lora.dropout": 0.0, "lora.target_modules": request.param})
+    """With the first two adapters, fused layers compute the demo's model."""
+    return load_config("demo", {"lora.dropout": 0.0, **request.param})
 
 
 @pytest.fixture(scope="module")

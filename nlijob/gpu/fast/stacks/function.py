@@ -12,7 +12,9 @@ from torch import Tensor
 from nlijob.gpu.fast.fused_attention import PackLayout
 
 TIMED_LAYERS = 4
-"""Enough that their weights exceed a GPU's cache."""
+"""Layers whose products are timed with few tokens, so that their weights exceed a GPU's cache."""
+TIMED_TOKENS = 2_048
+"""Tokens times layers that are timed at most; with many tokens, one layer takes long enough."""
 TIMES = 3
 
 
@@ -65,3 +67,8 @@ def seconds(work: Callable[[], None]) -> float:
         moment.record()
     moments[-1].synchronize()
     return float(min(a.elapsed_time(b) for a, b in itertools.pairwise(moments))) / 1000
+
+
+def timed_layers(tokens: int, layers: int) -> int:
+    """Layers whose products are timed together for a pack of this size."""
+    return max(1, min(TIMED_LAYERS, layers, TIMED_TOKENS // tokens))

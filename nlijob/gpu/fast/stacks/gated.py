@@ -22,7 +22,7 @@ from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 from nlijob.gpu.fast.row_dropout import RowMasks
-from nlijob.gpu.fast.stacks.function import TIMED_LAYERS, seconds
+from nlijob.gpu.fast.stacks.function import seconds, timed_layers
 from nlijob.gpu.fast.stacks.projection import Projection
 
 Leaves = Sequence[tuple[Tensor, Tensor]]
@@ -353,8 +353,8 @@ def _gradients(of: GatedLayers, ws: Workspace) -> list[Tensor]:
 
 
 def product_seconds(of: GatedLayers, tokens: int) -> float:
-    """Seconds for the forward and backward products of some layers with a pack of this size."""
-    like = of.qkv.weight
+    """Seconds for the forward and backward products of a layer with a pack of this size."""
+    like, layers = of.qkv.weight, timed_layers(tokens, of.layers)
     given = [
         torch.linspace(-1, 1, tokens * each.inputs, device=like.device).view(tokens, -1).to(like)
         for each in of.projections
@@ -363,9 +363,9 @@ def product_seconds(of: GatedLayers, tokens: int) -> float:
     back = [like.new_empty(tokens, each.inputs + each.ranks) for each in of.projections]
 
     def work() -> None:
-        for number in range(min(TIMED_LAYERS, of.layers)):
+        for number in range(layers):
             for each, x, y, d in zip(of.projections, given, outputs, back, strict=True):
                 each.forward(number, x, y, True, None)
                 each.backward(number, y[:, : each.outputs], d, None, 1.0)
 
-    return seconds(work)
+    return seconds(work) / layers

@@ -25,7 +25,7 @@ from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.row_dropout import RowMasks
-from nlijob.gpu.fast.stacks.function import TIMED_LAYERS, seconds
+from nlijob.gpu.fast.stacks.function import seconds, timed_layers
 
 HEADS = ("query", "key", "value")
 PARTS = (*HEADS, "out", "up", "down")
@@ -336,7 +336,9 @@ def forward(
         to = (ws.x[at], normed, ws.stats[at])
         kernels.residual_norm(ws.x[before], z, bias, norm.weight, norm.bias, norm.eps, *to)
         is_last = number == dims.layers - 1
-        needed = slice(dims.heads.stop if is_last else dims.up.stop)
+        # with dropout, the adapters do not read these inputs
+        begin = 0 if adapted and not ws.dropout else dims.heads.start
+        needed = slice(begin, dims.heads.stop if is_last else dims.up.stop)
         torch.mm(normed, weights.first[number, needed].t(), out=y[:, needed])
         if ws.dropout and dims.readers:
             _drop_input(weights, number, normed, y, ws, at)
@@ -361,7 +363,7 @@ def forward(
 def _drop_input(
     weights: Weights, number: int, normed: Tensor, y: Tensor, ws: Workspace, at: int
 ) -> None:
-    """Recompute `inner` with dropout; each of its readers has a mask of its own."""
+    """Compute `inner` with dropout; each of its readers has a mask of its own."""
     dims = weights.dims
     readers = slice(dims.readers)
     kernels.drop(normed, ws.masks[number, readers], ws.scale, ws.dropped[at, readers])
@@ -398,9 +400,12 @@ def _output(
     rank = dims.out_rank if adapted else 0
     columns, both = dims.wide + rank, tail.both[:, : dims.width + rank]
     z, beside = both[:, : dims.width], both[:, dims.width :]
-    torch.mm(tail.attended, weights.out[number, : dims.width + rank].t(), out=both)
+    w_o, a_o = weights.out[number, : dims.width], weights.out[number, dims.width :]
     if rank and tail.for_out is not tail.attended:
-        torch.mm(tail.for_out, weights.out[number, dims.width :].t(), out=beside)
+        torch.mm(tail.attended, w_o.t(), out=z)
+        torch.mm(tail.for_out, a_o.t(), out=beside)
+    else:
+        torch.mm(tail.attended, weights.out[number, : dims.width + rank].t(), out=both)
     if adapted and dims.up_rank:
         up.addmm_(tail.up_inner, weights.b_up[number].t())
     kernels.bias_gelu(up, weights.up_bias[number], beside, wide[:, :columns])
@@ -597,8 +602,8 @@ def _products(left: Tensor, right: Tensor, last_left: Tensor, last_right: Tensor
 
 
 def product_seconds(weights: Weights, tokens: int) -> float:
-    """Seconds for the forward and backward products of some layers with a pack of this size."""
-    dims = weights.dims
+    """Seconds for the forward and backward products of a layer with a pack of this size."""
+    dims, layers = weights.dims, timed_layers(tokens, weights.dims.layers)
     values = torch.linspace(-1, 1, tokens * dims.width, device=weights.out.device)
     x = values.view(tokens, dims.width).to(weights.out.dtype)
     y, wide = x.new_empty(tokens, dims.y_width), x.new_zeros(tokens, dims.wide + dims.beside)
@@ -607,7 +612,7 @@ def product_seconds(weights: Weights, tokens: int) -> float:
     middle = slice(dims.heads.start, dims.up.stop)
 
     def work() -> None:
-        for number in range(min(TIMED_LAYERS, dims.layers)):
+        for number in range(layers):
             first, out, down = weights.first[number], weights.out[number], weights.down[number]
             torch.mm(x, first[: dims.up.stop].t(), out=y[:, : dims.up.stop])
             torch.mm(x, out.t(), out=both)
@@ -616,4 +621,4 @@ def product_seconds(weights: Weights, tokens: int) -> float:
             torch.mm(both, out, out=through)
             torch.mm(y[:, middle], first[middle], out=through)
 
-    return seconds(work)
+    return seconds(work) / layers

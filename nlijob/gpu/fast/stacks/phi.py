@@ -53,14 +53,14 @@ def _check_adapters(layers: Any, parts: tuple[str, ...]) -> None:
     """Raise Unsupported where `parallel` cannot compute the adapters on these parts."""
     linears = [_linears(layer)[part] for layer in layers for part in parts]
     if not all(map(is_adapted, linears)):
-        raise Unsupported("fused layers need adapters on the same modules of every layer")
+        raise Unsupported("layers have adapters on different modules")
     ranks = {linear.r[ADAPTER] for linear in linears}
     if len(ranks) > 1:
-        raise Unsupported(f"fused layers need adapters of one rank, not {sorted(ranks)}")
+        raise Unsupported(f"adapters have different ranks: {', '.join(map(str, sorted(ranks)))}")
     if any(rank % kernels.VECTOR for rank in ranks):
-        raise Unsupported(f"fused layers need a rank that is a multiple of {kernels.VECTOR}")
+        raise Unsupported(f"the adapters' rank is no multiple of {kernels.VECTOR}: {ranks.pop()}")
     if len(set(map(dropout_of, linears))) > 1:
-        raise Unsupported("fused layers need one dropout for all adapters")
+        raise Unsupported("adapters have different dropout")
 
 
 def _is_plain(model: Any, dtype: torch.dtype) -> bool:

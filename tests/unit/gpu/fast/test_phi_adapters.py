@@ -16,6 +16,7 @@ from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.served import choose
 from nlijob.gpu.fast.stacks import phi
+from nlijob.gpu.fast.stacks.function import timed_layers
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
 from tests import tolerance
@@ -141,13 +142,13 @@ def test_without_the_adapter_the_base_model_is_scored(
     [
         (
             {"target_modules": "model.layers.0.mlp.fc1"},
-            "adapters on the same modules of every layer",
+            "layers have adapters on different modules",
         ),
         (
             {"target_modules": ["q_proj", "fc1"], "rank_pattern": {"fc1": 16}},
-            r"adapters of one rank, not \[8, 16\]",
+            "adapters have different ranks: 8, 16",
         ),
-        ({"target_modules": ["fc1"], "r": 4}, "a rank that is a multiple of 8"),
+        ({"target_modules": ["fc1"], "r": 4}, "the adapters' rank is no multiple of 8: 4"),
     ],
 )
 def test_adapters_that_layers_cannot_be_fused_with_are_named(
@@ -155,6 +156,14 @@ def test_adapters_that_layers_cannot_be_fused_with_are_named(
 ) -> None:
     base = new_small_phi().model.unload()
     model = peft.get_peft_model(base, peft.LoraConfig(**{"r": 8, **options}))
-    with pytest.raises(Unsupported, match=f"fused layers need {why}"):
+    with pytest.raises(Unsupported, match=why):
         phi.PhiStack.groups(model, CPU, torch.float32)
-    assert choose(model, CPU, torch.float32)[2].startswith("fused layers need")
+    assert choose(model, CPU, torch.float32)[2] == why
+
+
+@pytest.mark.parametrize(
+    ("tokens", "layers", "timed"),
+    [(16, 32, 4), (512, 32, 4), (1_024, 32, 2), (1_088, 32, 1), (6_400, 32, 1), (16, 2, 2)],
+)
+def test_with_more_tokens_fewer_layers_are_timed(tokens: int, layers: int, timed: int) -> None:
+    assert timed_layers(tokens, layers) == timed
