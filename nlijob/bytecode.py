@@ -5,6 +5,7 @@ of its start, and is due at each start if the compiled ones cannot be used and P
 new ones beside the sources: where packages were installed without compiling them, or a copy of the
 files has other times, and the folder is read-only or PYTHONDONTWRITEBYTECODE is set. Python can
 keep them in a folder of their own instead, which then lies in the hub client's cache (HF_HOME).
+The first time, all cores compile the libraries while the GPU side begins to import them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import stat
 import struct
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +28,13 @@ SAMPLE = 8
 HEADER = struct.Struct("<4sIII")
 """What a compiled module begins with: Python's version, flags, time and size of the source."""
 FOLDER = ".bytecode"
+COMPILED = ("numpy", "torch", "accelerate", "transformers", "peft", "sympy", "mpmath", "networkx")
+"""Packages that the GPU side imports much of, in this order."""
+LEFT_OUT = r"/tests?/|/testing/|/transformers/models/(?!auto/)"
+"""What of them it does not import, as a pattern for the path."""
+FEWEST_CORES = 4
+"""With fewer cores, compiling would take its time from the imports."""
+MOST_CORES = 32
 
 
 def bytecode_environment(
@@ -60,13 +71,51 @@ def is_compiled(source: Path) -> bool:
     return bool(flags) or (time_s, size) == (int(state.st_mtime) & 2**32 - 1, state.st_size)
 
 
+def compile_ahead(
+    place: Mapping[str, str], own: Mapping[str, str]
+) -> subprocess.Popen[bytes] | None:
+    """Begin to compile the libraries' modules by many cores, if there is a new place for them.
+
+    `place`: see `bytecode_environment`; `own`: the environment without it. The caller ends the
+    process group that is returned (`end_compiling`), if it does not end before.
+    """
+    cores = len(os.sched_getaffinity(0))
+    folders = [str(folder) for name in COMPILED if (folder := _folder_of(name))]
+    command = [sys.executable, "-m", "compileall", "-q", "-j", str(min(cores, MOST_CORES))]
+    with contextlib.suppress(OSError):  # the imports do without
+        if place and cores >= FEWEST_CORES and not any(Path(place[PREFIX]).iterdir()):
+            return subprocess.Popen(
+                [*command, "-x", LEFT_OUT, *folders],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**own, **place},
+                start_new_session=True,
+            )
+    return None
+
+
+def end_compiling(process: subprocess.Popen[bytes]) -> None:
+    """End what `compile_ahead` has begun. A module that is not compiled yet is so at its import."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def _sample() -> Iterable[Path]:
     """Some modules of the libraries, none of which is imported."""
     for name in PACKAGES:
-        with contextlib.suppress(ImportError, ValueError):
-            spec = importlib.util.find_spec(name)
-            if spec and spec.origin:
-                yield from sorted(Path(spec.origin).parent.glob("*.py"))[:SAMPLE]
+        if folder := _folder_of(name):
+            yield from sorted(folder.glob("*.py"))[:SAMPLE]
+
+
+def _folder_of(package: str) -> Path | None:
+    """Where a package lies, which is not imported; None if it is not installed."""
+    with contextlib.suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(package)
+        if spec and spec.origin:
+            return Path(spec.origin).parent
+    return None
 
 
 def _own_folder() -> Path | None:

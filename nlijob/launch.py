@@ -20,7 +20,7 @@ from typing import IO, TypeVar
 
 from nlijob import records, stopping
 from nlijob.attempt import Moment
-from nlijob.bytecode import bytecode_environment
+from nlijob.bytecode import bytecode_environment, compile_ahead, end_compiling
 from nlijob.errors import ExitCode, JobError, error_for
 from nlijob.files import remove
 from nlijob.hardware import gpu_name
@@ -121,6 +121,7 @@ class GpuSide:
         self._members = Members()
         self._on_log = on_log
         self._process: subprocess.Popen[bytes] | None = None
+        self._compiling: subprocess.Popen[bytes] | None = None
         self._grace_s = 0.0
         self._memory_before = KernelMemory({})
         self.launched = Moment.now()
@@ -130,6 +131,8 @@ class GpuSide:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._compiling is not None:
+            end_compiling(self._compiling)
         grace_s = self._grace_s
         if self._link and error:
             self._link.ended(error, self._may_follow)  # now, as ending the processes takes time
@@ -151,9 +154,11 @@ class GpuSide:
         network = self._link.network if self._link else None
         environment = gpu_side_environment(os.environ, self._processes, network, self._trusts_code)
         self._memory_before = KernelMemory.now()
+        place = bytecode_environment(environment)
         self.launched = Moment.now()
         # A stop between the start and the assignment would leave processes that nothing ends.
         with run.worker_log.open("wb") as log, stopping.delayed_stop():
+            self._compiling = compile_ahead(place, environment)
             self._process = subprocess.Popen(
                 launch_command(
                     run, self._device, self._work, self._processes, hosts, bool(self._fsdp)
@@ -161,7 +166,7 @@ class GpuSide:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**environment, **bytecode_environment(environment), **self._members.variables},
+                env={**environment, **place, **self._members.variables},
                 cwd=run.worker_log.parent,
                 start_new_session=True,
                 bufsize=0,

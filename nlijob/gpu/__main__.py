@@ -20,7 +20,7 @@ from pathlib import Path
 
 from nlijob import stopping
 from nlijob.errors import JobError
-from nlijob.gpu.context import EarlyContext
+from nlijob.gpu.context import early_context
 from nlijob.gpu.imports import imported
 from nlijob.gpu.outcome import outcome_of
 from nlijob.records.job import WorkerOutcome, WorkerStart
@@ -61,10 +61,13 @@ def _outcome(run: RunDir, rank: int, size: int) -> WorkerOutcome:
     try:
         run.reserve_for_gpu_side(is_shared=size > 1)
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
-        context, began_s = EarlyContext(), time.monotonic()
+        began_s = time.monotonic()
+        on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+        context = None if on_cpu else early_context()
         work = WORKERS[sys.argv[2] if sys.argv[2:] else "job"]
         worker = imported(lambda: importlib.import_module(work))
-        start = WorkerStart(began_s, time.monotonic(), context.duration_s)
+        context_s = context.duration_s if context else None
+        start = WorkerStart(began_s, time.monotonic(), context_s)
         task_is_written.wait()
         if not stopping.is_open(sys.stdin.fileno()):  # the task on disk may be another attempt's
             raise stopping.Stopped("the parent ended")

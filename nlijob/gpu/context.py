@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import threading
 import time
@@ -18,17 +19,15 @@ DRIVER = "libcuda.so.1"
 
 
 class EarlyContext:
-    """Creates the context of this process's GPU in a thread; does nothing on a CPU."""
+    """Creates the context of this process's GPU in a thread."""
 
-    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
-        """`environment`: as `accelerate launch` has made it; it says which GPU is this process's.
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        """`environment`: this process's, which says which GPU is its own.
 
-        It is also given what torch sets before it asks the driver for anything.
+        It is given what torch sets before it asks the driver for anything.
         """
         self.duration_s: float | None = None
         """How long it took; None where it has not been created, or not yet."""
-        if environment.get("ACCELERATE_USE_CPU", "").lower() == "true":
-            return
         environment.setdefault("CUDA_MODULE_LOADING", "LAZY")
         number = int(environment.get("LOCAL_RANK", "0"))
         threading.Thread(target=self._create, args=(number,), name="context", daemon=True).start()
@@ -44,3 +43,12 @@ class EarlyContext:
                 and driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
             ):
                 self.duration_s = time.monotonic() - started_s
+
+
+@functools.cache
+def early_context() -> EarlyContext:
+    """The context of this process, which begins at the first call: the launcher's, if it has one.
+
+    Not to be called where the work is done on a CPU.
+    """
+    return EarlyContext(os.environ)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from nlijob import records, stopping
 from nlijob.errors import ExitCode
+from nlijob.gpu.context import early_context
 from nlijob.gpu.imports import imported
 from nlijob.records.job import WorkerFailure, WorkerOutcome
 from nlijob.rundir import RunDir, write_record
@@ -60,6 +61,8 @@ def _launch_here() -> None:
     """Run the program as `accelerate launch` would start it, but in this process."""
     # OpenMP reads it when torch is imported; `accelerate launch` sets it to the same
     os.environ["OMP_NUM_THREADS"] = str(_number("--num_cpu_threads_per_process", sys.argv))
+    if "--cpu" not in sys.argv:
+        early_context()  # `accelerate launch` asks torch what the GPU can do, and needs it
     launch = accelerate_launch()
     launch.simple_launcher = _become  # what it calls for a single process
     launch.main()

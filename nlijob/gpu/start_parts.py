@@ -38,5 +38,6 @@ def _parts_of(start: WorkerStart, launched_s: float | None) -> dict[str, tuple[f
     parts = {} if launched_s is None else {LAUNCHER: (launched_s, began_s)}
     parts[LIBRARIES] = began_s, imported_s
     if start.context_s is not None:
-        parts[CONTEXT] = began_s, began_s + start.context_s
+        since_s = began_s if launched_s is None else launched_s
+        parts[CONTEXT] = since_s, since_s + start.context_s
     return parts

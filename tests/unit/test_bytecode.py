@@ -5,13 +5,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import py_compile
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nlijob.bytecode import DONT_WRITE, PREFIX, bytecode_environment, is_compiled
+from nlijob import bytecode
+from nlijob.bytecode import (
+    DONT_WRITE,
+    PREFIX,
+    bytecode_environment,
+    compile_ahead,
+    end_compiling,
+    is_compiled,
+)
 
 READ_ONLY = {DONT_WRITE: "1"}
 """An environment in which Python writes nothing beside the sources."""
@@ -122,3 +131,57 @@ def test_a_compiled_module_that_is_torn_or_of_another_python_is_none(
     py_compile.compile(str(source))
     Path(importlib.util.cache_from_source(str(source))).write_bytes(left)
     assert not is_compiled(source)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that many cores may compile, with a folder of tests."""
+    folder = tmp_path / "package_of_a_test"
+    for name in ("__init__.py", "inner/__init__.py", "tests/__init__.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("value = 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(bytecode, "COMPILED", ("nowhere_to_be_found", folder.name))
+    monkeypatch.setattr(bytecode, "FEWEST_CORES", 1)
+    monkeypatch.setattr(bytecode, "MOST_CORES", 1)
+    return folder
+
+
+def test_a_new_place_is_filled_ahead_of_the_imports(
+    cache: Path, source: Path, package: Path
+) -> None:
+    place = bytecode_environment(READ_ONLY, [source])
+    compiling = compile_ahead(place, {**os.environ, **READ_ONLY})
+    assert compiling is not None
+    assert compiling.wait() == 0
+    end_compiling(compiling)  # it has ended
+    filled = {one.parent.name for one in cache.rglob("*.pyc") if package.name in one.parts}
+    assert filled == {package.name, "inner"}
+    assert compile_ahead(place, dict(os.environ)) is None  # it is not new any more
+
+
+def test_compiling_ends_with_the_gpu_side(cache: Path, source: Path, package: Path) -> None:
+    place = bytecode_environment(READ_ONLY, [source])
+    compiling = compile_ahead(place, dict(os.environ))
+    assert compiling is not None
+    end_compiling(compiling)
+    assert compiling.returncode in (0, -signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("package")
+def test_nothing_is_compiled_ahead_where_there_is_no_new_place() -> None:
+    assert compile_ahead({}, dict(os.environ)) is None
+
+
+def test_few_cores_are_left_to_the_imports(
+    cache: Path, source: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bytecode, "FEWEST_CORES", 10**6)
+    place = bytecode_environment(READ_ONLY, [source])
+    assert compile_ahead(place, dict(os.environ)) is None
+
+
+def test_a_place_that_has_gone_is_no_error(cache: Path, source: Path, package: Path) -> None:
+    place = bytecode_environment(READ_ONLY, [source])
+    cache.rmdir()
+    assert compile_ahead(place, dict(os.environ)) is None

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from nlijob import errors, launch, records
+from nlijob.bytecode import PREFIX
 from nlijob.errors import ExitCode, JobError
 from nlijob.hosts import Hosts
 from nlijob.launch import GpuSide, launch_command
@@ -555,6 +556,32 @@ def test_code_that_comes_with_a_model_finds_all_libraries(
         gpu_side.give(TASK)
         gpu_side.follow(lambda _: None)
     assert run.worker_log.read_text(encoding="utf-8") == f"{trusts_code}\n"
+
+
+def test_the_processes_learn_their_place_for_compiled_modules(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launch, "bytecode_environment", lambda _: {PREFIX: str(tmp_path)})
+    monkeypatch.setattr(launch, "compile_ahead", lambda *_: None)
+    argv = [sys.executable, "-c", PRELUDE + "print(sys.pycache_prefix, flush=True); leave(0)"]
+    monkeypatch.setattr(launch, "launch_command", lambda *_: [*argv, str(run.root)])
+    with GpuSide(run, "cpu") as gpu_side:
+        gpu_side.start()
+        gpu_side.give(TASK)
+        gpu_side.follow(lambda _: None)
+    assert run.worker_log.read_text(encoding="utf-8") == f"{tmp_path}\n"
+
+
+def test_compiling_modules_ends_with_the_gpu_side(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = [sys.executable, "-c", "import signal; signal.pause()"]
+    compiling = subprocess.Popen(waits, start_new_session=True)
+    monkeypatch.setattr(launch, "compile_ahead", lambda *_: compiling)
+    monkeypatch.setattr(launch, "launch_command", lambda *_: waits)
+    with GpuSide(run, "cpu") as gpu_side:
+        gpu_side.start()
+    assert compiling.returncode == -signal.SIGKILL
 
 
 def test_the_workers_output_goes_to_its_log(start: Start, run: RunDir) -> None:
