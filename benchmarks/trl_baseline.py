@@ -1,5 +1,9 @@
 """The job's training done by TRL's SFTTrainer, for `benchmarks.bench`.
 
+    torchrun --nproc-per-node 4 -m benchmarks.trl_baseline --model DIR --rows DIR --batch-size 64
+
+measures it on several GPUs with DistributedDataParallel, and prints a line of JSON.
+
 It gets from the job the 4-bit model with its LoRA adapter, the rows in the order of the job's first
 epoch, the effective batch, the learning rates, the seed, and a loss on the label token only. All
 else is TRL's: first its defaults, then the fastest of its documented settings.
@@ -7,11 +11,16 @@ else is TRL's: first its defaults, then the fastest of its documented settings.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -20,8 +29,9 @@ import transformers
 from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
+from nlijob.config import load_config
 from nlijob.gpu.heads import CausalHead
-from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.model import LoadedModel, load, read_tokenizer
 from nlijob.gpu.training import TrainingSchedule
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -83,7 +93,7 @@ def _given(loaded: LoadedModel, schedule: TrainingSchedule) -> dict[str, Any]:
     """The job's training options by TRL's names."""
     config = schedule.config
     return {
-        "per_device_train_batch_size": config.batch_size,
+        "per_device_train_batch_size": config.batch_size // _processes(),
         "num_train_epochs": config.epochs,
         "learning_rate": config.learning_rate,
         "weight_decay": config.weight_decay,
@@ -153,8 +163,44 @@ class _Stopwatch(transformers.TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
+def _processes() -> int:
+    """How many processes share a step; torchrun says it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _now() -> float:
     """The time after the device has finished."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.monotonic()
+
+
+def main() -> None:
+    """Measure TRL's settings in this process, and in those that torchrun started beside it."""
+    from benchmarks.bench import MAX_LENGTH, spread_rows
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--model", type=Path, required=True, help="folder with phi-2's shape")
+    parser.add_argument("--rows", type=Path, required=True, help="folder with train.jsonl")
+    parser.add_argument("--train-size", type=int, default=1001)
+    parser.add_argument("--batch-size", type=int, default=64, help="rows of a step, on all GPUs")
+    parser.add_argument("--steps", type=int, default=40, help="timed steps")
+    options = parser.parse_args()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    config = load_config("phi2", {"train.batch_size": options.batch_size})
+    tokenizer = read_tokenizer(config, options.model)
+    examples = spread_rows(options.rows, options.train_size)
+    head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples)
+    schedule = TrainingSchedule(config.train, head.encode("train", examples))
+    for name, settings in SETTINGS.items():
+        loaded = load(config, options.model, tokenizer, device)
+        figures = trial(loaded, head, schedule, settings, options.steps)
+        if device.index == 0:
+            sizes = {"gpus": _processes(), "batch_size": options.batch_size, "settings": name}
+            speed = {**dataclasses.asdict(figures), "losses": figures.losses[:3]}
+            print(json.dumps({**sizes, **speed}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

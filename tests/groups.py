@@ -5,8 +5,9 @@ they do together.
 
     assert in_group(2, both, 3) == [[0, 3], [0, 3]]          # what each process returned, by rank
 
-The processes are forked from a server that has imported torch, which the first call starts: later
-calls take a tenth of a second.
+On a CPU the processes are forked from a server that has imported torch, which the first call
+starts: later calls take a tenth of a second. On GPUs each process imports the libraries itself, as
+bitsandbytes uses CUDA when it is imported, and a fork could not use it any more.
 """
 
 from __future__ import annotations
@@ -61,9 +62,10 @@ def _in_group(
     arguments: tuple[Any, ...],
     named: dict[str, Any],
 ) -> list[T]:
-    context = multiprocessing.get_context("forkserver")
-    # whichever test comes first, so that no process imports the libraries for itself
-    context.set_forkserver_preload(["nlijob.gpu.worker", function.__module__])
+    context: Any = multiprocessing.get_context("spawn" if device == "cuda" else "forkserver")
+    if device == "cpu":
+        # whichever test comes first, so that no process imports the libraries for itself
+        context.set_forkserver_preload(["nlijob.gpu.worker", function.__module__])
     store = TCPStore(LOOPBACK, 0, is_master=True, wait_for_workers=False)
     started = []
     try:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
-from nlijob import records
+from nlijob import records, stopping
 from nlijob.attempt import Moment
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu import heartbeat
 from nlijob.gpu.folders import is_elsewhere, send_rows
 from nlijob.gpu.following import follow
-from nlijob.gpu.group import Group, join
+from nlijob.gpu.group import Group, is_started_together, join
 from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
@@ -43,8 +44,10 @@ def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOut
 
 
 def _work(run: RunDir) -> None:
-    group = join(records.read(RunRecord, run.config).config.model.device)
-    with heartbeat.watch(group, run):
+    device = records.read(RunRecord, run.config).config.model.device
+    stop_asked = stopping.exit_where_stop_is_late() if is_started_together() else threading.Event()
+    group = join(device)
+    with heartbeat.watch(group, run, stop_asked.is_set):
         do_job(run, group)
 
 

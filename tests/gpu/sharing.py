@@ -1,15 +1,25 @@
-"""What each process of a group does in `test_shared_steps`, on a GPU of its own.
-
-The server that processes are forked from imports this module, so it must not touch CUDA: what does
-is imported within functions.
-"""
+"""What each process of a group does in `test_shared_steps`, on a GPU of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from nlijob.config import load_config
+from nlijob.data.sources import read_file
+from nlijob.demo import DATA_DIR, MODEL_DIR
+from nlijob.errors import DivergedError
+from nlijob.gpu.fast.graphs import Graphs
+from nlijob.gpu.fast.model import FastModel
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.group import Group
+from nlijob.gpu.heads import CausalHead
+from nlijob.gpu.model import load, read_tokenizer
+from nlijob.gpu.training import PlainTrainer, TrainingSchedule
+from nlijob.records.job import Example
 
 ROWS, BATCH, EPOCHS = 101, 8, 2
 STEPS = 26
@@ -27,20 +37,31 @@ class Trained:
     """Sizes of its packs."""
 
 
+@dataclass(frozen=True)
+class Findings:
+    """All that a process finds; it imports the libraries only once for it."""
+
+    trained: dict[str, Trained]
+    """By mode."""
+    timed: Trained
+    """Of the first mode, with a step timed before the training."""
+    without_memory: str
+    diverging: tuple[str, float]
+
+
+def find(group: Group, modes: Mapping[str, dict[str, Any]]) -> Findings:
+    """Do everything that is tested."""
+    first = next(iter(modes.values()))
+    return Findings(
+        {name: train(group, settings) for name, settings in modes.items()},
+        train(group, first, times=True),
+        without_memory(group, first),
+        diverging(group, {**first, "train.batch_size": 2}),
+    )
+
+
 def made(group: Group, settings: dict[str, Any]) -> tuple[Any, Any]:
     """A trainer for a fresh demo model, and the model; dropout has a large effect on it."""
-    import torch
-
-    from nlijob.config import load_config
-    from nlijob.data.sources import read_file
-    from nlijob.demo import DATA_DIR, MODEL_DIR
-    from nlijob.gpu.fast.model import FastModel
-    from nlijob.gpu.fast.trainer import FastTrainer
-    from nlijob.gpu.heads import CausalHead
-    from nlijob.gpu.model import load, read_tokenizer
-    from nlijob.gpu.training import PlainTrainer, TrainingSchedule
-    from nlijob.records.job import Example
-
     fixed = {"model.device": "cuda", "model.residual_dropout": 0.0, "train.learning_rate": 1e-4}
     sizes = {"train.epochs": EPOCHS, "train.batch_size": BATCH}
     given = {**fixed, **sizes, **settings}
@@ -87,28 +108,24 @@ def train(group: Group, settings: dict[str, Any], times: bool = False) -> Traine
 
 def without_memory(group: Group, settings: dict[str, Any]) -> str:
     """The error of a training that one process has too little memory for."""
-    import torch
-
-    from nlijob.gpu.fast.graphs import Graphs
 
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    before = Graphs.capture
     if group.rank == 1:
         Graphs.capture = full  # type: ignore[method-assign]
     try:
         made(group, settings)
     except torch.OutOfMemoryError as error:
         return str(error)
+    finally:
+        Graphs.capture = before  # type: ignore[method-assign]
     return ""
 
 
 def diverging(group: Group, settings: dict[str, Any]) -> tuple[str, float]:
     """The error of a training that diverges in one process, and a sum of ones after it."""
-    import torch
-
-    from nlijob.errors import DivergedError
-
     trainer, loaded = made(group, settings)
     if group.rank == 1:
         with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nlijob.gpu.group import ALONE
-from tests.gpu.sharing import STEPS, Trained, diverging, train, without_memory
+from tests.gpu.sharing import STEPS, Findings, Trained, find, train
 from tests.groups import on_gpus
 
 pytestmark = [
@@ -22,7 +22,7 @@ ROUNDING = 5e-3
 times as much, with the adapter's weights that the tests begin with."""
 MODES: dict[str, dict[str, Any]] = {
     "fused layers": {**DROPOUT, **TOGETHER},
-    "fused layers, micro-batches": {**DROPOUT, **TOGETHER, "train.micro_batch_size": 3},
+    "fused layers, micro-batches": {**DROPOUT, **TOGETHER, "train.micro_batch_size": 4},
     "library layers": DROPOUT,
     "weights as loaded": {**DROPOUT, "mode": {"dense": False}},
     "recomputed": {**DROPOUT, "mode": {"dense": False, "recomputes": True}},
@@ -39,28 +39,38 @@ def check(shared: list[Trained], alone: Trained, rounding: float = ROUNDING) -> 
     assert first.norms == pytest.approx(alone.norms, rel=20 * rounding)
 
 
+@pytest.fixture(scope="module")
+def shared() -> list[Findings]:
+    """What each of two processes finds."""
+    return on_gpus(2, find, MODES)
+
+
 @pytest.mark.parametrize("name", MODES)
-def test_two_processes_take_the_steps_of_one_with_its_dropout(name: str) -> None:
-    alone = train(ALONE, MODES[name])
-    shared = on_gpus(2, train, MODES[name])
-    check(shared, alone)
-    if alone.tokens:
-        assert max(max(each.tokens) for each in shared) < max(alone.tokens)
+def test_two_processes_take_the_steps_of_one_with_its_dropout(
+    shared: list[Findings], name: str
+) -> None:
+    alone, together = train(ALONE, MODES[name]), [found.trained[name] for found in shared]
+    check(together, alone)
+    if alone.tokens and "micro" not in name:  # of a micro-batch, another process has other rows
+        assert max(max(each.tokens) for each in together) < max(alone.tokens)
 
 
-def test_timing_a_step_shared_and_alone_has_no_effect() -> None:
-    settings = MODES["fused layers"]
-    check(on_gpus(2, train, settings, True), train(ALONE, settings))
+def test_timing_a_step_shared_and_alone_has_no_effect(shared: list[Findings]) -> None:
+    for found in shared:
+        expected = found.trained["fused layers"].losses
+        assert found.timed.losses == pytest.approx(expected, rel=ROUNDING)
 
 
-def test_a_process_without_memory_stops_the_others_before_they_wait_for_it() -> None:
-    lead, other = on_gpus(2, without_memory, MODES["fused layers"])
+def test_a_process_without_memory_stops_the_others_before_they_wait_for_it(
+    shared: list[Findings],
+) -> None:
+    lead, other = (found.without_memory for found in shared)
     assert lead == "process 1 ran out of memory: CUDA out of memory"
     assert other == "CUDA out of memory"
 
 
-def test_processes_stop_together_where_training_diverges() -> None:
-    first, second = on_gpus(2, diverging, {**MODES["fused layers"], "train.batch_size": 2})
+def test_processes_stop_together_where_training_diverges(shared: list[Findings]) -> None:
+    first, second = (found.diverging for found in shared)
     assert first == second
     assert "diverged in epoch 1, step 1" in first[0]
     assert first[1] == 2.0

@@ -93,11 +93,13 @@ class RowMasks:
             rows, positions = self.rows[self._last.long()], self.positions[self._last.long()]
         else:
             return None
-        # calling the operation itself would import torch's compiler, which takes seconds
-        draw = _OPERATION if torch.compiler.is_compiling() else keep_by_row
         places = (self._like, rows, positions, self._key, call)
-        drawn: Tensor = draw(*places, 1, values.shape[1], round(share * LEVELS))
-        return drawn[0].view(torch.bool)
+        given = (*places, 1, values.shape[1], round(share * LEVELS))
+        if torch.compiler.is_compiling():
+            drawn: Tensor = _OPERATION(*given)
+            return drawn[0] != 0  # torch 2.11's compiler cannot view bytes as bool
+        # calling the operation itself would import torch's compiler, which takes seconds
+        return keep_by_row(*given)[0].view(torch.bool)
 
     def masks(self, values: Tensor, calls: int, share: float) -> Tensor:
         """Masks [calls, tokens, width] of the first calls, uint8: 1 for a value that is kept."""

@@ -191,7 +191,7 @@ class FastTrainer:
         self._fast.adapter.refresh()
         if done == 0:
             self._fast.seed(self._schedule.seed(epoch) + self._seed_offset)
-        self._fast.start_dropout_by_row(self._schedule.seed(epoch), self._step)
+        self._fast.start_dropout_by_row(self._schedule.seed(epoch), done)
         pauses = Pauses(pause, self._group)
         in_flight: deque[_StepInFlight] = deque()
         began = self.steps.event()
