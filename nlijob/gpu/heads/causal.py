@@ -51,7 +51,5 @@ class CausalHead(Head):
 
     def _tokenize(self, examples: Sequence[Example]) -> Mapping[str, list[list[int]]]:
         texts = [prompt_text(self.prompt, example) for example in examples]
-        start = list(self.prompt.answer_start)
-        return {
-            "input_ids": [row + start for row in open_ended(self._tokenizer, self.prompt, texts)]
-        }
+        rows, start = open_ended(self._tokenizer, self.prompt, texts), [*self.prompt.answer_start]
+        return {"input_ids": [row + start for row in rows] if start else rows}

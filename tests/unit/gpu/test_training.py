@@ -232,3 +232,14 @@ def test_the_learning_rate_warms_up_and_then_follows_its_schedule(
     assert shares[:3] == [0.5, 1.0, 1.0]
     assert shares[5] == pytest.approx(middle, abs=0.05)
     assert shares[8] == pytest.approx(last, abs=0.01)
+
+
+def test_lengths_of_all_steps_are_those_of_their_rows(
+    rows: list[Encoded], head: CausalHead
+) -> None:
+    table = head.encode("train", [row.example for row in rows[:11]])
+    for some in (rows[:11], table):
+        schedule = TrainingSchedule(TrainConfig(batch_size=4), some)
+        for epoch in (1, 2):
+            lengths = [[row.length for row in batch] for batch in schedule.batches(epoch)]
+            assert schedule.lengths(epoch).tolist() == [*lengths[:2], [*lengths[2], 0]]
