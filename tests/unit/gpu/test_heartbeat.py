@@ -139,8 +139,11 @@ def test_a_process_that_is_stopped_because_another_has_gone_does_not_wait_for_it
 
 def test_a_process_that_is_stopped_with_the_others_is_not_cut_short() -> None:
     store = Values()
-    store.add("heartbeat/1", 1)
-    assert follow(store, 100, lambda _: bool(store.add("heartbeat/1", 1)), is_stopping=True) is None
+
+    def beat(_: int) -> None:
+        store.add("heartbeat/1", 1)
+
+    assert follow(store, 100, beat, is_stopping=True) is None
 
 
 def test_a_failure_that_another_process_tells_ends_the_watch() -> None:
