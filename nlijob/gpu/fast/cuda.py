@@ -120,8 +120,10 @@ def compile_cubin(name: str, text: bytes, options: Sequence[str]) -> bytes:
 class Source:
     """A CUDA source file in this folder."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *before: str) -> None:
+        """`before`: files of functions that the source uses."""
         self._file = FOLDER / name
+        self._before = [PRELUDE, *(FOLDER / other for other in before)]
         self._loaded = functools.cache(self._load)
 
     @functools.cached_property
@@ -149,7 +151,7 @@ class Source:
         architecture = "sm_{}{}".format(*capability)
         options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
         options += [f"-D{name}={value}" for name, value in defined.items()]
-        text = PRELUDE.read_bytes() + self._file.read_bytes()
+        text = b"".join(path.read_bytes() for path in (*self._before, self._file))
         return compile_cubin(self._file.name, text, options)
 
     def launch(
