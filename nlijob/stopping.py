@@ -91,23 +91,27 @@ def stop_when_closed(descriptor: int, grace_s: float = GRACE_S) -> threading.Eve
     return first_byte
 
 
-def exit_where_stop_is_late(grace_s: float = GRACE_S) -> None:
+def exit_where_stop_is_late(grace_s: float = GRACE_S) -> threading.Event:
     """Exit `grace_s` after a stop signal from now on, whatever the main thread waits for.
 
-    A process that waits for a GPU, or for another process that has gone, runs no handler of
-    signals: Python calls it only once the main thread is back from the library.
+    Returns an event that is set when the signal comes. A process that waits for a GPU, or for
+    another process that has gone, runs no handler of signals: Python calls it only once the main
+    thread is back from the library.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    asked = threading.Event()
 
     def wait() -> None:
         while os.read(reading, 1)[0] not in STOP_SIGNALS:
             pass
+        asked.set()
         time.sleep(grace_s)
         os._exit(ExitCode.STOPPED)
 
     threading.Thread(target=wait, name="late stop", daemon=True).start()
+    return asked
 
 
 def is_stopping() -> bool:

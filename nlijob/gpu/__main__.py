@@ -40,8 +40,6 @@ def main() -> None:
     run = RunDir(Path(sys.argv[1]))
     stopping.raise_on_signals()
     rank, size = _place(os.environ)
-    if size > 1:
-        stopping.exit_where_stop_is_late()
     outcome = _outcome(run, rank, size)
     # A parent that has gone reads no outcome, and the next attempt would take it for its own.
     if stopping.is_open(sys.stdin.fileno()):

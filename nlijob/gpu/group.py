@@ -139,6 +139,9 @@ ALONE = Group()
 
 def join(device: str, environment: Mapping[str, str] = os.environ) -> Group:
     """The group that the launcher has started this process in."""
-    if int(environment.get("WORLD_SIZE", "1")) > 1:
-        return ProcessGroup(device, environment)
-    return Group()
+    return ProcessGroup(device, environment) if is_started_together(environment) else Group()
+
+
+def is_started_together(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher has started other processes with this one."""
+    return int(environment.get("WORLD_SIZE", "1")) > 1

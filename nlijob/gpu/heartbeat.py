@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from nlijob import records
+from nlijob.errors import ExitCode
 from nlijob.gpu.group import Group, ProcessGroup
 from nlijob.records.job import WorkerFailure
 from nlijob.rundir import RunDir, write_record
@@ -36,6 +37,15 @@ HELD_UP_S = 3 * BEAT_S
 watch anew. So no process is blamed where a machine was suspended, or a whole job stopped."""
 ENDED = -(2**40)
 """What a process adds to its counter when its work with the group is over."""
+
+
+GONE_S = 3 * BEAT_S
+"""The same in a process that is being stopped. Its launcher stops it because another one died; on a
+GPU the main thread then waits for that one for ever, and handles no signal."""
+
+
+class GoneError(Exception):
+    """Another process has gone, which this one is being stopped for."""
 
 
 class Store(Protocol):
@@ -66,8 +76,11 @@ class Watch:
         """Give a sign of life."""
         self._store.add(_beats(self._rank), 1)
 
-    def silent(self, now_s: float) -> tuple[int, float] | None:
-        """Rank of a process that hangs, and the time in s that its counter has stood still."""
+    def silent(self, now_s: float, limit_s: float = SILENT_S) -> tuple[int, float] | None:
+        """Rank of a process that hangs, and the time in s that its counter has stood still.
+
+        That is at least `limit_s`.
+        """
         was_held_up = now_s - self._looked_s > HELD_UP_S
         self._looked_s = now_s
         for rank in range(self._size):
@@ -77,17 +90,19 @@ class Watch:
             before, since_s = self._seen.get(rank, (0, now_s))
             if count != before or was_held_up:
                 self._seen[rank] = (count, now_s)
-            elif now_s - since_s >= SILENT_S:
+            elif now_s - since_s >= limit_s:
                 return rank, now_s - since_s
         return None
 
 
 @contextlib.contextmanager
-def watch(group: Group, run: RunDir) -> Iterator[None]:
+def watch(group: Group, run: RunDir, is_stopping: Callable[[], bool]) -> Iterator[None]:
     """Give signs of life and watch the others while the block lasts; alone, do nothing.
 
     Where a process hangs, the run's failure record says so, and this process is sent SIGTERM. Its
     launcher then ends the others on this host, and the parent those that do not end by themselves.
+    Where one has gone and this process is being stopped (`is_stopping`), it ends at once; what
+    ended the first one is its launcher's to say.
     """
     if not isinstance(group, ProcessGroup):
         yield
@@ -99,9 +114,11 @@ def watch(group: Group, run: RunDir) -> Iterator[None]:
 
     def work() -> None:
         try:
-            failure = watch_until(over.wait, store, own, time.monotonic)
+            failure = watch_until(over.wait, store, own, time.monotonic, is_stopping)
             if failure:
                 tell(failure, store, run)
+        except GoneError:
+            os._exit(ExitCode.STOPPED)
         except Exception as error:  # the store has gone, and with it the launcher of the first host
             if over.is_set():
                 return
@@ -125,11 +142,14 @@ def watch_until(
     store: Store,
     own: WorkerFailure,
     clock: Callable[[], float],
+    is_stopping: Callable[[], bool],
 ) -> WorkerFailure | None:
     """Give signs of life until a process fails, which is returned, or the work is over.
 
     `is_over` waits for so many seconds and says whether it is. `own`: what a failure of this
-    process would say of its place. Raises an error of torch's where the store cannot be reached.
+    process would say of its place. `is_stopping`: whether this process has been asked to stop.
+    Raises GoneError where it has, and another one has gone; an error of torch's where the store
+    cannot be reached.
     """
     store.set(_place(own.rank), json.dumps(dataclasses.asdict(own)))
     signs = Watch(store, own.rank, own.processes, clock())
@@ -138,7 +158,10 @@ def watch_until(
         signs.beat()
         if store.add(FAILURES, 0):
             return _failure(store.get(FAILURE))
-        if silent := signs.silent(clock()):
+        stops = is_stopping()
+        if silent := signs.silent(clock(), GONE_S if stops else SILENT_S):
+            if stops:
+                raise GoneError
             rank, silent_s = silent
             failure = _failure(store.get(_place(rank)))
             return dataclasses.replace(failure, silent_s=silent_s)

@@ -110,9 +110,9 @@ def _exchanged(
         own.append((chosen, figures.float().cpu()))
         on_batch(sum(len(in_batch) for in_batch in in_batches[: len(own) * group.size]))
     if not own or (group.in_step and len(own) < math.ceil(len(in_batches) / group.size)):
-        # the others compute one batch more; and the first pass of a process is slow, which
+        # the others compute one batch more; and the first batch of a process is slow, which
         # therefore comes now, while the others compute
-        forward(rows[:1])
+        forward([rows[i] for i in in_batches[0]])
     columns = max(group.gather(own[0][1].shape[1] if own else 0))  # one may have no batch
     table = torch.zeros(len(rows), columns + 1)
     for chosen, figures in own:

@@ -40,6 +40,10 @@ from nlijob.records.job import Plan
 
 USED = "ACCELERATE_USE_FSDP"
 """The variable by which `accelerate launch` tells its programs to use FSDP."""
+BYTES = torch.float32
+"""Type as which the bytes of 4-bit weights are divided: before version 2.13, torch's FSDP divides
+no integers. A 16-bit type would change some of them: on GPUs, FSDP copies such numbers by way of
+float32, and all that are no number become the same one."""
 REASON = "the weights are divided between the processes, by accelerate's configuration"
 
 
@@ -69,7 +73,7 @@ def shard(loaded: LoadedModel, group: Group, settings: Sharding) -> LoadedModel:
     for a model without repeated layers.
     """
     model, device = loaded.model, group.device
-    keep_constants(model, loaded.compute_dtype)
+    keep_constants(model)
     whole = {weight for weight in model.parameters() if weight.requires_grad}
     mesh = init_device_mesh(device.type, (group.size,))
     options: dict[str, Any] = {"mesh": mesh, "ignored_params": whole}
@@ -83,18 +87,17 @@ def shard(loaded: LoadedModel, group: Group, settings: Sharding) -> LoadedModel:
     return dataclasses.replace(loaded, device=device)
 
 
-def keep_constants(model: nn.Module, dtype: torch.dtype) -> None:
+def keep_constants(model: nn.Module) -> None:
     """Have the modules of 4-bit weights keep what the divided weights lose.
 
-    The bytes of the weights are held as numbers of this type: before version 2.13 of torch, FSDP
-    divides no integers.
+    The bytes of the weights are held as `BYTES`.
     """
     for module in model.modules():
         if isinstance(module, Linear4bit):
             weight = module.weight
-            if weight.data.dtype is torch.uint8 and weight.numel() % dtype.itemsize == 0:
-                weight.data = weight.data.reshape(-1).view(dtype).reshape(-1, 1)
-                weight.quant_storage = dtype
+            if weight.data.dtype is torch.uint8 and weight.numel() % BYTES.itemsize == 0:
+                weight.data = weight.data.reshape(-1).view(BYTES).reshape(-1, 1)
+                weight.quant_storage = BYTES
             module.quant_state = weight.quant_state
             module.quant_storage = weight.quant_storage
 

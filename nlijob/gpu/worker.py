@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
-from nlijob import records
+from nlijob import records, stopping
 from nlijob.disk import disk_faults
 from nlijob.errors import ExitCode
 from nlijob.gpu import heartbeat
 from nlijob.gpu.folders import is_elsewhere, send_rows
 from nlijob.gpu.following import follow
-from nlijob.gpu.group import Group, join
+from nlijob.gpu.group import Group, is_started_together, join
 from nlijob.gpu.keeping import keep_best_weights
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.outcome import outcome_of
@@ -41,8 +42,10 @@ def outcome_of_work(run: RunDir, work_on: Callable[[RunDir], None]) -> WorkerOut
 
 
 def _work(run: RunDir) -> None:
-    group = join(records.read(RunRecord, run.config).config.model.device)
-    with heartbeat.watch(group, run):
+    device = records.read(RunRecord, run.config).config.model.device
+    stop_asked = stopping.exit_where_stop_is_late() if is_started_together() else threading.Event()
+    group = join(device)
+    with heartbeat.watch(group, run, stop_asked.is_set):
         do_job(run, group)
 
 

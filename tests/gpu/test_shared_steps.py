@@ -51,7 +51,7 @@ def test_two_processes_take_the_steps_of_one_with_its_dropout(
 ) -> None:
     alone, together = train(ALONE, MODES[name]), [found.trained[name] for found in shared]
     check(together, alone)
-    if alone.tokens:
+    if alone.tokens and "micro" not in name:  # of a micro-batch, another process has other rows
         assert max(max(each.tokens) for each in together) < max(alone.tokens)
 
 

@@ -99,7 +99,10 @@ def records_text(failure: WorkerFailure) -> str:
 
 
 def follow(
-    store: Values, beats: int, each: Callable[[int], None] = lambda _: None
+    store: Values,
+    beats: int,
+    each: Callable[[int], None] = lambda _: None,
+    is_stopping: bool = False,
 ) -> WorkerFailure | None:
     """What rank 0 finds within so many beats; `each` is called before each of them."""
     at = iter(range(beats))
@@ -111,7 +114,7 @@ def follow(
             each(beat)
         return beat is None
 
-    return heartbeat.watch_until(is_over, store, OWN, lambda: next(clock_s))
+    return heartbeat.watch_until(is_over, store, OWN, lambda: next(clock_s), lambda: is_stopping)
 
 
 def test_where_and_how_long_a_process_hangs_is_told() -> None:
@@ -123,6 +126,21 @@ def test_where_and_how_long_a_process_hangs_is_told() -> None:
     assert failure
     assert (failure.rank, failure.host, failure.gpu, failure.pid) == (1, "there", "a GPU", 99)
     assert failure.silent_s == SILENT_S
+
+
+def test_a_process_that_is_stopped_because_another_has_gone_does_not_wait_for_it() -> None:
+    store, beats = Values(), list[int]()
+    store.add("heartbeat/1", 1)
+    with pytest.raises(heartbeat.GoneError):
+        follow(store, 100, beats.append, is_stopping=True)
+    assert len(beats) * BEAT_S == BEAT_S + heartbeat.GONE_S
+    assert heartbeat.GONE_S < SILENT_S
+
+
+def test_a_process_that_is_stopped_with_the_others_is_not_cut_short() -> None:
+    store = Values()
+    store.add("heartbeat/1", 1)
+    assert follow(store, 100, lambda _: bool(store.add("heartbeat/1", 1)), is_stopping=True) is None
 
 
 def test_a_failure_that_another_process_tells_ends_the_watch() -> None:
@@ -150,13 +168,13 @@ def test_a_failure_is_written_once_on_a_host(tmp_path: Path) -> None:
 
 
 def test_a_process_alone_gives_no_signs(tmp_path: Path) -> None:
-    with heartbeat.watch(Group(), RunDir(tmp_path)):
+    with heartbeat.watch(Group(), RunDir(tmp_path), lambda: False):
         assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
 def _watched(group: Group, root: Path) -> list[int]:
     assert isinstance(group, ProcessGroup)
-    with heartbeat.watch(group, RunDir(root)):
+    with heartbeat.watch(group, RunDir(root), lambda: False):
         group.gather(0)
         while not all(group.store.add(f"heartbeat/{rank}", 0) for rank in range(group.size)):
             time.sleep(0.01)

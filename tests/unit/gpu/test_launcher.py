@@ -224,7 +224,7 @@ heartbeat.BEAT_S, heartbeat.SILENT_S, heartbeat.HELD_UP_S = 0.1, 3.0, 1.0
 
 def work(run):
     group = join("cpu")
-    with heartbeat.watch(group, run):
+    with heartbeat.watch(group, run, lambda: False):
         (run.root / f"process-{group.rank}").write_text(str(os.getpid()))
         for turn in range(1000000):
             group.gather(turn)

@@ -199,12 +199,12 @@ def test_each_process_holds_a_half_of_the_weights_and_the_whole_adapter(tied: bo
             assert count == (sizes[name] if is_whole else sizes[name] // 2), name
 
 
-def test_the_bytes_of_4_bit_weights_are_divided_as_floating_point_numbers() -> None:
+def test_the_bytes_of_4_bit_weights_are_divided_as_numbers_that_fsdp_copies_as_they_are() -> None:
     layer = Linear4bit(64, 32, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
     layer.weight = Params4bit(torch.randn(32, 64), requires_grad=False, quant_type="nf4").to("cpu")
     before = layer.weight.data.clone()
-    keep_constants(layer, torch.bfloat16)
-    assert layer.weight.data.dtype is torch.bfloat16
+    keep_constants(layer)
+    assert layer.weight.data.dtype is torch.float32
     assert torch.equal(layer.weight.data.view(-1).view(torch.uint8), before.view(-1))
 
 
