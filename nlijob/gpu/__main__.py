@@ -17,10 +17,11 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nlijob import stopping
 from nlijob.errors import JobError
-from nlijob.gpu.context import early_context
+from nlijob.gpu.context import EarlyContext, early_context
 from nlijob.gpu.imports import imported
 from nlijob.gpu.outcome import outcome_of
 from nlijob.records.job import WorkerOutcome, WorkerStart
@@ -61,13 +62,7 @@ def _outcome(run: RunDir, rank: int, size: int) -> WorkerOutcome:
     try:
         run.reserve_for_gpu_side(is_shared=size > 1)
         task_is_written = stopping.stop_when_closed(sys.stdin.fileno())
-        began_s = time.monotonic()
-        on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
-        context = None if on_cpu else early_context()
-        work = WORKERS[sys.argv[2] if sys.argv[2:] else "job"]
-        worker = imported(lambda: importlib.import_module(work))
-        context_s = context.duration_s if context else None
-        start = WorkerStart(began_s, time.monotonic(), context_s)
+        worker, start = _imported(WORKERS[sys.argv[2] if sys.argv[2:] else "job"])
         task_is_written.wait()
         if not stopping.is_open(sys.stdin.fileno()):  # the task on disk may be another attempt's
             raise stopping.Stopped("the parent ended")
@@ -78,6 +73,19 @@ def _outcome(run: RunDir, rank: int, size: int) -> WorkerOutcome:
     except (Exception, stopping.Stopped) as error:
         stopping.shutdown_begins()
         return outcome_of(error, run)
+
+
+def _imported(name: str) -> tuple[Any, WorkerStart]:
+    """The module of the work, and how long it took to import it; with it, all libraries are."""
+    began_s = time.monotonic()
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+
+    def importing() -> tuple[Any, EarlyContext | None]:
+        context = None if on_cpu else early_context()
+        return importlib.import_module(name), context
+
+    module, context = imported(importing)
+    return module, WorkerStart(began_s, time.monotonic(), context.duration_s if context else None)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,16 @@ class EarlyContext:
         """How long it took; None where it has not been created, or not yet."""
         environment.setdefault("CUDA_MODULE_LOADING", "LAZY")
         number = int(environment.get("LOCAL_RANK", "0"))
-        threading.Thread(target=self._create, args=(number,), name="context", daemon=True).start()
+        self._thread = threading.Thread(target=self._create, args=(number,), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it is created, or has failed.
+
+        So call it before the environment is changed: the driver reads it, and C libraries do not
+        protect one thread's reading from another's changes.
+        """
+        self._thread.join()
 
     def _create(self, number: int) -> None:
         started_s = time.monotonic()

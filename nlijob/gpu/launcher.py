@@ -61,9 +61,10 @@ def _launch_here() -> None:
     """Run the program as `accelerate launch` would start it, but in this process."""
     # OpenMP reads it when torch is imported; `accelerate launch` sets it to the same
     os.environ["OMP_NUM_THREADS"] = str(_number("--num_cpu_threads_per_process", sys.argv))
-    if "--cpu" not in sys.argv:
-        early_context()  # `accelerate launch` asks torch what the GPU can do, and needs it
-    launch = accelerate_launch()
+    on_gpu = "--cpu" not in sys.argv
+    launch = accelerate_launch(on_gpu)
+    if on_gpu:
+        early_context().wait()
     launch.simple_launcher = _become  # what it calls for a single process
     launch.main()
 
@@ -93,9 +94,19 @@ def _launch_several() -> None:
             return
 
 
-def accelerate_launch() -> Any:
-    """The module of the command `accelerate launch`."""
-    return imported(lambda: importlib.import_module("accelerate.commands.launch"))
+def accelerate_launch(on_gpu: bool = False) -> Any:
+    """The module of the command `accelerate launch`.
+
+    `on_gpu`: whether this process needs a GPU, whose context is then created meanwhile. `accelerate
+    launch` asks torch what a GPU can do, and so needs it, too.
+    """
+
+    def importing() -> Any:
+        if on_gpu:
+            early_context()
+        return importlib.import_module("accelerate.commands.launch")
+
+    return imported(importing)
 
 
 def _end_of_several(error: Exception, processes: int) -> int:

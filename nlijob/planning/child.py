@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nlijob import records, stopping
+from nlijob.bytecode import bytecode_environment
 from nlijob.errors import ExitCode, HardwareError, error_for
 from nlijob.memory import KernelMemory
 from nlijob.records.job import WorkerOutcome
@@ -36,6 +37,8 @@ def child(module: str, *arguments: str, output: Path) -> Iterator[subprocess.Pop
     Its standard input is a pipe, which is closed when this process ends, however that is.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
+    environment = gpu_side_environment(os.environ)
+    place = bytecode_environment(environment)
     with output.open("wb") as log, stopping.delayed_stop():
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -43,7 +46,7 @@ def child(module: str, *arguments: str, output: Path) -> Iterator[subprocess.Pop
             stdout=log,
             stderr=subprocess.STDOUT,
             # without torch's compiler, imports take a quarter less
-            env={**gpu_side_environment(os.environ), "TORCHDYNAMO_DISABLE": "1"},
+            env={**environment, **place, "TORCHDYNAMO_DISABLE": "1"},
             cwd=output.parent,
             start_new_session=True,
             bufsize=0,

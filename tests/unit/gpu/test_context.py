@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +14,8 @@ from nlijob.gpu.context import EarlyContext, early_context
 
 def finished(environment: dict[str, str]) -> float | None:
     """How long the context of such a process took, once its thread has ended."""
-    before = {*threading.enumerate()}
     context = EarlyContext(environment)
-    for thread in {*threading.enumerate()} - before:
-        thread.join()
+    context.wait()
     return context.duration_s
 
 

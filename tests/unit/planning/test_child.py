@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nlijob.bytecode import PREFIX
 from nlijob.errors import HardwareError, JobError
 from nlijob.planning import child
 from nlijob.rundir import RunDir
@@ -48,3 +49,13 @@ def test_files_in_the_folder_do_not_shadow_modules(tmp_path: Path) -> None:
     (tmp_path / "timeit.py").write_text("raise SystemExit(9)", encoding="utf-8")
     with child.child("timeit", "-n1", "-r1", "1", output=tmp_path / "log.txt") as process:
         assert process.wait(60) == os.EX_OK
+
+
+def test_its_compiled_modules_have_the_place_of_a_job_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child, "bytecode_environment", lambda _: {PREFIX: str(tmp_path)})
+    prints = "import sys; print(sys.pycache_prefix)"
+    with child.child("timeit", "-n1", "-r1", prints, output=tmp_path / "log.txt") as process:
+        process.wait()
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8").startswith(f"{tmp_path}\n")
