@@ -178,8 +178,9 @@ class Head(ABC):
     def _check_tokens(self, split: Split, rows: EncodedRows) -> None:
         """Raise NotAvailableError unless the model knows the tokens, and they tell something."""
         if self._vocabulary is not None:
-            for place in (rows.ids >= self._vocabulary).nonzero()[0][:1]:
-                row = rows[rows.row_of(place)]
+            unknown = (rows.ids >= self._vocabulary).nonzero()[0]
+            for number in rows.rows_at(unknown[:1]).tolist():
+                row = rows[number]
                 self._check_known(f"{split} row {row.example.index}", row.features["input_ids"])
         special = rows.counts_of(self._tokenizer.all_special_ids)
         if rows and (special == rows.lengths).all():

@@ -119,12 +119,12 @@ class EncodedRows(Sequence[Encoded]):
 
     def counts_of(self, tokens: Iterable[int]) -> Lengths:
         """[rows]: how many of each row's tokens are among these."""
-        found = np.append(0, np.isin(self.ids, list(tokens))).cumsum()
-        return np.diff(found[self.bounds])
+        places = np.isin(self.ids, list(tokens)).nonzero()[0]
+        return np.bincount(self.rows_at(places), minlength=len(self))
 
-    def row_of(self, place: int) -> int:
-        """The number of the row that a place in `ids` belongs to."""
-        return int(self.bounds.searchsorted(place, side="right")) - 1
+    def rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the rows that places in `ids` belong to."""
+        return self.bounds.searchsorted(places, side="right") - 1
 
 
 def as_table(rows: Sequence[Encoded]) -> EncodedRows:

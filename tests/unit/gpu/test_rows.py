@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,7 +79,7 @@ def test_tokens_are_counted_in_each_row() -> None:
 
 def test_a_token_belongs_to_the_row_that_holds_it() -> None:
     rows = new_rows([[1, 2], [3], [4, 5]])
-    assert [rows.row_of(place) for place in range(5)] == [0, 0, 1, 2, 2]
+    assert rows.rows_at(np.arange(5)).tolist() == [0, 0, 1, 2, 2]
 
 
 @given(ROWS, st.integers(1, 9))
