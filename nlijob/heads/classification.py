@@ -41,8 +41,9 @@ CLASSIFICATION = HeadDescription(
     title="classification head",
     task="with a classification head",
     reading=(
-        "The classification head reads the hidden state at the last token of this text and has "
-        "one output per label, so there are no label tokens."
+        "The classification head reads one hidden state of this text (at its last token; in an "
+        "encoder at its first, or their mean) and has one output per label, so there are no label "
+        "tokens."
     ),
     snippet=SNIPPET,
     faults=lambda config: (),

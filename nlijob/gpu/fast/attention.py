@@ -180,7 +180,9 @@ def _kind(
     for name in ("softcap", "s_aux", "position_bias"):
         if options.get(name) is not None:
             raise Unsupported(f"the model's attention needs {name}")
-    return AttentionKind(not both_ways, window, dropout)
+    if both_ways:
+        return AttentionKind(is_causal=False, window=window, dropout=dropout)
+    return AttentionKind(dropout=dropout) if dropout else CAUSAL
 
 
 def _has_flash(query: Tensor) -> bool:

@@ -14,13 +14,15 @@ from torch.nn import functional
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu.fast.compiled import CACHED_S, COMPILING_S, SAVED, CompiledLayers
 from nlijob.gpu.fast.errors import Unsupported
-from nlijob.gpu.fast.model import FastModel, shape_of
+from nlijob.gpu.fast.model import FastModel
 from nlijob.gpu.fast.packing import view
 from nlijob.gpu.fast.trainer import FastTrainer
-from nlijob.gpu.heads import CausalHead, Encoded
+from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head
 from nlijob.gpu.model import LoadedModel
 from nlijob.gpu.training import TrainingSchedule
+from nlijob.records.job import Example
 from tests import broken_compilers, tolerance
+from tests.encoders import KINDS, encoder, with_types
 
 pytestmark = pytest.mark.arithmetic
 
@@ -45,7 +47,7 @@ def loss_and_gradient(
     loaded: LoadedModel, fast: FastModel, rows: list[Encoded]
 ) -> tuple[float, torch.Tensor]:
     loaded.model.train()
-    shape = shape_of(rows)
+    shape = fast.shape_of(rows)
     packed = view(fast.to_device(rows, shape, len(rows)), shape)
     fast.adapter.gradient.zero_()
     loss = functional.cross_entropy(fast.logits(packed, shape), packed.targets.long())
@@ -53,7 +55,7 @@ def loss_and_gradient(
     return float(loss.detach()), fast.adapter.gradient.clone()
 
 
-def compilable(loaded: LoadedModel, head: CausalHead) -> tuple[FastModel, CompiledLayers]:
+def compilable(loaded: LoadedModel, head: Head) -> tuple[FastModel, CompiledLayers]:
     fast = FastModel(loaded, head, True)
     with torch.no_grad():
         fast.adapter.master.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
@@ -80,6 +82,25 @@ def test_one_compilation_serves_all_packs_and_gives_the_layers_own_gradients(
     for part, (loss, gradient) in zip(some, expected, strict=True):
         got = loss_and_gradient(loaded, fast, part)
         # the trace may choose another order of sums than the layers do
+        assert got[0] == pytest.approx(loss, rel=tolerance.training(0))
+        assert tolerance.distance(got[1], gradient) < tolerance.training(0)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_all_packs_of_an_encoder(
+    demo: JobConfig, tokenizer: Any, examples: list[Example]
+) -> None:
+    loaded = encoder(KINDS["BERT"], demo, tokenizer)
+    head = ClassificationHead(tokenizer, demo.prompt, 128, examples)
+    fast, layers = compilable(loaded, head)
+    rows = with_types(head.encode("train", examples))
+    longest = max(rows, key=lambda row: row.length)
+    some = [[longest, *rows[:count]] for count in (5, 9)]
+    expected = [loss_and_gradient(loaded, fast, part) for part in some]
+    layers.install()
+    for part, (loss, gradient) in zip(some, expected, strict=True):
+        got = loss_and_gradient(loaded, fast, part)
         assert got[0] == pytest.approx(loss, rel=tolerance.training(0))
         assert tolerance.distance(got[1], gradient) < tolerance.training(0)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
