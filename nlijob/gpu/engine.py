@@ -29,6 +29,7 @@ from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
 from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.errors import NoPackedRows, Unsupported
+from nlijob.gpu.fast.gradients import check_gradients
 from nlijob.gpu.fast.host import free_bytes, speed_up_plain_layers
 from nlijob.gpu.fast.independence import check_independence
 from nlijob.gpu.fast.layers import LayerPatches, dequantized_bytes
@@ -304,6 +305,10 @@ class Engine:
             self._fast.close()
             self._check_rounding(self._difference, plain)
             self._fast = self._new_fast()
+        if self._fast.is_fused and self._loaded.device.type == "cuda":
+            # on a CPU the tests know; which kernels a GPU runs, and how, nobody has seen
+            given = (self._loaded, self._head, self._fast, self._rows[:CHECKED_ROWS])
+            check_gradients(*given, self._difference)
 
     def _check_training(self) -> None:
         """Raise Unsupported where the model does in training alone what packs do not support.

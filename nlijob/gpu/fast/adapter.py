@@ -60,6 +60,11 @@ class FlatAdapter:
         """Each group with its As and scaled Bs in the compute dtype, as the layers use them."""
         self.refresh()
 
+    @property
+    def seconds(self) -> Tensor:
+        """The master weights of all Bs, a view."""
+        return self.master[self._firsts : self._lora]
+
     def parts(self, flat: Tensor) -> list[Tensor]:
         """Views of a tensor laid out like the master weights, one for each of `parameters`."""
         parts = torch.split(flat, self._sizes)
@@ -70,7 +75,7 @@ class FlatAdapter:
         """Update the copy in the compute dtype from the master weights."""
         self._computed[: self._firsts].copy_(self.master[: self._firsts])
         torch.mul(
-            self.master[self._firsts : self._lora],
+            self.seconds,
             self._scaling,
             out=self._computed[self._firsts :],
         )

@@ -6,8 +6,9 @@ is replaced temporarily. PEFT therefore creates, saves, loads and switches adapt
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import bitsandbytes as bnb
@@ -161,6 +162,18 @@ class LayerPatches:
         for name, part in parts.items():
             setattr(layer, name, part)
         layer.__class__ = _joined(fast, before)  # type: ignore[arg-type]
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Restore the class of every layer for a while."""
+        fast = [type(layer) for layer, _, _ in self._before]
+        for layer, before, _ in self._before:
+            layer.__class__ = before
+        try:
+            yield
+        finally:
+            for (layer, _, _), own in zip(self._before, fast, strict=True):
+                layer.__class__ = own
 
     def undo(self) -> None:
         """Restore the class of every layer."""

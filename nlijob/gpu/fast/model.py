@@ -114,6 +114,10 @@ class FastModel:
         if self.compilable:
             self.compilable.undo()
 
+    def library_layers(self) -> AbstractContextManager[None]:
+        """A context in which the model has the libraries' own layers; the adapter stays here."""
+        return self._patches.lifted()
+
     def seed(self, seed: int) -> None:
         """Seed the generators of dropout, before the first step."""
         torch.manual_seed(seed)
