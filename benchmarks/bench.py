@@ -90,7 +90,7 @@ def _llama(sizes: Mapping[str, Any]) -> Callable[[], nn.Module]:
 
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
 """The part of MiniLM-L6's configuration that differs from BERT-base's, but for its MLP."""
-SHAPES = {
+SHAPES: Mapping[str, Callable[[], Any]] = {
     "phi-2": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)),
     "llama-3b": _llama(LLAMA_3B),
     "llama-1b": _llama(LLAMA_1B),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Tried:
         self.tokenizer = read_tokenizer(self.config, folder)
         self.folder = folder
         self.head = ClassificationHead(self.tokenizer, self.config.prompt, 200, examples)
-        self.rows: list[Encoded] = self.head.encode("train", examples)
+        self.rows: Sequence[Encoded] = self.head.encode("train", examples)
 
     def load(self) -> LoadedModel:
         return load(self.config, self.folder, self.tokenizer, GPU)

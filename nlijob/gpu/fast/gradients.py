@@ -69,7 +69,7 @@ def gradient_differences(
         adapter.seconds.normal_(std=SPREAD, generator=generator)
         adapter.refresh()
         with fast.library_layers():
-            library = _gradient(fast, lambda: _library_loss(loaded, head, rows).backward())
+            library = _gradient(fast, lambda: _backward(loaded, head, rows))
         fused = _gradient(fast, lambda: adapter.add_gradient(_packed_loss(fast, rows)))
     finally:
         adapter.master.copy_(before)
@@ -95,9 +95,11 @@ def _gradient(fast: FastModel, work: Callable[[], None]) -> list[Tensor]:
     return parts
 
 
-def _library_loss(loaded: LoadedModel, head: Head, rows: Sequence[Encoded]) -> Tensor:
+def _backward(loaded: LoadedModel, head: Head, rows: Sequence[Encoded]) -> None:
+    """Add the gradient that the model's own layers give."""
     logits = head.logits(loaded.model, head.collate(rows, loaded.device))
-    return _scaled_loss(logits, head.targets(rows, logits.device))
+    loss = _scaled_loss(logits, head.targets(rows, logits.device))
+    loss.backward()  # type: ignore[no-untyped-call]
 
 
 def _packed_loss(fast: FastModel, rows: Sequence[Encoded]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -59,7 +59,7 @@ def rows_for(kind: str, rows: list[Encoded]) -> list[Encoded]:
 
 
 @torch.no_grad()
-def plain_logits(loaded: LoadedModel, head: ClassificationHead, rows: list[Encoded]) -> Tensor:
+def plain_logits(loaded: LoadedModel, head: ClassificationHead, rows: Sequence[Encoded]) -> Tensor:
     loaded.model.eval()
     return head.logits(loaded.model, head.collate(rows, CPU))
 
