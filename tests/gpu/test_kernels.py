@@ -346,7 +346,7 @@ def test_heads_with_adapters_are_those_of_two_kernels(
         moved = [value.to(GPU, dtype) for value in given]
         for there in (moved, wide):
             y, b, weights, cosine, sine, out = there
-            norms = HeadNorms(*weights, 1e-6) if normed else None
+            norms = HeadNorms(weights[0], weights[1], 1e-6) if normed else None
             add = None if bias is None else bias.to(y)
             others = (add, norms, cosine, sine, heads, out if normed else y[:, : heads.columns])
             if there is moved:
