@@ -113,11 +113,18 @@ extern "C" __global__ void __launch_bounds__(1024)
     }
 }
 
-// Add eight neighbouring values.
-__device__ void add(float (&sum)[8], const float* from) {
-    float4 a = reinterpret_cast<const float4*>(from)[0], b = reinterpret_cast<const float4*>(from)[1];
-    float more[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
-    EACH sum[i] += more[i];
+// Add `count` times eight neighbouring values, `stride` apart, from where bounds say that a segment
+// has tokens (all, if bounds are null). The others are read as well, so that no read waits for
+// another; they may hold anything.
+__device__ void add(float (&sum)[8], const float* from, int count, long stride, const int* bounds) {
+#pragma unroll 8
+    for (int n = 0; n < count; ++n, from += stride) {
+        float4 a = reinterpret_cast<const float4*>(from)[0];
+        float4 b = reinterpret_cast<const float4*>(from)[1];
+        bool counts = !bounds || bounds[n] < bounds[n + 1];
+        float more[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+        EACH sum[i] += counts ? more[i] : 0.f;
+    }
 }
 
 // Write the gradient of complete_heads's input to y, which has that input where heads are normalised.
@@ -142,15 +149,12 @@ extern "C" __global__ void __launch_bounds__(1024)
         } else if (within) {
             int of_kind = h - heads - is_value * kv_heads;
             long column = is_value * columns + of_kind * group * head + c;
-            for (int g = 0; g < group; ++g, column += head) {
-                if (row >= prefix) {
-                    add(d, d_own + row * 2 * columns + column);
-                    continue;
-                }
-                for (long segment = 0; segment < segments; ++segment)
-                    if (bounds[segment] < bounds[segment + 1])
-                        add(d, d_prefix + (segment * prefix + row) * 2 * columns + column);
-            }
+            if (row >= prefix)
+                add(d, d_own + row * 2 * columns + column, group, head, nullptr);
+            else
+                for (int g = 0; g < group; ++g, column += head)
+                    add(d, d_prefix + row * 2 * columns + column, segments,
+                        (long)prefix * 2 * columns, bounds);
         }
         if (!is_value) rotate(d, c, half, -1.f, cosine + row * half, sine + row * half);
         if (weight) {

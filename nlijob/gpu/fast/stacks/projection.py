@@ -58,8 +58,7 @@ class Projection:
         """The first rank of the adapter that has an output, or -1 where none has."""
         for number, outputs in enumerate(self.adapted):
             if outputs.start <= output < outputs.stop:
-                begin: int = self.ranks_of(number).start
-                return begin
+                return number * self.rank
         return -1
 
     def place(self, leaves: Sequence[tuple[Tensor, Tensor]]) -> None:
