@@ -60,7 +60,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         side, folder = options.measure
-        print(json.dumps({"subset": _subset, "report": _report}[side](Path(folder))))
+        print(json.dumps({"subset": subset, "report": report}[side](Path(folder))))
         return
     with tempfile.TemporaryDirectory() as folder:
         write_multiplied(options.rows_from, Path(folder), options.rows)
@@ -95,7 +95,7 @@ def run_in(folder: Path) -> RunDir:
     return RunDir(folder / "run")
 
 
-def _subset(folder: Path) -> dict[str, float]:
+def subset(folder: Path) -> dict[str, float]:
     """The subset stage, with all rows of the three splits."""
     watch = Watch()
     data = DataConfig(str(folder), train_size=0, validation_size=0, test_size=0)
@@ -104,7 +104,7 @@ def _subset(folder: Path) -> dict[str, float]:
     return watch.figures
 
 
-def _report(folder: Path) -> dict[str, float]:
+def report(folder: Path) -> dict[str, float]:
     """What grows with rows and steps in the report."""
     watch, run = Watch(), run_in(folder)
     with watch.part("manifest"):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -81,17 +82,20 @@ class _Steps:
 def main() -> None:
     """Measure with the model in a folder, and the rows of the run in another."""
     quiet_libraries()
-    watch, (model, folder) = Watch(), map(Path, sys.argv[1:])
-    config, run = load_config(RECIPE), run_in(folder)
+    print(json.dumps(measured(*map(Path, sys.argv[1:]))))
+
+
+def measured(model: Path, folder: Path) -> dict[str, float]:
+    """Figures of one epoch, whose steps are in the run's log afterwards."""
+    watch, config, run = Watch(), load_config(RECIPE), run_in(folder)
     with watch.part("read"):
         examples = list(records.read_lines(Example, run.subset("train")))
     tokenizer, names = read_tokenizer(config, model), config.data.label_names
     head = CausalHead(tokenizer, config.prompt, MAX_LENGTH, examples, VOCABULARY, names)
     with watch.part("encode"):
         rows = head.encode("train", examples)
-    vars(fast_trainer)["Steps"] = _Steps
     nothing: Any = SimpleNamespace(device=CPU, model=torch.nn.Identity())
-    with watch.part("schedule"):
+    with watch.part("schedule"), mock.patch.object(fast_trainer, "Steps", _Steps):
         schedule = TrainingSchedule(config.train, rows)
         trainer = fast_trainer.FastTrainer(nothing, Packs(head), schedule, None)
     show = Reporter(run, 1).counter("train", optimizer_steps(1), len(rows), "rows")
@@ -111,7 +115,7 @@ def main() -> None:
         "shared_prefix": trainer.prefix,
         "pack_sizes": len(trainer.token_counts),
     }
-    print(json.dumps(watch.figures))
+    return watch.figures
 
 
 if __name__ == "__main__":
