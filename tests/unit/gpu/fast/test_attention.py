@@ -72,12 +72,12 @@ def test_each_segment_attends_only_to_itself(
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize(("is_causal", "window"), [(True, None), (False, None), (False, 3)])
 def test_dropout_draws_for_each_query_and_place_of_a_key(
-    is_causal: bool, monkeypatch: pytest.MonkeyPatch
+    is_causal: bool, window: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    kind, longest = AttentionKind(is_causal, dropout=0.4), max(LENGTHS) + 2
+    kind, longest = AttentionKind(is_causal, window, dropout=0.4), max(LENGTHS) + 2
     inputs = torch.randn(sum(LENGTHS), 3, 2, 8, requires_grad=True)
     upstream = torch.randn(sum(LENGTHS), 2, 8)
     bounds = torch.tensor([0, *itertools.accumulate(LENGTHS)], dtype=torch.int32)
