@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
-"""The container's command; nlijob.cli does the work."""
+"""The container's command; nlijob.__main__ does the work."""
 
 import sys
 
-from nlijob.import_path import put_own_folders_last
+from nlijob.__main__ import main
 
 if __name__ == "__main__":
-    put_own_folders_last()
-    from nlijob.cli import main
-
     sys.exit(main())

@@ -47,6 +47,8 @@ def bytecode_environment(
     """
     if own.get(PREFIX):
         return {}
+    if sys.pycache_prefix:  # this process has found one (`use_place`)
+        return {PREFIX: sys.pycache_prefix, DONT_WRITE: ""}
     sample = list(_sample() if sources is None else sources)
     missing = [source for source in sample if not is_compiled(source)]
     if 2 * len(missing) <= len(sample):
@@ -55,6 +57,13 @@ def bytecode_environment(
         return {}  # Python writes them beside the sources
     folder = _own_folder()
     return {} if folder is None else {PREFIX: str(folder), DONT_WRITE: ""}
+
+
+def use_place() -> None:
+    """Have this process read and write compiled modules where its GPU side will, from now on."""
+    if place := bytecode_environment(os.environ):
+        sys.pycache_prefix = place[PREFIX]
+        sys.dont_write_bytecode = False
 
 
 def is_compiled(source: Path) -> bool:
@@ -74,7 +83,7 @@ def is_compiled(source: Path) -> bool:
 def compile_ahead(
     place: Mapping[str, str], own: Mapping[str, str]
 ) -> subprocess.Popen[bytes] | None:
-    """Begin to compile the libraries' modules by many cores, if there is a new place for them.
+    """Begin to compile the libraries' modules by many cores, if their place has none of them.
 
     `place`: see `bytecode_environment`; `own`: the environment without it. The caller ends the
     process group that is returned (`end_compiling`), if it does not end before.
@@ -83,7 +92,7 @@ def compile_ahead(
     folders = [str(folder) for name in COMPILED if (folder := _folder_of(name))]
     command = [sys.executable, "-m", "compileall", "-q", "-j", str(min(cores, MOST_CORES))]
     with contextlib.suppress(OSError):  # the imports do without
-        if place and cores >= FEWEST_CORES and not any(Path(place[PREFIX]).iterdir()):
+        if place and cores >= FEWEST_CORES and not _has_libraries(Path(place[PREFIX])):
             return subprocess.Popen(
                 [*command, "-x", LEFT_OUT, *folders],
                 stdin=subprocess.DEVNULL,
@@ -100,6 +109,12 @@ def end_compiling(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _has_libraries(place: Path) -> bool:
+    """Whether modules of the largest library were compiled there before."""
+    folder = _folder_of(PACKAGES[0])
+    return folder is None or (place / folder.relative_to(folder.anchor)).exists()
 
 
 def _sample() -> Iterable[Path]:

@@ -20,6 +20,7 @@ from nlijob.bytecode import (
     compile_ahead,
     end_compiling,
     is_compiled,
+    use_place,
 )
 
 READ_ONLY = {DONT_WRITE: "1"}
@@ -141,6 +142,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("value = 1\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(bytecode, "PACKAGES", (folder.name,))
     monkeypatch.setattr(bytecode, "COMPILED", ("nowhere_to_be_found", folder.name))
     monkeypatch.setattr(bytecode, "FEWEST_CORES", 1)
     monkeypatch.setattr(bytecode, "MOST_CORES", 1)
@@ -181,7 +183,23 @@ def test_few_cores_are_left_to_the_imports(
     assert compile_ahead(place, dict(os.environ)) is None
 
 
-def test_a_place_that_has_gone_is_no_error(cache: Path, source: Path, package: Path) -> None:
-    place = bytecode_environment(READ_ONLY, [source])
-    cache.rmdir()
-    assert compile_ahead(place, dict(os.environ)) is None
+def test_the_command_uses_the_place_of_its_gpu_side(
+    cache: Path, source: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DONT_WRITE, "1")
+    monkeypatch.delenv(PREFIX, raising=False)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    use_place()
+    assert (sys.pycache_prefix, sys.dont_write_bytecode) == (str(cache), False)
+    assert bytecode_environment(READ_ONLY) == {PREFIX: str(cache), DONT_WRITE: ""}
+
+
+def test_a_command_whose_libraries_are_compiled_changes_nothing(
+    cache: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in package.glob("*.py"):
+        py_compile.compile(str(module))
+    monkeypatch.setenv(DONT_WRITE, "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    use_place()
+    assert (sys.pycache_prefix, sys.dont_write_bytecode) == (None, True)
