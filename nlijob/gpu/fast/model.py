@@ -27,7 +27,7 @@ from nlijob.gpu.fast.packing import (
     PackView,
     pack,
     pack_shape,
-    prefix_of_all,
+    shared_prefix,
     view,
 )
 from nlijob.gpu.fast.prefix import make_prefix
@@ -279,20 +279,18 @@ def shape_of(rows: Sequence[Encoded], is_bidirectional: bool = False) -> PackSha
 
     `is_bidirectional`: whether tokens attend to those behind them.
     """
-    lengths, types = [row.length for row in rows], has_types(rows)
-    prefix = prefix_of(rows, len(rows), is_bidirectional)
-    return pack_shape(lengths, prefix, is_bidirectional, types)
+    lengths, may_share = [row.length for row in rows], may_share_prefix(rows, is_bidirectional)
+    prefix = shared_prefix([ids_of(row) for row in rows], len(rows)) if may_share else 0
+    return pack_shape(lengths, prefix, is_bidirectional, has_types(rows))
 
 
-def prefix_of(rows: Sequence[Encoded], together: int, is_bidirectional: bool) -> int:
-    """Number of tokens that all rows begin with and that packs of `together` rows hold once.
+def may_share_prefix(rows: Sequence[Encoded], is_bidirectional: bool) -> bool:
+    """Whether packs may hold what all rows begin with once.
 
-    There are none where tokens attend to those behind them: the values of what rows begin with then
-    depend on each row's end. Nor are there where tokens have types, in which rows may differ.
+    Where tokens attend to those behind them, the values of what rows begin with depend on each
+    row's end. Where tokens have types, rows may differ in these.
     """
-    if is_bidirectional or has_types(rows):
-        return 0
-    return prefix_of_all(rows, together)
+    return not is_bidirectional and not has_types(rows)
 
 
 def has_types(rows: Sequence[Encoded]) -> bool:

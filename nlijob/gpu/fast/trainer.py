@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.drawing import DrawnForPack
-from nlijob.gpu.fast.model import FastModel, prefix_of
-from nlijob.gpu.fast.packing import packed_tokens, rounded, token_counts
+from nlijob.gpu.fast.model import FastModel, may_share_prefix
+from nlijob.gpu.fast.packing import packed_tokens, prefix_of_all, rounded, token_counts
 from nlijob.gpu.fast.steps import Steps
 from nlijob.gpu.fast.together import all_or_none
 from nlijob.gpu.group import ALONE, Group
@@ -100,7 +100,11 @@ class FastTrainer:
         self._seed_offset = group.rank if loaded.device.type == "cuda" else 0
         """What keeps the model's own dropout in graphs from being alike in all processes."""
         self._size = micro_batch_size or schedule.config.batch_size
-        self.prefix = prefix_of(schedule.rows, self._size, fast.is_bidirectional)
+        self.prefix = (
+            prefix_of_all(schedule.rows, self._size)
+            if may_share_prefix(schedule.rows, fast.is_bidirectional)
+            else 0
+        )
         """Tokens that all rows share and a pack holds once."""
         with all_or_none(self._group):
             self.steps = Steps(loaded, fast, schedule, self._size, self.prefix, self._group)

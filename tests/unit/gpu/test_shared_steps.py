@@ -201,7 +201,7 @@ def test_dropout_does_not_depend_on_the_split(
     micro_batch: int | None,
     prefix: int,
 ) -> None:
-    monkeypatch.setattr(fast_trainer, "prefix_of", lambda rows, together, both_ways: prefix)
+    monkeypatch.setattr(fast_trainer, "prefix_of_all", lambda rows, together: prefix)
     config = dataclasses.replace(CONFIG, micro_batch_size=micro_batch, max_grad_norm=CLIPPED_AT)
     count = config.batch_size
     expected = gradient_of_step(new(mode, ALONE, config, count, **model))

@@ -135,7 +135,7 @@ def test_training_resumes_with_another_shared_prefix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = new_trainer()
-    monkeypatch.setattr(trainer, "prefix_of", lambda rows, together, both_ways: 1)
+    monkeypatch.setattr(trainer, "prefix_of_all", lambda rows, together: 1)
     second = new_trainer()
     assert (first[0].prefix, second[0].prefix) == (0, 1)
     fresh = second[0].token_counts

@@ -120,7 +120,7 @@ def test_the_outcome_is_the_same_in_a_plain_loop_with_gradient_checkpointing(
 def test_the_outcome_is_the_same_with_a_shared_prefix(
     new: New, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "prefix_of", lambda rows, together, both_ways: 1)
+    monkeypatch.setattr(trainer, "prefix_of_all", lambda rows, together: 1)
     check_interrupted(lambda: new(FUSED), tmp_path / "state.pt")
 
 
