@@ -13,7 +13,7 @@ import torch
 from cuda.bindings import nvrtc
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-PHI2_SHAPE = ("-DHEAD=80", "-DHALF=16", "-DRANK=16", "-DMOST_THREADS=192")
+PHI2_SHAPE = ("-DHEAD=80", "-DHALF=16", "-DRANK=16", "-DMAX_THREADS=192", "-DGROUP=1", "-DFINAL=0")
 EXTENSION = "#include <Python.h>\nPyObject *none(void) { return Py_None; }\n"
 
 
@@ -24,11 +24,11 @@ def folder_of(package: str) -> Path:
     return Path(str(spec.origin)).parent
 
 
-def compile_kernels(file: str, *options: str) -> None:
-    """Have NVRTC make machine code from a file of the job's kernels."""
+def compile_kernels(files: tuple[str, ...], *options: str) -> None:
+    """Have NVRTC make machine code from files of the job's kernels."""
     folder = folder_of("nlijob.gpu.fast")
-    source = (folder / "values.cu").read_bytes() + (folder / file).read_bytes()
-    status, program = nvrtc.nvrtcCreateProgram(source, file.encode(), 0, [], [])
+    source = b"".join((folder / file).read_bytes() for file in ("values.cu", *files))
+    status, program = nvrtc.nvrtcCreateProgram(source, files[-1].encode(), 0, [], [])
     assert int(status) == 0, status
     arguments = [option.encode() for option in options]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(arguments), arguments)
@@ -49,10 +49,11 @@ print(f"torch {torch.__version__} finds all libraries of CUDA {torch.version.cud
 for architecture, kind in itertools.product(ARCHITECTURES, ("FLOAT32", "FLOAT16", "BFLOAT16")):
     options = (f"--gpu-architecture={architecture}", f"-D{kind}")
     if (architecture, kind) != ("sm_75", "BFLOAT16"):
-        compile_kernels("kernels.cu", *options)
-        compile_kernels("dropout.cu", *options)
+        for file in ("kernels.cu", "gated.cu", "dropout.cu"):
+            compile_kernels((file,), *options)
     if architecture != "sm_75" and kind != "FLOAT32":
-        compile_kernels("attention.cu", *options, *PHI2_SHAPE)
+        for file in ("attention.cu", "heads.cu"):
+            compile_kernels(("tiles.cu", file), *options, *PHI2_SHAPE)
 print(f"NVRTC {nvrtc.nvrtcVersion()[1:]} compiles the kernels for {', '.join(ARCHITECTURES)}")
 
 version = str(torch.version.cuda).replace(".", "")

@@ -14,7 +14,7 @@ from torch import Tensor
 from nlijob.gpu.fast import cuda, gated_kernels, kernels
 from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast.cuda import Source
-from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 from nlijob.gpu.fast.packing import SHARED
 from nlijob.gpu.fast.row_dropout import RowMasks
@@ -334,3 +334,52 @@ def test_kernels_that_were_kept_on_disk_work_without_a_compiler(
 
     monkeypatch.setattr(cuda, "compile_cubin", compile_cubin)
     Source("dropout.cu").compile(GPU, torch.float32)
+
+
+@pytest.mark.parametrize("normed", [True, False])
+@pytest.mark.parametrize("rank", [16, 32])
+@pytest.mark.parametrize(
+    ("queries", "keys", "begins"), [(6, 2, (0, 1, 2)), (3, 3, (0, -1, 1)), (4, 1, (0, 0, 0))]
+)
+@pytest.mark.parametrize(("head", "half"), [(16, 8), (80, 16), (128, 64)])
+def test_heads_with_adapters_are_those_of_two_kernels(
+    values: Values,
+    head: int,
+    half: int,
+    queries: int,
+    keys: int,
+    begins: tuple[int, int, int],
+    rank: int,
+    normed: bool,
+) -> None:
+    tokens, heads = 21, Heads(queries, keys, head)
+    ranks = (max(begins) + 1) * rank
+    angle = torch.randn(tokens, half)
+    y, b = torch.randn(tokens, heads.columns + ranks), torch.zeros(heads.columns, ranks)
+    first = [0, heads.query_width, heads.query_width + heads.key_width, heads.columns]
+    for part, begin in enumerate(begins):
+        if begin >= 0:
+            columns = slice(first[part], first[part + 1])
+            b[columns, begin * rank : (begin + 1) * rank].normal_().div_(8)
+    bias = torch.randn(heads.columns) if normed else None
+    weights = torch.rand(2, head) + 0.5
+    given = [y, b, weights, angle.cos(), angle.sin(), torch.zeros(tokens, heads.columns)]
+    for dtype in attention.KERNEL_DTYPES:
+        wide = [value.to(dtype).float() for value in given]
+        moved = [value.to(GPU, dtype) for value in given]
+        for there in (moved, wide):
+            y, b, weights, cosine, sine, out = there
+            norms = HeadNorms(*weights, 1e-6) if normed else None
+            add = None if bias is None else bias.to(y)
+            others = (add, norms, cosine, sine, heads, out if normed else y[:, : heads.columns])
+            if there is moved:
+                starts = [begin * rank if begin >= 0 else -1 for begin in begins]
+                adapters = HeadAdapters(rank, b, (starts[0], starts[1], starts[2]))
+                attention.finish_heads(y, adapters, *others)
+            else:
+                y[:, : heads.columns].addmm_(y[:, heads.columns :], b.t())
+                gated_kernels.complete_heads(y[:, : heads.columns], *others)
+        normed_columns = heads.query_width + heads.key_width
+        pairs = [(there[0][:, :normed_columns], there[-1]) for there in (moved, wide)]
+        for got, expected in zip(*pairs, strict=True):
+            assert (got.cpu().float() - expected).norm() <= ROUNDING[dtype] / 2 * expected.norm()

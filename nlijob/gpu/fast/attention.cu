@@ -2,7 +2,8 @@
 // short: a block computes one head of one segment, and holds all of it in shared memory. Compiled
 // for heads of width HEAD, of which 2 * HALF values are rotated, and an adapter of rank RANK.
 // GROUP query heads share a head of keys and values. Where FINAL is 1, queries, keys and values come
-// final, and the gradients of keys and values are written for each query head: gated.cu sums them.
+// final, as `finish_heads` writes them, and the gradients of keys and values are written for each
+// query head: gated.cu sums them.
 // Products are of 16-bit values, sums in float32.
 //
 // With a shared prefix, which only the first segment contains, a block puts the prefix's rows
@@ -18,31 +19,10 @@
 #define COLUMNS (HEAD / 8)
 #define LOG2_E 1.4426950408889634f
 
-typedef unsigned int Two;  // two neighbouring values
-
-__device__ Two two(const T* place) { return *reinterpret_cast<const Two*>(place); }
-__device__ Two two(float first, float second) {
-    return (Two)down(first) | (Two)down(second) << 16;
-}
-__device__ int lane() { return threadIdx.x % 32; }
-
 // First column of a block's queries (part 0), keys (1) or values (2) in y; `width` is the queries'.
 __device__ int column_of(int part, int width) {
     if (part == 0) return blockIdx.y * HEAD;
     return width + (part - 1) * (width / GROUP) + blockIdx.y / GROUP * HEAD;
-}
-
-// sum += a b, with tiles a [16, 16] and b [16, 8].
-__device__ void multiply(float (&sum)[4], const Two (&a)[4], const Two (&b)[2]) {
-#if defined(BFLOAT16)
-#define KINDS "f32.bf16.bf16.f32"
-#else
-#define KINDS "f32.f16.f16.f32"
-#endif
-    asm("mma.sync.aligned.m16n8k16.row.col." KINDS
-        " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 // 16 rows of a matrix in shared memory, as the left factor of products.
@@ -201,14 +181,6 @@ __device__ void complete(T* tile, int part, const Inner& inner, const T* b, cons
         for (int n = 0; n < COLUMNS; ++n)
             *reinterpret_cast<Two*>(place + 8 * n) = two(sum[n][2 * half], sum[n][2 * half + 1]);
     }
-}
-
-// Store two neighbouring values.
-__device__ void put(T* place, float first, float second) {
-    *reinterpret_cast<Two*>(place) = two(first, second);
-}
-__device__ void put(float* place, float first, float second) {
-    *reinterpret_cast<float2*>(place) = make_float2(first, second);
 }
 
 // Store a warp's 16 rows, from row `least` on, times `scale`. `to`: address of token 0's values.

@@ -136,8 +136,10 @@ def _nvrtc() -> Any:
 class Source:
     """A CUDA source file in this folder."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *before: str) -> None:
+        """`before`: files of functions that the source uses."""
         self._file = FOLDER / name
+        self._before = [PRELUDE, *(FOLDER / other for other in before)]
         self._loaded = functools.cache(self._load)
 
     @functools.cached_property
@@ -217,7 +219,8 @@ class Source:
         architecture = "sm_{}{}".format(*capability)
         options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
         options += [f"-D{name}={value}" for name, value in defined.items()]
-        return PRELUDE.read_bytes() + self._file.read_bytes(), options
+        text = b"".join(path.read_bytes() for path in (*self._before, self._file))
+        return text, options
 
     def _load(self, device: int, dtype: torch.dtype, **defined: int) -> dict[str, Any]:
         """The kernels on a device, by name."""

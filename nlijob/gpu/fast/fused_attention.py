@@ -19,7 +19,7 @@ from torch import Tensor
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.attention import attend
 from nlijob.gpu.fast.cuda import Source
-from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads, head_gradients
+from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads, head_gradients, weights_of
 from nlijob.gpu.fast.prefix import Prefix, make_prefix
 
 MAX_TOKENS = 128
@@ -34,7 +34,10 @@ TILE = 16
 MIN_WARPS, MAX_WARPS = 4, 6
 """Warps in a block; with more of them, each would have too few registers."""
 WARP = 32
-SOURCE = Source("attention.cu")
+SOURCE = Source("attention.cu", "tiles.cu")
+HEADS_SOURCE = Source("heads.cu", "tiles.cu")
+HEADS_WARPS = 4
+"""Warps in a block of `finish_heads`, each with one head of a tile of tokens."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,52 @@ def backward(attended: AttentionResult, grad: Tensor, y: Tensor, pack: PackLayou
 # ---------------------------------------------------------------- final heads
 
 
+@dataclass(frozen=True)
+class HeadAdapters:
+    """The adapters on query, key and value, of one rank."""
+
+    rank: int
+    b: Tensor
+    """[columns of the heads, ranks]: each B beside its own columns."""
+    begins: tuple[int, int, int]
+    """First of the ranks of query's, key's and value's B, or -1 for none."""
+
+
+def finishes_heads(y: Tensor, heads: Heads, rank: int) -> bool:
+    """Whether `finish_heads` works on such a tensor."""
+    return rank % TILE == 0 and _is_supported(y.device, y.dtype, heads.width)
+
+
+def finish_heads(
+    y: Tensor,
+    adapters: HeadAdapters,
+    bias: Tensor | None,
+    norms: HeadNorms | None,
+    cosine: Tensor,
+    sine: Tensor,
+    heads: Heads,
+    out: Tensor,
+) -> None:
+    """Add the adapters' products to query, key and value, and then as `complete_heads`.
+
+    y: [tokens, columns + ranks]: the heads and, after them, the products of their input with the
+    As. With `norms`, y gets the sums of queries and of keys.
+    """
+    warps, size = HEADS_WARPS, (heads.queries, heads.keys, len(y))
+    blocks = (-(-len(y) // TILE), -(-(heads.queries + 2 * heads.keys) // warps))
+    of_b = (adapters.b, adapters.b.stride(0), *adapters.begins)
+    given = (y[:, heads.columns :], *of_b, *weights_of(bias, norms), cosine, sine)
+    to = (out, out.stride(0), *size)
+    defined = _defined_heads(heads, 2 * cosine.shape[1], adapters.rank)
+    HEADS_SOURCE.launch(
+        "finish_heads", blocks, WARP * warps, y, y.stride(0), *given, *to, **defined
+    )
+
+
+def _defined_heads(heads: Heads, rotated: int, rank: int) -> dict[str, int]:
+    return {"HEAD": heads.width, "HALF": rotated // 2, "RANK": rank}
+
+
 def attend_heads(
     y: Tensor, heads: Heads, pack: PackLayout, keep: bool, out: Tensor
 ) -> AttentionResult:
@@ -206,10 +255,17 @@ def heads_backward(
     head_gradients(final, d_own, d_prefix, pack.bounds, bias, norms, *angles, heads, y)
 
 
-def compile_final(device: torch.device, dtype: torch.dtype, heads: Heads) -> None:
-    """Compile the kernels for final heads, where the device has some. Raises Unsupported."""
+def compile_final(
+    device: torch.device, dtype: torch.dtype, heads: Heads, rotated: int, rank: int
+) -> None:
+    """Compile the kernels for final heads and those that make them, where the device has some.
+
+    `rotated`: rotated values of a head. `rank`: of the adapters. Raises Unsupported.
+    """
     if _is_supported(device, dtype, heads.width):
         SOURCE.compile(device, dtype, **_defined_final(heads))
+        if rank % TILE == 0:
+            HEADS_SOURCE.compile(device, dtype, **_defined_heads(heads, rotated, rank))
 
 
 def _kernel_supports_final(y: Tensor, heads: Heads, pack: PackLayout) -> bool:

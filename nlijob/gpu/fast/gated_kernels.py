@@ -135,7 +135,7 @@ def complete_heads(
     `kernels.bias_rotate`.
     """
     if y.is_cuda:
-        given = (*_norms(bias, norms), cosine, sine, out, out.stride(0))
+        given = (*weights_of(bias, norms), cosine, sine, out, out.stride(0))
         _launch("complete_heads", y, heads, y, y.stride(0), *given, cosine.shape[1])
         return
     wide = y.to(torch.float32, copy=True)
@@ -171,7 +171,7 @@ def head_gradients(
     if y.is_cuda:
         segments, prefix = (0, 0) if d_prefix is None else d_prefix.shape[:2]
         sums = (d_own, d_prefix, bounds, segments, prefix, group)
-        given = (*sums, *_norms(bias, norms), cosine, sine, y, y.stride(0))
+        given = (*sums, *weights_of(bias, norms), cosine, sine, y, y.stride(0))
         _launch("head_gradients", y, heads, d_query, d_query.stride(0), *given, cosine.shape[1])
         return
     if d_prefix is not None:
@@ -200,9 +200,10 @@ def _weights(norms: HeadNorms | None) -> tuple[Tensor | None, Tensor | None, Non
     return (norms.query, norms.key, None) if norms else (None, None, None)
 
 
-def _norms(
+def weights_of(
     bias: Tensor | None, norms: HeadNorms | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
+    """Bias, norms of query and key, and epsilon, as the kernels take them."""
     query, key, _ = _weights(norms)
     return bias, query, key, norms.epsilon if norms else 0.0
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast import gated_kernels, kernels
 from nlijob.gpu.fast.dropout import mask
-from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks.function import seconds, timed_layers
@@ -147,11 +147,11 @@ class _Step:
         """The gradient of the output of a layer."""
         return self._d_y[number] if self._d_y else self.output(number)
 
-    def forward(self, number: int, adapts: bool) -> Tensor:
-        """Compute the output of a layer from `given`."""
+    def forward(self, number: int, adapts: bool, adds: bool = True) -> Tensor:
+        """Compute the output of a layer from `given`; see `Projection.forward`."""
         x, y = self.given[number], self.y[number]
         dropped = self.dropout(number, x) if self.dropout and adapts else None
-        self.projection.forward(self._layers[number], x, y, adapts, dropped)
+        self.projection.forward(self._layers[number], x, y, adapts, dropped, adds)
         return self.output(number)
 
     def backward(self, number: int) -> Tensor:
@@ -278,10 +278,7 @@ def forward(of: GatedLayers, x: Tensor, pack: PackLayout, ws: Workspace, adapts:
         x, norm, is_last = ws.x[number], of.attention_norm, number == of.layers - 1
         to = (x, ws.qkv.given[number], ws.scale[number])
         gated_kernels.residual_rms(total, z, None, norm.weight[number], norm.epsilon, *to)
-        heads, y = ws.heads(number), ws.qkv.forward(number, adapts)
-        angles = (pack.cosine, pack.sine)
-        gated_kernels.complete_heads(y, *_of_heads(of, number), *angles, of.heads, heads)
-        out = ws.out[number]
+        heads, out = _heads(of, number, pack, ws, adapts), ws.out[number]
         attended = attention.attend_heads(heads, of.heads, pack, ws.keep, out)
         if ws.keep:
             ws.attended.append(attended)
@@ -292,6 +289,22 @@ def forward(of: GatedLayers, x: Tensor, pack: PackLayout, ws: Workspace, adapts:
         total, z = tail.forward(at, x, adapts)
     assert z is not None
     return total + z
+
+
+def _heads(of: GatedLayers, number: int, pack: PackLayout, ws: Workspace, adapts: bool) -> Tensor:
+    """Compute a layer's final heads, [tokens, heads.columns]."""
+    out, given = ws.heads(number), (*_of_heads(of, number), pack.cosine, pack.sine, of.heads)
+    adds_b = adapts and bool(of.qkv.ranks)
+    if adds_b and attention.finishes_heads(out, of.heads, of.qkv.rank):
+        ws.qkv.forward(number, adapts, adds=False)
+        first = of.heads.query_width
+        starts = (0, first, first + of.heads.key_width)
+        query, key, value = (of.qkv.first_rank_at(start) for start in starts)
+        adapters = HeadAdapters(of.qkv.rank, of.qkv.b[number], (query, key, value))
+        attention.finish_heads(ws.qkv.y[number], adapters, *given, out)
+    else:
+        gated_kernels.complete_heads(ws.qkv.forward(number, adapts), *given, out)
+    return out
 
 
 def backward(of: GatedLayers, grad: Tensor, pack: PackLayout, ws: Workspace) -> list[Tensor]:

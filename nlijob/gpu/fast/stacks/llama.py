@@ -121,7 +121,9 @@ class LlamaStack:
         check_copy_fits(linears, device, dtype)
         if device.type == "cuda":
             gated_kernels.SOURCE.compile(device, dtype)
-            fused_attention.compile_final(device, dtype, _heads(layers[0].self_attn))
+            heads, rotated = _heads(layers[0].self_attn), 2 * models[0].rotary_emb.inv_freq.numel()
+            rank = adapted[0][0].r[ADAPTER]
+            fused_attention.compile_final(device, dtype, heads, rotated, rank)
         return adapted
 
     def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:

@@ -54,6 +54,13 @@ class Projection:
         """The ranks of an adapter among all."""
         return slice(number * self.rank, (number + 1) * self.rank)
 
+    def first_rank_at(self, output: int) -> int:
+        """The first rank of the adapter that has an output, or -1 where none has."""
+        for number, outputs in enumerate(self.adapted):
+            if outputs.start <= output < outputs.stop:
+                return self.ranks_of(number).start
+        return -1
+
     def place(self, leaves: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Copy the adapters beside the base weights: A [layers, rank, inputs], B likewise."""
         for number, (a, b) in enumerate(leaves):
@@ -61,12 +68,19 @@ class Projection:
             self.b[:, self.adapted[number], self.ranks_of(number)].copy_(b)
 
     def forward(
-        self, number: int, x: Tensor, y: Tensor, adapts: bool, dropped: Tensor | None
+        self,
+        number: int,
+        x: Tensor,
+        y: Tensor,
+        adapts: bool,
+        dropped: Tensor | None,
+        adds: bool = True,
     ) -> None:
         """Write the output of layer `number`, and the adapters' inner values, to y's columns.
 
         y: [tokens, outputs + ranks]. `dropped`: [adapters, tokens, inputs], x after the dropout of
-        each adapter, or None without dropout. `adapts`: use the adapters.
+        each adapter, or None without dropout. `adapts`: use the adapters. `adds`: add the inner
+        values' products with the Bs; otherwise the caller does.
         """
         adapts = adapts and bool(self.ranks)
         below = self.outputs + (self.ranks if adapts and dropped is None else 0)
@@ -77,7 +91,8 @@ class Projection:
         if dropped is not None:
             a = self._by_adapter(self.a[number])
             torch.bmm(dropped, a.transpose(1, 2), out=self._inner_by_adapter(inner))
-        out.addmm_(inner, self.b[number].t())
+        if adds:
+            out.addmm_(inner, self.b[number].t())
 
     def backward(
         self, number: int, d_y: Tensor, d: Tensor, masks: Tensor | None, scale: float

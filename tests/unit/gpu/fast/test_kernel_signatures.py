@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, row_dropout
 from nlijob.gpu.fast.cuda import Parameter, Source, signatures
-from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 
 KERNEL = """
@@ -193,3 +193,15 @@ def test_attention_of_final_heads_launches_its_kernels_with_what_they_declare(
     grad = new(8, 80)[:, :64]
     fused_attention.heads_backward(attended, grad, y, heads, pack, None, None, y)
     assert launched == ["attend", "attend_backward", "head_gradients"]
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_heads_with_adapters_launch_their_kernel_with_what_it_declares(
+    launched: list[str], normed: bool
+) -> None:
+    y, heads, angle = new(8, 160), Heads(4, 2, 16), new(8, 8)
+    adapters = HeadAdapters(16, new(128, 32), (0, -1, 16))
+    norms = HeadNorms(new(16), new(16), 1e-6) if normed else None
+    bias = new(128) if normed else None
+    fused_attention.finish_heads(y, adapters, bias, norms, angle, angle, heads, new(8, 128))
+    assert launched == list(fused_attention.HEADS_SOURCE.parameters)

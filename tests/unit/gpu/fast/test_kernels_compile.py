@@ -71,6 +71,10 @@ def test_attention_compiles_for_16_bit_types_on_the_gpus_that_use_it(
     types = [*fused_attention.KERNEL_DTYPES, torch.bfloat16]
     for dtype, sizes in zip(types, (PHI_2, NO_ADAPTER, FINAL), strict=True):
         assert names_in(attention(capability, dtype, sizes), names)
+    source = fused_attention.HEADS_SOURCE
+    for dtype in fused_attention.KERNEL_DTYPES:
+        cubin = source.cubin(capability, dtype, HEAD=32, HALF=8, RANK=16)
+        assert names_in(cubin, list(source.parameters))
 
 
 def test_a_source_that_does_not_compile_is_refused_with_the_compilers_message() -> None:
