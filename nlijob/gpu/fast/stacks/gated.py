@@ -86,8 +86,9 @@ class GatedLayers:
 class _Buffers:
     """Values of some layers, or of one at a time."""
 
-    def __init__(self, like: Tensor, layers: int, *shape: int, dtype: torch.dtype | None = None):
-        self.all = like.new_empty(layers, *shape, dtype=dtype)
+    def __init__(self, values: Tensor) -> None:
+        """values: [layers or 1, ...]"""
+        self.all = values
 
     def __getitem__(self, number: int) -> Tensor:
         """The values of a layer, which replace an earlier layer's where only one is kept."""
@@ -100,7 +101,7 @@ class _Dropout:
     def __init__(self, like: Tensor, masks: Tensor, share: float, kept: int) -> None:
         """masks: [layers, adapters, tokens, inputs], 1 where a value is kept."""
         self.masks, self.scale = masks, 1 / (1 - share)
-        self.dropped = _Buffers(like, kept, *masks.shape[1:])
+        self.dropped = _Buffers(like.new_empty(kept, *masks.shape[1:]))
 
     def __call__(self, number: int, x: Tensor) -> Tensor:
         """The input of a layer after dropout, [adapters, tokens, inputs]."""
@@ -120,8 +121,10 @@ class _Step:
         tokens: int,
         keep: bool,
         in_place: bool,
+        given: Tensor | None = None,
     ) -> None:
-        """`in_place`: the output is kept, and its gradient replaces it.
+        """`in_place`: the output is kept, and its gradient replaces it. `given`: the inputs, where
+        these are kept in any case.
 
         `keep`: a backward pass follows. What neither it nor an adapter's gradient needs is of one
         layer only.
@@ -130,13 +133,12 @@ class _Step:
         kept = len(layers) if keep else 1
         adapted = kept if projection.ranks else 1
         inputs, outputs, ranks = projection.inputs, projection.outputs, projection.ranks
-        self.given = _Buffers(like, adapted, tokens, inputs)
+        self.given = _Buffers(like.new_empty(adapted, tokens, inputs) if given is None else given)
         """The input, which is written here."""
-        self.y = _Buffers(like, kept if in_place else adapted, tokens, outputs + ranks)
-        self._in_place = in_place
+        self.y = _Buffers(like.new_empty(kept if in_place else adapted, tokens, outputs + ranks))
         if keep:
-            self._d_y = None if in_place else _Buffers(like, adapted, tokens, outputs)
-            self._d = _Buffers(like, adapted, tokens, inputs + ranks)
+            self._d_y = None if in_place else _Buffers(like.new_empty(adapted, tokens, outputs))
+            self._d = _Buffers(like.new_empty(adapted, tokens, inputs + ranks))
         self.dropout: _Dropout | None = None
 
     def output(self, number: int) -> Tensor:
@@ -178,13 +180,20 @@ class _Tail:
     """What some layers compute after their attention, for all tokens or for the rows' last."""
 
     def __init__(
-        self, of: GatedLayers, like: Tensor, layers: range, tokens: int, keep: bool
+        self,
+        of: GatedLayers,
+        like: Tensor,
+        layers: range,
+        tokens: int,
+        keep: bool,
+        attended: Tensor | None = None,
     ) -> None:
+        """`attended`: where attention's outputs are kept."""
         kept = len(layers) if keep else 1
         self._of, self._layers = of, layers
-        self.h = _Buffers(like, kept, tokens, of.o.outputs)
-        self.scale = _Buffers(like, kept, tokens, dtype=torch.float32)
-        self.o = _Step(of.o, like, layers, tokens, keep, in_place=False)
+        self.h = _Buffers(like.new_empty(kept, tokens, of.o.outputs))
+        self.scale = _Buffers(like.new_empty(kept, tokens, dtype=torch.float32))
+        self.o = _Step(of.o, like, layers, tokens, keep, in_place=False, given=attended)
         self.gate_up = _Step(of.gate_up, like, layers, tokens, keep, in_place=True)
         self.down = _Step(of.down, like, layers, tokens, keep, in_place=False)
         self.steps = (self.o, self.gate_up, self.down)
@@ -225,17 +234,19 @@ class Workspace:
         """`last`: [rows], the last token of each. `row_masks`: where dropout goes by row."""
         tokens, kept = len(x), of.layers if keep else 1
         self.keep = keep
-        self.x = _Buffers(x, kept, *x.shape)
-        self.scale = _Buffers(x, kept, tokens, dtype=torch.float32)
+        self.x = _Buffers(x.new_empty(kept, *x.shape))
+        self.scale = _Buffers(x.new_empty(kept, tokens, dtype=torch.float32))
         self.qkv = _Step(of.qkv, x, range(of.layers), tokens, keep, in_place=True)
-        self.final = _Buffers(x, kept, tokens, of.heads.columns) if of.head_norms else None
+        self.final = (
+            _Buffers(x.new_empty(kept, tokens, of.heads.columns)) if of.head_norms else None
+        )
         """Heads after norm and rotation; without norms, they replace the output of `qkv`."""
-        self.out = _Buffers(x, kept, tokens, of.heads.query_width)
+        self.out = _Buffers(x.new_empty(kept, tokens, of.heads.query_width))
         self.attended: list[attention.AttentionResult] = []
-        self.tail = _Tail(of, x, range(of.layers - 1), tokens, keep)
+        before = of.layers - 1
         # attention's backward pass needs its output anyway
-        self.tail.o.given.all = self.out.all[: of.layers - 1]
-        self.last = _Tail(of, x, range(of.layers - 1, of.layers), len(last), keep)
+        self.tail = _Tail(of, x, range(before), tokens, keep, self.out.all[:before])
+        self.last = _Tail(of, x, range(before, of.layers), len(last), keep)
         if dropout:
             self._drop(of, x, last, dropout, row_masks)
 

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nlijob.config import JobConfig
+from nlijob.config import JobConfig, TrainConfig
 from nlijob.gpu.fast import host, kernels, row_dropout
 from nlijob.gpu.fast import model as fast_model
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel, ids_of
 from nlijob.gpu.fast.packing import pack_shape, view
 from nlijob.gpu.fast.stacks.llama import LlamaStack
+from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
+from nlijob.gpu.training import PlainTrainer, TrainingSchedule
 from tests import tolerance
 from tests.gated_models import ALL_LINEAR, ATTENTION, PACKED_ALL_LINEAR, new_gated_model
 
@@ -283,3 +285,18 @@ def test_a_row_longer_than_the_window_of_attention_is_refused(
     assert fast.is_fused
     with pytest.raises(Unsupported, match="a window of 8 tokens"):
         fast.score_rows(rows[:2])
+
+
+def test_training_takes_the_steps_of_the_plain_loop(
+    new_gated: NewGated, head: CausalHead, rows: list[Encoded]
+) -> None:
+    config = TrainConfig(epochs=2, batch_size=4, learning_rate=1e-3)
+    schedule = TrainingSchedule(config, rows[:11])
+    plain, other = new_gated("Qwen3", ALL_LINEAR), new_gated("Qwen3", ALL_LINEAR)
+    fast = FastTrainer(other, FastModel(other, head, True), schedule, None)
+    losses = [
+        [step.loss for epoch in (1, 2) for step in trainer.epoch(epoch)]
+        for trainer in (PlainTrainer(plain, head, schedule), fast)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=7 * GRADIENTS)
+    assert losses[0][-1] != pytest.approx(losses[0][0], rel=0.05)
