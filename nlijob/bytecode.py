@@ -33,7 +33,7 @@ COMPILED = ("numpy", "torch", "accelerate", "transformers", "peft", "sympy", "mp
 LEFT_OUT = r"/tests?/|/testing/|/transformers/models/(?!auto/)"
 """What of them it does not import, as a pattern for the path."""
 FEWEST_CORES = 4
-"""With fewer cores, compiling would take its time from the imports."""
+"""With fewer cores, compiling would take its time from the imports, which one core is left to."""
 MOST_CORES = 32
 
 
@@ -90,7 +90,7 @@ def compile_ahead(
     """
     cores = len(os.sched_getaffinity(0))
     folders = [str(folder) for name in COMPILED if (folder := _folder_of(name))]
-    command = [sys.executable, "-m", "compileall", "-q", "-j", str(min(cores, MOST_CORES))]
+    command = [sys.executable, "-m", "compileall", "-q", "-j", str(min(cores - 1, MOST_CORES))]
     with contextlib.suppress(OSError):  # the imports do without
         if place and cores >= FEWEST_CORES and not _has_libraries(Path(place[PREFIX])):
             return subprocess.Popen(

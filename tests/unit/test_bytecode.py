@@ -144,7 +144,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(bytecode, "PACKAGES", (folder.name,))
     monkeypatch.setattr(bytecode, "COMPILED", ("nowhere_to_be_found", folder.name))
-    monkeypatch.setattr(bytecode, "FEWEST_CORES", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
     monkeypatch.setattr(bytecode, "MOST_CORES", 1)
     return folder
 

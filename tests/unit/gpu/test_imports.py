@@ -46,6 +46,12 @@ def test_an_optional_library_looks_absent_and_is_found_afterwards(installed: Pat
     assert find_spec(OPTIONAL) is not None
 
 
+def test_an_optional_library_that_is_broken_ends_no_start(installed: Path) -> None:
+    (installed / f"{OPTIONAL}.py").write_text("raise RuntimeError('for another torch')")
+    uses = f"{USES}if saw:\n    import {OPTIONAL}\n"
+    assert vars(library(installed, uses))["saw"] is False
+
+
 def test_a_library_that_cannot_do_without_it_is_imported_as_usual(installed: Path) -> None:
     assert vars(library(installed, NEEDS))["needed"] is sys.modules[OPTIONAL]
 
