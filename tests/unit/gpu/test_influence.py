@@ -209,7 +209,9 @@ def test_attention_that_drops_values_in_training_alone_is_seen_before_training(
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.1))
     engine = Engine(adapted(model, "q_proj"), head, demo, rows)
-    assert "the model applies dropout to its attention" in engine.plan().refused[0]
+    fused, packed, *_ = engine.plan().refused
+    assert "fused layers: the model's own dropout (attention_dropout)" in fused
+    assert "the model applies dropout to its attention" in packed
     assert next(engine.trainer().epoch(1)).grad_norm
 
 
