@@ -27,7 +27,8 @@ def folder_of(package: str) -> Path:
 def compile_kernels(files: tuple[str, ...], *options: str) -> None:
     """Have NVRTC make machine code from files of the job's kernels."""
     folder = folder_of("nlijob.gpu.fast")
-    source = b"".join((folder / file).read_bytes() for file in ("values.cu", *files))
+    whole = ("instructions.cu", "values.cu", *files)
+    source = b"".join((folder / file).read_bytes() for file in whole)
     status, program = nvrtc.nvrtcCreateProgram(source, files[-1].encode(), 0, [], [])
     assert int(status) == 0, status
     arguments = [option.encode() for option in options]

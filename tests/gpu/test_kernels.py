@@ -19,12 +19,16 @@ from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
 from nlijob.gpu.fast.packing import SHARED
 from nlijob.gpu.fast.row_dropout import RowMasks
 from tests import philox, tolerance
+from tests.cuda_on_cpu.places import (
+    GPU,
+    PLACES,
+    Place,
+    folder_of_libraries,
+    make_place,
+    needs_gpu,
+)
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
-GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+CPU = torch.device("cpu")
 TOKENS, WIDTH, HEAD, HALF = 5, 2400, 24, 8
 ROUNDING = {
     torch.float32: tolerance.rounding(torch.float32, WIDTH),
@@ -35,16 +39,31 @@ ROUNDING = {
 read and written besides, which a value is up to four times in a kernel."""
 
 
-@pytest.fixture(params=list(ROUNDING), ids=str)
+def rest(*values: Any) -> Any:
+    """A case that takes too long on a CPU for every run of the tests."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16, rest(torch.float16)], ids=str)
 def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     chosen: torch.dtype = request.param
     return chosen
 
 
-def compare(dtype: torch.dtype, work: Callable[..., None], *given: Any) -> None:
-    """Run `work` on a GPU and in float32 on a CPU, and compare all tensors afterwards."""
-    moved = [_on(value, GPU, dtype) for value in given]
-    wide = [_on(value, CPU, torch.float32) for value in given]
+@pytest.fixture(params=PLACES)
+def place(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Place:
+    folder = folder_of_libraries(tmp_path_factory.getbasetemp())
+    return make_place(request.param, monkeypatch, folder)
+
+
+def compare(place: Place, dtype: torch.dtype, work: Callable[..., None], *given: Any) -> None:
+    """Run `work` with kernels and in float32 on a CPU, and compare all tensors afterwards."""
+    moved = [_copy(value, dtype, place.moved) for value in given]
+    wide = [_copy(value, torch.float32) for value in given]
     before = [value.clone() for value in wide if isinstance(value, Tensor)]
     work(*moved)
     work(*wide)
@@ -54,18 +73,39 @@ def compare(dtype: torch.dtype, work: Callable[..., None], *given: Any) -> None:
         if isinstance(got, Tensor):
             rounding = ROUNDING[dtype]
             torch.testing.assert_close(
-                got.cpu().float(), expected.float(), rtol=rounding, atol=rounding
+                plain(got).float(), expected.float(), rtol=rounding, atol=rounding
             )
 
 
-def _on(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """A copy on a device with the same strides; float64 becomes float32, whatever the dtype."""
+Move = Callable[[Tensor], Tensor]
+
+
+def with_reference(
+    place: Place, dtype: torch.dtype, longest: int
+) -> list[tuple[torch.dtype, Move]]:
+    """Where to compute attention, and in which element type: with kernels, and without."""
+    if not place.is_gpu and not has_kernel(dtype, longest):
+        pytest.skip("torch's attention on a GPU computes this")
+    return [(dtype, place.moved), (torch.float32, Tensor.clone)]
+
+
+def has_kernel(dtype: torch.dtype, longest: int) -> bool:
+    return dtype in attention.KERNEL_DTYPES and longest <= attention.MAX_TOKENS
+
+
+def plain(value: Tensor) -> Tensor:
+    """A tensor on the CPU, and no more than that."""
+    return value.cpu().as_subclass(Tensor)
+
+
+def _copy(value: Any, dtype: torch.dtype, moved: Callable[[Tensor], Tensor] = Tensor.clone) -> Any:
+    """A copy with the same strides; float64 becomes float32, whatever the dtype."""
     if not isinstance(value, Tensor):
         return value
-    kept = {torch.uint8: torch.uint8, torch.float64: torch.float32}
+    kept = {torch.uint8: torch.uint8, torch.float64: torch.float32, torch.int32: torch.int32}
     whole = value if value._base is None else value._base
-    moved = whole.to(device=device, dtype=kept.get(value.dtype, dtype), copy=True)
-    return moved.as_strided(value.shape, value.stride(), value.storage_offset())
+    copied = moved(whole.to(kept.get(value.dtype, dtype)))
+    return copied.as_strided(value.shape, value.stride(), value.storage_offset())
 
 
 @pytest.fixture
@@ -83,57 +123,61 @@ Values = Callable[..., Tensor]
 
 
 @pytest.mark.parametrize("adds", [True, False])
-@pytest.mark.parametrize("width", [8, 264, WIDTH, 8192])
+@pytest.mark.parametrize("width", [8, 264, rest(WIDTH), rest(8192)])
 def test_residual_norm_and_its_gradient(
-    dtype: torch.dtype, values: Values, width: int, adds: bool
+    place: Place, dtype: torch.dtype, values: Values, width: int, adds: bool
 ) -> None:
     x = values(TOKENS, width).contiguous()
     total, normed = torch.empty_like(x).copy_(x), torch.zeros_like(x)
     stats = torch.zeros(TOKENS, 2, dtype=torch.float64)
     z = values(TOKENS, width) if adds else None
     vectors = [values(width) for _ in range(3)]
-    compare(dtype, kernels.residual_norm, x, z, *vectors, 1e-5, total, normed, stats)
+    compare(place, dtype, kernels.residual_norm, x, z, *vectors, 1e-5, total, normed, stats)
     mean, scale = x.mean(1), torch.rsqrt(x.var(1, correction=0) + 1e-5)
     stats = torch.stack([mean, scale], 1).double()
     others = [values(TOKENS, width) for _ in range(3)]
-    compare(dtype, kernels.norm_backward, x, stats, vectors[1], *others)
+    compare(place, dtype, kernels.norm_backward, x, stats, vectors[1], *others)
 
 
-def test_bias_and_rotation_and_their_gradient(dtype: torch.dtype, values: Values) -> None:
+def test_bias_and_rotation_and_their_gradient(
+    place: Place, dtype: torch.dtype, values: Values
+) -> None:
     angle = torch.randn(TOKENS, HALF)
     cosine, sine = (part.to(dtype).float() for part in (angle.cos(), angle.sin()))
     y, bias = values(TOKENS, 3 * WIDTH), values(3 * WIDTH)
-    compare(dtype, kernels.bias_rotate, y, bias, cosine, sine, HEAD)
+    compare(place, dtype, kernels.bias_rotate, y, bias, cosine, sine, HEAD)
     grads = [values(TOKENS, WIDTH).contiguous() for _ in range(3)]
 
     def back(a: Tensor, b: Tensor, c: Tensor, *others: Any) -> None:
         parts = [part.view(TOKENS, WIDTH // HEAD, HEAD) for part in (a, b, c)]
         kernels.rotate_back(parts, *others)
 
-    compare(dtype, back, *grads, cosine, sine, values(TOKENS, 3 * WIDTH), HEAD)
+    compare(place, dtype, back, *grads, cosine, sine, values(TOKENS, 3 * WIDTH), HEAD)
 
 
 @pytest.mark.parametrize("more", [0, 16])
-def test_gelu_and_its_gradient(dtype: torch.dtype, values: Values, more: int) -> None:
+def test_gelu_and_its_gradient(place: Place, dtype: torch.dtype, values: Values, more: int) -> None:
     u, bias, beside = values(TOKENS, WIDTH) * 3, values(WIDTH), values(TOKENS, more)
     u = u.to(dtype).float()
-    compare(dtype, kernels.bias_gelu, u, bias, beside, values(TOKENS, WIDTH + more))
-    compare(dtype, kernels.gelu_backward, u, bias, values(TOKENS, WIDTH + more), beside)
+    compare(place, dtype, kernels.bias_gelu, u, bias, beside, values(TOKENS, WIDTH + more))
+    compare(place, dtype, kernels.gelu_backward, u, bias, values(TOKENS, WIDTH + more), beside)
 
 
-def test_dropout_of_rows_that_lie_apart(dtype: torch.dtype, values: Values) -> None:
+def test_dropout_of_rows_that_lie_apart(place: Place, dtype: torch.dtype, values: Values) -> None:
     kept = torch.empty(TOKENS, WIDTH, dtype=torch.uint8).bernoulli_(0.7)
     x, out = values(TOKENS, WIDTH), torch.zeros(TOKENS, WIDTH)
     assert not x.is_contiguous()
-    compare(dtype, kernels.drop_rows, x, kept, 1.25, out)
+    compare(place, dtype, kernels.drop_rows, x, kept, 1.25, out)
 
 
 @pytest.mark.parametrize("n", [1, 3])
-def test_dropout_and_its_gradient(dtype: torch.dtype, values: Values, n: int) -> None:
+def test_dropout_and_its_gradient(place: Place, dtype: torch.dtype, values: Values, n: int) -> None:
     kept = torch.empty(n, TOKENS, WIDTH, dtype=torch.uint8).bernoulli_(0.7)
     x, out = values(TOKENS, WIDTH).contiguous(), torch.zeros(n, TOKENS, WIDTH)
-    compare(dtype, kernels.drop, x, kept, 1.25, out)
-    compare(dtype, kernels.add_kept, values(TOKENS, WIDTH), values(n, TOKENS, WIDTH), kept, 1.25)
+    compare(place, dtype, kernels.drop, x, kept, 1.25, out)
+    compare(
+        place, dtype, kernels.add_kept, values(TOKENS, WIDTH), values(n, TOKENS, WIDTH), kept, 1.25
+    )
 
 
 SHAPES = [(80, 16, 0), (64, 32, 32), (80, 16, 32), (64, 32, 0)]
@@ -142,17 +186,23 @@ PACKS = list(
     itertools.product([(3, 16, 0, 57, 1), (128, 17, 100), (100, 4), (130, 20)], [0, 16, 28])
 )
 """Lengths of rows, and of the prefix that they share."""
+QUICK = [(SHAPES[1], ((3, 16, 0, 57, 1), 28)), (SHAPES[1], ((100, 4), 0))]
+narrow = pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, rest(torch.float16), rest(torch.float32)], ids=str
+)
 
 
+@narrow
 @pytest.mark.parametrize(
     ("head", "half", "rank", "lengths", "prefix"),
     [  # every pack in two shapes that differ in all, and every shape with every row length
-        (*shape, *pack)
+        ((*shape, *pack) if (shape, pack) in QUICK else rest(*shape, *pack))
         for number, pack in enumerate(PACKS)
         for shape in SHAPES[2 * (number % 2) : 2 * (number % 2) + 2]
     ],
 )
 def test_attention_and_its_gradient(
+    place: Place,
     dtype: torch.dtype,
     values: Values,
     head: int,
@@ -170,10 +220,10 @@ def test_attention_and_its_gradient(
     y, b = values(tokens, 3 * (width + rank)), values(3, width, rank) / 8
     bias, grad = values(3 * width), values(tokens, width).contiguous()
     results = []
-    for device, kind in ((GPU, dtype), (CPU, torch.float32)):
-        there = [_on(tensor, device, kind) for tensor in (y, bias, grad, cosine, sine, b)]
+    for kind, move in with_reference(place, dtype, longest):
+        there = [_copy(tensor, kind, move) for tensor in (y, bias, grad, cosine, sine, b)]
         moved = dataclasses.replace(
-            pack, cosine=there[3], sine=there[4], bounds=bounds.to(device), shared=prefix
+            pack, cosine=there[3], sine=there[4], bounds=move(bounds), shared=prefix
         )
         adapter, out = there[5] if rank else None, torch.empty_like(there[2])
         of_heads, inner = there[0][:, 3 * rank :], there[0][:, : 3 * rank]
@@ -181,8 +231,8 @@ def test_attention_and_its_gradient(
             attended = attention.forward(of_heads, inner, adapter, there[1], moved, True, out)
             own = attended.logs is not None
             attention.backward(attended, there[2], of_heads, moved)
-        assert own == (device == GPU and kind != torch.float32 and longest <= 128)
-        results.append((attended.out.cpu().float(), of_heads.cpu().float()))
+        assert own == (move is place.moved and has_kernel(dtype, longest))
+        results.append((plain(attended.out).float(), plain(of_heads).float()))
     for got, expected in zip(*results, strict=True):
         difference = (got - expected).norm() / expected.norm()
         assert difference < ROUNDING[dtype] / 2
@@ -190,51 +240,51 @@ def test_attention_and_its_gradient(
 
 
 @pytest.mark.parametrize("width", [WIDTH, 13])
-def test_masks_of_dropout_by_row_are_those_of_the_reference(width: int) -> None:
+def test_masks_of_dropout_by_row_are_those_of_the_reference(place: Place, width: int) -> None:
     rows, positions, seed, step = [SHARED, 0, 0, 70_000], [0, 1, 2, 2], 42_000_127_000_003, 2**31
-    found = {}
-    for device in (GPU, CPU):
-        masks = RowMasks(device, torch.bfloat16)
+    found = []
+    for move in (place.moved, Tensor.clone):
+        masks = RowMasks(CPU, torch.bfloat16)
+        masks._like, masks._key = move(masks._like), move(masks._key)
         masks.start(seed, step - 1)
         masks.next_step()
-        row, position, last = (
-            torch.tensor(part, dtype=torch.int32, device=device) for part in (rows, positions, [0])
-        )
-        masks.place(row, position, last)
-        values = torch.empty(len(rows), width, device=device, dtype=torch.bfloat16)
-        found[device] = masks.masks(values, 5, 0.3).cpu()
-        call = torch.tensor(3, dtype=torch.int32, device=device)
-        kept = masks.kept(values, call, 0.3)
+        masks.place(*(move(torch.tensor(part).int()) for part in (rows, positions, [0])))
+        values = move(torch.empty(len(rows), width, dtype=torch.bfloat16))
+        drawn = plain(masks.masks(values, 5, 0.3))
+        found.append(drawn)
+        kept = masks.kept(values, move(torch.tensor(3).int()), 0.3)
         assert kept is not None
-        assert torch.equal(kept.cpu(), found[device][3].bool())
-        numbers = torch.tensor([3, 0], dtype=torch.int32, device=device)
-        chosen = masks.masks(values, numbers, 0.3)
-        assert torch.equal(chosen.cpu(), found[device][[3, 0]])
-    assert torch.equal(found[GPU], found[CPU])
+        assert torch.equal(plain(kept), drawn[3].bool())
+        chosen = masks.masks(values, move(torch.tensor([3, 0]).int()), 0.3)
+        assert torch.equal(plain(chosen), drawn[[3, 0]])
+    assert torch.equal(*found)
     expected = philox.kept(seed, step, 3, rows, positions, width, 0.3)
-    assert found[GPU][3].tolist() == expected.tolist()
+    assert found[0][3].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("adds", [True, False])
-@pytest.mark.parametrize("width", [8, 264, WIDTH, 8192])
+@pytest.mark.parametrize("width", [8, 264, rest(WIDTH), rest(8192)])
 def test_residual_rms_and_its_gradient(
-    dtype: torch.dtype, values: Values, width: int, adds: bool
+    place: Place, dtype: torch.dtype, values: Values, width: int, adds: bool
 ) -> None:
     x = values(TOKENS, width).contiguous()
     total, normed = torch.empty_like(x).copy_(x), torch.zeros_like(x)
     scale = torch.zeros(TOKENS, dtype=torch.float64)
     z, bias = (values(TOKENS, width), values(width)) if adds else (None, None)
     weight = values(width)
-    compare(dtype, gated_kernels.residual_rms, x, z, bias, weight, 1e-5, total, normed, scale)
+    compare(
+        place, dtype, gated_kernels.residual_rms, x, z, bias, weight, 1e-5, total, normed, scale
+    )
     scale = torch.rsqrt(x.square().mean(1) + 1e-5).double()
     others = [values(TOKENS, width) for _ in range(3)]
-    compare(dtype, gated_kernels.rms_backward, x, scale, weight, *others)
+    compare(place, dtype, gated_kernels.rms_backward, x, scale, weight, *others)
 
 
 @pytest.mark.parametrize("normed", [True, False])
-@pytest.mark.parametrize(("head", "half"), [(24, 8), (64, 32), (128, 64), (256, 64)])
-@pytest.mark.parametrize(("queries", "keys"), [(6, 2), (3, 3), (40, 1)])
+@pytest.mark.parametrize(("head", "half"), [(24, 8), rest(64, 32), rest(128, 64), (256, 64)])
+@pytest.mark.parametrize(("queries", "keys"), [(6, 2), rest(3, 3), rest(40, 1)])
 def test_heads_are_completed_and_their_gradient(
+    place: Place,
     dtype: torch.dtype,
     values: Values,
     head: int,
@@ -256,7 +306,7 @@ def test_heads_are_completed_and_their_gradient(
         gated_kernels.complete_heads(y, bias, norms, cosine, sine, heads, to)
 
     y, out = values(TOKENS, heads.columns), values(TOKENS, heads.columns)
-    compare(dtype, complete, y, out, *weights, bias, cosine, sine)
+    compare(place, dtype, complete, y, out, *weights, bias, cosine, sine)
 
     def back(y: Tensor, d: Tensor, a: Tensor, b: Tensor, *given: Any) -> None:
         d_own, d_prefix, bias, cosine, sine = given
@@ -269,28 +319,30 @@ def test_heads_are_completed_and_their_gradient(
     d_own = torch.randn(TOKENS, columns, dtype=torch.float64)
     d_prefix = torch.randn(3, 2, columns, dtype=torch.float64)
     for prefix in (None, d_prefix):
-        compare(dtype, back, y, out, *weights, d_own, prefix, bias, cosine, sine)
+        compare(place, dtype, back, y, out, *weights, d_own, prefix, bias, cosine, sine)
 
 
-def test_swiglu_and_its_gradient(dtype: torch.dtype, values: Values) -> None:
+def test_swiglu_and_its_gradient(place: Place, dtype: torch.dtype, values: Values) -> None:
     y = values(TOKENS, 2 * WIDTH)
-    compare(dtype, gated_kernels.swiglu, y, values(TOKENS, WIDTH))
-    compare(dtype, gated_kernels.swiglu_backward, y, values(TOKENS, WIDTH))
+    compare(place, dtype, gated_kernels.swiglu, y, values(TOKENS, WIDTH))
+    compare(place, dtype, gated_kernels.swiglu_backward, y, values(TOKENS, WIDTH))
 
 
-@pytest.mark.parametrize(("queries", "keys"), [(6, 2), (3, 3), (4, 1)])
-@pytest.mark.parametrize("head", [64, 80, 128])
+@narrow
+@pytest.mark.parametrize(("queries", "keys"), [(6, 2), rest(3, 3), rest(4, 1)])
+@pytest.mark.parametrize("head", [64, rest(80), rest(128)])
 @pytest.mark.parametrize(
     ("lengths", "prefix"),
     [
-        ((3, 16, 0, 57, 1), 0),
+        rest((3, 16, 0, 57, 1), 0),
         ((3, 16, 0, 57, 1), 28),
-        ((128, 17), 0),
+        rest((128, 17), 0),
         ((100, 4, 9), 16),
-        ((130,), 0),
+        rest((130,), 0),
     ],
 )
 def test_attention_of_grouped_heads_and_its_gradient(
+    place: Place,
     dtype: torch.dtype,
     values: Values,
     head: int,
@@ -307,23 +359,25 @@ def test_attention_of_grouped_heads_and_its_gradient(
     pack = PackLayout(cosine, sine, bounds, longest, head, head**-0.5, bounds[1:] - 1, prefix)
     y, grad = values(tokens, heads.columns), values(tokens, heads.query_width)
     results = []
-    for device, kind in ((GPU, dtype), (CPU, torch.float32)):
-        there = [_on(tensor, device, kind) for tensor in (y, grad, cosine, sine)]
-        moved = dataclasses.replace(pack, cosine=there[2], sine=there[3], bounds=bounds.to(device))
-        out = torch.empty(tokens, heads.query_width, device=device, dtype=kind)
+    for kind, move in with_reference(place, dtype, longest):
+        there = [_copy(tensor, kind, move) for tensor in (y, grad, cosine, sine)]
+        moved = dataclasses.replace(pack, cosine=there[2], sine=there[3], bounds=move(bounds))
+        out = there[0].new_empty(tokens, heads.query_width)
         with torch.no_grad():
             attended = attention.attend_heads(there[0], heads, moved, True, out)
             own = attended.logs is not None
             final = there[0]
             attention.heads_backward(attended, there[1], final, heads, moved, None, None, final)
-        assert own == (device == GPU and kind != torch.float32 and longest <= 128)
-        results.append((out.cpu().float(), final.cpu().float()))
+        assert own == (move is place.moved and has_kernel(dtype, longest))
+        results.append((plain(out).float(), plain(final).float()))
     for got, expected in zip(*results, strict=True):
         difference = (got - expected).norm() / expected.norm()
         assert difference < ROUNDING[dtype] / 2
         torch.testing.assert_close(got, expected, rtol=0.1, atol=ROUNDING[dtype] * 4)
 
 
+@pytest.mark.gpu
+@needs_gpu
 def test_kernels_that_were_kept_on_disk_work_without_a_compiler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -336,13 +390,17 @@ def test_kernels_that_were_kept_on_disk_work_without_a_compiler(
     Source("dropout.cu").compile(GPU, torch.float32)
 
 
+@narrow
 @pytest.mark.parametrize("normed", [True, False])
-@pytest.mark.parametrize("rank", [16, 32])
+@pytest.mark.parametrize("rank", [16, rest(32)])
 @pytest.mark.parametrize(
-    ("queries", "keys", "begins"), [(6, 2, (0, 1, 2)), (3, 3, (0, -1, 1)), (4, 1, (0, 0, 0))]
+    ("queries", "keys", "begins"),
+    [(6, 2, (0, 1, 2)), (3, 3, (0, -1, 1)), rest(4, 1, (0, 0, 0))],
 )
-@pytest.mark.parametrize(("head", "half"), [(16, 8), (80, 16), (128, 64)])
+@pytest.mark.parametrize(("head", "half"), [rest(16, 8), (80, 16), rest(128, 64)])
 def test_heads_with_adapters_are_those_of_two_kernels(
+    place: Place,
+    dtype: torch.dtype,
     values: Values,
     head: int,
     half: int,
@@ -364,22 +422,19 @@ def test_heads_with_adapters_are_those_of_two_kernels(
     bias = torch.randn(heads.columns) if normed else None
     weights = torch.rand(2, head) + 0.5
     given = [y, b, weights, angle.cos(), angle.sin(), torch.zeros(tokens, heads.columns)]
-    for dtype in attention.KERNEL_DTYPES:
-        wide = [value.to(dtype).float() for value in given]
-        moved = [value.to(GPU, dtype) for value in given]
-        for there in (moved, wide):
-            y, b, weights, cosine, sine, out = there
-            norms = HeadNorms(weights[0], weights[1], 1e-6) if normed else None
-            add = None if bias is None else bias.to(y)
-            others = (add, norms, cosine, sine, heads, out if normed else y[:, : heads.columns])
-            if there is moved:
-                starts = [begin * rank if begin >= 0 else -1 for begin in begins]
-                adapters = HeadAdapters(rank, b, (starts[0], starts[1], starts[2]))
-                attention.finish_heads(y, adapters, *others)
-            else:
-                y[:, : heads.columns].addmm_(y[:, heads.columns :], b.t())
-                gated_kernels.complete_heads(y[:, : heads.columns], *others)
-        normed_columns = heads.query_width + heads.key_width
-        pairs = [(there[0][:, :normed_columns], there[-1]) for there in (moved, wide)]
-        for got, expected in zip(*pairs, strict=True):
-            assert (got.cpu().float() - expected).norm() <= ROUNDING[dtype] / 2 * expected.norm()
+    results = []
+    for kind, move in with_reference(place, dtype, tokens):
+        y, b, weights, cosine, sine, out = (_copy(value.to(dtype), kind, move) for value in given)
+        norms = HeadNorms(weights[0], weights[1], 1e-6) if normed else None
+        add = None if bias is None else _copy(bias.to(dtype), kind, move)
+        others = (add, norms, cosine, sine, heads, out if normed else y[:, : heads.columns])
+        if move is place.moved:
+            starts = [begin * rank if begin >= 0 else -1 for begin in begins]
+            adapters = HeadAdapters(rank, b, (starts[0], starts[1], starts[2]))
+            attention.finish_heads(y, adapters, *others)
+        else:
+            y[:, : heads.columns].addmm_(y[:, heads.columns :], b.t())
+            gated_kernels.complete_heads(y[:, : heads.columns], *others)
+        results.append((plain(y)[:, : heads.query_width + heads.key_width].float(), plain(out)))
+    for got, expected in zip(*results, strict=True):
+        assert (got.float() - expected).norm() <= ROUNDING[dtype] / 2 * expected.norm()

@@ -68,20 +68,17 @@ __device__ void onto(float (&sum)[COLUMNS][4], const float (&p)[2][4], const T* 
 #pragma unroll
     for (int n = 0; n < COLUMNS; ++n) {
         Two b[2];
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-                     : "=r"(b[0]), "=r"(b[1])
-                     : "r"(place + 16 * n));
+        load_right_factor(b, place + 16 * n);
         multiply(sum[n], a, b);
     }
 }
 
 // Start copying 16 bytes from global to shared memory; `fetched` waits for them.
 __device__ void fetch(T* to, const T* from) {
-    unsigned place = __cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(place), "l"(from) : "memory");
+    copy_16_bytes(__cvta_generic_to_shared(to), from);
 }
 __device__ void fetched() {
-    asm volatile("cp.async.wait_all;" ::: "memory");
+    await_copies();
     __syncthreads();
 }
 

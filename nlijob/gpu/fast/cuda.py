@@ -21,7 +21,8 @@ from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.kernel_cache import KernelCache
 
 FOLDER = Path(__file__).parent
-PRELUDE = FOLDER / "values.cu"
+PRELUDE = ("instructions.cu", "values.cu")
+"""Files that every source begins with."""
 DTYPES = {torch.float32: "FLOAT32", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
 ELEMENT = "T"
 """The kernels' name for the element type that they are compiled for."""
@@ -139,7 +140,7 @@ class Source:
     def __init__(self, name: str, *before: str) -> None:
         """`before`: files of functions that the source uses."""
         self._file = FOLDER / name
-        self._before = [PRELUDE, *(FOLDER / other for other in before)]
+        self._files = [FOLDER / other for other in (*PRELUDE, *before, name)]
         self._loaded = functools.cache(self._load)
 
     @functools.cached_property
@@ -219,7 +220,7 @@ class Source:
         architecture = "sm_{}{}".format(*capability)
         options = [f"--gpu-architecture={architecture}", f"-D{DTYPES[dtype]}"]
         options += [f"-D{name}={value}" for name, value in defined.items()]
-        text = b"".join(path.read_bytes() for path in (*self._before, self._file))
+        text = b"".join(path.read_bytes() for path in self._files)
         return text, options
 
     def _load(self, device: int, dtype: torch.dtype, **defined: int) -> dict[str, Any]:

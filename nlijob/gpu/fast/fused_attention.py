@@ -162,7 +162,7 @@ class HeadAdapters:
 
 def finishes_heads(y: Tensor, heads: Heads, rank: int) -> bool:
     """Whether `finish_heads` works on such a tensor."""
-    return rank % TILE == 0 and _is_supported(y.device, y.dtype, heads.width)
+    return y.is_cuda and rank % TILE == 0 and _is_supported(y.device, y.dtype, heads.width)
 
 
 def finish_heads(
@@ -262,7 +262,7 @@ def compile_final(
 
     `rotated`: rotated values of a head. `rank`: of the adapters. Raises Unsupported.
     """
-    if _is_supported(device, dtype, heads.width):
+    if device.type == "cuda" and _is_supported(device, dtype, heads.width):
         SOURCE.compile(device, dtype, **_defined_final(heads))
         if rank % TILE == 0:
             HEADS_SOURCE.compile(device, dtype, **_defined_heads(heads, rotated, rank))
@@ -270,16 +270,17 @@ def compile_final(
 
 def _kernel_supports_final(y: Tensor, heads: Heads, pack: PackLayout) -> bool:
     return (
-        _is_supported(y.device, y.dtype, heads.width)
+        y.is_cuda
+        and _is_supported(y.device, y.dtype, heads.width)
         and pack.longest <= MAX_TOKENS
         and _shared_bytes(pack, _shared_values_back(pack)) <= _max_shared_bytes(y.device)
     )
 
 
 def _is_supported(device: torch.device, dtype: torch.dtype, head: int) -> bool:
+    """Whether a GPU has the instructions of the kernels for final heads."""
     return (
-        device.type == "cuda"
-        and dtype in KERNEL_DTYPES
+        dtype in KERNEL_DTYPES
         and head <= MAX_HEAD
         and head % TILE == 0
         and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY

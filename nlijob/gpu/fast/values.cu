@@ -8,23 +8,11 @@ __device__ T down(float value) { return value; }
 #elif defined(BFLOAT16)
 typedef unsigned short T;
 __device__ float up(T value) { return __uint_as_float((unsigned)value << 16); }
-__device__ T down(float value) {
-    T bits;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
+__device__ T down(float value) { return to_bfloat16(value); }
 #else
 typedef unsigned short T;
-__device__ float up(T value) {
-    float wide;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value));
-    return wide;
-}
-__device__ T down(float value) {
-    T bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
+__device__ float up(T value) { return from_half(value); }
+__device__ T down(float value) { return to_half(value); }
 #endif
 
 #define EACH for (int i = 0; i < 8; ++i)
