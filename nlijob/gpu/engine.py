@@ -321,7 +321,7 @@ class Engine:
         self._loaded.model.train()
         try:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                self._fast.score_rows(self._rows[:1])
+                self._fast.score_rows(self._rows[:2])  # fused layers return a token for each
         finally:
             self._loaded.model.eval()
 
