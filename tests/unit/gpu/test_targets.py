@@ -94,7 +94,7 @@ def test_attention_is_found_whatever_its_layers_are_called(
     [
         ("BERT", ("query", "key", "value", "attention.output.dense")),
         ("DistilBERT", ("q_lin", "k_lin", "v_lin", "out_lin")),
-        ("ModernBERT", ("Wqkv", "attn.Wo")),
+        ("ModernBERT, window", ("Wqkv", "attn.Wo")),
         ("ALBERT, shared layers", ("query", "key", "value", "dense")),
     ],
 )
