@@ -6,6 +6,9 @@ Multiplies the training rows of a data set to as many as are asked for, and does
 job does: the parent, the GPU side (`benchmarks.large_worker`) and the report each in a process of
 its own. The model's weights are not needed: steps are packed, logged and reported as on a GPU, but
 computed by nothing, so that a step takes what the host needs for it. Prints a line of JSON.
+
+With `--write DIR` it only writes the rows, as a data set for a job on a GPU: the report of that job
+then tells how busy the GPU was.
 """
 
 from __future__ import annotations
@@ -56,11 +59,16 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder with a model's config and tokenizer")
     parser.add_argument("--rows-from", type=Path, help="folder with train.jsonl and the others")
     parser.add_argument("--rows", type=int, default=50_000)
+    parser.add_argument("--write", type=Path, help="only write the rows to this folder")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         side, folder = options.measure
         print(json.dumps({"subset": subset, "report": report}[side](Path(folder))))
+        return
+    if options.write:
+        options.write.mkdir(parents=True, exist_ok=True)
+        write_multiplied(options.rows_from, options.write, options.rows)
         return
     with tempfile.TemporaryDirectory() as folder:
         write_multiplied(options.rows_from, Path(folder), options.rows)

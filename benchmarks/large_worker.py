@@ -40,8 +40,11 @@ class Packs(FastModel):
     def __init__(self, head: CausalHead) -> None:
         nothing: Any = SimpleNamespace(device=CPU, model=torch.nn.Identity(), refresh=lambda: None)
         self._loaded = self.adapter = nothing
-        self._head, self._row_masks, self._recomputed, self._stack = head, None, None, None
-        self.kind, self.drawing = "none", contextlib.nullcontext()
+        self._head, self.kind, self.drawing = head, "none", contextlib.nullcontext()
+
+    def __getattr__(self, name: str) -> Any:
+        """None for all else that a model may have beside the library's layers."""
+        return None
 
 
 class _Steps:

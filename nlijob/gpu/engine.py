@@ -315,7 +315,7 @@ class Engine:
 
         Some models drop values of their attention then.
         """
-        if self._fast is None or self._fast.is_fused:
+        if self._fast is None:
             return
         device = self._loaded.device
         self._loaded.model.train()

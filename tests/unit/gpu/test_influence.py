@@ -218,7 +218,8 @@ def test_what_a_model_does_in_training_alone_is_tried_before_training(
     model = llama()
     model.model.norm = nn.Sequential(model.model.norm, Masked())
     engine = Engine(adapted(model, "q_proj"), head, demo, rows)
-    assert engine.plan().refused[0].endswith("in training rows must be side by side")
+    why = "in training rows must be side by side"
+    assert any(text.endswith(why) for text in engine.plan().refused)
     assert next(engine.trainer().epoch(1)).grad_norm
 
 

@@ -104,11 +104,12 @@ class LlamaStack:
     def groups(model: nn.Module, device: torch.device, dtype: torch.dtype) -> list[list[Any]]:
         """A group for each kind of linear layer that is adapted, with those of all layers.
 
-        Empty where the model is of another family. Raises Unsupported where it has an option or
-        an adapter that is not supported, and where the kernels cannot be compiled.
+        Empty where the model is of another family, or has parts of another kind. Raises
+        Unsupported where it has an option or an adapter that is not supported, and where the
+        kernels cannot be compiled.
         """
         models: list[Any] = [module for module in model.modules() if _is_served(module)]
-        if len(models) != 1:
+        if len(models) != 1 or not _has_own_parts(models[0]):
             return []
         layers = models[0].layers
         _check_model(models[0], dtype)
@@ -191,6 +192,25 @@ def _is_served(module: nn.Module) -> bool:
     kind = type(module)
     is_librarys = kind.__module__.startswith("transformers.")
     return is_librarys and kind.__name__ in [f"{family}Model" for family in FAMILIES]
+
+
+def _has_own_parts(model: Any) -> bool:
+    """Whether the family's own classes compute the layers, and their linear layers are known."""
+    norms = ("input_layernorm", "post_attention_layernorm")
+    for layer in model.layers:
+        parts = (layer, layer.self_attn, layer.mlp, *(getattr(layer, name) for name in norms))
+        if any(type(part).__module__ != type(model).__module__ for part in parts):
+            return False
+        if not all(_is_readable(_base(linear)) for linear in _linears(layer)):
+            return False
+    return True
+
+
+def _is_readable(linear: Any) -> bool:
+    """Whether a linear layer's weight is held as numbers, or in 4 bits."""
+    if not isinstance(linear, nn.Linear):
+        return False
+    return linear.weight.is_floating_point() or hasattr(linear.weight, "quant_state")
 
 
 def _base(linear: Any) -> Any:

@@ -267,6 +267,19 @@ def test_without_room_for_a_second_copy_of_the_weights_the_librarys_layers_are_u
     assert fast.refused.endswith("a second time, in 0.0 GiB, and 1.0 GiB are free")
 
 
+def test_layers_with_parts_of_another_kind_are_left_alone(new_gated: NewGated) -> None:
+    class Doubled(torch.nn.Module):
+        """An MLP that the library's layers do not have."""
+
+    loaded = new_gated("Llama", ATTENTION)
+    layers: Any = loaded.model.get_base_model().model.layers
+    assert LlamaStack.groups(loaded.model, CPU, torch.float32)
+    layers[1].mlp.up_proj = torch.nn.Identity()
+    assert LlamaStack.groups(loaded.model, CPU, torch.float32) == []
+    layers[1].mlp = Doubled()
+    assert LlamaStack.groups(loaded.model, CPU, torch.float32) == []
+
+
 def test_adapters_that_are_not_supported_are_named(new_gated: NewGated) -> None:
     loaded = new_gated("Llama", ATTENTION)
     layers: Any = loaded.model.get_base_model().model.layers
