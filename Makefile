@@ -36,7 +36,7 @@ test-arithmetic: .venv/.ready ## run the tests of arithmetic again, with other i
 		$(python) -m pytest $(side_by_side) -m "arithmetic and not gpu" tests/unit/gpu $(ARGS)
 
 test-slow: .venv/.ready ## run whole jobs and long comparisons
-	$(python) -m pytest -n 2 --dist loadgroup -m slow $(ARGS)
+	$(python) -m pytest -n 2 --dist loadgroup -m "slow and not gpu" $(ARGS)
 
 test-faults: .venv/.ready ## kill jobs, damage runs, fill disks, at random: KILLED_RUNS=100 DAMAGED_RUNS=2000 DISKS=50 SEED=1
 	$(python) -m pytest -n $${WORKERS:-2} --dist worksteal -m faults $(ARGS)

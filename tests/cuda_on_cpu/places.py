@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.cuda_on_cpu.emulation import COMPILER, emulate, on_gpu
+from tests.cuda_on_cpu.emulation import COMPILER, Emulation, emulate, on_gpu
 
 GPU = torch.device("cuda", 0)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C++ compiler")
+ON_GPU, FIRST, LAST = "gpu", "cpu, first threads first", "cpu, last threads first"
 PLACES = [
-    pytest.param("gpu", marks=[pytest.mark.gpu, needs_gpu]),
-    pytest.param("cpu, first threads first", marks=needs_compiler),
-    pytest.param("cpu, last threads first", marks=needs_compiler),
+    pytest.param(ON_GPU, marks=[pytest.mark.gpu, needs_gpu]),
+    pytest.param(FIRST, marks=needs_compiler),
+    pytest.param(LAST, marks=needs_compiler),
 ]
 
 
@@ -27,17 +28,18 @@ PLACES = [
 class Place:
     """A device for kernels."""
 
-    is_gpu: bool
     moved: Callable[[Tensor], Tensor]
-    """Copy a tensor's storage to where kernels use it; strides stay."""
+    """Copy a tensor to where kernels are launched for it."""
+    emulation: Emulation | None = None
+    """None on a GPU."""
 
 
 def make_place(name: str, patch: pytest.MonkeyPatch, folder: Path) -> Place:
     """One of PLACES; compiled kernels are kept in a folder."""
-    if name == "gpu":
-        return Place(True, lambda whole: whole.to(GPU, copy=True))
-    emulate(patch, folder, "last" in name)
-    return Place(False, lambda whole: on_gpu(whole.clone()))
+    if name == ON_GPU:
+        return Place(lambda whole: whole.to(GPU, copy=True))
+    emulation = emulate(patch, folder, name == LAST)
+    return Place(lambda whole: on_gpu(whole.clone()), emulation)
 
 
 def folder_of_libraries(base: Path) -> Path:

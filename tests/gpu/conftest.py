@@ -14,6 +14,22 @@ from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.model import LoadedModel, load, read_tokenizer
 from nlijob.records.job import Example
+from tests.cuda_on_cpu.places import FIRST, LAST
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out cases of kernels that are only for GPUs where they would run on a CPU, and all but
+    one order of threads of the slow cases: the quick ones show both."""
+    left_out = [item for item in items if _is_left_out(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _is_left_out(item: pytest.Item) -> bool:
+    parameters = getattr(item, "callspec", None)
+    place = parameters.params.get("place") if parameters else None
+    is_slow, is_for_gpus = (item.get_closest_marker(name) for name in ("slow", "gpu"))
+    return bool((place == LAST and is_slow) or (place in (FIRST, LAST) and is_for_gpus))
 
 
 @pytest.fixture(scope="session", autouse=True)

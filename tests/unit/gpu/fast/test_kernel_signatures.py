@@ -13,6 +13,7 @@ from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, row_dropout
 from nlijob.gpu.fast.cuda import Parameter, Source, signatures
 from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from tests.cuda_on_cpu.emulation import on_gpu
 
 KERNEL = """
 // extern "C" __global__ void of_a_comment(T* x) {
@@ -20,12 +21,6 @@ extern "C" __global__ void __launch_bounds__(1024)
     add(T* into, const T* x, long stride,  // elements
         const float* scale, const int *bounds, const unsigned char* kept, float by, int width) {
 """
-
-
-class OnGpu(Tensor):
-    """A CPU tensor that claims to be on a GPU, so that kernels are launched for it."""
-
-    is_cuda = True
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def new(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    return torch.zeros(shape, dtype=dtype).as_subclass(OnGpu)
+    return on_gpu(torch.zeros(shape, dtype=dtype))
 
 
 def test_parameters_are_read_from_the_source() -> None:

@@ -17,6 +17,7 @@ from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import parallel
 from nlijob.gpu.fast.stacks.parallel import LayerDims, Weights, Workspace
+from tests.cuda_on_cpu.emulation import on_gpu
 
 CPU, DTYPE = torch.device("cpu"), torch.bfloat16
 LAYERS, WIDTH, WIDE, RANK, TOKENS = 3, 64, 128, 16, 48
@@ -30,18 +31,8 @@ PARTS = [
 ]
 
 
-class OnGpu(Tensor):
-    """A CPU tensor that claims to be on a GPU, so that kernels are launched for it."""
-
-    is_cuda = True
-
-
-def moved(values: Tensor) -> Tensor:
-    return values.as_subclass(OnGpu)
-
-
 def new(*shape: int) -> Tensor:
-    return moved(torch.randn(shape).to(DTYPE))
+    return on_gpu(torch.randn(shape).to(DTYPE))
 
 
 @pytest.fixture
@@ -74,7 +65,7 @@ def weights_of(dims: LayerDims) -> tuple[Weights, list[Tensor]]:
     weights = Weights(dims, CPU, DTYPE)
     for name, value in vars(weights).items():
         if isinstance(value, Tensor):
-            setattr(weights, name, moved(value))
+            setattr(weights, name, on_gpu(value))
     heads = len(set(parallel.HEADS) & set(dims.parts))
     shapes = {"out": (WIDTH, WIDTH), "up": (WIDTH, WIDE), "down": (WIDE, WIDTH)}
     leaves = [(heads, WIDTH, WIDTH)] * bool(heads)
@@ -88,8 +79,8 @@ def weights_of(dims: LayerDims) -> tuple[Weights, list[Tensor]]:
 
 def row_masks(last: Tensor) -> RowMasks:
     masks = RowMasks(CPU, DTYPE)
-    masks._like, masks._key = moved(masks._like), moved(masks._key)
-    places = moved(torch.zeros(TOKENS, dtype=torch.int32))
+    masks._like, masks._key = on_gpu(masks._like), on_gpu(masks._key)
+    places = on_gpu(torch.zeros(TOKENS, dtype=torch.int32))
     masks.place(places, places, last.int())
     return masks
 
@@ -105,10 +96,13 @@ def test_every_kernel_is_given_what_it_can_read(
     norms = [nn.LayerNorm(WIDTH, dtype=DTYPE) for _ in range(LAYERS)]
     for norm in norms:
         norm.weight.data, norm.bias.data = new(WIDTH), new(WIDTH)
-    bounds, last = moved(torch.tensor([0, 20, 30, TOKENS]).int()), moved(torch.tensor([19, 29, 47]))
+    bounds, last = (
+        on_gpu(torch.tensor([0, 20, 30, TOKENS]).int()),
+        on_gpu(torch.tensor([19, 29, 47])),
+    )
     pack = PackLayout(new(TOKENS, 8), new(TOKENS, 8), bounds, 24, 16, 0.25, last, shared=4)
     calls = parallel.calls_of(dims, CPU)
-    numbers = parallel.Calls(moved(calls.narrow), moved(calls.wide))
+    numbers = parallel.Calls(on_gpu(calls.narrow), on_gpu(calls.wide))
     with torch.no_grad():
         workspace = Workspace(dims, new(TOKENS, WIDTH), True, dropout, row_masks(last), numbers)
         parallel.forward(weights, norms, new(TOKENS, WIDTH), pack, workspace, True)
