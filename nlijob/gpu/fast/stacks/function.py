@@ -1,9 +1,9 @@
-"""A stack as one operation of autograd, and the time of its matrix products."""
+"""What stacks have in common: packs, one operation of autograd, the time of their products."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -55,6 +55,24 @@ class _StackFunction(torch.autograd.Function):
         gradients = ctx.stack.backward(grad, ctx.pack, ctx.workspace)
         ctx.workspace = None
         return None, None, None, None, *gradients
+
+
+def layout_of(model: Any, x: Tensor, options: Mapping[str, Any]) -> PackLayout:
+    """The layout of a pack that a model's forward is given in `options`; x: its embeddings."""
+    angles = model.rotary_emb(x, position_ids=options["position_ids"])
+    half = angles[0].shape[-1] // 2
+    cosine, sine = (part[0, :, :half].contiguous() for part in angles)
+    attention = model.layers[0].self_attn
+    return PackLayout(
+        cosine,
+        sine,
+        bounds=options["cu_seq_lens_q"],
+        longest=options["max_length_q"],
+        head=attention.head_dim,
+        scaling=attention.scaling,
+        last=options["rows_to_keep"],
+        shared=options["shared_tokens"],
+    )
 
 
 def seconds(work: Callable[[], None]) -> float:

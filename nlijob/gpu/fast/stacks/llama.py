@@ -45,13 +45,7 @@ class FastLlamaModel(nn.Module):
         if window is not None and window < longest:
             raise Unsupported(f"the model attends to a window of {window} tokens")
         x = model.embed_tokens(input_ids)
-        angles = model.rotary_emb(x, position_ids=options["position_ids"])
-        half = angles[0].shape[-1] // 2
-        cosine, sine = (part[0, :, :half].contiguous() for part in angles)
-        attention = model.layers[0].self_attn
-        head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
-        bounds, shared = options["cu_seq_lens_q"], options["shared_tokens"]
-        pack = PackLayout(cosine, sine, bounds, longest, head, scaling, last, shared)
+        pack = function.layout_of(model, x, options)
         hidden = self.fast_stack(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.norm(hidden[None]))
 

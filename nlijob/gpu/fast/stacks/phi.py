@@ -90,14 +90,7 @@ class FastPhiModel(nn.Module):
         if options.get("cu_seq_lens_q") is None:
             return super().forward(input_ids=input_ids, **options)
         x = model.embed_tokens(input_ids)
-        angles = model.rotary_emb(x, position_ids=options["position_ids"])
-        half = angles[0].shape[-1] // 2
-        cosine, sine = (part[0, :, :half].contiguous() for part in angles)
-        attention = model.layers[0].self_attn
-        bounds, longest = options["cu_seq_lens_q"], options["max_length_q"]
-        head, scaling, last = attention.head_dim, attention.scaling, options["rows_to_keep"]
-        shared = options["shared_tokens"]
-        pack = PackLayout(cosine, sine, bounds, longest, head, scaling, last, shared)
+        pack = function.layout_of(model, x, options)
         hidden = self.fast_stack(x[0], pack, self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.final_layernorm(hidden[None]))
 
