@@ -237,6 +237,7 @@ def _options() -> argparse.Namespace:
         default="attention",
         help="linear layers with an adapter, on a GPU",
     )
+    parser.add_argument("--compute-dtype", help="default: the recipe's")
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
     parser.add_argument("--trl-steps", type=int, default=40, help="timed steps of TRL; 0: no TRL")
     parser.add_argument("--profile", action="store_true", help="only list the kernels of a step")
@@ -269,8 +270,10 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
         exact |= {"model.head": "sequence-classification", "prompt.template": ""}
     if options.targets != "attention" or kind in ENCODERS:
         exact |= {"lora.target_modules": options.targets}
-    elif on_gpu:
+    elif on_gpu or options.model:
         exact |= {"lora.target_modules": ("q_proj", "k_proj", "v_proj", OUTPUTS[kind])}
+    if options.compute_dtype:
+        exact |= {"model.compute_dtype": options.compute_dtype}
     if options.batch_size:
         exact |= {"train.batch_size": options.batch_size}
     config = load_config(recipe, exact)
