@@ -5,7 +5,7 @@ of its start, and is due at each start if the compiled ones cannot be used and P
 new ones beside the sources: where packages were installed without compiling them, or a copy of the
 files has other times, and the folder is read-only or PYTHONDONTWRITEBYTECODE is set. Python can
 keep them in a folder of their own instead, which then lies in the hub client's cache (HF_HOME).
-The first time, all cores compile the libraries while the GPU side begins to import them.
+The first time, all cores but one compile the libraries while the GPU side imports them.
 """
 
 from __future__ import annotations

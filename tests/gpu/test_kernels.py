@@ -255,7 +255,7 @@ def test_masks_of_dropout_by_row_are_those_of_the_reference(place: Place, width:
         masks.next_step()
         masks.place(*(move(torch.tensor(part).int()) for part in (rows, positions, [0])))
         values = move(torch.empty(len(rows), width, dtype=torch.bfloat16))
-        drawn = plain(masks.masks(values, 5, 0.3))
+        drawn = plain(masks.masks(values, move(torch.arange(5).int()), 0.3))
         found.append(drawn)
         kept = masks.kept(values, move(torch.tensor(3).int()), 0.3)
         assert kept is not None

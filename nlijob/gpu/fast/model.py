@@ -27,7 +27,7 @@ from nlijob.gpu.fast.packing import (
     PackView,
     pack,
     pack_shape,
-    shared_prefix,
+    prefix_of_all,
     view,
 )
 from nlijob.gpu.fast.prefix import make_prefix
@@ -280,7 +280,7 @@ def shape_of(rows: Sequence[Encoded], is_bidirectional: bool = False) -> PackSha
     `is_bidirectional`: whether tokens attend to those behind them.
     """
     lengths, may_share = [row.length for row in rows], may_share_prefix(rows, is_bidirectional)
-    prefix = shared_prefix([ids_of(row) for row in rows], len(rows)) if may_share else 0
+    prefix = prefix_of_all(rows, len(rows)) if may_share else 0
     return pack_shape(lengths, prefix, is_bidirectional, has_types(rows))
 
 

@@ -100,17 +100,13 @@ class RowMasks:
         # calling the operation itself would import torch's compiler, which takes seconds
         return keep_by_row(*given)[0].view(torch.bool)
 
-    def masks(self, values: Tensor, calls: int | Tensor, share: float) -> Tensor:
+    def masks(self, values: Tensor, calls: Tensor, share: float) -> Tensor:
         """Masks [calls, tokens, width] of several calls, uint8: 1 for a value that is kept.
 
-        `calls`: how many of the first ones, or the number of each, int32 on the device.
+        `calls`: the number of each, int32 on the device.
         """
-        numbers = self._first_calls(calls) if isinstance(calls, int) else calls
-        places = (self._like, self.rows, self.positions, self._key, numbers)
-        return keep_by_row(*places, len(numbers), values.shape[1], round(share * LEVELS))
-
-    def _first_calls(self, count: int) -> Tensor:
-        return torch.arange(count, device=self._key.device, dtype=torch.int32)
+        places = (self._like, self.rows, self.positions, self._key, calls)
+        return keep_by_row(*places, len(calls), values.shape[1], round(share * LEVELS))
 
 
 def keep_by_row(

@@ -71,11 +71,16 @@ def number(call: int) -> Tensor:
 ROWS, POSITIONS = [SHARED, SHARED, 3, 3, 3, 70_000], [0, 1, 2, 3, 4, 2]
 
 
+def calls(count: int) -> Tensor:
+    """The numbers of the first calls."""
+    return torch.arange(count, dtype=torch.int32)
+
+
 @pytest.mark.parametrize("width", [16, 13])
 def test_masks_are_those_of_the_reference(width: int) -> None:
     masks = masks_of(ROWS, POSITIONS)
     values = torch.empty(len(ROWS), width)
-    together = masks.masks(values, 3, 0.3)
+    together = masks.masks(values, calls(3), 0.3)
     for call in range(3):
         expected = reference.kept(42_000_127_000_003, 7, call, ROWS, POSITIONS, width, 0.3)
         assert together[call].tolist() == expected.tolist()
@@ -85,7 +90,9 @@ def test_masks_are_those_of_the_reference(width: int) -> None:
 def test_masks_may_be_those_of_any_calls() -> None:
     masks, values = masks_of(ROWS, POSITIONS), torch.empty(len(ROWS), 16)
     numbers = torch.tensor([4, 1], dtype=torch.int32)
-    assert torch.equal(masks.masks(values, numbers, 0.3), masks.masks(values, 5, 0.3)[[4, 1]])
+    assert torch.equal(
+        masks.masks(values, numbers, 0.3), masks.masks(values, calls(5), 0.3)[[4, 1]]
+    )
 
 
 def test_values_of_the_rows_ends_have_the_places_of_their_tokens() -> None:
@@ -113,22 +120,23 @@ def test_a_mask_drops_its_share_and_differs_by_call_row_position_seed_and_step(
         masks_of([1] * 300, list(range(300)), step=8),
     ]
     values = torch.empty(300, 400)
-    first, second = one.masks(values, 2, share).float()
+    first, second = one.masks(values, calls(2), share).float()
     error = 5 * (share * (1 - share) / values.numel()) ** 0.5  # five standard deviations
-    for other in (second, *(each.masks(values, 1, share)[0].float() for each in others)):
+    for other in (second, *(each.masks(values, calls(1), share)[0].float() for each in others)):
         assert 1 - other.mean() == pytest.approx(share, abs=error)
         assert ((first == 0) & (other == 0)).float().mean() == pytest.approx(share**2, abs=error)
 
 
 def test_each_step_draws_anew_and_a_start_repeats_it() -> None:
     masks, values = masks_of(ROWS, POSITIONS), torch.empty(len(ROWS), 64)
-    first = masks.masks(values, 1, 0.5)
+    first = masks.masks(values, calls(1), 0.5)
     masks.next_step()
     assert torch.equal(
-        masks.masks(values, 1, 0.5), masks_of(ROWS, POSITIONS, step=8).masks(values, 1, 0.5)
+        masks.masks(values, calls(1), 0.5),
+        masks_of(ROWS, POSITIONS, step=8).masks(values, calls(1), 0.5),
     )
     masks.start(42_000_127_000_003, 7)
-    assert torch.equal(masks.masks(values, 1, 0.5), first)
+    assert torch.equal(masks.masks(values, calls(1), 0.5), first)
 
 
 def test_a_pack_numbers_its_tokens_by_row() -> None:
