@@ -21,6 +21,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from nlijob.cache import cache_folder
+
 PREFIX, DONT_WRITE = "PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE"
 PACKAGES = ("torch", "transformers", "peft")
 SAMPLE = 8
@@ -135,9 +137,7 @@ def _folder_of(package: str) -> Path | None:
 
 def _own_folder() -> Path | None:
     """A folder for this user alone, as its contents are executed; None where there can be none."""
-    from huggingface_hub import constants
-
-    folder = Path(constants.HF_ASSETS_CACHE).absolute() / "nlijob" / f"{FOLDER}-{os.getuid()}"
+    folder = cache_folder().absolute() / f"{FOLDER}-{os.getuid()}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants
 
 from nlijob import records
+from nlijob.cache import cache_folder
 from nlijob.config import JobConfig
 from nlijob.errors import HardwareError
 from nlijob.files import sync
@@ -84,7 +84,7 @@ class QuantizedCopy:
             [importlib.metadata.version(name) for name in VERSIONS],
         ]
         name = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-        self._model_folder = Path(constants.HF_ASSETS_CACHE) / "nlijob" / _slug(model.name)
+        self._model_folder = cache_folder() / _slug(model.name)
         self.folder = self._model_folder / name
         self._timed = timed
         self._may_write = may_write

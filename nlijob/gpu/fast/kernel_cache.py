@@ -13,8 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from huggingface_hub import constants
-
+from nlijob.cache import cache_folder
 from nlijob.errors import DiskError
 from nlijob.files import atomic_write
 
@@ -29,7 +28,7 @@ class KernelCache:
     """A folder of kernels; it may not exist yet."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path(constants.HF_ASSETS_CACHE) / "nlijob" / FOLDER
+        self.folder = folder or cache_folder() / FOLDER
 
     def get(
         self, text: bytes, options: Sequence[str], compiler: str, compile_: Callable[[], bytes]
