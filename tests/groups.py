@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 LIMIT_S = 500.0
 """Longest time that a test's processes may take for one step; they take far less."""
+DEATHS_S = 3.0
+"""How long the death of a process may become known later than the errors that it causes."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -108,11 +110,23 @@ def _variables(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def _answers(pipes: list[Connection]) -> list[Any]:
-    """What each process returned. The first one that fails is told, as the others may wait."""
+    """What each process returned.
+
+    A process that dies makes those fail that wait for it, and their errors may come first. So after
+    a failure the others get `DEATHS_S` to be found dead, and a dead one is told rather than a
+    failed one.
+    """
     answers: dict[int, Any] = {}
-    while len(answers) < len(pipes):
-        silent = {pipe: rank for rank, pipe in enumerate(pipes) if rank not in answers}
-        answered = wait(list(silent), LIMIT_S)
+    failed: dict[int, str] = {}
+    while len(answers) + len(failed) < len(pipes):
+        silent = {
+            pipe: rank
+            for rank, pipe in enumerate(pipes)
+            if rank not in answers and rank not in failed
+        }
+        answered = wait(list(silent), DEATHS_S if failed else LIMIT_S)
+        if not answered and failed:
+            break  # the others wait for the failed ones, and may do so for ever
         assert answered, f"the processes {list(silent.values())} gave no answer"
         for pipe in answered:
             assert isinstance(pipe, Connection)
@@ -121,7 +135,12 @@ def _answers(pipes: list[Connection]) -> list[Any]:
                 answers[rank], error = pipe.recv()
             except EOFError:
                 raise AssertionError(f"process {rank} died") from None
-            assert not error, f"process {rank} failed:\n{error}"
+            if error:
+                del answers[rank]
+                failed[rank] = error
+    assert not failed, "\n".join(
+        f"process {rank} failed:\n{error}" for rank, error in sorted(failed.items())
+    )
     return [answers[rank] for rank in range(len(pipes))]
 
 
