@@ -32,6 +32,8 @@ TEMPLATES = next(
     folder for folder in (PACKAGE / "templates", PACKAGE.parent / "templates") if folder.is_dir()
 )
 """Inside the installed package; beside it in a checkout."""
+STYLES = ("base", "first-screen", "facts", "tables", "charts", "cases", "code")
+"""Where two parts say something of one element, the later one holds."""
 
 
 def render(run: RunDir) -> Path:
@@ -77,19 +79,34 @@ def render_page(template: str, page: object, plots: Mapping[str, Plot]) -> str:
     Text in `page` is escaped. The template also gets `style`, `script` and `script_hash` (for
     the Content-Security-Policy).
     """
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    script = page_script()
     return (
         _environment()
         .get_template(template)
         .render(
             page=page,
             plots=plots,
-            style=Markup(style),
+            style=Markup(page_style()),
             script=Markup(script),
             script_hash=_csp_hash(script),
         )
     )
+
+
+def page_style() -> str:
+    """The parts of `templates/styles/` that every page has, in the order of `STYLES`."""
+    files = (TEMPLATES / "styles" / f"{name}.css" for name in STYLES)
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
+def page_script() -> str:
+    """All of `templates/scripts/`, each file in a scope of its own, so that no name meets another.
+
+    A script does nothing on a page that lacks the elements it is about.
+    """
+    files = sorted((TEMPLATES / "scripts").glob("*.js"))
+    parts = (f"{{\n{file.read_text(encoding='utf-8')}}}\n" for file in files)
+    return '"use strict";\n' + "".join(parts)
 
 
 def _environment() -> Environment:
