@@ -71,6 +71,17 @@ def new_model(demo: JobConfig, tokenizer: Any, load_model: Loader) -> Callable[.
 
 
 @pytest.fixture(scope="session")
+def new_short_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
+    """The same with two layers, for tests in which it matters what is done, and how often."""
+    load_short = Loader(layers=2)
+
+    def new(config: JobConfig = demo) -> LoadedModel:
+        return load_short(config, MODEL_DIR, tokenizer, CPU)
+
+    return new
+
+
+@pytest.fixture(scope="session")
 def new_llama(demo: JobConfig, tokenizer: Any) -> Callable[[], LoadedModel]:
     """Make a small Llama afresh, the same every time: fewer keys than queries, adapters on some
     layers, not quantised. Heads as narrow as its own are not fused."""
