@@ -49,9 +49,11 @@ from nlijob.records.job import (
 from nlijob.records.outcome import Results
 from nlijob.records.planning import PlannedProcesses
 from nlijob.records.search import Winner
+from nlijob.remaining import remaining_work
 from nlijob.rundir import RunDir, candidate_marker, moment, write_record
 from nlijob.stages import SEARCH, TRIAL_STAGES
 from nlijob.sweep import candidate_name, is_of_search, resolved
+from nlijob.terminal import Style
 from nlijob.trials import stages_of, steps_of, trials_of
 
 
@@ -349,13 +351,15 @@ class Job:
             return
 
         at_work = StageAtWork()
+        missing = [key for key in self._gpu_steps if not self._is_complete(key)]
+        remaining = remaining_work(self.run, self.config, missing)
 
         def show(progress: Progress) -> None:
             sampler.stage = at_work.after(progress)
             if self.link:
                 self.link.stage = progress.stage
             if progress.unit:
-                self.console.progress(progress)
+                self.console.progress(progress, remaining.after(progress) if remaining else None)
             else:
                 self._say(progress.stage, progress.note)
 
@@ -424,8 +428,12 @@ class Job:
             self.console.line(f"      {text}")
 
     def _say_outcome(self, results: Results) -> None:
+        from nlijob.closing import verdict_of
+
         base, tuned = results.base, results.tuned
+        verdict = verdict_of(results)
         self.console.line("")
+        self.console.line(verdict.text, verdict.style)
         epoch = f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         if trials := results.trials:
             spread = trials.accuracy
@@ -443,7 +451,19 @@ class Job:
             )
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
+        self._say_next(results)
         self.console.result(f"Report: {self.run.report}")
+
+    def _say_next(self, results: Results) -> None:
+        """Propose what to do with the outcome; each command stands on a line of its own."""
+        from nlijob.closing import next_steps, own_program
+
+        self.console.line("")
+        self.console.line("What you can do next:", Style.BOLD)
+        for step in next_steps(results, self.run.root, own_program()):
+            self.console.line(f"  {step.purpose}:")
+            self.console.line(f"    {step.command}")
+        self.console.line("")
 
 
 class StageAtWork:
