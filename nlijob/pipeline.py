@@ -54,6 +54,7 @@ from nlijob.rundir import RunDir, candidate_marker, moment, write_record
 from nlijob.stages import SEARCH, TRIAL_STAGES
 from nlijob.sweep import candidate_name, is_of_search, resolved
 from nlijob.terminal import Style
+from nlijob.tracking.side import Tracking
 from nlijob.trials import stages_of, steps_of, trials_of
 
 
@@ -78,6 +79,7 @@ class Job:
     stamps: dict[str, str] = field(init=False)
     """What identifies the files outside the run; see `Stage.stamp`."""
 
+    tracking: Tracking = field(init=False)
     processes: PlannedProcesses = field(init=False)
     """Those of the GPU side."""
     is_searched: bool = field(init=False, default=False)
@@ -85,6 +87,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.attempt = Attempt(self.run, self.started)
+        self.tracking = Tracking(self.run, self.config.report.track, self.console.warn)
 
     @property
     def config(self) -> JobConfig:
@@ -106,14 +109,14 @@ class Job:
             fsdp=fsdp_settings(self.config.machine, None if self.link else self.processes.number),
             trusts_code=self.config.model.trust_remote_code,
         )
-        with self.attempt.whole(), gpu_side:
+        with self.tracking, self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 self.attempt.begin()
                 self.hub.check_local(self.config.model)
                 gpu_side.start()
             self._find_model()
             steps = [step.key for step in steps_of(self.config)]
-            if all(map(self._is_complete, steps)):
+            if all(map(self._is_complete, steps)) and self.tracking.is_complete:
                 if not self._is_recorded():  # another job may have begun and stopped
                     write_record(self.run.config, continued(self.record, self.run))
                 self._skip(self._stages)
@@ -134,17 +137,29 @@ class Job:
             self._build_subset(sampler)
             self._check_columns()
             self._read_elsewhere(sampler)
+            self.tracking.start()
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
+        self.tracking.warn_of_faults()
         with self.attempt.timed("report"):
             self._render()
+        self._finish_tracking()
 
     def _render_again(self) -> None:
         """Write the report of complete work; this is no attempt and takes no time of the job."""
         self._skip(self._stages[:-1])
         self._say_why_again()
         write_record(self.run.config, continued(self.record, self.run))
+        self.tracking.start()
         self._render()
+        self._finish_tracking()
+
+    def _finish_tracking(self) -> None:
+        """Send outcome and page; where that fails, the page is written again, which tells of it."""
+        if trackers := self.tracking.at_work:
+            self.console.line(f"      sending outcome and page to {trackers}")
+        if self.tracking.finish():
+            self._render()
 
     # ------------------------------------------------------------ stages
 
@@ -226,6 +241,7 @@ class Job:
             drop_torn_line(log)
         if starts_over:
             self.attempt.begin_afresh()
+            remove(self.run.tracking)  # what trackers know is of other settings
         self.attempt.begin()
         write_record(self.run.config, continued(self.record, self.run))
 
@@ -362,6 +378,7 @@ class Job:
                 self.console.progress(progress, remaining.after(progress) if remaining else None)
             else:
                 self._say(progress.stage, progress.note)
+                self.tracking.warn_of_faults()
 
         sampler.stage = "start"
         self.console.line(
