@@ -143,7 +143,7 @@ class Console:
     def finish_bar(self) -> None:
         """Remove the bar, if there is one."""
         if self._shown:  # spaces: not every terminal knows how to erase a line
-            self._out.write(f"\r{' ' * width(self._shown)}\r")
+            self._out.write(f"\r{self._blank(0)}\r")
             self._out.flush()
             self._shown = ""
 
@@ -161,9 +161,16 @@ class Console:
         in_unicode = can_write(self._out, FULL)
         line = status_line(status, columns_of(self._out), in_unicode)
         line = writable(self._out, printable(line))
-        self._out.write(f"\r{line}{' ' * (width(self._shown) - width(line))}")
+        self._out.write(f"\r{line}{self._blank(width(line))}")
         self._out.flush()
         self._shown = line
+
+    def _blank(self, start: int) -> str:
+        """Spaces over what is shown from this column on, but not beyond the terminal's width.
+
+        It may have become narrower, and spaces beyond its width would begin another line.
+        """
+        return " " * (min(width(self._shown), columns_of(self._out) - 1) - start)
 
     def _part_of(self, progress: Progress) -> _Part:
         """The part that a process is at; it begins with its first progress."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pty
+import termios
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from nlijob.errors import DiskError
 from nlijob.records.job import Progress
 from nlijob.remaining import Outlook
 from nlijob.status_line import width
-from nlijob.terminal import Style
+from nlijob.terminal import Style, columns_of
 
 
 class Terminal(io.StringIO):
@@ -208,6 +210,16 @@ def test_a_terminal_that_gets_narrower_gets_a_shorter_bar(monkeypatch: pytest.Mo
     monkeypatch.setattr(console, "columns_of", lambda _: 40)
     shown.progress(progress(1500), OUTLOOK)
     assert last_line(out).rstrip() == " 45 % ███░░░░░  about 2 min 10 s left;…"
+    shown.line("said")
+    assert all(len(line) < 40 for line in out.getvalue().split("\r")[2:])
+
+
+def test_the_width_is_that_of_the_terminal_at_this_moment() -> None:
+    parent, child = pty.openpty()
+    with open(parent, "wb"), open(child, "w", encoding="utf-8") as out:
+        for columns in (33, 120):
+            termios.tcsetwinsize(parent, (24, columns))
+            assert columns_of(out) == columns
 
 
 def test_a_locale_without_the_bars_characters_gets_plain_ones() -> None:
