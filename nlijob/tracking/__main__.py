@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -138,11 +138,19 @@ def settings_of(config: JobConfig) -> dict[str, Setting]:
 def _fault(error: Exception, variables: Mapping[str, str]) -> str:
     """An error in one line, without the secrets that the library may have put into it."""
     text = first_line(error)
-    for name, value in variables.items():
-        is_secret = any(part in name.upper() for part in SECRET_NAMES) or "://" in value
-        if is_secret and len(value) >= SHORTEST_SECRET:
-            text = text.replace(value, "...")
+    for secret in _secrets(variables):
+        text = text.replace(secret, "...")
     return text
+
+
+def _secrets(variables: Mapping[str, str]) -> Iterator[str]:
+    """Values of variables that no record may show; of addresses, which may hold some, each part."""
+    for name, value in variables.items():
+        parts = [value] if any(part in name.upper() for part in SECRET_NAMES) else []
+        if "://" in value:
+            user, _, _ = value.partition("://")[2].rpartition("@")
+            parts += [value, user, user.partition(":")[2]]
+        yield from (part for part in parts if len(part) >= SHORTEST_SECRET)
 
 
 def _opened(name: TrackerName, run: RunDir, known: str) -> Tracker:

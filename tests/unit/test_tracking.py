@@ -83,7 +83,9 @@ class Fake:
 
     def log(self, points: Sequence[Point]) -> None:
         if self._fails_at == "log":
-            raise ConnectionError("no answer from https://me:hunter2@host.example, key sesame42")
+            raise ConnectionError(
+                "no answer from https://me:hunter2@host.example, key sesame42, password hunter2"
+            )
         self.points += points
 
     def files(self, files: list[Path]) -> None:
@@ -204,7 +206,7 @@ def test_a_tracker_that_fails_is_recorded_without_secrets(
     monkeypatch.setenv("WANDB_API_KEY", "sesame42")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:hunter2@host.example")
     state = tell(run, Fake(fails_at="log"))
-    assert state.fault == "ConnectionError: no answer from ..., key ..."
+    assert state.fault == "ConnectionError: no answer from ..., key ..., password ..."
     assert not state.is_finished
 
 
