@@ -25,6 +25,7 @@ from nlijob.space import MOST_CANDIDATES, combination_faults, space_faults
 from nlijob.typed import build
 
 Device = Literal["auto", "cpu", "cuda"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 TARGET_KEYWORDS = ("attention", "mlp", "all-linear")
 """What lora.target_modules may name instead of modules."""
 FIELDS = ("premise", "hypothesis", "answers")
@@ -395,6 +396,9 @@ class ReportConfig:
     """Maps part of a GPU's name to its price per hour. Used if price_per_hour is not given."""
     currency: str = "USD"
     """Currency of the prices."""
+    track: tuple[TrackerName, ...] = ()
+    """Trackers that are told of steps, epochs, outcome and page: tensorboard, mlflow, wandb,
+    trackio. Each needs the extra of its name."""
 
 
 @dataclass(frozen=True)
@@ -534,6 +538,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_data(config.data),
         *_check_prompt(config),
         *_check_numbers(config),
+        *_check_trackers(config.report),
         *_check_hardware(config.model),
         *_check_tasks(config),
         *_check_transfer(config.transfer),
@@ -604,6 +609,11 @@ def _check_template(template: str) -> Iterable[str]:
             f"prompt.template: {{{name}}} is unknown; use {{premise}}, {{hypothesis}} and "
             "{answers} only"
         )
+
+
+def _check_trackers(report: ReportConfig) -> Iterable[str]:
+    if len(set(report.track)) != len(report.track):
+        yield "report.track: trackers must differ"
 
 
 def _check_numbers(config: JobConfig) -> Iterable[str]:

@@ -99,6 +99,7 @@ class RunDir:
         self.accelerate_config = root / "worker" / "accelerate.json"
         self.console_log = root / "worker" / "console.txt"
 
+        self.tracking = root / "tracking"
         self.trials = root / TRIALS
         self.choice = root / "choice.json"
         self.blank_premise_predictions = root / "evaluate" / "blank_premise.jsonl"
@@ -169,6 +170,10 @@ class RunDir:
         """The file with the tuned model's answers to a further test set."""
         return self.evaluate_predictions.parent / "transfer" / f"{name}.jsonl"
 
+    def tracker_state(self, tracker: str) -> Path:
+        """The file that says what a tracker was told."""
+        return self.tracking / f"{tracker}.json"
+
     def candidate_result(self, name: str) -> Path:
         """The file with the figures of a candidate of the search."""
         return self.winner.parent / name / "result.json"
@@ -222,6 +227,7 @@ class RunDir:
         folders = [self.root / MARKERS, self.manifest.parent, self.train_folder, self.adapter]
         folders += [
             self.trials,
+            self.tracking,
             self.baseline_transfer("").parent,
             self.evaluate_transfer("").parent,
         ]

@@ -59,6 +59,7 @@ from nlijob.records.job import (
 from nlijob.records.outcome import Narrowing, Results
 from nlijob.records.serialization import read, read_all, read_lines
 from nlijob.rundir import RunDir
+from nlijob.tracking.states import states_of
 
 
 def build_results(run: RunDir) -> Results:
@@ -188,6 +189,7 @@ def build_results(run: RunDir) -> Results:
         trials=trials,
         search=measure_search(run, config),
         outside_stages_s=outside_stages_s(logs.timings, times),
+        tracking=states_of(run, config.report.track),
     )
 
 

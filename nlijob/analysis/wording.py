@@ -161,6 +161,14 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+def roughly(seconds: float) -> str:
+    """A time that is not known exactly, such as "45 s", "3 min 20 s" or "2 h 5 min"."""
+    whole = math.ceil(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return clock(10 * math.ceil(whole / 10))
+
+
 def at_least(text: str, is_least: bool) -> str:
     """A figure as text, said to be a lower bound where it is one."""
     return f"at least {text}" if is_least else text

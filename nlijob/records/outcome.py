@@ -23,6 +23,7 @@ from nlijob.records.job import (
     TimingKind,
 )
 from nlijob.records.search import Search
+from nlijob.records.tracking import TrackerState
 from nlijob.records.transfer import TransferManifest
 from nlijob.records.trials import Trials
 
@@ -694,3 +695,6 @@ class Results:
     outside_stages_s: float | None = None
     """Time of the job in none of its stages; None where stages do not overlap, so that it is what
     their times leave."""
+    tracking: tuple[TrackerState, ...] = ()
+    """The trackers that the job was to tell of the run, as they were when the report was written;
+    empty where there were none."""
