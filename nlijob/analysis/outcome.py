@@ -22,6 +22,7 @@ from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.search import measure_search, read_candidates
+from nlijob.analysis.severity import by_severity
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.tasks import read_tasks
@@ -163,19 +164,21 @@ def build_results(run: RunDir) -> Results:
         ),
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval, trials),
-        warnings=(
-            *leakage_warnings(manifest),
-            *length_warnings(prompt, manifest),
-            *comparison_warnings(base, tuned, change, slices, trials),
-            *trial_warnings(trials, manifest.label_names),
-            *transfer_warnings(transfer, change),
-            *premise_warnings(groups),
-            *slice_warnings(slices),
-            *control_warnings(controls, config.eval.few_shot),
-            *forgetting_warnings(forgetting),
-            *training_warnings(training.epochs, selection, comparisons, loss_change),
-            *data_warnings(manifest),
-            *logs.warnings(),
+        warnings=by_severity(
+            (
+                *leakage_warnings(manifest),
+                *length_warnings(prompt, manifest),
+                *comparison_warnings(base, tuned, change, slices, trials),
+                *trial_warnings(trials, manifest.label_names),
+                *transfer_warnings(transfer, change),
+                *premise_warnings(groups),
+                *slice_warnings(slices),
+                *control_warnings(controls, config.eval.few_shot),
+                *forgetting_warnings(forgetting),
+                *training_warnings(training.epochs, selection, comparisons, loss_change),
+                *data_warnings(manifest),
+                *logs.warnings(),
+            )
         ),
         test_premises=groups,
         validation_intervals=validation.intervals(),

@@ -177,9 +177,10 @@ def _worse_recall(slices: Sequence[Slice]) -> Iterable[Finding]:
     for label in slices:
         if label.family == "gold label" and label.change < 0:
             before, after, rows = label.base_correct, label.tuned_correct, label.rows
+            tested = {} if label.adjusted_p is None else {"adjusted_p": label.adjusted_p}
             yield Finding(
                 "worse-recall",
-                {"label": label.key, "before": before, "after": after, "support": rows},
+                {"label": label.key, "before": before, "after": after, "support": rows, **tested},
                 f"Tuning found fewer of the “{label.key}” rows: {count(before)} before, "
                 f"{count(after)} after, of {count(rows)} (recall {percent(before / rows)} → "
                 f"{percent(after / rows)}; {_tested(label)}).",

@@ -279,6 +279,7 @@ class GainsCompared:
 
 
 TransferVerdict = Literal["gain", "unclear", "loss"]
+Severity = Literal["against", "limits", "note"]
 
 
 @dataclass(frozen=True)
@@ -613,6 +614,9 @@ class Finding:
     figures: dict[str, int | float | str]
     """Main figures of the text, by name."""
     text: str
+    severity: Severity | None = None
+    """How much a warning weighs: it speaks against the result, limits it, or is worth knowing. None
+    for findings that are no warnings, and in older outcomes."""
 
 
 @dataclass(frozen=True)
@@ -667,6 +671,7 @@ class Results:
     """None where no price was given."""
     gates: Gates
     warnings: tuple[Finding, ...] = ()
+    """What a reader should know before trusting the figures, the most severe first."""
     cut_short: tuple[int, ...] = ()
     """Attempts that ended without recording their time, as after a kill. Each counts up to the last
     moment that it recorded, so total time and cost are lower bounds."""

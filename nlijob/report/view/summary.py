@@ -41,6 +41,7 @@ from nlijob.report.view.scope import (
 from nlijob.report.view.search import search_sentence
 from nlijob.report.view.spread import spread_chart
 from nlijob.report.view.text import unbroken, visible
+from nlijob.report.view.warnings import Warnings, warning_texts, warnings_view
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class Summary:
     gates_passed: bool
     gate_failures: tuple[str, ...]
     warnings: tuple[str, ...]
+    """The sentences of all warnings, the most severe first."""
+    cautions: Warnings
+    """The warnings as the page shows them."""
 
 
 def summary_section(results: Results) -> Summary:
@@ -99,7 +103,8 @@ def summary_section(results: Results) -> Summary:
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
         gate_failures=tuple(failure.text for failure in results.gates.failures),
-        warnings=tuple(unbroken(visible(warning.text)) for warning in results.warnings),
+        warnings=warning_texts(results.warnings),
+        cautions=warnings_view(results.warnings),
     )
 
 
@@ -161,7 +166,7 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
         Fact("time", _time(results), _time_note(results)),
         *machine_tile(results),
         *_cost_tiles(results),
-        _energy_tile(results),
+        *_energy_tiles(results),
         _memory_tile(results),
         Fact(
             "trainable parameters",
@@ -198,10 +203,15 @@ def _cost_tiles(results: Results) -> tuple[Fact, ...]:
     return (Fact("cost", visible(amount), visible(note)),)
 
 
+def _energy_tiles(results: Results) -> tuple[Fact, ...]:
+    """Energy of the GPUs; nothing where there is none, as that of a CPU is not measured."""
+    return (_energy_tile(results),) if results.resources.gpus else ()
+
+
 def _energy_tile(results: Results) -> Fact:
     used = total_energy_j(results.resources.gpus)
     if used is None:
-        return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
+        return Fact("GPU energy", NOT_MEASURED)
     amount, _, joules = energy(used).partition(" (")
     number = len(results.resources.gpus)
     meter = "whole card, from its own meter"

@@ -24,8 +24,8 @@ from nlijob.stages import PHASES
 
 NOTE = (
     "Examples/s counts optimizer steps only. Work that was lost when an attempt was "
-    "interrupted counts for the whole job but for no stage. The GPU side starts while "
-    "files are read and rows are selected; its row counts the remaining wait. The time "
+    "interrupted counts for the whole job but for no stage. The process that runs the model starts "
+    "while files are read and rows are selected; its row counts the remaining wait. The time "
     "to write the report is not counted, so that writing it again changes no figure."
 )
 WORDS = {phase.name: phase.words for phase in PHASES}

@@ -96,7 +96,7 @@ def test_a_stage_whose_time_a_set_clock_spoiled_was_not_measured() -> None:
     stages = tuple(spoiled if stage is start else stage for stage in results.stages)
     rows = time_section(dataclasses.replace(results, stages=stages), ()).stages.rows
     shown = {row.cells[0]: row.cells[1:3] for row in rows}
-    assert shown["waiting for the GPU side to start"] == ("not measured", "")
+    assert shown["waiting for the model's process to start"] == ("not measured", "")
     assert shown["start, from its launch on"] == ("not measured", "")
     assert "outside the stages" not in shown  # it would have that time in it
 
