@@ -191,6 +191,13 @@ def energy(joules: float | None) -> str:
     return f"{amount} ({joules:,.0f} J)"
 
 
+def emissions(grams: float | None) -> str:
+    """Emissions in grams of CO2 equivalents, or in kilograms where they are many."""
+    if grams is None:
+        return NOT_MEASURED
+    return f"{decimal(grams / 1000)} kg" if grams >= 1000 else f"{decimal(grams)} g"
+
+
 def money(amount: float, currency: str) -> str:
     """An amount of money such as "USD 3.20"; small ones keep two significant digits."""
     text = f"{amount:,.2f}" if amount >= 1 or not amount else decimal(amount, 2)

@@ -606,6 +606,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Emissions:
+    """Emissions of the energy that all GPUs used; that of the rest of the machine is not counted,
+    as it is not measured."""
+
+    co2eq_g: float
+    """Grams of CO2 equivalents."""
+    carbon_g_per_kwh: float
+    """Carbon intensity of the grid, as configured."""
+    energy_j: float
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that a reader of the outcome should know, for people and for programs."""
 
@@ -699,3 +711,5 @@ class Results:
     outside_stages_s: float | None = None
     """Time of the job in none of its stages; None where stages do not overlap, so that it is what
     their times leave."""
+    emissions: Emissions | None = None
+    """None where no carbon intensity was given, or where the energy was not measured."""

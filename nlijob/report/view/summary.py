@@ -15,6 +15,7 @@ from nlijob.analysis.wording import (
     at_least,
     clock,
     count,
+    emissions,
     energy,
     gib,
     interval,
@@ -167,6 +168,7 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
         *machine_tile(results),
         *_cost_tiles(results),
         *_energy_tiles(results),
+        *_emission_tiles(results),
         _memory_tile(results),
         Fact(
             "trainable parameters",
@@ -219,6 +221,20 @@ def _energy_tile(results: Results) -> Fact:
         meter = f"sum of {number} whole cards, from their own meters"
     notes = (joules.rstrip(")"), meter, _covered(results.resources.gpus))
     return Fact("GPU energy", amount, "; ".join(filter(None, notes)))
+
+
+def _emission_tiles(results: Results) -> tuple[Fact, ...]:
+    """Emissions of the job, if a carbon intensity was given."""
+    intensity = results.run.config.report.carbon_g_per_kwh
+    if intensity is None:
+        return ()
+    if results.emissions is None:
+        whose = "the GPU" if results.resources.gpus else "a CPU"
+        return (Fact("CO₂ emissions", NOT_MEASURED, f"the energy of {whose} was not measured"),)
+    used = results.emissions
+    whose = "of the GPUs alone" if len(results.resources.gpus) > 1 else "of the GPU alone"
+    note = f"CO₂ equivalents of the energy {whose}, at {used.carbon_g_per_kwh:g} g per kWh"
+    return (Fact("CO₂ emissions", emissions(used.co2eq_g), note),)
 
 
 def _covered(gpus: Sequence[GpuUse]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nlijob.analysis.wording import decimal
+from nlijob.config import ReportConfig
 from nlijob.records.outcome import Cost
 from nlijob.report.view.summary import summary_section
 from tests.synthetic import Spec
@@ -91,3 +93,20 @@ def test_time_and_cost_of_a_run_with_a_killed_attempt_are_lower_bounds() -> None
     tiles = {tile.name: tile.value for tile in summary_section(results).tiles}
     assert tiles["time"].startswith("at least ")
     assert tiles["cost"] == "at least USD 0.042"
+
+
+def test_emissions_are_shown_if_an_intensity_was_given() -> None:
+    asked = ReportConfig(carbon_g_per_kwh=380)
+    results = outcome(Spec(report=asked))
+    assert results.emissions
+    tile = next(t for t in summary_section(results).tiles if t.name == "CO₂ emissions")
+    assert tile.value == f"{decimal(results.emissions.co2eq_g)} g"
+    assert tile.note == "CO₂ equivalents of the energy of the GPU alone, at 380 g per kWh"
+    names = {tile.name for tile in summary_section(outcome(Spec())).tiles}
+    assert "CO₂ emissions" not in names
+
+
+def test_emissions_of_a_cpu_are_not_measured() -> None:
+    results = outcome(Spec(gpu=False, report=ReportConfig(carbon_g_per_kwh=380)))
+    tile = next(t for t in summary_section(results).tiles if t.name == "CO₂ emissions")
+    assert (tile.value, tile.note) == ("not measured", "the energy of a CPU was not measured")
