@@ -17,6 +17,7 @@ from nlijob.analysis.wording import (
     loss,
     mcnemar_name,
     p_value,
+    part_of,
     percent,
     plural,
     points,
@@ -120,7 +121,7 @@ def length_warnings(prompt: PromptRecord, manifest: Manifest) -> Iterable[Findin
     dropped = {split: len(rows) for split, rows in prompt.dropped.items()}
     if dropped:
         shares = [
-            f"{count(number)} of {count(manifest.splits[split].rows)} {split} rows"
+            f"{count(number)} of {plural(manifest.splits[split].rows, f'{split} row')}"
             for split, number in dropped.items()
         ]
         yield Finding(
@@ -162,12 +163,11 @@ def _unclear_mean(rows: int, trials: Trials) -> Iterable[Finding]:
 
 def _one_label(metrics: Metrics, model: str) -> Iterable[Finding]:
     if top := habitual_label(metrics):
-        share = top.predicted / metrics.rows
         yield Finding(
             "one-label",
             {"model": model, "label": top.name, "answered": top.predicted, "rows": metrics.rows},
-            f"The {model} model answered “{top.name}” for {count(top.predicted)} of "
-            f"{count(metrics.rows)} test rows ({percent(share)}); it is the gold label of "
+            f"The {model} model answered “{top.name}” for "
+            f"{part_of(top.predicted, metrics.rows, 'test row')}; it is the gold label of "
             f"{count(top.support)}.",
         )
 
