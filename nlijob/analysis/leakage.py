@@ -44,9 +44,10 @@ def _in_training(one: SplitOverlap) -> Iterable[Finding]:
     yield Finding(
         "test-rows-in-training",
         _figures(one),
-        f"{what}: the tuned model has learned from them, so its accuracy and the gain are not "
-        "those on new rows. Give the test split rows of its own (data.test_split), or take these "
-        "out of the training rows, and run again.",
+        f"{what}: the tuned model has learned from {_them(one)}, so its "
+        "accuracy and the gain are not those on new rows. Give the test split rows of its own "
+        f"(data.test_split), or take {_them(one)} out of the training "
+        "rows, and run again.",
     )
 
 
@@ -59,9 +60,9 @@ def _in_validation(one: SplitOverlap) -> Iterable[Finding]:
     yield Finding(
         "test-rows-in-validation",
         _figures(one),
-        f"{what}: the epoch is selected on them, so the accuracy of the selected epoch tends to "
-        "be better than on new rows. Give the test split rows of its own (data.test_split) and run "
-        "again.",
+        f"{what}: the epoch is selected on {_them(one)}, so the accuracy of the selected epoch "
+        "tends to be better than on new rows. Give the test split rows of its own "
+        "(data.test_split) and run again.",
     )
 
 
@@ -137,6 +138,11 @@ def _whole(one: SplitOverlap, where: str) -> str:
         f"{which(one.whole_rows, 'stands', 'stand')} {where} with the same premise and "
         f"hypothesis{other}"
     )
+
+
+def _them(one: SplitOverlap) -> str:
+    """The pronoun for the rows that both splits have."""
+    return "them" if one.is_same else which(one.whole_rows, "it", "them")
 
 
 def _figures(one: SplitOverlap) -> dict[str, int | float | str]:

@@ -168,7 +168,7 @@ def _one_label(metrics: Metrics, model: str) -> Iterable[Finding]:
             {"model": model, "label": top.name, "answered": top.predicted, "rows": metrics.rows},
             f"The {model} model answered “{top.name}” for "
             f"{part_of(top.predicted, metrics.rows, 'test row')}; it is the gold label of "
-            f"{count(top.support)}.",
+            f"{plural(top.support, 'row')}.",
         )
 
 

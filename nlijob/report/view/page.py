@@ -62,7 +62,8 @@ def _subtitle(results: Results) -> str:
     name = _model_name(results)
     name = name[0].upper() + name[1:] if name.startswith("the ") else name
     times = f"; {plural(len(results.trials.trials), 'training')}" if results.trials else ""
-    return f"{name} {task}, on {manifest.dataset}: {rows}{times}"
+    dataset = "the demo's sentences" if manifest.dataset == "demo" else manifest.dataset
+    return f"{name} {task}, on {dataset}: {rows}{times}"
 
 
 def _model_name(results: Results) -> str:

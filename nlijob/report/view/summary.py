@@ -33,6 +33,7 @@ from nlijob.report.view.machine import machine_tile, used_several
 from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.resources import covered_time
 from nlijob.report.view.scope import (
+    holds_sentence,
     interval_of_mean,
     note_on_several,
     range_of_trainings,
@@ -64,11 +65,13 @@ class Summary:
     """The first screen."""
 
     verdict: str
+    holds: str
+    """For what the verdict holds: how many trainings, and which rows."""
     verdict_note: str
     tone: str
     """"better", "worse" or "unclear"."""
     scope: str
-    """For what the figures hold: one training, or the one whose adapter is kept."""
+    """What more trainings would tell, or which training's adapter is kept."""
     spread: View | None
     """The chart of several trainings; None where there is one."""
     demo: bool
@@ -91,6 +94,7 @@ def summary_section(results: Results) -> Summary:
     note = note_on_several(results, trials) if trials else _verdict_note(results)
     return Summary(
         verdict=unbroken(verdict),
+        holds=unbroken(holds_sentence(results)),
         verdict_note=unbroken(note),
         tone=tone,
         scope=unbroken(" ".join(filter(None, (search_sentence(results), scope_sentence(results))))),
@@ -100,7 +104,7 @@ def summary_section(results: Results) -> Summary:
         tuned=_mean_side(trials)
         if trials
         else _side(f"tuned model (epoch {results.selection.epoch})", results.tuned),
-        tiles=_tiles(results),
+        tiles=tuple(Fact(one.name, one.value, unbroken(one.note)) for one in _tiles(results)),
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
         gate_failures=tuple(failure.text for failure in results.gates.failures),
