@@ -148,7 +148,7 @@ TERMS = (
         "loss, nats",
         "How improbable the correct answer is to the model: minus the natural logarithm of its "
         "probability. 0 nats is perfect; guessing among three labels gives 1.099 nats.",
-        "loss(?:es)?",
+        "(?:training|validation|mean) loss(?:es)?|nats",
     ),
     Term(
         "mcnemar",

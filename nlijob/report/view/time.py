@@ -167,6 +167,8 @@ def _stage_rows(results: Results) -> Iterable[Row]:
 def _stage_row(results: Results, stage: StageTime) -> Row:
     speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
     name = WORDS.get(stage.stage, stage.stage)
+    if stage.stage == "load" and not results.parameters.quantized_modules:
+        name = "model loaded"
     if stage.at_once > 1:
         name += f", up to {stage.at_once} side by side"
     if stage.duration_s is None or not results.total_s:

@@ -49,6 +49,11 @@ def test_names_of_settings_and_parts_of_words_are_left_alone() -> None:
     assert linked("lora.r 8, train.seed, token-wise, seedling, p, gold-label") == []
 
 
+def test_a_loss_is_explained_where_it_is_no_opposite_of_a_gain() -> None:
+    assert linked("from the largest gain to the largest loss") == []
+    assert linked("the training loss fell") == ["loss: training loss"]
+
+
 def test_text_is_escaped_once() -> None:
     assert FirstUses().linked("a <b> & LoRA <i>").startswith("a &lt;b&gt; &amp; <a ")
     assert FirstUses().linked(Markup("rows &amp; columns")) == "rows &amp; columns"

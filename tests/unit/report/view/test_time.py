@@ -130,3 +130,15 @@ def test_times_of_all_trainings_are_told_from_those_of_the_one_that_is_kept() ->
     assert section.epochs.caption == "Each epoch of seed-43"
     assert "scoring, all trainings" in [column.name for column in section.epochs.columns]
     assert "trainings" not in time_section(outcome(Spec()), []).stages.caption
+
+
+def test_a_model_that_was_not_quantised_was_only_loaded() -> None:
+    results = outcome(Spec())
+    plain = dataclasses.replace(
+        results, parameters=dataclasses.replace(results.parameters, quantized_modules=0)
+    )
+    names = [
+        {row.cells[0] for row in time_section(one, ()).stages.rows} for one in (results, plain)
+    ]
+    assert "model loaded and quantised" in names[0]
+    assert "model loaded" in names[1]
