@@ -68,7 +68,14 @@ def test_each_term_is_found_by_its_name_and_has_a_short_help(term: Term) -> None
 
 def test_links_lead_to_entries_of_the_page(page: str) -> None:
     links = re.findall(r'class="term" href="#([\w-]+)"', page)
-    assert {"term-mcnemar", "term-interval", "term-holm", "term-nf4", "term-lora-rank"} <= {*links}
+    assert {
+        "term-mcnemar",
+        "term-interval",
+        "term-holm",
+        "term-nf4",
+        "term-lora-rank",
+        "term-f1",
+    } <= {*links}
     assert len(links) == len({*links})
     assert all(page.count(f'id="{link}"') == 1 for link in links)
 
