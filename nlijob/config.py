@@ -373,7 +373,8 @@ class MachineConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the report shows, the gates that the job must pass, and the prices of machines."""
+    """What the report shows, the gates that the job must pass, the prices of machines, and the
+    carbon intensity of the grid."""
 
     title: str = ""
     """The report's title; empty for a title made from the model's and the data set's names."""
@@ -399,6 +400,9 @@ class ReportConfig:
     track: tuple[TrackerName, ...] = ()
     """Trackers that are told of steps, epochs, outcome and page: tensorboard, mlflow, wandb,
     trackio. Each needs the extra of its name."""
+    carbon_g_per_kwh: float | None = None
+    """Carbon intensity of the grid in grams of CO2 equivalents per kWh, from which the report
+    computes the emissions of the GPUs' energy; none: no emissions are shown."""
 
 
 @dataclass(frozen=True)
@@ -633,6 +637,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "forgetting.documents": 0,
         "model.max_length": 1,
         "report.price_per_hour": 0,
+        "report.carbon_g_per_kwh": 0,
     }
     for dotted, least in at_least.items():
         value = config.value(dotted)

@@ -280,6 +280,7 @@ class GainsCompared:
 
 
 TransferVerdict = Literal["gain", "unclear", "loss"]
+Severity = Literal["against", "limits", "note"]
 
 
 @dataclass(frozen=True)
@@ -606,6 +607,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Emissions:
+    """Emissions of the energy that all GPUs used; that of the rest of the machine is not counted,
+    as it is not measured."""
+
+    co2eq_g: float
+    """Grams of CO2 equivalents."""
+    carbon_g_per_kwh: float
+    """Carbon intensity of the grid, as configured."""
+    energy_j: float
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that a reader of the outcome should know, for people and for programs."""
 
@@ -614,6 +627,9 @@ class Finding:
     figures: dict[str, int | float | str]
     """Main figures of the text, by name."""
     text: str
+    severity: Severity | None = None
+    """How much a warning weighs: it speaks against the result, limits it, or is worth knowing. None
+    for findings that are no warnings, and in older outcomes."""
 
 
 @dataclass(frozen=True)
@@ -668,6 +684,7 @@ class Results:
     """None where no price was given."""
     gates: Gates
     warnings: tuple[Finding, ...] = ()
+    """What a reader should know before trusting the figures, the most severe first."""
     cut_short: tuple[int, ...] = ()
     """Attempts that ended without recording their time, as after a kill. Each counts up to the last
     moment that it recorded, so total time and cost are lower bounds."""
@@ -698,3 +715,5 @@ class Results:
     tracking: tuple[TrackerState, ...] = ()
     """The trackers that the job was to tell of the run, as they were when the report was written;
     empty where there were none."""
+    emissions: Emissions | None = None
+    """None where no carbon intensity was given, or where the energy was not measured."""
