@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,47 @@ def test_a_spreadsheet_reads_hostile_rows_as_text(
         assert one["premise"].removeprefix("'") == row["premise"].removeprefix("'")
         assert float(one["margin"]) == row["margin"]
         assert one["tags"].split("; ") == (row["tags"] or [""])
+
+
+A4 = {"paperWidth": 8.27, "paperHeight": 11.69}
+"""In inches."""
+HEADING = re.compile(rb"/Title \([^\n]*\)\n/Dest \[\d+ 0 R /XYZ [\d.]+ ([\d.]+)")
+"""An entry of a PDF's outline, with the height of its heading on the page, in points."""
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a run with as many rows as the demo."""
+    rows = Spec(gpu=False, demo=True, rows=491, train_rows=1964, epochs=3, tuned_skill=2.0)
+    run = build_run(tmp_path_factory.mktemp("demo"), rows)
+    run.report.write_text(report_html(build_results(run), run), encoding="utf-8")
+    return run.report.as_uri()
+
+
+def test_a_page_of_the_demos_size_is_printed_on_20_sheets(tab: Tab, demo: str) -> None:
+    tab.open(demo)
+    pdf = tab.print(**A4, generateDocumentOutline=True, generateTaggedPDF=True)
+    assert len(re.findall(rb"/Type /Page\n", pdf)) <= 20
+    heights = [float(height) for height in HEADING.findall(pdf)]
+    assert len(heights) > 20
+    margin, heading, lines = 28.8, 14, 36  # in points
+    assert min(heights) > margin + heading + lines, "a heading is alone at the end of a page"
+
+
+def test_printed_cases_stand_in_two_columns_and_say_how_they_were_filtered(
+    tab: Tab, urls: dict[str, str]
+) -> None:
+    tab.open("about:blank")
+    tab.open(f"{urls['gpu']}#cases?kind=c")
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        lefts = tab.evaluate(
+            """[...document.querySelectorAll("#corrected .case")].map(
+                (one) => one.getBoundingClientRect().left)"""
+        )
+        said = tab.evaluate("document.querySelector('.filtered').innerText.trim()")
+    finally:
+        tab.call("Emulation.setEmulatedMedia", media="")
+    assert len({*lefts}) == 2
+    assert said.startswith("Only kind: corrected. ")
+    assert "Clear" not in said
