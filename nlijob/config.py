@@ -372,7 +372,8 @@ class MachineConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the report shows, the gates that the job must pass, and the prices of machines."""
+    """What the report shows, the gates that the job must pass, the prices of machines, and the
+    carbon intensity of the grid."""
 
     title: str = ""
     """The report's title; empty for a title made from the model's and the data set's names."""
@@ -395,6 +396,9 @@ class ReportConfig:
     """Maps part of a GPU's name to its price per hour. Used if price_per_hour is not given."""
     currency: str = "USD"
     """Currency of the prices."""
+    carbon_g_per_kwh: float | None = None
+    """Carbon intensity of the grid in grams of CO2 equivalents per kWh, from which the report
+    computes the emissions of the GPUs' energy; none: no emissions are shown."""
 
 
 @dataclass(frozen=True)
@@ -623,6 +627,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "forgetting.documents": 0,
         "model.max_length": 1,
         "report.price_per_hour": 0,
+        "report.carbon_g_per_kwh": 0,
     }
     for dotted, least in at_least.items():
         value = config.value(dotted)

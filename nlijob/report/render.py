@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nlijob.analysis.outcome import build_results
 from nlijob.fingerprints import settings_of
@@ -19,6 +20,7 @@ from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all, read_log
 from nlijob.report.charts import Plot
+from nlijob.report.glossary import FirstUses
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
@@ -70,18 +72,25 @@ def report_html(results: Results, run: RunDir) -> str:
     steps = read_all(TrainStep, kept_view(run, results.run.config).train_log)
     samples = read_log(HardwareSample, run.hardware).records
     outcome = Outcome(results, steps, samples)
-    return render_page("report.html.j2", page=build_page(outcome), plots=draw_plots(outcome))
+    page, plots = build_page(outcome), draw_plots(outcome)
+    return render_page("report.html.j2", page, plots, FirstUses().linked)
 
 
-def render_page(template: str, page: object, plots: Mapping[str, Plot]) -> str:
+def render_page(
+    template: str,
+    page: object,
+    plots: Mapping[str, Plot],
+    linked: Callable[[str], Markup] = escape,
+) -> str:
     """Render a template of `templates/` with charts, style and script inlined.
 
     Text in `page` is escaped. The template also gets `style`, `script` and `script_hash` (for
-    the Content-Security-Policy).
+    the Content-Security-Policy), and the filter `terms`: `linked` escapes a text and links its
+    terms, where the page has a glossary.
     """
     script = page_script()
     return (
-        _environment()
+        _environment(linked)
         .get_template(template)
         .render(
             page=page,
@@ -109,9 +118,9 @@ def page_script() -> str:
     return '"use strict";\n' + "".join(parts)
 
 
-def _environment() -> Environment:
+def _environment(linked: Callable[[str], Markup]) -> Environment:
     # Autoescape by file name would not cover *.html.j2, so it is always on.
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -119,9 +128,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["terms"] = lambda text: linked(_without_control_characters(text))
+    return environment
 
 
-def _without_control_characters(value: object) -> object:
+def _without_control_characters(value: Any) -> Any:
     """A value that a template prints; HTML has no way to write control characters."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)

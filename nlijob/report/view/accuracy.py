@@ -120,7 +120,7 @@ def _premises(results: Results) -> str:
 
 
 def _resamples(intervals: BootstrapIntervals) -> str:
-    unit = "test rows" if intervals.premises is None else f"{count(intervals.premises)} premises"
+    unit = "test rows" if intervals.premises is None else plural(intervals.premises, "premise")
     return (
         f"Percentile bootstrap over the {unit} with {count(intervals.resamples)} resamples, the "
         "same for both models, after two pseudo-rows were spread evenly over all outcomes (Efron "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nlijob.analysis.columns import shown_name
 from nlijob.analysis.slices import COLUMN, OF_THE_SOURCE, slices_sentence, too_few_sentence
-from nlijob.analysis.wording import plural, share_of
+from nlijob.analysis.wording import plural, share_of, which
 from nlijob.records.outcome import Results, Slice
 from nlijob.report.view.annotators import annotators_part
 from nlijob.report.view.parts import View
@@ -58,7 +58,7 @@ def _column(column: str, slices: Sequence[Slice], results: Results) -> View:
     shown = sum(one.judged for one in slices[:SHOWN_VALUES])  # these come first
     caption = f"By “{name}”"
     if rows < test_rows:
-        caption += f"; {share_of(rows, test_rows)} of the rows have a value"
+        caption += f"; {share_of(rows, test_rows)} of the rows {which(rows, 'has', 'have')} a value"
     more = plural(len(named) - shown, f"{'more ' if shown else ''}value")
     return View(
         name=name,

@@ -49,10 +49,20 @@ def section(results: Results) -> View:
 
 def test_one_training_says_that_another_is_not_known_and_how_to_find_out() -> None:
     summary = summary_section(outcome(Spec()))
-    assert "one training with one seed (42); what another would bring is not known" in summary.scope
+    assert (
+        summary.holds == "This holds for one training (seed 42), on rows like these 98 test rows."
+    )
+    assert "What another training would bring is not known" in summary.scope
     assert "--seeds 5" in summary.scope
     assert summary.spread is None
     assert trainings_section(outcome(Spec())) is None
+
+
+def test_the_verdict_on_several_trainings_holds_for_others_of_the_recipe() -> None:
+    assert summary_section(several_trainings()).holds == (
+        "This holds for trainings that differ from these 3 trainings in their seed alone, on rows "
+        "like these 98 test rows."
+    )
 
 
 def test_the_verdict_on_several_trainings_is_about_their_mean() -> None:
