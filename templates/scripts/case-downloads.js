@@ -1,4 +1,4 @@
-// The rows of the list that the filter leaves, as a file. It is made here, without any request.
+// Saves the rows of the list that the filter leaves as a file, without any request.
 const downloads = document.getElementById("row-downloads");
 if (downloads) {
   const table = document.querySelector("table.rows");
@@ -45,16 +45,14 @@ if (downloads) {
   };
   const TYPES = { csv: "text/csv", json: "application/json" };
 
-  function download(format) {
+  function save(format) {
     const records = rows.map(record).filter((_, at) => !rows[at].hidden);
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([FORMATS[format](records)], { type: TYPES[format] }));
-    link.download = `${downloads.dataset.name}.${format}`;
-    link.click();
-    URL.revokeObjectURL(link.href);
+    const name = `${downloads.dataset.name}.${format}`;
+    const detail = { name, type: TYPES[format], text: FORMATS[format](records) };
+    document.dispatchEvent(new CustomEvent("save", { detail }));
   }
 
   downloads.hidden = false;
   for (const button of downloads.querySelectorAll("button"))
-    button.addEventListener("click", () => download(button.value));
+    button.addEventListener("click", () => save(button.value));
 }
