@@ -3,14 +3,17 @@ const downloads = document.getElementById("row-downloads");
 if (downloads) {
   const table = document.querySelector("table.rows");
   const names = JSON.parse(table.dataset.names);
-  const thousandths = table.dataset.probabilities.split(" ").map(Number);
+  // of each row: 2, 2 and 3 digits in base 36, see view/case_list.py
+  const thousandths = table.dataset.probabilities
+    .match(/.{7}/g)
+    .map((one) => [one.slice(0, 2), one.slice(2, 4), one.slice(4)].map((part) => parseInt(part, 36)));
   const rows = [...table.tBodies[0].rows];
 
   function record(row, at) {
     const [number, premise, hypothesis, gold, before, after, , tags, right] = [...row.cells].map(
       (cell) => cell.textContent
     );
-    const [base, tuned, margin] = thousandths.slice(3 * at, 3 * at + 3).map((one) => one / 1000);
+    const [base, tuned, margin] = thousandths[at];
     return {
       row: Number(number),
       kind: names.kinds[row.className],
@@ -19,9 +22,9 @@ if (downloads) {
       gold_label: names.labels[gold],
       base_answer: names.labels[before],
       tuned_answer: names.labels[after],
-      base_gold_probability: base,
-      tuned_gold_probability: tuned,
-      margin,
+      base_gold_probability: base / 1000,
+      tuned_gold_probability: tuned / 1000,
+      margin: (margin - 1000) / 1000,
       tags: tags.trim().split(" ").filter(Boolean).map((code) => names.tags[code]),
       ...(right === undefined ? {} : { trainings_correct: Number(right) }),
     };

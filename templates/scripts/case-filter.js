@@ -23,10 +23,12 @@ if (tools) {
   let slice = null; // the link that set it
   const sliceOf = (link) => new URLSearchParams(link.dataset.cases).get("slice");
 
-  // Row numbers are written as the first one and the steps to the others.
+  // Row numbers are written as the first one and the steps to the others, in base 36; a step of
+  // several digits stands between dots.
   function rowsOf(link) {
     let number = 0;
-    return new Set(link.dataset.rows.split(" ").map((step) => (number += Number(step))));
+    const steps = link.dataset.rows.matchAll(/\.(\w+)\.|\w/g);
+    return new Set(Array.from(steps, ([one, long]) => (number += parseInt(long ?? one, 36))));
   }
 
   const passes = (one, wanted, numbers) =>

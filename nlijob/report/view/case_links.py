@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlencode
 
 from nlijob.records.outcome import CaseGroups, Slice
-from nlijob.report.view.case_list import TAG_CODES, abbreviations, rows_by_kind
+from nlijob.report.view.case_list import TAG_CODES, abbreviations, base_36, rows_by_kind
 from nlijob.report.view.parts import CaseLink
 from nlijob.report.view.text import as_name
 
@@ -53,5 +53,9 @@ def _query(values: dict[str, str]) -> str:
 
 
 def _steps(numbers: Iterable[int]) -> str:
-    """Increasing numbers as the first one and the steps to the others, which are shorter."""
-    return " ".join(str(number - last) for last, number in pairwise((0, *numbers)))
+    """Increasing numbers as the first one and the steps to the others, in base 36.
+
+    A step of several digits stands between dots, so most rows take one letter.
+    """
+    steps = (base_36(number - last) for last, number in pairwise((0, *numbers)))
+    return "".join(step if len(step) == 1 else f".{step}." for step in steps)

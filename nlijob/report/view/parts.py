@@ -38,7 +38,7 @@ class CaseLink:
     filter: str
     """As in the query of an address, such as "gold=ent&after=neu"."""
     rows: str = ""
-    """Filter "slice": the row numbers, as the first one and the steps to the others."""
+    """Filter "slice": the row numbers, encoded."""
 
 
 @dataclass(frozen=True)
