@@ -369,6 +369,11 @@ class RunDir:
                 known[self.root / name] = (state, hash_)
         return {name: known[self.root / name][1] for name in states}
 
+    def sha256_of(self, file: Path) -> str:
+        """SHA-256 of a file below the run's folder, in hexadecimal digits. Raises OSError."""
+        name = self.name(file)
+        return self._sha256_of([name])[name]
+
     @contextlib.contextmanager
     def lock(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Reserve the folder for this process: two jobs in one folder would mix their records.

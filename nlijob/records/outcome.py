@@ -234,6 +234,9 @@ class Slice:
     """Family "column": the further column of the source."""
     value: str = ""
     """Family "column": its value in these rows."""
+    wrong_rows: tuple[int, ...] = ()
+    """Numbers of its rows that at least one model labels incorrectly, in order; empty where there
+    are none or where this is not known."""
 
     @property
     def judged(self) -> bool:

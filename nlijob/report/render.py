@@ -34,7 +34,7 @@ TEMPLATES = next(
     folder for folder in (PACKAGE / "templates", PACKAGE.parent / "templates") if folder.is_dir()
 )
 """Inside the installed package; beside it in a checkout."""
-STYLES = ("base", "first-screen", "facts", "tables", "charts", "cases", "code")
+STYLES = ("base", "first-screen", "facts", "tables", "charts", "cases", "code", "print")
 """Where two parts say something of one element, the later one holds."""
 
 

@@ -24,7 +24,7 @@ def annotators_part(results: Results) -> View | None:
         sentence=unbroken(annotators_sentence(found)),
         voices=Table(
             "A single annotator beside both models, on the same rows",
-            columns("", "same as the gold label", "same as the other annotators"),
+            columns("who", "same as the gold label", "same as the other annotators"),
             (
                 _voice("base model", found.base),
                 _voice("tuned model", found.tuned),
@@ -35,6 +35,7 @@ def annotators_part(results: Results) -> View | None:
             "Accuracy before and after, by whether annotators agree",
             "rows in which",
             sorted(slices, key=lambda named: named[1].key),
+            results.manifest.label_names,
         ),
         notes=tuple(
             Fact(note.name, unbroken(note.value)) for note in _notes(found, _dropped(results))

@@ -29,6 +29,7 @@ def slices_section(results: Results) -> View:
             "Accuracy before and after, by slice",
             "slice",
             [(one.name, one) for one in of_texts if one.judged],
+            results.manifest.label_names,
         ),
         too_few=unbroken(visible(too_few_sentence(results.slices))),
         meanings=tuple((visible(one.name), visible(one.meaning)) for one in of_texts),
@@ -46,13 +47,12 @@ def _by_column(results: Results) -> tuple[View, ...]:
         if one.family == COLUMN:
             values.setdefault(one.column, []).append(one)
     order = results.manifest.splits["test"].further_columns
-    return tuple(
-        _column(column, values[column], results.tuned.rows) for column in order if column in values
-    )
+    return tuple(_column(column, values[column], results) for column in order if column in values)
 
 
-def _column(column: str, slices: Sequence[Slice], test_rows: int) -> View:
+def _column(column: str, slices: Sequence[Slice], results: Results) -> View:
     """The values with enough rows for a test, the first ones open; all others in a fold."""
+    test_rows, label_names = results.tuned.rows, results.manifest.label_names
     name, rows = shown_name(column), sum(one.rows for one in slices)
     named = [(shown_name(one.value), one) for one in slices]
     shown = sum(one.judged for one in slices[:SHOWN_VALUES])  # these come first
@@ -62,7 +62,9 @@ def _column(column: str, slices: Sequence[Slice], test_rows: int) -> View:
     more = plural(len(named) - shown, f"{'more ' if shown else ''}value")
     return View(
         name=name,
-        table=slices_table(caption, name, named[:shown]),
-        more=slices_table(f"{caption}, other values" if shown else caption, name, named[shown:]),
+        table=slices_table(caption, name, named[:shown], label_names),
+        more=slices_table(
+            f"{caption}, other values" if shown else caption, name, named[shown:], label_names
+        ),
         more_title=f"{more} of “{name}”" if shown < len(named) else "",
     )

@@ -249,7 +249,7 @@ def test_several_trainings_have_charts_of_their_own() -> None:
 
 def test_a_case_says_in_how_many_trainings_it_is_so() -> None:
     results = several_trainings()
-    corrected, still_wrong, broken = cases_section(results).kinds
+    broken, still_wrong, corrected = cases_section(results).kinds
     assert corrected.cases[0].trainings == "correct in 3 of 3 trainings"
     assert still_wrong.cases[0].trainings == "wrong in 3 of 3 trainings"
     assert {case.trainings for case in broken.cases} <= {
@@ -264,10 +264,12 @@ def test_the_list_of_cases_has_the_number_of_trainings() -> None:
     results = several_trainings()
     listed = cases_section(results).all_rows
     rows = (
-        *results.cases.rows_corrected,
-        *results.cases.rows_still_wrong,
         *results.cases.rows_newly_broken,
+        *results.cases.rows_still_wrong,
+        *results.cases.rows_corrected,
     )
     assert [row.right_in for row in listed.rows] == [str(row.right_in) for row in rows]
-    assert {option.value for option in listed.right_in} == {row.right_in for row in listed.rows}
-    assert not cases_section(outcome(Spec())).all_rows.right_in
+    (right,) = (one for one in listed.filters if one.name == "right")
+    assert {option.value for option in right.options} == {row.right_in for row in listed.rows}
+    one_training = cases_section(outcome(Spec())).all_rows
+    assert "right" not in {one.name for one in one_training.filters}
