@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nlijob.analysis.clustered import paired_difference
-from nlijob.analysis.figures import Figures, figures, settings
+from nlijob.analysis.figures import figures, settings
 from nlijob.analysis.premises import premises_of
 from nlijob.analysis.recipe_difference import RecipeDifference, recipe_difference
 from nlijob.analysis.statistics import holm
+from nlijob.records.figures import Figures
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import SIGNIFICANT, Results

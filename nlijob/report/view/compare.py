@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
-from nlijob.analysis.figures import Figures, SetFigures
 from nlijob.analysis.recipe_difference import RecipeDifference
 from nlijob.analysis.wording import (
     NOT_MEASURED,
@@ -29,6 +28,7 @@ from nlijob.analysis.wording import (
     share_of,
     with_interval,
 )
+from nlijob.records.figures import Figures, SetFigures
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Column, Table, View, row, text_columns
