@@ -69,7 +69,8 @@ def find_runs(root: Path) -> FoundRuns:
 
 def _folders_in(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders directly in a folder, and the links in it that lead to folders."""
-    folders, links = [], []
+    folders: list[Path] = []
+    links: list[Path] = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if not entry.is_dir() or entry.name.endswith(PREVIOUS):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import http.server
+import io
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -187,6 +191,56 @@ def test_page_is_complete_with_scripts_off(tab: Tab, urls: dict[str, str], name:
         headings = ("Side by side", "Only “", "Configuration", "Environment")
     for heading in headings:
         assert heading in shown
+
+
+# ---------------------------------------------------------------- flipped rows
+
+
+def saved(tab: Tab, ending: str) -> dict[str, str]:
+    """What the first button of this kind gives to be saved."""
+    found: dict[str, str] = tab.evaluate(
+        f"""new Promise((done) => {{
+            document.addEventListener("save", (event) => done(event.detail), {{ once: true }});
+            document.querySelector(".save-flips button[value={ending}]").click();
+        }})"""
+    )
+    return found
+
+
+def test_flipped_rows_are_saved_as_csv_without_a_request(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["hostile"])
+    file = saved(tab, "csv")
+    rows = list(csv.DictReader(io.StringIO(file["text"].removeprefix("\ufeff"), newline="")))
+    compared = json.loads(Path(unquote(urls["hostile"][7:-4] + "json")).read_text("utf-8"))
+    (against,) = compared["against"]
+    flips = [*against["only_other_right"], *against["only_reference_right"]]
+    assert file["name"] == "flipped-rows-1.csv"
+    assert [int(one["row"]) for one in rows] == [one["index"] for one in flips]
+    assert [one["hypothesis"].removeprefix("'") for one in rows] == [
+        one["hypothesis"].removeprefix("'") for one in flips
+    ]
+    assert {one["only_right"] for one in rows} <= {against["reference"], against["other"]}
+    assert [url for url in tab.requests() if url.startswith("http")] == []
+
+
+def test_flipped_rows_are_saved_as_json(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["two"])
+    file = saved(tab, "json")
+    (first, *_) = json.loads(file["text"])
+    assert list(first) == [
+        *("row", "premise", "hypothesis", "gold_label", "only_right", "reference"),
+        *("reference_answer", "other", "other_answer", "gold_probability_difference"),
+    ]
+    answer = "other_answer" if first["only_right"] == first["other"] else "reference_answer"
+    assert first[answer] == first["gold_label"]
+
+
+def test_a_matrix_shows_each_run_beside_each(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["many"])
+    cells = tab.evaluate(
+        "[...document.querySelectorAll('.duels tbody tr')].map((row) => row.cells.length)"
+    )
+    assert cells == [5] * 4
 
 
 # ---------------------------------------------------------------- the list of runs

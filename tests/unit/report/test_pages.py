@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 
 from nlijob.errors import ConfigurationError, DiskError, NotAvailableError
-from nlijob.report.comparison import write_comparison
+from nlijob.report.comparison import MOST_RUNS, write_comparison
 from nlijob.report.index import write_index
 from nlijob.report.pages import relative_link
 from nlijob.report.view.text import as_name
@@ -275,6 +275,12 @@ def test_a_page_that_cannot_be_written_is_an_error_with_advice(runs: Path, tmp_p
 
 
 # ---------------------------------------------------------------- runs that cannot be compared
+
+
+def test_more_runs_than_a_page_can_hold_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(MOST_RUNS + 1)]
+    with pytest.raises(ConfigurationError, match="at most 10 runs, and 11 were named"):
+        write_comparison(folders, tmp_path / "x.html")
 
 
 def test_the_same_run_twice_is_refused(runs: Path, tmp_path: Path) -> None:
