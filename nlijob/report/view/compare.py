@@ -336,8 +336,8 @@ def _matrix_note(comparison: Comparison) -> str:
         test += ", or where a run has several trainings of the test on their means"
     return (
         "▲: the run of the row is more accurate than that of the column; ▼: it is less accurate; "
-        f"no mark: they are not distinguishable. p is that of {test}. It is corrected for all {tests} "
-        "pairs by Holm's method, but in the comparisons with the first run for these "
+        f"no mark: they are not distinguishable. p is that of {test}. It is corrected for all "
+        f"{tests} pairs by Holm's method, but in the comparisons with the first run for these "
         f"{len(comparison.against)} only, so two runs can differ there and not here."
     )
 
