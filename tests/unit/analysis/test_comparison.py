@@ -393,4 +393,5 @@ def test_pairs_of_several_trainings_are_of_their_means() -> None:
     last = compare(compared).pairs[-1]
     (alone,) = compare(compared[1:]).against
     assert alone.recipes is not None
-    assert (last.p, last.difference) == (alone.recipes.p, pytest.approx(-alone.difference))
+    assert last.p == alone.recipes.p
+    assert last.difference == pytest.approx(-alone.difference)
