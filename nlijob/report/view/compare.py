@@ -331,9 +331,9 @@ def _matrix_outcome(pairs: Sequence[Pair]) -> str:
 
 def _matrix_note(comparison: Comparison) -> str:
     tests = sum(one.p is not None for one in comparison.pairs)
-    test = "the exact McNemar test"
+    test = "the exact McNemar test, over premises where they repeat"
     if any(run.figures.trainings > 1 for run in comparison.runs):
-        test += ", or where a run has several trainings of the test on their means"
+        test += "; where a run has several trainings, that of the test on their means"
     return (
         "▲: the run of the row is more accurate than that of the column; ▼: it is less accurate; "
         f"no mark: they are not distinguishable. p is that of {test}. It is corrected for all "
