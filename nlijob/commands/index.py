@@ -19,7 +19,7 @@ from nlijob.printable import printable
     help="The page; the JSON is written beside it.  [default: RUNS_DIR/index.html]",
 )
 def command(runs_dir: Path, output: Path | None) -> int:
-    """Write a page on all runs below a folder, with the trend of their accuracy.
+    """List the runs below a folder on a page, with their trend.
 
     Writes one HTML page that links to the runs' reports and, beside it, the same as JSON. Replaces
     pages that this command wrote earlier, and no other files.
