@@ -89,6 +89,7 @@ class RunDir:
         self.timings = root / "timings.jsonl"
         self.hardware = root / "hardware.jsonl"
         self.results = root / "results.json"
+        self.figures = root / "figures.json"
         self.report = root / "report.html"
         self.summary = root / "summary.md"
         messages = (root / name for name in OF_ONE_ATTEMPT)

@@ -13,6 +13,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+PLAIN = (int, str, bool)
+"""Types of which every value is as good as any other."""
+
 
 def build(cls: type[T], data: object, where: str, faults: list[str]) -> T | None:
     """A `cls` (a dataclass) from a mapping; names and types are checked at every level.
@@ -65,6 +68,8 @@ def convert(value: object, hint: Any, path: str, faults: list[str]) -> Any:
     if origin is tuple and arguments[1:] != (...,):
         raise TypeError(f"{path}: {hint} is not a tuple of any length")
     if origin is tuple and isinstance(value, list | tuple):
+        if arguments[0] in PLAIN and {*map(type, value)} == {arguments[0]}:
+            return tuple(value)  # some have a number for each row
         return tuple(
             item
             if _is_exactly(item, arguments[0])

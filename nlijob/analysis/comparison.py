@@ -1,19 +1,22 @@
 """Compares several runs: how they differ, and whose tuned model is more accurate.
 
-The first run is the reference. Every other run is compared with it on their common test rows.
+The first run is the reference. Every other run is compared with it, row by row, on their common
+test rows. Where there are more than two runs, each is also compared with each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 from nlijob.analysis.clustered import paired_difference
-from nlijob.analysis.figures import Figures, figures, settings
+from nlijob.analysis.figures import figures, settings
 from nlijob.analysis.premises import premises_of
 from nlijob.analysis.recipe_difference import RecipeDifference, recipe_difference
 from nlijob.analysis.statistics import holm
+from nlijob.records.figures import Figures
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import Example, Prediction
 from nlijob.records.outcome import SIGNIFICANT, Results
@@ -156,6 +159,27 @@ class Against:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two of the runs compared on their common test rows, as each pair of them is."""
+
+    first: str
+    second: str
+    common_rows: int
+    difference: float | None
+    """Accuracy of the first minus that of the second, of the means where a run has several
+    trainings; None without common rows."""
+    p: float | None
+    """p of this comparison alone."""
+    adjusted_p: float | None
+    """p, Holm-adjusted over all pairs."""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the two runs differ significantly in accuracy."""
+        return self.adjusted_p is not None and self.adjusted_p < SIGNIFICANT
+
+
+@dataclass(frozen=True)
 class NamedFigures:
     """The figures of a run, with its name on the page."""
 
@@ -173,6 +197,8 @@ class Comparison:
     data: tuple[Difference, ...]
     environment: tuple[Difference, ...]
     against: tuple[Against, ...]
+    pairs: tuple[Pair, ...] = ()
+    """Every pair of runs, in their order; empty where there are only two, as `against` has them."""
 
 
 def compare(runs: Sequence[ComparedRun]) -> Comparison:
@@ -181,13 +207,15 @@ def compare(runs: Sequence[ComparedRun]) -> Comparison:
         raise ValueError(f"{len(runs)} run: a comparison needs two or more")
     reference, *others = runs
     results = [run.results for run in runs]
+    against = [_against(reference, other) for other in others]
     return Comparison(
         kind=KIND,
         runs=tuple(NamedFigures(run.name, figures(run.results)) for run in runs),
         configuration=_differences(results, _recipe_settings),
         data=_differences(results, _data_facts),
         environment=_differences(results, _environment_facts),
-        against=_adjusted([_against(reference, other) for other in others]),
+        against=_adjusted(against),
+        pairs=_pairs(against, others),
     )
 
 
@@ -226,9 +254,49 @@ def labelled_rows(
 # ---------------------------------------------------------------- pairs
 
 
-def _against(reference: ComparedRun, other: ComparedRun) -> Against:
+def _pairs(against: Sequence[Against], others: Sequence[ComparedRun]) -> tuple[Pair, ...]:
+    """Each run compared with each, if they are more than two; Holm-adjusted over all pairs."""
+    if len(others) < 2:
+        return ()
+    with_reference = [
+        Pair(
+            first=one.reference,
+            second=one.other,
+            common_rows=one.common_rows,
+            difference=None if one.plain_p is None else -one.difference,
+            p=one.plain_p,
+            adjusted_p=None,
+        )
+        for one in against
+    ]
+    pairs = [*with_reference, *(_pair(*two) for two in combinations(others, 2))]
+    adjusted = iter(holm([pair.p for pair in pairs if pair.p is not None]))
+    return tuple(
+        pair if pair.p is None else replace(pair, adjusted_p=next(adjusted)) for pair in pairs
+    )
+
+
+def _pair(first: ComparedRun, second: ComparedRun) -> Pair:
+    common = _common_rows(second, first)
+    if not common:
+        return Pair(first.name, second.name, 0, None, None, None)
+    premises = _premises(common)
+    means = _recipes(common, premises)
+    if means is not None:
+        difference, p = means.difference, means.p
+    else:
+        alone = _paired(common, premises)
+        difference, p = alone.difference, alone.mcnemar_p
+    return Pair(first.name, second.name, len(common), difference, p, None)
+
+
+def _common_rows(reference: ComparedRun, other: ComparedRun) -> list[_Common]:
     known = {row.identity: row for row in reference.rows}
-    common = [(known[row.identity], row) for row in other.rows if row.identity in known]
+    return [(known[row.identity], row) for row in other.rows if row.identity in known]
+
+
+def _against(reference: ComparedRun, other: ComparedRun) -> Against:
+    common = _common_rows(reference, other)
     gained = [(own, its) for own, its in common if its.is_right and not own.is_right]
     lost = [(own, its) for own, its in common if own.is_right and not its.is_right]
     premises = _premises(common)

@@ -3,99 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 from nlijob.analysis.resources import total_energy_j
 from nlijob.config import JobConfig
-from nlijob.records.intervals import Interval, PairedDifference
+from nlijob.records.figures import RUN_FIGURES_VERSION, Figures, RunFigures, SetFigures
 from nlijob.records.outcome import Results, TransferResult
-from nlijob.records.trials import Expected
-
-
-@dataclass(frozen=True)
-class SetFigures:
-    """Accuracies on a further test set."""
-
-    name: str
-    rows: int
-    rows_sha256: str
-    """Hash of the rows that were taken of the set."""
-    base_accuracy: float
-    tuned_accuracy: float
-    """Of the training whose adapter is kept."""
-    change: PairedDifference
-    adjusted_p: float
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Main figures of a run; None for what was not measured."""
-
-    run_id: str
-    recipe: str
-    created_at: str
-    nlijob_version: str
-    model: str
-    dataset: str
-    devices: tuple[str, ...]
-    """Names of the GPUs, or of the processor."""
-    has_gpu: bool
-    train_rows: int
-    test_rows: int
-    test_rows_sha256: str
-    base_accuracy: float
-    base_accuracy_interval: Interval
-    tuned_accuracy: float
-    tuned_accuracy_interval: Interval
-    gain: float
-    gain_interval: Interval
-    mcnemar_p: float
-    base_balanced_accuracy: float
-    tuned_balanced_accuracy: float
-    base_macro_f1: float
-    tuned_macro_f1: float
-    both_right: int
-    corrected: int
-    still_wrong: int
-    newly_broken: int
-    selected_epoch: int
-    epochs: int
-    attempts: int
-    total_s: float
-    training_s: float | None
-    training_examples_per_s: float
-    cost: float | None
-    currency: str
-    energy_j: float | None
-    peak_gpu_bytes: int | None
-    """Peak of the memory allocated by torch."""
-    peak_ram_bytes: int | None
-    trainable_parameters: int
-    gates: bool | None
-    """Whether all gates are met; None without gates."""
-    is_least: bool = False
-    """Whether time and cost are lower bounds, because an attempt did not record its end."""
-    trainings: int = 1
-    """With several, accuracy, gain and all other figures of the tuned model are of the one whose
-    adapter is kept, but for the next two."""
-    accuracy_over_trainings: Expected | None = None
-    """None with one training."""
-    gain_over_trainings: Expected | None = None
-    elsewhere: tuple[SetFigures, ...] = ()
-    """Each further test set, in the order of the recipe."""
-
-    @property
-    def expected_accuracy(self) -> float:
-        """Accuracy to expect of the recipe: the mean over the trainings where there are several."""
-        over = self.accuracy_over_trainings
-        return self.tuned_accuracy if over is None else over.mean
-
-    @property
-    def expected_interval(self) -> Interval:
-        """The interval of `expected_accuracy`."""
-        over = self.accuracy_over_trainings
-        return self.tuned_accuracy_interval if over is None else over.interval
 
 
 def figures(results: Results) -> Figures:
@@ -150,6 +63,28 @@ def figures(results: Results) -> Figures:
         gain_over_trainings=results.trials.gain if results.trials else None,
         elsewhere=tuple(map(_set_figures, results.transfer)),
     )
+
+
+def run_figures(results: Results) -> RunFigures:
+    """What lists of runs need of an outcome."""
+    test = results.manifest.splits["test"]
+    train = results.manifest.splits.get("train")
+    return RunFigures(
+        version=RUN_FIGURES_VERSION,
+        config=results.run.config,
+        figures=figures(results),
+        train_rows_sha256=train.rows_sha256 if train else "",
+        packages=dict(results.environment.packages),
+        rows=tuple(test.indices),
+        wrong=wrong_rows(results),
+        premises=tuple(results.test_premises.numbers) if results.test_premises else (),
+    )
+
+
+def wrong_rows(results: Results) -> tuple[int, ...]:
+    """Source row numbers of the test rows that the tuned model labels incorrectly, sorted."""
+    cases = results.cases
+    return tuple(sorted(row.index for row in (*cases.rows_still_wrong, *cases.rows_newly_broken)))
 
 
 def _set_figures(one: TransferResult) -> SetFigures:

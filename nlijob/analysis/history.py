@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nlijob.analysis.clustered import paired_difference
-from nlijob.analysis.figures import Figures, figures, settings
-from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_outcome, wrong_rows
+from nlijob.analysis.figures import run_figures, settings
+from nlijob.analysis.run_figures import read_run_figures
+from nlijob.analysis.runs import NoOutcomeError, read_outcome
 from nlijob.analysis.statistics import holm
+from nlijob.records.figures import Figures, RunFigures
 from nlijob.records.intervals import PairedDifference
 from nlijob.records.job import RunRecord
-from nlijob.records.outcome import SIGNIFICANT, Results
+from nlijob.records.outcome import SIGNIFICANT
 from nlijob.records.serialization import read
-from nlijob.rundir import PREVIOUS, RunDir, moment
+from nlijob.run_folders import FoundRuns, find_runs
+from nlijob.rundir import RunDir, moment
 
 KIND = "nlijob index"
 IRRELEVANT = (
@@ -57,7 +60,7 @@ class Entry:
     """A folder with a run; only a finished one has `figures`."""
 
     folder: str
-    """Name of the folder below the folder of runs."""
+    """Path of the folder below the folder of runs, with forward slashes."""
     state: State
     reason: str
     """Why there are no figures; "" where there are."""
@@ -65,6 +68,8 @@ class Entry:
     """When the run was first started; None where unknown."""
     figures: Figures | None
     has_report: bool
+    has_results: bool = False
+    """Whether there is a results.json."""
     series: str = ""
     """Identifier of the series, shared by all comparable runs; "" without figures."""
     settings: Mapping[str, Any] | None = None
@@ -172,35 +177,31 @@ class History:
     series: tuple[Series, ...]
 
 
-def read_entries(runs_dir: Path) -> tuple[list[Entry], int]:
-    """Every run directly below the folder, and the number of folders without a run.
+def read_entries(runs_dir: Path) -> tuple[list[Entry], FoundRuns]:
+    """Every run below the folder, and what else was found there.
 
-    Reads results.json, config.json and the markers. Raises OSError where the folder
-    cannot be listed.
+    Of a finished run, figures.json is read and the files that it must agree with; of others
+    results.json, config.json and the markers. Raises OSError where the folder cannot be listed.
     """
-    folders = sorted(path for path in runs_dir.iterdir() if path.is_dir())
-    # A link such as "latest" to a run beside it is not another run.
-    folders = [path for path in folders if not _leads_to(path, runs_dir)]
-    # What a finished run was before it was replaced is kept, but has no place in a trend.
-    folders = [path for path in folders if not path.name.endswith(PREVIOUS)]
-    entries = [entry for path in folders if (entry := read_entry(path)) is not None]
-    return entries, len(folders) - len(entries)
+    found = find_runs(runs_dir)
+    entries = [read_entry(runs_dir / name, name) for name in found.names]
+    unreadable = [
+        Entry(name, "damaged", f"the folder cannot be read: {why}", None, None, has_report=False)
+        for name, why in found.unreadable
+    ]
+    return entries + unreadable, found
 
 
-def read_entry(folder: Path) -> Entry | None:
-    """The run in a folder; None where there is none."""
-    try:
-        if not holds_a_run(folder):
-            return None
-        run = RunDir(folder)
-        has_report = run.report.is_file()
-    except OSError as error:
-        reason = f"the folder cannot be read: {error.strerror}"
-        return Entry(folder.name, "damaged", reason, None, None, has_report=False)
+def read_entry(folder: Path, name: str) -> Entry:
+    """The run in a folder that holds one, under this name."""
+    run = RunDir(folder)
+    has_report = run.report.is_file()
+    known = read_run_figures(run)
+    if known is not None:
+        return entry_of(name, known, has_report)
     try:
         results = read_outcome(run)
-        started = moment(results.run.created_at)
-        if started is None:
+        if moment(results.run.created_at) is None:
             raise NoOutcomeError("damaged", "results.json does not say when the run was started")
         dropped = len(results.prompt.dropped.get("test", ()))
         if len(results.manifest.splits["test"].indices) - dropped != results.tuned.rows:
@@ -208,38 +209,39 @@ def read_entry(folder: Path) -> Entry | None:
     except NoOutcomeError as error:
         asked = _asked(run)
         return Entry(
-            folder=folder.name,
+            folder=name,
             state=error.state,
             reason=error.reason,
             started=moment(asked.created_at) if asked else None,
             figures=None,
             has_report=has_report,
+            has_results=run.results.is_file(),
         )
-    return summary(folder.name, results, has_report)
+    return entry_of(name, run_figures(results), has_report)
 
 
-def summary(folder: str, results: Results, has_report: bool = True) -> Entry:
-    """The part of an outcome that the history needs."""
-    test = results.manifest.splits["test"]
-    train = results.manifest.splits.get("train")
-    flat = settings(results.run.config)
+def entry_of(folder: str, known: RunFigures, has_report: bool = True) -> Entry:
+    """A finished run, by its figures."""
+    figures = known.figures
+    flat = settings(known.config)
     alike = {key: value for key, value in flat.items() if not key.startswith(IRRELEVANT)}
-    content = [alike, results.manifest.dataset, test.rows_sha256, test.indices]
+    content = [alike, figures.dataset, figures.test_rows_sha256, known.rows]
     text = json.dumps(content, sort_keys=True)
     return Entry(
         folder=folder,
         state="finished",
         reason="",
-        started=moment(results.run.created_at),
-        figures=figures(results),
+        started=moment(figures.created_at),
+        figures=figures,
         has_report=has_report,
+        has_results=True,
         series=hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16],
         settings=flat,
-        train_rows_sha256=train.rows_sha256 if train else "",
-        packages=results.environment.packages,
-        wrong=array("q", wrong_rows(results)),
-        rows=array("q", test.indices),
-        premises=array("q", results.test_premises.numbers if results.test_premises else ()),
+        train_rows_sha256=known.train_rows_sha256,
+        packages=known.packages,
+        wrong=array("q", known.wrong),
+        rows=array("q", known.rows),
+        premises=array("q", known.premises),
     )
 
 
@@ -361,7 +363,3 @@ def _asked(run: RunDir) -> RunRecord | None:
         return read(RunRecord, run.config)
     except (OSError, ValueError):
         return None
-
-
-def _leads_to(path: Path, folder: Path) -> bool:
-    return path.is_symlink() and path.resolve().parent == folder.resolve()

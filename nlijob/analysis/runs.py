@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from nlijob.analysis.figures import wrong_rows
 from nlijob.analysis.wording import listed, plural
 from nlijob.belonging import changed_files, doubts
 from nlijob.kept import kept_view
@@ -28,13 +29,6 @@ class NoOutcomeError(Exception):
         super().__init__(reason)
         self.state = state
         self.reason = reason
-
-
-def holds_a_run(folder: Path) -> bool:
-    """Whether a job has written anything in the folder."""
-    run = RunDir(folder)
-    traces = (run.config, run.results, run.manifest, run.timings, run.marker("subset"))
-    return any(trace.exists() for trace in traces)
 
 
 def read_outcome(run: RunDir) -> Results:
@@ -82,12 +76,6 @@ def _read_outcome(run: RunDir) -> Results:
         raise NoOutcomeError(*_misfit(value, None))
     _check(results)
     return results
-
-
-def wrong_rows(results: Results) -> tuple[int, ...]:
-    """Source row numbers of the test rows that the tuned model labels incorrectly, sorted."""
-    cases = results.cases
-    return tuple(sorted(row.index for row in (*cases.rows_still_wrong, *cases.rows_newly_broken)))
 
 
 def read_test_rows(

@@ -18,6 +18,7 @@ NAMES = (
     "report",
     "compare",
     "index",
+    "runs",
     "predict",
     "export",
     "prefetch",

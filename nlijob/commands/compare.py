@@ -26,7 +26,7 @@ def command(run_dirs: tuple[Path, ...], output: Path) -> int:
     Writes one HTML page and, beside it, the same as JSON: compare.html and compare.json in the
     current folder. Replaces pages that an earlier comparison wrote, and no other files.
     """
-    from nlijob.report.pages import write_comparison
+    from nlijob.report.comparison import write_comparison
 
     page, document = write_comparison(run_dirs, output)
     click.echo(printable(f"Comparison: {page} ({document})"))

@@ -19,12 +19,12 @@ from nlijob.printable import printable
     help="The page; the JSON is written beside it.  [default: RUNS_DIR/index.html]",
 )
 def command(runs_dir: Path, output: Path | None) -> int:
-    """List the runs in a folder, with the trend of their accuracy.
+    """List the runs below a folder on a page, with their trend.
 
     Writes one HTML page that links to the runs' reports and, beside it, the same as JSON. Replaces
     pages that this command wrote earlier, and no other files.
     """
-    from nlijob.report.pages import write_index
+    from nlijob.report.index import write_index
 
     page, document = write_index(runs_dir, output or runs_dir / "index.html")
     click.echo(printable(f"Index: {page} ({document})"))

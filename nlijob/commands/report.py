@@ -18,9 +18,9 @@ def command(run_dir: Path) -> int:
 
     Needs neither torch nor a GPU.
     """
-    from nlijob.analysis.runs import holds_a_run
     from nlijob.belonging import check_whole, unsound
     from nlijob.report.render import render
+    from nlijob.run_folders import holds_a_run
     from nlijob.rundir import RunDir
 
     run = RunDir(run_dir)

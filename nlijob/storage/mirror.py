@@ -43,7 +43,8 @@ STOP_WAIT_S = 2.0
 OF_STAGES = (
     *(MARKERS, "subset/", "elsewhere/", "baseline/", "search/", TRAIN, TRIALS, "evaluate/"),
     *("adapter/", "best.toml", "choice.json"),
-    *("prompt.json", "selection.json", "results.json", "report.html", "summary.md"),
+    *("prompt.json", "selection.json", "results.json", "figures.json", "report.html"),
+    "summary.md",
 )
 """Beginnings of the names of what stages write: left behind by another run, these files could be
 mistaken for this run's."""

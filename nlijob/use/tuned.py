@@ -66,7 +66,7 @@ def find_tuned(path: Path) -> Tuned:
 
     Raises NotAvailableError for a run that is not whole, and for an adapter that lacks something.
     """
-    from nlijob.analysis.runs import holds_a_run
+    from nlijob.run_folders import holds_a_run
 
     if _holds_a_model(path):
         raise NotAvailableError(

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 
 from nlijob import records
+from nlijob.analysis.run_figures import read_run_figures
 from nlijob.records.job import Generation, Prediction, ScoreResult, Timing, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
@@ -23,6 +24,7 @@ from tests.in_process import Shown
 FILES = (
     *("config.json", "environment.json", "prompt.json", "selection.json"),
     *("timings.jsonl", "hardware.jsonl", "results.json", "report.html", "summary.md"),
+    "figures.json",
     *(f"subset/{n}" for n in ("manifest.json", "train.jsonl", "validation.jsonl", "test.jsonl")),
     "elsewhere/manifest.json",
     *(f"baseline/{n}" for n in ("result.json", "predictions.jsonl")),
@@ -52,6 +54,12 @@ def outcome(job: RunDir) -> Results:
 
 def test_every_file_of_the_interface_is_there(job: RunDir) -> None:
     assert [name for name in FILES if not (job.root / name).is_file()] == []
+
+
+def test_a_list_of_runs_knows_a_finished_job_by_its_figures(job: RunDir) -> None:
+    known = read_run_figures(job)
+    assert known is not None
+    assert known.figures.tuned_accuracy == jobs.results(job).tuned.accuracy
 
 
 def test_stages_run_in_order_and_the_reports_path_comes_last(

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import axe_playwright_python
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from nlijob.report import render
+from nlijob.report import templates
 from nlijob.report.chart_drawing import Plot
 from nlijob.report.view.parts import Table
 from tests.report.browser import Tab
@@ -30,16 +30,16 @@ PAGE = """{% extends "base.html.j2" %}
 
 def write_page(path: Path, tables: Sequence[Table], plots: Mapping[str, Plot] = {}) -> str:
     """Write a page with the styles and the scripts of a report; returns its address."""
-    script = render.page_script()
+    script = templates.page_script()
     text = (
-        render._environment()
+        templates._environment(escape)
         .from_string(PAGE)
         .render(
             page=SimpleNamespace(title="One page", tables=tables, footer="made for a test"),
             plots=plots,
-            style=Markup(render.page_style()),
+            style=Markup(templates.page_style()),
             script=Markup(script),
-            script_hash=render._csp_hash(script),
+            script_hash=templates._csp_hash(script),
         )
     )
     path.write_text(text, encoding="utf-8")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import http.server
+import io
+import json
 import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
-from nlijob.report.pages import write_comparison, write_index
+from nlijob.report.comparison import write_comparison
+from nlijob.report.index import write_index
 from nlijob.report.render import render
 from tests.report.browser import Tab, serious_faults
 from tests.synthetic import Spec, build_run, finish
@@ -139,8 +144,8 @@ def test_dark_and_light_have_their_own_colours(tab: Tab, urls: dict[str, str]) -
         tab.open(urls["index"])
         colours.append(
             tab.evaluate(
-                "[document.body, document.querySelector('svg.chart text')]"
-                ".map((one) => getComputedStyle(one).color).join()"
+                "[document.body, document.querySelector('.trend .line')]"
+                ".map((one) => getComputedStyle(one)).map((one) => one.color + one.stroke).join()"
             )
         )
     assert colours[0] != colours[1]
@@ -186,6 +191,153 @@ def test_page_is_complete_with_scripts_off(tab: Tab, urls: dict[str, str], name:
         headings = ("Side by side", "Only “", "Configuration", "Environment")
     for heading in headings:
         assert heading in shown
+
+
+# ---------------------------------------------------------------- flipped rows
+
+
+def saved(tab: Tab, ending: str) -> dict[str, str]:
+    """What the first button of this kind gives to be saved."""
+    found: dict[str, str] = tab.evaluate(
+        f"""new Promise((done) => {{
+            document.addEventListener("save", (event) => done(event.detail), {{ once: true }});
+            document.querySelector(".save-flips button[value={ending}]").click();
+        }})"""
+    )
+    return found
+
+
+def test_flipped_rows_are_saved_as_csv_without_a_request(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["hostile"])
+    file = saved(tab, "csv")
+    rows = list(csv.DictReader(io.StringIO(file["text"].removeprefix("\ufeff"), newline="")))
+    compared = json.loads(Path(unquote(urls["hostile"][7:-4] + "json")).read_text("utf-8"))
+    (against,) = compared["against"]
+    flips = [*against["only_other_right"], *against["only_reference_right"]]
+    assert file["name"] == "flipped-rows-1.csv"
+    assert [int(one["row"]) for one in rows] == [one["index"] for one in flips]
+    assert [one["hypothesis"].removeprefix("'") for one in rows] == [
+        one["hypothesis"].removeprefix("'") for one in flips
+    ]
+    assert {one["only_right"] for one in rows} <= {against["reference"], against["other"]}
+    assert [url for url in tab.requests() if url.startswith("http")] == []
+
+
+def test_flipped_rows_are_saved_as_json(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["two"])
+    file = saved(tab, "json")
+    (first, *_) = json.loads(file["text"])
+    assert list(first) == [
+        *("row", "premise", "hypothesis", "gold_label", "only_right", "reference"),
+        *("reference_answer", "other", "other_answer", "gold_probability_difference"),
+    ]
+    answer = "other_answer" if first["only_right"] == first["other"] else "reference_answer"
+    assert first[answer] == first["gold_label"]
+
+
+def test_a_matrix_shows_each_run_beside_each(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["many"])
+    cells = tab.evaluate(
+        "[...document.querySelectorAll('.duels tbody tr')].map((row) => row.cells.length)"
+    )
+    assert cells == [5] * 4
+
+
+# ---------------------------------------------------------------- the list of runs
+
+SHOWN = """[...document.querySelectorAll(".all-runs tbody tr")].filter((row) => !row.hidden)
+    .map((row) => row.querySelector("bdi").textContent)"""
+HEADS = """[...document.querySelectorAll(".all-runs thead th")].filter((head) => !head.hidden)
+    .map((head) => head.textContent.trim())"""
+
+
+def search_runs(tab: Tab, text: str) -> None:
+    tab.evaluate(
+        f"""(() => {{
+            const field = document.getElementById("run-search");
+            field.value = {text!r};
+            field.dispatchEvent(new Event("input"));
+        }})()"""
+    )
+
+
+def choose_column(tab: Tab, name: str) -> None:
+    tab.evaluate(f"""document.querySelector('#run-columns input[value="{name}"]').click()""")
+
+
+def test_search_shows_the_runs_that_match(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    search_runs(tab, "FELL behind")
+    assert tab.evaluate(SHOWN) == ["worse"]
+    assert tab.evaluate("document.getElementById('run-count').textContent") == "1 of 8"
+    search_runs(tab, "")
+    assert len(tab.evaluate(SHOWN)) == 8
+
+
+def test_chosen_columns_are_shown_in_every_row(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    usual = tab.evaluate(HEADS)
+    assert "gain" in usual
+    assert "training rows" not in usual
+    choose_column(tab, "gain")
+    choose_column(tab, "training rows")
+    heads = tab.evaluate(HEADS)
+    assert {"gain", "training rows"} & {*heads} == {"training rows"}
+    widths = tab.evaluate(
+        """[...document.querySelectorAll(".all-runs tbody tr")].map((row) =>
+            [...row.cells].filter((cell) => !cell.hidden)
+            .reduce((sum, cell) => sum + cell.colSpan, 0))"""
+    )
+    assert set(widths) == {len(heads)}
+
+
+def test_the_address_remembers_search_and_columns(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    search_runs(tab, "worse")
+    choose_column(tab, "gain")
+    address = tab.evaluate("location.href")
+    heads = tab.evaluate(HEADS)
+    tab.load("about:blank")
+    tab.open(address)
+    assert tab.evaluate(SHOWN) == ["worse"]
+    assert tab.evaluate(HEADS) == heads
+    assert tab.complaints() == []
+
+
+def test_a_link_leads_to_a_run_that_the_search_had_hidden(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    search_runs(tab, "unfinished")
+    tab.evaluate(
+        """new Promise((done) => {
+            addEventListener("hashchange", done, { once: true });
+            document.querySelector(".warnings li a").click();
+        }).then(() => 0)"""
+    )
+    assert "worse" in tab.evaluate(SHOWN)
+
+
+def test_every_finished_run_has_its_json_a_click_away(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    links = tab.evaluate("[...document.querySelectorAll('.all-runs a.json')].map((a) => a.href)")
+    assert len(links) == 7
+    for link in links:
+        tab.open(link)
+        assert '"run_id"' in tab.evaluate("document.body.textContent.slice(0, 200)")
+
+
+def test_the_trend_of_a_series_fits_a_phone_and_names_each_run(
+    tab: Tab, urls: dict[str, str]
+) -> None:
+    tab.show_as("light", 390)
+    tab.open(urls["index"])
+    right, notes = tab.evaluate(
+        """[Math.max(...[...document.querySelectorAll(".trend svg")]
+            .map((one) => one.getBoundingClientRect().right)),
+            [...document.querySelectorAll("#series-1 .trend:first-child title")]
+            .map((one) => one.textContent.split(",")[0])]"""
+    )
+    assert right <= 390
+    assert notes == ["first", "second", "worse"]
 
 
 FOLLOW = "[...document.querySelectorAll('.all-runs a[href$=\"report.html\"]')].map((a) => a.href)"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from nlijob.analysis.comparison import Against, BaseAgreement, Comparison, Difference, Flip
-from nlijob.analysis.figures import Figures, SetFigures
+from nlijob.analysis.comparison import (
+    Against,
+    BaseAgreement,
+    Comparison,
+    Difference,
+    Flip,
+    Pair,
+)
 from nlijob.analysis.recipe_difference import RecipeDifference
 from nlijob.analysis.wording import (
     NOT_MEASURED,
@@ -29,6 +36,7 @@ from nlijob.analysis.wording import (
     share_of,
     with_interval,
 )
+from nlijob.records.figures import Figures, SetFigures
 from nlijob.records.intervals import Interval, PairedDifference
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Column, Table, View, row, text_columns
@@ -57,6 +65,7 @@ def compare_page(
         generator=comparison.kind,
         contents=(
             ("summary", "Summary"),
+            *((("matrix", "Each with each"),) if comparison.pairs else ()),
             ("figures", "Side by side"),
             *((f"pair-{n}", _contents_name(one, len(against))) for n, one in against),
             ("configuration", "Configuration"),
@@ -72,6 +81,8 @@ def compare_page(
         ),
         other_rows=_other_rows(figures),
         holm=_holm_note(comparison.against),
+        matrix=_matrix(names, comparison) if comparison.pairs else None,
+        flips=_flips_to_save(comparison),
         scope=_scope(comparison.against),
         pairs=[_pair(n, one, json_name) for n, one in against],
         figures=_figures_table(names, figures),
@@ -268,7 +279,98 @@ def _base_note(base: BaseAgreement, one: Against) -> str:
     return f"{text} The runs differ in model, quantisation or prompt."
 
 
+# ---------------------------------------------------------------- each with each
+
+
+def _matrix(names: Sequence[str], comparison: Comparison) -> View:
+    """Every run in a row compared with every run in a column."""
+    pairs = {(one.first, one.second): one for one in comparison.pairs}
+    ids = [run.name for run in comparison.runs]
+    return View(
+        numbers=tuple(range(1, len(ids) + 1)),
+        rows=tuple(
+            View(name=name, cells=tuple(_pair_cell(pairs, own, other) for other in ids))
+            for name, own in zip(names, ids, strict=True)
+        ),
+        outcome=unbroken(_matrix_outcome(comparison.pairs)),
+        note=_matrix_note(comparison),
+    )
+
+
+def _pair_cell(pairs: Mapping[tuple[str, str], Pair], own: str, other: str) -> View:
+    """One run minus another, in points."""
+    if own == other:
+        return View(text="same run", note="", mark="", tone="self")
+    pair, sign = pairs.get((own, other)), 1
+    if pair is None:
+        pair, sign = pairs[other, own], -1
+    if pair.difference is None or pair.adjusted_p is None:
+        return View(text="no common row", note="", mark="", tone="unclear")
+    difference = sign * pair.difference
+    tone = "unclear"
+    if pair.is_significant:
+        tone = "better" if difference > 0 else "worse"
+    return View(
+        text=points(difference).removesuffix(" points"),
+        note=unbroken(p_value(pair.adjusted_p)),
+        mark={"better": "▲", "worse": "▼", "unclear": ""}[tone],
+        tone=tone,
+    )
+
+
+def _matrix_outcome(pairs: Sequence[Pair]) -> str:
+    """How many pairs differ, and which."""
+    differing = [one for one in pairs if one.is_significant]
+    if not differing:
+        return f"No two runs differ significantly in accuracy ({plural(len(pairs), 'pair')})."
+    verb = "differs" if len(differing) == 1 else "differ"
+    return (
+        f"{count(len(differing))} of {plural(len(pairs), 'pair')} {verb} significantly in accuracy."
+    )
+
+
+def _matrix_note(comparison: Comparison) -> str:
+    tests = sum(one.p is not None for one in comparison.pairs)
+    test = "the exact McNemar test, over premises where they repeat"
+    if any(run.figures.trainings > 1 for run in comparison.runs):
+        test += "; where a run has several trainings, that of the test on their means"
+    return (
+        "▲: the run of the row is more accurate than that of the column; ▼: it is less accurate; "
+        f"no mark: they are not distinguishable. p is that of {test}. It is corrected for all "
+        f"{tests} pairs by Holm's method, but in the comparisons with the first run for these "
+        f"{len(comparison.against)} only, so two runs can differ there and not here."
+    )
+
+
 # ---------------------------------------------------------------- rows that flipped
+
+
+def _row_of(flip: Flip) -> tuple[int, str, str, str]:
+    return flip.index, flip.premise, flip.hypothesis, flip.gold
+
+
+def _flips_to_save(comparison: Comparison) -> str:
+    """All rows that flipped, as JSON for the page's script; a text of several pairs is there once.
+
+    {"rows": [[number, premise, hypothesis, gold label]], "pairs": [{"reference", "other", "flips":
+    [[place in rows, answer of the reference, answer of the other, gap]]}]}
+    """
+    places: dict[tuple[int, str, str, str], int] = {}
+    pairs = []
+    for one in comparison.against:
+        flips = [
+            (
+                places.setdefault(
+                    (flip.index, flip.premise, flip.hypothesis, flip.gold), len(places)
+                ),
+                flip.reference_answer,
+                flip.other_answer,
+                flip.gap,
+            )
+            for flip in (*one.only_other_right, *one.only_reference_right)
+        ]
+        pairs.append({"reference": one.reference, "other": one.other, "flips": flips})
+    return json.dumps({"rows": list(places), "pairs": pairs}, separators=(",", ":"))
 
 
 def _flip_group(key: str, one: Against, winner: str, flips: Sequence[Flip], json_name: str) -> View:

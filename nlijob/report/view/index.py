@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from nlijob.analysis.figures import Figures
 from nlijob.analysis.history import Check, Entry, History, Series
 from nlijob.analysis.wording import (
     NOT_MEASURED,
     at_least,
     clock,
     count,
+    counted,
     energy,
     interval,
     listed,
@@ -21,6 +22,7 @@ from nlijob.analysis.wording import (
     points,
     points_interval,
 )
+from nlijob.records.figures import Figures
 from nlijob.records.intervals import Interval
 from nlijob.records.outcome import SIGNIFICANT
 from nlijob.records.trials import Expected
@@ -28,21 +30,42 @@ from nlijob.report.view.compare import NO_GPU, cost_text, difference_note, gate_
 from nlijob.report.view.configuration import setting_text
 from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.text import as_name, unbroken, visible
+from nlijob.report.view.trend import Point, accuracy_trend, amount_trend
+from nlijob.run_folders import FoundRuns
 
-MOST_SERIES = 20
+MOST_SERIES = 50
 """Most series with a section of their own; the latest come first."""
 
+COLUMNS = (
+    *("accuracy before", "accuracy after", "gain", "time", "GPU energy", "cost"),
+    *("gate", "series"),
+)
+"""The figures in the table."""
+FURTHER_COLUMNS = (
+    *("model", "data set", "machine", "training rows", "test rows", "trainings"),
+    *("balanced accuracy after", "macro F1 after", "selected epoch", "nlijob"),
+)
+"""More of them, which the reader can ask for."""
+AS_TEXT = ("model", "data set", "machine", "nlijob")
+"""Columns without numbers."""
 
-COLUMNS = ("accuracy before", "accuracy after", "gain", "time", "GPU energy", "cost")
+
+@dataclass(frozen=True)
+class Links:
+    """The URLs of a run's files, by the name of its folder."""
+
+    report: Callable[[str], str]
+    results: Callable[[str], str]
 
 
-def index_page(
-    history: History, folder: str, links: Mapping[str, str], other_folders: int, version: str
-) -> View:
-    """The page; `links` maps the folder of a run to its report."""
+def index_page(history: History, folder: str, links: Links, found: FoundRuns, version: str) -> View:
+    """The page on the runs that were found in a folder of this name."""
     repeated = repeated_series(history)
     numbers = {one.newest.series: str(n) for n, one in enumerate(repeated, start=1)}
     alone = len(history.series) - len(repeated)
+    below = {one.newest.folder for one in repeated if one.is_below}
+    further = (*FURTHER_COLUMNS, *_idle_columns(history.entries))
+    anchors = {one.folder: f"run-{n}" for n, one in enumerate(history.entries, start=1)}
     return View(
         title=f"{plural(len(history.entries), 'run')} in “{as_name(folder)}”",
         subtitle=_span(history.entries),
@@ -53,18 +76,23 @@ def index_page(
             *((f"series-{n}", f"Series {n}") for n in list(numbers.values())[:MOST_SERIES]),
         ),
         below=tuple(
-            unbroken(_below(one, numbers[one.newest.series], check))
+            View(
+                text=unbroken(_below(one, numbers[one.newest.series], check)),
+                anchor=anchors[one.newest.folder],
+            )
             for one in repeated
             for check in one.checks
             if check.is_below
         ),
         steady=_steady(repeated),
-        left_out=_left_out(history.entries, other_folders),
-        columns=COLUMNS,
+        left_out=_left_out(history.entries, found),
+        columns=tuple(
+            View(name=name, numeric=name not in AS_TEXT, further=name in further)
+            for name in (*COLUMNS, *FURTHER_COLUMNS)
+        ),
         has_several=any(one.figures and one.figures.trainings > 1 for one in history.entries),
         runs=tuple(
-            _run_row(number, entry, links, numbers)
-            for number, entry in enumerate(history.entries, start=1)
+            _run_row(anchors[one.folder], one, links, numbers, below) for one in history.entries
         ),
         series=tuple(
             _series(number, one) for number, one in enumerate(repeated[:MOST_SERIES], start=1)
@@ -72,6 +100,17 @@ def index_page(
         series_note=_series_note(len(repeated), alone),
         footer=f"nlijob {version}",
     )
+
+
+def _idle_columns(entries: Sequence[Entry]) -> Iterator[str]:
+    """The columns that would tell nothing of any of the runs."""
+    known = [one.figures for one in entries if one.figures]
+    if not any(one.has_gpu for one in known):
+        yield "GPU energy"
+    if all(one.cost is None for one in known):
+        yield "cost"
+    if all(one.gates is None for one in known):
+        yield "gate"
 
 
 def repeated_series(history: History) -> tuple[Series, ...]:
@@ -117,7 +156,7 @@ def _steady(repeated: Sequence[Series]) -> str:
     )
 
 
-def _left_out(entries: Sequence[Entry], other_folders: int) -> str:
+def _left_out(entries: Sequence[Entry], found: FoundRuns) -> str:
     words = {
         "unfinished": "not finished",
         "other version": "written by another version of nlijob",
@@ -126,9 +165,12 @@ def _left_out(entries: Sequence[Entry], other_folders: int) -> str:
     numbers = {text: sum(e.state == state for e in entries) for state, text in words.items()}
     parts = [f"{count(number)} {text}" for text, number in numbers.items() if number]
     sentences = [f"Without figures: {listed(parts)}; the table says why."] if parts else []
-    if other_folders:
-        verb = "holds" if other_folders == 1 else "hold"
-        sentences.append(f"{plural(other_folders, 'other folder')} {verb} no run.")
+    if found.others:
+        verb = "holds" if found.others == 1 else "hold"
+        sentences.append(f"{plural(found.others, 'other folder')} {verb} no run.")
+    if found.links_out:
+        verb = "leads" if found.links_out == 1 else "lead"
+        sentences.append(f"{plural(found.links_out, 'link')} {verb} elsewhere; none is followed.")
     return " ".join(sentences)
 
 
@@ -146,22 +188,22 @@ def _series_note(drawn: int, alone: int) -> str:
 
 
 def _run_row(
-    number: int, entry: Entry, links: Mapping[str, str], numbers: Mapping[str, str]
+    anchor: str, entry: Entry, links: Links, numbers: Mapping[str, str], below: Container[str]
 ) -> View:
     known = entry.figures
     own = numbers.get(entry.series, "") if known else ""
+    is_drawn = bool(own) and int(own) <= MOST_SERIES
     return View(
-        anchor=f"run-{number}",
-        started=f"{entry.started:%Y-%m-%d %H:%M}" if entry.started else "not known",
+        anchor=anchor,
+        started=f"{entry.started:%Y-%m-%d %H:%M}".split() if entry.started else ("not known",),
         name=as_name(entry.folder),
-        href=links.get(entry.folder, ""),
+        href=links.report(entry.folder) if entry.has_report else "",
+        results=links.results(entry.folder) if entry.has_results else "",
         about=_about(known) if known else "",
         state="" if entry.state == "finished" else entry.state,
+        is_below=entry.folder in below,
         reason=visible(entry.reason),
-        cells=_cells(known) if known else (),
-        gate=gate_text(known) if known else "",
-        series=own,
-        is_drawn=bool(own) and int(own) <= MOST_SERIES,
+        cells=(*_cells(known), *_settings_cells(known, own, is_drawn)) if known else (),
     )
 
 
@@ -170,20 +212,48 @@ def _about(one: Figures) -> str:
     return about if one.trainings == 1 else f"{about}, {plural(one.trainings, 'training')}"
 
 
-def _cells(one: Figures) -> tuple[tuple[str, str], ...]:
+def _cells(one: Figures) -> tuple[View, ...]:
+    """What tuning brought, and what it took."""
     used = "" if one.has_gpu else NO_GPU
-    cells = (
-        (percent(one.base_accuracy), interval(one.base_accuracy_interval)),
-        _accuracy_cell(one),
-        _gain_cell(one),
-        (
+    return (
+        _cell(percent(one.base_accuracy), interval(one.base_accuracy_interval)),
+        _cell(*_accuracy_cell(one)),
+        _cell(*_gain_cell(one)),
+        _cell(
             at_least(clock(one.total_s), one.is_least) if one.attempts else NOT_MEASURED,
             f"{one.attempts} attempts" if one.attempts > 1 else "",
         ),
-        (used or energy(one.energy_j).partition(" (")[0], ""),
-        (cost_text(one), ""),
+        _cell(used or _watt_hours(one.energy_j)),
+        _cell(cost_text(one)),
     )
-    return tuple((unbroken(value), unbroken(note)) for value, note in cells)
+
+
+def _watt_hours(joules: float | None) -> str:
+    """Energy without the joules."""
+    return energy(joules).partition(" (")[0]
+
+
+def _settings_cells(one: Figures, series: str, is_drawn: bool) -> tuple[View, ...]:
+    """Gate and series, and in their order the further columns."""
+    gate = gate_text(one)
+    return (
+        _cell(gate, is_bad=gate == "not reached"),
+        _cell(series or "alone", href=f"#series-{series}" if is_drawn else ""),
+        _cell(as_name(one.model)),
+        _cell(as_name(one.dataset)),
+        _cell(as_name(counted(one.devices))),
+        _cell(count(one.train_rows)),
+        _cell(count(one.test_rows)),
+        _cell(count(one.trainings)),
+        _cell(percent(one.tuned_balanced_accuracy)),
+        _cell(percent(one.tuned_macro_f1)),
+        _cell(f"{one.selected_epoch} of {one.epochs}"),
+        _cell(as_name(one.nlijob_version)),
+    )
+
+
+def _cell(value: str, note: str = "", href: str = "", is_bad: bool = False) -> View:
+    return View(value=unbroken(value), note=unbroken(note), href=href, is_bad=is_bad)
 
 
 def _accuracy_cell(one: Figures) -> tuple[str, str]:
@@ -219,11 +289,58 @@ def _series(number: int, series: Series) -> View:
             f"{as_name(newest.figures.model)} on {as_name(newest.figures.dataset)}, scored on the "
             f"same {plural(newest.figures.test_rows, 'test row')} in every run"
         ),
+        trends=_trends(series),
         facts=_series_facts(series),
         sentences=tuple(unbroken(_check_sentence(series, check)) for check in series.checks),
         settings=_settings(series),
         varying=_varying(series),
     )
+
+
+def _trends(series: Series) -> tuple[View, ...]:
+    """Accuracy and, where they were measured, time and energy over the runs of a series."""
+    runs = [(run, run.figures) for run in series.runs if run.started and run.figures]
+    several = any(one.trainings > 1 for _, one in runs)
+    mean = ", of a run with several trainings the mean over them" if several else ""
+    drawn = [
+        accuracy_trend(
+            [_accuracy_point(run, one) for run, one in runs],
+            f"Test accuracy after tuning{mean}, with its 95 % interval, and before tuning",
+            lambda value: percent(value, 0),
+        )
+    ]
+    times = [_amount_point(run, one.total_s, clock) for run, one in runs if one.attempts]
+    if times:
+        drawn.append(amount_trend(times, "Job time", clock))
+    energies = [
+        _amount_point(run, one.energy_j, _watt_hours)
+        for run, one in runs
+        if one.energy_j is not None
+    ]
+    if energies:
+        drawn.append(amount_trend(energies, "GPU energy", _watt_hours))
+    return tuple(drawn)
+
+
+def _accuracy_point(run: Entry, one: Figures) -> Point:
+    assert run.started is not None
+    return Point(
+        moment=run.started,
+        value=one.expected_accuracy,
+        note=(
+            f"{as_name(run.folder)}, {run.started:%Y-%m-%d %H:%M}: {percent(one.base_accuracy)} "
+            f"before, {percent(one.expected_accuracy)} after (95 % interval "
+            f"{interval(one.expected_interval)})"
+        ),
+        before=one.base_accuracy,
+        interval=one.expected_interval,
+    )
+
+
+def _amount_point(run: Entry, amount: float, text: Callable[[float], str]) -> Point:
+    assert run.started is not None
+    note = f"{as_name(run.folder)}, {run.started:%Y-%m-%d %H:%M}: {text(amount)}"
+    return Point(run.started, amount, note)
 
 
 def _series_facts(series: Series) -> tuple[Fact, ...]:

@@ -342,3 +342,56 @@ def test_holms_correction_takes_the_tests_over_trainings() -> None:
     assert [one.adjusted_p for one in found] == pytest.approx(
         list(multipletests(plain, method="holm")[1])
     )
+
+
+# ---------------------------------------------------------------- each with each
+
+
+def test_two_runs_have_no_pairs_beside_their_comparison() -> None:
+    assert compare([run("a", rights("10")), run("b", rights("11"))]).pairs == ()
+
+
+def test_every_pair_is_tested_as_statsmodels_does_and_adjusted_over_all_pairs() -> None:
+    chance = random.Random(3)
+    patterns = ["".join(chance.choice("0111") for _ in range(80)) for _ in range(4)]
+    names = "abcd"
+    found = compare([run(n, rights(p)) for n, p in zip(names, patterns, strict=True)])
+    assert [(one.first, one.second) for one in found.pairs] == [
+        *(("a", "b"), ("a", "c"), ("a", "d")),
+        *(("b", "c"), ("b", "d"), ("c", "d")),
+    ]
+    of_name = dict(zip(names, patterns, strict=True))
+    plain = []
+    for one in found.pairs:
+        cells = [[0, 0], [0, 0]]
+        for x, y in zip(of_name[one.first], of_name[one.second], strict=True):
+            cells[x == "0"][y == "0"] += 1
+        plain.append(mcnemar(cells, exact=True).pvalue)
+        assert one.difference == pytest.approx((cells[0][1] - cells[1][0]) / 80)
+    assert [one.p for one in found.pairs] == pytest.approx(plain)
+    adjusted = list(multipletests(plain, method="holm")[1])
+    assert [one.adjusted_p for one in found.pairs] == pytest.approx(adjusted)
+
+
+def test_a_pair_with_the_reference_is_that_of_its_comparison() -> None:
+    found = compare([run(n, rights(p)) for n, p in (("a", "1100"), ("b", "1111"), ("c", "0011"))])
+    assert [one.p for one in found.pairs[:2]] == [one.plain_p for one in found.against]
+    assert [one.difference for one in found.pairs[:2]] == [-one.difference for one in found.against]
+
+
+def test_a_pair_without_common_rows_is_not_tested_and_does_not_count() -> None:
+    far = [row(0, premise="of another data set")]
+    found = compare([run("a", rights("1110")), run("b", rights("0001")), run("c", far)]).pairs
+    assert [(one.common_rows, one.p) for one in found[1:]] == [(0, None)] * 2
+    assert found[0].adjusted_p == found[0].p
+    assert not any(one.is_significant for one in found)
+
+
+def test_pairs_of_several_trainings_are_of_their_means() -> None:
+    of_runs = [of_trainings(0.6, 0.65), of_trainings(0.7, 0.75, seed=1), of_trainings(0.8, seed=2)]
+    compared = [run(str(n), rows) for n, rows in enumerate(of_runs)]
+    last = compare(compared).pairs[-1]
+    (alone,) = compare(compared[1:]).against
+    assert alone.recipes is not None
+    assert last.p == alone.recipes.p
+    assert last.difference == pytest.approx(-alone.difference)

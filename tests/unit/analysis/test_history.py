@@ -11,23 +11,31 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from nlijob.analysis.figures import run_figures
 from nlijob.analysis.history import (
     Entry,
     build_history,
     check_newest,
+    entry_of,
     index,
     read_entries,
     read_entry,
-    summary,
 )
 from nlijob.analysis.outcome import build_results
 from nlijob.config import MachineConfig
 from nlijob.records.job import WorkerOutcome
+from nlijob.records.outcome import Results
 from nlijob.records.serialization import dump, to_json
 from nlijob.rundir import RunDir, epoch_marker, write_record
 from nlijob.stages import STAGE_NAMES
 from tests.synthetic import Spec, build_run, finish
 from tests.unit.report.view.outcomes import outcome
+
+
+def summary(folder: str, results: Results) -> Entry:
+    """The run as a list of runs knows it."""
+    return entry_of(folder, run_figures(results))
+
 
 DAY = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 
@@ -178,9 +186,7 @@ def test_a_finished_run_is_read_from_its_results_alone(tmp_path: Path) -> None:
     alone = RunDir(tmp_path / "alone")
     alone.root.mkdir()
     alone.results.write_bytes(results)
-    made, bare = read_entry(run.root), read_entry(alone.root)
-    assert made is not None
-    assert bare is not None
+    made, bare = read_entry(run.root, "run"), read_entry(alone.root, "alone")
     assert made.figures == bare.figures
     assert made.state == "finished"
     assert len(made.wrong) == 98 - outcome(Spec()).tuned.correct
@@ -190,16 +196,9 @@ def test_a_folder_without_a_run_is_counted_not_listed(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "file").touch()
     finished(tmp_path / "run")
-    entries, others = read_entries(tmp_path)
+    entries, found = read_entries(tmp_path)
     assert [one.folder for one in entries] == ["run"]
-    assert others == 1
-
-
-def test_a_link_to_a_run_beside_it_is_not_another_run(tmp_path: Path) -> None:
-    finished(tmp_path / "run")
-    (tmp_path / "latest").symlink_to("run")
-    entries, others = read_entries(tmp_path)
-    assert ([one.folder for one in entries], others) == (["run"], 0)
+    assert found.others == 1
 
 
 def damaged(run: RunDir) -> None:
@@ -272,8 +271,7 @@ def test_a_run_without_figures_is_listed_with_the_reason(
 
 def test_an_outcome_with_an_invalid_time_is_damaged(tmp_path: Path) -> None:
     run = finished(tmp_path / "run", Spec(created_at="yesterday"))
-    found = read_entry(run.root)
-    assert found is not None
+    found = read_entry(run.root, "run")
     assert (found.state, found.started) == ("damaged", None)
 
 
@@ -281,8 +279,7 @@ def test_a_folder_restarted_with_another_configuration_is_unfinished(tmp_path: P
     run = finished(tmp_path / "run")
     again = build_run(tmp_path / "again", Spec(lora_r=64))
     run.config.write_bytes(again.config.read_bytes())
-    found = read_entry(run.root)
-    assert found is not None
+    found = read_entry(run.root, "run")
     assert (found.state, found.figures) == ("unfinished", None)
     assert found.reason == "train: lora.r is 32 in its marker and 64 in config.json"
 
@@ -293,8 +290,7 @@ def test_a_run_with_a_stage_of_other_inputs_is_unfinished(tmp_path: Path) -> Non
     assert select is not None
     assert select.inputs is not None
     run.mark_complete("select", replace(select.inputs, follows={"train": "x"}), [run.selection])
-    found = read_entry(run.root)
-    assert found is not None
+    found = read_entry(run.root, "run")
     assert found.state == "unfinished"
     assert found.reason == "select was made from another train than the one in the folder"
 
@@ -303,8 +299,7 @@ def test_a_run_whose_figures_were_edited_is_damaged(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
     text = run.results.read_text("utf-8")
     run.results.write_text(text.replace('"gain": 0.', '"gain": 9.'), "utf-8")
-    found = read_entry(run.root)
-    assert found is not None
+    found = read_entry(run.root, "run")
     assert (found.state, found.reason) == (
         "damaged",
         "results.json has changed since it was written",

@@ -20,7 +20,7 @@ from nlijob.config import ReportConfig
 from nlijob.records.job import Choice, Prediction
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read, read_lines
-from nlijob.report.pages import write_comparison
+from nlijob.report.comparison import write_comparison
 from nlijob.rundir import RunDir, write_records
 from nlijob.trials import trials_of
 from tests.several import build_several, finish_several

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from nlijob.analysis.figures import wrong_rows
 from nlijob.analysis.outcome import build_results
-from nlijob.analysis.runs import NoOutcomeError, holds_a_run, read_test_rows, wrong_rows
+from nlijob.analysis.runs import NoOutcomeError, read_test_rows
+from nlijob.run_folders import holds_a_run
 from nlijob.rundir import RunDir
 from tests.markers import made_from
 from tests.synthetic import Spec, build_run, mark_stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,7 +13,9 @@ from urllib.parse import unquote
 import pytest
 
 from nlijob.errors import ConfigurationError, DiskError, NotAvailableError
-from nlijob.report.pages import relative_link, write_comparison, write_index
+from nlijob.report.comparison import MOST_RUNS, write_comparison
+from nlijob.report.index import write_index
+from nlijob.report.pages import relative_link
 from nlijob.report.view.text import as_name
 from nlijob.rundir import RunDir, write_records
 from tests.html_reader import Reader
@@ -161,6 +164,23 @@ def test_links_lead_to_the_reports(runs: Path, tmp_path: Path) -> None:
     assert all(report.is_file() for report in reports)
 
 
+def test_a_run_in_a_subfolder_is_listed_and_linked(runs: Path, tmp_path: Path) -> None:
+    deep = tmp_path / "runs" / "my team" / "2026" / "run"
+    shutil.copytree(runs / "first", deep)
+    page, document = write_index(tmp_path / "runs", tmp_path / "index.html")
+    links = {a.get("href") for tag, a in Reader(page.read_text("utf-8")).elements if tag == "a"}
+    assert {
+        f"./runs/my%20team/2026/run/{name}" for name in ("report.html", "results.json")
+    } <= links
+    (found,) = json.loads(document.read_text("utf-8"))["runs"]
+    assert found["folder"] == "my team/2026/run"
+
+
+def test_a_run_itself_is_no_folder_of_runs(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotAvailableError, match="is a run itself"):
+        write_index(runs / "first", tmp_path / "index.html")
+
+
 @pytest.mark.parametrize(
     ("folder", "link"),
     [
@@ -255,6 +275,12 @@ def test_a_page_that_cannot_be_written_is_an_error_with_advice(runs: Path, tmp_p
 
 
 # ---------------------------------------------------------------- runs that cannot be compared
+
+
+def test_more_runs_than_a_page_can_hold_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(MOST_RUNS + 1)]
+    with pytest.raises(ConfigurationError, match="at most 10 runs, and 11 were named"):
+        write_comparison(folders, tmp_path / "x.html")
 
 
 def test_the_same_run_twice_is_refused(runs: Path, tmp_path: Path) -> None:

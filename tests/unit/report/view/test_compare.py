@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -198,3 +199,47 @@ def test_the_side_by_side_table_has_mean_and_range_of_the_trainings() -> None:
         f"{100 * expected.lowest:.1f} to {100 * expected.highest:.1f} %"
     )
     assert "accuracy after, kept adapter" in lines
+
+
+# ---------------------------------------------------------------- each with each
+
+
+def test_the_matrix_says_who_differs_from_whom() -> None:
+    good, bad = rights("1" * 30), rights("0" * 15 + "1" * 15)
+    matrix = page(good, bad, good).matrix
+    assert [[cell.tone for cell in one.cells] for one in matrix.rows] == [
+        ["self", "better", "unclear"],
+        ["worse", "self", "worse"],
+        ["unclear", "better", "self"],
+    ]
+    cell = matrix.rows[1].cells[2]
+    assert (cell.mark, plain(cell.text), plain(cell.note)) == ("▼", "−50.0", "p < 0.001")
+    assert matrix.outcome == "2 of 3 pairs differ significantly in accuracy."
+    assert "corrected for all 3 pairs" in plain(matrix.note)
+
+
+def test_runs_that_do_not_differ_are_said_not_to() -> None:
+    matrix = page(*[rights("1100")] * 3).matrix
+    assert matrix.outcome == "No two runs differ significantly in accuracy (3 pairs)."
+
+
+def test_two_runs_have_no_matrix() -> None:
+    found = page(rights("10"), rights("11"))
+    assert found.matrix is None
+    assert "matrix" not in dict(found.contents)
+
+
+def test_runs_without_common_rows_have_no_figure_in_the_matrix() -> None:
+    far = [row(0, premise="of another data set")]
+    cell = page(rights("1100"), rights("1110"), far).matrix.rows[0].cells[2]
+    assert (cell.text, cell.note, cell.tone) == ("no common row", "", "unclear")
+
+
+def test_all_flipped_rows_can_be_saved_and_a_text_is_in_the_page_once() -> None:
+    many = SHOWN_FLIPS + 5
+    found = json.loads(page(rights("0" * many), *[rights("1" * many)] * 2).flips)
+    assert len(found["rows"]) == many
+    assert [len(pair["flips"]) for pair in found["pairs"]] == [many, many]
+    place, before, after, gap = found["pairs"][1]["flips"][0]
+    assert found["rows"][place][1:] == [f"premise {place}", f"hypothesis {place}", "neutral"]
+    assert (before, after, gap) == ("entailment", "neutral", pytest.approx(0.8))

@@ -5,15 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nlijob.analysis.history import Entry, build_history
-from nlijob.report.view.index import MOST_SERIES, index_page
+from nlijob.report.view.index import COLUMNS, MOST_SERIES, Links, index_page
 from nlijob.report.view.parts import View
+from nlijob.run_folders import FoundRuns
 from tests.unit.analysis.made import trainings
 from tests.unit.analysis.test_history import entry
 
+LINKS = Links(
+    report=lambda folder: f"./{folder}/report.html",
+    results=lambda folder: f"./{folder}/results.json",
+)
 
-def page(*entries: Entry, other_folders: int = 0) -> View:
-    links = {one.folder: f"./{one.folder}/report.html" for one in entries if one.has_report}
-    return index_page(build_history(entries), "runs", links, other_folders, "0.1.0")
+
+def page(*entries: Entry, others: int = 0, links_out: int = 0) -> View:
+    found = FoundRuns(tuple(one.folder for one in entries), (), others, links_out)
+    return index_page(build_history(entries), "runs", LINKS, found, "0.1.0")
+
+
+def column(found: View, name: str) -> list[str]:
+    """The texts of a column of the table, of the runs that have figures."""
+    place = [one.name for one in found.columns].index(name)
+    return [run.cells[place].value for run in found.runs if run.cells]
 
 
 def plain(text: str) -> str:
@@ -23,7 +35,7 @@ def plain(text: str) -> str:
 def test_a_significant_drop_is_reported_first() -> None:
     found = page(entry(0, range(3)), entry(1, range(30)))
     (sentence,) = found.below
-    assert plain(sentence).startswith(
+    assert plain(sentence.text).startswith(
         "The newest run of series 1, “run-1”, is significantly below the run before it, “run-0”: "
         "70.0 % versus 97.0 % on the same 100 test rows, −27.0 points (95 % interval"
     )
@@ -41,12 +53,12 @@ def test_single_runs_are_not_judged() -> None:
     found = page(entry(0), entry(1, series="t"))
     assert (found.below, found.steady, found.series) == ((), "", ())
     assert "2 runs have no other run to be compared with" in found.series_note
-    assert [run.series for run in found.runs] == ["", ""]
+    assert column(found, "series") == ["alone", "alone"]
 
 
 def test_runs_without_figures_stay_in_the_table_with_the_reason() -> None:
     broken = replace(entry(1), state="damaged", reason="torn\x01", figures=None)
-    found = page(entry(0), broken, other_folders=2)
+    found = page(entry(0), broken, others=2)
     assert [(run.state, run.reason) for run in found.runs] == [("damaged", "torn␁"), ("", "")]
     assert found.left_out == (
         "Without figures: 1 not readable; the table says why. 2 other folders hold no run."
@@ -63,7 +75,10 @@ def test_the_number_of_series_is_limited_and_the_rest_is_mentioned() -> None:
     found = page(*pairs)
     assert len(found.series) == MOST_SERIES
     assert f"The {MOST_SERIES} latest of {MOST_SERIES + 1} series are shown." in found.series_note
-    assert [run.is_drawn for run in found.runs] == [True] * 2 * MOST_SERIES + [False] * 2
+    links = [run.cells[COLUMNS.index("series")].href for run in found.runs]
+    assert links[:2] == ["#series-1"] * 2
+    assert all(links[: 2 * MOST_SERIES])
+    assert not any(links[2 * MOST_SERIES :])
 
 
 def test_sums_say_how_many_runs_they_cover() -> None:
@@ -92,6 +107,52 @@ def test_the_median_run_is_labelled() -> None:
     assert "Holm-adjusted" in sentences[0]
 
 
+def test_the_run_that_fell_behind_is_marked_and_linked() -> None:
+    found = page(entry(0, range(3)), entry(1, range(30)))
+    assert [run.is_below for run in found.runs] == [True, False]
+    assert found.below[0].anchor == found.runs[0].anchor
+
+
+def test_columns_that_tell_nothing_of_any_run_are_left_to_the_reader() -> None:
+    def shown(*entries: Entry) -> set[str]:
+        return {one.name for one in page(*entries).columns if not one.further}
+
+    plain_run = entry(0)
+    assert plain_run.figures is not None
+    on_cpu = replace(plain_run.figures, has_gpu=False)
+    priced = replace(plain_run.figures, cost=1.0, currency="USD", gates=False)
+    assert shown(replace(plain_run, figures=on_cpu)).isdisjoint({"cost", "gate", "GPU energy"})
+    assert {"cost", "gate", "GPU energy"} <= shown(replace(plain_run, figures=priced))
+
+
+def test_every_run_has_a_cell_in_each_column() -> None:
+    found = page(entry(0))
+    assert len(found.runs[0].cells) == len(found.columns)
+
+
+def test_links_that_are_not_followed_are_counted() -> None:
+    assert page(entry(0), links_out=1).left_out == "1 link leads elsewhere; none is followed."
+
+
+# ---------------------------------------------------------------- trends
+
+
+def test_a_series_has_a_trend_of_accuracy_time_and_energy() -> None:
+    (series,) = page(entry(0), entry(3)).series
+    accuracy, time, used = series.trends
+    assert accuracy.label.startswith("Test accuracy after tuning, with its 95 % interval")
+    assert (time.label, used.label) == ("Job time", "GPU energy")
+    assert (accuracy.first, accuracy.last) == ("2026-01-02", "2026-01-05")
+    assert "run-3, 2026-01-05 00:00: " in accuracy.dots[-1].note
+
+
+def test_what_was_not_measured_has_no_trend() -> None:
+    runs = [entry(0), entry(1)]
+    bare = [replace(one.figures, attempts=0, energy_j=None) for one in runs if one.figures]
+    found = page(*(replace(run, figures=one) for run, one in zip(runs, bare, strict=True)))
+    assert len(found.series[0].trends) == 1
+
+
 # ---------------------------------------------------------------- several trainings
 
 
@@ -116,7 +177,8 @@ def test_a_run_with_several_trainings_shows_mean_range_and_number() -> None:
     over = run.figures.accuracy_over_trainings
     assert over is not None
     found = page(entry(0), run)
-    value, note = found.runs[0].cells[1]
+    after = found.runs[0].cells[1]
+    value, note = after.value, after.note
     assert plain(value) == f"{100 * over.mean:.1f} %"
     assert plain(note) == f"{100 * over.lowest:.1f} to {100 * over.highest:.1f} %"
     assert plain(found.runs[0].about).endswith(", 3 trainings")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nlijob.report.render import render_page
 from nlijob.report.sections import SECTIONS, Outcome
+from nlijob.report.templates import render_page
 from nlijob.report.view.page import build_page
 from nlijob.report.view.usage import usage_section
 from tests.synthetic import Spec

@@ -16,9 +16,9 @@ from nlijob.records.outcome import Results
 from nlijob.records.transfer import TransferManifest
 from nlijob.report.model_card import model_card
 from nlijob.report.plots import transfer_plots
-from nlijob.report.render import render_page
 from nlijob.report.sections import Outcome
 from nlijob.report.summary_markdown import summary_markdown
+from nlijob.report.templates import render_page
 from nlijob.report.view.compare import compare_page
 from nlijob.report.view.page import build_page
 from nlijob.report.view.parts import View
