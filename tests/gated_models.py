@@ -31,6 +31,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3": {"head_dim": 32, "attention_bias": True},
     "SmolLM3": {"no_rope_layers": [1, 1, 1], "num_key_value_heads": 4},
     "Phi3": {"head_dim": 32, "partial_rotary_factor": 0.5},
+    "Olmo2": {"attention_bias": True},
+    "Olmo3": {"sliding_window": 200},
 }
 """Family -> what its model has besides `SIZES`."""
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")

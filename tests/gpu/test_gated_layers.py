@@ -89,6 +89,8 @@ CASES = [
     ("Qwen3", ALL_LINEAR, 2, {"head_dim": 128}),
     ("SmolLM3", ("gate_proj", "o_proj"), 0, {}),
     ("Phi3", PACKED_ALL_LINEAR, 2, {"head_dim": 64}),
+    ("Olmo2", ALL_LINEAR, 2, {}),
+    ("Olmo3", ATTENTION, 0, {"hidden_size": 512}),
 ]
 
 

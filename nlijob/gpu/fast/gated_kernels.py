@@ -19,6 +19,8 @@ MAX_HEAD = 256
 """Largest width of a head: eight values for each thread of a warp."""
 HEAD_THREADS = 512
 SOURCE = Source("gated.cu")
+NORMS_SOURCE = Source("norms.cu")
+"""Norms that some families have besides."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ class Heads:
 
 @dataclass(frozen=True)
 class HeadNorms:
-    """Norms of each head of query and key, before the rotation."""
+    """Norms of query and key before the rotation: of each head, or of all heads together."""
 
     query: Tensor
-    """[width of a head]"""
+    """[width of a head], or of all query heads"""
     key: Tensor
     epsilon: float
 
@@ -109,6 +111,35 @@ def rms_backward(
         SOURCE.launch("rms_backward", *by_row(x), x, scale, weight, *strided, x.shape[1])
         return
     out.copy_(residual + _through_norm(x.float(), scale[:, None], d_normed.float() * weight))
+
+
+def rms(
+    y: Tensor, bias: Tensor | None, weight: Tensor, epsilon: float, out: Tensor, scale: Tensor
+) -> None:
+    """Write the RMS norm of `y + bias`, times `weight`, to `out`.
+
+    y and `out` may be columns of wider matrices. `scale`: [tokens], float32, gets 1 / the root mean
+    square.
+    """
+    if y.is_cuda:
+        to = (out, out.stride(0), scale, y.shape[1])
+        NORMS_SOURCE.launch("rms", *by_row(y), y, y.stride(0), bias, weight, epsilon, *to)
+        return
+    wide = y.float() if bias is None else y.float() + bias
+    scale.copy_(torch.rsqrt(wide.square().mean(-1) + epsilon))
+    out.copy_(wide * scale[:, None] * weight)
+
+
+def rms_gradient(
+    y: Tensor, bias: Tensor | None, scale: Tensor, weight: Tensor, d_out: Tensor
+) -> None:
+    """Replace y by its gradient through `rms`, whose output has the gradient `d_out`."""
+    if y.is_cuda:
+        given = (bias, scale, weight, d_out, d_out.stride(0), y.shape[1])
+        NORMS_SOURCE.launch("rms_gradient", *by_row(y), y, y.stride(0), *given)
+        return
+    wide = y.float() if bias is None else y.float() + bias
+    y.copy_(_through_norm(wide, scale[:, None], d_out.float() * weight))
 
 
 def _through_norm(x: Tensor, scale: Tensor, grad: Tensor) -> Tensor:

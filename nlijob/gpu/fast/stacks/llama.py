@@ -5,7 +5,7 @@ Adapters on other layers, other options and generation with a cache use the libr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,10 +21,11 @@ from nlijob.gpu.fast.host import check_copy_fits
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import function, gated
-from nlijob.gpu.fast.stacks.gated import GatedLayers, Norm, Workspace
+from nlijob.gpu.fast.stacks.gated import GatedLayers, Workspace
+from nlijob.gpu.fast.stacks.norms import Norm, Norms
 from nlijob.gpu.fast.stacks.projection import Projection
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3")
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3", "Olmo2", "Olmo3")
 """Names of the families, which their classes in transformers begin with."""
 
 
@@ -45,8 +46,7 @@ class FastLlamaModel(nn.Module):
         if window is not None and window < longest:
             raise Unsupported(f"the model attends to a window of {window} tokens")
         x = model.embed_tokens(input_ids)
-        pack = function.layout_of(model, x, options)
-        hidden = self.fast_stack(x[0], pack, self.training)
+        hidden = self.fast_stack(x[0], _layouts(model, x, options), self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.norm(hidden[None]))
 
 
@@ -85,13 +85,9 @@ class LlamaStack:
             o,
             gate_up,
             down,
-            attention_norm=_norm([layer.input_layernorm for layer in layers]),
-            mlp_norm=_norm([layer.post_attention_layernorm for layer in layers]),
+            _norms(layers),
             qkv_bias=[bias for bias in biases if bias is not None] or None,
             o_bias=[bias for bias in output_biases if bias is not None] or None,
-            head_norms=[_head_norms(layer.self_attn) for layer in layers]
-            if hasattr(first.self_attn, "q_norm")
-            else None,
         )
 
     @staticmethod
@@ -116,7 +112,10 @@ class LlamaStack:
         check_copy_fits(linears, device, dtype)
         if device.type == "cuda":
             gated_kernels.SOURCE.compile(device, dtype)
-            heads, rotated = _heads(layers[0].self_attn), 2 * models[0].rotary_emb.inv_freq.numel()
+            norms = _norms(layers)
+            if norms.attention_output or norms.mlp_output or norms.all_heads:
+                gated_kernels.NORMS_SOURCE.compile(device, dtype)
+            heads, rotated = _heads(layers[0].self_attn), 2 * _half(models[0])
             rank = adapted[0][0].r[ADAPTER]
             fused_attention.compile_final(device, dtype, heads, rotated, rank)
         return adapted
@@ -129,35 +128,44 @@ class LlamaStack:
         """See `FusedStack`."""
         patches.apply(self._model, FastLlamaModel, fast_stack=self)
 
-    def __call__(self, x: Tensor, pack: PackLayout, training: bool) -> Tensor:
-        """Output of the last layer, before the final norm: [tokens, width] -> [rows, width]."""
+    def __call__(self, x: Tensor, packs: Sequence[PackLayout], training: bool) -> Tensor:
+        """Output of the last layer, before the final norm: [tokens, width] -> [rows, width].
+
+        `packs`: the pack's layout, for each layer.
+        """
         adapted = not self._switch.disable_adapters
         dropout = self._dropout if training and adapted else 0.0
         if adapted and torch.is_grad_enabled():
             leaves = [leaf for pair in self._pairs for leaf in pair]
-            return function.apply(self, x, pack, dropout, leaves)
-        return self.forward(x, pack, self._workspace(x, pack, False, dropout), adapted)
+            return function.apply(self, x, packs, dropout, leaves)
+        return self.forward(x, packs, self._workspace(x, packs, False, dropout), adapted)
 
     def cost(self, tokens: int) -> float:
         """Measured time of a pack on the GPU; more tokens may take less time."""
         return gated.product_seconds(self._layers, tokens)
 
-    def forward(self, x: Tensor, pack: PackLayout, workspace: Workspace, adapted: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, pack: Sequence[PackLayout], workspace: Workspace, adapted: bool
+    ) -> Tensor:
         """Run `gated.forward` with the current adapter."""
         if adapted:
             self._layers.place([(a.detach(), b.detach()) for a, b in self._pairs])
         return gated.forward(self._layers, x, pack, workspace, adapted)
 
-    def workspace(self, x: Tensor, pack: PackLayout, dropout: float) -> Workspace:
+    def workspace(self, x: Tensor, pack: Sequence[PackLayout], dropout: float) -> Workspace:
         """A workspace for a forward pass that a backward pass follows."""
         return self._workspace(x, pack, True, dropout)
 
-    def backward(self, grad: Tensor, pack: PackLayout, workspace: Workspace) -> list[Tensor]:
+    def backward(
+        self, grad: Tensor, pack: Sequence[PackLayout], workspace: Workspace
+    ) -> list[Tensor]:
         """Gradients of the adapter's leaves."""
         return gated.backward(self._layers, grad, pack, workspace)
 
-    def _workspace(self, x: Tensor, pack: PackLayout, keep: bool, dropout: float) -> Workspace:
-        return Workspace(self._layers, x, pack.last, keep, dropout, self._row_masks)
+    def _workspace(
+        self, x: Tensor, pack: Sequence[PackLayout], keep: bool, dropout: float
+    ) -> Workspace:
+        return Workspace(self._layers, x, pack[0].last, keep, dropout, self._row_masks)
 
     def _projection(self, linears: Sequence[Sequence[Any]], like: Tensor) -> Projection:
         """The projection of the same linear layers, with one input, in each decoder layer."""
@@ -190,9 +198,9 @@ def _is_served(module: nn.Module) -> bool:
 
 def _has_own_parts(model: Any) -> bool:
     """Whether the family's own classes compute the layers, and their linear layers are known."""
-    norms = ("input_layernorm", "post_attention_layernorm")
     for layer in model.layers:
-        parts = (layer, layer.self_attn, layer.mlp, *(getattr(layer, name) for name in norms))
+        norms = [part for name, part in layer.named_children() if name.endswith("layernorm")]
+        parts = (layer, layer.self_attn, layer.mlp, *norms)
         if any(type(part).__module__ != type(model).__module__ for part in parts):
             return False
         if not all(_is_readable(_base(linear)) for linear in _linears(layer)):
@@ -249,14 +257,56 @@ def _heads(attention: Any) -> Heads:
     return Heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
 
 
-def _norm(norms: Sequence[Any]) -> Norm:
-    return Norm([norm.weight.detach() for norm in norms], float(norms[0].variance_epsilon))
+def _norms(layers: Sequence[Any]) -> Norms:
+    """The norms of decoder layers.
+
+    `post_attention_layernorm` is the MLP's, unless outputs are normalised.
+    """
+    mlp_output = _norm(layers, "post_feedforward_layernorm")
+    after_attention = _norm(layers, "post_attention_layernorm")
+    heads = [_head_norms(layer.self_attn) for layer in layers if hasattr(layer.self_attn, "q_norm")]
+    are_wide = bool(heads) and len(heads[0].query) != layers[0].self_attn.head_dim
+    return Norms(
+        attention=_norm(layers, "input_layernorm"),
+        attention_output=after_attention if mlp_output else None,
+        mlp=_norm(layers, "pre_feedforward_layernorm") if mlp_output else after_attention,
+        mlp_output=mlp_output,
+        heads=None if are_wide else heads or None,
+        all_heads=heads if are_wide else None,
+    )
+
+
+def _norm(layers: Sequence[Any], name: str) -> Norm | None:
+    """The norm of this name in all layers, or None where they have none."""
+    if not hasattr(layers[0], name):
+        return None
+    norms = [getattr(layer, name) for layer in layers]
+    return Norm([norm.weight.detach() for norm in norms], _epsilon(norms[0]))
 
 
 def _head_norms(attention: Any) -> HeadNorms:
     query, key = attention.q_norm, attention.k_norm
-    epsilon = float(query.variance_epsilon)
-    return HeadNorms(query.weight.detach(), key.weight.detach(), epsilon)
+    return HeadNorms(query.weight.detach(), key.weight.detach(), _epsilon(query))
+
+
+def _epsilon(norm: Any) -> float:
+    return float(norm.variance_epsilon)
+
+
+def _half(model: Any) -> int:
+    """Half of the values of a head that are rotated."""
+    rotary = model.rotary_emb
+    kinds = [f"{kind}_" for kind in getattr(rotary, "layer_types", ())] or [""]
+    return int(getattr(rotary, f"{kinds[0]}inv_freq").numel())
+
+
+def _layouts(model: Any, x: Tensor, options: Mapping[str, Any]) -> list[PackLayout]:
+    """A pack's layout for each layer; see `function.layout_of`."""
+    if not hasattr(model.rotary_emb, "layer_types"):
+        return [function.layout_of(model, x, options)] * len(model.layers)
+    kinds = model.config.layer_types
+    of_kind = {kind: function.layout_of(model, x, options, kind) for kind in set(kinds)}
+    return [of_kind[kind] for kind in kinds]
 
 
 def _window(model: Any) -> int | None:
@@ -295,7 +345,7 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
             yield f"the model's own dropout ({name})"
     if any(norm.weight.dtype != dtype for layer in layers for norm in _norms_of(layer)):
         yield f"norms in another dtype than {dtype}"
-    half = model.rotary_emb.inv_freq.numel()
+    half = _half(model)
     if any(size % kernels.VECTOR for size in (config.hidden_size, heads.width, half)):
         yield (
             f"a width of {config.hidden_size}, heads of {heads.width} or {2 * half} rotated values,"

@@ -45,10 +45,10 @@ def new_phi(new_small_phi: Callable[..., LoadedModel]) -> New:
     return lambda dtype: new_small_phi(targets=ALL, dropout=DROPOUT, dtype=dtype)
 
 
-@pytest.fixture(params=[pytest.param("Llama", marks=pytest.mark.slow), "Qwen3"])
-def new_gated(request: pytest.FixtureRequest, demo: JobConfig, tokenizer: Any) -> New:
+@pytest.fixture
+def new_gated(family: str, demo: JobConfig, tokenizer: Any) -> New:
     def new(dtype: torch.dtype) -> LoadedModel:
-        given = (demo, tokenizer, request.param, ALL_LINEAR, CPU)
+        given = (demo, tokenizer, family, ALL_LINEAR, CPU)
         return new_gated_model(*given, dtype=dtype, dropout=DROPOUT)
 
     return new
@@ -124,6 +124,7 @@ def test_phis_layers_compute_with_kernels_what_they_compute_without(
 
 
 @dtypes
+@pytest.mark.parametrize("family", [pytest.param("Llama", marks=pytest.mark.slow), "Qwen3"])
 def test_gated_layers_compute_with_kernels_what_they_compute_without(
     new_gated: New, head: CausalHead, rows: list[Encoded], emulated: Emulated, dtype: torch.dtype
 ) -> None:
@@ -131,3 +132,14 @@ def test_gated_layers_compute_with_kernels_what_they_compute_without(
     in_attention = {*ATTENTION, "finish_heads"}
     is_narrow = dtype in fused_attention.KERNEL_DTYPES
     assert launched == (GATED - OF_32_BITS | in_attention if is_narrow else GATED)
+
+
+@dtypes
+@pytest.mark.parametrize("family", ["Olmo2"])
+def test_layers_with_norms_of_outputs_compute_with_kernels_what_they_compute_without(
+    new_gated: New, head: CausalHead, rows: list[Encoded], emulated: Emulated, dtype: torch.dtype
+) -> None:
+    launched = check(new_gated, head, rows[:5], emulated, dtype)
+    expected = GATED - {"residual_rms", "rms_backward"} | set(gated_kernels.NORMS_SOURCE.parameters)
+    is_narrow = dtype in fused_attention.KERNEL_DTYPES
+    assert launched == (expected | ATTENTION if is_narrow else expected)

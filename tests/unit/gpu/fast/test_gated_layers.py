@@ -95,6 +95,11 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+OWN_ROPE = {
+    "full_attention": {**LLAMA_3, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+BOTH_KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 CASES = [
     ("Llama", ATTENTION, 0, {}),
     ("Llama", ALL_LINEAR, 2, {"rope_parameters": LLAMA_3}),
@@ -108,6 +113,10 @@ CASES = [
     ("SmolLM3", ("v_proj", "o_proj"), 0, {}),
     ("Phi3", ("qkv_proj", "o_proj"), 2, {"rope_parameters": LONG_ROPE, "hidden_size": 128}),
     ("Phi3", PACKED_ALL_LINEAR, 0, {}),
+    ("Olmo2", ATTENTION, 0, {}),
+    ("Olmo2", ALL_LINEAR, 2, {}),
+    ("Olmo2", ("gate_proj", "down_proj"), 0, {}),
+    ("Olmo3", ("v_proj", "up_proj"), 2, {"rope_parameters": OWN_ROPE, "layer_types": BOTH_KINDS}),
 ]
 
 
@@ -132,7 +141,7 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Olmo2"])
 def test_in_16_bits_they_differ_by_rounding(
     new_gated: NewGated,
     head: CausalHead,
@@ -176,7 +185,12 @@ def alike_by_call(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("alike_by_call")
 @pytest.mark.parametrize(
     ("family", "targets", "prefix"),
-    [("Llama", ALL_LINEAR, 2), ("Qwen3", ("q_proj", "o_proj"), 0), ("Phi3", PACKED_ALL_LINEAR, 2)],
+    [
+        ("Llama", ALL_LINEAR, 2),
+        ("Qwen3", ("q_proj", "o_proj"), 0),
+        ("Phi3", PACKED_ALL_LINEAR, 2),
+        ("Olmo2", ALL_LINEAR, 2),
+    ],
 )
 def test_dropout_has_the_effect_that_it_has_in_the_librarys_layers(
     new_gated: NewGated,

@@ -173,6 +173,10 @@ def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
     gated_kernels.swiglu(some(4, 32), x)
     gated_kernels.swiglu_backward(some(4, 32), x)
     assert launched == list(gated_kernels.SOURCE.parameters)
+    launched.clear()
+    gated_kernels.rms(y[:, :16], more, row, 1e-5, x, scale)
+    gated_kernels.rms_gradient(y[:, :16], more, scale, row, x)
+    assert launched == list(gated_kernels.NORMS_SOURCE.parameters)
 
 
 @pytest.mark.parametrize("shared", [0, 2])
