@@ -341,10 +341,13 @@ def test_heads_are_completed_and_their_gradient(
         compare(place, dtype, back, y, out, *weights, d_own, prefix, bias, cosine, sine)
 
 
-def test_swiglu_and_its_gradient(place: Place, dtype: torch.dtype, values: Values) -> None:
+@pytest.mark.parametrize("name", ["swiglu", "geglu"])
+def test_activation_of_a_gated_mlp_and_its_gradient(
+    place: Place, dtype: torch.dtype, values: Values, name: str
+) -> None:
     y = values(TOKENS, 2 * WIDTH)
-    compare(place, dtype, gated_kernels.swiglu, y, values(TOKENS, WIDTH))
-    compare(place, dtype, gated_kernels.swiglu_backward, y, values(TOKENS, WIDTH))
+    compare(place, dtype, getattr(gated_kernels, name), y, values(TOKENS, WIDTH))
+    compare(place, dtype, getattr(gated_kernels, f"{name}_backward"), y, values(TOKENS, WIDTH))
 
 
 @of_attention

@@ -6,6 +6,7 @@ One CUDA kernel each on a GPU, torch's own operations elsewhere. As in `kernels`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ HEAD_THREADS = 512
 SOURCE = Source("gated.cu")
 NORMS_SOURCE = Source("norms.cu")
 """Norms that some families have besides."""
+GEGLU_SOURCE = Source("geglu.cu")
 
 
 @dataclass(frozen=True)
@@ -271,3 +273,43 @@ def swiglu_backward(y: Tensor, d_out: Tensor) -> None:
     grad, sigmoid = d_out.float(), gate.sigmoid()
     d_gate = grad * up * sigmoid * (1 + gate * (1 - sigmoid))
     y.copy_(torch.cat([d_gate, grad * gate * sigmoid], 1))
+
+
+def geglu(y: Tensor, out: Tensor) -> None:
+    """Write gelu(gate) * up to `out`, tanh approximation; y as in `swiglu`."""
+    width = out.shape[1]
+    if y.is_cuda:
+        given = (y, y.stride(0), out, out.stride(0), width, len(y))
+        GEGLU_SOURCE.launch("geglu", *by_eight(y, width), *given)
+        return
+    out.copy_(functional.gelu(y[:, :width], approximate="tanh") * y[:, width:])
+
+
+def geglu_backward(y: Tensor, d_out: Tensor) -> None:
+    """Replace y by the gradient of `geglu`'s input; `d_out` is the gradient of its output."""
+    width = d_out.shape[1]
+    if y.is_cuda:
+        given = (y, y.stride(0), d_out, d_out.stride(0), width, len(y))
+        GEGLU_SOURCE.launch("geglu_backward", *by_eight(y, width), *given)
+        return
+    gate, up = y[:, :width].float(), y[:, width:].float()
+    grad = d_out.float()
+    d_gate = torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh")
+    y.copy_(torch.cat([d_gate, grad * functional.gelu(gate, approximate="tanh")], 1))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The activation of a gated MLP."""
+
+    forward: Callable[[Tensor, Tensor], None]
+    """As `swiglu`."""
+    backward: Callable[[Tensor, Tensor], None]
+    """As `swiglu_backward`."""
+    source: Source
+
+
+SWIGLU = Activation(swiglu, swiglu_backward, SOURCE)
+GEGLU = Activation(geglu, geglu_backward, GEGLU_SOURCE)
+ACTIVATIONS = {"silu": SWIGLU, "swish": SWIGLU, "gelu_pytorch_tanh": GEGLU}
+"""The activations by their names in the library."""

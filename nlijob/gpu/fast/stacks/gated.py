@@ -2,7 +2,7 @@
 
     q, k, v = rotated(norm(x) W_qkv')              each W with its adapters, see `projection`
     h = x + attention(q, k, v) W_o'
-    x = h + (silu(gate) * up) W_down'              gate, up = norm(h) W_gate_up'
+    x = h + (activation(gate) * up) W_down'        gate, up = norm(h) W_gate_up'
 
 Query, key and value are one product, and so are gate and up. The last layer computes what follows
 attention for the rows' last tokens only. Values are in the compute dtype, sums in float32.
@@ -23,7 +23,7 @@ from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast import gated_kernels
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
-from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from nlijob.gpu.fast.gated_kernels import Activation, HeadNorms, Heads
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks.function import seconds, timed_layers
 from nlijob.gpu.fast.stacks.norms import Norms, OutputNorm, SumNorm, WideNorms
@@ -41,6 +41,7 @@ class GatedLayers:
     gate_up: Projection
     down: Projection
     norms: Norms
+    activation: Activation
     qkv_bias: Sequence[Tensor] | None = None
     """[heads.columns] in each layer."""
     o_bias: Sequence[Tensor] | None = None
@@ -89,6 +90,7 @@ class _Tail:
         """`attended`: where attention's outputs are kept."""
         kept = torch.Size((len(layers) if keep else 1, tokens, of.o.outputs))
         self.h = SumNorm(of.norms.mlp, like, layers, kept)
+        self._of = of
         after_o, after_down = of.norms.attention_output, of.norms.mlp_output
         self._after_o = after_o and OutputNorm(after_o, of.o_bias, like, layers, kept)
         self._after_down = after_down and OutputNorm(after_down, None, like, layers, kept)
@@ -111,7 +113,8 @@ class _Tail:
         if self._after_o:
             z = self._after_o.forward(number, z)
         self.h.forward(number, x, z, bias, self.gate_up.given[number])
-        gated_kernels.swiglu(self.gate_up.forward(number, adapts), self.down.given[number])
+        gate_up = self.gate_up.forward(number, adapts)
+        self._of.activation.forward(gate_up, self.down.given[number])
         z = self.down.forward(number, adapts)
         return self.h.total[number], self._after_down.forward(number, z) if self._after_down else z
 
@@ -120,7 +123,8 @@ class _Tail:
         d_total, d_h = self.d_total(number), self._d_h
         if self._after_down:
             self._after_down.backward(number, self.down.output(number), d_total)
-        gated_kernels.swiglu_backward(self.gate_up.output(number), self.down.backward(number))
+        d_down = self.down.backward(number)
+        self._of.activation.backward(self.gate_up.output(number), d_down)
         d_h = self.o.d_output(number) if d_h is None else d_h
         self.h.backward(number, self.gate_up.backward(number), d_total, d_h)
         if self._after_o:

@@ -16,7 +16,7 @@ from nlijob.gpu.fast import fused_attention, gated_kernels, kernels
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
-from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from nlijob.gpu.fast.gated_kernels import Activation, HeadNorms, Heads
 from nlijob.gpu.fast.host import check_copy_fits
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.row_dropout import RowMasks
@@ -25,8 +25,20 @@ from nlijob.gpu.fast.stacks.gated import GatedLayers, Workspace
 from nlijob.gpu.fast.stacks.norms import Norm, Norms
 from nlijob.gpu.fast.stacks.projection import Projection
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3", "Olmo2", "Olmo3")
-"""Names of the families, which their classes in transformers begin with."""
+FAMILIES = (
+    "Llama",
+    "Mistral",
+    "Qwen2",
+    "Qwen3",
+    "SmolLM3",
+    "Phi3",
+    "Olmo2",
+    "Olmo3",
+    "Gemma",
+    "Gemma2",
+    "Gemma3Text",
+)
+"""Names of the families, which the names of their models in transformers begin with."""
 
 
 class FastLlamaModel(nn.Module):
@@ -45,7 +57,8 @@ class FastLlamaModel(nn.Module):
         longest, window = options["max_length_q"], self.fast_stack.window
         if window is not None and window < longest:
             raise Unsupported(f"the model attends to a window of {window} tokens")
-        x = model.embed_tokens(input_ids)
+        x = options.get("inputs_embeds")
+        x = model.embed_tokens(input_ids) if x is None else x
         hidden = self.fast_stack(x[0], _layouts(model, x, options), self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.norm(hidden[None]))
 
@@ -86,6 +99,7 @@ class LlamaStack:
             gate_up,
             down,
             _norms(layers),
+            _activation(self._model),
             qkv_bias=[bias for bias in biases if bias is not None] or None,
             o_bias=[bias for bias in output_biases if bias is not None] or None,
         )
@@ -112,6 +126,7 @@ class LlamaStack:
         check_copy_fits(linears, device, dtype)
         if device.type == "cuda":
             gated_kernels.SOURCE.compile(device, dtype)
+            _activation(models[0]).source.compile(device, dtype)
             norms = _norms(layers)
             if norms.attention_output or norms.mlp_output or norms.all_heads:
                 gated_kernels.NORMS_SOURCE.compile(device, dtype)
@@ -281,16 +296,33 @@ def _norm(layers: Sequence[Any], name: str) -> Norm | None:
     if not hasattr(layers[0], name):
         return None
     norms = [getattr(layer, name) for layer in layers]
-    return Norm([norm.weight.detach() for norm in norms], _epsilon(norms[0]))
+    return Norm([_weight(norm) for norm in norms], _epsilon(norms[0]))
 
 
 def _head_norms(attention: Any) -> HeadNorms:
     query, key = attention.q_norm, attention.k_norm
-    return HeadNorms(query.weight.detach(), key.weight.detach(), _epsilon(query))
+    return HeadNorms(_weight(query), _weight(key), _epsilon(query))
+
+
+def _weight(norm: Any) -> Tensor:
+    """What a norm multiplies with, in the weight's dtype.
+
+    Gemma's norms keep by how much that is more than 1.
+    """
+    weight: Tensor = norm.weight.detach()
+    return weight + 1 if type(norm).__name__.startswith("Gemma") else weight
 
 
 def _epsilon(norm: Any) -> float:
-    return float(norm.variance_epsilon)
+    return float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+
+
+def _activation(model: Any) -> Activation:
+    return gated_kernels.ACTIVATIONS[_activation_name(model.config)]
+
+
+def _activation_name(config: Any) -> str:
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
 
 
 def _half(model: Any) -> int:
@@ -334,8 +366,12 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
     heads = _heads(attention)
     if len(layers) < 2:
         yield "a model of one layer"
-    if config.hidden_act not in ("silu", "swish"):
-        yield f"the activation {config.hidden_act}"
+    if _activation_name(config) not in gated_kernels.ACTIVATIONS:
+        yield f"the activation {_activation_name(config)}"
+    if getattr(config, "attn_logit_softcapping", None):
+        yield "a limit of attention's scores (attn_logit_softcapping)"
+    if not getattr(attention, "is_causal", True):
+        yield "attention in both directions"
     if not all(getattr(layer.self_attn, "use_rope", True) for layer in layers):
         yield "layers without a rotary embedding"
     if any(_base(linear).bias is not None for linear in (*_gate_up(layers[0]), *_down(layers[0]))):
@@ -353,12 +389,13 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
         )
     if config.intermediate_size % kernels.VECTOR:
         yield f"an MLP of width {config.intermediate_size}, no multiple of {kernels.VECTOR}"
-    if config.hidden_size > kernels.MAX_WIDTH or heads.width > gated_kernels.MAX_HEAD:
-        yield f"a width of {config.hidden_size}, or heads of {heads.width}"
+    width = max(config.hidden_size, heads.query_width if _norms(layers).all_heads else 0)
+    if width > kernels.MAX_WIDTH or heads.width > gated_kernels.MAX_HEAD:
+        yield f"a width of {width}, or heads of {heads.width}"
 
 
 def _norms_of(layer: Any) -> list[Any]:
-    return [module for module in layer.modules() if hasattr(module, "variance_epsilon")]
+    return [module for module in layer.modules() if type(module).__name__.endswith("RMSNorm")]
 
 
 def _check_adapters(model: nn.Module, adapted: Sequence[Any]) -> None:

@@ -147,7 +147,7 @@ class WideNorms:
     def _parts(self, y: Tensor) -> tuple[Tensor, ...]:
         """Columns of query, key and value."""
         heads = self._heads
-        return y.split([heads.query_width, heads.key_width, heads.key_width], -1)
+        return torch.split(y, [heads.query_width, heads.key_width, heads.key_width], -1)
 
     def _biases(self, number: int) -> tuple[Tensor | None, ...]:
         return self._parts(self._bias[number]) if self._bias else (None, None, None)

@@ -117,6 +117,11 @@ CASES = [
     ("Olmo2", ALL_LINEAR, 2, {}),
     ("Olmo2", ("gate_proj", "down_proj"), 0, {}),
     ("Olmo3", ("v_proj", "up_proj"), 2, {"rope_parameters": OWN_ROPE, "layer_types": BOTH_KINDS}),
+    ("Gemma", ALL_LINEAR, 2, {}),
+    ("Gemma2", ATTENTION, 2, {}),
+    ("Gemma3Text", ALL_LINEAR, 0, {}),
+    ("Gemma3Text", ("q_proj", "up_proj"), 2, {"head_dim": 256}),
+    ("Gemma3", ("v_proj", "down_proj"), 2, {}),
 ]
 
 
@@ -141,7 +146,7 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Olmo2"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Olmo2", "Gemma3Text"])
 def test_in_16_bits_they_differ_by_rounding(
     new_gated: NewGated,
     head: CausalHead,
@@ -257,6 +262,8 @@ def test_with_the_adapter_disabled_the_base_model_is_scored(
         ("Llama", ATTENTION, {"num_hidden_layers": 1}, "a model of one layer"),
         ("Llama", ATTENTION, {"intermediate_size": 100}, "an MLP of width 100"),
         ("SmolLM3", ATTENTION, {"no_rope_layers": [1, 0, 1]}, "without a rotary embedding"),
+        ("Gemma2", ATTENTION, {"attn_logit_softcapping": 50.0}, "limit of attention's scores"),
+        ("Gemma3Text", ATTENTION, {"use_bidirectional_attention": True}, "in both directions"),
     ],
 )
 def test_what_is_not_supported_is_named_and_the_librarys_layers_are_used(
