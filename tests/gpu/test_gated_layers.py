@@ -120,7 +120,8 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
 
 
 @pytest.mark.parametrize(
-    ("family", "targets"), [("Llama", ATTENTION), ("Llama", ALL_LINEAR), ("Qwen3", ALL_LINEAR)]
+    ("family", "targets"),
+    [("Llama", ATTENTION), ("Llama", ALL_LINEAR), ("Qwen3", ALL_LINEAR), ("Olmo2", ALL_LINEAR)],
 )
 def test_losses_follow_the_plain_loops_over_100_steps(
     new_gated: NewGated,

@@ -145,6 +145,25 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
     assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ALL_LINEAR)
+@pytest.mark.parametrize("family", ["Olmo2", "Olmo3", "Gemma", "Gemma3Text"])
+def test_each_linear_layer_may_be_the_only_one_with_an_adapter(
+    new_gated: NewGated,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    target: str,
+) -> None:
+    (logits, gradients), (expected, wanted) = both(
+        lambda: new_gated(family, (target,)), head, rows[:5], monkeypatch, 2
+    )
+    assert tolerance.distance(logits, expected) < GRADIENTS
+    for name, gradient in gradients.items():
+        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("family", ["Llama", "Qwen3", "Olmo2", "Gemma3Text"])
 def test_in_16_bits_they_differ_by_rounding(
@@ -239,10 +258,11 @@ def test_each_adapter_and_layer_has_masks_of_its_own(
     assert len(seen) == len(masks)
 
 
+@pytest.mark.parametrize("family", ["Llama", "Olmo2", "Gemma3Text"])
 def test_with_the_adapter_disabled_the_base_model_is_scored(
-    new_gated: NewGated, head: CausalHead, rows: list[Encoded]
+    new_gated: NewGated, head: CausalHead, rows: list[Encoded], family: str
 ) -> None:
-    loaded = new_gated("Llama", ALL_LINEAR)
+    loaded = new_gated(family, ALL_LINEAR)
     fast = FastModel(loaded, head, True)
     with loaded.model.disable_adapter():
         got = fast.score_rows(rows[:4])
