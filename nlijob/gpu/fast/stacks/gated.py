@@ -95,9 +95,9 @@ class _Tail:
         self._after_o = after_o and OutputNorm(after_o, of.o_bias, like, layers, kept)
         self._after_down = after_down and OutputNorm(after_down, None, like, layers, kept)
         self._o_bias = [of.o_bias[layer] for layer in layers] if of.o_bias and not after_o else None
-        self.o = Step(of.o, like, layers, tokens, keep, in_place=bool(after_o), given=attended)
+        self.o = Step(of.o, like, layers, tokens, keep, bool(after_o), given=attended)
         self.gate_up = Step(of.gate_up, like, layers, tokens, keep, True, self.h.given())
-        self.down = Step(of.down, like, layers, tokens, keep, in_place=bool(after_down))
+        self.down = Step(of.down, like, layers, tokens, keep, bool(after_down))
         self.steps = (self.o, self.gate_up, self.down)
         # without a norm between them, a sum and its last term have the same gradient
         self._d_h = like.new_empty(kept[1:]) if after_o and keep else None
@@ -105,7 +105,7 @@ class _Tail:
 
     def d_total(self, number: int) -> Tensor:
         """Where the gradient of a layer's output goes before `backward`."""
-        return self.down.d_output(number) if self._d_total is None else self._d_total
+        return self.down.output(number) if self._d_total is None else self._d_total
 
     def forward(self, number: int, x: Tensor, adapts: bool) -> tuple[Tensor, Tensor]:
         """The layer's output as a sum of two, from its input x and attention in `o.given`."""
@@ -125,7 +125,7 @@ class _Tail:
             self._after_down.backward(number, self.down.output(number), d_total)
         d_down = self.down.backward(number)
         self._of.activation.backward(self.gate_up.output(number), d_down)
-        d_h = self.o.d_output(number) if d_h is None else d_h
+        d_h = self.o.output(number) if d_h is None else d_h
         self.h.backward(number, self.gate_up.backward(number), d_total, d_h)
         if self._after_o:
             self._after_o.backward(number, self.o.output(number), d_h)

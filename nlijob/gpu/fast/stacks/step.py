@@ -50,14 +50,14 @@ class Step:
         layers: range,
         tokens: int,
         keep: bool,
-        in_place: bool,
+        keeps_output: bool,
         given: Tensor | None = None,
     ) -> None:
-        """`in_place`: the output is kept, and its gradient replaces it. `given`: the inputs, where
-        these are kept in any case.
+        """`keep`: a backward pass follows. What neither it nor an adapter's gradient needs is of
+        one layer only.
 
-        `keep`: a backward pass follows. What neither it nor an adapter's gradient needs is of one
-        layer only.
+        `keeps_output`: the backward pass needs the output, until the gradient replaces it. `given`:
+        the inputs, where these are kept in any case.
         """
         self.projection, self._layers = projection, layers
         kept = len(layers) if keep else 1
@@ -65,19 +65,14 @@ class Step:
         inputs, outputs, ranks = projection.inputs, projection.outputs, projection.ranks
         self.given = Buffers(like.new_empty(adapted, tokens, inputs) if given is None else given)
         """The input, which is written here."""
-        self.y = Buffers(like.new_empty(kept if in_place else adapted, tokens, outputs + ranks))
+        self.y = Buffers(like.new_empty(kept if keeps_output else adapted, tokens, outputs + ranks))
         if keep:
-            self._d_y = None if in_place else Buffers(like.new_empty(adapted, tokens, outputs))
             self._d = Buffers(like.new_empty(adapted, tokens, inputs + ranks))
         self.dropout: Dropout | None = None
 
     def output(self, number: int) -> Tensor:
-        """The output of a layer without the inner values, [tokens, outputs]."""
+        """The output of a layer without the inner values, or its gradient, [tokens, outputs]."""
         return self.y[number][:, : self.projection.outputs]
-
-    def d_output(self, number: int) -> Tensor:
-        """The gradient of the output of a layer."""
-        return self._d_y[number] if self._d_y else self.output(number)
 
     def forward(self, number: int, adapts: bool, adds: bool = True) -> Tensor:
         """Compute the output of a layer from `given`; see `Projection.forward`."""
@@ -87,20 +82,20 @@ class Step:
         return self.output(number)
 
     def backward(self, number: int) -> Tensor:
-        """Gradient of the input of a layer from `d_output`."""
+        """Gradient of the input of a layer, from that of its output, which is in its place."""
         d, drops = self._d[number], self.dropout
         masks, scale = (drops.masks[number], drops.scale) if drops else (None, 1.0)
         layer = self._layers[number]
-        self.projection.backward(layer, self.d_output(number), d, masks, scale)
+        self.projection.backward(layer, self.output(number), d, masks, scale)
         return d[:, : self.projection.inputs]
 
     def inner_backward(self, number: int) -> None:
         """As `backward`, where the gradient of the input is not needed."""
         layer = self._layers[number]
-        self.projection.inner_backward(layer, self.d_output(number), self._d[number])
+        self.projection.inner_backward(layer, self.output(number), self._d[number])
 
     def gradients(self, out: Leaves) -> None:
         """Write the gradients of the adapters in these layers."""
         given = self.dropout.dropped.all if self.dropout else self.given.all
-        d_y = self._d_y.all if self._d_y else self.y.all[..., : self.projection.outputs]
+        d_y = self.y.all[..., : self.projection.outputs]
         self.projection.gradients(given, self.y.all, d_y, self._d.all, out)
