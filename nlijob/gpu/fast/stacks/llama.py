@@ -75,7 +75,7 @@ class LlamaStack:
     ) -> None:
         """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
         self._row_masks = row_masks
-        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        models: list[Any] = [module for module in model.modules() if is_of_family(module)]
         self._model = models[0]
         self._switch = adapters[0][0][0]
         self._dropout = dropout_of(self._switch)
@@ -112,7 +112,7 @@ class LlamaStack:
         Unsupported where it has an option or an adapter that is not supported, and where the
         kernels cannot be compiled.
         """
-        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        models: list[Any] = [module for module in model.modules() if is_of_family(module)]
         if len(models) != 1 or not _has_own_parts(models[0]):
             return []
         layers = models[0].layers
@@ -205,7 +205,8 @@ class LlamaStack:
 # ---------------------------------------------------------------- the library's modules
 
 
-def _is_served(module: nn.Module) -> bool:
+def is_of_family(module: nn.Module) -> bool:
+    """Whether a module is a model of one of the families, without its head."""
     kind = type(module)
     is_librarys = kind.__module__.startswith("transformers.")
     return is_librarys and kind.__name__ in [f"{family}Model" for family in FAMILIES]
