@@ -34,7 +34,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Olmo2": {"attention_bias": True},
     "Olmo3": {"sliding_window": 200},
     "Gemma": {"head_dim": 32, "num_key_value_heads": 1},
-    "Gemma2": {"head_dim": 16, "attn_logit_softcapping": None},
+    "Gemma2": {"head_dim": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0},
     "Gemma3Text": {
         "head_dim": 32,
         "sliding_window": 200,

@@ -77,7 +77,14 @@ def layout_of(model: Any, x: Tensor, options: Mapping[str, Any], *kind: str) -> 
         scaling=attention.scaling,
         last=options["rows_to_keep"],
         shared=options["shared_tokens"],
+        softcap=softcap_of(attention),
     )
+
+
+def softcap_of(attention: Any) -> float | None:
+    """The limit of the scores of a model's attention; Gemma 3 has the option and ignores it."""
+    is_read = type(attention).__name__ == "Gemma2Attention"
+    return attention.attn_logit_softcapping if is_read else None
 
 
 def seconds(work: Callable[[], None]) -> float:

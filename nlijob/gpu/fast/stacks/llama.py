@@ -369,8 +369,6 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
         yield "a model of one layer"
     if _activation_name(config) not in gated_kernels.ACTIVATIONS:
         yield f"the activation {_activation_name(config)}"
-    if getattr(config, "attn_logit_softcapping", None):
-        yield "a limit of attention's scores (attn_logit_softcapping)"
     if not getattr(attention, "is_causal", True):
         yield "attention in both directions"
     if not all(getattr(layer.self_attn, "use_rope", True) for layer in layers):

@@ -258,7 +258,7 @@ def test_each_adapter_and_layer_has_masks_of_its_own(
     assert len(seen) == len(masks)
 
 
-@pytest.mark.parametrize("family", ["Llama", "Olmo2", "Gemma3Text"])
+@pytest.mark.parametrize("family", ["Llama", "Olmo2", "Gemma2", "Gemma3Text"])
 def test_with_the_adapter_disabled_the_base_model_is_scored(
     new_gated: NewGated, head: CausalHead, rows: list[Encoded], family: str
 ) -> None:
@@ -282,7 +282,6 @@ def test_with_the_adapter_disabled_the_base_model_is_scored(
         ("Llama", ATTENTION, {"num_hidden_layers": 1}, "a model of one layer"),
         ("Llama", ATTENTION, {"intermediate_size": 100}, "an MLP of width 100"),
         ("SmolLM3", ATTENTION, {"no_rope_layers": [1, 0, 1]}, "without a rotary embedding"),
-        ("Gemma2", ATTENTION, {"attn_logit_softcapping": 50.0}, "limit of attention's scores"),
         ("Gemma3Text", ATTENTION, {"use_bidirectional_attention": True}, "in both directions"),
     ],
 )
