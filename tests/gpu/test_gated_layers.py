@@ -92,6 +92,7 @@ CASES = [
     ("Olmo2", ALL_LINEAR, 2, {}),
     ("Olmo3", ATTENTION, 0, {"hidden_size": 512}),
     ("Gemma", ALL_LINEAR, 2, {"head_dim": 256}),
+    ("Gemma2", ALL_LINEAR, 2, {"head_dim": 256}),
     ("Gemma3Text", ALL_LINEAR, 2, {"head_dim": 256}),
     ("Gemma3Text", ATTENTION, 0, {"head_dim": 64}),
 ]
