@@ -300,7 +300,9 @@ def test_rms_of_some_columns_and_its_gradient(
 
 
 @pytest.mark.parametrize("normed", [True, False])
-@pytest.mark.parametrize(("head", "half"), [(24, 8), rest(64, 32), rest(128, 64), (256, 64)])
+@pytest.mark.parametrize(
+    ("head", "half"), [(24, 8), rest(64, 32), rest(128, 64), (256, 64), rest(256, 128)]
+)
 @pytest.mark.parametrize(("queries", "keys"), [(6, 2), rest(3, 3), rest(40, 1)])
 def test_heads_are_completed_and_their_gradient(
     place: Place,
