@@ -72,7 +72,7 @@ def main() -> None:
 
 def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     """The options; those that may be repeated are lists, empty where they are not given."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__.splitlines()[0])
     parser.add_argument(
         "--part", action="append", choices=PARTS, default=[], help="default: all but unsloth"
     )
