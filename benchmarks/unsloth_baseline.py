@@ -4,7 +4,7 @@ Unsloth wants older versions of datasets (below 5) and trl (at most 1.15) than t
 transformers 5.17.0, so it needs an environment of its own, with a GPU:
 
     python -m venv ../unsloth
-    ../unsloth/bin/pip install unsloth==2026.10.9 transformers==5.17.0 matplotlib GPUtil
+    ../unsloth/bin/pip install unsloth==2026.10.9 transformers==5.17.0 matplotlib
     ../unsloth/bin/python -m benchmarks.unsloth_baseline --shape llama-3b --rows ROWS
 
 in the top folder of the repository, which is not installed there: only its modules are used.
