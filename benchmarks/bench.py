@@ -28,7 +28,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import step_profile
 from benchmarks.origin import origin, today, versions
@@ -41,7 +41,7 @@ from nlijob.gpu.environment import cpu_name
 from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head, head_class
-from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
+from nlijob.gpu.model import LoadedModel, compute_dtype, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
 from nlijob.records.job import Example
@@ -57,7 +57,8 @@ MAX_LENGTH = 2048
 EPOCH_OF_WARM_SPEED = 2
 OTHER_STEPS = ("with dropout", "no shared prefix")
 """Endings of the names of measurements with other losses than the plain loop."""
-MATRIX = 8192
+MATRIX, CPU_MATRIX = 8192, 2048
+"""Rows and columns of the product that gives the matrix rate."""
 TRAINED_FLOPS, SCORED_FLOPS = 4, 2
 """Operations per weight and token: forward, and backward to the inputs only (frozen weights)."""
 
@@ -273,7 +274,7 @@ def spread_rows(folder: Path, count: int) -> list[Example]:
 def measure(bench: Bench, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
     """The figures of each measurement, with the machine and what was measured on."""
     weights = _linear_weights(bench)
-    rate = _matrix_rate(bench.device)
+    rate = _rate(bench)
     measured = {}
     for name, measurement in measurements.items():
         figures = measurement()
@@ -311,9 +312,9 @@ def measure(bench: Bench, measurements: Mapping[str, Measurement]) -> dict[str, 
     }
 
 
-def _share(examples_per_s: float | None, flops: float, rate: float | None) -> float | None:
-    """Fraction of the machine's matrix rate; None where either was not measured."""
-    return examples_per_s * flops / rate if examples_per_s and rate else None
+def _share(examples_per_s: float | None, flops: float, rate: float) -> float | None:
+    """Fraction of the machine's matrix rate; None where the speed was not measured."""
+    return examples_per_s * flops / rate if examples_per_s else None
 
 
 def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Measurement]]:
@@ -482,21 +483,34 @@ def _linear_weights(bench: Bench) -> int:
     return sum(module.weight.numel() for module in linear)
 
 
-def _matrix_rate(device: torch.device) -> float | None:
-    """Operations per second of a large bfloat16 product of random values; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(20):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        begin.record()
-        torch.mm(a, b)
-        end.record()
-        end.synchronize()
-        seconds.append(begin.elapsed_time(end) / 1000)
-    median: float = sorted(seconds)[len(seconds) // 2]
-    return 2 * MATRIX**3 / median
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large product of random values."""
+    on_gpu = device.type == "cuda"
+    size, times = (MATRIX, 20) if on_gpu else (CPU_MATRIX, 5)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = sorted((_gpu_seconds if on_gpu else _cpu_seconds)(a, b) for _ in range(times))
+    return 2 * size**3 / seconds[times // 2]
+
+
+def _gpu_seconds(a: Tensor, b: Tensor) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    torch.mm(a, b)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
+
+
+def _cpu_seconds(a: Tensor, b: Tensor) -> float:
+    began_s = time.monotonic()
+    torch.mm(a, b)
+    return time.monotonic() - began_s
+
+
+def _rate(bench: Bench) -> float:
+    """The machine's rate in the element type that the model is computed in."""
+    shape = transformers.AutoConfig.from_pretrained(bench.model_dir)
+    return matrix_rate(bench.device, compute_dtype(bench.config.model, shape, bench.device))
 
 
 def _profile(bench: Bench, options: argparse.Namespace) -> None:
