@@ -62,6 +62,7 @@ def test_every_way_is_measured_and_shown(bench: tuple[Path, str], ways: dict[str
     assert set(ways) == OURS | (TRL if HAS_TRL else set())
     assert all(way["training_examples_per_s"] > 0 for way in ways.values())
     assert all(ways[name]["scoring_examples_per_s"] > 0 for name in OURS)
+    assert all(way["share_of_matrix_rate_training"] > 0 for way in ways.values())
     assert all(f"\n{name}  " in bench[1] for name in ways)
     assert bench[0].with_suffix(".png").is_file()
 
