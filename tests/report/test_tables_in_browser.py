@@ -310,6 +310,14 @@ def test_a_table_is_saved_as_json(tab: Tab, url: str, tmp_path: Path) -> None:
     assert content["rows"][1]["change"] == {"text": "-1.470", "value": -1.47}
 
 
+def test_each_column_of_a_saved_table_has_a_name_of_its_own(tab: Tab, tmp_path: Path) -> None:
+    names = ("name", "a", "b", "c", "b", "a", "b")
+    table = Table("Names", columns(*names), (row("x", "1", "2", "3", "4", "5", "6"),))
+    tab.open(write_page(tmp_path / "page.html", [table]))
+    head, _ = rows_of(saved(tab, "document.querySelector('.save button')", tmp_path / "saved"))
+    assert head == ["name", "name: a", "a: b", "c", "c: b", "b: a", "a: b (2)"]
+
+
 def test_saving_asks_the_network_for_nothing(tab: Tab, url: str, tmp_path: Path) -> None:
     tab.open(url)
     saved(tab, "document.querySelector('#t1 .save button')", tmp_path)
