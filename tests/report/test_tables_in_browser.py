@@ -253,6 +253,20 @@ def test_some_copied_rows_arrive_as_columns_in_the_order_shown(tab: Tab, url: st
     assert plain.splitlines()[3].split("\t") == ["short", "0.3 s"]
 
 
+def test_small_type_is_apart_and_hidden_columns_are_left_out(tab: Tab, url: str) -> None:
+    tab.open(url)
+    tab.evaluate(
+        """(() => {
+            const rows = document.querySelectorAll("#t1 tr");
+            for (const row of rows) row.cells[2].hidden = true;
+            rows[4].cells[1].insertAdjacentHTML("beforeend", "<small>12 of 14</small>");
+        })()"""
+    )
+    assert sorted_by(tab, "t1", "rows")[1] == "“a”"
+    plain, _ = copied(tab, "#t1 tbody tr:first-child th, #t1 tbody tr:first-child td:nth-child(4)")
+    assert plain.split("\t") == ["“a”", "7 (12 of 14)", "not measured"]
+
+
 def rows_of(path: Path) -> list[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.reader(file))
