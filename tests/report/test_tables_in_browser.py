@@ -83,6 +83,12 @@ def every_wording() -> list[tuple[Callable[[float], str], list[float]]]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def window(tab: Tab) -> None:
+    """Each test begins with a wide and light window."""
+    tab.show_as("light")
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(tmp_path_factory.mktemp("tables") / "page.html", TABLES)
@@ -118,7 +124,6 @@ def sorted_by(tab: Tab, table: str, column: str, presses: int = 1) -> list[str]:
 def test_a_press_on_a_head_sorts_by_value_with_missing_ones_last(
     tab: Tab, url: str, column: str, order: list[str]
 ) -> None:
-    tab.show_as("light")
     tab.open(url)
     state, *names = sorted_by(tab, "t1", column)
     assert state == "ascending"
@@ -232,7 +237,6 @@ def copied(tab: Tab, ends: str) -> tuple[str, str]:
 
 
 def test_a_copied_table_arrives_as_columns(tab: Tab, url: str) -> None:
-    tab.show_as("light")
     tab.open(url)
     plain, html = copied(tab, "#t3 thead th:first-child, #t3 tbody tr:last-child td:last-child")
     assert [line.split("\t") for line in plain.splitlines()] == [
