@@ -394,3 +394,8 @@ def test_with_scripts_off_a_table_has_no_control_that_does_nothing(tab: Tab, url
         assert tab.evaluate(count) == 0
     finally:
         tab.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_two_tables_of_one_name_are_no_fault(tab: Tab, tmp_path: Path) -> None:
+    tab.open(write_page(tmp_path / "page.html", (FIGURES, FIGURES)))
+    assert all_faults(tab) == []
