@@ -16,7 +16,14 @@ const FURTHER = new RegExp(String.raw`^(${DIGITS})\s*(h|min|s)(?!\w)\s*(.*)$`);
 const INTERVAL = new RegExp(String.raw`([+\-−]?${DIGITS}) to ([+\-−]?${DIGITS})( %)?`);
 
 const number = (text) => Number(text.replaceAll(",", "").replace("−", "-"));
-const plain = (cell) => cell.textContent.replaceAll("\u00a0", " ").trim();
+
+// The text of a cell; what is in small type begins a line.
+const plain = (cell) =>
+  [...cell.childNodes]
+    .map((part) => (part.nodeName === "SMALL" ? "\n" : "") + part.textContent)
+    .join("")
+    .replaceAll("\u00a0", " ")
+    .trim();
 
 // {value, unit, exact, rest} of a text such as "12.3 %", "+5.1", "< 0.001", "2 min 5 s"; or null.
 // The value of a bound is a little below or above it. Times are in seconds, sizes in bytes.
@@ -143,7 +150,8 @@ function addFilter(table) {
   const rows = [...table.tBodies[0].rows];
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
-    for (const row of rows) row.hidden = !plain(row).toLowerCase().includes(wanted);
+    for (const row of rows)
+      row.hidden = ![...row.cells].some((cell) => plain(cell).toLowerCase().includes(wanted));
     const shown = rows.filter((row) => !row.hidden).length;
     output.textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
   });
@@ -166,7 +174,7 @@ document.addEventListener("copy", (event) => {
   if (!table) return;
   const chosen = [...table.rows]
     .filter((row) => !row.hidden)
-    .map((row) => [...row.cells].filter((cell) => selection.containsNode(cell, true)))
+    .map((row) => [...row.cells].filter((cell) => !cell.hidden && selection.containsNode(cell, true)))
     .filter((cells) => cells.length > 0);
   if (chosen.flat().length < 2) return; // a part of one cell is mere text
   const lines = chosen.map((cells) => cells.map((cell) => oneLine(plain(cell))));
@@ -186,11 +194,10 @@ function columnsOf(table) {
   const names = heads.map(plain);
   const rows = [...table.tBodies[0].rows];
   const columns = heads.map((head, index) => {
-    const again = names.indexOf(names[index]) !== names.lastIndexOf(names[index]);
     const texts = rows.map((row) => textWithoutBadge(row.cells[index]));
     const numeric = isNumeric(head, texts);
     return {
-      name: (again && index ? `${names[index - 1]}: ` : "") + (names[index] || "row"),
+      name: ownName(names, index),
       cells: texts.map((text) => ({ text: oneLine(text), ...(numeric ? figuresOf(text) : {}) })),
       numeric,
     };
@@ -198,6 +205,16 @@ function columnsOf(table) {
   const marks = rows.map((row) => ({ text: row.querySelector(".badge")?.textContent ?? "" }));
   if (marks.some(({ text }) => text)) columns.push({ name: "mark", cells: marks, numeric: false });
   return columns;
+}
+
+// The name of a column; that of the one before it stands before a name that comes again.
+function ownName(names, index) {
+  const name = names[index] || "row";
+  const places = names.flatMap((one, place) => (one === names[index] ? [place] : []));
+  if (places.length === 1 || index === 0) return name;
+  const whole = `${names[index - 1]}: ${name}`;
+  const nth = places.filter((one) => one <= index && names[one - 1] === names[index - 1]).length;
+  return nth > 1 ? `${whole} (${nth})` : whole;
 }
 
 function textWithoutBadge(cell) {

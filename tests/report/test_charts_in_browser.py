@@ -52,6 +52,12 @@ def plots() -> dict[str, Plot]:
     }
 
 
+@pytest.fixture(autouse=True)
+def window(tab: Tab) -> None:
+    """Each test begins with a wide and light window."""
+    tab.show_as("light")
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(tmp_path_factory.mktemp("charts") / "page.html", [], plots())
@@ -88,7 +94,7 @@ def test_charts_fit_the_window_with_texts_of_a_readable_size(
     tab.show_as("light", width)
     tab.open(url)
     found = tab.evaluate(TEXTS)
-    assert len(found) == len(plots())
+    assert len(found) == 6
     assert [one for one in found if not one["inside"] or one["cut"]] == []
     assert [one for one in found if one["least"] < least] == []
     narrow = [one["id"] for one in found if "-narrow" in one["id"]]
@@ -136,7 +142,6 @@ def press(tab: Tab, key: str) -> str:
 
 
 def test_the_arrow_keys_show_one_value_after_the_other(tab: Tab, url: str) -> None:
-    tab.show_as("light")
     tab.open(url)
     tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
     tab.evaluate("document.querySelector('#slices .chart').focus({ focusVisible: true })")
