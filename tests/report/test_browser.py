@@ -142,6 +142,16 @@ def test_the_chart_of_trainings_stays_within_the_first_screen(
     assert beyond == 0
 
 
+def test_a_term_leads_to_its_entry_in_the_glossary(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["gpu"])
+    tab.evaluate("document.documentElement.style.scrollBehavior = 'auto'")  # arrives at once
+    tab.evaluate("document.querySelector('.term').click()")
+    entry = "document.querySelector('.glossary > :target')"
+    assert tab.evaluate(f"{entry}.id") == "term-seed"
+    place = tab.evaluate(f"{entry}.getBoundingClientRect().top")
+    assert 0 <= place < tab.evaluate("innerHeight")
+
+
 @pytest.mark.slow
 def test_ten_thousand_rows_leave_little_to_read_and_to_lay_out(tab: Tab, tmp_path: Path) -> None:
     # what makes a page slow to open; benchmarks/page_opening.py times it

@@ -1,4 +1,4 @@
-"""Terms are explained where a reader first meets them."""
+"""Terms are explained where a reader first meets them, and the page says how to read it."""
 
 from __future__ import annotations
 
@@ -68,9 +68,23 @@ def test_each_term_is_found_by_its_name_and_has_a_short_help(term: Term) -> None
 
 def test_links_lead_to_entries_of_the_page(page: str) -> None:
     links = re.findall(r'class="term" href="#([\w-]+)"', page)
-    assert {"term-mcnemar", "term-interval", "term-holm", "term-nf4", "term-lora-rank"} <= {*links}
+    assert {
+        "term-mcnemar",
+        "term-interval",
+        "term-holm",
+        "term-nf4",
+        "term-lora-rank",
+        "term-f1",
+    } <= {*links}
     assert len(links) == len({*links})
     assert all(page.count(f'id="{link}"') == 1 for link in links)
+
+
+def test_the_page_says_once_how_to_read_it_and_that_changes_are_not_of_rounded_figures(
+    page: str,
+) -> None:
+    assert page.count("How to read this page") == 1
+    assert page.count("Changes are computed from unrounded values.") == 1
 
 
 def test_no_link_is_within_another_link_a_button_or_what_opens_details(page: str) -> None:
