@@ -19,7 +19,7 @@ from nlijob.recipe_text import best_recipe
 from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all, read_log
-from nlijob.report.charts import Plot
+from nlijob.report.chart_drawing import Plot
 from nlijob.report.glossary import FirstUses
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots

@@ -186,11 +186,10 @@ function columnsOf(table) {
   const names = heads.map(plain);
   const rows = [...table.tBodies[0].rows];
   const columns = heads.map((head, index) => {
-    const again = names.indexOf(names[index]) !== names.lastIndexOf(names[index]);
     const texts = rows.map((row) => textWithoutBadge(row.cells[index]));
     const numeric = isNumeric(head, texts);
     return {
-      name: (again && index ? `${names[index - 1]}: ` : "") + (names[index] || "row"),
+      name: ownName(names, index),
       cells: texts.map((text) => ({ text: oneLine(text), ...(numeric ? figuresOf(text) : {}) })),
       numeric,
     };
@@ -198,6 +197,16 @@ function columnsOf(table) {
   const marks = rows.map((row) => ({ text: row.querySelector(".badge")?.textContent ?? "" }));
   if (marks.some(({ text }) => text)) columns.push({ name: "mark", cells: marks, numeric: false });
   return columns;
+}
+
+// The name of a column; that of the one before it stands before a name that comes again.
+function ownName(names, index) {
+  const name = names[index] || "row";
+  const places = names.flatMap((one, place) => (one === names[index] ? [place] : []));
+  if (places.length === 1 || index === 0) return name;
+  const whole = `${names[index - 1]}: ${name}`;
+  const nth = places.filter((one) => one <= index && names[one - 1] === names[index - 1]).length;
+  return nth > 1 ? `${whole} (${nth})` : whole;
 }
 
 function textWithoutBadge(cell) {

@@ -10,7 +10,7 @@ import axe_playwright_python
 from markupsafe import Markup
 
 from nlijob.report import render
-from nlijob.report.charts import Plot
+from nlijob.report.chart_drawing import Plot
 from nlijob.report.view.parts import Table
 from tests.report.browser import Tab
 
