@@ -16,7 +16,14 @@ const FURTHER = new RegExp(String.raw`^(${DIGITS})\s*(h|min|s)(?!\w)\s*(.*)$`);
 const INTERVAL = new RegExp(String.raw`([+\-−]?${DIGITS}) to ([+\-−]?${DIGITS})( %)?`);
 
 const number = (text) => Number(text.replaceAll(",", "").replace("−", "-"));
-const plain = (cell) => cell.textContent.replaceAll("\u00a0", " ").trim();
+
+// The text of a cell; what is in small type begins a line.
+const plain = (cell) =>
+  [...cell.childNodes]
+    .map((part) => (part.nodeName === "SMALL" ? "\n" : "") + part.textContent)
+    .join("")
+    .replaceAll("\u00a0", " ")
+    .trim();
 
 // {value, unit, exact, rest} of a text such as "12.3 %", "+5.1", "< 0.001", "2 min 5 s"; or null.
 // The value of a bound is a little below or above it. Times are in seconds, sizes in bytes.
@@ -143,7 +150,8 @@ function addFilter(table) {
   const rows = [...table.tBodies[0].rows];
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
-    for (const row of rows) row.hidden = !plain(row).toLowerCase().includes(wanted);
+    for (const row of rows)
+      row.hidden = ![...row.cells].some((cell) => plain(cell).toLowerCase().includes(wanted));
     const shown = rows.filter((row) => !row.hidden).length;
     output.textContent = shown === rows.length ? "" : `${shown} of ${rows.length}`;
   });
@@ -166,7 +174,7 @@ document.addEventListener("copy", (event) => {
   if (!table) return;
   const chosen = [...table.rows]
     .filter((row) => !row.hidden)
-    .map((row) => [...row.cells].filter((cell) => selection.containsNode(cell, true)))
+    .map((row) => [...row.cells].filter((cell) => !cell.hidden && selection.containsNode(cell, true)))
     .filter((cells) => cells.length > 0);
   if (chosen.flat().length < 2) return; // a part of one cell is mere text
   const lines = chosen.map((cells) => cells.map((cell) => oneLine(plain(cell))));

@@ -52,6 +52,12 @@ def plots() -> dict[str, Plot]:
     }
 
 
+@pytest.fixture(autouse=True)
+def window(tab: Tab) -> None:
+    """Each test begins with a wide and light window."""
+    tab.show_as("light")
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(tmp_path_factory.mktemp("charts") / "page.html", [], plots())
@@ -136,7 +142,6 @@ def press(tab: Tab, key: str) -> str:
 
 
 def test_the_arrow_keys_show_one_value_after_the_other(tab: Tab, url: str) -> None:
-    tab.show_as("light")
     tab.open(url)
     tab.call("Emulation.setFocusEmulationEnabled", enabled=True)
     tab.evaluate("document.querySelector('#slices .chart').focus({ focusVisible: true })")

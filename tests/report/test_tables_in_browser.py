@@ -83,6 +83,12 @@ def every_wording() -> list[tuple[Callable[[float], str], list[float]]]:
     ]
 
 
+@pytest.fixture(autouse=True)
+def window(tab: Tab) -> None:
+    """Each test begins with a wide and light window."""
+    tab.show_as("light")
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_page(tmp_path_factory.mktemp("tables") / "page.html", TABLES)
@@ -118,7 +124,6 @@ def sorted_by(tab: Tab, table: str, column: str, presses: int = 1) -> list[str]:
 def test_a_press_on_a_head_sorts_by_value_with_missing_ones_last(
     tab: Tab, url: str, column: str, order: list[str]
 ) -> None:
-    tab.show_as("light")
     tab.open(url)
     state, *names = sorted_by(tab, "t1", column)
     assert state == "ascending"
@@ -232,7 +237,6 @@ def copied(tab: Tab, ends: str) -> tuple[str, str]:
 
 
 def test_a_copied_table_arrives_as_columns(tab: Tab, url: str) -> None:
-    tab.show_as("light")
     tab.open(url)
     plain, html = copied(tab, "#t3 thead th:first-child, #t3 tbody tr:last-child td:last-child")
     assert [line.split("\t") for line in plain.splitlines()] == [
@@ -251,6 +255,20 @@ def test_some_copied_rows_arrive_as_columns_in_the_order_shown(tab: Tab, url: st
     plain, _ = copied(tab, "#t2 tbody tr:first-child th, #t2 tbody tr:nth-child(4) td:nth-child(2)")
     assert plain.splitlines()[0].split("\t") == ["whole", "2 min 5 s (125 s)", "1.20 GiB"]
     assert plain.splitlines()[3].split("\t") == ["short", "0.3 s"]
+
+
+def test_small_type_is_apart_and_hidden_columns_are_left_out(tab: Tab, url: str) -> None:
+    tab.open(url)
+    tab.evaluate(
+        """(() => {
+            const rows = document.querySelectorAll("#t1 tr");
+            for (const row of rows) row.cells[2].hidden = true;
+            rows[4].cells[1].insertAdjacentHTML("beforeend", "<small>12 of 14</small>");
+        })()"""
+    )
+    assert sorted_by(tab, "t1", "rows")[1] == "“a”"
+    plain, _ = copied(tab, "#t1 tbody tr:first-child th, #t1 tbody tr:first-child td:nth-child(4)")
+    assert plain.split("\t") == ["“a”", "7 (12 of 14)", "not measured"]
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -376,3 +394,8 @@ def test_with_scripts_off_a_table_has_no_control_that_does_nothing(tab: Tab, url
         assert tab.evaluate(count) == 0
     finally:
         tab.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_two_tables_of_one_name_are_no_fault(tab: Tab, tmp_path: Path) -> None:
+    tab.open(write_page(tmp_path / "page.html", (FIGURES, FIGURES)))
+    assert all_faults(tab) == []
