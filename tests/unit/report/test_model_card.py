@@ -38,9 +38,14 @@ def test_the_card_of_one_training_knows_of_no_others() -> None:
 
 def metadata(results: Results) -> ModelCardData:
     """What the hub's own library reads of the card; it raises where the card is not valid."""
-    data = ModelCard(model_card(results)).data
+    return read_by_the_hub(model_card(results))
+
+
+def read_by_the_hub(card: str) -> ModelCardData:
+    data = ModelCard(card).data
     assert isinstance(data, ModelCardData)
-    assert ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict() == data.to_dict()
+    again = ModelCard(f"---\n{data.to_yaml()}\n---\n").data
+    assert again.to_yaml() == data.to_yaml()
     return data
 
 
@@ -115,7 +120,7 @@ def test_emissions_are_in_the_card_where_they_are_known() -> None:
 def test_the_card_of_a_merged_model_has_the_accuracy_of_its_own_files() -> None:
     results = outcome(Spec())
     text = front_matter(results, "transformers", [Metric("accuracy", "accuracy", 0.5)])
-    data = ModelCard(f"---\n{text}---\n").data
+    data = read_by_the_hub(f"---\n{text}---\n")
     assert data.library_name == "transformers"
-    (one,) = data.eval_results
+    (one,) = data.eval_results or []
     assert one.metric_value == 0.5
