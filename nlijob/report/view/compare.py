@@ -239,7 +239,7 @@ def _paired_table(one: Against) -> Table:
     whole = one.common_rows
     kept = "" if one.recipes is None else ", of the trainings whose adapters are kept"
     return Table(
-        f"Common rows by which tuned model is correct{kept}",
+        f"Common rows by which tuned model is correct{kept}: “{other}” and “{reference}”",
         (
             Column("", numeric=False),
             Column(f"“{reference}” correct"),
