@@ -161,7 +161,7 @@ def test_filter_shows_the_rows_that_match(tab: Tab, urls: dict[str, str]) -> Non
     tab.open(urls["two"])
     shown = tab.evaluate(
         """(() => {
-            const filter = document.getElementById("case-filter");
+            const filter = document.getElementById("flip-filter");
             filter.value = "gold label neutral";
             filter.dispatchEvent(new Event("input"));
             const rows = [...document.querySelectorAll(".case")];
