@@ -30,28 +30,12 @@ if (downloads) {
     };
   }
 
-  // A spreadsheet takes a text that begins with one of these signs for a formula; after ' it is text.
-  const asText = (text) => (/^[=+\-@\t\r]/.test(text) ? `'${text}` : text);
-  const cell = (value) => {
-    if (typeof value === "number") return String(value);
-    const text = asText(Array.isArray(value) ? value.join("; ") : value);
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const FORMATS = {
-    // The first character tells Excel that the file is in UTF-8.
-    csv: (records) =>
-      "\ufeff" +
-      [Object.keys(records[0] ?? {}), ...records.map(Object.values)]
-        .map((line) => `${line.map(cell).join(",")}\r\n`)
-        .join(""),
-    json: (records) => `${JSON.stringify(records, null, 1)}\n`,
-  };
-  const TYPES = { csv: "text/csv", json: "application/json" };
+  const asCells = (one) => Object.values(one).map((it) => (Array.isArray(it) ? it.join("; ") : it));
 
   function save(format) {
     const records = rows.map(record).filter((_, at) => !rows[at].hidden);
-    const name = `${downloads.dataset.name}.${format}`;
-    const detail = { name, type: TYPES[format], text: FORMATS[format](records) };
+    const lines = [Object.keys(records[0] ?? {}), ...records.map(asCells)];
+    const detail = { name: downloads.dataset.name, format, lines, value: records };
     document.dispatchEvent(new CustomEvent("save", { detail }));
   }
 
