@@ -228,7 +228,7 @@ def test_differing_logits_are_detected_at_the_start(
     engine = Engine(new_short_model(), head, asks_for("auto"), rows)
     plan = engine.plan()
     assert plan.way == "plain"
-    assert "logits differ from the plain loop's by 10.0%" in plan.refused[0]
+    assert "logits differ from the plain loop's by 10.0 %" in plan.refused[0]
     assert isinstance(engine.trainer(), PlainTrainer)
 
 
