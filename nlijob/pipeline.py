@@ -382,7 +382,7 @@ class Job:
 
         sampler.stage = "start"
         self.console.line(
-            f"      starting the GPU side (accelerate launch){self._said_of_processes()}"
+            f"      starting the model's process (accelerate launch){self._said_of_processes()}"
         )
         gpu_side.start()
         given = Moment.now()

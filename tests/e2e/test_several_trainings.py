@@ -51,5 +51,5 @@ def test_a_finished_demo_is_given_two_more_trainings_which_are_those_of_runs_of_
 
     again = nlijob_here("run", *where, *jobs.SMALL_DEMO, "--seeds", "3")
     assert again.code == 0
-    assert "starting the GPU side" not in again.out + again.err
+    assert "starting the model's process" not in again.out + again.err
     assert copied.report.read_text("utf-8") == page

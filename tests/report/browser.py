@@ -36,6 +36,13 @@ FLAGS = (
     "--remote-allow-origins=*",
 )
 PATIENCE_S = 180.0
+RULES_OF_LOOKS = (
+    "color-contrast",
+    "link-in-text-block",
+    "scrollable-region-focusable",
+    "target-size",
+)
+"""Rules of axe-core whose outcome depends on colours or on the size of the window."""
 
 
 def find_chromium() -> str | None:
@@ -174,8 +181,8 @@ def _is_complaint(event: dict[str, Any]) -> bool:
     )
 
 
-def serious_faults(tab: Tab, *rules: str) -> list[dict[str, str]]:
-    """Serious and critical findings of axe-core, with all details open, by all rules or these."""
+def axe_faults(tab: Tab, *rules: str) -> list[dict[str, str]]:
+    """All that axe-core finds, with all details open, by all rules or these."""
     chosen = json.dumps({"runOnly": list(rules)} if rules else {})
     axe = Path(axe_playwright_python.__file__).with_name("axe.min.js")
     tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
@@ -183,9 +190,8 @@ def serious_faults(tab: Tab, *rules: str) -> list[dict[str, str]]:
         """(async (options) => {
             for (const one of document.querySelectorAll("details")) one.open = true;
             const { violations } = await axe.run(document, options);
-            return violations
-                .filter((fault) => ["serious", "critical"].includes(fault.impact))
-                .map((fault) => ({ rule: fault.id, where: fault.nodes[0].html }));
+            return violations.flatMap(({ id, nodes }) =>
+                nodes.map(({ html }) => ({ rule: id, where: html })));
         })("""
         + f"{chosen})"
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import axe_playwright_python
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import escape
 
@@ -56,14 +55,3 @@ def saved(tab: Tab, press: str, folder: Path) -> Path:
         tab.evaluate("new Promise((done) => setTimeout(done, 10))")
     (begun,) = [event for event in tab.events if event["method"] == "Page.downloadWillBegin"]
     return folder / str(begun["params"]["suggestedFilename"])
-
-
-def all_faults(tab: Tab) -> list[list[str]]:
-    """Everything that axe-core finds: the rule and the element of each fault."""
-    axe = Path(axe_playwright_python.__file__).with_name("axe.min.js")
-    tab.evaluate(axe.read_text(encoding="utf-8") + "; 0")
-    found: list[list[str]] = tab.evaluate(
-        """axe.run(document).then(({ violations }) =>
-            violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => [id, html])))"""
-    )
-    return found

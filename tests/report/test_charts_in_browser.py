@@ -14,8 +14,8 @@ from nlijob.records.intervals import Interval
 from nlijob.report import charts
 from nlijob.report.chart_drawing import Plot
 from nlijob.report.charts import Change, Difference, Line, Span
-from tests.report.browser import Tab
-from tests.report.one_page import all_faults, saved, write_page
+from tests.report.browser import Tab, axe_faults
+from tests.report.one_page import saved, write_page
 
 pytestmark = pytest.mark.browser
 LONG_NAME = "a label whose name is <b>much</b> longer than any chart on a phone has room for"
@@ -191,4 +191,4 @@ def test_charts_are_silent_and_axe_finds_nothing_in_them(tab: Tab, url: str) -> 
         tab.show_as(scheme, width)
         tab.open(url)
         assert tab.complaints() == []
-        assert all_faults(tab) == []
+        assert axe_faults(tab) == []

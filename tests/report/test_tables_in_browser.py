@@ -13,8 +13,8 @@ import pytest
 
 from nlijob.analysis import wording
 from nlijob.report.view.parts import Table, columns, row
-from tests.report.browser import Tab
-from tests.report.one_page import all_faults, saved, write_page
+from tests.report.browser import Tab, axe_faults
+from tests.report.one_page import saved, write_page
 
 pytestmark = pytest.mark.browser
 SLICES = Table(
@@ -383,7 +383,7 @@ def test_axe_finds_nothing_in_tables(tab: Tab, tmp_path: Path) -> None:
         tab.show_as(scheme, width)
         tab.open(url)
         sorted_by(tab, "t1", "rows")
-        assert all_faults(tab) == []
+        assert axe_faults(tab) == []
 
 
 def test_with_scripts_off_a_table_has_no_control_that_does_nothing(tab: Tab, url: str) -> None:
@@ -398,4 +398,4 @@ def test_with_scripts_off_a_table_has_no_control_that_does_nothing(tab: Tab, url
 
 def test_two_tables_of_one_name_are_no_fault(tab: Tab, tmp_path: Path) -> None:
     tab.open(write_page(tmp_path / "page.html", (FIGURES, FIGURES)))
-    assert all_faults(tab) == []
+    assert axe_faults(tab) == []

@@ -16,6 +16,7 @@ from nlijob.analysis.wording import (
     energy,
     interval,
     listed,
+    money,
     p_value,
     percent,
     plural,
@@ -405,7 +406,7 @@ def _cost_fact(runs: Sequence[Figures]) -> Fact:
 
     def text_of(amount: float | None) -> str:
         is_least = any(one.is_least for one in runs if one.cost is not None)
-        return at_least(f"{visible(currencies[0])} {amount or 0:,.2f}", is_least)
+        return visible(at_least(money(amount or 0, currencies[0]), is_least))
 
     return _together("total cost", runs, lambda one: one.cost, text_of)
 

@@ -43,7 +43,7 @@ from nlijob.report.view.scope import (
 from nlijob.report.view.search import search_sentence
 from nlijob.report.view.spread import spread_chart
 from nlijob.report.view.text import unbroken, visible
-from nlijob.report.view.warnings import Warnings, warning_texts, warnings_view
+from nlijob.report.view.warnings import Warnings, warnings_view
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,6 @@ class Summary:
     gates: str
     gates_passed: bool
     gate_failures: tuple[str, ...]
-    warnings: tuple[str, ...]
-    """The sentences of all warnings, the most severe first."""
     cautions: Warnings
     """The warnings as the page shows them."""
 
@@ -108,7 +106,6 @@ def summary_section(results: Results) -> Summary:
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
         gate_failures=tuple(failure.text for failure in results.gates.failures),
-        warnings=warning_texts(results.warnings),
         cautions=warnings_view(results.warnings),
     )
 

@@ -52,11 +52,6 @@ def warnings_view(findings: Sequence[Finding]) -> Warnings:
     )
 
 
-def warning_texts(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """The sentences of the warnings, the most severe first."""
-    return tuple(_sentence(one) for one in by_severity(findings))
-
-
 def _groups(ranked: Sequence[Finding]) -> tuple[WarningGroup, ...]:
     return tuple(
         WarningGroup(severity, WORDS[severity], tuple((one.code, _sentence(one)) for one in group))

@@ -94,8 +94,8 @@ def test_a_gain_that_does_not_carry_over_is_a_note_of_the_first_screen(results: 
 
 def _first_screen(results: Results) -> tuple[str, ...]:
     summary = build_page(Outcome(results)).sections[0].view
-    warnings: tuple[str, ...] = summary.warnings
-    return warnings
+    groups = (*summary.cautions.shown, *summary.cautions.more)
+    return tuple(text for group in groups for _, text in group.warnings)
 
 
 def test_the_page_and_its_chart_show_all_sets(results: Results) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nlijob.records.outcome import Finding
-from nlijob.report.view.warnings import warning_texts, warnings_view
+from nlijob.report.view.warnings import warnings_view
 
 
 def findings(*codes: str) -> list[Finding]:
@@ -40,8 +40,3 @@ def test_the_hidden_ones_are_counted_by_severity() -> None:
         "1 more warning, which is worth knowing"
     )
     assert not warnings_view(against).more_title
-
-
-def test_the_sentences_alone_have_the_same_order() -> None:
-    found = findings("data", "forgotten", "unclear-gain")
-    assert warning_texts(found) == ("About unclear-gain.", "About forgotten.", "About data.")
