@@ -1,94 +1,71 @@
 """Charts as inline SVG text, drawn with matplotlib's object-oriented interface.
 
 Colours are CSS variables of the page, so that charts follow the light and dark themes. Text stays
-text. Element ids start with the name of the chart, so that a page can hold several charts. The
-same data always give the same bytes.
+text. Element ids start with the name of the chart, so that a page can hold several charts. A chart
+as wide as the page is drawn again for phones. The same data always give the same bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import html
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import matplotlib
-import matplotlib.dates
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from nlijob.printable import printable
+from nlijob.analysis.wording import (
+    decimal,
+    interval,
+    percent,
+    points,
+    points_interval,
+    signed,
+    with_interval,
+)
 from nlijob.records.intervals import Interval
+from nlijob.report.chart_drawing import (
+    ACCENT,
+    AFTER,
+    BAND,
+    BEFORE,
+    DATES,
+    HEIGHT,
+    INK,
+    MUTED,
+    PHONE,
+    SURFACE,
+    TEST,
+    WIDE,
+    Plot,
+    date_axis,
+    floor,
+    half,
+    legend,
+    named_rows,
+    percent_axis,
+    some,
+    tick,
+    wide,
+)
+from nlijob.report.chart_svg import Point
 
-WIDE, HALF, HEIGHT = 10.4, 5.2, 2.7
-"""Inches; 72 SVG units each."""
 MOST_NUMBERED = 12
 """Bars of a chart that have their counts above them; more would cover each other."""
-ABOVE_STAGES = 1.07
+ABOVE_STAGES = 1.09
 """Height of a legend above the names of the stages, in heights of the plot."""
 MANY_RUNS = 40
 """A trend with more points than this has small markers."""
-DATES: Any = matplotlib.dates  # has no type annotations
-
-# matplotlib needs real colours; each of these is later replaced by a CSS variable.
-INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
-BEFORE, AFTER, TEST, ACCENT, BAND = "#010105", "#010106", "#010107", "#010108", "#010109"
-CSS_VARIABLES = {
-    INK: "var(--ink)",
-    MUTED: "var(--muted)",
-    GRID: "var(--line)",
-    SURFACE: "var(--surface)",
-    BEFORE: "var(--before)",
-    AFTER: "var(--after)",
-    TEST: "var(--test)",
-    ACCENT: "var(--accent)",
-    BAND: "var(--band)",
-}
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 10,
-    "axes.edgecolor": GRID,
-    "axes.labelcolor": MUTED,
-    "axes.titlecolor": INK,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 2.0,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "axes.formatter.useoffset": False,
-    "text.parse_math": False,  # label names are data: a dollar sign in one is a dollar sign
-}
+ROWS, NAMED_ROWS = (0.2, 0.35, 0.3, 0.05), (0.2, 0.35, 0.5, 0.05)
+CURVES, TREND = (0.65, 0.15, 0.5, 0.35), (0.6, 0.2, 0.45, 0.55)
+TIME, ONE_LINE = (0.75, 0.2, 0.55), 0.3
 
 SELECTED: dict[str, Any] = {
     **{"linestyle": "none", "marker": "o", "ms": 8},
     **{"mfc": "none", "mec": ACCENT, "mew": 1.4},
 }
 """The ring around the figure of a selected epoch."""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A chart with its caption, which is also its description for screen readers."""
-
-    svg: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -167,13 +144,18 @@ class Span:
 
 def change_chart(name: str, title: str, caption: str, changes: Sequence[Change]) -> Plot:
     """Figures before and after tuning, one row each, with intervals if there are any."""
-    with _figure(name, WIDE, 0.5 + 0.4 * len(changes)) as (figure, axes):
+
+    def draw(axes: Axes, narrow: bool) -> list[Point]:
+        found: list[Point] = []
         for row, change in enumerate(reversed(changes)):
-            _draw_change(axes, row, change)
-        _named_rows(axes, [change.name for change in changes])
+            found = _draw_change(axes, row, change) + found
+        named_rows(axes, [change.name for change in changes], narrow)
         axes.set_xlim(0, 1)
-        _percent_axis(axes.xaxis)
-        return _plot(figure, name, title, caption)
+        percent_axis(axes.xaxis)
+        return found
+
+    rows = len(changes)
+    return wide(name, title, caption, draw, 0.5 + 0.4 * rows, 0.4 + 0.72 * rows, ROWS)
 
 
 def accuracy_by_epoch(
@@ -189,11 +171,10 @@ def accuracy_by_epoch(
     selected: int,
 ) -> Plot:
     """Accuracy after every epoch; epoch 0 is the base model."""
-    with _figure(name) as (figure, axes):
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         low, high = [one.low for one in bounds], [one.high for one in bounds]
-        axes.fill_between(
-            epochs, low, high, color=BAND, linewidth=0, label="validation, 95 % interval"
-        )
+        axes.fill_between(epochs, low, high, color=BAND, linewidth=0, label="95 % interval")
         base = [] if base_validation is None else [base_validation]
         xs = [0, *epochs] if base else list(epochs)
         axes.plot(xs, [*base, *validation], color=AFTER, marker="o", label="validation")
@@ -201,11 +182,26 @@ def accuracy_by_epoch(
         chosen = validation[list(epochs).index(selected)]
         axes.plot([selected], [chosen], "o", ms=13, mfc="none", mec=ACCENT, mew=2, label="selected")
         axes.set_xticks([0, *epochs], ["base", *map(str, epochs)])
+        axes.margins(x=0.09)  # "base" must not touch the lowest percentage
         axes.set_xlabel("epoch")
-        axes.set_ylim(_floor([*low, *base, base_test, *_known(test)]), 1.0)
-        _percent_axis(axes.yaxis)
-        _legend(axes)
-        return _plot(figure, name, title, caption)
+        axes.set_ylim(floor([*low, *base, base_test, *_known(test)]), 1.0)
+        percent_axis(axes.yaxis)
+        legend(axes)
+        tested = [(0, base_test), *zip(epochs, test, strict=True)] if _known(test) else []
+        return [
+            *(Point(0, value, f"base model, validation: {percent(value)}") for value in base),
+            *(
+                Point(epoch, value, f"epoch {epoch}, validation: {with_interval(value, own)}")
+                for epoch, value, own in zip(epochs, validation, bounds, strict=True)
+            ),
+            *(
+                Point(epoch, value, f"{_epoch(epoch)}, test: {percent(value)}")
+                for epoch, value in tested
+                if value is not None
+            ),
+        ]
+
+    return half(name, title, caption, draw)
 
 
 def loss_by_epoch(
@@ -218,7 +214,8 @@ def loss_by_epoch(
     selected: int,
 ) -> Plot:
     """Training and validation loss after every epoch."""
-    with _figure(name) as (figure, axes):
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         axes.plot(epochs, train, color=BEFORE, marker="s", label="training")
         axes.plot(epochs, validation, color=AFTER, marker="o", label="validation")
         axes.axvline(selected, color=ACCENT, linewidth=1.2, linestyle=":", label="selected")
@@ -226,8 +223,14 @@ def loss_by_epoch(
         axes.set_xlabel("epoch")
         axes.set_ylabel("loss (nats)")
         axes.set_ylim(bottom=0)
-        _legend(axes)
-        return _plot(figure, name, title, caption)
+        legend(axes)
+        return [
+            Point(epoch, value, f"epoch {epoch}, {what} loss: {decimal(value)} nats")
+            for what, values in (("training", train), ("validation", validation))
+            for epoch, value in zip(epochs, values, strict=True)
+        ]
+
+    return half(name, title, caption, draw)
 
 
 def curves_by_epoch(
@@ -241,12 +244,13 @@ def curves_by_epoch(
 
     `unit` is the name of the vertical axis; "" stands for shares, shown in percent.
     """
-    with _figure(name) as (figure, axes):
+    mean = mean_curve(curves)
+    chosen = [(curve.selected, curve.values[curve.selected]) for curve in curves]
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         for curve in curves:
             _draw_curve(axes, curve)
-        mean = mean_curve(curves)
         axes.plot([*mean], [*mean.values()], color=AFTER, linewidth=2.6, marker="o", label="mean")
-        chosen = [(curve.selected, curve.values[curve.selected]) for curve in curves]
         axes.plot(*zip(*chosen, strict=True), **SELECTED, label="selected")
         axes.set_xticks([*mean])
         axes.set_xlabel("epoch")
@@ -255,17 +259,24 @@ def curves_by_epoch(
             axes.set_ylim(bottom=0)
         else:
             known = [value for curve in curves for value in curve.values.values()]
-            axes.set_ylim(_floor(known), 1.0)
-            _percent_axis(axes.yaxis)
-        _legend(axes)
-        return _plot(figure, name, title, caption)
+            axes.set_ylim(floor(known), 1.0)
+            percent_axis(axes.yaxis)
+        legend(axes)
+        word = decimal if unit else percent
+        return [
+            *(Point(x, y, f"epoch {x}, mean of the trainings: {word(y)}") for x, y in mean.items()),
+            *(Point(x, y, f"a training's selected epoch {x}: {word(y)}") for x, y in chosen),
+        ]
+
+    return half(name, title, caption, draw)
 
 
 def counts_chart(
     name: str, title: str, caption: str, counts: Sequence[int], label: str, unit: str
 ) -> Plot:
     """Bars of counts; the first bar is of 0, the next of 1, and so on."""
-    with _figure(name) as (figure, axes):
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         axes.bar(range(len(counts)), counts, color=AFTER, width=0.8)
         if len(counts) <= MOST_NUMBERED:
             for number, height in enumerate(counts):
@@ -282,7 +293,12 @@ def counts_chart(
         axes.set_xlabel(label)
         axes.set_ylabel(unit)
         axes.set_ylim(0, 1.12 * max(counts) or 1)
-        return _plot(figure, name, title, caption)
+        return [
+            Point(number, height, f"{label}: {number}; {unit}: {height:,}")
+            for number, height in enumerate(counts)
+        ]
+
+    return half(name, title, caption, draw)
 
 
 def loss_by_step(
@@ -295,7 +311,8 @@ def loss_by_step(
     epoch_ends: Sequence[float],
 ) -> Plot:
     """Loss at each optimizer step with its running mean; dotted lines mark the ends of epochs."""
-    with _figure(name, WIDE) as (figure, axes):
+
+    def draw(axes: Axes, narrow: bool) -> list[Point]:
         axes.plot(steps, losses, color=MUTED, linewidth=0.7, alpha=0.6, label="each step")
         axes.plot(steps, smoothed, color=AFTER, label="running mean")
         for end in epoch_ends:
@@ -305,29 +322,47 @@ def loss_by_step(
         axes.set_ylabel("loss (nats)")
         axes.set_xlim(min(steps), max(max(steps), min(steps) + 1))
         axes.set_ylim(bottom=0)
-        _legend(axes)
-        return _plot(figure, name, title, caption)
+        legend(axes, PHONE if narrow else WIDE)
+        return [
+            Point(step, mean, f"step {step}: {decimal(loss)} nats, running mean {decimal(mean)}")
+            for step, loss, mean in some([*zip(steps, losses, smoothed, strict=True)])
+        ]
+
+    return wide(name, title, caption, draw, HEIGHT, HEIGHT, CURVES)
 
 
 def difference_chart(
     name: str, title: str, caption: str, differences: Sequence[Difference]
 ) -> Plot:
     """Changes with their intervals, one row each, the first at the top; a line marks 0."""
-    with _figure(name, WIDE, 0.6 + 0.3 * len(differences)) as (figure, axes):
+
+    def draw(axes: Axes, narrow: bool) -> list[Point]:
         axes.axvline(0, color=INK, linewidth=1)
         for row, one in enumerate(reversed(differences)):
             _draw_interval(axes, row, one.bounds, AFTER, alpha=0.45)
             fill = AFTER if one.is_significant else SURFACE
             axes.plot([one.value], [row], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
-        _named_rows(axes, [one.name for one in differences])
-        axes.xaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
+        named_rows(axes, [one.name for one in differences], narrow)
+        axes.xaxis.set_major_formatter(lambda value, _: tick(value, "+") if value else "0")
         axes.set_xlabel("change in accuracy (points)")
-        return _plot(figure, name, title, caption)
+        last = len(differences) - 1
+        return [
+            Point(
+                one.value,
+                last - row,
+                f"{one.name}: {points(one.value)} ({points_interval(one.bounds)})",
+            )
+            for row, one in enumerate(differences)
+        ]
+
+    rows = len(differences)
+    return wide(name, title, caption, draw, 0.6 + 0.3 * rows, 0.6 + 0.56 * rows, NAMED_ROWS)
 
 
 def trade_chart(name: str, title: str, caption: str, trades: Sequence[Trade]) -> Plot:
     """Gain over loss, a point for each training with both intervals; lines mark no change."""
-    with _figure(name, HALF, 3.2) as (figure, axes):
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         axes.axhline(0, color=INK, linewidth=1)
         axes.axvline(0, color=INK, linewidth=1)
         for one in trades:
@@ -337,16 +372,27 @@ def trade_chart(name: str, title: str, caption: str, trades: Sequence[Trade]) ->
             axes.plot([one.loss, one.loss], ends, color=AFTER, linewidth=2.5, alpha=0.45)
             fill = AFTER if one.is_kept else SURFACE
             axes.plot([one.loss], [one.gain], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
-        axes.yaxis.set_major_formatter(lambda value, _: _tick(value, "+") if value else "0")
+        axes.yaxis.set_major_formatter(lambda value, _: tick(value, "+") if value else "0")
         axes.xaxis.set_major_formatter(lambda value, _: f"{round(value, 6):+g}" if value else "0")
         axes.set_xlabel("change of the loss on general text (nats a token)")
         axes.set_ylabel("gain in accuracy (points)")
-        return _plot(figure, name, title, caption)
+        return [
+            Point(
+                one.loss,
+                one.gain,
+                f"loss {signed(one.loss, 4)} nats a token, accuracy {points(one.gain)} "
+                f"({points_interval(one.gain_bounds)})",
+            )
+            for one in trades
+        ]
+
+    return half(name, title, caption, draw, 3.2)
 
 
 def reliability(name: str, title: str, caption: str, models: Sequence[Reliability]) -> Plot:
     """Reliability diagram: share of correct answers over their mean probability, with intervals."""
-    with _figure(name, height=3.4) as (figure, axes):
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":", label="calibrated")
         for model in models:
             for x, bounds in zip(model.confidence, model.bounds, strict=True):
@@ -365,10 +411,16 @@ def reliability(name: str, title: str, caption: str, models: Sequence[Reliabilit
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlabel("probability of the answer")
         axes.set_ylabel("correct answers")
-        _percent_axis(axes.xaxis)
-        _percent_axis(axes.yaxis)
-        _legend(axes)
-        return _plot(figure, name, title, caption)
+        percent_axis(axes.xaxis)
+        percent_axis(axes.yaxis)
+        legend(axes)
+        return [
+            Point(x, y, f"{one.label}, probability {percent(x)}: {percent(y)} ({interval(own)})")
+            for one in models
+            for x, y, own in zip(one.confidence, one.accuracy, one.bounds, strict=True)
+        ]
+
+    return half(name, title, caption, draw, 3.4)
 
 
 def over_time(
@@ -380,10 +432,14 @@ def over_time(
     unit: str,
     top: float | None = None,
 ) -> Plot:
-    """Lines over the job time in seconds, with the stages named along the top."""
-    with _figure(name) as (figure, axes):
-        end = max(span.end for span in spans) if spans else max(max(x.times) for x in lines)
-        scale, time_unit = _time_unit(end)
+    """Lines over the job time in seconds, with the stages named along the top.
+
+    The time axis of all charts of a job has the same place and the same scale.
+    """
+    end = max(span.end for span in spans) if spans else max(max(x.times) for x in lines)
+    scale, time_unit = _time_unit(end)
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         for number, span in enumerate(spans):
             _draw_span(axes, span, scale, end, shaded=number % 2 == 0)
         for line in lines:
@@ -397,8 +453,19 @@ def over_time(
         axes.set_xlabel(f"job time ({time_unit})")
         axes.set_ylabel(unit)
         if len(lines) > 1:
-            _legend(axes, ABOVE_STAGES, len(lines))
-        return _plot(figure, name, title, caption)
+            legend(axes, above=ABOVE_STAGES)
+        return [
+            Point(
+                time / scale,
+                value,
+                f"{line.label} at {decimal(time / scale)} {time_unit}: {decimal(value)} {unit}",
+            )
+            for line in lines
+            for time, value in some(_measured(line))
+        ]
+
+    above = ONE_LINE if len(lines) == 1 else ONE_LINE + 0.35
+    return half(name, title, caption, draw, margins=(*TIME, above))
 
 
 def trend(
@@ -411,18 +478,30 @@ def trend(
     bounds: Sequence[Interval],
 ) -> Plot:
     """Accuracy of runs by start time, the oldest first."""
-    with _figure(name, WIDE, 3.0) as (figure, axes):
-        times = DATES.date2num(moments)
+    times = DATES.date2num(moments)
+
+    def draw(axes: Axes, narrow: bool) -> list[Point]:
         low, high = [one.low for one in bounds], [one.high for one in bounds]
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
         axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
         axes.plot(times, before, color=BEFORE, marker="s", ms=size, lw=1.2, label="before")
-        _date_axis(axes, times, most_ticks=9)
-        axes.set_ylim(_floor([*low, *before]), 1.0)
-        _percent_axis(axes.yaxis)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=3, handlelength=1.6)
-        return _plot(figure, name, title, caption)
+        date_axis(axes, times, most_ticks=5 if narrow else 9)
+        axes.set_ylim(floor([*low, *before]), 1.0)
+        percent_axis(axes.yaxis)
+        legend(axes, PHONE if narrow else WIDE)
+        found = []
+        for time, moment, old, new, own in some(
+            [*zip(times, moments, before, after, bounds, strict=True)]
+        ):
+            when = _moment(moment)
+            found += [
+                Point(time, new, f"{when}, after tuning: {with_interval(new, own)}"),
+                Point(time, old, f"{when}, before: {percent(old)}"),
+            ]
+        return found
+
+    return wide(name, title, caption, draw, 3.0, 3.0, TREND)
 
 
 def amount_trend(
@@ -434,14 +513,20 @@ def amount_trend(
     unit: str,
 ) -> Plot:
     """An amount per run, such as its time, by start time, the oldest first; starts at 0."""
-    with _figure(name) as (figure, axes):
-        times = DATES.date2num(moments)
+    times = DATES.date2num(moments)
+
+    def draw(axes: Axes, _: bool) -> list[Point]:
         size = 6 if len(moments) <= MANY_RUNS else 3
         axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
-        _date_axis(axes, times, most_ticks=6)
+        date_axis(axes, times, most_ticks=6)
         axes.set_ylim(0, 1.12 * max(values) or 1)
         axes.set_ylabel(unit)
-        return _plot(figure, name, title, caption)
+        return [
+            Point(time, value, f"{_moment(moment)}: {decimal(value)} {unit}")
+            for time, moment, value in some([*zip(times, moments, values, strict=True)])
+        ]
+
+    return half(name, title, caption, draw)
 
 
 # ---------------------------------------------------------------- pieces
@@ -462,33 +547,30 @@ def mean_curve(curves: Sequence[Curve]) -> dict[int, float]:
     return {epoch: fmean(one.values[epoch] for one in curves) for epoch in shared}
 
 
-def _draw_change(axes: Axes, row: int, change: Change) -> None:
+def _draw_change(axes: Axes, row: int, change: Change) -> list[Point]:
+    """Both sides of a change; without intervals, a dotted line joins them."""
     sides = (
-        (change.before, change.before_interval, BEFORE, "s", 0.16),
-        (change.after, change.after_interval, AFTER, "o", -0.16),
+        ("before", change.before, change.before_interval, BEFORE, "s", 0.16),
+        ("after", change.after, change.after_interval, AFTER, "o", -0.16),
     )
     if change.before is not None and change.after is not None and not change.after_interval:
-        axes.plot([change.before, change.after], [row, row], color=GRID, linewidth=3, zorder=1)
-    for value, bounds, colour, marker, lift in sides:
+        ends = [change.before, change.after]
+        axes.plot(ends, [row, row], color=MUTED, linewidth=1.2, linestyle=":", zorder=1)
+    found = []
+    for side, value, bounds, colour, marker, lift in sides:
         if value is None:
             continue
         height = row + (lift if bounds else 0)
         if bounds:
             _draw_interval(axes, height, bounds, colour, alpha=0.55)
         axes.plot([value], [height], marker, color=colour, ms=8, mec=SURFACE, mew=1.2, zorder=3)
+        found.append(Point(value, height, f"{change.name}, {side}: {with_interval(value, bounds)}"))
+    return found
 
 
 def _draw_interval(axes: Axes, height: float, bounds: Interval, colour: str, alpha: float) -> None:
     ends = (bounds.low, bounds.high)
     axes.plot(ends, [height, height], color=colour, linewidth=2.5, alpha=alpha)
-
-
-def _named_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name the rows of a chart, the first at the top."""
-    axes.set_yticks(range(len(names)), names[::-1])
-    axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_ylim(-0.6, len(names) - 0.4)
-    axes.grid(visible=False, axis="y")
 
 
 def _draw_test(
@@ -498,14 +580,14 @@ def _draw_test(
     if known:
         xs, ys = zip((0, base), *known, strict=True)
         style: dict[str, Any] = {"linestyle": "--", "linewidth": 1.3, "marker": "^", "ms": 5}
-        axes.plot(xs, ys, color=TEST, label="test, for information only", **style)
+        axes.plot(xs, ys, color=TEST, label="test, for information", **style)
 
 
 def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -> None:
     if shaded:
         axes.axvspan(span.start / scale, span.end / scale, color=BAND, linewidth=0, zorder=0)
     # A name needs some space; short stages are found in the time table.
-    if span.end - span.start > 0.012 * end * len(span.label):
+    if span.end - span.start > 0.019 * end * len(span.label):
         axes.text(
             (span.start + span.end) / 2 / scale,
             1.02,
@@ -513,38 +595,21 @@ def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -
             transform=axes.get_xaxis_transform(),
             ha="center",
             va="bottom",
-            fontsize=8.5,
             color=MUTED,
         )
 
 
-def _legend(axes: Axes, above: float = 1.0, columns: int = 2) -> None:
-    """A legend whose lower edge is at this height of the plot."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, above), ncols=columns, handlelength=1.6)
+def _epoch(number: int) -> str:
+    return f"epoch {number}" if number else "base model"
 
 
-def _date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
-    """Format an axis of dates; `times` are in days, as matplotlib counts them."""
-    if times[0] == times[-1]:  # a single moment: show the day around it
-        axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
-    locator = DATES.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(DATES.ConciseDateFormatter(locator, tz=datetime.UTC))
+def _moment(moment: datetime.datetime) -> str:
+    return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M}"
 
 
-def _percent_axis(axis: Any) -> None:
-    axis.set_major_formatter(lambda value, _: f"{_tick(value)} %")
-
-
-def _tick(share: float, sign: str = "") -> str:
-    """A share in percent for an axis, with the decimals that it has."""
-    return f"{round(100 * share, 6):{sign}g}"
-
-
-def _floor(values: Sequence[float]) -> float:
-    """Lower end of an axis of shares: 0, unless all values are well above it."""
-    lowest = min(values)
-    return 0.0 if lowest < 0.3 else int(10 * (lowest - 0.1)) / 10
+def _measured(line: Line) -> list[tuple[float, float]]:
+    pairs = zip(line.times, line.values, strict=True)
+    return [(time, value) for time, value in pairs if value is not None]
 
 
 def _known(values: Sequence[float | None]) -> list[float]:
@@ -555,48 +620,3 @@ def _time_unit(end: float) -> tuple[float, str]:
     if end < 300:
         return 1, "s"
     return (60, "min") if end < 3 * 3600 else (3600, "h")
-
-
-# ---------------------------------------------------------------- SVG
-
-
-@contextlib.contextmanager
-def _figure(
-    name: str, width: float = HALF, height: float = HEIGHT
-) -> Iterator[tuple[Figure, Axes]]:
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        # The browser draws the text, so glyphs missing from matplotlib's font do not matter.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
-
-
-def _plot(figure: Figure, name: str, title: str, caption: str) -> Plot:
-    buffer = io.StringIO()
-    no_metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    return Plot(_inline(buffer.getvalue(), name, title, caption), caption)
-
-
-def _inline(svg: str, name: str, title: str, caption: str) -> str:
-    """An SVG adapted to the page: unique ids, page colours and fonts, accessible name."""
-    svg = svg[svg.index("<svg") :]
-    view_box = re.search(r'viewBox="([^"]*)"', svg)
-    body = svg[svg.index(">") + 1 :]
-    # A style element would apply to the whole page.
-    body = re.sub(r"<(metadata|style)\b.*?</\1>", "", body, flags=re.DOTALL)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = re.sub(r'(xlink:href="#|url\(#)', rf"\g<1>{name}-", body)
-    body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
-    body = re.sub(r"font-family: [^;\"]*;?", "", body)
-    body = re.sub(
-        "(fill|stroke): (#0101[0-9a-f]{2})", lambda m: f"{m[1]}: {CSS_VARIABLES[m[2]]}", body
-    )
-    opening = (
-        f'<svg class="chart" role="img" aria-labelledby="{name}-title {name}-text" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="{view_box.group(1) if view_box else ""}">'
-        f'<title id="{name}-title">{html.escape(title)}</title>'
-        f'<desc id="{name}-text">{html.escape(caption)}</desc>'
-    )
-    return printable(opening + body.rstrip())

@@ -17,7 +17,8 @@ from nlijob.analysis.runs import (
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError
 from nlijob.records.outcome import Results
 from nlijob.report import charts
-from nlijob.report.charts import Change, Plot
+from nlijob.report.chart_drawing import Plot
+from nlijob.report.charts import Change
 from nlijob.report.pages import checked_output, relative_link, write_page
 from nlijob.report.templates import render_page
 from nlijob.report.view.compare import compare_page

@@ -16,12 +16,13 @@ from nlijob.records.job import GpuSample, HardwareSample, SplitScore, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
 from nlijob.records.trials import Trials
 from nlijob.report import charts
-from nlijob.report.charts import Change, Curve, Difference, Line, Plot, Span, Trade
+from nlijob.report.chart_drawing import ACCENT, AFTER, BEFORE, TEST, Plot
+from nlijob.report.charts import Change, Curve, Difference, Line, Span, Trade
 from nlijob.report.view.epochs import validation_intervals
 
 MOST_POINTS = 500
 """Most points of a line; a longer line is drawn as means of neighbouring points."""
-GPU_COLOURS = (charts.AFTER, charts.BEFORE, charts.TEST, charts.ACCENT)
+GPU_COLOURS = (AFTER, BEFORE, TEST, ACCENT)
 """Lines of GPUs that can be told apart."""
 RUNNING_MEAN = 25
 """Longest window of the running mean of the loss, in optimizer steps."""
@@ -110,7 +111,10 @@ def accuracy_plots(results: Results) -> dict[str, Plot]:
             for before, after in zip(base.classes, tuned.classes, strict=True)
         ),
     ]
-    caption = "Test split before (square) and after tuning (circle). Bars are 95 % intervals."
+    caption = (
+        "Test split before (square) and after tuning (circle). Solid bars are 95 % intervals; a "
+        "dotted line only joins both recalls of a label, which have no intervals here."
+    )
     title = "Figures before and after tuning"
     return {"accuracy": charts.change_chart("chart-accuracy", title, caption, changes)}
 
@@ -193,8 +197,8 @@ def calibration_plots(results: Results) -> dict[str, Plot]:
         "is underconfident, below it overconfident. Bars are 95 % intervals."
     )
     models = [
-        _model_reliability("before", results.base, charts.BEFORE, "s"),
-        _model_reliability("after", results.tuned, charts.AFTER, "o"),
+        _model_reliability("before", results.base, BEFORE, "s"),
+        _model_reliability("after", results.tuned, AFTER, "o"),
     ]
     chart = charts.reliability("chart-reliability", "Reliability", caption, models)
     return {"reliability": chart}
@@ -356,14 +360,14 @@ def _hardware(results: Results, clock: Clock) -> Iterator[tuple[str, Plot]]:
             "CPU load of all cores",
             "%",
             100.0,
-            [clock.line("CPU", lambda sample: _times(sample.cpu_load, 100), charts.AFTER)],
+            [clock.line("CPU", lambda sample: _times(sample.cpu_load, 100), AFTER)],
         ),
         (
             "ram",
             "RAM of the job's processes",
             "GiB",
             None,
-            [clock.line("RAM", lambda s: _times(s.ram_used_bytes, 1 / GIB), charts.AFTER)],
+            [clock.line("RAM", lambda s: _times(s.ram_used_bytes, 1 / GIB), AFTER)],
         ),
     ]
     for name, title, unit, top, lines in figures:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from nlijob.records.job import HardwareSample, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.report import plots
-from nlijob.report.charts import Plot
+from nlijob.report.chart_drawing import Plot
 from nlijob.report.view.accuracy import accuracy_section
 from nlijob.report.view.calibration import calibration_section
 from nlijob.report.view.cases import cases_section

@@ -282,5 +282,6 @@ def test_page_is_complete_with_scripts_off(tab: Tab, urls: dict[str, str]) -> No
     finally:
         tab.call("Emulation.setScriptExecutionDisabled", value=False)
     assert tools_hidden
+    assert shown.count("The same figures are in results.json in the run's folder") == 1
     for heading in ("Accuracy", "Newly broken", "Resources", "Use the adapter", "Environment"):
         assert heading in shown

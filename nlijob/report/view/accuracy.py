@@ -52,14 +52,14 @@ def accuracy_section(results: Results) -> View:
             columns(
                 "label",
                 "rows",
-                "predicted: before",
-                "after",
-                "precision: before",
-                "after",
-                "recall: before",
-                "after",
-                "F1: before",
-                "after",
+                "predicted before",
+                "predicted after",
+                "precision before",
+                "precision after",
+                "recall before",
+                "recall after",
+                "F1 before",
+                "F1 after",
             ),
             tuple(
                 _label_row(before, after)
@@ -103,7 +103,7 @@ def _overall_table(results: Results) -> Table:
     ]
     if base.label_mass is not None and tuned.label_mass is not None:
         rows.append(_share_row("probability on label tokens", base.label_mass, tuned.label_mass))
-    return Table("Test split", columns("", "before", "after", "change"), tuple(rows))
+    return Table("Test split", columns("figure", "before", "after", "change"), tuple(rows))
 
 
 def _premises(results: Results) -> str:

@@ -24,7 +24,7 @@ def annotators_part(results: Results) -> View | None:
         sentence=unbroken(annotators_sentence(found)),
         voices=Table(
             "A single annotator beside both models, on the same rows",
-            columns("", "same as the gold label", "same as the other annotators"),
+            columns("who", "same as the gold label", "same as the other annotators"),
             (
                 _voice("base model", found.base),
                 _voice("tuned model", found.tuned),

@@ -19,7 +19,7 @@ def calibration_section(results: Results) -> View:
         ),
         table=Table(
             "Calibration on the test split",
-            columns("", "before", "after", "change"),
+            columns("figure", "before", "after", "change"),
             (
                 _points_row("expected calibration error (points)", base.ece, tuned.ece),
                 row(
@@ -45,7 +45,11 @@ def calibration_section(results: Results) -> View:
         bins=Table(
             "Reliability by probability of the answer",
             columns(
-                "probability of the answer", "rows: before", "correct", "rows: after", "correct"
+                "probability of the answer",
+                "rows before",
+                "correct before",
+                "rows after",
+                "correct after",
             ),
             tuple(
                 _bin_row(before, after)

@@ -40,7 +40,7 @@ def controls_section(results: Results) -> View:
         table=Table(
             "Baselines that the tuned model should beat",
             columns(
-                "",
+                "model",
                 "accuracy",
                 "95 % interval",
                 "tuned model minus baseline",

@@ -69,7 +69,7 @@ def _why_not(results: Results) -> str:
 def _table(results: Results, found: Forgetting) -> Table:
     return Table(
         f"Before and after, on {plural(found.texts, 'general text')} and on the test rows",
-        columns("", "before", "after", "change", "95 % interval", "test"),
+        columns("figure", "before", "after", "change", "95 % interval", "test"),
         (
             row(
                 "loss on general text, nats a token",

@@ -67,7 +67,7 @@ def _counts_table(counts: ParameterCounts, head: str) -> Table:
         row("total, logical", count(logical), percent(counts.trainable / logical, 3)),
         row("total, packed", count(packed), percent(counts.trainable / packed, 3)),
     ]
-    return Table("Parameters", columns("", "number", "trainable share"), tuple(rows))
+    return Table("Parameters", columns("parameters", "number", "trainable share"), tuple(rows))
 
 
 def _totals_explained(counts: ParameterCounts) -> str:

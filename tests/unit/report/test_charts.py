@@ -12,7 +12,8 @@ import pytest
 
 from nlijob.records.intervals import Interval
 from nlijob.report import charts
-from nlijob.report.charts import INK, Change, Curve, Difference, Line, Reliability, Span
+from nlijob.report.chart_drawing import INK, MOST_POINTS
+from nlijob.report.charts import Change, Curve, Difference, Line, Reliability, Span
 
 CHANGES = [
     Change("accuracy", 0.4, 0.9, Interval(0.3, 0.5), Interval(0.8, 0.95)),
@@ -192,3 +193,45 @@ def test_curves_and_counts_of_any_number_of_trainings_are_drawn(trainings: int) 
 def test_the_mean_of_curves_ends_with_the_shortest() -> None:
     curves = [Curve({1: 0.5, 2: 0.6}, 2, True), Curve({1: 0.7}, 1, False)]
     assert charts.mean_curve(curves) == {1: pytest.approx(0.6)}
+
+
+def test_the_time_axis_of_all_charts_of_a_job_has_the_same_place() -> None:
+    spans = [Span("train", 0, 5)]
+    places = set()
+    for top in (0.004, 12.0, 123_456.0):
+        svg = charts.over_time("o", "t", "d", [Line("x", [0, 5], [0, top])], spans, "W").svg
+        ticks = re.findall(r'text-anchor:middle[^>]* x="([\d.]+)" [^>]*>(\d)</text>', svg)
+        places.add(tuple(ticks))
+    (place,) = places
+    assert len(place) > 3
+
+
+def test_a_line_without_intervals_cannot_be_taken_for_one() -> None:
+    whole = charts.change_chart("c", "t", "d", CHANGES[:1]).svg
+    bare = charts.change_chart("c", "t", "d", [Change("recall", 0.1, 0.2)]).svg
+    assert "stroke-dasharray" not in whole
+    assert "stroke-dasharray" in bare
+
+
+def test_a_point_has_its_whole_name_where_the_chart_has_room_for_a_part() -> None:
+    name = "a" * 90
+    plot = charts.change_chart("c", "t", "d", [Change(name, 0.1, 0.2)])
+    for svg in (plot.svg, plot.narrow):
+        assert f"<title>{name}, before: 10.0 %</title>" in svg
+        assert f">{name[:43]}…</text>" in svg
+
+
+def test_of_a_long_line_some_points_have_values_the_last_among_them() -> None:
+    steps = [*range(1, 1001)]
+    svg = charts.loss_by_step("s", "t", "d", steps, steps, steps, []).svg
+    assert 20 < svg.count("<circle") <= MOST_POINTS
+    assert "step 1000: " in svg
+
+
+def test_a_drawing_carries_nothing_that_a_page_does_not_need(drawn: dict[str, str]) -> None:
+    for name, svg in drawn.items():
+        assert "<!--" not in svg, name
+        assert "<g>" not in svg, name
+        assert not any(re.search(r"\d\.\d{2,}", path) for path in re.findall(' d="(.*?)"', svg)), (
+            name
+        )

@@ -13,6 +13,7 @@ from nlijob.records.job import GpuSample, HardwareSample, TrainStep
 from nlijob.records.outcome import GpuUse
 from nlijob.records.serialization import read_lines
 from nlijob.report import charts
+from nlijob.report.chart_drawing import Plot
 from nlijob.report.plots import MOST_POINTS, RUNNING_MEAN, Clock, gpu_lines_of, step_plots
 from nlijob.report.sections import Outcome, draw_plots
 from tests.synthetic import Spec, build_run
@@ -108,7 +109,7 @@ def test_of_a_long_training_some_steps_are_drawn_with_the_mean_of_all_before_the
 ) -> None:
     drawn: list[Any] = []
 
-    def note(*values: Any) -> charts.Plot:
+    def note(*values: Any) -> Plot:
         drawn.extend(values)
         return loss_by_step(*values)
 
