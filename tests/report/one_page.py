@@ -13,7 +13,7 @@ from markupsafe import escape
 
 import nlijob
 from nlijob.report.chart_drawing import Plot
-from nlijob.report.render import render_page
+from nlijob.report.templates import render_page
 from nlijob.report.view.parts import Table
 from tests.report.browser import Tab
 
