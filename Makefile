@@ -44,8 +44,8 @@ test-faults: .venv/.ready ## kill jobs, damage runs, fill disks, at random: KILL
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)
 
-bench: .venv/.ready ## measure all execution modes and TRL (on a GPU, preferably): benchmarks/results/
-	$(python) -m benchmarks.bench $(ARGS)
+bench: .venv/.ready ## measure shapes, TRL and whole jobs (on a GPU, preferably): ARGS="--part shapes --shape llama-3b"
+	$(python) -m benchmarks.suite $(ARGS)
 
 lint: .venv/.ready ## run ruff, mypy (strict) and hadolint
 	$(python) -m ruff check .

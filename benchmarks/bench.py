@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import gc
-import importlib.metadata
 import importlib.util
 import json
 import math
+import os
+import re
 import sys
 import tempfile
 import time
@@ -28,76 +28,25 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks import step_profile
+from benchmarks.origin import origin, today, versions
+from benchmarks.shapes import SHAPES, save_random_model
 from nlijob.config import JobConfig, load_config
 from nlijob.data.sources import read_file
 from nlijob.demo import DATA_DIR, MODEL_DIR
 from nlijob.gpu.engine import Engine, Forward
+from nlijob.gpu.environment import cpu_name
 from nlijob.gpu.fast.model import FastModel, shape_of
 from nlijob.gpu.fast.trainer import FastTrainer
 from nlijob.gpu.heads import CausalHead, ClassificationHead, Encoded, Head, head_class
-from nlijob.gpu.model import LoadedModel, load, quiet_libraries, read_tokenizer
+from nlijob.gpu.model import LoadedModel, compute_dtype, load, quiet_libraries, read_tokenizer
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
 from nlijob.records.job import Example
 
 RESULTS = Path(__file__).parent / "results"
-PHI_2 = {
-    "vocab_size": 51200,
-    "hidden_size": 2560,
-    "intermediate_size": 10240,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-    "partial_rotary_factor": 0.4,
-}
-"""The part of microsoft/phi-2's configuration that sets dimensions."""
-LLAMA_3B = {
-    "vocab_size": 51200,
-    "hidden_size": 3072,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 24,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
-"""Llama 3.2 3B with phi-2's vocabulary."""
-LLAMA_1B = {
-    **LLAMA_3B,
-    "hidden_size": 2048,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "head_dim": 64,
-}
-"""Llama 3.2 1B with phi-2's vocabulary."""
-SMOLLM2_135M = {
-    **LLAMA_3B,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-}
-"""SmolLM2-135M with phi-2's vocabulary."""
-
-
-def _llama(sizes: Mapping[str, Any]) -> Callable[[], nn.Module]:
-    return lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
-
-
-MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
-"""The part of MiniLM-L6's configuration that differs from BERT-base's, but for its MLP."""
-SHAPES: Mapping[str, Callable[[], Any]] = {
-    "phi-2": lambda: transformers.PhiForCausalLM(transformers.PhiConfig(**PHI_2)),
-    "llama-3b": _llama(LLAMA_3B),
-    "llama-1b": _llama(LLAMA_1B),
-    "smollm2-135m": _llama(SMOLLM2_135M),
-    "minilm": lambda: _bert(**MINILM, intermediate_size=1536),
-    "bert-base": lambda: _bert(),
-}
 ENCODERS = ("bert",)
 """Model types that are measured with a classification head, on pairs of texts."""
 OWN_DROPOUT = 0.1
@@ -108,7 +57,8 @@ MAX_LENGTH = 2048
 EPOCH_OF_WARM_SPEED = 2
 OTHER_STEPS = ("with dropout", "no shared prefix")
 """Endings of the names of measurements with other losses than the plain loop."""
-MATRIX = 8192
+MATRIX, CPU_MATRIX = 8192, 2048
+"""Rows and columns of the product that gives the matrix rate."""
 TRAINED_FLOPS, SCORED_FLOPS = 4, 2
 """Operations per weight and token: forward, and backward to the inputs only (frozen weights)."""
 
@@ -206,28 +156,38 @@ Measurement = Callable[[], Figures]
 
 def main() -> None:
     """Measure, print the table, and write the files."""
-    options = _options()
+    options = options_of(__doc__)
     quiet_libraries()
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = first_device()
     with tempfile.TemporaryDirectory() as folder:
-        bench = _bench(options, device, Path(folder))
+        bench = bench_of(options, device, Path(folder))
         options.out.mkdir(parents=True, exist_ok=True)
         if options.profile:
             _profile(bench, options)
             return
-        report = _measure(bench, dict(_measurements(bench, options)))
-    stem = "-".join([_stem(device), "ways", *_differs(options)])
-    (options.out / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    _plot(report, options.out / f"{stem}.png")
-    _print(report)
+        measurements = dict(_measurements(bench, options))
+        if not measurements:
+            sys.exit("nothing to measure: TRL is not installed, or does not train this model")
+        report = {
+            **origin("benchmarks.bench", setting_of(bench, options), sys.argv[1:]),
+            **measure(bench, measurements),
+        }
+    write(report, options, device)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+def first_device() -> torch.device:
+    """The first GPU, or the CPU where there is none."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def options_of(doc: str | None) -> argparse.Namespace:
+    """The options of the command line; `doc` is the docstring of the module that is run."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0] if doc else "")
     parser.add_argument(
         "--shape", choices=SHAPES, default="phi-2", help="model with random weights"
     )
     parser.add_argument("--model", type=Path, help="folder with that model and a tokenizer")
+    parser.add_argument("--name", help="what the model is called in the table and the file's name")
     parser.add_argument("--rows", type=Path, default=DATA_DIR, help="folder with train.jsonl")
     parser.add_argument("--train-size", type=int, default=1001)
     parser.add_argument("--batch-size", type=int, help="rows of a step; default: the recipe's")
@@ -240,6 +200,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--compute-dtype", help="default: the recipe's")
     parser.add_argument("--plain-steps", type=int, default=100, help="steps of the plain loop")
     parser.add_argument("--trl-steps", type=int, default=40, help="timed steps of TRL; 0: no TRL")
+    parser.add_argument("--only-trl", action="store_true", help="leave out the job's own modes")
     parser.add_argument("--profile", action="store_true", help="only list the kernels of a step")
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
@@ -247,14 +208,26 @@ def _options() -> argparse.Namespace:
 
 def _differs(options: argparse.Namespace) -> list[str]:
     """What distinguishes a measurement from the default one, for the names of its files."""
+    name = re.sub(r"[^\w.]+", "-", options.name) if options.name else options.shape
     return [
-        *[options.shape] * (options.shape != "phi-2"),
+        *[name] * (name != "phi-2"),
         *[f"batch-{options.batch_size}"] * bool(options.batch_size),
         *[options.targets] * (options.targets != "attention"),
+        *["trl"] * options.only_trl,
     ]
 
 
-def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> Bench:
+def setting_of(bench: Bench, options: argparse.Namespace) -> str:
+    """What the model is called in the table of measured runs."""
+    if options.name:
+        return str(options.name)
+    if options.model:
+        return _model_name(bench.model_dir)
+    return f"{options.shape}'s shape" if bench.device.type == "cuda" else "the demo's model"
+
+
+def bench_of(options: argparse.Namespace, device: torch.device, folder: Path) -> Bench:
+    """What the options ask to measure; a model with random weights is made in the folder."""
     on_gpu = device.type == "cuda"
     recipe = "phi2" if on_gpu else "demo"
     exact: dict[str, Any] = {
@@ -263,7 +236,7 @@ def _bench(options: argparse.Namespace, device: torch.device, folder: Path) -> B
         "model.device": device.type,
     }
     model_dir = options.model or (
-        _random_model(options.shape, folder, device) if on_gpu else MODEL_DIR
+        save_random_model(options.shape, folder, device) if on_gpu else MODEL_DIR
     )
     kind = transformers.AutoConfig.from_pretrained(model_dir).model_type
     if kind in ENCODERS:
@@ -295,30 +268,13 @@ def spread_rows(folder: Path, count: int) -> list[Example]:
     ]
 
 
-def _bert(**sizes: int) -> Any:
-    """An encoder with a classification head, and without the dropout of its configuration."""
-    config = transformers.BertConfig(
-        **sizes, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=3
-    )
-    return transformers.BertForSequenceClassification(config)
-
-
-def _random_model(shape: str, folder: Path, device: torch.device) -> Path:
-    """A model with random weights, and the demo's tokenizer."""
-    torch.manual_seed(0)
-    with device:
-        model: Any = SHAPES[shape]().bfloat16()
-    model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(MODEL_DIR).save_pretrained(folder)
-    return folder
-
-
 # ---------------------------------------------------------------- measuring
 
 
-def _measure(bench: Bench, measurements: dict[str, Measurement]) -> dict[str, Any]:
+def measure(bench: Bench, measurements: Mapping[str, Measurement]) -> dict[str, Any]:
+    """The figures of each measurement, with the machine and what was measured on."""
     weights = _linear_weights(bench)
-    rate = _matrix_rate(bench.device)
+    rate = _rate(bench)
     measured = {}
     for name, measurement in measurements.items():
         figures = measurement()
@@ -340,13 +296,12 @@ def _measure(bench: Bench, measurements: dict[str, Measurement]) -> dict[str, An
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
     return {
-        "date": _today(),
         "device": _device_name(bench.device),
+        "cpu": f"{os.cpu_count()} cores of {cpu_name()}",
         "model": _model_name(bench.model_dir),
-        "versions": _versions(),
         "cuda": torch.version.cuda,
         "rows": len(bench.rows),
-        "mean_tokens": _mean_tokens(bench),
+        "mean_tokens": mean_tokens(bench),
         "batch_size": bench.config.train.batch_size,
         "scoring_batch_size": bench.config.eval.batch_size,
         "lora": dataclasses.asdict(bench.config.lora),
@@ -357,34 +312,39 @@ def _measure(bench: Bench, measurements: dict[str, Measurement]) -> dict[str, An
     }
 
 
-def _share(examples_per_s: float | None, flops: float, rate: float | None) -> float | None:
-    """Fraction of the machine's matrix rate; None where either was not measured."""
-    return examples_per_s * flops / rate if examples_per_s and rate else None
+def _share(examples_per_s: float | None, flops: float, rate: float) -> float | None:
+    """Fraction of the machine's matrix rate; None where the speed was not measured."""
+    return examples_per_s * flops / rate if examples_per_s else None
 
 
 def _measurements(bench: Bench, options: argparse.Namespace) -> Iterator[tuple[str, Measurement]]:
     """The measurements by name; TRL comes last, because it changes settings of shared libraries."""
-    fast = "graphs" if bench.device.type == "cuda" else "packed rows"
-    plain = bench.with_options(speed="plain")
-    yield "plain loop", lambda: _chosen_mode(plain, options.plain_steps)
-    if bench.device.type == "cuda":
-        yield f"{fast}, 4-bit weights", lambda: _as_loaded(bench)
-    yield fast, lambda: _chosen_mode(bench)
-    yield f"{fast}, with dropout", lambda: _chosen_mode(bench.with_dropout())
-    if bench.is_encoder:  # which shares no prefix, and which TRL's trainer does not train
-        yield (
-            "plain loop, with dropout",
-            lambda: _chosen_mode(plain.with_dropout(), options.plain_steps),
-        )
-        return
-    if shape_of(bench.rows).prefix:
-        yield f"{fast}, no shared prefix", lambda: _chosen_mode(bench.with_task_behind())
-    if not options.trl_steps:
+    if not options.only_trl:
+        yield from _own_measurements(bench, options.plain_steps)
+    if bench.is_encoder or not options.trl_steps:  # TRL's trainer does not train encoders
         return
     if importlib.util.find_spec("trl"):
         yield from _trl_measurements(bench, options.trl_steps)
     else:
         print("TRL is not installed, so not measured: pip install '.[bench]'", file=sys.stderr)
+
+
+def _own_measurements(bench: Bench, plain_steps: int) -> Iterator[tuple[str, Measurement]]:
+    """The job's own execution modes."""
+    fast = "graphs" if bench.device.type == "cuda" else "packed rows"
+    plain = bench.with_options(speed="plain")
+    yield "plain loop", lambda: _chosen_mode(plain, plain_steps)
+    if bench.device.type == "cuda":
+        yield f"{fast}, 4-bit weights", lambda: _as_loaded(bench)
+    yield fast, lambda: _chosen_mode(bench)
+    yield f"{fast}, with dropout", lambda: _chosen_mode(bench.with_dropout())
+    if bench.is_encoder:  # which shares no prefix
+        yield (
+            "plain loop, with dropout",
+            lambda: _chosen_mode(plain.with_dropout(), plain_steps),
+        )
+    elif shape_of(bench.rows).prefix:
+        yield f"{fast}, no shared prefix", lambda: _chosen_mode(bench.with_task_behind())
 
 
 def _chosen_mode(bench: Bench, steps: int | None = None) -> Figures:
@@ -424,9 +384,9 @@ def _trl_measurements(bench: Bench, steps: int) -> Iterator[tuple[str, Measureme
             warm_up_s=trial.warm_up_s,
             training_examples_per_s=trial.examples_per_s,
             training_examples_per_s_with_warm_up=None,
-            training_peak_bytes=_peak(bench.device),
+            training_peak_bytes=peak_bytes(bench.device),
             losses=trial.losses,
-            tokens=Tokens(_mean_tokens(bench), _mean_tokens(bench)),
+            tokens=Tokens(mean_tokens(bench), mean_tokens(bench)),
             settings=settings,
         )
 
@@ -453,7 +413,7 @@ def _figures(
     speed, epoch_s = first_speed, first_s
     if steps is None:
         _, speed, epoch_s = _epoch(trainer, EPOCH_OF_WARM_SPEED, None)
-    training_peak = _peak(bench.device)
+    training_peak = peak_bytes(bench.device)
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     size = bench.config.eval.batch_size
@@ -471,12 +431,12 @@ def _figures(
         losses=losses,
         tokens=_tokens(bench, trainer),
         scoring_examples_per_s=scored.examples_per_s,
-        scoring_peak_bytes=_peak(bench.device),
+        scoring_peak_bytes=peak_bytes(bench.device),
     )
 
 
 def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
-    whole = _mean_tokens(bench)
+    whole = mean_tokens(bench)
     if not isinstance(trainer, FastTrainer):
         return Tokens(whole, whole)
     count = len(bench.rows)
@@ -489,12 +449,13 @@ def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
     return Tokens(whole - trainer.prefix * (count - packs) / count, whole - saved / count)
 
 
-def _mean_tokens(bench: Bench) -> float:
+def mean_tokens(bench: Bench) -> float:
     """Mean number of tokens of a row."""
     return sum(row.length for row in bench.rows) / len(bench.rows)
 
 
-def _peak(device: torch.device) -> int | None:
+def peak_bytes(device: torch.device) -> int | None:
+    """Largest memory that torch has allocated; None on a CPU."""
     return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
 
 
@@ -522,21 +483,34 @@ def _linear_weights(bench: Bench) -> int:
     return sum(module.weight.numel() for module in linear)
 
 
-def _matrix_rate(device: torch.device) -> float | None:
-    """Operations per second of a large bfloat16 product of random values; None on a CPU."""
-    if device.type != "cuda":
-        return None
-    a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=torch.bfloat16) for _ in range(2))
-    seconds = []
-    for _ in range(20):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        begin.record()
-        torch.mm(a, b)
-        end.record()
-        end.synchronize()
-        seconds.append(begin.elapsed_time(end) / 1000)
-    median: float = sorted(seconds)[len(seconds) // 2]
-    return 2 * MATRIX**3 / median
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large product of random values."""
+    on_gpu = device.type == "cuda"
+    size, times = (MATRIX, 20) if on_gpu else (CPU_MATRIX, 5)
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = sorted((_gpu_seconds if on_gpu else _cpu_seconds)(a, b) for _ in range(times))
+    return 2 * size**3 / seconds[times // 2]
+
+
+def _gpu_seconds(a: Tensor, b: Tensor) -> float:
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    begin.record()
+    torch.mm(a, b)
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1000
+
+
+def _cpu_seconds(a: Tensor, b: Tensor) -> float:
+    began_s = time.monotonic()
+    torch.mm(a, b)
+    return time.monotonic() - began_s
+
+
+def _rate(bench: Bench) -> float:
+    """The machine's rate in the element type that the model is computed in."""
+    shape = transformers.AutoConfig.from_pretrained(bench.model_dir)
+    return matrix_rate(bench.device, compute_dtype(bench.config.model, shape, bench.device))
 
 
 def _profile(bench: Bench, options: argparse.Namespace) -> None:
@@ -544,28 +518,16 @@ def _profile(bench: Bench, options: argparse.Namespace) -> None:
     engine = Engine(_fresh(bench), bench.head, bench.config, bench.rows)
     trainer = engine.trainer()
     list(trainer.epoch(1))
-    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    known = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = step_profile.table(trainer, EPOCH_OF_WARM_SPEED, bench.device)
-    text += f"\n{_device_name(bench.device)}, {_today()}: {versions}\n"
+    text += f"\n{_device_name(bench.device)}, {today()}: {known}\n"
     print(text)
     stem = "-".join([_stem(bench.device), "step-profile", *_differs(options)])
     (options.out / f"{stem}.txt").write_text(text, encoding="utf-8")
 
 
 def _stem(device: torch.device) -> str:
-    return f"{_today()}-{_device_name(device).lower().replace(' ', '-')}"
-
-
-def _versions() -> dict[str, str]:
-    return {
-        name: importlib.metadata.version(name)
-        for name in ("torch", "transformers", "peft", "bitsandbytes", "trl")
-        if importlib.util.find_spec(name)
-    }
-
-
-def _today() -> str:
-    return datetime.datetime.now(datetime.UTC).date().isoformat()
+    return f"{today()}-{_device_name(device).lower().replace(' ', '-')}"
 
 
 def _device_name(device: torch.device) -> str:
@@ -578,6 +540,17 @@ def _model_name(model_dir: Path) -> str:
 
 
 # ---------------------------------------------------------------- output
+
+
+def write(
+    report: dict[str, Any], options: argparse.Namespace, device: torch.device, *ending: str
+) -> None:
+    """Write a report's file and chart, and print its table; their names get the ending."""
+    stem = "-".join([_stem(device), "ways", *_differs(options), *ending])
+    text = json.dumps(report, indent=1) + "\n"
+    (options.out / f"{stem}.json").write_text(text, encoding="utf-8")
+    _plot(report, options.out / f"{stem}.png")
+    _print(report)
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:

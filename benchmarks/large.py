@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.origin import origin
 from benchmarks.reading import largest_memory_bytes
 from nlijob import records
 from nlijob.config import DataConfig
@@ -73,6 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_multiplied(options.rows_from, Path(folder), options.rows)
         figures = {
+            **origin("benchmarks.large", "a large training set", sys.argv[1:]),
             "subset": _of_process("benchmarks.large", "--measure", "subset", folder),
             "worker": _of_process("benchmarks.large_worker", str(options.model), folder),
             "report": _of_process("benchmarks.large", "--measure", "report", folder),

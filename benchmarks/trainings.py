@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.origin import origin
 from nlijob import records
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
@@ -46,6 +47,7 @@ def main() -> None:
         many_s, all_ = _run(runs, "many", [*job, *many])
     further = options.seeds - 1 + count_candidates(all_.run.config)
     figures: dict[str, Any] = {
+        **origin("benchmarks.trainings", "options of `run`", sys.argv[1:]),
         "device": [gpu.name for gpu in all_.environment.gpus] or "cpu",
         "one_training_s": round(one_s, 1),
         "all_s": round(many_s, 1),

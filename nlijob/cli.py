@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import traceback
 
 import click
@@ -18,6 +19,7 @@ from nlijob.errors import ExitCode
 from nlijob.printable import printable
 from nlijob.stopping import Stopped
 from nlijob.streams import lasting_streams
+from nlijob.terminal import Style, has_color, painted, writable
 
 OWN_OPTIONS = ("-h", "--help", "--version")
 ASKS_HELP = f"{__name__}.asks_help"
@@ -92,6 +94,12 @@ def cli(ctx: click.Context) -> None:
 
 
 def _print_error(message: str, hint: str) -> None:
-    click.echo(printable(f"error: {message}"), err=True)
+    _print_marked("error:", message, Style.BAD)
     if hint:
-        click.echo(printable(f"hint: {hint}"), err=True)
+        _print_marked("hint:", hint, Style.BOLD)
+
+
+def _print_marked(mark: str, text: str, style: Style) -> None:
+    colored = has_color(sys.stderr)
+    shown = painted(mark, style) if colored else mark
+    click.echo(f"{shown} {writable(sys.stderr, printable(text))}", err=True, color=colored)

@@ -25,6 +25,7 @@ from nlijob.space import MOST_CANDIDATES, combination_faults, space_faults
 from nlijob.typed import build
 
 Device = Literal["auto", "cpu", "cuda"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 TARGET_KEYWORDS = ("attention", "mlp", "all-linear")
 """What lora.target_modules may name instead of modules."""
 FIELDS = ("premise", "hypothesis", "answers")
@@ -372,7 +373,8 @@ class MachineConfig:
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """What the report shows, the gates that the job must pass, and the prices of machines."""
+    """What the report shows, the gates that the job must pass, the prices of machines, and the
+    carbon intensity of the grid."""
 
     title: str = ""
     """The report's title; empty for a title made from the model's and the data set's names."""
@@ -395,6 +397,12 @@ class ReportConfig:
     """Maps part of a GPU's name to its price per hour. Used if price_per_hour is not given."""
     currency: str = "USD"
     """Currency of the prices."""
+    track: tuple[TrackerName, ...] = ()
+    """Trackers that are told of steps, epochs, outcome and page: tensorboard, mlflow, wandb,
+    trackio. Each needs the extra of its name."""
+    carbon_g_per_kwh: float | None = None
+    """Carbon intensity of the grid in grams of CO2 equivalents per kWh, from which the report
+    computes the emissions of the GPUs' energy; none: no emissions are shown."""
 
 
 @dataclass(frozen=True)
@@ -534,6 +542,7 @@ def check(config: JobConfig) -> list[str]:
         *_check_data(config.data),
         *_check_prompt(config),
         *_check_numbers(config),
+        *_check_trackers(config.report),
         *_check_hardware(config.model),
         *_check_tasks(config),
         *_check_transfer(config.transfer),
@@ -606,6 +615,11 @@ def _check_template(template: str) -> Iterable[str]:
         )
 
 
+def _check_trackers(report: ReportConfig) -> Iterable[str]:
+    if len(set(report.track)) != len(report.track):
+        yield "report.track: trackers must differ"
+
+
 def _check_numbers(config: JobConfig) -> Iterable[str]:
     train = config.train
     at_least = {
@@ -623,6 +637,7 @@ def _check_numbers(config: JobConfig) -> Iterable[str]:
         "forgetting.documents": 0,
         "model.max_length": 1,
         "report.price_per_hour": 0,
+        "report.carbon_g_per_kwh": 0,
     }
     for dotted, least in at_least.items():
         value = config.value(dotted)

@@ -49,9 +49,12 @@ from nlijob.records.job import (
 from nlijob.records.outcome import Results
 from nlijob.records.planning import PlannedProcesses
 from nlijob.records.search import Winner
+from nlijob.remaining import remaining_work
 from nlijob.rundir import RunDir, candidate_marker, moment, write_record
 from nlijob.stages import SEARCH, TRIAL_STAGES
 from nlijob.sweep import candidate_name, is_of_search, resolved
+from nlijob.terminal import Style
+from nlijob.tracking.side import Tracking
 from nlijob.trials import stages_of, steps_of, trials_of
 
 
@@ -76,6 +79,7 @@ class Job:
     stamps: dict[str, str] = field(init=False)
     """What identifies the files outside the run; see `Stage.stamp`."""
 
+    tracking: Tracking = field(init=False)
     processes: PlannedProcesses = field(init=False)
     """Those of the GPU side."""
     is_searched: bool = field(init=False, default=False)
@@ -83,6 +87,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.attempt = Attempt(self.run, self.started)
+        self.tracking = Tracking(self.run, self.config.report.track, self.console.warn)
 
     @property
     def config(self) -> JobConfig:
@@ -104,14 +109,14 @@ class Job:
             fsdp=fsdp_settings(self.config.machine, None if self.link else self.processes.number),
             trusts_code=self.config.model.trust_remote_code,
         )
-        with self.attempt.whole(), gpu_side:
+        with self.tracking, self.attempt.whole(), gpu_side:
             if self._needs_gpu_side():  # starting it takes longer than what precedes its work
                 self.attempt.begin()
                 self.hub.check_local(self.config.model)
                 gpu_side.start()
             self._find_model()
             steps = [step.key for step in steps_of(self.config)]
-            if all(map(self._is_complete, steps)):
+            if all(map(self._is_complete, steps)) and self.tracking.is_complete:
                 if not self._is_recorded():  # another job may have begun and stopped
                     write_record(self.run.config, continued(self.record, self.run))
                 self._skip(self._stages)
@@ -132,17 +137,29 @@ class Job:
             self._build_subset(sampler)
             self._check_columns()
             self._read_elsewhere(sampler)
+            self.tracking.start()
             self._run_gpu_stages(gpu_side, sampler)
         self.attempt.end()
+        self.tracking.warn_of_faults()
         with self.attempt.timed("report"):
             self._render()
+        self._finish_tracking()
 
     def _render_again(self) -> None:
         """Write the report of complete work; this is no attempt and takes no time of the job."""
         self._skip(self._stages[:-1])
         self._say_why_again()
         write_record(self.run.config, continued(self.record, self.run))
+        self.tracking.start()
         self._render()
+        self._finish_tracking()
+
+    def _finish_tracking(self) -> None:
+        """Send outcome and page; where that fails, the page is written again, which tells of it."""
+        if trackers := self.tracking.at_work:
+            self.console.line(f"      sending outcome and page to {trackers}")
+        if self.tracking.finish():
+            self._render()
 
     # ------------------------------------------------------------ stages
 
@@ -224,6 +241,7 @@ class Job:
             drop_torn_line(log)
         if starts_over:
             self.attempt.begin_afresh()
+            remove(self.run.tracking)  # what trackers know is of other settings
         self.attempt.begin()
         write_record(self.run.config, continued(self.record, self.run))
 
@@ -349,15 +367,18 @@ class Job:
             return
 
         at_work = StageAtWork()
+        missing = [key for key in self._gpu_steps if not self._is_complete(key)]
+        remaining = remaining_work(self.run, self.config, missing)
 
         def show(progress: Progress) -> None:
             sampler.stage = at_work.after(progress)
             if self.link:
                 self.link.stage = progress.stage
             if progress.unit:
-                self.console.progress(progress)
+                self.console.progress(progress, remaining.after(progress) if remaining else None)
             else:
                 self._say(progress.stage, progress.note)
+                self.tracking.warn_of_faults()
 
         sampler.stage = "start"
         self.console.line(
@@ -424,8 +445,12 @@ class Job:
             self.console.line(f"      {text}")
 
     def _say_outcome(self, results: Results) -> None:
+        from nlijob.closing import verdict_of
+
         base, tuned = results.base, results.tuned
+        verdict = verdict_of(results)
         self.console.line("")
+        self.console.line(verdict.text, verdict.style)
         epoch = f"epoch {results.selection.epoch} of {self.config.train.epochs} selected"
         if trials := results.trials:
             spread = trials.accuracy
@@ -443,7 +468,19 @@ class Job:
             )
         for warning in results.warnings:
             self.console.result(f"Note: {warning.text}")
+        self._say_next(results)
         self.console.result(f"Report: {self.run.report}")
+
+    def _say_next(self, results: Results) -> None:
+        """Propose what to do with the outcome; each command stands on a line of its own."""
+        from nlijob.closing import next_steps, own_program
+
+        self.console.line("")
+        self.console.line("What you can do next:", Style.BOLD)
+        for step in next_steps(results, self.run.root, own_program()):
+            self.console.line(f"  {step.purpose}:")
+            self.console.line(f"    {step.command}")
+        self.console.line("")
 
 
 class StageAtWork:

@@ -100,6 +100,7 @@ class RunDir:
         self.accelerate_config = root / "worker" / "accelerate.json"
         self.console_log = root / "worker" / "console.txt"
 
+        self.tracking = root / "tracking"
         self.trials = root / TRIALS
         self.choice = root / "choice.json"
         self.blank_premise_predictions = root / "evaluate" / "blank_premise.jsonl"
@@ -170,6 +171,10 @@ class RunDir:
         """The file with the tuned model's answers to a further test set."""
         return self.evaluate_predictions.parent / "transfer" / f"{name}.jsonl"
 
+    def tracker_state(self, tracker: str) -> Path:
+        """The file that says what a tracker was told."""
+        return self.tracking / f"{tracker}.json"
+
     def candidate_result(self, name: str) -> Path:
         """The file with the figures of a candidate of the search."""
         return self.winner.parent / name / "result.json"
@@ -223,6 +228,7 @@ class RunDir:
         folders = [self.root / MARKERS, self.manifest.parent, self.train_folder, self.adapter]
         folders += [
             self.trials,
+            self.tracking,
             self.baseline_transfer("").parent,
             self.evaluate_transfer("").parent,
         ]
@@ -363,6 +369,11 @@ class RunDir:
             if state := states[name]:
                 known[self.root / name] = (state, hash_)
         return {name: known[self.root / name][1] for name in states}
+
+    def sha256_of(self, file: Path) -> str:
+        """SHA-256 of a file below the run's folder, in hexadecimal digits. Raises OSError."""
+        name = self.name(file)
+        return self._sha256_of([name])[name]
 
     @contextlib.contextmanager
     def lock(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:

@@ -67,7 +67,7 @@ PHASES: tuple[Phase, ...] = (
         ("subset",),
         stamp="elsewhere",
     ),
-    Phase("start", "waiting for the GPU side to start"),
+    Phase("start", "waiting for the model's process to start"),
     Phase("encode", "rows tokenized"),
     Phase("load", "model loaded and quantised"),
     Phase("plan", "execution mode selected and checked"),

@@ -31,6 +31,15 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3": {"head_dim": 32, "attention_bias": True},
     "SmolLM3": {"no_rope_layers": [1, 1, 1], "num_key_value_heads": 4},
     "Phi3": {"head_dim": 32, "partial_rotary_factor": 0.5},
+    "Olmo2": {"attention_bias": True},
+    "Olmo3": {"sliding_window": 200},
+    "Gemma": {"head_dim": 32, "num_key_value_heads": 1},
+    "Gemma2": {"head_dim": 16, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0},
+    "Gemma3Text": {
+        "head_dim": 32,
+        "sliding_window": 200,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
 }
 """Family -> what its model has besides `SIZES`."""
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -48,11 +57,12 @@ def new_gated_model(
     dropout: float = 0.0,
     **options: Any,
 ) -> LoadedModel:
-    """A model of a family, the same every time; not quantised."""
+    """A model of a family, the same every time; not quantised. "Gemma3" has vision as well."""
     torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**{**SIZES, **FAMILIES[family], **options})
-    lora = dataclasses.replace(job.lora, target_modules=tuple(targets), dropout=dropout)
-    made: Any = transformers.AutoModelForCausalLM.from_config(config)
+    made: Any = transformers.AutoModelForCausalLM.from_config(_config(family, options))
+    names = [name for name, _ in made.named_modules() if not name.startswith("model.vision")]
+    adapted = tuple(name for name in names if name.rpartition(".")[2] in targets)
+    lora = dataclasses.replace(job.lora, target_modules=adapted, dropout=dropout)
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "norm" in name:
@@ -61,7 +71,7 @@ def new_gated_model(
                 parameter.normal_(0, 0.5)
             elif parameter.dim() > 1:
                 parameter.normal_(0, 0.1)
-    model = add_adapter(dataclasses.replace(job, lora=lora), made, (), tuple(targets))
+    model = add_adapter(dataclasses.replace(job, lora=lora), made, (), adapted)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -69,3 +79,16 @@ def new_gated_model(
             elif "lora_A" not in name:
                 parameter.data = parameter.data.to(dtype)
     return LoadedModel(model.to(device), tokenizer, device, dtype, 2048)
+
+
+def _config(family: str, options: dict[str, Any]) -> Any:
+    if family != "Gemma3":
+        kind = getattr(transformers, f"{family}Config")
+        return kind(**{**SIZES, **FAMILIES[family], **options})
+    vision = {**SIZES, "image_size": 28, "patch_size": 14}
+    return transformers.Gemma3Config(
+        text_config=_config("Gemma3Text", options).to_dict(),
+        vision_config=transformers.SiglipVisionConfig(**vision).to_dict(),
+        mm_tokens_per_image=4,
+        tie_word_embeddings=True,
+    )

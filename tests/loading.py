@@ -16,9 +16,14 @@ from nlijob.gpu.quantized import QuantizedCopy
 
 
 class Loader:
-    """Stands in for `nlijob.gpu.model.load`, the state of torch's generator included."""
+    """Stands in for `nlijob.gpu.model.load`, the state of torch's generator included.
 
-    def __init__(self) -> None:
+    `layers`: keep only the first ones, for tests in which it matters what is done and not what the
+    model knows.
+    """
+
+    def __init__(self, layers: int | None = None) -> None:
+        self._layers = layers
         self._loaded: dict[str, tuple[LoadedModel, Tensor]] = {}
 
     def __call__(
@@ -35,6 +40,8 @@ class Loader:
         key = repr((*made_from, model_dir, device, dtype))
         if key not in self._loaded:
             loaded = load(config, model_dir, tokenizer, device, copied, meta, dtype)
+            if self._layers is not None:
+                del loaded.model.get_base_model().model.layers[self._layers :]
             self._loaded[key] = loaded, torch.get_rng_state()
         kept, state = self._loaded[key]
         torch.set_rng_state(state)

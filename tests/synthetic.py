@@ -378,7 +378,10 @@ class _Builder:
 
     def _split_manifest(self, split: Split) -> SplitManifest:
         rows = self.examples[split]
-        text = "".join(f"{row.premise}{row.hypothesis}{row.label}" for row in rows)
+        lines = (
+            json.dumps([row.premise, row.hypothesis, row.label], ensure_ascii=False) + "\n"
+            for row in rows
+        )
         return SplitManifest(
             split=split,
             source_rows=550_152 if split == "train" else 10_000,
@@ -387,7 +390,7 @@ class _Builder:
             unlabelled_dropped=2,
             rows=len(rows),
             class_counts=tuple(sum(row.label == label for row in rows) for label in range(3)),
-            rows_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            rows_sha256=hashlib.sha256("".join(lines).encode()).hexdigest(),
             indices=tuple(row.index for row in rows),
             labels_read="the source names no labels; 0, 1 and 2 were read as "
             "entailment, neutral and contradiction",
@@ -396,6 +399,7 @@ class _Builder:
             repetition=measure_repetition(rows),
             further_columns=column_names(rows),
             annotator_columns=("annotator_labels",) if any(row.votes for row in rows) else (),
+            file_sha256=self.run.sha256_of(self.run.subset(split)),
         )
 
     def _prompt(self) -> PromptRecord:

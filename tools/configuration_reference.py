@@ -84,6 +84,8 @@ def _plural(hint: Any) -> str:
         return " or ".join(map(_plural, arguments))
     if origin is tuple:
         return f"lists of {_plural(arguments[0])}"
+    if origin is Literal:
+        return _type_text(hint)
     return f"{_type_text(hint)}s"
 
 

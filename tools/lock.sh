@@ -14,7 +14,9 @@ compile() {
         "$@" pyproject.toml
 }
 
-compile --all-extras --output-file requirements/constraints.txt
+# The services of --track are not locked: MLflow would hold back pyarrow and pillow for all others.
+compile $(printf -- '--extra %s ' s3 gs lm-eval sweep tensorboard bench dev) \
+    --output-file requirements/constraints.txt
 torch_only=$(grep -oE '^(torch|triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)' requirements/constraints.txt |
     grep -v '^nvidia-ml-py$' | sort -u)
 compile --extra s3 --extra gs --generate-hashes $(printf -- '--no-emit-package %s ' $torch_only) \

@@ -15,8 +15,9 @@ import transformers
 
 from nlijob.analysis.wording import gib
 from nlijob.config import JobConfig, load_config
+from nlijob.gpu.fast.stacks.llama import is_of_family
 from nlijob.gpu.model import add_adapter, held_weights, meta_model, quiet_libraries
-from nlijob.gpu.model_look import layer_outputs, matrix_weights
+from nlijob.gpu.model_look import adapter_inputs, layer_outputs, matrix_weights
 from nlijob.planning.memory import CARDS_GB, memory_need
 from nlijob.records.planning import CardFit, ModelLook, ModeMemory, PlannedMemory, TokenCounts
 
@@ -101,6 +102,7 @@ def look_of(config: JobConfig, shape: transformers.PretrainedConfig) -> ModelLoo
     parameters = sum(p.numel() for p in meta.model.parameters())
     with torch.device("meta"):
         adapted = add_adapter(config, meta.model, (), meta.targets)
+    read, read_by_mlp = adapter_inputs(adapted)
     return ModelLook(
         model_type=shape.model_type,
         compute_dtype="bfloat16",
@@ -130,6 +132,9 @@ def look_of(config: JobConfig, shape: transformers.PretrainedConfig) -> ModelLoo
         largest_outside_bytes=held.largest_outside,
         layer_outputs=outputs,
         vocabulary=shape.vocab_size,
+        adapter_inputs=read,
+        mlp_adapter_inputs=read_by_mlp,
+        has_gated_layers=any(map(is_of_family, meta.model.modules())),
     )
 
 

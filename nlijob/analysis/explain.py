@@ -108,15 +108,19 @@ class Explainer:
         gold = self.label_names[base.label]
         gold_before, gold_after = (one.probabilities[one.label] for one in (base, tuned))
         if before == after:
-            answers = f"Both models answered {before}, the tuned model with {_p(tuned.confidence)}"
+            answers = (
+                f"Both models answered {before}, the tuned model with a probability of "
+                f"{probability(tuned.confidence)}"
+            )
         else:
             answers = (
-                f"The base model answered {before} ({_p(base.confidence)}), the tuned model "
-                f"{after} ({_p(tuned.confidence)})"
+                f"The base model answered {before} (probability {probability(base.confidence)}), "
+                f"the tuned model {after} (probability {probability(tuned.confidence)})"
             )
         return _finding(
             "answers",
-            f"{answers}; the gold label, {gold}, went from {_p(gold_before)} to {_p(gold_after)}.",
+            f"{answers}; that of the gold label, {gold}, went from {probability(gold_before)} to "
+            f"{probability(gold_after)}.",
             base_answer=before,
             base_probability=base.confidence,
             tuned_answer=after,
@@ -261,8 +265,3 @@ def _missing(words: Sequence[str], most: int = 3) -> str:
     named = listed([*shown, plural(rest, "other")] if rest else shown)
     are = "a word that is" if len(words) == 1 else "words that are"
     return f"{are} not in the premise ({named})"
-
-
-def _p(value: float) -> str:
-    text = probability(value)
-    return f"p {text}" if text.startswith(("<", ">")) else f"p = {text}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nlijob.analysis.wording import count, percent
+from nlijob.analysis.wording import count, part_of, which
 from nlijob.records.job import Manifest, Split, SplitManifest, SplitOverlap
 from nlijob.records.outcome import Finding
 
@@ -44,9 +44,10 @@ def _in_training(one: SplitOverlap) -> Iterable[Finding]:
     yield Finding(
         "test-rows-in-training",
         _figures(one),
-        f"{what}: the tuned model has learned from them, so its accuracy and the gain are not "
-        "those on new rows. Give the test split rows of its own (data.test_split), or take these "
-        "out of the training rows, and run again.",
+        f"{what}: the tuned model has learned from {_them(one)}, so its "
+        "accuracy and the gain are not those on new rows. Give the test split rows of its own "
+        f"(data.test_split), or take {_them(one)} out of the training "
+        "rows, and run again.",
     )
 
 
@@ -59,9 +60,9 @@ def _in_validation(one: SplitOverlap) -> Iterable[Finding]:
     yield Finding(
         "test-rows-in-validation",
         _figures(one),
-        f"{what}: the epoch is selected on them, so the accuracy of the selected epoch tends to "
-        "be better than on new rows. Give the test split rows of its own (data.test_split) and run "
-        "again.",
+        f"{what}: the epoch is selected on {_them(one)}, so the accuracy of the selected epoch "
+        "tends to be better than on new rows. Give the test split rows of its own "
+        "(data.test_split) and run again.",
     )
 
 
@@ -89,8 +90,9 @@ def _premises(manifest: Manifest) -> Iterable[Finding]:
         yield Finding(
             "test-premises-in-training",
             {"rows": one.rows, "rows_with_premise": only_premise},
-            f"{_rows(only_premise, one.rows, 'test')} have a premise that also stands in training, "
-            "with another hypothesis: accuracy on new premises may be lower.",
+            f"{part_of(only_premise, one.rows, 'test row')} {which(only_premise, 'has', 'have')} a "
+            "premise that also stands in training, with another hypothesis: accuracy on new "
+            "premises may be lower.",
         )
 
 
@@ -103,8 +105,10 @@ def _repetition(split: SplitManifest) -> Iterable[Finding]:
         yield Finding(
             "repeated-rows",
             {"split": split.split, "repeated": repetition.repeated_rows, "rows": split.rows},
-            f"{_rows(repetition.repeated_rows, split.rows, 'test')} repeat an earlier one: they "
-            "are counted again, and the intervals are too narrow.",
+            f"{part_of(repetition.repeated_rows, split.rows, 'test row')} "
+            f"{which(repetition.repeated_rows, 'repeats', 'repeat')} an earlier one and "
+            f"{which(repetition.repeated_rows, 'is', 'are')} counted again, so the intervals "
+            "are too narrow.",
         )
     if repetition.contradictory_rows >= least:
         yield Finding(
@@ -114,8 +118,9 @@ def _repetition(split: SplitManifest) -> Iterable[Finding]:
                 "contradictory": repetition.contradictory_rows,
                 "rows": split.rows,
             },
-            f"{_rows(repetition.contradictory_rows, split.rows, split.split)} stand there with "
-            "more than one label: no model can be right about all of them.",
+            f"{part_of(repetition.contradictory_rows, split.rows, f'{split.split} row')} "
+            f"{which(repetition.contradictory_rows, 'stands', 'stand')} there with more than "
+            "one label: no model can be right about all of them.",
         )
 
 
@@ -124,16 +129,20 @@ def _overlap(manifest: Manifest, split: Split, other: Split) -> SplitOverlap | N
 
 
 def _whole(one: SplitOverlap, where: str) -> str:
-    other = f" ({count(one.other_label)} of them with another label)" if one.other_label else ""
+    other = ""
+    if one.other_label:
+        of_them = "" if one.whole_rows == 1 else f"{count(one.other_label)} of them "
+        other = f" ({of_them}with another label)"
     return (
-        f"{_rows(one.whole_rows, one.rows, one.split)} also stand {where} with the same premise "
-        f"and hypothesis{other}"
+        f"{part_of(one.whole_rows, one.rows, f'{one.split} row')} also "
+        f"{which(one.whole_rows, 'stands', 'stand')} {where} with the same premise and "
+        f"hypothesis{other}"
     )
 
 
-def _rows(part: int, whole: int, split: str) -> str:
-    """A share of the rows, such as "3 of 32 test rows (9.4 %)"."""
-    return f"{count(part)} of {count(whole)} {split} rows ({percent(part / whole)})"
+def _them(one: SplitOverlap) -> str:
+    """The pronoun for the rows that both splits have."""
+    return "them" if one.is_same else which(one.whole_rows, "it", "them")
 
 
 def _figures(one: SplitOverlap) -> dict[str, int | float | str]:

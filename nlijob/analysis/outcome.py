@@ -11,6 +11,7 @@ from nlijob.analysis.cases import build_cases, pairs
 from nlijob.analysis.clustered import effective_rows, paired_difference
 from nlijob.analysis.controls import build_controls, control_warnings
 from nlijob.analysis.cost import job_cost
+from nlijob.analysis.emissions import job_emissions
 from nlijob.analysis.epoch_comparison import Validation
 from nlijob.analysis.forgetting import forgetting_warnings, read_forgetting
 from nlijob.analysis.gates import check_gates
@@ -22,6 +23,7 @@ from nlijob.analysis.premises import Premises, premise_groups, premises_of
 from nlijob.analysis.read_trials import read_trials
 from nlijob.analysis.resources import GpusInUse, resource_use
 from nlijob.analysis.search import measure_search, read_candidates
+from nlijob.analysis.severity import by_severity
 from nlijob.analysis.slices import measure_slices
 from nlijob.analysis.statistics import narrower
 from nlijob.analysis.tasks import read_tasks
@@ -59,6 +61,7 @@ from nlijob.records.job import (
 from nlijob.records.outcome import Narrowing, Results
 from nlijob.records.serialization import read, read_all, read_lines
 from nlijob.rundir import RunDir
+from nlijob.tracking.states import states_of
 
 
 def build_results(run: RunDir) -> Results:
@@ -122,6 +125,14 @@ def build_results(run: RunDir) -> Results:
     )
 
     forgetting = read_forgetting(run, config)
+    memory = [
+        baseline.memory,
+        *(epoch.memory for epoch in training.epochs),
+        *(epoch.memory for trial in trial_rows for epoch in trial.epochs),
+        *(epoch.memory for one in read_candidates(run, config) for epoch in one.epochs),
+        evaluation.memory,
+    ]
+    resources = resource_use(in_use, logs.samples, memory, seconds)
 
     return Results(
         run=record,
@@ -149,33 +160,24 @@ def build_results(run: RunDir) -> Results:
         attempts=len(seconds),
         stages=stage_times(logs.timings, times),
         training_examples_per_s=_training_speed(training.epochs),
-        resources=resource_use(
-            in_use,
-            logs.samples,
-            [
-                baseline.memory,
-                *(epoch.memory for epoch in training.epochs),
-                *(epoch.memory for trial in trial_rows for epoch in trial.epochs),
-                *(epoch.memory for one in read_candidates(run, config) for epoch in one.epochs),
-                evaluation.memory,
-            ],
-            seconds,
-        ),
+        resources=resources,
         cost=job_cost(config.report, in_use, seconds),
         gates=check_gates(config.report, tuned, change.difference, change.interval, trials),
-        warnings=(
-            *leakage_warnings(manifest),
-            *length_warnings(prompt, manifest),
-            *comparison_warnings(base, tuned, change, slices, trials),
-            *trial_warnings(trials, manifest.label_names),
-            *transfer_warnings(transfer, change),
-            *premise_warnings(groups),
-            *slice_warnings(slices),
-            *control_warnings(controls, config.eval.few_shot),
-            *forgetting_warnings(forgetting),
-            *training_warnings(training.epochs, selection, comparisons, loss_change),
-            *data_warnings(manifest),
-            *logs.warnings(),
+        warnings=by_severity(
+            (
+                *leakage_warnings(manifest),
+                *length_warnings(prompt, manifest),
+                *comparison_warnings(base, tuned, change, slices, trials),
+                *trial_warnings(trials, manifest.label_names),
+                *transfer_warnings(transfer, change),
+                *premise_warnings(groups),
+                *slice_warnings(slices),
+                *control_warnings(controls, config.eval.few_shot),
+                *forgetting_warnings(forgetting),
+                *training_warnings(training.epochs, selection, comparisons, loss_change),
+                *data_warnings(manifest),
+                *logs.warnings(),
+            )
         ),
         test_premises=groups,
         validation_intervals=validation.intervals(),
@@ -188,6 +190,8 @@ def build_results(run: RunDir) -> Results:
         trials=trials,
         search=measure_search(run, config),
         outside_stages_s=outside_stages_s(logs.timings, times),
+        tracking=states_of(run, config.report.track),
+        emissions=job_emissions(config.report, resources.total_energy_j),
     )
 
 

@@ -190,6 +190,9 @@ def _slice(kind: _Kind, own: Sequence[Pair], premises: Premises) -> Slice:
         premises=change.premises,
         column=kind.column,
         value=kind.value,
+        wrong_rows=tuple(
+            pair.index for pair in own if not (pair.base.is_right and pair.tuned.is_right)
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from nlijob.analysis.wording import (
     loss,
     mcnemar_name,
     p_value,
+    part_of,
     percent,
     plural,
     points,
@@ -120,7 +121,7 @@ def length_warnings(prompt: PromptRecord, manifest: Manifest) -> Iterable[Findin
     dropped = {split: len(rows) for split, rows in prompt.dropped.items()}
     if dropped:
         shares = [
-            f"{count(number)} of {count(manifest.splits[split].rows)} {split} rows"
+            f"{count(number)} of {plural(manifest.splits[split].rows, f'{split} row')}"
             for split, number in dropped.items()
         ]
         yield Finding(
@@ -162,13 +163,12 @@ def _unclear_mean(rows: int, trials: Trials) -> Iterable[Finding]:
 
 def _one_label(metrics: Metrics, model: str) -> Iterable[Finding]:
     if top := habitual_label(metrics):
-        share = top.predicted / metrics.rows
         yield Finding(
             "one-label",
             {"model": model, "label": top.name, "answered": top.predicted, "rows": metrics.rows},
-            f"The {model} model answered “{top.name}” for {count(top.predicted)} of "
-            f"{count(metrics.rows)} test rows ({percent(share)}); it is the gold label of "
-            f"{count(top.support)}.",
+            f"The {model} model answered “{top.name}” for "
+            f"{part_of(top.predicted, metrics.rows, 'test row')}; it is the gold label of "
+            f"{plural(top.support, 'row')}.",
         )
 
 
@@ -177,9 +177,10 @@ def _worse_recall(slices: Sequence[Slice]) -> Iterable[Finding]:
     for label in slices:
         if label.family == "gold label" and label.change < 0:
             before, after, rows = label.base_correct, label.tuned_correct, label.rows
+            tested = {} if label.adjusted_p is None else {"adjusted_p": label.adjusted_p}
             yield Finding(
                 "worse-recall",
-                {"label": label.key, "before": before, "after": after, "support": rows},
+                {"label": label.key, "before": before, "after": after, "support": rows, **tested},
                 f"Tuning found fewer of the “{label.key}” rows: {count(before)} before, "
                 f"{count(after)} after, of {count(rows)} (recall {percent(before / rows)} → "
                 f"{percent(after / rows)}; {_tested(label)}).",

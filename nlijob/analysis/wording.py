@@ -55,13 +55,16 @@ def with_interval(share: float, bounds: Interval | None) -> str:
 
 
 def points(difference: float, decimals: int = 1) -> str:
-    """A signed difference of two shares in percentage points; only no difference is shown as 0."""
-    return f"{_sign(difference)}{percent(abs(difference), decimals).removesuffix(' %')} points"
+    """A signed difference of two shares in percentage points.
+
+    It has as many decimals as it takes for no difference to look like 0 or 100 that is not.
+    """
+    return f"{_sign(difference)}{_told_from(100 * abs(difference), decimals, (0, 100))} points"
 
 
 def signed(value: float, decimals: int) -> str:
-    """A number with its sign; zero has no sign."""
-    return f"{_sign(value)}{abs(value):.{decimals}f}"
+    """A number with its sign, and more decimals where it would look like 0; zero has no sign."""
+    return f"{_sign(value)}{_told_from(abs(value), decimals)}"
 
 
 def points_interval(bounds: Interval) -> str:
@@ -83,8 +86,8 @@ def probability(value: float) -> str:
 
 
 def signed_probability(difference: float) -> str:
-    """A signed difference of two probabilities with two decimals, worded as `probability`."""
-    return f"{_sign(difference)}{probability(abs(difference))}"
+    """A signed difference of two probabilities with two decimals, or more as in `points`."""
+    return f"{_sign(difference)}{_told_from(abs(difference), 2, (0, 1))}"
 
 
 def loss(value: float) -> str:
@@ -93,8 +96,13 @@ def loss(value: float) -> str:
 
 
 def loss_difference(difference: float) -> str:
-    """A signed difference of two losses in nats, worded as `loss`."""
-    return f"{_sign(difference)}{loss(abs(difference))}"
+    """A signed difference of two losses in nats with three decimals, or more as in `points`."""
+    return signed(difference, 3)
+
+
+def metric(value: float) -> str:
+    """A metric of any scale with three decimals, or more where it would look like 0."""
+    return f"{MINUS if value < 0 else ''}{_told_from(abs(value), 3)}"
 
 
 def p_value(p: float) -> str:
@@ -121,13 +129,19 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def whole(value: float) -> str:
+    """A number of at least 0 without decimals; only 0 is shown as 0."""
+    return "< 1" if 0 < value <= 0.5 else f"{value:,.0f}"
+
+
 def decimal(value: float | None, digits: int = 3) -> str:
     """A number with `digits` significant digits, or "not measured"."""
     if value is None:
         return NOT_MEASURED
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    magnitude = math.floor(math.log10(abs(value)))
+    rounded = float(f"{value:.{digits - 1}e}")  # 9.996 needs no more decimals than 10.0
+    magnitude = math.floor(math.log10(abs(rounded)))
     if magnitude < -4:
         return f"{value:.{digits - 1}e}"
     return f"{value:,.{max(0, digits - 1 - magnitude)}f}"
@@ -161,6 +175,14 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s"
 
 
+def roughly(seconds: float) -> str:
+    """A time that is not known exactly, such as "45 s", "3 min 20 s" or "2 h 5 min"."""
+    whole = math.ceil(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return clock(10 * math.ceil(whole / 10))
+
+
 def at_least(text: str, is_least: bool) -> str:
     """A figure as text, said to be a lower bound where it is one."""
     return f"at least {text}" if is_least else text
@@ -177,6 +199,8 @@ def gib(size_bytes: float | None) -> str:
     """A size in GiB (2^30 bytes), or in MiB if it is small."""
     if size_bytes is None:
         return NOT_MEASURED
+    if 0 < size_bytes < MIB / 20:
+        return "< 0.1 MiB"
     if abs(size_bytes) < GIB / 10:
         return f"{size_bytes / MIB:.1f} MiB"
     return f"{size_bytes / GIB:,.2f} GiB"
@@ -188,7 +212,14 @@ def energy(joules: float | None) -> str:
         return NOT_MEASURED
     watt_hours = joules / 3600
     amount = f"{watt_hours / 1000:.2f} kWh" if watt_hours >= 1000 else f"{decimal(watt_hours)} Wh"
-    return f"{amount} ({joules:,.0f} J)"
+    return f"{amount} ({whole(joules)} J)"
+
+
+def emissions(grams: float | None) -> str:
+    """Emissions in grams of CO2 equivalents, or in kilograms where they are many."""
+    if grams is None:
+        return NOT_MEASURED
+    return f"{decimal(grams / 1000)} kg" if grams >= 1000 else f"{decimal(grams)} g"
 
 
 def money(amount: float, currency: str) -> str:
@@ -200,6 +231,16 @@ def money(amount: float, currency: str) -> str:
 def rate(per_s: float | None, unit: str = "examples") -> str:
     """A speed, such as "12.3 examples/s"."""
     return NOT_MEASURED if per_s is None else f"{decimal(per_s)} {unit}/s"
+
+
+def part_of(part: int, whole: int, noun: str) -> str:
+    """A share of things with its percentage: "3 of 32 test rows (9.4 %)"."""
+    return f"{count(part)} of {plural(whole, noun)} ({percent(part / whole)})"
+
+
+def which(number: int, one: str, several: str) -> str:
+    """The words that go with a number: "is" for 1, "are" for all others."""
+    return one if number == 1 else several
 
 
 def plural(number: int, noun: str) -> str:
@@ -231,6 +272,21 @@ def setting_text(value: int | float | str) -> str:
 
 def _sign(value: float) -> str:
     return "+" if value > 0 else MINUS if value < 0 else ""
+
+
+def _told_from(value: float, decimals: int, ends: tuple[int, ...] = (0,)) -> str:
+    """A number from 0 to the last of `ends`, with more decimals where it would look like an end."""
+    while decimals < MOST_DECIMALS and _looks_like(value, decimals, ends):
+        decimals += 1
+    if not _looks_like(value, decimals, ends):
+        return f"{value:.{decimals}f}"
+    step = 10**-decimals
+    end = round(value)
+    return f"> {end - step:.{decimals}f}" if end else f"< {step:.{decimals}f}"
+
+
+def _looks_like(value: float, decimals: int, ends: tuple[int, ...]) -> bool:
+    return value not in ends and round(value, decimals) in ends
 
 
 def _bounds(bounds: Interval) -> tuple[str, str]:

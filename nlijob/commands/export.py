@@ -36,5 +36,6 @@ def command(**options: Any) -> int:
     if options["public"] and options["push"] is None:
         raise ConfigurationError("--public: there is nothing to publish without --push OWNER/NAME")
     stopping.raise_on_signals()
-    export(Request(**options), Console())
+    with Console() as console:
+        export(Request(**options), console)
     return ExitCode.DONE

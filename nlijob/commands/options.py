@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from nlijob.accelerate_file import fsdp_settings
-from nlijob.config import JobConfig, load_config, parse_assignment
+from nlijob.config import JobConfig, TrackerName, load_config, parse_assignment
 from nlijob.errors import ConfigurationError
 from nlijob.proposals import check_optuna
 from nlijob.space import parse_sweep
+from nlijob.tracking.packages import check_trackers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -140,6 +141,13 @@ def recipe_options(command: F) -> F:
         help="Any other value of the recipe; may be given several times.",
     )(command)
     command = option(
+        "track",
+        type=click.Choice(get_args(TrackerName)),
+        multiple=True,
+        help="Tell this tracker of steps, epochs, outcome and page (extra of its name); may be "
+        "repeated.",
+    )(command)
+    command = option(
         "trials",
         type=int,
         help="Have Optuna choose that many candidates of a search, instead of all combinations.",
@@ -177,6 +185,8 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
         overrides["sweep.space"] = dict(map(parse_sweep, options["searched"]))
     if options["trials"] is not None:
         overrides["sweep.trials"] = options["trials"]
+    if options["track"]:
+        overrides["report.track"] = list(dict.fromkeys(options["track"]))
     given = {name.replace("_", "-"): value for name, value in options.items()}
     for split in ("train", "validation", "test"):
         drop_overruled(given, f"{split}-size", f"{split}-stride")
@@ -192,6 +202,7 @@ def configuration(recipe: str, assignments: tuple[str, ...], options: dict[str, 
         overrides.setdefault("data.config_name", None)
     config = load_config(recipe, overrides)
     check_optuna(config)
+    check_trackers(config.report)
     fsdp_settings(config.machine)
     return config
 

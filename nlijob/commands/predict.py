@@ -52,5 +52,6 @@ def command(**options: Any) -> int:
     from nlijob.use.predict import Request, predict
 
     stopping.raise_on_signals()
-    predict(Request(**options), Console())
+    with Console() as console:
+        predict(Request(**options), console)
     return ExitCode.DONE

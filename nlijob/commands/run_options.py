@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from nlijob.commands.options import FOLDER, F, option, recipe_options
-from nlijob.config import Device, JobConfig, TrainConfig, check, load_config
+from nlijob.config import Device, JobConfig, ReportConfig, TrainConfig, check, load_config
 from nlijob.errors import ConfigurationError, HardwareError
 from nlijob.hosts import Hosts, hosts_of
 from nlijob.printable import printable
@@ -126,7 +126,9 @@ def with_one_training(config: JobConfig) -> JobConfig:
 
 def _what_is_computed(config: JobConfig) -> dict[str, Any]:
     """The configuration's tables but for what may differ within a run."""
-    tables = dataclasses.asdict(with_one_training(config))
+    config = with_one_training(config)
+    report = dataclasses.replace(config.report, track=ReportConfig().track)
+    tables = dataclasses.asdict(dataclasses.replace(config, report=report))
     return {name: table for name, table in tables.items() if name not in UNREAD}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from nlijob.analysis.wording import count, plural
@@ -54,7 +55,10 @@ def build_subset(data: DataConfig, run: RunDir, hub: Hub, opened: Opened | None 
         revision=data.revision,
         config_name=data.config_name,
         label_names=data.label_names,
-        splits={split: one.manifest for split, one in taken.items()},
+        splits={
+            split: replace(one.manifest, file_sha256=run.sha256_of(run.subset(split)))
+            for split, one in taken.items()
+        },
         shared_premises=shared_premises(examples),
         warnings=(
             *label_warnings(data, opened),

@@ -25,6 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nlijob.analysis.wording import percent
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
 from nlijob.gpu.fast.agreement import relative_difference
@@ -337,8 +338,8 @@ class Engine:
         rounding = relative_difference(torch.cat(alone), plain)
         if not difference <= MAX_ROUNDING_RATIO * rounding:
             raise Unsupported(
-                f"logits differ from the plain loop's by {difference:.1%}, which itself differs by "
-                f"{rounding:.1%} when it scores rows one at a time"
+                f"logits differ from the plain loop's by {percent(difference)}, which itself "
+                f"differs by {percent(rounding)} when it scores rows one at a time"
             )
 
     def _speed_up_plain(self) -> None:

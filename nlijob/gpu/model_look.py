@@ -13,6 +13,7 @@ from nlijob.config import JobConfig
 from nlijob.gpu.engine import execution_modes
 from nlijob.gpu.environment import cpu_name
 from nlijob.gpu.fast.host import free_bytes
+from nlijob.gpu.fast.stacks.llama import is_of_family
 from nlijob.gpu.heads import Encoded, EncodedRows, head_class
 from nlijob.gpu.heads.rows import lengths_of
 from nlijob.gpu.model import (
@@ -24,7 +25,7 @@ from nlijob.gpu.model import (
     vocabulary_size,
     weight_bytes,
 )
-from nlijob.gpu.model.structure import LINEAR, layer_of, outputs
+from nlijob.gpu.model.structure import ATTENTION, LINEAR, layer_of, outputs
 from nlijob.gpu.prompt_record import prompt_notes
 from nlijob.gpu.session import Session
 from nlijob.gpu.training import execution_name
@@ -52,6 +53,7 @@ def look_at(session: Session) -> ModelLook:
     with torch.device("meta"):
         trained = meta.head_modules if head_class(config.model.head).trains_head else ()
         adapted = add_adapter(config, meta.model, trained, meta.targets)
+    read, read_by_mlp = adapter_inputs(adapted)
     text_config = model_config.get_text_config()
     first = rows["test"][0]
     return ModelLook(
@@ -85,6 +87,9 @@ def look_at(session: Session) -> ModelLook:
         largest_outside_bytes=held.largest_outside,
         layer_outputs=of_layers,
         vocabulary=vocabulary_size(model_config) or 0,
+        adapter_inputs=read,
+        mlp_adapter_inputs=read_by_mlp,
+        has_gated_layers=any(map(is_of_family, meta.model.modules())),
     )
 
 
@@ -140,6 +145,16 @@ def layer_outputs(meta: MetaModel) -> int:
     """How many numbers the linear modules of all repeated layers give for a token."""
     modules = meta.model.named_modules()
     return sum(outputs(m) for name, m in modules if isinstance(m, LINEAR) and layer_of(name))
+
+
+def adapter_inputs(adapted: nn.Module) -> tuple[int, int]:
+    """How many numbers the modules with an adapter read for a token, all and those of the MLP.
+
+    See `ModelLook`.
+    """
+    read = [(n, m.in_features) for n, m in adapted.named_modules() if hasattr(m, "lora_A")]
+    of_mlp = {(layer_of(name), inputs) for name, inputs in read if not ATTENTION.search(name)}
+    return sum(inputs for _, inputs in read), sum(inputs for _, inputs in of_mlp)
 
 
 def expert_weights(meta: MetaModel) -> int:

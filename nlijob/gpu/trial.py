@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nlijob import records, stopping
+from nlijob.analysis.wording import percent
 from nlijob.ending import end_of
 from nlijob.errors import ExitCode, HardwareError, first_line
 from nlijob.gpu.look import look
@@ -121,7 +122,7 @@ def four_bit_test(config: JobConfig) -> str:
     if not difference <= LARGEST_DIFFERENCE:
         raise HardwareError(
             f"4-bit weights give wrong results on {where}: they differ by "
-            f"{difference:.1%} from the dequantised ones",
+            f"{percent(difference)} from the dequantised ones",
             "install builds of torch and bitsandbytes for this driver",
         )
     return f"4-bit weights are computed rightly on {where}, forward and backward"

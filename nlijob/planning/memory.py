@@ -38,6 +38,9 @@ OTHER_VALUES = 6
 """Activations of the hidden size that a layer keeps for each token, besides the outputs of its
 linear modules, so that 15 are kept in all for phi-2's shape. That many more are measured there, and
 for Llama 3.2 3B's, for each further token."""
+GATED_FACTOR = 2
+"""Times that fused layers like Llama's keep what adapters on the MLP read: with its gradient, so
+that the gradients of all layers' adapters are computed at once."""
 PLAIN_FACTOR = 3.5
 """How much more the plain loop keeps: 3.6 times as much for phi-2's shape, 2.8 for the other."""
 LOGITS_BYTES = 12
@@ -189,7 +192,7 @@ def _training(config: JobConfig, look: ModelLook, mode: _Mode) -> Iterator[tuple
     rows = mode.rows or config.train.micro_batch_size or config.train.batch_size
     tokens = rows * (look.tokens["train"].mean if look.tokens else 0)
     layers, hidden = look.layers or 0, look.hidden_size or 0
-    kept = _kept_values(config, look) * (PLAIN_FACTOR if mode.is_plain else 1)
+    kept = _kept_values(config, look, mode, item) * (PLAIN_FACTOR if mode.is_plain else 1)
     if mode.recomputes:  # the inputs of all layers, and what one of them keeps
         kept = layers * hidden + kept / max(1, layers)
     activations = tokens * kept * item
@@ -199,8 +202,17 @@ def _training(config: JobConfig, look: ModelLook, mode: _Mode) -> Iterator[tuple
         yield "kept free besides", max(0, RESERVED_BYTES - activations)
 
 
-def _kept_values(config: JobConfig, look: ModelLook) -> int:
-    """Numbers that all layers together keep of a token for the backward pass."""
+def _kept_values(config: JobConfig, look: ModelLook, mode: _Mode, item: int) -> float:
+    """Numbers that all layers together keep of a token for the backward pass.
+
+    `item`: bytes of a number.
+    """
     hidden = look.hidden_size or 0
-    dropped = sum(look.target_modules.values()) if config.lora.dropout else 0
-    return look.layer_outputs + hidden * (OTHER_VALUES * (look.layers or 0) + dropped)
+    of_mlp = look.mlp_adapter_inputs
+    if mode.is_dense and look.has_gated_layers:
+        of_mlp *= GATED_FACTOR
+    kept = look.layer_outputs + hidden * OTHER_VALUES * (look.layers or 0) + of_mlp
+    if not config.lora.dropout:
+        return kept
+    read = look.adapter_inputs or hidden * sum(look.target_modules.values())
+    return kept + read * (1 + 1 / item)  # what is left of each, and a byte that says so

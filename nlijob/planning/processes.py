@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from nlijob import hardware, records
-from nlijob.analysis.wording import count, listed, plural
+from nlijob.analysis.wording import count, listed, plural, which
 from nlijob.config import JobConfig, SplitSize, with_settings
 from nlijob.planning.durations import scored_rows
 from nlijob.records.job import SPLITS, Manifest, Split
@@ -108,7 +108,8 @@ def _uses(share: str, work: Work) -> list[tuple[int, str]]:
     uses = [
         (
             work.scored_rows // ROWS_EACH,
-            f"about {plural(work.scored_rows, 'row')} are scored, and a GPU pays from "
+            f"about {plural(work.scored_rows, 'row')} {which(work.scored_rows, 'is', 'are')} "
+            f"scored, and a GPU pays from "
             f"{count(ROWS_EACH)} on",
         )
     ]

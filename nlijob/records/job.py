@@ -163,6 +163,8 @@ class SplitManifest:
     class_counts: tuple[int, ...]
     """Number of rows with label 0, 1, 2, ..."""
     rows_sha256: str
+    """Of a line for each row: a JSON list of premise, hypothesis and label. The same rows in the
+    same order have the same hash, whatever else their files hold."""
     indices: tuple[int, ...]
     """Row numbers of the kept rows in the source split, in order."""
     labels_read: str = ""
@@ -187,6 +189,8 @@ class SplitManifest:
     """Files that were read, relative to the data set's folder; empty where not known."""
     columns: tuple[str, ...] = ()
     """Columns that were read as premise, hypothesis and label; empty where not known."""
+    file_sha256: str = ""
+    """SHA-256 of subset/<split>.jsonl, as `sha256sum` gives it; "" where not known."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from nlijob.records.job import (
     TimingKind,
 )
 from nlijob.records.search import Search
+from nlijob.records.tracking import TrackerState
 from nlijob.records.transfer import TransferManifest
 from nlijob.records.trials import Trials
 
@@ -233,6 +234,9 @@ class Slice:
     """Family "column": the further column of the source."""
     value: str = ""
     """Family "column": its value in these rows."""
+    wrong_rows: tuple[int, ...] = ()
+    """Numbers of its rows that at least one model labels incorrectly, in order; empty where there
+    are none or where this is not known."""
 
     @property
     def judged(self) -> bool:
@@ -279,6 +283,7 @@ class GainsCompared:
 
 
 TransferVerdict = Literal["gain", "unclear", "loss"]
+Severity = Literal["against", "limits", "note"]
 
 
 @dataclass(frozen=True)
@@ -605,6 +610,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Emissions:
+    """Emissions of the energy that all GPUs used; that of the rest of the machine is not counted,
+    as it is not measured."""
+
+    co2eq_g: float
+    """Grams of CO2 equivalents."""
+    carbon_g_per_kwh: float
+    """Carbon intensity of the grid, as configured."""
+    energy_j: float
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that a reader of the outcome should know, for people and for programs."""
 
@@ -613,6 +630,9 @@ class Finding:
     figures: dict[str, int | float | str]
     """Main figures of the text, by name."""
     text: str
+    severity: Severity | None = None
+    """How much a warning weighs: it speaks against the result, limits it, or is worth knowing. None
+    for findings that are no warnings, and in older outcomes."""
 
 
 @dataclass(frozen=True)
@@ -667,6 +687,7 @@ class Results:
     """None where no price was given."""
     gates: Gates
     warnings: tuple[Finding, ...] = ()
+    """What a reader should know before trusting the figures, the most severe first."""
     cut_short: tuple[int, ...] = ()
     """Attempts that ended without recording their time, as after a kill. Each counts up to the last
     moment that it recorded, so total time and cost are lower bounds."""
@@ -694,3 +715,8 @@ class Results:
     outside_stages_s: float | None = None
     """Time of the job in none of its stages; None where stages do not overlap, so that it is what
     their times leave."""
+    tracking: tuple[TrackerState, ...] = ()
+    """The trackers that the job was to tell of the run, as they were when the report was written;
+    empty where there were none."""
+    emissions: Emissions | None = None
+    """None where no carbon intensity was given, or where the energy was not measured."""

@@ -81,6 +81,12 @@ class ModelLook:
     """Numbers that the linear modules of all repeated layers give for a token."""
     vocabulary: int = 0
     """Tokens that the model has embeddings for."""
+    adapter_inputs: int = 0
+    """Numbers that all modules with an adapter read for a token; 0 where not known."""
+    mlp_adapter_inputs: int = 0
+    """The same of those outside of attention; what several of a layer read counts once."""
+    has_gated_layers: bool = False
+    """Whether the model is of a family with fused layers like Llama's."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,12 @@ from nlijob.analysis.wording import count, with_interval
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.records.use import ExportRecord
-from nlijob.report.model_card import origin
+from nlijob.report.card_metadata import Metric, front_matter
 from nlijob.report.snippet import usage_snippet
 
 CARD = """\
 ---
-{origin}library_name: transformers
-tags: [natural-language-inference, qlora, nlijob]
----
+{metadata}---
 
 # {base} tuned on {dataset}, merged
 
@@ -56,7 +54,9 @@ def export_card(results: Results, record: ExportRecord) -> str:
     assert merged is not None
     run_test = record.run_test
     text = CARD.format(
-        origin=origin(config),
+        metadata=front_matter(
+            results, "transformers", [Metric("accuracy", "accuracy", merged.accuracy)]
+        ),
         base=config.model.name,
         dataset=config.data.dataset,
         lora=config.lora,

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
-
 from nlijob.analysis.forgetting import forgetting_sentence
 from nlijob.analysis.wording import NOT_MEASURED, plural, with_interval
-from nlijob.config import JobConfig
 from nlijob.printable import printable
 from nlijob.records.outcome import Results
 from nlijob.records.trials import Trials
+from nlijob.report.card_metadata import front_matter, run_metrics
 from nlijob.report.snippet import usage_snippet
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 CARD = """\
 ---
-{origin}library_name: peft
-tags: [natural-language-inference, qlora, nlijob]
----
+{metadata}---
 
 # {base} tuned on {dataset}
 
@@ -39,19 +33,6 @@ A LoRA adapter (r={lora.r}, alpha={lora.alpha}, on {targets}), trained with nlij
 ```python
 {snippet}```
 """
-
-
-def origin(config: JobConfig) -> str:
-    """Lines of a card's front matter that name base model and data set.
-
-    One that is a folder is left out: the hub refuses cards with names that cannot be its own.
-    """
-    lines = {
-        "base_model": (config.model.name, json.dumps(config.model.name)),
-        "datasets": (config.data.dataset, json.dumps([config.data.dataset])),
-    }
-    named = {key: value for key, (name, value) in lines.items() if HUB_NAME.fullmatch(name)}
-    return "".join(f"{key}: {value}\n" for key, value in named.items())
 
 
 def _trainings(trials: Trials | None) -> str:
@@ -82,7 +63,7 @@ def model_card(results: Results) -> str:
     config, base, tuned = results.run.config, results.base, results.tuned
     balanced, f1 = results.bootstrap.balanced_accuracy, results.bootstrap.macro_f1
     text = CARD.format(
-        origin=origin(config),
+        metadata=front_matter(results, "peft", run_metrics(results), elsewhere=True),
         base=config.model.name,
         dataset=config.data.dataset,
         lora=config.lora,

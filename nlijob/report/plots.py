@@ -10,7 +10,7 @@ from statistics import fmean
 from nlijob.analysis.columns import shown_name
 from nlijob.analysis.resources import gpu_sample, moment_s
 from nlijob.analysis.slices import OF_THE_SOURCE
-from nlijob.analysis.wording import GIB, percent
+from nlijob.analysis.wording import GIB, percent, plural
 from nlijob.records.forgetting import Forgetting
 from nlijob.records.job import GpuSample, HardwareSample, SplitScore, TrainStep
 from nlijob.records.outcome import GpuUse, Metrics, Results
@@ -324,7 +324,9 @@ def step_plots(steps: Sequence[TrainStep]) -> dict[str, Plot]:
     every = max(1, len(steps) // (2 * MOST_POINTS))
     windows = (losses[max(0, end - width) : end] for end in range(1, len(losses) + 1, every))
     smoothed = [sum(window) / len(window) for window in windows]  # of the steps shown alone
-    caption = f"Training loss at each optimizer step, and its running mean over {width} steps."
+    caption = (
+        f"Training loss at each optimizer step, and its running mean over {plural(width, 'step')}."
+    )
     if every > 1:
         caption += f" One step in {every} is shown."
     chart = charts.loss_by_step(

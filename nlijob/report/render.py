@@ -16,6 +16,7 @@ from nlijob.records.figures import RunFigures
 from nlijob.records.job import HardwareSample, Inputs, TrainStep
 from nlijob.records.outcome import Results
 from nlijob.records.serialization import read_all, read_log
+from nlijob.report.glossary import FirstUses
 from nlijob.report.model_card import model_card
 from nlijob.report.sections import Outcome, draw_plots
 from nlijob.report.summary_markdown import summary_markdown
@@ -72,4 +73,5 @@ def report_html(results: Results, run: RunDir) -> str:
     steps = read_all(TrainStep, kept_view(run, results.run.config).train_log)
     samples = read_log(HardwareSample, run.hardware).records
     outcome = Outcome(results, steps, samples)
-    return render_page("report.html.j2", page=build_page(outcome), plots=draw_plots(outcome))
+    page, plots = build_page(outcome), draw_plots(outcome)
+    return render_page("report.html.j2", page, plots, FirstUses().linked)

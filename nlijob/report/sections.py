@@ -20,6 +20,7 @@ from nlijob.report.view.configuration import configuration_section
 from nlijob.report.view.data import data_section
 from nlijob.report.view.epochs import epochs_section
 from nlijob.report.view.forgetting import forgetting_section
+from nlijob.report.view.glossary import glossary_section
 from nlijob.report.view.parameters import parameters_section
 from nlijob.report.view.prompt import prompt_section
 from nlijob.report.view.resources import resources_section
@@ -123,6 +124,7 @@ SECTIONS = (
     Section("data", "Data", lambda run: data_section(run.results)),
     Section("usage", "Use the adapter", lambda run: usage_section(run.results)),
     Section("configuration", "Configuration", lambda run: configuration_section(run.results)),
+    Section("glossary", "Glossary", lambda _: glossary_section()),
 )
 
 

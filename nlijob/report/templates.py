@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nlijob.printable import printable
 
@@ -17,19 +18,25 @@ TEMPLATES = next(
     folder for folder in (PACKAGE / "templates", PACKAGE.parent / "templates") if folder.is_dir()
 )
 """Inside the installed package; beside it in a checkout."""
-STYLES = ("base", "first-screen", "facts", "tables", "charts", "cases", "code")
+STYLES = ("base", "first-screen", "facts", "tables", "charts", "cases", "code", "print")
 """Where two parts say something of one element, the later one holds."""
 
 
-def render_page(template: str, page: object, plots: Mapping[str, object]) -> str:
+def render_page(
+    template: str,
+    page: object,
+    plots: Mapping[str, object],
+    linked: Callable[[str], Markup] = escape,
+) -> str:
     """Render a template of `templates/` with charts, style and script inlined.
 
     Text in `page` is escaped; `plots` are charts by name. The template also gets `style`, `script`
-    and `script_hash` (for the Content-Security-Policy).
+    and `script_hash` (for the Content-Security-Policy), and the filter `terms`: `linked` escapes a
+    text and links its terms, where the page has a glossary.
     """
     script = page_script()
     return (
-        _environment()
+        _environment(linked)
         .get_template(template)
         .render(
             page=page,
@@ -57,9 +64,9 @@ def page_script() -> str:
     return '"use strict";\n' + "".join(parts)
 
 
-def _environment() -> Environment:
+def _environment(linked: Callable[[str], Markup]) -> Environment:
     # Autoescape by file name would not cover *.html.j2, so it is always on.
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -67,9 +74,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["terms"] = lambda text: linked(_without_control_characters(text))
+    return environment
 
 
-def _without_control_characters(value: object) -> object:
+def _without_control_characters(value: Any) -> Any:
     """A value that a template prints; HTML has no way to write control characters."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return printable(value)

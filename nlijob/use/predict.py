@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from nlijob.analysis.wording import clock, plural
+from nlijob.analysis.wording import clock, plural, which
 from nlijob.config import Device, JobConfig
 from nlijob.console import Console
 from nlijob.data.corpora import find_columns
@@ -204,8 +204,8 @@ def _told_where_it_ended(output: Output) -> Iterator[None]:
     except Stopped as error:
         raise StoppedError(
             f"stopped ({error})",
-            f"{plural(output.rows, 'row')} are written to {output.place}; the same command begins "
-            "again with the first row",
+            f"{plural(output.rows, 'row')} {which(output.rows, 'is', 'are')} written to "
+            f"{output.place}; the same command begins again with the first row",
         ) from error
 
 

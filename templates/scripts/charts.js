@@ -109,8 +109,8 @@ function addSaving(figure, chart) {
   button.textContent = "SVG";
   button.ariaLabel = `Save as SVG: ${title.textContent}`;
   button.addEventListener("click", () => {
-    const name = `${title.id.replace(/^chart-|-title$/g, "")}.svg`;
-    const detail = { name, type: "image/svg+xml", text: standalone(chart) };
+    const name = title.id.replace(/^chart-|-title$/g, "");
+    const detail = { name, format: "svg", text: standalone(chart) };
     document.dispatchEvent(new CustomEvent("save", { detail }));
   });
   line.append("Save as ", button);

@@ -14,30 +14,14 @@ if (flipData) {
       };
     });
 
-  // A text that no spreadsheet takes for a formula.
-  const field = (value) => {
-    if (typeof value === "number") return String(value);
-    const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-  };
-  const asCsv = (found) => {
-    const lines = [Object.keys(found[0]), ...found.map(Object.values)];
-    // without the mark at its beginning, Excel reads another encoding
-    return `\ufeff${lines.map((line) => line.map(field).join(",")).join("\r\n")}\r\n`;
-  };
-
   for (const line of document.querySelectorAll(".save-flips")) {
     const number = Number(line.dataset.pair);
     const found = flipped(pairs[number]);
     line.hidden = found.length === 0;
-    line.addEventListener("click", ({ target: { value: ending } }) => {
-      if (!ending) return;
-      const isCsv = ending === "csv";
-      const detail = {
-        name: `flipped-rows-${number + 1}.${ending}`,
-        type: isCsv ? "text/csv" : "application/json",
-        text: isCsv ? asCsv(found) : `${JSON.stringify(found, null, 1)}\n`,
-      };
+    line.addEventListener("click", ({ target: { value: format } }) => {
+      if (!format) return;
+      const lines = [Object.keys(found[0]), ...found.map(Object.values)];
+      const detail = { name: `flipped-rows-${number + 1}`, format, lines, value: found };
       document.dispatchEvent(new CustomEvent("save", { detail }));
     });
   }

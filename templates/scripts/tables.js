@@ -235,22 +235,22 @@ function figuresOf(text) {
   };
 }
 
-function asJson(table, columns) {
+function asValue(table, columns) {
   const rows = columns[0].cells.map((_, index) =>
     Object.fromEntries(
       columns.map(({ name, cells, numeric }) => [name, numeric ? cells[index] : cells[index].text])
     )
   );
-  return `${JSON.stringify({ table: plain(table.caption), rows }, null, 1)}\n`;
+  return { table: plain(table.caption), rows };
 }
 
 // Texts as on the page; where they hold more than a number, the figures in columns of their own.
-function asCsv(columns) {
+function asLines(columns) {
   const fields = [];
   for (const { name, cells, numeric } of columns) {
     const isMere = cells.every(({ text, value }) => value == null || !Number.isNaN(number(text)));
     const write = ({ text, value }) => (value == null || !isMere ? text : number(text));
-    fields.push([name, ...cells.map(numeric ? write : ({ text }) => safe(text))]);
+    fields.push([name, ...cells.map(numeric ? write : ({ text }) => text)]);
     if (!numeric || (isMere && !cells.some(({ low }) => low != null))) continue;
     for (const part of ["value", "low", "high"]) {
       const of = cells.filter((cell) => cell[part] != null);
@@ -260,16 +260,8 @@ function asCsv(columns) {
       if (of.length) fields.push([title, ...cells.map((cell) => cell[part] ?? "")]);
     }
   }
-  const lines = fields[0].map((_, index) => fields.map((field) => quoted(field[index])).join(","));
-  return `\ufeff${lines.join("\r\n")}\r\n`; // without the mark, Excel reads another encoding
+  return fields[0].map((_, index) => fields.map((field) => field[index]));
 }
-
-// A text that no spreadsheet takes for a formula.
-const safe = (text) => (/^[=+\-@\t]/.test(text) && Number.isNaN(number(text)) ? `'${text}` : text);
-const quoted = (value) => {
-  const text = String(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-};
 
 function addSaving(table) {
   const caption = plain(table.caption);
@@ -277,18 +269,15 @@ function addSaving(table) {
   const line = document.createElement("p");
   line.className = "save";
   line.append("Save as ");
-  const kinds = {
-    CSV: ["csv", "text/csv", (columns) => asCsv(columns)],
-    JSON: ["json", "application/json", (columns) => asJson(table, columns)],
-  };
-  for (const [kind, [ending, type, write]] of Object.entries(kinds)) {
+  for (const format of ["csv", "json"]) {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = kind;
-    button.ariaLabel = `Save as ${kind}: ${caption}`;
+    button.textContent = format.toUpperCase();
+    button.ariaLabel = `Save as ${button.textContent}: ${caption}`;
     button.addEventListener("click", () => {
-      const text = write(columnsOf(table));
-      const detail = { name: `${name.replace(/^-|-$/g, "")}.${ending}`, type, text };
+      const columns = columnsOf(table);
+      const contents = { lines: asLines(columns), value: asValue(table, columns) };
+      const detail = { name: name.replace(/^-|-$/g, ""), format, ...contents };
       document.dispatchEvent(new CustomEvent("save", { detail }));
     });
     line.append(button, " ");

@@ -14,6 +14,7 @@ import click
 import pytest
 from click.shell_completion import get_completion_class
 
+from benchmarks import suite
 from nlijob.cli import cli
 from nlijob.config import load_config, parse_assignment
 from nlijob.recipe import recipe_names
@@ -112,8 +113,7 @@ def check_make(arguments: Sequence[str]) -> None:
     if targets in (["report"], ["run"]):
         check_job(["run", *given])
     elif targets == ["bench"]:
-        known = (ROOT / "benchmarks" / "bench.py").read_text(encoding="utf-8")
-        assert all(f'"{word}"' in known for word in given if word.startswith("--")), given
+        suite.options_of(given)
     else:
         paths = [word.partition("::")[0] for word in given if word.startswith("tests/")]
         assert all((ROOT / path).exists() for path in paths), paths

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import bench as bench_module
 from benchmarks.bench import Bench, main
 from nlijob.config import load_config
 from nlijob.data.sources import read_file
@@ -61,6 +62,7 @@ def test_every_way_is_measured_and_shown(bench: tuple[Path, str], ways: dict[str
     assert set(ways) == OURS | (TRL if HAS_TRL else set())
     assert all(way["training_examples_per_s"] > 0 for way in ways.values())
     assert all(ways[name]["scoring_examples_per_s"] > 0 for name in OURS)
+    assert all(way["share_of_matrix_rate_training"] > 0 for way in ways.values())
     assert all(f"\n{name}  " in bench[1] for name in ways)
     assert bench[0].with_suffix(".png").is_file()
 
@@ -122,3 +124,12 @@ def test_with_the_task_behind_the_row_rows_have_no_prefix() -> None:
     assert shape_of(other.rows).prefix == 0
     lengths = [sum(row.length for row in of.rows) for of in (bench, other)]
     assert lengths[0] == pytest.approx(lengths[1], rel=0.02)
+
+
+def test_the_matrix_rate_counts_a_multiplication_and_an_addition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench_module, "CPU_MATRIX", 4)
+    monkeypatch.setattr(bench_module, "_cpu_seconds", lambda a, b: 0.5)
+    rate = bench_module.matrix_rate(torch.device("cpu"), torch.float32)
+    assert rate == 2 * 4**3 / 0.5

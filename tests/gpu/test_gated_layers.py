@@ -89,6 +89,12 @@ CASES = [
     ("Qwen3", ALL_LINEAR, 2, {"head_dim": 128}),
     ("SmolLM3", ("gate_proj", "o_proj"), 0, {}),
     ("Phi3", PACKED_ALL_LINEAR, 2, {"head_dim": 64}),
+    ("Olmo2", ALL_LINEAR, 2, {}),
+    ("Olmo3", ATTENTION, 0, {"hidden_size": 512}),
+    ("Gemma", ALL_LINEAR, 2, {"head_dim": 256}),
+    ("Gemma2", ALL_LINEAR, 2, {"head_dim": 256}),
+    ("Gemma3Text", ALL_LINEAR, 2, {"head_dim": 256}),
+    ("Gemma3Text", ATTENTION, 0, {"head_dim": 64}),
 ]
 
 
@@ -115,7 +121,8 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
 
 
 @pytest.mark.parametrize(
-    ("family", "targets"), [("Llama", ATTENTION), ("Llama", ALL_LINEAR), ("Qwen3", ALL_LINEAR)]
+    ("family", "targets"),
+    [("Llama", ATTENTION), ("Llama", ALL_LINEAR), ("Qwen3", ALL_LINEAR), ("Olmo2", ALL_LINEAR)],
 )
 def test_losses_follow_the_plain_loops_over_100_steps(
     new_gated: NewGated,

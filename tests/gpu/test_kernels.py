@@ -285,8 +285,24 @@ def test_residual_rms_and_its_gradient(
     compare(place, dtype, gated_kernels.rms_backward, x, scale, weight, *others)
 
 
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("width", [8, 264, rest(8192)])
+def test_rms_of_some_columns_and_its_gradient(
+    place: Place, dtype: torch.dtype, values: Values, width: int, biased: bool
+) -> None:
+    y, weight, bias = values(TOKENS, width), values(width), values(width) if biased else None
+    scale = torch.zeros(TOKENS, dtype=torch.float64)
+    out = values(TOKENS, width)
+    compare(place, dtype, gated_kernels.rms, y, bias, weight, 1e-5, out, scale)
+    wide = y if bias is None else y + bias
+    scale = torch.rsqrt(wide.square().mean(1) + 1e-5).double()
+    compare(place, dtype, gated_kernels.rms_gradient, y, bias, scale, weight, out)
+
+
 @pytest.mark.parametrize("normed", [True, False])
-@pytest.mark.parametrize(("head", "half"), [(24, 8), rest(64, 32), rest(128, 64), (256, 64)])
+@pytest.mark.parametrize(
+    ("head", "half"), [(24, 8), rest(64, 32), rest(128, 64), (256, 64), rest(256, 128)]
+)
 @pytest.mark.parametrize(("queries", "keys"), [(6, 2), rest(3, 3), rest(40, 1)])
 def test_heads_are_completed_and_their_gradient(
     place: Place,
@@ -327,10 +343,13 @@ def test_heads_are_completed_and_their_gradient(
         compare(place, dtype, back, y, out, *weights, d_own, prefix, bias, cosine, sine)
 
 
-def test_swiglu_and_its_gradient(place: Place, dtype: torch.dtype, values: Values) -> None:
+@pytest.mark.parametrize("name", ["swiglu", "geglu"])
+def test_activation_of_a_gated_mlp_and_its_gradient(
+    place: Place, dtype: torch.dtype, values: Values, name: str
+) -> None:
     y = values(TOKENS, 2 * WIDTH)
-    compare(place, dtype, gated_kernels.swiglu, y, values(TOKENS, WIDTH))
-    compare(place, dtype, gated_kernels.swiglu_backward, y, values(TOKENS, WIDTH))
+    compare(place, dtype, getattr(gated_kernels, name), y, values(TOKENS, WIDTH))
+    compare(place, dtype, getattr(gated_kernels, f"{name}_backward"), y, values(TOKENS, WIDTH))
 
 
 @of_attention

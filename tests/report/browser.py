@@ -102,9 +102,9 @@ class Tab:
             mobile=width < 600,
         )
 
-    def print(self) -> bytes:
-        """The page as a PDF."""
-        return base64.b64decode(self.call("Page.printToPDF")["data"])
+    def print(self, **options: Any) -> bytes:
+        """The page as a PDF; `options` as those of Page.printToPDF."""
+        return base64.b64decode(self.call("Page.printToPDF", **options)["data"])
 
     def complaints(self) -> list[str]:
         """Every exception, console message and log entry so far."""

@@ -125,70 +125,6 @@ def test_hostile_rows_make_no_elements(tab: Tab, urls: dict[str, str]) -> None:
     assert "<b>genre</b>" in tab.evaluate("document.querySelector('#columns').innerText")
 
 
-def test_filter_shows_the_cases_that_match(tab: Tab, urls: dict[str, str]) -> None:
-    tab.open(urls["gpu"])
-    shown = tab.evaluate(
-        """(() => {
-            const filter = document.getElementById("case-filter");
-            filter.value = "gold label contradiction";
-            filter.dispatchEvent(new Event("input"));
-            const cases = [...document.querySelectorAll(".case")];
-            return cases.map((one) => [one.hidden, one.textContent.includes("contradiction ◆")]);
-        })()"""
-    )
-    assert any(hidden for hidden, _ in shown)
-    assert all(hidden is not matching for hidden, matching in shown)
-
-
-FILTER = """(() => {
-    const set = (name, value) => {
-        const control = document.getElementById("row-" + name);
-        control.value = value;
-        control.dispatchEvent(new Event("input"));
-    };
-    for (const [name, value] of Object.entries(%s)) set(name, value);
-    const rows = [...document.querySelectorAll("table.rows tbody tr")];
-    const shown = rows.filter((row) => !row.hidden);
-    return {
-        whole: rows.length,
-        shown: shown.map((row) => [row.className, ...[...row.cells].map((c) => c.textContent)]),
-        said: document.getElementById("row-count").textContent,
-    };
-})()"""
-
-
-def test_the_list_of_cases_is_filtered_by_kind_mistake_tag_and_text(
-    tab: Tab, urls: dict[str, str]
-) -> None:
-    tab.open(urls["gpu"])
-    whole = tab.evaluate(FILTER % "{}")
-    assert len(whole["shown"]) == whole["whole"] > 50
-    assert whole["said"] == ""
-    broken = tab.evaluate(FILTER % '{kind: "n"}')["shown"]
-    assert broken
-    assert {row[0] for row in broken} == {"n"}
-    mistaken = tab.evaluate(FILTER % '{kind: "", mistake: "con>neu"}')["shown"]
-    assert mistaken
-    assert all(row[4] == "con" and "neu" in row[5:7] for row in mistaken)
-    tagged = tab.evaluate(FILTER % '{mistake: "", tag: "neg"}')["shown"]
-    assert tagged
-    assert all("neg" in row[8].split() for row in tagged)
-    found = tab.evaluate(FILTER % '{tag: "", text: "Old GUITARIST"}')
-    assert 0 < len(found["shown"]) < found["whole"]
-    assert all("old guitarist" in f"{row[2]} {row[3]}".lower() for row in found["shown"])
-    assert found["said"] == f"{len(found['shown'])} of {found['whole']}"
-
-
-def test_the_list_is_filtered_by_the_number_of_trainings(tab: Tab, urls: dict[str, str]) -> None:
-    tab.open(urls["several"])
-    whole = tab.evaluate(FILTER % "{}")
-    some = tab.evaluate(FILTER % '{trainings: "2"}')["shown"]
-    assert 0 < len(some) < whole["whole"]
-    assert {row[9].strip() for row in some} == {"2"}
-    both = tab.evaluate(FILTER % '{kind: "s", trainings: "0"}')["shown"]
-    assert {(row[0], row[9].strip()) for row in both} == {("s", "0")}
-
-
 def test_the_chart_of_trainings_stays_within_the_first_screen(
     tab: Tab, urls: dict[str, str]
 ) -> None:
@@ -206,13 +142,14 @@ def test_the_chart_of_trainings_stays_within_the_first_screen(
     assert beyond == 0
 
 
-def test_a_link_to_a_row_opens_the_list(tab: Tab, urls: dict[str, str]) -> None:
+def test_a_term_leads_to_its_entry_in_the_glossary(tab: Tab, urls: dict[str, str]) -> None:
     tab.open(urls["gpu"])
-    assert not tab.evaluate("document.querySelector('.list').open")
-    row = tab.evaluate("document.querySelector('table.rows tbody tr').id")
-    tab.open("about:blank")
-    tab.open(f"{urls['gpu']}#{row}")
-    assert tab.evaluate("document.querySelector('.list').open")
+    tab.evaluate("document.documentElement.style.scrollBehavior = 'auto'")  # arrives at once
+    tab.evaluate("document.querySelector('.term').click()")
+    entry = "document.querySelector('.glossary > :target')"
+    assert tab.evaluate(f"{entry}.id") == "term-seed"
+    place = tab.evaluate(f"{entry}.getBoundingClientRect().top")
+    assert 0 <= place < tab.evaluate("innerHeight")
 
 
 @pytest.mark.slow

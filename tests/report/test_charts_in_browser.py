@@ -93,7 +93,7 @@ def test_charts_fit_the_window_with_texts_of_a_readable_size(
     assert [one for one in found if not one["inside"] or one["cut"]] == []
     assert [one for one in found if one["least"] < least] == []
     narrow = [one["id"] for one in found if "-narrow" in one["id"]]
-    assert len(narrow) == (4 if width == 390 else 0)
+    assert len(narrow) == (3 if width == 390 else 0)
 
 
 def test_paper_has_the_wide_charts(tab: Tab, url: str) -> None:

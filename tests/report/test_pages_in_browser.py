@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import http.server
-import io
 import json
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from nlijob.report.comparison import write_comparison
 from nlijob.report.index import write_index
 from nlijob.report.render import render
 from tests.report.browser import Tab, serious_faults
-from tests.report.one_page import all_faults
+from tests.report.one_page import all_faults, saved
 from tests.synthetic import Spec, build_run, finish
 
 pytestmark = pytest.mark.browser
@@ -164,7 +163,7 @@ def test_filter_shows_the_rows_that_match(tab: Tab, urls: dict[str, str]) -> Non
     tab.open(urls["two"])
     shown = tab.evaluate(
         """(() => {
-            const filter = document.getElementById("case-filter");
+            const filter = document.getElementById("flip-filter");
             filter.value = "gold label neutral";
             filter.dispatchEvent(new Event("input"));
             const rows = [...document.querySelectorAll(".case")];
@@ -199,37 +198,33 @@ def test_page_is_complete_with_scripts_off(tab: Tab, urls: dict[str, str], name:
 # ---------------------------------------------------------------- flipped rows
 
 
-def saved(tab: Tab, ending: str) -> dict[str, str]:
-    """What the first button of this kind gives to be saved."""
-    found: dict[str, str] = tab.evaluate(
-        f"""new Promise((done) => {{
-            document.addEventListener("save", (event) => done(event.detail), {{ once: true }});
-            document.querySelector(".save-flips button[value={ending}]").click();
-        }})"""
-    )
-    return found
+def flips(ending: str) -> str:
+    """The first button that saves flipped rows as such a file."""
+    return f"document.querySelector('.save-flips button[value={ending}]')"
 
 
-def test_flipped_rows_are_saved_as_csv_without_a_request(tab: Tab, urls: dict[str, str]) -> None:
+def test_flipped_rows_are_saved_as_csv_without_a_request(
+    tab: Tab, urls: dict[str, str], tmp_path: Path
+) -> None:
     tab.open(urls["hostile"])
-    file = saved(tab, "csv")
-    rows = list(csv.DictReader(io.StringIO(file["text"].removeprefix("\ufeff"), newline="")))
+    file = saved(tab, flips("csv"), tmp_path)
+    with file.open(encoding="utf-8-sig", newline="") as text:
+        rows = list(csv.DictReader(text))
     compared = json.loads(Path(unquote(urls["hostile"][7:-4] + "json")).read_text("utf-8"))
     (against,) = compared["against"]
-    flips = [*against["only_other_right"], *against["only_reference_right"]]
-    assert file["name"] == "flipped-rows-1.csv"
-    assert [int(one["row"]) for one in rows] == [one["index"] for one in flips]
+    flipped = [*against["only_other_right"], *against["only_reference_right"]]
+    assert file.name == "flipped-rows-1.csv"
+    assert [int(one["row"]) for one in rows] == [one["index"] for one in flipped]
     assert [one["hypothesis"].removeprefix("'") for one in rows] == [
-        one["hypothesis"].removeprefix("'") for one in flips
+        one["hypothesis"].removeprefix("'") for one in flipped
     ]
     assert {one["only_right"] for one in rows} <= {against["reference"], against["other"]}
     assert [url for url in tab.requests() if url.startswith("http")] == []
 
 
-def test_flipped_rows_are_saved_as_json(tab: Tab, urls: dict[str, str]) -> None:
+def test_flipped_rows_are_saved_as_json(tab: Tab, urls: dict[str, str], tmp_path: Path) -> None:
     tab.open(urls["two"])
-    file = saved(tab, "json")
-    (first, *_) = json.loads(file["text"])
+    (first, *_) = json.loads(saved(tab, flips("json"), tmp_path).read_text("utf-8"))
     assert list(first) == [
         *("row", "premise", "hypothesis", "gold_label", "only_right", "reference"),
         *("reference_answer", "other", "other_answer", "gold_probability_difference"),
@@ -339,23 +334,6 @@ def test_the_address_remembers_the_order(tab: Tab, urls: dict[str, str]) -> None
     tab.open(address)
     assert tab.evaluate(SHOWN) == order
     assert tab.evaluate("document.querySelector('[aria-sort=descending]').innerText") == "gain"
-
-
-def test_flipped_rows_become_a_file(tab: Tab, urls: dict[str, str]) -> None:
-    tab.open(urls["two"])
-    name, text = tab.evaluate(
-        """new Promise((done) => {
-            HTMLAnchorElement.prototype.click = function () {
-                fetched = this.download;
-                blob.text().then((text) => done([fetched, text]));
-            };
-            let fetched, blob;
-            URL.createObjectURL = (given) => ((blob = given), "blob:made");
-            document.querySelector(".save-flips button[value=json]").click();
-        })"""
-    )
-    assert name == "flipped-rows-1.json"
-    assert json.loads(text)
 
 
 def test_a_link_leads_to_a_run_that_the_search_had_hidden(tab: Tab, urls: dict[str, str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pty
+import termios
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,9 @@ from nlijob import console
 from nlijob.console import Console, Verbosity
 from nlijob.errors import DiskError
 from nlijob.records.job import Progress
+from nlijob.remaining import Outlook
+from nlijob.status_line import width
+from nlijob.terminal import Style, columns_of
 
 
 class Terminal(io.StringIO):
@@ -43,8 +48,8 @@ def progress(done: int, part: str = "epoch 1", note: str = "") -> Progress:
 
 def test_a_stage_line_says_number_name_and_outcome() -> None:
     out = io.StringIO()
-    Console(out).stage(2, 6, "baseline", "test 33.0%")
-    assert out.getvalue() == "[2/6] baseline  test 33.0%\n"
+    Console(out).stage(2, 6, "baseline", "test 33.0 %")
+    assert out.getvalue() == "[2/6] baseline  test 33.0 %\n"
 
 
 def test_a_short_part_writes_nothing(clock: Clock) -> None:
@@ -145,25 +150,103 @@ def test_plain_output_has_no_control_characters(clock: Clock) -> None:
 # ---------------------------------------------------------------- in a terminal
 
 
-def test_a_terminal_shows_a_bar() -> None:
+OUTLOOK = Outlook(0.456, "about 2 min 10 s left")
+
+
+@pytest.fixture(autouse=True)
+def usual_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terminals without colours, 80 columns wide."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+def last_line(out: io.StringIO) -> str:
+    return out.getvalue().rpartition("\r")[2]
+
+
+def test_a_terminal_shows_one_bar_for_the_whole_job_with_the_time_left() -> None:
     out = Terminal()
-    shown = Console(out)
-    shown.progress(progress(1500, note="loss 0.7"))
-    shown.finish_bar()
-    assert "epoch 1" in out.getvalue()
-    assert "\r" in out.getvalue()
+    Console(out).progress(progress(1500, note="loss 0.7"), OUTLOOK)
+    assert last_line(out) == (
+        " 45 % ███░░░░░  about 2 min 10 s left; epoch 1: 1,500 of 3,000 rows, loss 0.7"
+    )
 
 
-def test_trainings_side_by_side_have_a_bar_each() -> None:
+def test_where_nothing_is_known_of_the_whole_job_the_bar_is_that_of_the_part() -> None:
+    out = Terminal()
+    Console(out).progress(progress(1500, note="loss 0.7"))
+    assert last_line(out) == " 50 % ████░░░░  epoch 1: 1,500 of 3,000 rows, loss 0.7"
+
+
+def test_trainings_side_by_side_share_the_bar() -> None:
     out = Terminal()
     shown = Console(out)
     for process in (0, 1):
-        shown.progress(of_process(process, 1500))
-    first, second = out.getvalue().split("\n")[:2]
-    assert "seed-42" in first
-    assert "seed-43" in second
+        shown.progress(of_process(process, 1500), OUTLOOK)
+    assert "\n" not in out.getvalue()
+    assert "seed-43: epoch 1 (and 1 more)" in wide(of_process(1, 1500), shown)
+
+
+def wide(told: Progress, shown: Console) -> str:
+    """What the console has to say of progress where the terminal is wide enough."""
+    return shown._status(told, OUTLOOK).doing
+
+
+@pytest.mark.parametrize("columns", [1, 10, 20, 40, 99, 100, 200])
+def test_the_bar_never_fills_a_terminals_line(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "columns_of", lambda _: columns)
+    out = Terminal()
+    Console(out).progress(progress(1500, part="日本語" * 30), OUTLOOK)
+    assert width(last_line(out)) < columns
+
+
+def test_a_terminal_that_gets_narrower_gets_a_shorter_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Terminal()
+    shown = Console(out)
+    shown.progress(progress(1000), OUTLOOK)
+    monkeypatch.setattr(console, "columns_of", lambda _: 40)
+    shown.progress(progress(1500), OUTLOOK)
+    assert last_line(out).rstrip() == " 45 % ███░░░░░  about 2 min 10 s left;…"
     shown.line("said")
-    assert out.getvalue().rpartition("\r")[2] == "said\n"
+    assert all(len(line) < 40 for line in out.getvalue().split("\r")[2:])
+
+
+def test_the_width_is_that_of_the_terminal_at_this_moment() -> None:
+    parent, child = pty.openpty()
+    with open(parent, "wb"), open(child, "w", encoding="utf-8") as out:
+        for columns in (33, 120):
+            termios.tcsetwinsize(parent, (24, columns))
+            assert columns_of(out) == columns
+
+
+def test_a_locale_without_the_bars_characters_gets_plain_ones() -> None:
+    written = io.BytesIO()
+    out = io.TextIOWrapper(written, "ascii", errors="strict", write_through=True)
+    out.isatty = lambda: True  # type: ignore[method-assign]
+    shown = Console(out, results=out)
+    shown.progress(progress(1500), OUTLOOK)
+    shown.result("change \u22121.0 points, recall 1 % → 2 %")
+    text = written.getvalue().decode("ascii")
+    assert " 45 % [###.....]  about 2 min 10 s left; epoch 1: 1,500 of" in text
+    assert text.endswith("\rchange -1.0 points, recall 1 % -> 2 %\n")
+
+
+def test_a_dumb_terminal_gets_lines_instead_of_a_bar(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = Terminal()
+    shown = Console(out)
+    shown.progress(progress(0), OUTLOOK)
+    clock.now += 20
+    shown.progress(progress(1500), OUTLOOK)
+    assert out.getvalue() == (
+        "      epoch 1: 1,500 of 3,000 rows, 75.0 a second, 20.0 s left; "
+        "job: about 2 min 10 s left\n"
+    )
 
 
 def test_a_line_clears_the_bar_and_stands_alone() -> None:
@@ -171,7 +254,71 @@ def test_a_line_clears_the_bar_and_stands_alone() -> None:
     shown = Console(out)
     shown.progress(progress(1500))
     shown.line("said")
-    assert out.getvalue().rpartition("\r")[2] == "said\n"
+    assert last_line(out) == "said\n"
+
+
+def test_an_error_leaves_no_bar_behind(tmp_path: Path) -> None:
+    out = Terminal()
+    shown = Console(out)
+    shown.progress(progress(1500))
+    with pytest.raises(DiskError), shown.kept_in(tmp_path / "console.txt", "now"):
+        raise DiskError("full")
+    assert last_line(out) == ""
+
+
+def test_a_long_note_is_broken_between_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(console, "columns_of", lambda _: 40)
+    note = "Note: the base model put < 0.1 % of its probability on the label tokens"
+    results, piped = Terminal(), io.StringIO()
+    Console(Terminal(), results=results).result(note)
+    assert results.getvalue().splitlines() == [
+        "Note: the base model put < 0.1 % of its",
+        "      probability on the label tokens",
+    ]
+    Console(Terminal(), results=piped).result(note)
+    assert piped.getvalue() == f"{note}\n"
+
+
+# ---------------------------------------------------------------- colours
+
+
+@pytest.mark.parametrize(
+    ("variables", "at_a_terminal", "elsewhere"),
+    [
+        ({}, True, False),
+        ({"NO_COLOR": "1"}, False, False),
+        ({"NO_COLOR": ""}, True, False),
+        ({"FORCE_COLOR": "1"}, True, True),
+        ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False, False),
+        ({"TERM": "dumb"}, False, False),
+    ],
+)
+def test_colours_follow_the_terminal_and_the_usual_variables(
+    variables: dict[str, str],
+    at_a_terminal: bool,
+    elsewhere: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for out, is_colored in ((Terminal(), at_a_terminal), (io.StringIO(), elsewhere)):
+        shown = Console(out)
+        shown.stage(3, 8, "baseline", "test 30.0 %")
+        shown.warn("Note: few rows")
+        colored = "\x1b[1m[3/8] baseline  \x1b[0mtest 30.0 %\n\x1b[33mNote:\x1b[0m few rows\n"
+        plain = "[3/8] baseline  test 30.0 %\nNote: few rows\n"
+        assert out.getvalue() == (colored if is_colored else plain)
+
+
+def test_the_file_has_no_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    shown = Console(Terminal())
+    with shown.kept_in(tmp_path / "console.txt", "now"):
+        shown.line("said", Style.GOOD)
+    assert (tmp_path / "console.txt").read_text("utf-8") == "--- now\nsaid\n"
 
 
 # ---------------------------------------------------------------- verbosity

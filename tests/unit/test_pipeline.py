@@ -448,6 +448,39 @@ def test_no_gpu_side_starts_for_the_report_alone(
     assert started == []
 
 
+# ---------------------------------------------------------------- trackers
+
+
+@pytest.mark.parametrize(("fails", "pages"), [(True, 1), (False, 0)])
+def test_the_page_is_written_again_where_a_tracker_fails_after_it_was_written(
+    fails: bool, pages: int, run: RunDir, out: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[RunDir] = []
+    monkeypatch.setattr("nlijob.report.render.render", rendered.append)
+    tracked = job(run, out, report__track=["mlflow", "wandb"])
+    monkeypatch.setattr(tracked.tracking, "finish", lambda: fails)
+    tracked._finish_tracking()
+    assert len(rendered) == pages
+    assert "sending outcome and page to MLflow and Weights & Biases" in out.getvalue()
+
+
+def test_a_complete_run_is_rendered_and_sent_where_a_tracker_lacks_it(
+    finished: RunDir, out: io.StringIO, started: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def rendered(_: RunDir) -> None:
+        done.append("rendered")
+        raise GateError("rendered")
+
+    monkeypatch.setattr("nlijob.report.render.render", rendered)
+    monkeypatch.setattr("nlijob.pipeline.Tracking.start", lambda _: done.append("started"))
+    with pytest.raises(GateError, match="rendered"):
+        job(finished, out, report__track=["mlflow"]).work()
+    assert done == ["started", "rendered"]
+    assert started == []
+
+
 # ---------------------------------------------------------------- labels of the data
 
 

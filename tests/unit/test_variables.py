@@ -24,7 +24,7 @@ def fault(**environment: str) -> str:
     [
         ("NLIJOB_EPOCS", "did you mean NLIJOB_EPOCHS?"),
         ("nlijob_epochs", "did you mean NLIJOB_EPOCHS?"),
-        ("NLIJOB_TRAIN", "did you mean NLIJOB_TRAIN_SIZE or NLIJOB_TRAIN_STRIDE?"),
+        ("NLIJOB_TRAIN", "did you mean NLIJOB_TRAIN_SIZE or NLIJOB_TRAIN_STRIDE or NLIJOB_TRACK?"),
         ("NLIJOB_MODEL_NAME", "did you mean NLIJOB_MODEL?"),
         ("NLIJOB_LORA_R", 'set NLIJOB_SET="lora.r=VALUE"'),
         ("NLIJOB_TEMPLATE", 'set NLIJOB_SET="prompt.template=VALUE"'),

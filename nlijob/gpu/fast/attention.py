@@ -23,7 +23,7 @@ NAME = "packed"
 
 @dataclass(frozen=True)
 class AttentionKind:
-    """Which tokens of its row a token attends to, and whether some of them are dropped."""
+    """Which tokens of its row a token attends to, and what happens to its scores and weights."""
 
     is_causal: bool = True
     """Whether a token attends to itself and those before it only; otherwise in both directions."""
@@ -32,6 +32,8 @@ class AttentionKind:
     """
     dropout: float = 0.0
     """Probability that a weight of attention is dropped."""
+    softcap: float | None = None
+    """Limit of the scores' size: s becomes softcap * tanh(s / softcap). None: no limit."""
 
     @property
     def window_size(self) -> tuple[int, int]:
@@ -124,7 +126,7 @@ def attend(
     shared = prefix.tokens if prefix else 0
     if query.device.type == "cpu":
         return _padded(query, key, value, bounds, scaling, shared, kind, longest=longest)
-    if not _has_flash(query):
+    if kind.softcap or not _has_flash(query):
         return _masked(query, key, value, bounds, scaling, shared, kind)
     of_keys = bounds
     if prefix:
@@ -177,12 +179,13 @@ def _kind(
         window = None
     if window is not None and not both_ways:
         raise Unsupported(f"the model attends to a window of {window} tokens")
-    for name in ("softcap", "s_aux", "position_bias"):
+    for name in ("s_aux", "position_bias"):
         if options.get(name) is not None:
             raise Unsupported(f"the model's attention needs {name}")
-    if both_ways:
-        return AttentionKind(is_causal=False, window=window, dropout=dropout)
-    return AttentionKind(dropout=dropout) if dropout else CAUSAL
+    softcap = options.get("softcap")
+    if softcap and dropout:
+        raise Unsupported("the model's attention has dropout and limits its scores (softcap)")
+    return AttentionKind(not both_ways, window if both_ways else None, dropout, softcap)
 
 
 def _has_flash(query: Tensor) -> bool:
@@ -212,8 +215,11 @@ def _masked(
     # phi-2's scores overflow in float16: compute them in float32, as the plain loop does
     wide = torch.float32 if query.dtype is torch.float16 else query.dtype
     q, k, v = (part.transpose(0, 1).unsqueeze(0).to(wide) for part in (query, key, value))
-    attention = functional.scaled_dot_product_attention
-    out = attention(q, k, v, mask, dropout_p=kind.dropout, scale=scaling)
+    if kind.softcap:
+        out = _by_steps(q, k, v, mask, scaling, kind.softcap)
+    else:
+        attention = functional.scaled_dot_product_attention
+        out = attention(q, k, v, mask, dropout_p=kind.dropout, scale=scaling)
     return out[0].transpose(0, 1).to(query.dtype)
 
 
@@ -261,7 +267,7 @@ def _padded(
         for part in (query, key, value)
     )
     seen = None
-    if not kind.is_causal or kind.dropout:
+    if not kind.is_causal or kind.dropout or kind.softcap:
         is_token = own < lengths[:, None]  # [segments, longest]
         seen = _reached(offsets[:, None], offsets, kind) & is_token[:, None]
         # padding sees everything: if it saw nothing, its gradient would not be a number
@@ -269,7 +275,9 @@ def _padded(
     if kind.dropout:
         kept = masks.mask(query.new_empty(query.shape[1], len(query), longest), kind.dropout)
         kept = kept[:, token, : len(offsets)].transpose(0, 1)
-        out = _with_dropout(q, k, v, seen, scaling, kept / (1 - kind.dropout))
+        out = _by_steps(q, k, v, seen, scaling, factors=kept / (1 - kind.dropout))
+    elif kind.softcap:
+        out = _by_steps(q, k, v, seen, scaling, kind.softcap)
     else:
         causal = seen is None
         attention = functional.scaled_dot_product_attention
@@ -278,20 +286,25 @@ def _padded(
     return functional.embedding(place, rows).view_as(query).to(query.dtype)
 
 
-def _with_dropout(
+def _by_steps(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     seen: Tensor | None,
     scaling: float | None,
-    factors: Tensor,
+    softcap: float | None = None,
+    factors: Tensor | None = None,
 ) -> Tensor:
-    """Attention whose weights are multiplied by what dropout drew before, for each query and key.
+    """Attention in steps, for what torch's operation does not have; see `AttentionKind`.
 
-    Drawing by query rather than within the operation lets processes that share a step draw alike.
+    `factors`: what dropout drew before, for each query and key. Drawing by query rather than within
+    the operation lets processes that share a step draw alike.
     """
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = query @ key.transpose(-1, -2) * scale
+    if softcap:
+        scores = (scores / softcap).tanh() * softcap
     if seen is not None:
         scores = scores.masked_fill(~seen, float("-inf"))
-    return (scores.softmax(-1) * factors) @ value
+    weights = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
+    return (weights if factors is None else weights * factors) @ value

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.fast import kernels
-from nlijob.gpu.fast.attention import attend
+from nlijob.gpu.fast.attention import AttentionKind, attend
 from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads, head_gradients, weights_of
 from nlijob.gpu.fast.prefix import Prefix, make_prefix
@@ -59,6 +59,8 @@ class PackLayout:
     """[rows], int64: the tokens whose values the last layer returns."""
     shared: int = 0
     """Tokens of the shared prefix."""
+    softcap: float | None = None
+    """Limit of the scores, see `AttentionKind`; `attend_heads` alone observes it."""
 
     @functools.cached_property
     def prefix(self) -> Prefix | None:
@@ -211,10 +213,12 @@ def attend_heads(
         _launch_final("attend", y, heads, pack, given, _tokens(pack) * 3 * (pack.head + 8))
         return AttentionResult(out, logs)
     # .data: as in `forward`
+    kind = AttentionKind(softcap=pack.softcap)
     with torch.set_grad_enabled(keep):
         parts = tuple(part.requires_grad_(keep) for part in heads.split(y.data))
         query, key, value = parts
-        result = attend(query, key, value, pack.bounds, pack.longest, pack.scaling, pack.prefix)
+        place = (pack.bounds, pack.longest, pack.scaling, pack.prefix)
+        result = attend(query, key, value, *place, kind)
     out.copy_(result.detach().flatten(1))
     return AttentionResult(out, graph=(result, parts) if keep else None)
 
@@ -273,6 +277,7 @@ def _kernel_supports_final(y: Tensor, heads: Heads, pack: PackLayout) -> bool:
         y.is_cuda
         and _is_supported(y.device, y.dtype, heads.width)
         and pack.longest <= MAX_TOKENS
+        and not pack.softcap
         and _shared_bytes(pack, _shared_values_back(pack)) <= _max_shared_bytes(y.device)
     )
 

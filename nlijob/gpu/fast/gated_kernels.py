@@ -6,6 +6,7 @@ One CUDA kernel each on a GPU, torch's own operations elsewhere. As in `kernels`
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,9 @@ MAX_HEAD = 256
 """Largest width of a head: eight values for each thread of a warp."""
 HEAD_THREADS = 512
 SOURCE = Source("gated.cu")
+NORMS_SOURCE = Source("norms.cu")
+"""Norms that some families have besides."""
+GEGLU_SOURCE = Source("geglu.cu")
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,10 @@ class Heads:
 
 @dataclass(frozen=True)
 class HeadNorms:
-    """Norms of each head of query and key, before the rotation."""
+    """Norms of query and key before the rotation: of each head, or of all heads together."""
 
     query: Tensor
-    """[width of a head]"""
+    """[width of a head], or of all query heads"""
     key: Tensor
     epsilon: float
 
@@ -109,6 +113,35 @@ def rms_backward(
         SOURCE.launch("rms_backward", *by_row(x), x, scale, weight, *strided, x.shape[1])
         return
     out.copy_(residual + _through_norm(x.float(), scale[:, None], d_normed.float() * weight))
+
+
+def rms(
+    y: Tensor, bias: Tensor | None, weight: Tensor, epsilon: float, out: Tensor, scale: Tensor
+) -> None:
+    """Write the RMS norm of `y + bias`, times `weight`, to `out`.
+
+    y and `out` may be columns of wider matrices. `scale`: [tokens], float32, gets 1 / the root mean
+    square.
+    """
+    if y.is_cuda:
+        to = (out, out.stride(0), scale, y.shape[1])
+        NORMS_SOURCE.launch("rms", *by_row(y), y, y.stride(0), bias, weight, epsilon, *to)
+        return
+    wide = y.float() if bias is None else y.float() + bias
+    scale.copy_(torch.rsqrt(wide.square().mean(-1) + epsilon))
+    out.copy_(wide * scale[:, None] * weight)
+
+
+def rms_gradient(
+    y: Tensor, bias: Tensor | None, scale: Tensor, weight: Tensor, d_out: Tensor
+) -> None:
+    """Replace y by its gradient through `rms`, whose output has the gradient `d_out`."""
+    if y.is_cuda:
+        given = (bias, scale, weight, d_out, d_out.stride(0), y.shape[1])
+        NORMS_SOURCE.launch("rms_gradient", *by_row(y), y, y.stride(0), *given)
+        return
+    wide = y.float() if bias is None else y.float() + bias
+    y.copy_(_through_norm(wide, scale[:, None], d_out.float() * weight))
 
 
 def _through_norm(x: Tensor, scale: Tensor, grad: Tensor) -> Tensor:
@@ -240,3 +273,43 @@ def swiglu_backward(y: Tensor, d_out: Tensor) -> None:
     grad, sigmoid = d_out.float(), gate.sigmoid()
     d_gate = grad * up * sigmoid * (1 + gate * (1 - sigmoid))
     y.copy_(torch.cat([d_gate, grad * gate * sigmoid], 1))
+
+
+def geglu(y: Tensor, out: Tensor) -> None:
+    """Write gelu(gate) * up to `out`, tanh approximation; y as in `swiglu`."""
+    width = out.shape[1]
+    if y.is_cuda:
+        given = (y, y.stride(0), out, out.stride(0), width, len(y))
+        GEGLU_SOURCE.launch("geglu", *by_eight(y, width), *given)
+        return
+    out.copy_(functional.gelu(y[:, :width], approximate="tanh") * y[:, width:])
+
+
+def geglu_backward(y: Tensor, d_out: Tensor) -> None:
+    """Replace y by the gradient of `geglu`'s input; `d_out` is the gradient of its output."""
+    width = d_out.shape[1]
+    if y.is_cuda:
+        given = (y, y.stride(0), d_out, d_out.stride(0), width, len(y))
+        GEGLU_SOURCE.launch("geglu_backward", *by_eight(y, width), *given)
+        return
+    gate, up = y[:, :width].float(), y[:, width:].float()
+    grad = d_out.float()
+    d_gate = torch.ops.aten.gelu_backward(grad * up, gate, approximate="tanh")
+    y.copy_(torch.cat([d_gate, grad * functional.gelu(gate, approximate="tanh")], 1))
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The activation of a gated MLP."""
+
+    forward: Callable[[Tensor, Tensor], None]
+    """As `swiglu`."""
+    backward: Callable[[Tensor, Tensor], None]
+    """As `swiglu_backward`."""
+    source: Source
+
+
+SWIGLU = Activation(swiglu, swiglu_backward, SOURCE)
+GEGLU = Activation(geglu, geglu_backward, GEGLU_SOURCE)
+ACTIVATIONS = {"silu": SWIGLU, "swish": SWIGLU, "gelu_pytorch_tanh": GEGLU}
+"""The activations by their names in the library."""

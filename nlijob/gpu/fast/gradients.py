@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.analysis.wording import percent
 from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel
@@ -50,7 +51,7 @@ def check_gradients(
         if not difference <= limit:
             raise Unsupported(
                 f"fused layers: the gradient of {kind} differs from that of the library's layers "
-                f"by {difference:.1%}"
+                f"by {percent(difference)}"
             )
 
 

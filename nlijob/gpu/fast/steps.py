@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from nlijob.analysis.wording import percent
 from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.compiled import CompiledLayers
 from nlijob.gpu.fast.errors import Unsupported
@@ -323,7 +324,7 @@ class Steps:
         difference = relative_difference(got, expected)
         if not difference <= MAX_GRADIENT_DIFFERENCE[self._loaded.compute_dtype]:
             raise Unsupported(
-                f"gradients differ from those of uncompiled layers by {difference:.1%}"
+                f"gradients differ from those of uncompiled layers by {percent(difference)}"
             )
 
     def _gradient(self, tokens: int) -> tuple[Tensor, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from nlijob.analysis.label_bias import label_bias_sentences
 from nlijob.analysis.precision import narrower_sentence
 from nlijob.analysis.wording import (
@@ -21,10 +19,10 @@ from nlijob.records.outcome import (
     BootstrapIntervals,
     ChangeIntervals,
     ClassMetrics,
-    Metrics,
     Results,
 )
 from nlijob.records.trials import Trials
+from nlijob.report.view.case_links import Side, answer_link, answers_with_cases
 from nlijob.report.view.controls import controls_section
 from nlijob.report.view.parts import Matrix, MatrixCell, Row, Table, View, columns, row
 from nlijob.report.view.text import percent_or, unbroken, visible
@@ -33,7 +31,6 @@ from nlijob.report.view.text import percent_or, unbroken, visible
 def accuracy_section(results: Results) -> View:
     """All metrics before and after tuning, overall and by label, and both confusion matrices."""
     base, tuned = results.base, results.tuned
-    names = results.manifest.label_names
     return View(
         lead=(
             f"Both models labelled the same {plural(tuned.rows, 'test row')}, in the same "
@@ -67,8 +64,8 @@ def accuracy_section(results: Results) -> View:
             ),
         ),
         matrices=(
-            _matrix("Before: base model", base, names),
-            _matrix("After: tuned model", tuned, names),
+            _matrix("Before: base model", "before", results),
+            _matrix("After: tuned model", "after", results),
         ),
     )
 
@@ -123,7 +120,7 @@ def _premises(results: Results) -> str:
 
 
 def _resamples(intervals: BootstrapIntervals) -> str:
-    unit = "test rows" if intervals.premises is None else f"{count(intervals.premises)} premises"
+    unit = "test rows" if intervals.premises is None else plural(intervals.premises, "premise")
     return (
         f"Percentile bootstrap over the {unit} with {count(intervals.resamples)} resamples, the "
         "same for both models, after two pseudo-rows were spread evenly over all outcomes (Efron "
@@ -176,11 +173,21 @@ def _label_row(before: ClassMetrics, after: ClassMetrics) -> Row:
     )
 
 
-def _matrix(caption: str, metrics: Metrics, names: Sequence[str]) -> Matrix:
+def _matrix(caption: str, side: Side, results: Results) -> Matrix:
+    metrics = results.base if side == "before" else results.tuned
+    names = results.manifest.label_names
+    with_cases = answers_with_cases(results.cases, side)
+
     def cell(gold: int, predicted: int) -> MatrixCell:
         rows, total = metrics.confusion[gold][predicted], sum(metrics.confusion[gold])
         share = rows / total if total else 0.0
-        return MatrixCell(count(rows), percent(share, 0) if total else "", share, gold == predicted)
+        return MatrixCell(
+            count(rows),
+            percent(share, 0) if total else "",
+            share,
+            gold == predicted,
+            answer_link(gold, predicted, side, names) if (gold, predicted) in with_cases else None,
+        )
 
     labels = range(len(names))
     return Matrix(

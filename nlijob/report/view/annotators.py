@@ -35,6 +35,7 @@ def annotators_part(results: Results) -> View | None:
             "Accuracy before and after, by whether annotators agree",
             "rows in which",
             sorted(slices, key=lambda named: named[1].key),
+            results.manifest.label_names,
         ),
         notes=tuple(
             Fact(note.name, unbroken(note.value)) for note in _notes(found, _dropped(results))

@@ -1,4 +1,4 @@
-"""All test rows that a model got wrong, in one table that can be searched and filtered.
+"""All test rows that a model got wrong, in one table that can be filtered and downloaded.
 
 A page with ten thousand rows must stay small and open quickly, so labels and tags are abbreviated.
 If rows are very long, only as many are listed as fit.
@@ -6,22 +6,25 @@ If rows are very long, only as many are listed as fit.
 
 from __future__ import annotations
 
+import json
+import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from nlijob.analysis.tags import TAGS
+from nlijob.analysis.tags import TAGS, Tag, text_tags
 from nlijob.analysis.wording import count, plural, signed_probability
-from nlijob.records.outcome import CaseGroups, CaseRow
+from nlijob.records.outcome import Case, CaseGroups, CaseRow
 from nlijob.report.view.parts import View
 from nlijob.report.view.text import visible
 
-MOST_BYTES = 1_000_000
-"""Largest total size of the rows, in bytes. The rest of a page takes about 0.3 MB, so that a page
+MOST_BYTES = 910_000
+"""Largest total size of the rows, in bytes. The rest of a page takes about 0.4 MB, so that a page
 stays below 1.5 MB."""
-MARKUP = 95
-"""Bytes of a row's HTML besides its texts."""
+MARKUP = 107
+"""Bytes of a row's HTML and of its probabilities, besides its texts."""
+DIGITS = string.digits + string.ascii_lowercase
 TAG_CODES = {
     "negation": "neg",
     "numbers": "num",
@@ -42,7 +45,7 @@ class ListedRow:
     """A row of the table."""
 
     kind: str
-    """Its CSS class: "c" corrected, "s" still wrong, "n" newly broken."""
+    """Its CSS class, a key of `KINDS`."""
     index: int
     premise: str
     hypothesis: str
@@ -55,62 +58,99 @@ class ListedRow:
     """Number of trainings that label the row correctly; "" where there is one training."""
 
 
-KINDS = {"c": "corrected", "s": "still wrong", "n": "newly broken"}
+KINDS = {"n": "newly broken", "s": "still wrong", "c": "corrected"}
 
 
 def case_list(groups: CaseGroups, label_names: Sequence[str], trainings: int = 1) -> View:
-    """The rows of all three kinds, kind by kind, as many as fit, and the options of the filters.
+    """The rows of all three kinds, kind by kind, as many as fit, and the choices of the filters.
 
-    A mistake is written as gold label and wrong answer, abbreviated, such as "ent>neu". Where there
-    are several trainings, each row has the number of those that label it correctly.
+    The filters hold for the cases that are shown in detail too. Labels and tags are abbreviated in
+    their values, as in the rows. Where there are several trainings, each row has the number of
+    those that label it correctly.
     """
-    of_kind = {
-        "c": groups.rows_corrected,
-        "s": groups.rows_still_wrong,
-        "n": groups.rows_newly_broken,
-    }
+    of_kind = rows_by_kind(groups)
+    whole = sum(map(len, of_kind.values()))
     kept = _fitting(of_kind.values())
     codes = abbreviations(label_names)
-    rows = [
-        _listed(kind, row, codes) for kind, of in of_kind.items() for row in of if row.index in kept
-    ]
-    whole = plural(sum(len(of) for of in of_kind.values()), "row")
-    left_out = sum(len(of) for of in of_kind.values()) - len(rows)
-    mistakes = Counter((row.gold, _wrong_answer(row)) for row in rows)
-    names = dict(zip(codes, label_names, strict=True))
+    pairs = [(kind, row) for kind, of in of_kind.items() for row in of if row.index in kept]
+    rows = [_listed(kind, row, codes) for kind, row in pairs]
+    left_out = whole - len(rows)
+    names = dict(zip(codes, map(visible, label_names), strict=True))
     tagged = Counter(code for row in rows for code in row.tags.split())
-    tags = [(TAG_CODES[tag.key], tag) for tag in TAGS if tagged[TAG_CODES[tag.key]]]
-    right = Counter(row.right_in for row in rows) if trainings > 1 else Counter()
+    tags = {TAG_CODES[tag.key]: tag for tag in TAGS if tagged[TAG_CODES[tag.key]]}
     return View(
         rows=rows,
-        title=f"{f'{count(len(rows))} of' if left_out else 'All'} {whole} that at least one model "
-        "got wrong",
+        title=f"{f'{count(len(rows))} of' if left_out else 'All'} {plural(whole, 'row')} that at "
+        "least one model got wrong",
         note=f"{plural(left_out, 'row')} with smaller margins left out to keep this file small; "
         "results.json contains all rows."
         if left_out
         else "",
-        kinds=[
-            View(value=key, text=f"{name} ({count(len(of_kind[key]))})")
-            for key, name in KINDS.items()
-        ],
-        mistakes=[
-            View(
-                value=f"{gold}>{wrong}",
-                text=f"{names[gold]} predicted as {names[wrong]} ({count(number)})",
-            )
-            for (gold, wrong), number in mistakes.most_common()
-        ],
-        trainings=trainings,
-        right_in=[
-            View(value=number, text=f"{number} of {trainings} ({count(right[number])})")
-            for number in sorted(filter(None, right), key=int)
-        ],
-        tags=[View(value=code, text=f"{tag.name} ({count(tagged[code])})") for code, tag in tags],
+        filters=_filters(rows, names, tags, trainings),
+        trainings=trainings if trainings > 1 else 0,
+        probabilities="".join(_thousandths(row) for _, row in pairs),
+        names=json.dumps(
+            {
+                "kinds": KINDS,
+                "labels": names,
+                "tags": {code: tag.name for code, tag in tags.items()},
+            },
+            ensure_ascii=False,
+        ),
         legend=[
             *((code, name) for code, name in names.items() if code != name),
-            *((code, f"{tag.name}: {tag.meaning}") for code, tag in tags),
+            *((code, f"{tag.name}: {tag.meaning}") for code, tag in tags.items()),
         ],
     )
+
+
+def rows_by_kind(groups: CaseGroups) -> dict[str, tuple[CaseRow, ...]]:
+    """The rows of each kind, by its key in `KINDS` and in that order."""
+    return {
+        "n": groups.rows_newly_broken,
+        "s": groups.rows_still_wrong,
+        "c": groups.rows_corrected,
+    }
+
+
+def marks(case: Case, label_names: Sequence[str]) -> View:
+    """What the filters look at in a case that is shown in detail, besides its kind."""
+    codes = abbreviations(label_names)
+    return View(
+        gold=codes[case.label],
+        before=codes[case.base_predicted],
+        after=codes[case.tuned_predicted],
+        tags=" ".join(TAG_CODES[tag] for tag in text_tags(case.premise, case.hypothesis)),
+        right="" if case.right_in is None else str(case.right_in),
+    )
+
+
+def _filters(
+    rows: Sequence[ListedRow], labels: Mapping[str, str], tags: Mapping[str, Tag], trainings: int
+) -> list[View]:
+    """A choice for each property of a row, with the number of rows that have it."""
+    numbers = sorted({row.right_in for row in rows if row.right_in}, key=int)
+    right = {number: f"{number} of {trainings}" for number in numbers} if trainings > 1 else {}
+    tag_names = {code: tag.name for code, tag in tags.items()}
+    return [
+        View(
+            name=name,
+            title=title,
+            options=[
+                View(value=value, text=f"{text} ({count(found[value])})")
+                for value, text in texts.items()
+            ],
+        )
+        for name, title, texts, found in (
+            ("kind", "kind", KINDS, Counter(row.kind for row in rows)),
+            ("gold", "gold label", labels, Counter(row.gold for row in rows)),
+            ("before", "base model", labels, Counter(row.before for row in rows)),
+            ("after", "tuned model", labels, Counter(row.after for row in rows)),
+            ("tag", "tag", tag_names, Counter(tag for row in rows for tag in row.tags.split())),
+            ("right", "correct in", right, Counter(row.right_in for row in rows)),
+        )
+        if texts
+    ]
 
 
 def abbreviations(label_names: Sequence[str]) -> tuple[str, ...]:
@@ -149,6 +189,16 @@ def _listed(kind: str, row: CaseRow, codes: Sequence[str]) -> ListedRow:
     )
 
 
-def _wrong_answer(row: ListedRow) -> str:
-    """The tuned model's answer if it is wrong, else the base model's."""
-    return row.after if row.after != row.gold else row.before
+def _thousandths(row: CaseRow) -> str:
+    """Both models' probability of the gold label, and the margin plus 1, in thousandths.
+
+    Two, two and three digits in base 36.
+    """
+    values = ((row.base_gold_probability, 2), (row.tuned_gold_probability, 2), (1 + row.margin, 3))
+    return "".join(base_36(round(1000 * value)).rjust(width, "0") for value, width in values)
+
+
+def base_36(number: int) -> str:
+    """A number that is not negative, with the digits 0 to 9 and a to z."""
+    rest, digit = divmod(number, len(DIGITS))
+    return (base_36(rest) if rest else "") + DIGITS[digit]

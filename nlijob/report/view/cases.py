@@ -6,26 +6,27 @@ from collections.abc import Sequence
 
 from nlijob.analysis.wording import count, percent, probability, share_of
 from nlijob.records.outcome import Case, Results
-from nlijob.report.view.case_list import case_list
+from nlijob.records.trials import Trials
+from nlijob.report.view.case_list import case_list, marks
 from nlijob.report.view.parts import View
 from nlijob.report.view.text import unbroken, visible
 from nlijob.report.view.words import differing_words, not_tried, word_importance
 
 KINDS = {
-    "corrected": (
-        "Corrected by tuning",
-        "the base model was wrong, the tuned model is correct",
-        "the largest gains in the probability of the gold label first",
+    "newly-broken": (
+        "Newly broken",
+        "the base model was correct, the tuned model is wrong",
+        "the largest losses in the probability of the gold label first",
     ),
     "still-wrong": (
         "Still wrong",
         "wrong before and after",
         "the tuned model's most confident mistakes",
     ),
-    "newly-broken": (
-        "Newly broken",
-        "the base model was correct, the tuned model is wrong",
-        "the largest losses in the probability of the gold label first",
+    "corrected": (
+        "Corrected by tuning",
+        "the base model was wrong, the tuned model is correct",
+        "the largest gains in the probability of the gold label first",
     ),
 }
 """Kind of case -> title, meaning, and how the shown cases were chosen."""
@@ -38,30 +39,53 @@ FIRST_OF_SEVERAL = {
 
 
 def cases_section(results: Results) -> View:
-    """Counts of every kind, the shown cases, and the table of all wrong rows."""
+    """Counts of every kind, the shown cases, and the table of all wrong rows.
+
+    What tuning broke or left wrong comes first: it decides on whether the model can be used.
+    """
     groups, label_names = results.cases, results.manifest.label_names
     rows = groups.both_right + groups.corrected + groups.still_wrong + groups.newly_broken
     trainings = len(results.trials.trials) if results.trials else 1
     counts = (
-        ("both-right", "both correct", groups.both_right),
-        ("corrected", "corrected", groups.corrected),
-        ("still-wrong", "still wrong", groups.still_wrong),
         ("newly-broken", "newly broken", groups.newly_broken),
+        ("still-wrong", "still wrong", groups.still_wrong),
+        ("corrected", "corrected", groups.corrected),
+        ("both-right", "both correct", groups.both_right),
     )
     return View(
         segments=[
-            View(key=key, name=name, text=share_of(number, rows), width=100 * number / rows)
+            View(
+                key=key,
+                name=name,
+                text=share_of(number, rows),
+                width=100 * number / rows,
+                is_shown=key in KINDS and number > 0,
+            )
             for key, name, number in counts
         ],
         kinds=[
             _kind(key, number, shown, label_names, trainings)
             for key, number, shown in (
-                ("corrected", groups.corrected, groups.shown_corrected),
-                ("still-wrong", groups.still_wrong, groups.shown_still_wrong),
                 ("newly-broken", groups.newly_broken, groups.shown_newly_broken),
+                ("still-wrong", groups.still_wrong, groups.shown_still_wrong),
+                ("corrected", groups.corrected, groups.shown_corrected),
             )
         ],
         all_rows=case_list(groups, label_names, trainings),
+        file=f"{results.run.run_id}-wrong-rows",
+        files=_files(results.trials),
+    )
+
+
+def _files(trials: Trials | None) -> str:
+    """Where the whole of it lies in the run's folder."""
+    tuned = "evaluate/predictions.jsonl"
+    if trials is not None:
+        tuned = f"trials/{trials.kept}/{tuned}"
+    return (
+        "In the run's folder, results.json has all of these rows (under “cases”), and all test "
+        f"rows' predictions, with the probability of each label, are in "
+        f"baseline/predictions.jsonl (base model) and {tuned} (tuned model)."
     )
 
 
@@ -82,6 +106,7 @@ def _kind(
         title=title,
         lead=lead,
         count=count(number),
+        letter=key[0],
         cases=tuple(_shown(key, case, label_names, trainings) for case in shown),
     )
 
@@ -93,6 +118,8 @@ def _shown(key: str, case: Case, label_names: Sequence[str], trainings: int) -> 
     return View(
         anchor=f"{key}-{case.index}",
         row=f"test row {case.index}",
+        index=case.index,
+        marks=marks(case, label_names),
         premise=premise,
         hypothesis=hypothesis,
         gold=label_names[case.label],

@@ -11,18 +11,30 @@ from nlijob.analysis.wording import counted, gib, plural
 from nlijob.config import JobConfig, is_section
 from nlijob.records.job import Environment
 from nlijob.records.outcome import Results
+from nlijob.records.tracking import TrackerState
 from nlijob.report.view.parts import Fact, Table, View, row, text_columns
 from nlijob.report.view.text import visible
+from nlijob.tracking.packages import TITLES
 
 
 def configuration_section(results: Results) -> View:
     """The command as it was given, all settings by section, and the environment."""
     return View(
         command=visible(" ".join(results.run.command)),
+        tracking=tuple(map(_tracking_line, results.tracking)),
         settings=tuple(configuration_tables(results.run.config)),
         environment=_environment_facts(results.environment),
         packages=_packages_table(results.environment),
     )
+
+
+def _tracking_line(state: TrackerState) -> str:
+    """Where a tracker has the run, or why it has not."""
+    title = next((title for name, title in TITLES.items() if name == state.tracker), state.tracker)
+    run = f", as run {visible(state.run)}" if state.run else ""
+    if state.fault:
+        return f"Tracking with {title}{run} failed: {visible(state.fault)}"
+    return f"Tracked with {title}{run}."
 
 
 def configuration_tables(config: JobConfig) -> Iterable[Table]:

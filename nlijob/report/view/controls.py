@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from nlijob.analysis.controls import premise_finding, tie_note
 from nlijob.analysis.wording import (
-    count,
     interval,
     p_value,
     percent,
@@ -27,7 +26,7 @@ def controls_section(results: Results) -> View:
         *(_row(control, shots) for control in results.controls),
         row(
             "tuned model",
-            f"{percent(results.tuned.accuracy)} ({count(results.tuned.correct)} rows)",
+            f"{percent(results.tuned.accuracy)} ({plural(results.tuned.correct, 'row')})",
             interval(results.tuned.accuracy_interval),
             "",
             "",
@@ -63,7 +62,7 @@ def _row(control: Control, shots: int) -> Row:
     over = control.tuned_over_it
     return row(
         _name(control, shots),
-        f"{percent(control.accuracy)} ({count(control.correct)} rows)",
+        f"{percent(control.accuracy)} ({plural(control.correct, 'row')})",
         interval(control.accuracy_interval),
         points(over.difference),
         points_interval(over.interval),

@@ -8,7 +8,7 @@ from nlijob.analysis.columns import SHOWN_COLUMNS, shown_name
 from nlijob.analysis.wording import count, listed, share_of
 from nlijob.records.job import SPLITS, Manifest, SplitManifest
 from nlijob.records.outcome import Results
-from nlijob.report.view.parts import Column, Fact, Table, View, columns, row, text_columns
+from nlijob.report.view.parts import Column, Fact, Row, Table, View, columns, row, text_columns
 from nlijob.report.view.text import visible
 
 
@@ -31,9 +31,10 @@ def data_section(results: Results) -> View:
         repetition=_repetition_table(splits),
         hashes=Table(
             "SHA-256 of the rows kept",
-            text_columns("split", "hash"),
-            tuple(row(split.split, split.rows_sha256) for split in splits),
+            text_columns("of", "hash"),
+            tuple(_hash_rows(splits)),
         ),
+        hashes_note=_hashes_note(splits),
     )
 
 
@@ -136,6 +137,29 @@ def _overlaps_table(manifest: Manifest) -> Table | None:
             )
             for one in manifest.overlaps
         ),
+    )
+
+
+def _hash_rows(splits: Sequence[SplitManifest]) -> Iterator[Row]:
+    for split in splits:
+        if split.file_sha256:
+            yield row(f"subset/{split.split}.jsonl", split.file_sha256)
+    for split in splits:
+        yield row(f"the {split.split} rows", split.rows_sha256)
+
+
+def _hashes_note(splits: Sequence[SplitManifest]) -> str:
+    """How a reader finds the hashes again."""
+    of_rows = (
+        "The hash of the rows is that of a line for each row: a JSON list of premise, hypothesis "
+        "and label number, in UTF-8. The same rows in the same order have the same hash, whatever "
+        "else their files hold."
+    )
+    if not all(split.file_sha256 for split in splits):
+        return of_rows
+    return (
+        "The hash of a file is what sha256sum gives in the run's folder. "
+        f"{of_rows} Runs are compared by it."
     )
 
 

@@ -14,6 +14,7 @@ from nlijob.analysis.wording import (
     decimal,
     loss,
     loss_difference,
+    metric,
     p_value,
     percent,
     plural,
@@ -155,7 +156,7 @@ def _task(one: TaskChange) -> Row:
 
 
 def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.3f}" if stderr is None else f"{value:.3f} ± {stderr:.3f}"
+    return metric(value) if stderr is None else f"{metric(value)} ± {metric(stderr)}"
 
 
 def _change(change: LossDifference) -> tuple[str, str, str]:

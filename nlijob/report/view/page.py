@@ -54,15 +54,16 @@ def build_page(outcome: Outcome) -> Page:
 def _subtitle(results: Results) -> str:
     manifest = results.manifest
     task = describe(results.run.config.model.head).task
+    counts = [(manifest.splits[split].rows, split) for split in SPLITS if split in manifest.splits]
+    *others, (last, split) = counts
     rows = ", ".join(
-        f"{count(manifest.splits[split].rows)} {split}"
-        for split in SPLITS
-        if split in manifest.splits
+        [*(f"{count(rows)} {name}" for rows, name in others), plural(last, f"{split} row")]
     )
     name = _model_name(results)
     name = name[0].upper() + name[1:] if name.startswith("the ") else name
     times = f"; {plural(len(results.trials.trials), 'training')}" if results.trials else ""
-    return f"{name} {task}, on {manifest.dataset}: {rows} rows{times}"
+    dataset = "the demo's sentences" if manifest.dataset == "demo" else manifest.dataset
+    return f"{name} {task}, on {dataset}: {rows}{times}"
 
 
 def _model_name(results: Results) -> str:

@@ -32,6 +32,16 @@ class Column:
 
 
 @dataclass(frozen=True)
+class CaseLink:
+    """A link that filters the failure cases."""
+
+    filter: str
+    """As in the query of an address, such as "gold=ent&after=neu"."""
+    rows: str = ""
+    """Filter "slice": the row numbers, encoded."""
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of a table; `mark` is shown as a badge, `bar` (0 to 1) as a bar in the background."""
 
@@ -39,6 +49,8 @@ class Row:
     mark: str = ""
     bar: float | None = None
     indented: bool = False
+    cases: CaseLink | None = None
+    """Where the first cell leads to; None for a row without failure cases of its own."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class MatrixCell:
     weight: float
     """Depth of the shade, 0 to 1."""
     right: bool
+    cases: CaseLink | None = None
+    """None if all of them are correct in the other model too, or there are none."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +85,15 @@ class Matrix:
     rows: tuple[tuple[str, tuple[MatrixCell, ...]], ...]
 
 
-def row(*cells: str, mark: str = "", bar: float | None = None, indented: bool = False) -> Row:
+def row(
+    *cells: str,
+    mark: str = "",
+    bar: float | None = None,
+    indented: bool = False,
+    cases: CaseLink | None = None,
+) -> Row:
     """A row of these cells."""
-    return Row(cells, mark, bar, indented)
+    return Row(cells, mark, bar, indented, cases)
 
 
 def columns(*names: str) -> tuple[Column, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nlijob.analysis.wording import NOT_MEASURED, decimal, energy, gib, plural, points
+from nlijob.analysis.wording import NOT_MEASURED, decimal, energy, gib, plural, points, whole
 from nlijob.records.outcome import GpuUse, Results
 from nlijob.report.view.machine import gpu_name, used_several
 from nlijob.report.view.parts import Fact, Table, View, columns, row
@@ -95,7 +95,7 @@ def _identities(results: Results) -> Iterator[str]:
 
 
 def _power(gpu: GpuUse) -> str:
-    return NOT_MEASURED if gpu.mean_power_w is None else f"{gpu.mean_power_w:.0f} W"
+    return NOT_MEASURED if gpu.mean_power_w is None else f"{whole(gpu.mean_power_w)} W"
 
 
 def _heat(gpu: GpuUse) -> str:

@@ -16,6 +16,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
     points_interval,
+    which,
     with_interval,
 )
 from nlijob.config import seeds_of
@@ -31,15 +32,27 @@ def kept_training(trials: Trials) -> TrialOutcome:
     return next(one for one in trials.trials if one.name == trials.kept)
 
 
+def holds_sentence(results: Results) -> str:
+    """For what the verdict holds: how many trainings, and which rows."""
+    number, trials = results.tuned.rows, results.trials
+    rows = which(number, "this one test row", f"these {count(number)} test rows")
+    if trials is None:
+        (seed, *_) = seeds_of(results.run.config.train)
+        return f"This holds for one training (seed {seed}), on rows like {rows}."
+    trainings = plural(len(trials.trials), "training")
+    return (
+        f"This holds for trainings that differ from these {trainings} in their seed alone, on rows "
+        f"like {rows}."
+    )
+
+
 def scope_sentence(results: Results) -> str:
     """For what the figures below the first screen hold: one training, or the one that is kept."""
     trials = results.trials
     if trials is None:
-        (seed, *_) = seeds_of(results.run.config.train)
         return (
-            f"This is one training with one seed ({seed}); what another would bring is not known. "
-            f"With --seeds {MORE_SEEDS} a run has {MORE_SEEDS} trainings and shows how far they "
-            "differ."
+            f"What another training would bring is not known. With --seeds {MORE_SEEDS} a run has "
+            f"{MORE_SEEDS} trainings and shows how far they differ."
         )
     kept = kept_training(trials)
     return (

@@ -18,6 +18,7 @@ from nlijob.analysis.wording import (
     points_interval,
     setting_text,
     settings_text,
+    which,
 )
 from nlijob.records.intervals import Interval
 from nlijob.records.outcome import Results
@@ -72,7 +73,8 @@ def _lead(search: Search, results: Results) -> str:
         else "Optuna (TPE) chose them one after the other"
     )
     return (
-        f"{plural(len(search.candidates), 'candidate')} were trained on the same rows with seed "
+        f"{plural(len(search.candidates), 'candidate')} "
+        f"{which(len(search.candidates), 'was', 'were')} trained on the same rows with seed "
         f"{search.seed}, in {_duration(search, results)}, and scored on the validation rows alone. "
         f"{how}. The run's own trainings have the settings of {best.name}: "
         f"{settings_text(best.settings)}. They are written as a recipe to best.toml in the run's "
@@ -163,8 +165,9 @@ def _alike_sentence(search: Search) -> str:
             "validation rows could tell them apart."
         )
     return (
-        f"Of the {count(len(compared))} others, {count(len(search.alike))} are not distinguishable "
-        f"from {search.winner} ({tests}): {_named(search.alike)}."
+        f"Of the {count(len(compared))} others, {count(len(search.alike))} "
+        f"{which(len(search.alike), 'is', 'are')} not distinguishable from {search.winner} "
+        f"({tests}): {_named(search.alike)}."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nlijob.analysis.columns import shown_name
 from nlijob.analysis.slices import COLUMN, OF_THE_SOURCE, slices_sentence, too_few_sentence
-from nlijob.analysis.wording import plural, share_of
+from nlijob.analysis.wording import plural, share_of, which
 from nlijob.records.outcome import Results, Slice
 from nlijob.report.view.annotators import annotators_part
 from nlijob.report.view.parts import View
@@ -29,6 +29,7 @@ def slices_section(results: Results) -> View:
             "Accuracy before and after, by slice",
             "slice",
             [(one.name, one) for one in of_texts if one.judged],
+            results.manifest.label_names,
         ),
         too_few=unbroken(visible(too_few_sentence(results.slices))),
         meanings=tuple((visible(one.name), visible(one.meaning)) for one in of_texts),
@@ -46,23 +47,24 @@ def _by_column(results: Results) -> tuple[View, ...]:
         if one.family == COLUMN:
             values.setdefault(one.column, []).append(one)
     order = results.manifest.splits["test"].further_columns
-    return tuple(
-        _column(column, values[column], results.tuned.rows) for column in order if column in values
-    )
+    return tuple(_column(column, values[column], results) for column in order if column in values)
 
 
-def _column(column: str, slices: Sequence[Slice], test_rows: int) -> View:
+def _column(column: str, slices: Sequence[Slice], results: Results) -> View:
     """The values with enough rows for a test, the first ones open; all others in a fold."""
+    test_rows, label_names = results.tuned.rows, results.manifest.label_names
     name, rows = shown_name(column), sum(one.rows for one in slices)
     named = [(shown_name(one.value), one) for one in slices]
     shown = sum(one.judged for one in slices[:SHOWN_VALUES])  # these come first
     caption = f"By “{name}”"
     if rows < test_rows:
-        caption += f"; {share_of(rows, test_rows)} of the rows have a value"
+        caption += f"; {share_of(rows, test_rows)} of the rows {which(rows, 'has', 'have')} a value"
     more = plural(len(named) - shown, f"{'more ' if shown else ''}value")
     return View(
         name=name,
-        table=slices_table(caption, name, named[:shown]),
-        more=slices_table(f"{caption}, other values" if shown else caption, name, named[shown:]),
+        table=slices_table(caption, name, named[:shown], label_names),
+        more=slices_table(
+            f"{caption}, other values" if shown else caption, name, named[shown:], label_names
+        ),
         more_title=f"{more} of “{name}”" if shown < len(named) else "",
     )

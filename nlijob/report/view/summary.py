@@ -15,6 +15,7 @@ from nlijob.analysis.wording import (
     at_least,
     clock,
     count,
+    emissions,
     energy,
     gib,
     interval,
@@ -32,6 +33,7 @@ from nlijob.report.view.machine import machine_tile, used_several
 from nlijob.report.view.parts import Fact, View
 from nlijob.report.view.resources import covered_time
 from nlijob.report.view.scope import (
+    holds_sentence,
     interval_of_mean,
     note_on_several,
     range_of_trainings,
@@ -41,6 +43,7 @@ from nlijob.report.view.scope import (
 from nlijob.report.view.search import search_sentence
 from nlijob.report.view.spread import spread_chart
 from nlijob.report.view.text import unbroken, visible
+from nlijob.report.view.warnings import Warnings, warning_texts, warnings_view
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Summary:
     """The first screen."""
 
     verdict: str
+    holds: str
+    """For what the verdict holds: how many trainings, and which rows."""
     verdict_note: str
     tone: str
     """"better", "worse" or "unclear"."""
     scope: str
-    """For what the figures hold: one training, or the one whose adapter is kept."""
+    """What more trainings would tell, or which training's adapter is kept."""
     spread: View | None
     """The chart of several trainings; None where there is one."""
     demo: bool
@@ -77,6 +82,9 @@ class Summary:
     gates_passed: bool
     gate_failures: tuple[str, ...]
     warnings: tuple[str, ...]
+    """The sentences of all warnings, the most severe first."""
+    cautions: Warnings
+    """The warnings as the page shows them."""
 
 
 def summary_section(results: Results) -> Summary:
@@ -86,6 +94,7 @@ def summary_section(results: Results) -> Summary:
     note = note_on_several(results, trials) if trials else _verdict_note(results)
     return Summary(
         verdict=unbroken(verdict),
+        holds=unbroken(holds_sentence(results)),
         verdict_note=unbroken(note),
         tone=tone,
         scope=unbroken(" ".join(filter(None, (search_sentence(results), scope_sentence(results))))),
@@ -95,11 +104,12 @@ def summary_section(results: Results) -> Summary:
         tuned=_mean_side(trials)
         if trials
         else _side(f"tuned model (epoch {results.selection.epoch})", results.tuned),
-        tiles=_tiles(results),
+        tiles=tuple(Fact(one.name, one.value, unbroken(one.note)) for one in _tiles(results)),
         gates=_gates_text(results),
         gates_passed=results.gates.passed,
         gate_failures=tuple(failure.text for failure in results.gates.failures),
-        warnings=tuple(unbroken(visible(warning.text)) for warning in results.warnings),
+        warnings=warning_texts(results.warnings),
+        cautions=warnings_view(results.warnings),
     )
 
 
@@ -161,7 +171,8 @@ def _tiles(results: Results) -> tuple[Fact, ...]:
         Fact("time", _time(results), _time_note(results)),
         *machine_tile(results),
         *_cost_tiles(results),
-        _energy_tile(results),
+        *_energy_tiles(results),
+        *_emission_tiles(results),
         _memory_tile(results),
         Fact(
             "trainable parameters",
@@ -198,10 +209,15 @@ def _cost_tiles(results: Results) -> tuple[Fact, ...]:
     return (Fact("cost", visible(amount), visible(note)),)
 
 
+def _energy_tiles(results: Results) -> tuple[Fact, ...]:
+    """Energy of the GPUs; nothing where there is none, as that of a CPU is not measured."""
+    return (_energy_tile(results),) if results.resources.gpus else ()
+
+
 def _energy_tile(results: Results) -> Fact:
     used = total_energy_j(results.resources.gpus)
     if used is None:
-        return Fact("GPU energy", NOT_MEASURED, "" if results.resources.gpus else "no GPU")
+        return Fact("GPU energy", NOT_MEASURED)
     amount, _, joules = energy(used).partition(" (")
     number = len(results.resources.gpus)
     meter = "whole card, from its own meter"
@@ -209,6 +225,20 @@ def _energy_tile(results: Results) -> Fact:
         meter = f"sum of {number} whole cards, from their own meters"
     notes = (joules.rstrip(")"), meter, _covered(results.resources.gpus))
     return Fact("GPU energy", amount, "; ".join(filter(None, notes)))
+
+
+def _emission_tiles(results: Results) -> tuple[Fact, ...]:
+    """Emissions of the job, if a carbon intensity was given."""
+    intensity = results.run.config.report.carbon_g_per_kwh
+    if intensity is None:
+        return ()
+    if results.emissions is None:
+        whose = "the GPU" if results.resources.gpus else "a CPU"
+        return (Fact("CO₂ emissions", NOT_MEASURED, f"the energy of {whose} was not measured"),)
+    used = results.emissions
+    whose = "of the GPUs alone" if len(results.resources.gpus) > 1 else "of the GPU alone"
+    note = f"CO₂ equivalents of the energy {whose}, at {used.carbon_g_per_kwh:g} g per kWh"
+    return (Fact("CO₂ emissions", emissions(used.co2eq_g), note),)
 
 
 def _covered(gpus: Sequence[GpuUse]) -> str:

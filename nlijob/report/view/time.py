@@ -24,8 +24,8 @@ from nlijob.stages import PHASES
 
 NOTE = (
     "Examples/s counts optimizer steps only. Work that was lost when an attempt was "
-    "interrupted counts for the whole job but for no stage. The GPU side starts while "
-    "files are read and rows are selected; its row counts the remaining wait. The time "
+    "interrupted counts for the whole job but for no stage. The process that runs the model starts "
+    "while files are read and rows are selected; its row counts the remaining wait. The time "
     "to write the report is not counted, so that writing it again changes no figure."
 )
 WORDS = {phase.name: phase.words for phase in PHASES}
@@ -167,6 +167,8 @@ def _stage_rows(results: Results) -> Iterable[Row]:
 def _stage_row(results: Results, stage: StageTime) -> Row:
     speed = "" if stage.examples_per_s is None else decimal(stage.examples_per_s)
     name = WORDS.get(stage.stage, stage.stage)
+    if stage.stage == "load" and not results.parameters.quantized_modules:
+        name = "model loaded"
     if stage.at_once > 1:
         name += f", up to {stage.at_once} side by side"
     if stage.duration_s is None or not results.total_s:

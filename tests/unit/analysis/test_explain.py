@@ -73,8 +73,8 @@ def test_a_sure_mistake_of_the_tuned_model_is_tagged() -> None:
 
 def test_explanation_names_both_models_labels_and_probabilities() -> None:
     text = evidence("A dog", "A cat", 0, base=(0.1, 0.71, 0.19)).explanation
-    assert "base model answered neutral (p = 0.71)" in text
-    assert "tuned model entailment (p = 0.80)" in text
+    assert "base model answered neutral (probability 0.71)" in text
+    assert "tuned model entailment (probability 0.80)" in text
 
 
 def test_every_reason_is_worded_as_possible() -> None:

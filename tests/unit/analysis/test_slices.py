@@ -169,3 +169,11 @@ def test_a_row_without_its_text_is_refused() -> None:
     rows = answered([0], [0])
     with pytest.raises(KeyError):
         measure_slices(rows, rows, [], NAMES)
+
+
+def test_a_slice_names_its_rows_that_a_model_got_wrong() -> None:
+    negation = one(HURT, "tag", "negation")
+    assert negation.wrong_rows == tuple(range(20))
+    assert one(HURT, "gold label", NAMES[0]).wrong_rows == tuple(
+        row for row in (*range(20), *range(40, 85)) if row % 3 == 0
+    )

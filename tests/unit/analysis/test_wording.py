@@ -58,8 +58,9 @@ def test_p_value_is_never_rounded_across_the_threshold(p: float, text: str) -> N
 
 
 def test_a_small_change_is_never_shown_as_none() -> None:
-    assert wording.points(0.0001) == "+< 0.1 points"
-    assert wording.points(-0.0001) == "\N{MINUS SIGN}< 0.1 points"
+    assert wording.points(0.0001) == "+0.01 points"
+    assert wording.points(-0.0001) == "\N{MINUS SIGN}0.01 points"
+    assert wording.points(1e-12) == "+< 0.000001 points"
     assert wording.points(0.0) == "0.0 points"
 
 
@@ -166,6 +167,68 @@ def test_no_p_is_rounded_to_certainty_or_across_its_threshold(p: float) -> None:
         assert (number < 0.05) is (p < 0.05)
 
 
+@given(st.floats(-1, 1))
+def test_no_difference_is_rounded_to_none_or_all(difference: float) -> None:
+    for text, whole in (
+        (wording.points(difference).removesuffix(" points"), 100),
+        (wording.signed_probability(difference), 1),
+    ):
+        assert text.startswith("+") is (difference > 0)
+        assert text.startswith(wording.MINUS) is (difference < 0)
+        for number in numbers_in(text):
+            assert (number == whole) <= (abs(difference) == 1)
+            assert (number == 0) <= (difference == 0)
+
+
+@given(st.floats(-20, 20), st.integers(0, 4))
+def test_only_no_difference_of_losses_and_metrics_is_shown_as_none(
+    value: float, decimals: int
+) -> None:
+    for text in (wording.loss_difference(value), wording.metric(value)):
+        assert all((number == 0) <= (value == 0) for number in numbers_in(text))
+    assert all((n == 0) <= (value == 0) for n in numbers_in(wording.signed(value, decimals)))
+
+
+@given(SHARES, SHARES)
+def test_a_difference_is_rounded_once(before: float, after: float) -> None:
+    (shown,) = numbers_in(re.sub("[<>] ", "", wording.points(after - before)))
+    assert shown == pytest.approx(100 * abs(after - before), abs=0.05 + 1e-9)
+
+
+@given(st.floats(0, 1e12, allow_subnormal=False))  # a 3,600th of it is more than 0
+def test_only_nothing_is_shown_as_nothing(amount: float) -> None:
+    texts = (
+        wording.whole(amount),
+        wording.gib(amount),
+        wording.energy(amount),
+        wording.money(amount, "EUR"),
+        wording.emissions(amount),
+        wording.short_seconds(amount),
+        wording.decimal(amount),
+    )
+    for text in texts:
+        assert all(
+            (number == 0) <= (amount == 0) for number in numbers_in(text.replace(",", ""))
+        ), text
+
+
+@given(st.floats(1e-4, 1e6), st.integers(1, 4))
+def test_a_decimal_has_the_digits_that_are_asked_for(value: float, digits: int) -> None:
+    text = wording.decimal(value, digits).replace(",", "")
+    if "e" not in text:
+        assert float(text) == pytest.approx(value, rel=0.5 * 10 ** (1 - digits) * (1 + 1e-9))
+        shown = text.lstrip("0.").replace(".", "")
+        assert len(shown) == max(digits, len(text.partition(".")[0]))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 10**6))
+def test_one_is_singular_and_all_else_plural(part: int, whole: int) -> None:
+    text = wording.part_of(min(part, whole), whole, "row")
+    assert (" row " in text) is (whole == 1)
+    assert (" rows " in text) is (whole != 1)
+    assert wording.which(whole, "was", "were") == ("was" if whole == 1 else "were")
+
+
 @given(st.floats(0, 20))
 def test_only_no_loss_is_shown_as_none(value: float) -> None:
     assert (wording.loss(value) == "0.000") is (value == 0)
@@ -191,8 +254,8 @@ def test_all_of_many_rows_right_is_not_shown_as_certain() -> None:
 
 
 def test_differences_of_probabilities_and_losses_keep_their_sign() -> None:
-    assert wording.signed_probability(-0.004) == "\N{MINUS SIGN}< 0.01"
-    assert wording.signed_probability(0.998) == "+> 0.99"
-    assert wording.loss_difference(-0.0001) == "\N{MINUS SIGN}< 0.001"
-    assert wording.points(0.99996) == "+> 99.9 points"
+    assert wording.signed_probability(-0.004) == "\N{MINUS SIGN}0.004"
+    assert wording.signed_probability(0.998) == "+0.998"
+    assert wording.loss_difference(-0.0001) == "\N{MINUS SIGN}0.0001"
+    assert wording.points(0.99996) == "+99.996 points"
     assert wording.points(0.0) == "0.0 points"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -482,6 +483,24 @@ def test_the_hash_of_the_rows_changes_with_any_of_them(
     after, _ = build(source)
     assert after.splits["test"].rows_sha256 != before.splits["test"].rows_sha256
     assert after.splits["train"].rows_sha256 == before.splits["train"].rows_sha256
+
+
+def test_the_hash_of_a_file_is_what_sha256sum_gives(source: Path) -> None:
+    manifest, run = build(source)
+    for split in SPLITS:
+        file = run.subset(split).read_bytes()
+        assert manifest.splits[split].file_sha256 == hashlib.sha256(file).hexdigest()
+
+
+def test_the_hash_of_the_rows_is_that_of_a_json_list_for_each(source: Path) -> None:
+    manifest, run = build(source)
+    taken_rows = records.read_lines(Example, run.subset("test"))
+    lines = (
+        json.dumps([one.premise, one.hypothesis, one.label], ensure_ascii=False)
+        for one in taken_rows
+    )
+    text = "".join(f"{line}\n" for line in lines)
+    assert manifest.splits["test"].rows_sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_hash_is_of_the_rows_not_of_their_file(source: Path) -> None:

@@ -51,11 +51,11 @@ def load_model() -> Loader:
 
 
 @pytest.fixture(scope="module")
-def written_at_once(load_model: Loader) -> Iterator[None]:
-    """Checkpoints are written at once, and a model is loaded once for each configuration."""
+def written_at_once() -> Iterator[None]:
+    """Checkpoints are written at once, and a short model is loaded once for each configuration."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Writer, "do", lambda writer, write: write())
-        patch.setattr(gpu_session, "load", load_model)
+        patch.setattr(gpu_session, "load", Loader(layers=1))
         patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
         yield
 
@@ -66,6 +66,17 @@ def new_model(demo: JobConfig, tokenizer: Any, load_model: Loader) -> Callable[.
 
     def new(config: JobConfig = demo) -> LoadedModel:
         return load_model(config, MODEL_DIR, tokenizer, CPU)
+
+    return new
+
+
+@pytest.fixture(scope="session")
+def new_short_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
+    """The same with two layers, for tests in which it matters what is done, and how often."""
+    load_short = Loader(layers=2)
+
+    def new(config: JobConfig = demo) -> LoadedModel:
+        return load_short(config, MODEL_DIR, tokenizer, CPU)
 
     return new
 

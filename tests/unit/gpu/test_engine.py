@@ -42,9 +42,9 @@ def asks_for(speed: str, **train: object) -> JobConfig:
 
 
 @pytest.fixture(scope="module")
-def plain_losses(new_model: NewModel, head: CausalHead, rows: list[Encoded]) -> list[float]:
+def plain_losses(new_short_model: NewModel, head: CausalHead, rows: list[Encoded]) -> list[float]:
     """Losses of the plain loop in its first epoch."""
-    trainer = Engine(new_model(), head, asks_for("plain"), rows).trainer()
+    trainer = Engine(new_short_model(), head, asks_for("plain"), rows).trainer()
     return [step.loss for step in trainer.epoch(1)]
 
 
@@ -70,7 +70,7 @@ def failing(times: int, error: Exception) -> Callable[..., Callable[[], None]]:
     ],
 )
 def test_without_memory_to_capture_a_leaner_mode_gives_the_same_losses(
-    new_model: NewModel,
+    new_short_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
     plain_losses: list[float],
@@ -83,7 +83,7 @@ def test_without_memory_to_capture_a_leaner_mode_gives_the_same_losses(
 ) -> None:
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has 1 GiB.")
     monkeypatch.setattr(Graphs, "capture", failing(times, full))
-    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    engine = Engine(new_short_model(), head, asks_for("auto"), rows)
     trainer = engine.trainer()
     assert isinstance(trainer, FastTrainer)
     plan = engine.plan()
@@ -97,7 +97,10 @@ def test_without_memory_to_capture_a_leaner_mode_gives_the_same_losses(
 
 
 def test_dequantised_weights_that_do_not_fit_rule_out_no_leaner_mode(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    new_short_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def too_large(self: Engine) -> None:
         raise Unsupported("the weights need 4.7 GiB, and 1.2 GiB are free")
@@ -105,17 +108,20 @@ def test_dequantised_weights_that_do_not_fit_rule_out_no_leaner_mode(
     monkeypatch.setattr(Engine, "_check_dequantized_fits", too_large)
     full = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(Graphs, "capture", failing(2, full))
-    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    engine = Engine(new_short_model(), head, asks_for("auto"), rows)
     engine.trainer()
     assert [text.partition(": ")[0] for text in engine.plan().refused] == [DENSE, FOUR_BIT, lean(8)]
     assert engine.plan().micro_batch_size == 4
 
 
 def test_only_a_lack_of_memory_leads_to_a_smaller_micro_batch(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    new_short_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Graphs, "capture", failing(9, RuntimeError("not permitted")))
-    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    engine = Engine(new_short_model(), head, asks_for("auto"), rows)
     assert isinstance(engine.trainer(), PlainTrainer)
     refused = [f"{mode}: not permitted" for mode in (DENSE, FOUR_BIT, lean(8))]
     assert engine.plan().refused == tuple(refused)
@@ -129,7 +135,7 @@ def test_only_a_lack_of_memory_leads_to_a_smaller_micro_batch(
     ],
 )
 def test_smaller_micro_batches_come_before_activations_are_recomputed(
-    new_model: NewModel,
+    new_short_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
     monkeypatch: pytest.MonkeyPatch,
@@ -139,7 +145,7 @@ def test_smaller_micro_batches_come_before_activations_are_recomputed(
 ) -> None:
     monkeypatch.setattr(Graphs, "capture", failing(len(tried), error))
     many = [rows[number % len(rows)] for number in range(32)]
-    engine = Engine(new_model(), head, asks_for("auto", batch_size=32), many)
+    engine = Engine(new_short_model(), head, asks_for("auto", batch_size=32), many)
     engine.trainer()
     plan = engine.plan()
     dense = "packed rows, dequantised weights, micro-batch of"
@@ -150,18 +156,21 @@ def test_smaller_micro_batches_come_before_activations_are_recomputed(
 
 
 def test_gradient_checkpointing_starts_with_the_leanest_modes(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     config = asks_for("auto", gradient_checkpointing=True)
-    engine = Engine(new_model(config), head, config, rows)
+    engine = Engine(new_short_model(config), head, config, rows)
     plan = engine.plan()
     assert (plan.base_weights, plan.activations, plan.refused) == ("as loaded", "recomputed", ())
 
 
 def test_the_plan_says_that_the_plain_loop_stepped_down_in_training(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    new_short_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine = Engine(new_model(), head, asks_for("plain"), rows)
+    engine = Engine(new_short_model(), head, asks_for("plain"), rows)
     trainer = engine.trainer()
     assert engine.plan().activations == "kept"
     whole = head.collate
@@ -189,8 +198,10 @@ def test_a_lack_of_memory_is_recognised_behind_the_error_that_hides_it() -> None
     assert is_out_of_memory(RuntimeError("CUDA error: out of memory"))
 
 
-def test_a_cpu_uses_packed_rows(new_model: NewModel, head: CausalHead, rows: list[Encoded]) -> None:
-    engine = Engine(new_model(), head, asks_for("auto"), rows)
+def test_a_cpu_uses_packed_rows(
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
+) -> None:
+    engine = Engine(new_short_model(), head, asks_for("auto"), rows)
     trainer = engine.trainer()
     assert isinstance(trainer, FastTrainer)
     plan = engine.plan()
@@ -208,18 +219,24 @@ def noisy(share: float) -> Callable[[FastModel, Sequence[Encoded]], torch.Tensor
 
 
 def test_differing_logits_are_detected_at_the_start(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    new_short_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(FastModel, "score_rows", noisy(0.1))
-    engine = Engine(new_model(), head, asks_for("auto"), rows)
+    engine = Engine(new_short_model(), head, asks_for("auto"), rows)
     plan = engine.plan()
     assert plan.way == "plain"
-    assert "logits differ from the plain loop's by 10.0%" in plan.refused[0]
+    assert "logits differ from the plain loop's by 10.0 %" in plan.refused[0]
     assert isinstance(engine.trainer(), PlainTrainer)
 
 
 def test_a_difference_that_the_plain_loop_has_by_itself_is_rounding(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+    new_short_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     exact = head.logits
 
@@ -230,16 +247,16 @@ def test_a_difference_that_the_plain_loop_has_by_itself_is_rounding(
 
     monkeypatch.setattr(head, "logits", rounded)
     monkeypatch.setattr(FastModel, "score_rows", noisy(0.1))
-    plan = Engine(new_model(), head, asks_for("auto"), rows).plan()
+    plan = Engine(new_short_model(), head, asks_for("auto"), rows).plan()
     assert (plan.way, plan.refused) == ("packed", ())
     rounding = tolerance.rounding(torch.float32, tolerance.DEMO_OPERATIONS)
     assert plan.logits_difference == pytest.approx(0.1, abs=1.1 * rounding)
 
 
 def test_speed_plain_uses_the_libraries_own_layers(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    engine = Engine(new_model(), head, asks_for("plain"), rows)
+    engine = Engine(new_short_model(), head, asks_for("plain"), rows)
     assert isinstance(engine.trainer(), PlainTrainer)
     plan = engine.plan()
     assert (plan.way, plan.base_weights, plan.micro_batch_size) == ("plain", "as loaded", 8)
@@ -248,20 +265,20 @@ def test_speed_plain_uses_the_libraries_own_layers(
 
 
 def test_without_memory_for_dequantised_weights_they_stay_in_4_bits(
-    new_model: NewModel,
+    new_short_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: 1)
-    plan = Engine(new_model(), head, asks_for("auto"), rows).plan()
+    plan = Engine(new_short_model(), head, asks_for("auto"), rows).plan()
     assert (plan.way, plan.base_weights) == ("packed", "as loaded")
     assert "0.0 GiB are free" in plan.refused[0]
 
 
 @pytest.mark.parametrize("free", [1 << 60, 1])
 def test_the_plain_loop_is_sped_up_on_a_cpu_that_cannot_use_packed_rows(
-    new_model: NewModel,
+    new_short_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
     plain_losses: list[float],
@@ -273,7 +290,7 @@ def test_the_plain_loop_is_sped_up_on_a_cpu_that_cannot_use_packed_rows(
 
     monkeypatch.setattr("nlijob.gpu.engine.FastModel", unserved)
     monkeypatch.setattr("nlijob.gpu.engine.free_bytes", lambda device: free)
-    loaded = new_model()
+    loaded = new_short_model()
     engine = Engine(loaded, head, asks_for("auto"), rows)
     plan = engine.plan()
     fits = free > 1
@@ -311,10 +328,10 @@ def test_the_free_memory_is_known_without_proc(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_speed_graph_without_a_gpu_is_an_error(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     with pytest.raises(ConfigurationError, match="need an NVIDIA GPU"):
-        Engine(new_model(), head, asks_for("graph"), rows)
+        Engine(new_short_model(), head, asks_for("graph"), rows)
 
 
 def test_a_scoring_batch_that_does_not_fit_into_memory_is_split(rows: list[Encoded]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from nlijob import records
 from nlijob.completeness import is_complete
+from nlijob.gpu import session as gpu_session
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.model import quiet_libraries
 from nlijob.gpu.worker import do_job
@@ -17,6 +18,7 @@ from nlijob.records.search import CandidateResult
 from nlijob.rundir import RunDir
 from nlijob.stopping import Stopped
 from tests.groups import in_group
+from tests.loading import Loader
 from tests.stages import TRAIN_STAGE, given, new_run, steps
 
 SETTINGS: dict[str, Any] = {
@@ -32,9 +34,14 @@ SETTINGS: dict[str, Any] = {
 
 
 def job(group: Group, *folders: Path) -> None:
-    """What each process does, in its own folder; the last one is for all that are left."""
+    """What each process does, in its own folder; the last one is for all that are left.
+
+    One layer of the demo's model is enough.
+    """
     quiet_libraries()
-    do_job(RunDir(folders[min(group.rank, len(folders) - 1)]), group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_session, "load", Loader(layers=1))
+        do_job(RunDir(folders[min(group.rank, len(folders) - 1)]), group)
 
 
 def done(root: Path, size: int, **settings: Any) -> RunDir:

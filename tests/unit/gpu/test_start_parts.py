@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.start import Spent, until_first_step
+from benchmarks.start import WHOLE, Spent, figures_of, until_first_step
 from nlijob import records
 from nlijob.gpu.reporting import Reporter
 from nlijob.gpu.start_parts import CONTEXT, FROM_LAUNCH, LAUNCHER, LIBRARIES, report_start
 from nlijob.records.job import Timing, WorkerStart, WorkerTask
 from nlijob.rundir import RunDir, write_record, write_text
+from tests import synthetic
 
 
 @pytest.mark.parametrize("context_s", [0.5, None])
@@ -65,3 +66,12 @@ def test_the_benchmark_tells_where_the_time_to_the_first_step_went() -> None:
     assert known["between these"] == pytest.approx(0.5)
     alone = [one.seconds for one in parts if not one.is_meanwhile]
     assert sum(alone) == pytest.approx(total.seconds)
+
+
+def test_the_benchmark_records_a_job_with_the_state_of_its_caches(tmp_path: Path) -> None:
+    results = synthetic.finish(synthetic.build_run(tmp_path / "run"))
+    spent = [Spent("plan", 2.0), Spent("load: a part", 1.0, True), Spent(WHOLE, 5.0004, True)]
+    job = figures_of(results, spent, 12.3456, "empty caches")
+    assert (job["caches"], job["whole_s"], job["to_first_step_s"]) == ("empty caches", 12.346, 5.0)
+    assert job["spent_s"] == {"plan": 2.0}
+    assert job["training_examples_per_s"] == results.training_examples_per_s

@@ -29,10 +29,10 @@ NewTrainer = Callable[..., tuple[PlainTrainer, LoadedModel]]
 
 @pytest.fixture(scope="module")
 def new_trainer(
-    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    new_short_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> NewTrainer:
     def new(config: TrainConfig = CONFIG, job: JobConfig | None = None) -> Any:
-        loaded = new_model(job) if job else new_model()
+        loaded = new_short_model(job) if job else new_short_model()
         return PlainTrainer(loaded, head, TrainingSchedule(config, rows)), loaded
 
     return new
@@ -109,12 +109,15 @@ class SmallMemory:
 
 
 def test_a_step_that_runs_out_of_memory_is_repeated(
-    demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    demo: JobConfig,
+    new_short_model: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
 ) -> None:
     job = dataclasses.replace(demo, lora=dataclasses.replace(demo.lora, dropout=0.3))
     schedule = TrainingSchedule(CONFIG, rows)
-    expected = losses(list(PlainTrainer(new_model(job), head, schedule).epoch(1)))
-    loaded = new_model(job)
+    expected = losses(list(PlainTrainer(new_short_model(job), head, schedule).epoch(1)))
+    loaded = new_short_model(job)
     budget = MemoryBudget(loaded.model, CONFIG)
     small: Any = SmallMemory(head)
     steps = PlainTrainer(loaded, small, schedule, budget).epoch(1)
@@ -130,7 +133,7 @@ def test_a_step_that_runs_out_of_memory_is_repeated(
 
 @pytest.mark.parametrize(("fits", "rows_at_once"), [(5, 4), (1, 1)])
 def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
-    new_model: Callable[..., LoadedModel],
+    new_short_model: Callable[..., LoadedModel],
     head: CausalHead,
     rows: list[Encoded],
     expected: list[TrainStep],
@@ -138,7 +141,7 @@ def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
     rows_at_once: int,
 ) -> None:
     schedule = TrainingSchedule(CONFIG, rows)
-    parts = new_model()
+    parts = new_short_model()
     budget = MemoryBudget(parts.model, CONFIG)
     small: Any = SmallMemory(head, fits)
     got = list(PlainTrainer(parts, small, schedule, budget).epoch(1))
@@ -157,7 +160,7 @@ def test_the_micro_batch_is_halved_until_it_fits_with_the_same_result(
     ],
 )
 def test_running_out_of_memory_within_a_layer_has_no_effect(
-    new_model: Callable[..., LoadedModel],
+    new_short_model: Callable[..., LoadedModel],
     head: CausalHead,
     rows: list[Encoded],
     expected: list[TrainStep],
@@ -168,7 +171,7 @@ def test_running_out_of_memory_within_a_layer_has_no_effect(
             raise error
 
     schedule = TrainingSchedule(CONFIG, rows)
-    parts = new_model()
+    parts = new_short_model()
     repeated_layers(parts.model)[1].mlp.register_forward_pre_hook(few)
     budget = MemoryBudget(parts.model, CONFIG)
     got = losses(list(PlainTrainer(parts, head, schedule, budget).epoch(1)))
@@ -177,10 +180,10 @@ def test_running_out_of_memory_within_a_layer_has_no_effect(
 
 
 def test_a_single_row_that_does_not_fit_is_a_hardware_error(
-    new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    new_short_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
 ) -> None:
     small: Any = SmallMemory(head, rows=0)
-    trainer = PlainTrainer(new_model(), small, TrainingSchedule(CONFIG, rows))
+    trainer = PlainTrainer(new_short_model(), small, TrainingSchedule(CONFIG, rows))
     with pytest.raises(HardwareError, match="one row at a time: CUDA out of memory") as error:
         next(trainer.epoch(1))
     assert error.value.exit_code == ExitCode.HARDWARE

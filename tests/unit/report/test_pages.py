@@ -99,6 +99,16 @@ def test_elements_are_nested_and_ids_are_unique(pages: dict[str, str], name: str
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_frame_of_a_table_has_a_label(pages: dict[str, str], name: str) -> None:
+    elements = Reader(pages[name]).elements
+    frames = [a for _, a in elements if a.get("class") == "scroll" and "tabindex" in a]
+    assert frames
+    assert all(frame.get("aria-label") for frame in frames)
+    regions = [a.get("aria-label") for a in frames if a.get("role") == "region"]
+    assert len(regions) == len(set(regions))  # landmarks must be told apart
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_link_within_the_page_leads_to_a_place_in_it(
     pages: dict[str, str], name: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nlijob.analysis.wording import percent
+from nlijob.analysis.wording import percent, points
 from nlijob.records.outcome import Finding, Gates
 from nlijob.report.summary_markdown import summary_markdown
 from tests.synthetic import Spec
@@ -14,9 +14,9 @@ from tests.unit.report.view.outcomes import outcome, several_trainings
 def test_it_contains_verdict_figures_and_warnings() -> None:
     results = outcome(Spec())
     text = summary_markdown(results)
-    assert text.startswith(f"### {results.run.run_id}: Tuning raised test accuracy")
+    assert f"\n### {results.run.run_id}: Tuning raised test accuracy" in text
     assert f"| accuracy | {percent(results.base.accuracy)} (" in text
-    assert text.count("\n- ") == len(results.warnings)
+    assert text.count("\n- `") == len(results.warnings)
     assert "GPU energy" in text
 
 
@@ -27,6 +27,27 @@ def test_a_missed_gate_is_shown() -> None:
     config = replace(missed.run.config, report=asked)
     text = summary_markdown(replace(missed, run=replace(missed.run, config=config)))
     assert "**accuracy is below what was asked**" in text
+    assert text.splitlines()[0].endswith(" · gates not passed")
+
+
+def test_the_line_at_the_top_is_like_a_badge() -> None:
+    results = outcome(Spec())
+    before, after = percent(results.base.accuracy), percent(results.tuned.accuracy)
+    (line, *_) = summary_markdown(results).splitlines()
+    assert line == (
+        f"🟢 **accuracy {before} → {after}** · {points(results.gain)} · "
+        f"{results.tuned.rows} test rows"
+    )
+    (line, *_) = summary_markdown(several_trainings()).splitlines()
+    assert line.endswith(" · 3 trainings")
+
+
+def test_only_the_most_severe_warnings_are_not_in_the_fold() -> None:
+    text = summary_markdown(outcome(Spec()))
+    shown, _, folded = text.partition("<details>")
+    assert shown.count("\n- `") == 3
+    assert folded.count("\n- `") == len(outcome(Spec()).warnings) - 3
+    assert folded.partition("</details>")[2] == "\n\n[The whole report](report.html)\n"
 
 
 def test_texts_cannot_become_markup() -> None:
@@ -34,7 +55,7 @@ def test_texts_cannot_become_markup() -> None:
     hostile = replace(
         results, warnings=(Finding("", {}, "| a <b>x</b> [l](u) `c`\n# not a heading @all"),)
     )
-    line = summary_markdown(hostile).rstrip().splitlines()[-1]
+    (line,) = (line for line in summary_markdown(hostile).splitlines() if line.startswith("- "))
     assert line == r"- \| a \<b\>x\</b\> \[l\](u) \`c\` \# not a heading \@all"
 
 

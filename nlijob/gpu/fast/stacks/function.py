@@ -19,21 +19,22 @@ TIMES = 3
 
 
 class Passes(Protocol):
-    """A stack's forward and backward pass; a workspace holds what the second needs."""
+    """A stack's forward and backward pass; a workspace holds what the second needs.
 
-    def workspace(self, x: Tensor, pack: PackLayout, dropout: float) -> Any:
+    `pack`: the layout of the pack, or one for each layer.
+    """
+
+    def workspace(self, x: Tensor, pack: Any, dropout: float) -> Any:
         """A workspace for a forward pass that a backward pass follows."""
 
-    def forward(self, x: Tensor, pack: PackLayout, workspace: Any, adapted: bool) -> Tensor:
+    def forward(self, x: Tensor, pack: Any, workspace: Any, adapted: bool) -> Tensor:
         """Hidden states [rows, width] of embeddings x [tokens, width]."""
 
-    def backward(self, grad: Tensor, pack: PackLayout, workspace: Any) -> Sequence[Tensor]:
+    def backward(self, grad: Tensor, pack: Any, workspace: Any) -> Sequence[Tensor]:
         """Gradients of the adapter's leaves from that of the output."""
 
 
-def apply(
-    stack: Passes, x: Tensor, pack: PackLayout, dropout: float, leaves: Sequence[Tensor]
-) -> Tensor:
+def apply(stack: Passes, x: Tensor, pack: Any, dropout: float, leaves: Sequence[Tensor]) -> Tensor:
     """The stack's output with the adapter `leaves`, which alone get gradients."""
     hidden: Tensor = _StackFunction.apply(stack, x, pack, dropout, *leaves)  # type: ignore[no-untyped-call]
     return hidden
@@ -44,7 +45,7 @@ class _StackFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, stack: Passes, x: Tensor, pack: PackLayout, dropout: float, *_: Tensor
+        ctx: Any, stack: Passes, x: Tensor, pack: Any, dropout: float, *_: Tensor
     ) -> Tensor:
         ctx.stack, ctx.pack = stack, pack
         ctx.workspace = stack.workspace(x, pack, dropout)
@@ -57,11 +58,15 @@ class _StackFunction(torch.autograd.Function):
         return None, None, None, None, *gradients
 
 
-def layout_of(model: Any, x: Tensor, options: Mapping[str, Any]) -> PackLayout:
-    """The layout of a pack that a model's forward is given in `options`; x: its embeddings."""
-    angles = model.rotary_emb(x, position_ids=options["position_ids"])
+def layout_of(model: Any, x: Tensor, options: Mapping[str, Any], *kind: str) -> PackLayout:
+    """The layout of a pack that a model's forward is given in `options`; x: its embeddings.
+
+    `kind`: of layers, if the model has a rotary embedding for each kind.
+    """
+    angles = model.rotary_emb(x, options["position_ids"], *kind)
     half = angles[0].shape[-1] // 2
-    cosine, sine = (part[0, :, :half].contiguous() for part in angles)
+    # some families rotate in float32; the kernels read angles in the dtype of what they rotate
+    cosine, sine = (part[0, :, :half].contiguous().to(x.dtype) for part in angles)
     attention = model.layers[0].self_attn
     return PackLayout(
         cosine,
@@ -72,7 +77,14 @@ def layout_of(model: Any, x: Tensor, options: Mapping[str, Any]) -> PackLayout:
         scaling=attention.scaling,
         last=options["rows_to_keep"],
         shared=options["shared_tokens"],
+        softcap=softcap_of(attention),
     )
+
+
+def softcap_of(attention: Any) -> float | None:
+    """The limit of the scores of a model's attention; Gemma 3 has the option and ignores it."""
+    is_read = type(attention).__name__ == "Gemma2Attention"
+    return attention.attn_logit_softcapping if is_read else None
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -2,10 +2,13 @@
 
     q, k, v = rotated(norm(x) W_qkv')              each W with its adapters, see `projection`
     h = x + attention(q, k, v) W_o'
-    x = h + (silu(gate) * up) W_down'              gate, up = norm(h) W_gate_up'
+    x = h + (activation(gate) * up) W_down'        gate, up = norm(h) W_gate_up'
 
 Query, key and value are one product, and so are gate and up. The last layer computes what follows
 attention for the rows' last tokens only. Values are in the compute dtype, sums in float32.
+
+Some families have other norms: of the outputs of attention and of the MLP, before the residual is
+added (besides those above, or in place of them), and of query and key.
 """
 
 from __future__ import annotations
@@ -17,25 +20,15 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.fast import fused_attention as attention
-from nlijob.gpu.fast import gated_kernels, kernels
+from nlijob.gpu.fast import gated_kernels
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
-from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from nlijob.gpu.fast.gated_kernels import Activation, HeadNorms, Heads
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks.function import seconds, timed_layers
+from nlijob.gpu.fast.stacks.norms import Norms, OutputNorm, SumNorm, WideNorms
 from nlijob.gpu.fast.stacks.projection import Projection
-
-Leaves = Sequence[tuple[Tensor, Tensor]]
-"""A and B [layers, ...] of each adapter."""
-
-
-@dataclass(frozen=True)
-class Norm:
-    """The weights of one RMS norm in all layers."""
-
-    weight: Sequence[Tensor]
-    """[width] in each layer."""
-    epsilon: float
+from nlijob.gpu.fast.stacks.step import Buffers, Dropout, Leaves, Step
 
 
 @dataclass(frozen=True)
@@ -47,13 +40,12 @@ class GatedLayers:
     o: Projection
     gate_up: Projection
     down: Projection
-    attention_norm: Norm
-    mlp_norm: Norm
+    norms: Norms
+    activation: Activation
     qkv_bias: Sequence[Tensor] | None = None
     """[heads.columns] in each layer."""
     o_bias: Sequence[Tensor] | None = None
     """[width] in each layer."""
-    head_norms: Sequence[HeadNorms] | None = None
 
     @property
     def layers(self) -> int:
@@ -83,99 +75,6 @@ class GatedLayers:
             done += len(projection.adapted)
 
 
-class _Buffers:
-    """Values of some layers, or of one at a time."""
-
-    def __init__(self, values: Tensor) -> None:
-        """values: [layers or 1, ...]"""
-        self.all = values
-
-    def __getitem__(self, number: int) -> Tensor:
-        """The values of a layer, which replace an earlier layer's where only one is kept."""
-        return self.all[min(number, len(self.all) - 1)]
-
-
-class _Dropout:
-    """Dropout of one projection's input, for each of its adapters, in some layers."""
-
-    def __init__(self, like: Tensor, masks: Tensor, share: float, kept: int) -> None:
-        """masks: [layers, adapters, tokens, inputs], 1 where a value is kept."""
-        self.masks, self.scale = masks, 1 / (1 - share)
-        self.dropped = _Buffers(like.new_empty(kept, *masks.shape[1:]))
-
-    def __call__(self, number: int, x: Tensor) -> Tensor:
-        """The input of a layer after dropout, [adapters, tokens, inputs]."""
-        dropped = self.dropped[number]
-        kernels.drop(x, self.masks[number], self.scale, dropped)
-        return dropped
-
-
-class _Step:
-    """What one projection reads and writes in some layers, forward and backward."""
-
-    def __init__(
-        self,
-        projection: Projection,
-        like: Tensor,
-        layers: range,
-        tokens: int,
-        keep: bool,
-        in_place: bool,
-        given: Tensor | None = None,
-    ) -> None:
-        """`in_place`: the output is kept, and its gradient replaces it. `given`: the inputs, where
-        these are kept in any case.
-
-        `keep`: a backward pass follows. What neither it nor an adapter's gradient needs is of one
-        layer only.
-        """
-        self.projection, self._layers = projection, layers
-        kept = len(layers) if keep else 1
-        adapted = kept if projection.ranks else 1
-        inputs, outputs, ranks = projection.inputs, projection.outputs, projection.ranks
-        self.given = _Buffers(like.new_empty(adapted, tokens, inputs) if given is None else given)
-        """The input, which is written here."""
-        self.y = _Buffers(like.new_empty(kept if in_place else adapted, tokens, outputs + ranks))
-        if keep:
-            self._d_y = None if in_place else _Buffers(like.new_empty(adapted, tokens, outputs))
-            self._d = _Buffers(like.new_empty(adapted, tokens, inputs + ranks))
-        self.dropout: _Dropout | None = None
-
-    def output(self, number: int) -> Tensor:
-        """The output of a layer without the inner values, [tokens, outputs]."""
-        return self.y[number][:, : self.projection.outputs]
-
-    def d_output(self, number: int) -> Tensor:
-        """The gradient of the output of a layer."""
-        return self._d_y[number] if self._d_y else self.output(number)
-
-    def forward(self, number: int, adapts: bool, adds: bool = True) -> Tensor:
-        """Compute the output of a layer from `given`; see `Projection.forward`."""
-        x, y = self.given[number], self.y[number]
-        dropped = self.dropout(number, x) if self.dropout and adapts else None
-        self.projection.forward(self._layers[number], x, y, adapts, dropped, adds)
-        return self.output(number)
-
-    def backward(self, number: int) -> Tensor:
-        """Gradient of the input of a layer from `d_output`."""
-        d, drops = self._d[number], self.dropout
-        masks, scale = (drops.masks[number], drops.scale) if drops else (None, 1.0)
-        layer = self._layers[number]
-        self.projection.backward(layer, self.d_output(number), d, masks, scale)
-        return d[:, : self.projection.inputs]
-
-    def inner_backward(self, number: int) -> None:
-        """As `backward`, where the gradient of the input is not needed."""
-        layer = self._layers[number]
-        self.projection.inner_backward(layer, self.d_output(number), self._d[number])
-
-    def gradients(self, out: Leaves) -> None:
-        """Write the gradients of the adapters in these layers."""
-        given = self.dropout.dropped.all if self.dropout else self.given.all
-        d_y = self._d_y.all if self._d_y else self.y.all[..., : self.projection.outputs]
-        self.projection.gradients(given, self.y.all, d_y, self._d.all, out)
-
-
 class _Tail:
     """What some layers compute after their attention, for all tokens or for the rows' last."""
 
@@ -189,33 +88,47 @@ class _Tail:
         attended: Tensor | None = None,
     ) -> None:
         """`attended`: where attention's outputs are kept."""
-        kept = len(layers) if keep else 1
-        self._of, self._layers = of, layers
-        self.h = _Buffers(like.new_empty(kept, tokens, of.o.outputs))
-        self.scale = _Buffers(like.new_empty(kept, tokens, dtype=torch.float32))
-        self.o = _Step(of.o, like, layers, tokens, keep, in_place=False, given=attended)
-        self.gate_up = _Step(of.gate_up, like, layers, tokens, keep, in_place=True)
-        self.down = _Step(of.down, like, layers, tokens, keep, in_place=False)
+        kept = torch.Size((len(layers) if keep else 1, tokens, of.o.outputs))
+        self.h = SumNorm(of.norms.mlp, like, layers, kept)
+        self._of = of
+        after_o, after_down = of.norms.attention_output, of.norms.mlp_output
+        self._after_o = after_o and OutputNorm(after_o, of.o_bias, like, layers, kept)
+        self._after_down = after_down and OutputNorm(after_down, None, like, layers, kept)
+        self._o_bias = [of.o_bias[layer] for layer in layers] if of.o_bias and not after_o else None
+        self.o = Step(of.o, like, layers, tokens, keep, bool(after_o), given=attended)
+        self.gate_up = Step(of.gate_up, like, layers, tokens, keep, True, self.h.given())
+        self.down = Step(of.down, like, layers, tokens, keep, bool(after_down))
         self.steps = (self.o, self.gate_up, self.down)
+        # without a norm between them, a sum and its last term have the same gradient
+        self._d_h = like.new_empty(kept[1:]) if after_o and keep else None
+        self._d_total = like.new_empty(kept[1:]) if after_down and keep else None
+
+    def d_total(self, number: int) -> Tensor:
+        """Where the gradient of a layer's output goes before `backward`."""
+        return self.down.output(number) if self._d_total is None else self._d_total
 
     def forward(self, number: int, x: Tensor, adapts: bool) -> tuple[Tensor, Tensor]:
         """The layer's output as a sum of two, from its input x and attention in `o.given`."""
-        of, h, layer = self._of, self.h[number], self._layers[number]
-        z = self.o.forward(number, adapts)
-        bias = of.o_bias[layer] if of.o_bias else None
-        norm, to = of.mlp_norm, (h, self.gate_up.given[number], self.scale[number])
-        gated_kernels.residual_rms(x, z, bias, norm.weight[layer], norm.epsilon, *to)
-        gated_kernels.swiglu(self.gate_up.forward(number, adapts), self.down.given[number])
-        return h, self.down.forward(number, adapts)
+        z, bias = self.o.forward(number, adapts), self._o_bias[number] if self._o_bias else None
+        if self._after_o:
+            z = self._after_o.forward(number, z)
+        self.h.forward(number, x, z, bias, self.gate_up.given[number])
+        gate_up = self.gate_up.forward(number, adapts)
+        self._of.activation.forward(gate_up, self.down.given[number])
+        z = self.down.forward(number, adapts)
+        return self.h.total[number], self._after_down.forward(number, z) if self._after_down else z
 
     def backward(self, number: int) -> tuple[Tensor, Tensor]:
-        """Gradients of x and of attention, from that of the layer's output in `down`."""
-        weight = self._of.mlp_norm.weight[self._layers[number]]
-        gated_kernels.swiglu_backward(self.gate_up.output(number), self.down.backward(number))
-        d_normed = self.gate_up.backward(number)
-        d_h = self.o.d_output(number)
-        given = (self.h[number], self.scale[number], weight, d_normed)
-        gated_kernels.rms_backward(*given, self.down.d_output(number), d_h)
+        """Gradients of x and of attention, from that of the layer's output in `d_total`."""
+        d_total, d_h = self.d_total(number), self._d_h
+        if self._after_down:
+            self._after_down.backward(number, self.down.output(number), d_total)
+        d_down = self.down.backward(number)
+        self._of.activation.backward(self.gate_up.output(number), d_down)
+        d_h = self.o.output(number) if d_h is None else d_h
+        self.h.backward(number, self.gate_up.backward(number), d_total, d_h)
+        if self._after_o:
+            self._after_o.backward(number, self.o.output(number), d_h)
         return d_h, self.o.backward(number)
 
 
@@ -232,16 +145,15 @@ class Workspace:
         row_masks: RowMasks | None = None,
     ) -> None:
         """`last`: [rows], the last token of each. `row_masks`: where dropout goes by row."""
-        tokens, kept = len(x), of.layers if keep else 1
+        tokens, kept, layers = len(x), of.layers if keep else 1, range(of.layers)
         self.keep = keep
-        self.x = _Buffers(x.new_empty(kept, *x.shape))
-        self.scale = _Buffers(x.new_empty(kept, tokens, dtype=torch.float32))
-        self.qkv = _Step(of.qkv, x, range(of.layers), tokens, keep, in_place=True)
-        self.final = (
-            _Buffers(x.new_empty(kept, tokens, of.heads.columns)) if of.head_norms else None
-        )
+        self.x = SumNorm(of.norms.attention, x, layers, torch.Size((kept, *x.shape)))
+        self.qkv = Step(of.qkv, x, layers, tokens, keep, True, self.x.given())
+        norms, shape = of.norms.all_heads, torch.Size((kept, tokens, of.heads.columns))
+        self.wide_norms = norms and WideNorms(norms, of.qkv_bias, of.heads, x, shape)
+        self.final = Buffers(x.new_empty(shape)) if of.norms.heads or norms else None
         """Heads after norm and rotation; without norms, they replace the output of `qkv`."""
-        self.out = _Buffers(x.new_empty(kept, tokens, of.heads.query_width))
+        self.out = Buffers(x.new_empty(kept, tokens, of.heads.query_width))
         self.attended: list[attention.AttentionResult] = []
         before = of.layers - 1
         # attention's backward pass needs its output anyway
@@ -270,25 +182,27 @@ class Workspace:
             ).view(of.layers, each, *like.shape)
             first += calls
             if at_last:
-                at_last.dropout = _Dropout(x, masks[-1:, :, last], share, 1)
+                at_last.dropout = Dropout(x, masks[-1:, :, last], share, 1)
                 masks = masks[:-1]
-            step.dropout = _Dropout(x, masks, share, len(masks) if self.keep else 1)
+            step.dropout = Dropout(x, masks, share, len(masks) if self.keep else 1)
 
     def heads(self, number: int) -> Tensor:
         """Final heads of a layer, [tokens, heads.columns]."""
         return self.final[number] if self.final else self.qkv.output(number)
 
 
-def forward(of: GatedLayers, x: Tensor, pack: PackLayout, ws: Workspace, adapts: bool) -> Tensor:
-    """Hidden states [rows, width] after all layers at the tokens `pack.last`.
+def forward(
+    of: GatedLayers, x: Tensor, packs: Sequence[PackLayout], ws: Workspace, adapts: bool
+) -> Tensor:
+    """Hidden states [rows, width] after all layers at the tokens `last` of the pack.
 
-    x: [tokens, width], the embeddings. `adapts`: use the adapters.
+    x: [tokens, width], the embeddings. `packs`: the layout of the pack for each layer. `adapts`:
+    use the adapters.
     """
-    total, z = ws.x[0].copy_(x), None
-    for number in range(of.layers):
-        x, norm, is_last = ws.x[number], of.attention_norm, number == of.layers - 1
-        to = (x, ws.qkv.given[number], ws.scale[number])
-        gated_kernels.residual_rms(total, z, None, norm.weight[number], norm.epsilon, *to)
+    total, z = ws.x.total[0].copy_(x), None
+    for number, pack in enumerate(packs):
+        x, is_last = ws.x.total[number], number == of.layers - 1
+        ws.x.forward(number, total, z, None, ws.qkv.given[number])
         heads, out = _heads(of, number, pack, ws, adapts), ws.out[number]
         attended = attention.attend_heads(heads, of.heads, pack, ws.keep, out)
         if ws.keep:
@@ -306,7 +220,10 @@ def _heads(of: GatedLayers, number: int, pack: PackLayout, ws: Workspace, adapts
     """Compute a layer's final heads, [tokens, heads.columns]."""
     out, given = ws.heads(number), (*_of_heads(of, number), pack.cosine, pack.sine, of.heads)
     adds_b = adapts and bool(of.qkv.ranks)
-    if adds_b and attention.finishes_heads(out, of.heads, of.qkv.rank):
+    if ws.wide_norms:
+        ws.wide_norms.forward(number, ws.qkv.forward(number, adapts), out)
+        gated_kernels.complete_heads(out, *given, out)
+    elif adds_b and attention.finishes_heads(out, of.heads, of.qkv.rank):
         ws.qkv.forward(number, adapts, adds=False)
         first = of.heads.query_width
         starts = (0, first, first + of.heads.key_width)
@@ -318,36 +235,46 @@ def _heads(of: GatedLayers, number: int, pack: PackLayout, ws: Workspace, adapts
     return out
 
 
-def backward(of: GatedLayers, grad: Tensor, pack: PackLayout, ws: Workspace) -> list[Tensor]:
+def backward(
+    of: GatedLayers, grad: Tensor, packs: Sequence[PackLayout], ws: Workspace
+) -> list[Tensor]:
     """Gradients of the adapters' A and B, one after the other, from the output's [rows, width].
 
     This overwrites what `forward` kept in `ws`.
     """
-    ws.last.down.d_output(0).copy_(grad)
+    ws.last.d_total(0).copy_(grad)
     for number in reversed(range(of.layers)):
-        is_last = number == of.layers - 1
+        pack, is_last = packs[number], number == of.layers - 1
         tail, at = (ws.last, 0) if is_last else (ws.tail, number)
         d_x, d_out = tail.backward(at)
         if is_last:
-            d_x, d_out = (_spread(part, len(ws.x[0]), pack.last) for part in (d_x, d_out))
+            d_x, d_out = (_spread(part, len(pack.cosine), pack.last) for part in (d_x, d_out))
         if number == 0 and not of.qkv.ranks:
             break
-        y, final = ws.qkv.output(number), ws.heads(number)
-        others = (of.heads, pack, *_of_heads(of, number), y)
-        attention.heads_backward(ws.attended[number], d_out, final, *others)
+        _heads_backward(of, number, d_out, pack, ws)
         if number == 0:  # nothing before the first layer is trained
             ws.qkv.inner_backward(number)
             break
-        weight, d_normed = of.attention_norm.weight[number], ws.qkv.backward(number)
-        given = (ws.x[number], ws.scale[number], weight, d_normed, d_x)
-        gated_kernels.rms_backward(*given, ws.tail.down.d_output(number - 1))
+        ws.x.backward(number, ws.qkv.backward(number), d_x, ws.tail.d_total(number - 1))
     return _gradients(of, ws)
 
 
+def _heads_backward(
+    of: GatedLayers, number: int, d_out: Tensor, pack: PackLayout, ws: Workspace
+) -> None:
+    """Replace the output of `qkv` in a layer by its gradient, from that of attention."""
+    y, final = ws.qkv.output(number), ws.heads(number)
+    into = final if ws.wide_norms else y
+    others = (of.heads, pack, *_of_heads(of, number), into)
+    attention.heads_backward(ws.attended[number], d_out, final, *others)
+    if ws.wide_norms:
+        ws.wide_norms.backward(number, y, final)
+
+
 def _of_heads(of: GatedLayers, number: int) -> tuple[Tensor | None, HeadNorms | None]:
-    """Bias and norms of a layer's heads."""
-    bias = of.qkv_bias[number] if of.qkv_bias else None
-    return bias, of.head_norms[number] if of.head_norms else None
+    """Bias and norms of a layer's heads, but for what `WideNorms` does."""
+    bias = of.qkv_bias[number] if of.qkv_bias and not of.norms.all_heads else None
+    return bias, of.norms.heads[number] if of.norms.heads else None
 
 
 def _spread(of_rows: Tensor, tokens: int, last: Tensor) -> Tensor:
@@ -363,8 +290,8 @@ def _gradients(of: GatedLayers, ws: Workspace) -> list[Tensor]:
         projection = step.projection
         out = [
             (
-                ws.x.all.new_empty(of.layers, projection.rank, projection.inputs),
-                ws.x.all.new_empty(of.layers, part.stop - part.start, projection.rank),
+                ws.out.all.new_empty(of.layers, projection.rank, projection.inputs),
+                ws.out.all.new_empty(of.layers, part.stop - part.start, projection.rank),
             )
             for part in projection.adapted
         ]

@@ -5,7 +5,7 @@ Adapters on other layers, other options and generation with a cache use the libr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,16 +16,29 @@ from nlijob.gpu.fast import fused_attention, gated_kernels, kernels
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
-from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
+from nlijob.gpu.fast.gated_kernels import Activation, HeadNorms, Heads
 from nlijob.gpu.fast.host import check_copy_fits
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import function, gated
-from nlijob.gpu.fast.stacks.gated import GatedLayers, Norm, Workspace
+from nlijob.gpu.fast.stacks.gated import GatedLayers, Workspace
+from nlijob.gpu.fast.stacks.norms import Norm, Norms
 from nlijob.gpu.fast.stacks.projection import Projection
 
-FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3", "SmolLM3", "Phi3")
-"""Names of the families, which their classes in transformers begin with."""
+FAMILIES = (
+    "Llama",
+    "Mistral",
+    "Qwen2",
+    "Qwen3",
+    "SmolLM3",
+    "Phi3",
+    "Olmo2",
+    "Olmo3",
+    "Gemma",
+    "Gemma2",
+    "Gemma3Text",
+)
+"""Names of the families, which the names of their models in transformers begin with."""
 
 
 class FastLlamaModel(nn.Module):
@@ -44,9 +57,9 @@ class FastLlamaModel(nn.Module):
         longest, window = options["max_length_q"], self.fast_stack.window
         if window is not None and window < longest:
             raise Unsupported(f"the model attends to a window of {window} tokens")
-        x = model.embed_tokens(input_ids)
-        pack = function.layout_of(model, x, options)
-        hidden = self.fast_stack(x[0], pack, self.training)
+        x = options.get("inputs_embeds")
+        x = model.embed_tokens(input_ids) if x is None else x
+        hidden = self.fast_stack(x[0], _layouts(model, x, options), self.training)
         return BaseModelOutputWithPast(last_hidden_state=model.norm(hidden[None]))
 
 
@@ -62,7 +75,7 @@ class LlamaStack:
     ) -> None:
         """`adapters`: the adapters of `groups`. Raises torch.OutOfMemoryError."""
         self._row_masks = row_masks
-        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        models: list[Any] = [module for module in model.modules() if is_of_family(module)]
         self._model = models[0]
         self._switch = adapters[0][0][0]
         self._dropout = dropout_of(self._switch)
@@ -85,13 +98,10 @@ class LlamaStack:
             o,
             gate_up,
             down,
-            attention_norm=_norm([layer.input_layernorm for layer in layers]),
-            mlp_norm=_norm([layer.post_attention_layernorm for layer in layers]),
+            _norms(layers),
+            _activation(self._model),
             qkv_bias=[bias for bias in biases if bias is not None] or None,
             o_bias=[bias for bias in output_biases if bias is not None] or None,
-            head_norms=[_head_norms(layer.self_attn) for layer in layers]
-            if hasattr(first.self_attn, "q_norm")
-            else None,
         )
 
     @staticmethod
@@ -102,7 +112,7 @@ class LlamaStack:
         Unsupported where it has an option or an adapter that is not supported, and where the
         kernels cannot be compiled.
         """
-        models: list[Any] = [module for module in model.modules() if _is_served(module)]
+        models: list[Any] = [module for module in model.modules() if is_of_family(module)]
         if len(models) != 1 or not _has_own_parts(models[0]):
             return []
         layers = models[0].layers
@@ -116,7 +126,11 @@ class LlamaStack:
         check_copy_fits(linears, device, dtype)
         if device.type == "cuda":
             gated_kernels.SOURCE.compile(device, dtype)
-            heads, rotated = _heads(layers[0].self_attn), 2 * models[0].rotary_emb.inv_freq.numel()
+            _activation(models[0]).source.compile(device, dtype)
+            norms = _norms(layers)
+            if norms.attention_output or norms.mlp_output or norms.all_heads:
+                gated_kernels.NORMS_SOURCE.compile(device, dtype)
+            heads, rotated = _heads(layers[0].self_attn), 2 * _half(models[0])
             rank = adapted[0][0].r[ADAPTER]
             fused_attention.compile_final(device, dtype, heads, rotated, rank)
         return adapted
@@ -129,35 +143,44 @@ class LlamaStack:
         """See `FusedStack`."""
         patches.apply(self._model, FastLlamaModel, fast_stack=self)
 
-    def __call__(self, x: Tensor, pack: PackLayout, training: bool) -> Tensor:
-        """Output of the last layer, before the final norm: [tokens, width] -> [rows, width]."""
+    def __call__(self, x: Tensor, packs: Sequence[PackLayout], training: bool) -> Tensor:
+        """Output of the last layer, before the final norm: [tokens, width] -> [rows, width].
+
+        `packs`: the pack's layout, for each layer.
+        """
         adapted = not self._switch.disable_adapters
         dropout = self._dropout if training and adapted else 0.0
         if adapted and torch.is_grad_enabled():
             leaves = [leaf for pair in self._pairs for leaf in pair]
-            return function.apply(self, x, pack, dropout, leaves)
-        return self.forward(x, pack, self._workspace(x, pack, False, dropout), adapted)
+            return function.apply(self, x, packs, dropout, leaves)
+        return self.forward(x, packs, self._workspace(x, packs, False, dropout), adapted)
 
     def cost(self, tokens: int) -> float:
         """Measured time of a pack on the GPU; more tokens may take less time."""
         return gated.product_seconds(self._layers, tokens)
 
-    def forward(self, x: Tensor, pack: PackLayout, workspace: Workspace, adapted: bool) -> Tensor:
+    def forward(
+        self, x: Tensor, pack: Sequence[PackLayout], workspace: Workspace, adapted: bool
+    ) -> Tensor:
         """Run `gated.forward` with the current adapter."""
         if adapted:
             self._layers.place([(a.detach(), b.detach()) for a, b in self._pairs])
         return gated.forward(self._layers, x, pack, workspace, adapted)
 
-    def workspace(self, x: Tensor, pack: PackLayout, dropout: float) -> Workspace:
+    def workspace(self, x: Tensor, pack: Sequence[PackLayout], dropout: float) -> Workspace:
         """A workspace for a forward pass that a backward pass follows."""
         return self._workspace(x, pack, True, dropout)
 
-    def backward(self, grad: Tensor, pack: PackLayout, workspace: Workspace) -> list[Tensor]:
+    def backward(
+        self, grad: Tensor, pack: Sequence[PackLayout], workspace: Workspace
+    ) -> list[Tensor]:
         """Gradients of the adapter's leaves."""
         return gated.backward(self._layers, grad, pack, workspace)
 
-    def _workspace(self, x: Tensor, pack: PackLayout, keep: bool, dropout: float) -> Workspace:
-        return Workspace(self._layers, x, pack.last, keep, dropout, self._row_masks)
+    def _workspace(
+        self, x: Tensor, pack: Sequence[PackLayout], keep: bool, dropout: float
+    ) -> Workspace:
+        return Workspace(self._layers, x, pack[0].last, keep, dropout, self._row_masks)
 
     def _projection(self, linears: Sequence[Sequence[Any]], like: Tensor) -> Projection:
         """The projection of the same linear layers, with one input, in each decoder layer."""
@@ -182,7 +205,8 @@ class LlamaStack:
 # ---------------------------------------------------------------- the library's modules
 
 
-def _is_served(module: nn.Module) -> bool:
+def is_of_family(module: nn.Module) -> bool:
+    """Whether a module is a model of one of the families, without its head."""
     kind = type(module)
     is_librarys = kind.__module__.startswith("transformers.")
     return is_librarys and kind.__name__ in [f"{family}Model" for family in FAMILIES]
@@ -190,9 +214,9 @@ def _is_served(module: nn.Module) -> bool:
 
 def _has_own_parts(model: Any) -> bool:
     """Whether the family's own classes compute the layers, and their linear layers are known."""
-    norms = ("input_layernorm", "post_attention_layernorm")
     for layer in model.layers:
-        parts = (layer, layer.self_attn, layer.mlp, *(getattr(layer, name) for name in norms))
+        norms = [part for name, part in layer.named_children() if name.endswith("layernorm")]
+        parts = (layer, layer.self_attn, layer.mlp, *norms)
         if any(type(part).__module__ != type(model).__module__ for part in parts):
             return False
         if not all(_is_readable(_base(linear)) for linear in _linears(layer)):
@@ -249,14 +273,73 @@ def _heads(attention: Any) -> Heads:
     return Heads(config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
 
 
-def _norm(norms: Sequence[Any]) -> Norm:
-    return Norm([norm.weight.detach() for norm in norms], float(norms[0].variance_epsilon))
+def _norms(layers: Sequence[Any]) -> Norms:
+    """The norms of decoder layers.
+
+    `post_attention_layernorm` is the MLP's, unless outputs are normalised.
+    """
+    mlp_output = _norm(layers, "post_feedforward_layernorm")
+    after_attention = _norm(layers, "post_attention_layernorm")
+    heads = [_head_norms(layer.self_attn) for layer in layers if hasattr(layer.self_attn, "q_norm")]
+    are_wide = bool(heads) and len(heads[0].query) != layers[0].self_attn.head_dim
+    return Norms(
+        attention=_norm(layers, "input_layernorm"),
+        attention_output=after_attention if mlp_output else None,
+        mlp=_norm(layers, "pre_feedforward_layernorm") if mlp_output else after_attention,
+        mlp_output=mlp_output,
+        heads=None if are_wide else heads or None,
+        all_heads=heads if are_wide else None,
+    )
+
+
+def _norm(layers: Sequence[Any], name: str) -> Norm | None:
+    """The norm of this name in all layers, or None where they have none."""
+    if not hasattr(layers[0], name):
+        return None
+    norms = [getattr(layer, name) for layer in layers]
+    return Norm([_weight(norm) for norm in norms], _epsilon(norms[0]))
 
 
 def _head_norms(attention: Any) -> HeadNorms:
     query, key = attention.q_norm, attention.k_norm
-    epsilon = float(query.variance_epsilon)
-    return HeadNorms(query.weight.detach(), key.weight.detach(), epsilon)
+    return HeadNorms(_weight(query), _weight(key), _epsilon(query))
+
+
+def _weight(norm: Any) -> Tensor:
+    """What a norm multiplies with, in the weight's dtype.
+
+    Gemma's norms keep by how much that is more than 1.
+    """
+    weight: Tensor = norm.weight.detach()
+    return weight + 1 if type(norm).__name__.startswith("Gemma") else weight
+
+
+def _epsilon(norm: Any) -> float:
+    return float(norm.eps if hasattr(norm, "eps") else norm.variance_epsilon)
+
+
+def _activation(model: Any) -> Activation:
+    return gated_kernels.ACTIVATIONS[_activation_name(model.config)]
+
+
+def _activation_name(config: Any) -> str:
+    return str(getattr(config, "hidden_activation", None) or config.hidden_act)
+
+
+def _half(model: Any) -> int:
+    """Half of the values of a head that are rotated."""
+    rotary = model.rotary_emb
+    kinds = [f"{kind}_" for kind in getattr(rotary, "layer_types", ())] or [""]
+    return int(getattr(rotary, f"{kinds[0]}inv_freq").numel())
+
+
+def _layouts(model: Any, x: Tensor, options: Mapping[str, Any]) -> list[PackLayout]:
+    """A pack's layout for each layer; see `function.layout_of`."""
+    if not hasattr(model.rotary_emb, "layer_types"):
+        return [function.layout_of(model, x, options)] * len(model.layers)
+    kinds = model.config.layer_types
+    of_kind = {kind: function.layout_of(model, x, options, kind) for kind in set(kinds)}
+    return [of_kind[kind] for kind in kinds]
 
 
 def _window(model: Any) -> int | None:
@@ -284,8 +367,10 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
     heads = _heads(attention)
     if len(layers) < 2:
         yield "a model of one layer"
-    if config.hidden_act not in ("silu", "swish"):
-        yield f"the activation {config.hidden_act}"
+    if _activation_name(config) not in gated_kernels.ACTIVATIONS:
+        yield f"the activation {_activation_name(config)}"
+    if not getattr(attention, "is_causal", True):
+        yield "attention in both directions"
     if not all(getattr(layer.self_attn, "use_rope", True) for layer in layers):
         yield "layers without a rotary embedding"
     if any(_base(linear).bias is not None for linear in (*_gate_up(layers[0]), *_down(layers[0]))):
@@ -295,7 +380,7 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
             yield f"the model's own dropout ({name})"
     if any(norm.weight.dtype != dtype for layer in layers for norm in _norms_of(layer)):
         yield f"norms in another dtype than {dtype}"
-    half = model.rotary_emb.inv_freq.numel()
+    half = _half(model)
     if any(size % kernels.VECTOR for size in (config.hidden_size, heads.width, half)):
         yield (
             f"a width of {config.hidden_size}, heads of {heads.width} or {2 * half} rotated values,"
@@ -303,12 +388,13 @@ def _unsupported(model: Any, dtype: torch.dtype) -> Iterator[str]:
         )
     if config.intermediate_size % kernels.VECTOR:
         yield f"an MLP of width {config.intermediate_size}, no multiple of {kernels.VECTOR}"
-    if config.hidden_size > kernels.MAX_WIDTH or heads.width > gated_kernels.MAX_HEAD:
-        yield f"a width of {config.hidden_size}, or heads of {heads.width}"
+    width = max(config.hidden_size, heads.query_width if _norms(layers).all_heads else 0)
+    if width > kernels.MAX_WIDTH or heads.width > gated_kernels.MAX_HEAD:
+        yield f"a width of {width}, or heads of {heads.width}"
 
 
 def _norms_of(layer: Any) -> list[Any]:
-    return [module for module in layer.modules() if hasattr(module, "variance_epsilon")]
+    return [module for module in layer.modules() if type(module).__name__.endswith("RMSNorm")]
 
 
 def _check_adapters(model: nn.Module, adapted: Sequence[Any]) -> None:

@@ -39,6 +39,8 @@ def one_by_one(
         distance = place[:, None] - place
         seen = distance >= 0 if kind.is_causal else distance.abs() < (kind.window or length)
         scores = q @ k.transpose(-1, -2) * (scaling or q.shape[-1] ** -0.5)
+        if kind.softcap:
+            scores = kind.softcap * torch.tanh(scores / kind.softcap)
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
         if kept is not None:
             weights = weights * kept[:, start : start + length, :length] / (1 - kind.dropout)
@@ -53,8 +55,13 @@ BOTH_WAYS = AttentionKind(is_causal=False)
 @pytest.mark.parametrize("scaling", [None, 0.3])
 @pytest.mark.parametrize(
     "kind",
-    [attention.CAUSAL, BOTH_WAYS, AttentionKind(is_causal=False, window=3)],
-    ids=["causal", "both ways", "window"],
+    [
+        attention.CAUSAL,
+        BOTH_WAYS,
+        AttentionKind(is_causal=False, window=3),
+        AttentionKind(softcap=0.5),
+    ],
+    ids=["causal", "both ways", "window", "limited"],
 )
 def test_each_segment_attends_only_to_itself(
     way: Way, scaling: float | None, kind: AttentionKind
@@ -108,6 +115,7 @@ class Asked(nn.Module):
         (True, {"is_bidirectional": True}, "not causal"),
         (True, {"sliding_window": 4}, "a window of 4 tokens"),
         (False, {"is_bidirectional": True, "position_bias": 1}, "needs position_bias"),
+        (True, {"softcap": 50.0, "dropout": 0.1}, "has dropout and limits its scores"),
     ],
 )
 def test_attention_that_packs_do_not_support_is_refused(

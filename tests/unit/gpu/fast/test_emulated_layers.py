@@ -37,6 +37,7 @@ OF_32_BITS = {"bias_rotate", "rotate_back", "complete_heads"}
 ATTENTION = {"attend", "attend_backward"}
 PHI = {*kernels.SOURCE.parameters, "keep_by_row"}
 GATED = {*gated_kernels.SOURCE.parameters, "keep_by_row", "drop", "add_kept"}
+NORMS, GEGLU = set(gated_kernels.NORMS_SOURCE.parameters), {"geglu", "geglu_backward"}
 New = Callable[[torch.dtype], LoadedModel]
 
 
@@ -45,10 +46,10 @@ def new_phi(new_small_phi: Callable[..., LoadedModel]) -> New:
     return lambda dtype: new_small_phi(targets=ALL, dropout=DROPOUT, dtype=dtype)
 
 
-@pytest.fixture(params=[pytest.param("Llama", marks=pytest.mark.slow), "Qwen3"])
-def new_gated(request: pytest.FixtureRequest, demo: JobConfig, tokenizer: Any) -> New:
+@pytest.fixture
+def new_gated(family: str, demo: JobConfig, tokenizer: Any) -> New:
     def new(dtype: torch.dtype) -> LoadedModel:
-        given = (demo, tokenizer, request.param, ALL_LINEAR, CPU)
+        given = (demo, tokenizer, family, ALL_LINEAR, CPU)
         return new_gated_model(*given, dtype=dtype, dropout=DROPOUT)
 
     return new
@@ -124,6 +125,7 @@ def test_phis_layers_compute_with_kernels_what_they_compute_without(
 
 
 @dtypes
+@pytest.mark.parametrize("family", [pytest.param("Llama", marks=pytest.mark.slow), "Qwen3"])
 def test_gated_layers_compute_with_kernels_what_they_compute_without(
     new_gated: New, head: CausalHead, rows: list[Encoded], emulated: Emulated, dtype: torch.dtype
 ) -> None:
@@ -131,3 +133,27 @@ def test_gated_layers_compute_with_kernels_what_they_compute_without(
     in_attention = {*ATTENTION, "finish_heads"}
     is_narrow = dtype in fused_attention.KERNEL_DTYPES
     assert launched == (GATED - OF_32_BITS | in_attention if is_narrow else GATED)
+
+
+@dtypes
+@pytest.mark.parametrize("family", ["Olmo2"])
+def test_layers_with_norms_of_outputs_alone_compute_with_kernels_what_they_compute_without(
+    new_gated: New, head: CausalHead, rows: list[Encoded], emulated: Emulated, dtype: torch.dtype
+) -> None:
+    launched = check(new_gated, head, rows[:5], emulated, dtype)
+    expected = GATED - {"residual_rms", "rms_backward"} | NORMS
+    is_narrow = dtype in fused_attention.KERNEL_DTYPES
+    assert launched == (expected | ATTENTION if is_narrow else expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("family", ["Gemma3Text"])
+def test_layers_with_norms_around_and_gelu_compute_with_kernels_what_they_compute_without(
+    new_gated: New, head: CausalHead, rows: list[Encoded], emulated: Emulated, dtype: torch.dtype
+) -> None:
+    launched = check(new_gated, head, rows[:5], emulated, dtype)
+    expected = GATED - {"swiglu", "swiglu_backward"} | NORMS | GEGLU
+    in_attention = {*ATTENTION, "finish_heads"}
+    is_narrow = dtype in fused_attention.KERNEL_DTYPES
+    assert launched == (expected - OF_32_BITS | in_attention if is_narrow else expected)

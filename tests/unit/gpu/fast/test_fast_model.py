@@ -48,13 +48,15 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "dense")
 
 
 @pytest.fixture(params=["library layers", "fused layers"])
-def new_model(demo: JobConfig, new_model: NewModel, request: pytest.FixtureRequest) -> NewModel:
+def new_short_model(
+    demo: JobConfig, new_short_model: NewModel, request: pytest.FixtureRequest
+) -> NewModel:
     together = request.param == "fused layers"
 
     def new(config: JobConfig = demo) -> LoadedModel:
         chosen = config.lora.target_modules != demo.lora.target_modules
         lora = dataclasses.replace(config.lora, target_modules=ATTENTION)
-        return new_model(
+        return new_short_model(
             dataclasses.replace(config, lora=lora) if together and not chosen else config
         )
 
@@ -90,7 +92,7 @@ def pairwise(name: str, one: object, other: object) -> pytest.MarkDecorator:
         ("fused layers", "rows", other),
         ("fused layers", "alike", one),
     ]
-    names = ("new_model", "either", name)
+    names = ("new_short_model", "either", name)
     return pytest.mark.parametrize(names, combinations, indirect=names[:2])
 
 
@@ -115,14 +117,14 @@ def plain_logits(loaded: LoadedModel, head: Head, rows: list[Encoded]) -> torch.
 
 
 def trainers(
-    new_model: NewModel,
+    new_short_model: NewModel,
     head: Head,
     rows: list[Encoded],
     config: TrainConfig = CONFIG,
     dense: bool = True,
     recomputes: bool = False,
 ) -> tuple[tuple[PlainTrainer, LoadedModel], tuple[FastTrainer, LoadedModel]]:
-    plain, other = new_model(), new_model()
+    plain, other = new_short_model(), new_short_model()
     schedule = TrainingSchedule(config, rows)
     model = FastModel(other, head, dense, recomputes)
     fast = FastTrainer(other, model, schedule, config.micro_batch_size)
@@ -130,29 +132,29 @@ def trainers(
 
 
 def test_a_shared_prefix_is_computed_once(
-    new_model: NewModel, head: CausalHead, alike: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, alike: list[Encoded]
 ) -> None:
     shape = shape_of(alike)
     assert shape.prefix > 20
     assert shape.tokens < sum(row.length for row in alike) - shape.prefix * (len(alike) - 2)
-    _, (fast, _) = trainers(new_model, head, alike)
+    _, (fast, _) = trainers(new_short_model, head, alike)
     assert fast.prefix == shape.prefix
 
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_logits_of_packed_rows_equal_those_of_the_plain_loop(
-    new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
+    new_short_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
 ) -> None:
-    loaded = tuned(new_model())
+    loaded = tuned(new_short_model())
     expected = plain_logits(loaded, head, either[:6])
     fast = FastModel(loaded, head, dense)
     assert tolerance.distance(fast.score_rows(either[:6]), expected) < LOGITS
 
 
 def test_layers_are_fused_where_that_is_supported(
-    demo: JobConfig, new_model: NewModel, head: CausalHead
+    demo: JobConfig, new_short_model: NewModel, head: CausalHead
 ) -> None:
-    loaded = new_model()
+    loaded = new_short_model()
     targets = loaded.model.peft_config["default"].target_modules
     FastModel(loaded, head, True)
     assert isinstance(loaded.model.get_base_model().model, FastPhiModel) == (
@@ -161,19 +163,19 @@ def test_layers_are_fused_where_that_is_supported(
 
 
 def test_with_the_adapter_disabled_the_base_model_is_scored(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    base = plain_logits(new_model(), head, rows[:4])
-    loaded = tuned(new_model())
+    base = plain_logits(new_short_model(), head, rows[:4])
+    loaded = tuned(new_short_model())
     fast = FastModel(loaded, head, True)
     with loaded.model.disable_adapter():
         assert tolerance.distance(fast.score_rows(rows[:4]), base) < LOGITS
 
 
 def test_close_restores_the_model(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    loaded = tuned(new_model())
+    loaded = tuned(new_short_model())
     before = plain_logits(loaded, head, rows[:4])
     classes = [type(module) for module in loaded.model.modules()]
     FastModel(loaded, head, True).close()
@@ -183,10 +185,10 @@ def test_close_restores_the_model(
 
 @pairwise("dtype", "float32", "bfloat16")
 def test_losses_equal_the_plain_loops_in_the_dtypes_of_a_cpu(
-    demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dtype: str
+    demo: JobConfig, new_short_model: NewModel, head: CausalHead, either: list[Encoded], dtype: str
 ) -> None:
     config = load_config("demo", {"model.compute_dtype": dtype, "lora.dropout": 0.0})
-    of_dtype = functools.partial(new_model, dataclasses.replace(demo, model=config.model))
+    of_dtype = functools.partial(new_short_model, dataclasses.replace(demo, model=config.model))
     (plain, _), (fast, loaded) = trainers(of_dtype, head, either)
     assert loaded.compute_dtype is getattr(torch, dtype)
     expected = losses(plain)
@@ -199,9 +201,13 @@ def test_losses_equal_the_plain_loops_in_the_dtypes_of_a_cpu(
 
 @pytest.mark.parametrize(("dense", "recomputes"), [(True, False), (False, False), (False, True)])
 def test_gradients_equal_those_of_peft(
-    new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool, recomputes: bool
+    new_short_model: NewModel,
+    head: CausalHead,
+    either: list[Encoded],
+    dense: bool,
+    recomputes: bool,
 ) -> None:
-    plain, other = tuned(new_model()), tuned(new_model())
+    plain, other = tuned(new_short_model()), tuned(new_short_model())
     logits = head.logits(plain.model, head.collate(either[:5], CPU))
     functional.cross_entropy(logits, head.targets(either[:5], CPU)).backward()  # type: ignore[no-untyped-call]
     fast = FastModel(other, head, dense, recomputes)
@@ -222,10 +228,10 @@ def test_gradients_equal_those_of_peft(
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_gradients_with_dropout_equal_finite_differences_of_the_loss(
-    demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
+    demo: JobConfig, new_short_model: NewModel, head: CausalHead, either: list[Encoded], dense: bool
 ) -> None:
     lora = dataclasses.replace(demo.lora, dropout=0.3)
-    loaded = tuned(new_model(dataclasses.replace(demo, lora=lora)))
+    loaded = tuned(new_short_model(dataclasses.replace(demo, lora=lora)))
     loaded.model.train()
     fast = FastModel(loaded, head, dense)
     shape = shape_of(either[:5])
@@ -254,11 +260,11 @@ def test_gradients_with_dropout_equal_finite_differences_of_the_loss(
 
 @pairwise("micro", None, 3)
 def test_training_takes_the_steps_of_the_plain_loop(
-    new_model: NewModel, head: CausalHead, either: list[Encoded], micro: int | None
+    new_short_model: NewModel, head: CausalHead, either: list[Encoded], micro: int | None
 ) -> None:
     config = dataclasses.replace(CONFIG, micro_batch_size=micro)
-    (plain, plain_model), (fast, fast_model) = trainers(new_model, head, either, config)
-    start = checkpoints.adapter_weights(new_model().model)
+    (plain, plain_model), (fast, fast_model) = trainers(new_short_model, head, either, config)
+    start = checkpoints.adapter_weights(new_short_model().model)
     for epoch in (1, 2):
         for expected, got in zip(plain.epoch(epoch), fast.epoch(epoch), strict=True):
             assert got.loss == pytest.approx(expected.loss, rel=tolerance.training(STEPS))
@@ -274,24 +280,28 @@ def test_training_takes_the_steps_of_the_plain_loop(
 
 @pairwise("dropout", 0.0, 0.3)
 def test_recomputed_layers_train_like_others(
-    demo: JobConfig, new_model: NewModel, head: CausalHead, either: list[Encoded], dropout: float
+    demo: JobConfig,
+    new_short_model: NewModel,
+    head: CausalHead,
+    either: list[Encoded],
+    dropout: float,
 ) -> None:
     lora = dataclasses.replace(demo.lora, dropout=dropout)
     model = dataclasses.replace(demo.model, residual_dropout=dropout)
     job = dataclasses.replace(demo, lora=lora, model=model)
     (_, (kept, _)), (_, (again, _)) = (
-        trainers(lambda: new_model(job), head, either, dense=False, recomputes=recomputes)
+        trainers(lambda: new_short_model(job), head, either, dense=False, recomputes=recomputes)
         for recomputes in (False, True)
     )
     assert losses(again) == losses(kept)
 
 
 def test_recomputed_layers_keep_fewer_activations(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
     def kept(recomputes: bool) -> int:
         """Bytes that are kept for the backward pass."""
-        loaded = tuned(new_model())
+        loaded = tuned(new_short_model())
         fast = FastModel(loaded, head, False, recomputes)
         loaded.model.train()
         shape = shape_of(rows)
@@ -311,34 +321,38 @@ def test_recomputed_layers_keep_fewer_activations(
 
 
 def test_close_stops_gradient_checkpointing(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    loaded = new_model()
+    loaded = new_short_model()
     FastModel(loaded, head, False, recomputes=True).close()
     assert not any(layer.gradient_checkpointing for layer in repeated_layers(loaded.model))
 
 
 def test_losses_follow_the_plain_loops_over_many_steps(
-    new_model: NewModel, head: CausalHead
+    new_short_model: NewModel, head: CausalHead
 ) -> None:
     labelled = [
         (i, r) for i, r in enumerate(read_file(DATA_DIR / "train.jsonl").rows) if r["label"] >= 0
     ]
     some = [Example(i, r["premise"], r["hypothesis"], r["label"]) for i, r in labelled[:40]]
     config = dataclasses.replace(CONFIG, batch_size=1)
-    (plain, _), (fast, _) = trainers(new_model, head, [*head.encode("train", some)], config)
+    (plain, _), (fast, _) = trainers(new_short_model, head, [*head.encode("train", some)], config)
     losses = [torch.tensor([step.loss for step in way.epoch(1)]) for way in (plain, fast)]
     assert len(losses[0]) == 40
     assert ((losses[1] - losses[0]).abs() / losses[0]).max() < tolerance.training(40)
 
 
 def test_a_saved_adapter_scores_the_same_with_peft_alone(
-    demo: JobConfig, new_model: NewModel, head: CausalHead, rows: list[Encoded], tmp_path: Path
+    demo: JobConfig,
+    new_short_model: NewModel,
+    head: CausalHead,
+    rows: list[Encoded],
+    tmp_path: Path,
 ) -> None:
-    _, (fast, model) = trainers(new_model, head, rows)
+    _, (fast, model) = trainers(new_short_model, head, rows)
     list(fast.epoch(1))
     checkpoints.save_adapter(model.model, tmp_path, demo.model)
-    other = new_model()
+    other = new_short_model()
     checkpoints.load_adapter(other.model, tmp_path)
     fast._fast.adapter.refresh()
     model.model.eval()
@@ -347,17 +361,17 @@ def test_a_saved_adapter_scores_the_same_with_peft_alone(
 
 
 @pytest.mark.parametrize(
-    ("new_model", "begins", "resumes"),
+    ("new_short_model", "begins", "resumes"),
     [
         ("library layers", "plain", "fast"),
         ("library layers", "fast", "fast"),
         ("fused layers", "fast", "plain"),
     ],
-    indirect=["new_model"],
+    indirect=["new_short_model"],
 )
 def test_either_trainer_resumes_from_the_others_state(
     demo: JobConfig,
-    new_model: NewModel,
+    new_short_model: NewModel,
     head: CausalHead,
     rows: list[Encoded],
     tmp_path: Path,
@@ -365,7 +379,7 @@ def test_either_trainer_resumes_from_the_others_state(
     resumes: str,
 ) -> None:
     def pick(kind: str) -> tuple[Trainer, LoadedModel]:
-        plain, fast = trainers(new_model, head, rows)
+        plain, fast = trainers(new_short_model, head, rows)
         return plain if kind == "plain" else fast
 
     first, model = pick(begins)
@@ -386,9 +400,9 @@ def test_either_trainer_resumes_from_the_others_state(
 
 
 def test_a_nan_loss_stops_training_and_names_its_step(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    _, (fast, _model) = trainers(new_model, head, rows)
+    _, (fast, _model) = trainers(new_short_model, head, rows)
     steps = fast.epoch(1)
     next(steps)
     with torch.no_grad():
@@ -409,10 +423,10 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_overflows_are_skipped_as_in_the_plain_loop(
-    scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    scaled: None, new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    (plain, plain_model), (fast, fast_model) = trainers(new_model, head, rows)
-    start = checkpoints.adapter_weights(new_model().model)
+    (plain, plain_model), (fast, fast_model) = trainers(new_short_model, head, rows)
+    start = checkpoints.adapter_weights(new_short_model().model)
     expected, got = ([s for e in (1, 2) for s in t.epoch(e)] for t in (plain, fast))
     assert [step.grad_norm is None for step in got] == [s.grad_norm is None for s in expected]
     assert got[0].grad_norm is None
@@ -428,14 +442,14 @@ def test_overflows_are_skipped_as_in_the_plain_loop(
 
 
 @pytest.mark.parametrize(
-    ("new_model", "resumes"),
+    ("new_short_model", "resumes"),
     [("library layers", "plain"), ("fused layers", "fast")],
-    indirect=["new_model"],
+    indirect=["new_short_model"],
 )
 def test_either_trainer_restores_the_loss_scale_of_the_other(
-    scaled: None, new_model: NewModel, head: CausalHead, rows: list[Encoded], resumes: str
+    scaled: None, new_short_model: NewModel, head: CausalHead, rows: list[Encoded], resumes: str
 ) -> None:
-    plain, fast = (trainer for trainer, _ in trainers(new_model, head, rows))
+    plain, fast = (trainer for trainer, _ in trainers(new_short_model, head, rows))
     first, second = (fast, plain) if resumes == "plain" else (plain, fast)
     list(first.epoch(1))
     next(second.epoch(1))
@@ -447,22 +461,22 @@ def test_either_trainer_restores_the_loss_scale_of_the_other(
 
 
 def test_the_classification_head_is_trained_too(
-    demo: JobConfig, tokenizer: Any, new_model: NewModel, rows: list[Encoded]
+    demo: JobConfig, tokenizer: Any, new_short_model: NewModel, rows: list[Encoded]
 ) -> None:
     model = dataclasses.replace(demo.model, head="sequence-classification")
     prompt = dataclasses.replace(demo.prompt, verbalizers=())
     config = dataclasses.replace(demo, model=model, prompt=prompt)
     head = ClassificationHead(tokenizer, prompt, 128)
     pairs = [*head.encode("train", [row.example for row in rows])]
-    (plain, _), (fast, _) = trainers(lambda: new_model(config), head, pairs)
+    (plain, _), (fast, _) = trainers(lambda: new_short_model(config), head, pairs)
     for expected, got in zip(plain.epoch(1), fast.epoch(1), strict=True):
         assert got.loss == pytest.approx(expected.loss, rel=tolerance.training(STEPS))
 
 
 def test_dequantised_weights_equal_those_that_the_4_bit_layer_uses(
-    new_model: NewModel, head: CausalHead
+    new_short_model: NewModel, head: CausalHead
 ) -> None:
-    loaded = new_model()
+    loaded = new_short_model()
     layers = [m for m in loaded.model.modules() if isinstance(m, bnb.nn.Linear4bit)]
     used = [layer(torch.eye(layer.in_features)) for layer in layers]
     FastModel(loaded, head, True)
@@ -486,9 +500,9 @@ def test_an_architecture_with_fewer_keys_than_queries_is_supported(
 
 
 def test_unsupported_models_are_refused(
-    new_model: NewModel, head: CausalHead, rows: list[Encoded]
+    new_short_model: NewModel, head: CausalHead, rows: list[Encoded]
 ) -> None:
-    loaded = new_model()
+    loaded = new_short_model()
     half = dataclasses.replace(loaded, compute_dtype=torch.float16)
     with pytest.raises(Unsupported, match="quantised from"):
         FastModel(half, head, True)

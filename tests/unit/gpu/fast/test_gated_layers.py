@@ -95,6 +95,11 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+OWN_ROPE = {
+    "full_attention": {**LLAMA_3, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+BOTH_KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 CASES = [
     ("Llama", ATTENTION, 0, {}),
     ("Llama", ALL_LINEAR, 2, {"rope_parameters": LLAMA_3}),
@@ -108,6 +113,15 @@ CASES = [
     ("SmolLM3", ("v_proj", "o_proj"), 0, {}),
     ("Phi3", ("qkv_proj", "o_proj"), 2, {"rope_parameters": LONG_ROPE, "hidden_size": 128}),
     ("Phi3", PACKED_ALL_LINEAR, 0, {}),
+    ("Olmo2", ATTENTION, 0, {}),
+    ("Olmo2", ALL_LINEAR, 2, {}),
+    ("Olmo2", ("gate_proj", "down_proj"), 0, {}),
+    ("Olmo3", ("v_proj", "up_proj"), 2, {"rope_parameters": OWN_ROPE, "layer_types": BOTH_KINDS}),
+    ("Gemma", ALL_LINEAR, 2, {}),
+    ("Gemma2", ATTENTION, 2, {}),
+    ("Gemma3Text", ALL_LINEAR, 0, {}),
+    ("Gemma3Text", ("q_proj", "up_proj"), 2, {"head_dim": 256}),
+    ("Gemma3", ("v_proj", "down_proj"), 2, {}),
 ]
 
 
@@ -131,8 +145,27 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
     assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ALL_LINEAR)
+@pytest.mark.parametrize("family", ["Olmo2", "Olmo3", "Gemma", "Gemma3Text"])
+def test_each_linear_layer_may_be_the_only_one_with_an_adapter(
+    new_gated: NewGated,
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    target: str,
+) -> None:
+    (logits, gradients), (expected, wanted) = both(
+        lambda: new_gated(family, (target,)), head, rows[:5], monkeypatch, 2
+    )
+    assert tolerance.distance(logits, expected) < GRADIENTS
+    for name, gradient in gradients.items():
+        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+@pytest.mark.parametrize("family", ["Llama", "Qwen3", "Olmo2", "Gemma3Text"])
 def test_in_16_bits_they_differ_by_rounding(
     new_gated: NewGated,
     head: CausalHead,
@@ -176,7 +209,12 @@ def alike_by_call(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("alike_by_call")
 @pytest.mark.parametrize(
     ("family", "targets", "prefix"),
-    [("Llama", ALL_LINEAR, 2), ("Qwen3", ("q_proj", "o_proj"), 0), ("Phi3", PACKED_ALL_LINEAR, 2)],
+    [
+        ("Llama", ALL_LINEAR, 2),
+        ("Qwen3", ("q_proj", "o_proj"), 0),
+        ("Phi3", PACKED_ALL_LINEAR, 2),
+        ("Olmo2", ALL_LINEAR, 2),
+    ],
 )
 def test_dropout_has_the_effect_that_it_has_in_the_librarys_layers(
     new_gated: NewGated,
@@ -220,10 +258,11 @@ def test_each_adapter_and_layer_has_masks_of_its_own(
     assert len(seen) == len(masks)
 
 
+@pytest.mark.parametrize("family", ["Llama", "Olmo2", "Gemma2", "Gemma3Text"])
 def test_with_the_adapter_disabled_the_base_model_is_scored(
-    new_gated: NewGated, head: CausalHead, rows: list[Encoded]
+    new_gated: NewGated, head: CausalHead, rows: list[Encoded], family: str
 ) -> None:
-    loaded = new_gated("Llama", ALL_LINEAR)
+    loaded = new_gated(family, ALL_LINEAR)
     fast = FastModel(loaded, head, True)
     with loaded.model.disable_adapter():
         got = fast.score_rows(rows[:4])
@@ -243,6 +282,7 @@ def test_with_the_adapter_disabled_the_base_model_is_scored(
         ("Llama", ATTENTION, {"num_hidden_layers": 1}, "a model of one layer"),
         ("Llama", ATTENTION, {"intermediate_size": 100}, "an MLP of width 100"),
         ("SmolLM3", ATTENTION, {"no_rope_layers": [1, 0, 1]}, "without a rotary embedding"),
+        ("Gemma3Text", ATTENTION, {"use_bidirectional_attention": True}, "in both directions"),
     ],
 )
 def test_what_is_not_supported_is_named_and_the_librarys_layers_are_used(

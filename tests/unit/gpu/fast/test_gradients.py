@@ -69,5 +69,5 @@ def test_layers_with_a_wrong_gradient_are_refused(
     fast = FastModel(loaded, head, dense=True)
     check_gradients(loaded, head, fast, rows, 1e-6)
     monkeypatch.setattr(module, "backward", wrong)
-    with pytest.raises(Unsupported, match=r"gradient of \w+\.lora_A.* differs .* by 10\.0%"):
+    with pytest.raises(Unsupported, match=r"gradient of \w+\.lora_A.* differs .* by 10\.0 %"):
         check_gradients(loaded, head, fast, rows, 1e-6)

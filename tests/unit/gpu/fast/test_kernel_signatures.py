@@ -151,6 +151,10 @@ def test_attention_launches_its_kernels_with_what_they_declare(
     assert launched == ["attend", *back, "attend"]
 
 
+OTHERS = {**gated_kernels.NORMS_SOURCE.parameters, **gated_kernels.GEGLU_SOURCE.parameters}
+"""Kernels that some families of gated layers need besides."""
+
+
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
@@ -173,6 +177,12 @@ def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
     gated_kernels.swiglu(some(4, 32), x)
     gated_kernels.swiglu_backward(some(4, 32), x)
     assert launched == list(gated_kernels.SOURCE.parameters)
+    launched.clear()
+    gated_kernels.rms(y[:, :16], more, row, 1e-5, x, scale)
+    gated_kernels.rms_gradient(y[:, :16], more, scale, row, x)
+    gated_kernels.geglu(some(4, 32), x)
+    gated_kernels.geglu_backward(some(4, 32), x)
+    assert launched == [*OTHERS]
 
 
 @pytest.mark.parametrize("shared", [0, 2])

@@ -64,8 +64,10 @@ def test_elementwise_kernels_compile_except_bfloat16_on_gpus_without_it(
     ids=str,
 )
 def test_kernels_of_gated_layers_compile(capability: Capability, dtype: torch.dtype) -> None:
-    cubin = gated_kernels.SOURCE.cubin(capability, dtype)
-    assert names_in(cubin, list(gated_kernels.SOURCE.parameters))
+    others = (gated_kernels.NORMS_SOURCE, gated_kernels.GEGLU_SOURCE)
+    for source in (gated_kernels.SOURCE, *others):
+        cubin = source.cubin(capability, dtype)
+        assert names_in(cubin, list(source.parameters))
 
 
 @capabilities

@@ -40,7 +40,10 @@ def rows(rows: list[Encoded]) -> list[Encoded]:
 
 @pytest.fixture
 def new_trainer(
-    demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    demo: JobConfig,
+    new_short_model: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
 ) -> NewTrainer:
     """Make a trainer for a fresh model whose layers can be fused."""
     lora = dataclasses.replace(demo.lora, target_modules=("q_proj", "k_proj", "v_proj", "dense"))
@@ -52,7 +55,7 @@ def new_trainer(
         job: JobConfig = fusible,
         **how: Any,
     ) -> tuple[Trainer, LoadedModel]:
-        loaded = new_model(job)
+        loaded = new_short_model(job)
         schedule = TrainingSchedule(dataclasses.replace(CONFIG, micro_batch_size=at_once), rows)
         if not mode:
             return PlainTrainer(loaded, head, schedule), loaded

@@ -37,7 +37,10 @@ New = Callable[..., tuple[Any, LoadedModel]]
 
 @pytest.fixture
 def new(
-    demo: JobConfig, new_model: Callable[..., LoadedModel], head: CausalHead, rows: list[Encoded]
+    demo: JobConfig,
+    new_short_model: Callable[..., LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
 ) -> New:
     """Make a trainer for a fresh model with dropout; its layers can be fused unless `job` says."""
     lora = dataclasses.replace(
@@ -49,7 +52,7 @@ def new(
     def make(
         mode: dict[str, bool], at_once: int = 2, job: JobConfig = fusible, **how: Any
     ) -> tuple[Trainer, LoadedModel]:
-        loaded = new_model(job)
+        loaded = new_short_model(job)
         recomputes = how.pop("gradient_checkpointing", False)
         config = dataclasses.replace(
             CONFIG, micro_batch_size=at_once, gradient_checkpointing=recomputes

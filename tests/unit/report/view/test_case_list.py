@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -31,7 +32,7 @@ def groups(corrected: list[CaseRow], wrong: list[CaseRow], broken: list[CaseRow]
 
 def test_every_row_of_the_three_kinds_is_listed_once_in_their_order() -> None:
     found = case_list(GROUPS, LABELS)
-    whole = (*GROUPS.rows_corrected, *GROUPS.rows_still_wrong, *GROUPS.rows_newly_broken)
+    whole = (*GROUPS.rows_newly_broken, *GROUPS.rows_still_wrong, *GROUPS.rows_corrected)
     assert [one.index for one in found.rows] == [one.index for one in whole]
     assert found.title == f"All {len(whole)} rows that at least one model got wrong"
     assert found.note == ""
@@ -48,13 +49,32 @@ def test_labels_and_tags_are_abbreviated_and_the_legend_says_how() -> None:
     assert "gen" not in legend
 
 
-def test_a_mistake_is_the_tuned_models_if_it_is_wrong() -> None:
+def test_each_filter_offers_the_values_with_the_number_of_rows() -> None:
     rows = [row(1), row(2, tuned_predicted=0), row(3, base_predicted=2, tuned_predicted=0)]
     found = case_list(groups(rows[:1], rows[1:2], rows[2:]), LABELS)
-    assert {one.value: one.text for one in found.mistakes} == {
-        "con>ent": "contradiction predicted as entailment (2)",
-        "con>neu": "contradiction predicted as neutral (1)",
+    offered = {
+        one.name: {option.value: option.text for option in one.options} for one in found.filters
     }
+    assert offered.keys() == {"kind", "gold", "before", "after", "tag"}
+    assert offered["kind"] == {
+        "n": "newly broken (1)",
+        "s": "still wrong (1)",
+        "c": "corrected (1)",
+    }
+    assert offered["after"] == {
+        "ent": "entailment (2)",
+        "neu": "neutral (0)",
+        "con": "contradiction (1)",
+    }
+    assert offered["tag"]["neg"] == "negation in one text only (3)"
+
+
+def test_probabilities_are_in_the_order_of_the_rows() -> None:
+    rows = [row(1), row(2, base_gold_probability=0.0004, margin=-0.25)]
+    found = case_list(groups(rows[:1], [], rows[1:]), LABELS)
+    assert [one.index for one in found.rows] == [2, 1]
+    digits = re.findall("(..)(..)(...)", found.probabilities)
+    assert [[int(one, 36) for one in row] for row in digits] == [[0, 900, 750], [100, 900, 1800]]
 
 
 def test_rows_that_do_not_fit_are_dropped_from_the_end_of_each_kind_with_a_note() -> None:
@@ -63,7 +83,7 @@ def test_rows_that_do_not_fit_are_dropped_from_the_end_of_each_kind_with_a_note(
     wrong = [row(1_000, tuned_predicted=0)]
     found = case_list(groups(corrected, wrong, []), LABELS)
     listed = [one.index for one in found.rows]
-    assert listed == [*range(len(listed) - 1), 1_000]
+    assert listed == [1_000, *range(len(listed) - 1)]
     assert sum(len(one.premise) for one in found.rows) < MOST_BYTES
     assert len(listed) < 120
     assert found.title == f"{len(listed)} of 201 rows that at least one model got wrong"

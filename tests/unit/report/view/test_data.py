@@ -122,3 +122,23 @@ def test_without_further_columns_nothing_is_said_of_them(results: Results) -> No
     names = facts(section(results, lambda split: split))
     assert "further columns" not in names
     assert "annotators' labels" not in names
+
+
+def test_hashes_say_what_they_are_of(results: Results) -> None:
+    hashes = section(results, lambda split: split).hashes
+    test = results.manifest.splits["test"]
+    found = dict(one.cells for one in hashes.rows)
+    assert found["subset/test.jsonl"] == test.file_sha256
+    assert found["the test rows"] == test.rows_sha256
+    assert len(hashes.rows) == 6
+
+
+def test_a_run_without_hashes_of_its_files_says_how_those_of_the_rows_were_computed(
+    results: Results,
+) -> None:
+    older = section(results, lambda split: replace(split, file_sha256=""))
+    assert [one.cells[0] for one in older.hashes.rows] == [
+        f"the {split} rows" for split in ("train", "validation", "test")
+    ]
+    assert "sha256sum" not in older.hashes_note
+    assert "a JSON list of premise, hypothesis and label number" in older.hashes_note

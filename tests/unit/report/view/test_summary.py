@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nlijob.analysis.wording import decimal
+from nlijob.config import ReportConfig
 from nlijob.records.outcome import Cost
 from nlijob.report.view.summary import summary_section
 from tests.synthetic import Spec
@@ -51,7 +53,7 @@ def test_the_demo_is_marked() -> None:
 
 def test_a_run_on_the_cpu_shows_memory_of_the_job_and_no_energy() -> None:
     tiles = {tile.name: tile for tile in summary_section(outcome(Spec(gpu=False))).tiles}
-    assert tiles["GPU energy"].value == "not measured"
+    assert "GPU energy" not in tiles
     assert tiles["peak memory"].note == "RAM of the job; no GPU"
 
 
@@ -80,7 +82,7 @@ def test_a_time_in_seconds_is_not_repeated() -> None:
         for results in (long, short)
     ]
     assert times[0].value == "1 min 30 s"
-    assert times[0].note.startswith("90 s; training ")
+    assert times[0].note.startswith("90\N{NO-BREAK SPACE}s; training ")
     assert times[1].value == "24.6 s"
     assert times[1].note.startswith("training ")
 
@@ -91,3 +93,20 @@ def test_time_and_cost_of_a_run_with_a_killed_attempt_are_lower_bounds() -> None
     tiles = {tile.name: tile.value for tile in summary_section(results).tiles}
     assert tiles["time"].startswith("at least ")
     assert tiles["cost"] == "at least USD 0.042"
+
+
+def test_emissions_are_shown_if_an_intensity_was_given() -> None:
+    asked = ReportConfig(carbon_g_per_kwh=380)
+    results = outcome(Spec(report=asked))
+    assert results.emissions
+    tile = next(t for t in summary_section(results).tiles if t.name == "CO₂ emissions")
+    assert tile.value == f"{decimal(results.emissions.co2eq_g)} g"
+    assert tile.note == "CO₂ equivalents of the energy of the GPU alone, at 380 g per kWh"
+    names = {tile.name for tile in summary_section(outcome(Spec())).tiles}
+    assert "CO₂ emissions" not in names
+
+
+def test_emissions_of_a_cpu_are_not_measured() -> None:
+    results = outcome(Spec(gpu=False, report=ReportConfig(carbon_g_per_kwh=380)))
+    tile = next(t for t in summary_section(results).tiles if t.name == "CO₂ emissions")
+    assert (tile.value, tile.note) == ("not measured", "the energy of a CPU was not measured")

@@ -96,7 +96,7 @@ def test_a_stage_whose_time_a_set_clock_spoiled_was_not_measured() -> None:
     stages = tuple(spoiled if stage is start else stage for stage in results.stages)
     rows = time_section(dataclasses.replace(results, stages=stages), ()).stages.rows
     shown = {row.cells[0]: row.cells[1:3] for row in rows}
-    assert shown["waiting for the GPU side to start"] == ("not measured", "")
+    assert shown["waiting for the model's process to start"] == ("not measured", "")
     assert shown["start, from its launch on"] == ("not measured", "")
     assert "outside the stages" not in shown  # it would have that time in it
 
@@ -130,3 +130,15 @@ def test_times_of_all_trainings_are_told_from_those_of_the_one_that_is_kept() ->
     assert section.epochs.caption == "Each epoch of seed-43"
     assert "scoring, all trainings" in [column.name for column in section.epochs.columns]
     assert "trainings" not in time_section(outcome(Spec()), []).stages.caption
+
+
+def test_a_model_that_was_not_quantised_was_only_loaded() -> None:
+    results = outcome(Spec())
+    plain = dataclasses.replace(
+        results, parameters=dataclasses.replace(results.parameters, quantized_modules=0)
+    )
+    names = [
+        {row.cells[0] for row in time_section(one, ()).stages.rows} for one in (results, plain)
+    ]
+    assert "model loaded and quantised" in names[0]
+    assert "model loaded" in names[1]

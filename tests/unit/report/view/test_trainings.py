@@ -49,10 +49,20 @@ def section(results: Results) -> View:
 
 def test_one_training_says_that_another_is_not_known_and_how_to_find_out() -> None:
     summary = summary_section(outcome(Spec()))
-    assert "one training with one seed (42); what another would bring is not known" in summary.scope
+    assert (
+        summary.holds == "This holds for one training (seed 42), on rows like these 98 test rows."
+    )
+    assert "What another training would bring is not known" in summary.scope
     assert "--seeds 5" in summary.scope
     assert summary.spread is None
     assert trainings_section(outcome(Spec())) is None
+
+
+def test_the_verdict_on_several_trainings_holds_for_others_of_the_recipe() -> None:
+    assert summary_section(several_trainings()).holds == (
+        "This holds for trainings that differ from these 3 trainings in their seed alone, on rows "
+        "like these 98 test rows."
+    )
 
 
 def test_the_verdict_on_several_trainings_is_about_their_mean() -> None:
@@ -239,7 +249,7 @@ def test_several_trainings_have_charts_of_their_own() -> None:
 
 def test_a_case_says_in_how_many_trainings_it_is_so() -> None:
     results = several_trainings()
-    corrected, still_wrong, broken = cases_section(results).kinds
+    broken, still_wrong, corrected = cases_section(results).kinds
     assert corrected.cases[0].trainings == "correct in 3 of 3 trainings"
     assert still_wrong.cases[0].trainings == "wrong in 3 of 3 trainings"
     assert {case.trainings for case in broken.cases} <= {
@@ -254,10 +264,12 @@ def test_the_list_of_cases_has_the_number_of_trainings() -> None:
     results = several_trainings()
     listed = cases_section(results).all_rows
     rows = (
-        *results.cases.rows_corrected,
-        *results.cases.rows_still_wrong,
         *results.cases.rows_newly_broken,
+        *results.cases.rows_still_wrong,
+        *results.cases.rows_corrected,
     )
     assert [row.right_in for row in listed.rows] == [str(row.right_in) for row in rows]
-    assert {option.value for option in listed.right_in} == {row.right_in for row in listed.rows}
-    assert not cases_section(outcome(Spec())).all_rows.right_in
+    (right,) = (one for one in listed.filters if one.name == "right")
+    assert {option.value for option in right.options} == {row.right_in for row in listed.rows}
+    one_training = cases_section(outcome(Spec())).all_rows
+    assert "right" not in {one.name for one in one_training.filters}
