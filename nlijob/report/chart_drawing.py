@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 import matplotlib
-import matplotlib.dates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,7 +26,6 @@ MOST_POINTS = 40
 """Most values of a line that can be pointed at."""
 LONGEST_NAME = 44
 """Letters of a name in a chart; the value that one points at has all of them."""
-DATES: Any = matplotlib.dates  # has no type annotations
 
 # matplotlib needs real colours; each of these is later replaced by a CSS variable.
 INK, MUTED, GRID, SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -127,15 +124,6 @@ def some(items: Sequence[T]) -> Sequence[T]:
     """At most `MOST_POINTS` of them, evenly spread, the last among them."""
     every = -(-len(items) // MOST_POINTS) or 1
     return items[::-1][::every][::-1]
-
-
-def date_axis(axes: Axes, times: Any, most_ticks: int) -> None:
-    """Format an axis of dates; `times` are in days, as matplotlib counts them."""
-    if times[0] == times[-1]:  # a single moment: show the day around it
-        axes.set_xlim(times[0] - 0.5, times[0] + 0.5)
-    locator = DATES.AutoDateLocator(tz=datetime.UTC, minticks=2, maxticks=most_ticks)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(DATES.ConciseDateFormatter(locator, tz=datetime.UTC))
 
 
 def percent_axis(axis: Any) -> None:

@@ -7,7 +7,6 @@ as wide as the page is drawn again for phones. The same data always give the sam
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -30,7 +29,6 @@ from nlijob.report.chart_drawing import (
     AFTER,
     BAND,
     BEFORE,
-    DATES,
     HEIGHT,
     INK,
     MUTED,
@@ -39,7 +37,6 @@ from nlijob.report.chart_drawing import (
     TEST,
     WIDE,
     Plot,
-    date_axis,
     floor,
     half,
     legend,
@@ -55,10 +52,8 @@ MOST_NUMBERED = 12
 """Bars of a chart that have their counts above them; more would cover each other."""
 ABOVE_STAGES = 1.09
 """Height of a legend above the names of the stages, in heights of the plot."""
-MANY_RUNS = 40
-"""A trend with more points than this has small markers."""
 ROWS, NAMED_ROWS = (0.2, 0.35, 0.3, 0.05), (0.2, 0.35, 0.5, 0.05)
-CURVES, TREND = (0.65, 0.15, 0.5, 0.35), (0.6, 0.2, 0.45, 0.55)
+CURVES = (0.65, 0.15, 0.5, 0.35)
 TIME, ONE_LINE = (0.75, 0.2, 0.55), 0.3
 
 SELECTED: dict[str, Any] = {
@@ -468,67 +463,6 @@ def over_time(
     return half(name, title, caption, draw, margins=(*TIME, above))
 
 
-def trend(
-    name: str,
-    title: str,
-    caption: str,
-    moments: Sequence[datetime.datetime],
-    before: Sequence[float],
-    after: Sequence[float],
-    bounds: Sequence[Interval],
-) -> Plot:
-    """Accuracy of runs by start time, the oldest first."""
-    times = DATES.date2num(moments)
-
-    def draw(axes: Axes, narrow: bool) -> list[Point]:
-        low, high = [one.low for one in bounds], [one.high for one in bounds]
-        size = 6 if len(moments) <= MANY_RUNS else 3
-        axes.fill_between(times, low, high, color=BAND, linewidth=0, label="after, 95 % interval")
-        axes.plot(times, after, color=AFTER, marker="o", ms=size, label="after tuning")
-        axes.plot(times, before, color=BEFORE, marker="s", ms=size, lw=1.2, label="before")
-        date_axis(axes, times, most_ticks=5 if narrow else 9)
-        axes.set_ylim(floor([*low, *before]), 1.0)
-        percent_axis(axes.yaxis)
-        legend(axes, PHONE if narrow else WIDE)
-        found = []
-        for time, moment, old, new, own in some(
-            [*zip(times, moments, before, after, bounds, strict=True)]
-        ):
-            when = _moment(moment)
-            found += [
-                Point(time, new, f"{when}, after tuning: {with_interval(new, own)}"),
-                Point(time, old, f"{when}, before: {percent(old)}"),
-            ]
-        return found
-
-    return wide(name, title, caption, draw, 3.0, 3.0, TREND)
-
-
-def amount_trend(
-    name: str,
-    title: str,
-    caption: str,
-    moments: Sequence[datetime.datetime],
-    values: Sequence[float],
-    unit: str,
-) -> Plot:
-    """An amount per run, such as its time, by start time, the oldest first; starts at 0."""
-    times = DATES.date2num(moments)
-
-    def draw(axes: Axes, _: bool) -> list[Point]:
-        size = 6 if len(moments) <= MANY_RUNS else 3
-        axes.plot(times, values, color=AFTER, marker="o", ms=size, lw=1.2)
-        date_axis(axes, times, most_ticks=6)
-        axes.set_ylim(0, 1.12 * max(values) or 1)
-        axes.set_ylabel(unit)
-        return [
-            Point(time, value, f"{_moment(moment)}: {decimal(value)} {unit}")
-            for time, moment, value in some([*zip(times, moments, values, strict=True)])
-        ]
-
-    return half(name, title, caption, draw)
-
-
 # ---------------------------------------------------------------- pieces
 
 
@@ -601,10 +535,6 @@ def _draw_span(axes: Axes, span: Span, scale: float, end: float, shaded: bool) -
 
 def _epoch(number: int) -> str:
     return f"epoch {number}" if number else "base model"
-
-
-def _moment(moment: datetime.datetime) -> str:
-    return f"{moment.astimezone(datetime.UTC):%Y-%m-%d %H:%M}"
 
 
 def _measured(line: Line) -> list[tuple[float, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -19,7 +18,6 @@ from tests.report.one_page import saved, write_page
 
 pytestmark = pytest.mark.browser
 LONG_NAME = "a label whose name is <b>much</b> longer than any chart on a phone has room for"
-MOMENTS = [datetime.datetime(2026, month, 2, tzinfo=datetime.UTC) for month in (1, 2, 5, 9)]
 
 
 def plots() -> dict[str, Plot]:
@@ -38,9 +36,6 @@ def plots() -> dict[str, Plot]:
         "slices": charts.difference_chart("chart-slices", "Slices", "Each slice.", slices),
         "steps": charts.loss_by_step(
             "chart-steps", "Steps", "Loss.", steps, losses, losses, [99.5]
-        ),
-        "trend": charts.trend(
-            "chart-trend", "Trend", "Runs.", MOMENTS, [0.4] * 4, [0.9] * 4, [most] * 4
         ),
         "epochs": charts.accuracy_by_epoch(
             *("chart-epochs", "Epochs", "Accuracy.", [1, 2], [0.5, 0.6], [half, most]),
@@ -94,11 +89,11 @@ def test_charts_fit_the_window_with_texts_of_a_readable_size(
     tab.show_as("light", width)
     tab.open(url)
     found = tab.evaluate(TEXTS)
-    assert len(found) == 6
+    assert len(found) == 5
     assert [one for one in found if not one["inside"] or one["cut"]] == []
     assert [one for one in found if one["least"] < least] == []
     narrow = [one["id"] for one in found if "-narrow" in one["id"]]
-    assert len(narrow) == (4 if width == 390 else 0)
+    assert len(narrow) == (3 if width == 390 else 0)
 
 
 def test_paper_has_the_wide_charts(tab: Tab, url: str) -> None:

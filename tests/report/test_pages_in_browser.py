@@ -300,6 +300,40 @@ def test_the_address_remembers_search_and_columns(tab: Tab, urls: dict[str, str]
     assert tab.complaints() == []
 
 
+def sort_by(tab: Tab, name: str) -> None:
+    tab.evaluate(
+        f"""[...document.querySelectorAll(".all-runs thead button")]
+            .find((one) => one.textContent.trim() === "{name}").click()"""
+    )
+
+
+def test_runs_are_sorted_by_a_figure_and_those_without_it_come_last(
+    tab: Tab, urls: dict[str, str]
+) -> None:
+    tab.open(urls["index"])
+    values = """[...document.querySelectorAll(".all-runs tbody tr")]
+        .map((row) => row.cells.length > 3 ? parseFloat(row.cells[3].textContent) : null)"""
+    sort_by(tab, "accuracy after")
+    upwards = tab.evaluate(values)
+    assert upwards[-1] is None
+    assert upwards[:-1] == sorted(upwards[:-1])
+    sort_by(tab, "accuracy after")
+    downwards = tab.evaluate(values)
+    assert downwards[-1] is None
+    assert downwards[:-1] == upwards[-2::-1]
+
+
+def test_the_address_remembers_the_order(tab: Tab, urls: dict[str, str]) -> None:
+    tab.open(urls["index"])
+    sort_by(tab, "gain")
+    sort_by(tab, "gain")
+    address, order = tab.evaluate(f"[location.href, {SHOWN}]")
+    tab.load("about:blank")
+    tab.open(address)
+    assert tab.evaluate(SHOWN) == order
+    assert tab.evaluate("document.querySelector('[aria-sort=descending]').innerText") == "gain"
+
+
 def test_a_link_leads_to_a_run_that_the_search_had_hidden(tab: Tab, urls: dict[str, str]) -> None:
     tab.open(urls["index"])
     search_runs(tab, "unfinished")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
 import re
-import warnings
 import xml.etree.ElementTree as ElementTree
 
 import matplotlib
@@ -19,7 +17,6 @@ CHANGES = [
     Change("accuracy", 0.4, 0.9, Interval(0.3, 0.5), Interval(0.8, 0.95)),
     Change("recall of $x^2$ <b>", None, 0.2),
 ]
-MOMENTS = [datetime.datetime(2026, 1, day, tzinfo=datetime.UTC) for day in (2, 5)]
 
 
 def changes(name: str = "one") -> str:
@@ -43,16 +40,6 @@ def every_chart() -> dict[str, str]:
         ),
         "loss": charts.loss_by_epoch("l", "t", "d", [1, 2], [0.5, 0.4], [0.6, 0.7], 2),
         "steps": charts.loss_by_step("s", "t", "d", [1, 2, 3], [1, 0.5, 2], [1, 1, 1], [1.5]),
-        "trend": charts.trend(
-            "r",
-            "t",
-            "d",
-            MOMENTS,
-            [0.4, 0.4],
-            [0.8, 0.9],
-            [Interval(0.7, 0.9), Interval(0.8, 0.95)],
-        ),
-        "amounts": charts.amount_trend("m", "t", "d", MOMENTS, [2.5, 0.0], "min"),
         "slices": charts.difference_chart(
             "f",
             "t",
@@ -149,27 +136,9 @@ def test_names_in_any_script_are_drawn_without_warning(recwarn: pytest.WarningsR
     assert not recwarn.list
 
 
-def test_runs_started_at_the_same_time_are_drawn_without_warning(
-    recwarn: pytest.WarningsRecorder,
-) -> None:
-    charts.trend("r", "t", "d", MOMENTS[:1] * 2, [0.4] * 2, [0.8] * 2, [Interval(0.7, 0.9)] * 2)
-    assert not recwarn.list
-
-
 def test_a_single_sample_and_a_single_step_can_be_drawn() -> None:
     charts.over_time("o", "t", "d", [Line("x", [0.0], [1.0])], [Span("", 0, 0)], "%")
     charts.loss_by_step("s", "t", "d", [1], [0.5], [0.5], [])
-
-
-@pytest.mark.parametrize("days", [0, 0.01, 0.3, 1, 3, 9, 45, 200, 400, 1500])
-def test_dates_fit_any_time_span(days: float) -> None:
-    last = MOMENTS[0] + datetime.timedelta(days=days)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        charts.amount_trend("m", "t", "d", [MOMENTS[0], last], [1.0, 2.0], "min")
-        charts.trend(
-            "r", "t", "d", [MOMENTS[0], last], [0.4] * 2, [0.8] * 2, [Interval(0.7, 0.9)] * 2
-        )
 
 
 def test_ticks_between_whole_percents_keep_their_decimals() -> None:
