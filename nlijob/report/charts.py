@@ -369,6 +369,7 @@ def trade_chart(name: str, title: str, caption: str, trades: Sequence[Trade]) ->
             axes.plot([one.loss], [one.gain], "o", color=AFTER, mfc=fill, ms=8, mew=1.6, zorder=3)
         axes.yaxis.set_major_formatter(lambda value, _: tick(value, "+") if value else "0")
         axes.xaxis.set_major_formatter(lambda value, _: f"{round(value, 6):+g}" if value else "0")
+        axes.locator_params(axis="x", nbins=5)  # with more, their texts touch each other
         axes.set_xlabel("change of the loss on general text (nats a token)")
         axes.set_ylabel("gain in accuracy (points)")
         return [

@@ -124,8 +124,9 @@ def test_a_trained_language_model_is_tuned_on_real_rows_without_further_settings
     job, _ = jobs.run_job(
         tmp_path,
         *("--model", language_model, "--dataset", SNLI, "--device", "cpu"),
-        *("--train-size", "128", "--validation-size", "16", "--test-size", "48"),
-        *("--epochs", "1", "--set", "eval.generate_tokens=0", "--set", "eval.cases=5"),
+        *("--train-size", "64", "--validation-size", "16", "--test-size", "48"),
+        *("--epochs", "1", "--batch-size", "4", "--set", "eval.generate_tokens=0"),
+        *("--set", "eval.cases=5"),
         *("--set", "eval.test_each_epoch=false", "--set", "eval.blank_premise=false"),
         *("--set", "eval.word_importance=false", "--set", "forgetting.texts="),
         timeout_s=1200,
