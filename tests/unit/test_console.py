@@ -16,20 +16,12 @@ from nlijob.records.job import Progress
 from nlijob.remaining import Outlook
 from nlijob.status_line import width
 from nlijob.terminal import Style, columns_of
+from tests.clock import Clock
 
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-class Clock:
-    """Stands in for `time.monotonic`."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

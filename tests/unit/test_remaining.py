@@ -16,18 +16,10 @@ from nlijob.records.transfer import Elsewhere
 from nlijob.remaining import Outlook, Remaining, remaining_work
 from nlijob.rundir import RunDir, write_record
 from nlijob.trials import steps_of
+from tests.clock import Clock
 from tests.synthetic import Spec, build_run, mark_stages
 
 ROWS, TRAIN_ROWS = 98, 400
-
-
-class Clock:
-    """Stands in for `time.monotonic`."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
