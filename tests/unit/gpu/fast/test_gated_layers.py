@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,8 @@ CPU = torch.device("cpu")
 OPERATIONS = 3 * (4 * 128 + 2 * 96 + 128 + 32) + 128
 """Terms of the sums on a value's way through the widest such model, as in `tests.tolerance`."""
 GRADIENTS = tolerance.rounding(torch.float32, 2 * OPERATIONS)
+OWN_ROUNDING = 8
+"""The `k` of `tests.tolerance`: how many times its own rounding a result may be off by chance."""
 STORED = 3 * 12 + 4
 """Values rounded to a narrow dtype on that way."""
 NewGated = Callable[..., LoadedModel]
@@ -77,6 +80,29 @@ def both(
     assert other.kind.startswith("the library's layers")
     assert gradients.keys() == wanted.keys()
     return (logits, gradients), (expected, wanted)
+
+
+def bounds(
+    new: Callable[[], LoadedModel],
+    head: CausalHead,
+    rows: list[Encoded],
+    monkeypatch: pytest.MonkeyPatch,
+    prefix: int,
+    wanted: dict[str, Tensor],
+) -> dict[str, float]:
+    """Largest distance of each gradient in float32 from `wanted`, the one of the library's layers.
+
+    Gradients of queries and keys are small differences of large terms, the more so behind norms. So
+    what rounding does to the library's own, beside a computation in float64, is allowed too.
+    """
+    loaded = new()
+    loaded.model.double()
+    with monkeypatch.context() as patch:
+        patch.setattr(fast_model, "choose", lambda *_: (None, [], ""))
+        exact = dataclasses.replace(loaded, compute_dtype=torch.float64)
+        _, gradients, _ = outcome(exact, head, rows, prefix)
+    own = {name: tolerance.distance(wanted[name], one) for name, one in gradients.items()}
+    return {name: GRADIENTS + OWN_ROUNDING * distance for name, distance in own.items()}
 
 
 LONG_ROPE = {
@@ -136,12 +162,12 @@ def test_fused_layers_have_the_logits_and_gradients_of_the_librarys(
     prefix: int,
     options: dict[str, Any],
 ) -> None:
-    (logits, gradients), (expected, wanted) = both(
-        lambda: new_gated(family, targets, **options), head, rows[:5], monkeypatch, prefix
-    )
+    how = (lambda: new_gated(family, targets, **options), head, rows[:5], monkeypatch, prefix)
+    (logits, gradients), (expected, wanted) = both(*how)
     assert tolerance.distance(logits, expected) < GRADIENTS
+    allowed = bounds(*how, wanted)
     for name, gradient in gradients.items():
-        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+        assert tolerance.distance(gradient, wanted[name]) < allowed[name], name
     assert ids_of(rows[0])[:2] == ids_of(rows[4])[:2]
 
 
@@ -156,12 +182,12 @@ def test_each_linear_layer_may_be_the_only_one_with_an_adapter(
     family: str,
     target: str,
 ) -> None:
-    (logits, gradients), (expected, wanted) = both(
-        lambda: new_gated(family, (target,)), head, rows[:5], monkeypatch, 2
-    )
+    how = (lambda: new_gated(family, (target,)), head, rows[:5], monkeypatch, 2)
+    (logits, gradients), (expected, wanted) = both(*how)
     assert tolerance.distance(logits, expected) < GRADIENTS
+    allowed = bounds(*how, wanted)
     for name, gradient in gradients.items():
-        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+        assert tolerance.distance(gradient, wanted[name]) < allowed[name], name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -225,12 +251,12 @@ def test_dropout_has_the_effect_that_it_has_in_the_librarys_layers(
     targets: tuple[str, ...],
     prefix: int,
 ) -> None:
-    (logits, gradients), (expected, wanted) = both(
-        lambda: new_gated(family, targets, dropout=0.4), head, rows[:5], monkeypatch, prefix
-    )
+    how = (lambda: new_gated(family, targets, dropout=0.4), head, rows[:5], monkeypatch, prefix)
+    (logits, gradients), (expected, wanted) = both(*how)
     assert tolerance.distance(logits, expected) < GRADIENTS
+    allowed = bounds(*how, wanted)
     for name, gradient in gradients.items():
-        assert tolerance.distance(gradient, wanted[name]) < GRADIENTS, name
+        assert tolerance.distance(gradient, wanted[name]) < allowed[name], name
     undropped, _, _ = outcome(new_gated(family, targets), head, rows[:5], prefix)
     assert tolerance.distance(logits, undropped) > 0.01
 
