@@ -11,6 +11,7 @@ from nlijob import stopping
 from nlijob.disk import disk_fault
 from nlijob.errors import ExitCode, JobError, NotAvailableError
 from nlijob.memory import is_out_of_memory
+from nlijob.missing_package import HINT, missing_package
 from nlijob.stopping import Stopped
 
 NO_MEMORY_HINT = (
@@ -65,6 +66,8 @@ def _end_by_machine(error: BaseException) -> End | None:
         return End(ExitCode.HARDWARE, what, NO_MEMORY_HINT)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return End(ExitCode.HARDWARE, "too many open files", "raise the limit (`ulimit -n`)")
+    if what := missing_package(error):
+        return End(ExitCode.CONFIGURATION, what, HINT)
     return None
 
 

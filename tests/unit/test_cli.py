@@ -416,6 +416,20 @@ def test_files_of_the_current_folder_shadow_no_module(
     assert done.stdout.startswith(f"{recipe_names()[0]}\n")
 
 
+def test_a_python_without_the_packages_is_told_as_such() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "entrypoint.py", "recipes"],  # without its site's packages
+        cwd=jobs.ROOT,
+        env=jobs.environment(PYTHONPATH=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the package click is not installed for ")
+    assert "Traceback" not in done.stderr
+
+
 def test_the_process_ends_with_the_exit_code() -> None:
     assert jobs.run("run", "--recipe", "dmo").returncode == 2
 

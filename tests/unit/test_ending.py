@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 import pytest
 
@@ -27,6 +29,18 @@ def test_a_stop_names_its_signal() -> None:
     assert end_of(Stopped("SIGTERM")).message == "stopped (SIGTERM)"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("x"), SystemExit(0), OSError("x")])
+def test_a_package_that_is_not_installed_is_named() -> None:
+    end = end_of(ModuleNotFoundError("No module named 'flash.attn'", name="flash.attn"))
+    assert end.exit_code == ExitCode.CONFIGURATION
+    assert end.message == f"the package flash is not installed for {sys.executable}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(RuntimeError("x"), SystemExit(0), OSError("x"), ImportError("x")),
+        ModuleNotFoundError("No module named 'nlijob.nothing'", name="nlijob.nothing"),
+    ],
+)
 def test_every_other_error_is_a_bug(error: BaseException) -> None:
     assert end_of(error).exit_code == ExitCode.INTERNAL
