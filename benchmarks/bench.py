@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -45,6 +45,9 @@ from nlijob.gpu.model import LoadedModel, compute_dtype, load, quiet_libraries, 
 from nlijob.gpu.scoring import batches, score
 from nlijob.gpu.training import Trainer, TrainingSchedule
 from nlijob.records.job import Example
+
+if TYPE_CHECKING:
+    from benchmarks.trl_baseline import TrlFigures
 
 RESULTS = Path(__file__).parent / "results"
 ENCODERS = ("bert",)
@@ -380,15 +383,7 @@ def _trl_measurements(bench: Bench, steps: int) -> Iterator[tuple[str, Measureme
         assert isinstance(bench.head, CausalHead)
         schedule = TrainingSchedule(bench.config.train, bench.rows)
         trial = trl_baseline.trial(_fresh(bench), bench.head, schedule, settings, steps)
-        return Figures(
-            warm_up_s=trial.warm_up_s,
-            training_examples_per_s=trial.examples_per_s,
-            training_examples_per_s_with_warm_up=None,
-            training_peak_bytes=peak_bytes(bench.device),
-            losses=trial.losses,
-            tokens=Tokens(mean_tokens(bench), mean_tokens(bench)),
-            settings=settings,
-        )
+        return trial_figures(bench, trial, settings)
 
     for name, settings in trl_baseline.SETTINGS.items():
         yield name, functools.partial(measured, settings)
@@ -447,6 +442,19 @@ def _tokens(bench: Bench, trainer: Trainer) -> Tokens:
     ]
     saved = sum(shape_of(rows, bench.is_encoder).prefix * (len(rows) - 1) for rows in scored)
     return Tokens(whole - trainer.prefix * (count - packs) / count, whole - saved / count)
+
+
+def trial_figures(bench: Bench, trial: TrlFigures, settings: Mapping[str, Any]) -> Figures:
+    """The figures of a training by another trainer, whose tokens are those of the rows."""
+    return Figures(
+        warm_up_s=trial.warm_up_s,
+        training_examples_per_s=trial.examples_per_s,
+        training_examples_per_s_with_warm_up=None,
+        training_peak_bytes=peak_bytes(bench.device),
+        losses=trial.losses,
+        tokens=Tokens(mean_tokens(bench), mean_tokens(bench)),
+        settings=settings,
+    )
 
 
 def mean_tokens(bench: Bench) -> float:

@@ -34,14 +34,12 @@ from benchmarks.bench import (
     MAX_LENGTH,
     Bench,
     Figures,
-    Tokens,
     bench_of,
     first_device,
-    mean_tokens,
     measure,
     options_of,
-    peak_bytes,
     setting_of,
+    trial_figures,
     write,
 )
 from benchmarks.origin import origin
@@ -85,15 +83,7 @@ def figures_of(bench: Bench, checkpointing: str | bool, steps: int) -> Figures:
     settings: dict[str, Any] = {"gradient_checkpointing": bool(checkpointing)}
     schedule = TrainingSchedule(bench.config.train, bench.rows)
     done = trial(_loaded(bench, checkpointing), bench.head, schedule, settings, steps)
-    return Figures(
-        warm_up_s=done.warm_up_s,
-        training_examples_per_s=done.examples_per_s,
-        training_examples_per_s_with_warm_up=None,
-        training_peak_bytes=peak_bytes(bench.device),
-        losses=done.losses,
-        tokens=Tokens(mean_tokens(bench), mean_tokens(bench)),
-        settings=settings,
-    )
+    return trial_figures(bench, done, settings)
 
 
 def _loaded(bench: Bench, checkpointing: str | bool) -> LoadedModel:

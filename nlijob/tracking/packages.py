@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 
-from nlijob.config import ReportConfig, TrackerName
+from nlijob.config import ReportConfig
 from nlijob.errors import ConfigurationError
 
-TITLES: dict[TrackerName, str] = {
+TITLES: dict[str, str] = {
     "tensorboard": "TensorBoard",
     "mlflow": "MLflow",
     "wandb": "Weights & Biases",

@@ -30,12 +30,9 @@ if (downloads) {
     };
   }
 
-  const asCells = (one) => Object.values(one).map((it) => (Array.isArray(it) ? it.join("; ") : it));
-
   function save(format) {
-    const records = rows.map(record).filter((_, at) => !rows[at].hidden);
-    const lines = [Object.keys(records[0] ?? {}), ...records.map(asCells)];
-    const detail = { name: downloads.dataset.name, format, lines, value: records };
+    const value = rows.map(record).filter((_, at) => !rows[at].hidden);
+    const detail = { name: downloads.dataset.name, format, value };
     document.dispatchEvent(new CustomEvent("save", { detail }));
   }
 

@@ -20,8 +20,7 @@ if (flipData) {
     line.hidden = found.length === 0;
     line.addEventListener("click", ({ target: { value: format } }) => {
       if (!format) return;
-      const lines = [Object.keys(found[0]), ...found.map(Object.values)];
-      const detail = { name: `flipped-rows-${number + 1}`, format, lines, value: found };
+      const detail = { name: `flipped-rows-${number + 1}`, format, value: found };
       document.dispatchEvent(new CustomEvent("save", { detail }));
     });
   }

@@ -252,12 +252,18 @@ def _launch(name: str, y: Tensor, heads: Heads, *given: object) -> None:
 # ---------------------------------------------------------------- activation
 
 
+def _activate(source: Source, name: str, y: Tensor, other: Tensor) -> None:
+    """Launch an activation's kernel on the rows of y and of its output, or of that's gradient."""
+    width = other.shape[1]
+    sizes = (y, y.stride(0), other, other.stride(0), width, len(y))
+    source.launch(name, *by_eight(y, width), *sizes)
+
+
 def swiglu(y: Tensor, out: Tensor) -> None:
     """Write silu(gate) * up to `out`; y has gate and up side by side (Shazeer, 2020)."""
     width = out.shape[1]
     if y.is_cuda:
-        given = (y, y.stride(0), out, out.stride(0), width, len(y))
-        SOURCE.launch("swiglu", *by_eight(y, width), *given)
+        _activate(SOURCE, "swiglu", y, out)
         return
     out.copy_(functional.silu(y[:, :width]) * y[:, width:])
 
@@ -266,8 +272,7 @@ def swiglu_backward(y: Tensor, d_out: Tensor) -> None:
     """Replace y by the gradient of `swiglu`'s input; `d_out` is the gradient of its output."""
     width = d_out.shape[1]
     if y.is_cuda:
-        given = (y, y.stride(0), d_out, d_out.stride(0), width, len(y))
-        SOURCE.launch("swiglu_backward", *by_eight(y, width), *given)
+        _activate(SOURCE, "swiglu_backward", y, d_out)
         return
     gate, up = y[:, :width].float(), y[:, width:].float()
     grad, sigmoid = d_out.float(), gate.sigmoid()
@@ -279,8 +284,7 @@ def geglu(y: Tensor, out: Tensor) -> None:
     """Write gelu(gate) * up to `out`, tanh approximation; y as in `swiglu`."""
     width = out.shape[1]
     if y.is_cuda:
-        given = (y, y.stride(0), out, out.stride(0), width, len(y))
-        GEGLU_SOURCE.launch("geglu", *by_eight(y, width), *given)
+        _activate(GEGLU_SOURCE, "geglu", y, out)
         return
     out.copy_(functional.gelu(y[:, :width], approximate="tanh") * y[:, width:])
 
@@ -289,8 +293,7 @@ def geglu_backward(y: Tensor, d_out: Tensor) -> None:
     """Replace y by the gradient of `geglu`'s input; `d_out` is the gradient of its output."""
     width = d_out.shape[1]
     if y.is_cuda:
-        given = (y, y.stride(0), d_out, d_out.stride(0), width, len(y))
-        GEGLU_SOURCE.launch("geglu_backward", *by_eight(y, width), *given)
+        _activate(GEGLU_SOURCE, "geglu_backward", y, d_out)
         return
     gate, up = y[:, :width].float(), y[:, width:].float()
     grad = d_out.float()

@@ -34,6 +34,7 @@ from nlijob.analysis.wording import (
     probability,
     rate,
     share_of,
+    which,
     with_interval,
 )
 from nlijob.records.figures import Figures, SetFigures
@@ -323,7 +324,7 @@ def _matrix_outcome(pairs: Sequence[Pair]) -> str:
     differing = [one for one in pairs if one.is_significant]
     if not differing:
         return f"No two runs differ significantly in accuracy ({plural(len(pairs), 'pair')})."
-    verb = "differs" if len(differing) == 1 else "differ"
+    verb = which(len(differing), "differs", "differ")
     return (
         f"{count(len(differing))} of {plural(len(pairs), 'pair')} {verb} significantly in accuracy."
     )

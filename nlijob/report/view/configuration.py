@@ -30,7 +30,7 @@ def configuration_section(results: Results) -> View:
 
 def _tracking_line(state: TrackerState) -> str:
     """Where a tracker has the run, or why it has not."""
-    title = next((title for name, title in TITLES.items() if name == state.tracker), state.tracker)
+    title = TITLES.get(state.tracker, state.tracker)
     run = f", as run {visible(state.run)}" if state.run else ""
     if state.fault:
         return f"Tracking with {title}{run} failed: {visible(state.fault)}"

@@ -22,6 +22,7 @@ from nlijob.analysis.wording import (
     plural,
     points,
     points_interval,
+    which,
 )
 from nlijob.records.figures import Figures
 from nlijob.records.intervals import Interval
@@ -167,10 +168,10 @@ def _left_out(entries: Sequence[Entry], found: FoundRuns) -> str:
     parts = [f"{count(number)} {text}" for text, number in numbers.items() if number]
     sentences = [f"Without figures: {listed(parts)}; the table says why."] if parts else []
     if found.others:
-        verb = "holds" if found.others == 1 else "hold"
+        verb = which(found.others, "holds", "hold")
         sentences.append(f"{plural(found.others, 'other folder')} {verb} no run.")
     if found.links_out:
-        verb = "leads" if found.links_out == 1 else "lead"
+        verb = which(found.links_out, "leads", "lead")
         sentences.append(f"{plural(found.links_out, 'link')} {verb} elsewhere; none is followed.")
     return " ".join(sentences)
 
@@ -180,7 +181,7 @@ def _series_note(drawn: int, alone: int) -> str:
     if drawn > MOST_SERIES:
         parts.append(f"The {MOST_SERIES} latest of {count(drawn)} series are shown.")
     if alone:
-        verb = "has" if alone == 1 else "have"
+        verb = which(alone, "has", "have")
         parts.append(f"{plural(alone, 'run')} {verb} no other run to be compared with.")
     return " ".join(parts)
 

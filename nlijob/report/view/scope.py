@@ -70,7 +70,7 @@ def _ties(trials: Trials, kept: TrialOutcome) -> str:
     tied = [one.name for one in others if one.selection.validation_accuracy == best]
     if not tied:
         return ""
-    verb = "has" if len(tied) == 1 else "have"
+    verb = which(len(tied), "has", "have")
     return f"; {listed(tied)} {verb} the same, and the lower validation loss decides"
 
 

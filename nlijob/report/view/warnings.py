@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from nlijob.analysis.severity import WORDS, by_severity, severity_of
-from nlijob.analysis.wording import count, listed, plural
+from nlijob.analysis.wording import count, listed, plural, which
 from nlijob.records.outcome import Finding, Severity
 from nlijob.report.view.text import unbroken, visible
 
@@ -67,8 +67,8 @@ def _more(ranked: Sequence[Finding]) -> str:
     parts = [_words(severity, numbers[severity]) for severity in WORDS if numbers[severity]]
     if len(parts) == 1:
         whose = _words(next(iter(numbers)), len(ranked)).partition(" ")[2]
-        which = "which" if len(ranked) == 1 else "all of which"
-        return f"{plural(len(ranked), 'more warning')}, {which} {whose}"
+        of_which = which(len(ranked), "which", "all of which")
+        return f"{plural(len(ranked), 'more warning')}, {of_which} {whose}"
     return f"{plural(len(ranked), 'more warning')}: {listed(parts)}"
 
 
