@@ -28,6 +28,7 @@ from torch import Tensor
 from nlijob.analysis.wording import percent
 from nlijob.config import JobConfig, TrainConfig
 from nlijob.errors import ConfigurationError, JobError, NotAvailableError, first_line
+from nlijob.gpu.exact import in_float32
 from nlijob.gpu.fast.agreement import relative_difference
 from nlijob.gpu.fast.errors import NoPackedRows, Unsupported
 from nlijob.gpu.fast.gradients import check_gradients
@@ -56,8 +57,9 @@ CHECKED_ROWS = 8
 FASTEST = "the fastest mode that this model, this machine and its free memory support"
 MAX_LOGITS_DIFFERENCE = {torch.bfloat16: 3e-2, torch.float16: 1e-2, torch.float32: 1e-3}
 """Largest relative difference to the plain loop's logits that passes as rounding."""
-MAX_ROUNDING_RATIO = 2
-"""Largest accepted ratio of that difference to the plain loop's own rounding difference."""
+MAX_ROUNDING_RATIO = 1.5
+"""A larger difference passes if these logits are at most this many times as far from those in
+float32 as the plain loop's are."""
 ROUNDING_EPSILONS = 64
 """Largest relative change of logits, in steps of the data type, that passes as a sum in another
 order; some hundred sums follow each other."""
@@ -304,7 +306,7 @@ class Engine:
         self._difference = relative_difference(logits, plain)
         if not self._difference <= tolerance:
             self._fast.close()
-            self._check_rounding(self._difference, plain)
+            self._check_rounding(logits, plain)
             self._fast = self._new_fast()
         if self._fast.is_fused and self._loaded.device.type == "cuda":
             # only a GPU runs the kernels; the tests see them on few kinds of GPUs, or on none
@@ -329,17 +331,23 @@ class Engine:
     def _new_fast(self) -> FastModel:
         return FastModel(self._loaded, self._head, self._mode.dense, self._mode.recomputes)
 
-    def _check_rounding(self, difference: float, plain: Tensor) -> None:
-        """Raise Unsupported where rounding does not explain a difference in the logits.
+    def _check_rounding(self, logits: Tensor, plain: Tensor) -> None:
+        """Raise Unsupported where rounding does not explain why logits differ.
 
-        Deep models round more. How much is seen when the plain loop scores the rows one by one.
+        Deep models round more. How much is seen beside the plain loop in float32.
         """
-        alone = [self._plain_logits(self._head, [row]) for row in self._rows[: len(plain)]]
-        rounding = relative_difference(torch.cat(alone), plain)
-        if not difference <= MAX_ROUNDING_RATIO * rounding:
+        head, model = self._head, self._loaded.model
+
+        def exactly(rows: Sequence[Encoded]) -> Tensor:
+            return head.logits(model, head.collate(rows, self._loaded.device))
+
+        with in_float32(model):
+            exact = halving(exactly)(self._rows[: len(plain)])
+        own, allowed = (relative_difference(values, exact) for values in (logits, plain))
+        if not own <= MAX_ROUNDING_RATIO * allowed:
             raise Unsupported(
-                f"logits differ from the plain loop's by {percent(difference)}, which itself "
-                f"differs by {percent(rounding)} when it scores rows one at a time"
+                f"logits differ by {percent(own)} from those in float32, and the plain loop's by "
+                f"{percent(allowed)}"
             )
 
     def _speed_up_plain(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,8 @@ def test_every_gpu_of_trainings_side_by_side_has_figures(tmp_path: Path) -> None
 def test_figures_of_a_job_on_the_second_gpu_are_those_of_that_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # for the job; this process has read it
+    second = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")[1]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", second)  # for the job; this process has read it
     job, _ = jobs.run_job(tmp_path, *ON_GPU)
     (gpu,) = jobs.results(job).resources.gpus
     assert gpu.uuid == uuid_of(1)

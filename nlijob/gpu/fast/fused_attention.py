@@ -1,9 +1,10 @@
 """Attention of a pack straight from the projection's output, and its backward pass.
 
-Rows of up to MAX_TOKENS tokens take one kernel in each direction. `forward` and `backward` are for
-heads with a bias and an adapter of one rank, which the kernel includes, like the rotary embedding;
-`attend_heads` and `heads_backward` are for final heads, of which several queries may share keys and
-values. Longer rows take torch's attention.
+One kernel in each direction computes rows that fit into a block's shared memory: of up to 300
+tokens on a data centre's GPU. `forward` and `backward` are for heads with a bias and an adapter of
+one rank, which the kernel includes, like the rotary embedding; `attend_heads` and `heads_backward`
+are for final heads, of which several queries may share keys and values. Longer rows take torch's
+attention.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads, head_gradients, weights_of
 from nlijob.gpu.fast.prefix import Prefix, make_prefix
 
-MAX_TOKENS = 128
 MAX_HEAD = 128
 MAX_SHARED_BYTES = 99 * 1024
-"""Shared memory that a block can use on every GPU since Ampere."""
+"""Shared memory that a block can use on every GPU since Ampere; some have more."""
 MIN_CAPABILITY = (8, 0)
 """Lowest compute capability with the instructions that the kernels use."""
 KERNEL_DTYPES = (torch.bfloat16, torch.float16)
@@ -276,7 +276,6 @@ def _kernel_supports_final(y: Tensor, heads: Heads, pack: PackLayout) -> bool:
     return (
         y.is_cuda
         and _is_supported(y.device, y.dtype, heads.width)
-        and pack.longest <= MAX_TOKENS
         and not pack.softcap
         and _shared_bytes(pack, _shared_values_back(pack)) <= _max_shared_bytes(y.device)
     )
@@ -328,11 +327,10 @@ def _kernel_supports(y: Tensor, pack: PackLayout, rank: int) -> bool:
     return (
         y.is_cuda
         and y.dtype in KERNEL_DTYPES
-        and pack.longest <= MAX_TOKENS
         and pack.head <= MAX_HEAD
         and pack.head % TILE == 0
         and rank % TILE == 0
-        and _shared_bytes(pack, values) <= MAX_SHARED_BYTES
+        and _shared_bytes(pack, values) <= _max_shared_bytes(y.device)
         and torch.cuda.get_device_capability(y.device) >= MIN_CAPABILITY
     )
 

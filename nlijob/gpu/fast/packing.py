@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from nlijob.gpu.heads.rows import Encoded, EncodedRows
@@ -29,6 +31,8 @@ MIN_SPEEDUP = 1.02
 may be measurement noise."""
 MIN_SAVED_SHARE = 1 / 8
 """Smallest fraction of all tokens that a pack must save for its rows to share a prefix."""
+RARE = 0.01
+"""Largest fraction of packs that take a graph of their own for a row that is longer than usual."""
 FILLER_TOKEN = 0
 SHARED = -1
 """The row number of tokens that are not one row's: those of the prefix, and filling."""
@@ -200,6 +204,18 @@ def pack_shape(
 def rounded(tokens: int) -> int:
     """`tokens` rounded up to a multiple of TOKEN_STEP."""
     return math.ceil(tokens / TOKEN_STEP) * TOKEN_STEP
+
+
+def usual_longest(lengths: NDArray[np.int64], rows: int) -> int:
+    """Tokens that no row of a pack exceeds, but in a fraction `RARE` of packs of so many rows.
+
+    Attention reserves shared memory for the longest row that a pack may have, so that a few long
+    ones would slow down all packs. Where they are hardly longer than the others, this is the length
+    of the longest row of all.
+    """
+    longest = int(lengths.max())
+    usual = int(np.quantile(lengths, 1 - RARE / rows, method="higher"))
+    return usual if rounded(usual) < rounded(longest) else longest
 
 
 def token_counts(

@@ -20,7 +20,7 @@ from nlijob.gpu.fast.compiled import CompiledLayers
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.graphs import Graphs
 from nlijob.gpu.fast.model import FastModel, has_types
-from nlijob.gpu.fast.packing import PackShape, view
+from nlijob.gpu.fast.packing import PackShape, usual_longest, view
 from nlijob.gpu.group import Group
 from nlijob.gpu.heads import Encoded
 from nlijob.gpu.heads.rows import lengths_of, shortest_of
@@ -99,10 +99,17 @@ class Steps:
         )
         # captured as well: its scale is on the device, and is read nowhere else
         self._scaler = loss_scaler(loaded)
-        self._longest = int(lengths_of(schedule.rows).max())
+        lengths = lengths_of(schedule.rows)
+        self._longest = int(lengths.max())
+        # only a fused stack's attention takes longer for all rows if one may be long
+        splits = self.captures and fast.is_fused
+        self._usual = usual_longest(lengths, rows) if splits else self._longest
+        """Tokens of the longest row in all packs but `_long`."""
         self._has_types = has_types(schedule.rows)
         self._graphs = self._new_graphs()
         self._packs: dict[int, _Captured] = {}
+        self._long: _Captured | None = None
+        """The largest pack, for micro-batches with a longer row than usual."""
         self.is_compiled = False
         """Whether layers are compiled with torch.compile."""
         self.why_not_compiled = ""
@@ -142,7 +149,11 @@ class Steps:
         self._loaded.model.train()
         self._fast.seed(schedule.config.seed)
         packs = self._packs
-        self._packs = {size: packs.get(size) or self._capture_pack(size) for size in sizes}
+        if self._long and max(sizes) > max(packs):
+            self._long = self._capture_pack(max(sizes), self._longest)
+        self._packs = {
+            size: packs.get(size) or self._capture_pack(size, self._usual) for size in sizes
+        }
         self._start()
 
     def _start(self) -> None:
@@ -157,12 +168,12 @@ class Steps:
 
         Returns whether that succeeded; if not, the packs from before remain in use.
         """
-        before = self._packs, self.is_compiled, self.why_not_compiled
+        before = self._packs, self._long, self.is_compiled, self.why_not_compiled
         try:
             self._loaded.model.train()
             self._capture_packs(sizes, training_tokens, compiles)
         except (Unsupported, RuntimeError):  # out of memory is a RuntimeError
-            self._packs, self.is_compiled, self.why_not_compiled = before
+            self._packs, self._long, self.is_compiled, self.why_not_compiled = before
         else:
             return True
         free_memory()  # only now: the error kept the memory of its frames alive
@@ -181,15 +192,17 @@ class Steps:
         if self._fast.compilable:
             self._fast.compilable.undo()
         self.is_compiled, self.why_not_compiled = False, ""
-        self._packs = {}
+        self._packs, self._long = {}, None
         # the largest first: the others then fit into its memory
         largest, *others = reversed(sizes)
-        self._packs[largest] = self._capture_pack(largest)
+        if self._usual < self._longest:
+            self._long = self._capture_pack(largest, self._longest)
+        self._packs[largest] = self._capture_pack(largest, self._usual)
         if self._fast.compilable and (self.captures if compiles is None else compiles):
             whole = None if compiles else training_tokens / largest
             self._compile(self._fast.compilable, largest, whole)
         for tokens in others:
-            self._packs[tokens] = self._capture_pack(tokens)
+            self._packs[tokens] = self._capture_pack(tokens, self._usual)
         self._clear_gradient()
 
     def _clear_gradient(self) -> None:
@@ -204,14 +217,21 @@ class Steps:
 
         `batch_rows`: rows in the effective batch that it belongs to.
         """
-        shape, static, replay = self._packs[size]
+        shape, static, replay = self._pack_of(share.own, size)
         vector = self._fast.to_device(share.own, shape, batch_rows, share.places)
         static.copy_(vector, non_blocking=True)
         replay()
 
+    def _pack_of(self, rows: Sequence[Encoded], size: int) -> _Captured:
+        """The pack that computes these rows, for which one of this size is large enough."""
+        return self._long if self._long and self._is_long(rows) else self._packs[size]
+
+    def _is_long(self, rows: Sequence[Encoded]) -> bool:
+        return max(row.length for row in rows) > self._usual
+
     def draw(self, rows: Sequence[Encoded], tokens: int) -> None:
         """Compute a micro-batch without any effect but that dropout has drawn for it, on a CPU."""
-        shape = self._shape(tokens)
+        shape = self._shape(tokens, self._longest)
         with torch.no_grad():
             self._fast.logits(view(self._fast.to_device(rows, shape, len(rows)), shape), shape)
 
@@ -279,12 +299,13 @@ class Steps:
     def _new_graphs(self) -> Graphs:
         return Graphs(self._loaded.device, self._fast.generators, self._group.is_shared)
 
-    def _shape(self, tokens: int) -> PackShape:
+    def _shape(self, tokens: int, longest: int) -> PackShape:
         kind = self._fast.is_bidirectional, self._has_types
-        return PackShape(tokens, self._rows, self._longest, self._prefix, *kind)
+        return PackShape(tokens, self._rows, longest, self._prefix, *kind)
 
-    def _capture_pack(self, tokens: int, graphs: Graphs | None = None) -> _Captured:
-        shape = self._shape(tokens)
+    def _capture_pack(self, tokens: int, longest: int, graphs: Graphs | None = None) -> _Captured:
+        """Capture a pack of this size, for rows of at most `longest` tokens."""
+        shape = self._shape(tokens, longest)
         shortest = shortest_of(self._schedule.rows)  # fits into every pack
         example = self._fast.to_device([shortest], shape, 1)
         capture = (graphs or self._graphs).capture
@@ -302,7 +323,7 @@ class Steps:
             return
         try:
             layers.install()
-            self._packs[tokens] = self._capture_pack(tokens)
+            self._packs[tokens] = self._capture_pack(tokens, self._longest)
             got, compiled_s = self._gradient(tokens)
             self._check_compiled(expected, got)
             if compiled_s > own_s and times is not None:
@@ -317,7 +338,7 @@ class Steps:
         layers.undo()
         del self._packs[tokens]
         self._graphs = self._new_graphs()
-        self._packs[tokens] = self._capture_pack(tokens)
+        self._packs[tokens] = self._capture_pack(tokens, self._longest)
 
     def _check_compiled(self, expected: Tensor, got: Tensor) -> None:
         """Raise Unsupported where compiled layers give another gradient."""
@@ -354,7 +375,8 @@ class Steps:
 
         It has no effect; no step may have been done yet.
         """
-        return self._timed(packs, self._packs, self._replay_update)
+        captured = [self._pack_of(rows, size) for rows, size in packs]
+        return self._timed(packs, captured, self._replay_update)
 
     def seconds_alone(self, packs: Sequence[Pack]) -> float | None:
         """Time of such a step without the other processes, or None where memory does not suffice.
@@ -363,7 +385,11 @@ class Steps:
         """
         try:
             graphs = self._new_graphs()
-            captured = {size: self._capture_pack(size, graphs) for _, size in packs}
+            longest = [self._longest if self._is_long(rows) else self._usual for rows, _ in packs]
+            captured = [
+                self._capture_pack(size, most, graphs)
+                for (_, size), most in zip(packs, longest, strict=True)
+            ]
             return self._timed(packs, captured, graphs.capture(self._update_alone))
         except Exception as error:
             if not is_out_of_memory(error):
@@ -373,16 +399,18 @@ class Steps:
         return None
 
     def _timed(
-        self, packs: Sequence[Pack], captured: dict[int, _Captured], update: Callable[[], None]
+        self, packs: Sequence[Pack], captured: Sequence[_Captured], update: Callable[[], None]
     ) -> float:
         self._rate.zero_()  # as in `capture`
-        vectors = [self._fast.to_device(rows, captured[size][0], len(rows)) for rows, size in packs]
+        vectors = [
+            self._fast.to_device(rows, shape, len(rows))
+            for (rows, _), (shape, *_) in zip(packs, captured, strict=True)
+        ]
         seconds = []
         for _ in range(2):
             began = self.event()
             for _ in range(TIMED):
-                for vector, (_, size) in zip(vectors, packs, strict=True):
-                    _, static, replay = captured[size]
+                for vector, (_, static, replay) in zip(vectors, captured, strict=True):
                     static.copy_(vector)
                     replay()
                 self._clear_gradient()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,6 +13,7 @@ from nlijob.gpu.fast.packing import (
     rounded,
     shared_prefix,
     token_counts,
+    usual_longest,
     view,
 )
 
@@ -112,6 +114,20 @@ def test_a_prefix_is_shared_if_it_saves_enough() -> None:
 def test_rows_that_do_not_fit_are_refused(rows: list[list[int]]) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         pack(rows, [0] * len(rows), SHAPE, 1)
+
+
+@pytest.mark.parametrize(
+    ("longest", "usual"),
+    [
+        ([300], 90),  # one row of 1,000 in packs of 8: in 0.8 % of packs
+        ([300] * 3, 300),  # in 2.4 %
+        ([96], 96),  # as many tiles of 16 tokens as the others have
+        ([97], 90),
+    ],
+)
+def test_rare_long_rows_are_not_usual(longest: list[int], usual: int) -> None:
+    lengths = np.array([*[90] * (1000 - len(longest)), *longest])
+    assert usual_longest(lengths, 8) == usual
 
 
 def test_every_batch_fits_into_some_pack() -> None:
