@@ -24,7 +24,8 @@ def in_float32(model: nn.Module) -> Iterator[None]:
     """
     narrow: dict[int, tuple[Tensor, Tensor]] = {}
     """The id of a tensor that is wide at present -> itself, and its own narrow values."""
-    handles, of_4_bits = [], []
+    handles: list[Any] = []
+    of_4_bits: list[tuple[Any, torch.dtype]] = []
 
     def widen(module: nn.Module, _: Any) -> None:
         for values in _tensors(module):
@@ -37,6 +38,7 @@ def in_float32(model: nn.Module) -> Iterator[None]:
             if id(values) in narrow:
                 values.data = narrow.pop(id(values))[1]
 
+    module: Any
     for module in model.modules():
         if hasattr(module, "compute_dtype"):
             of_4_bits.append((module, module.compute_dtype))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import cuda, gated_kernels, kernels
+from nlijob.gpu.fast import cuda, gated_kernels, kernels, low_rank
 from nlijob.gpu.fast import fused_attention as attention
 from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
@@ -195,6 +195,19 @@ QUICK = [(SHAPES[1], ((3, 16, 0, 57, 1), 28)), (SHAPES[1], ((100, 4), 0))]
 of_attention = pytest.mark.parametrize(
     "dtype", [torch.bfloat16, rest(torch.float16), only_on_gpu(torch.float32)], ids=str
 )
+
+
+@of_attention
+@pytest.mark.parametrize("adapters", [1, rest(3)])
+@pytest.mark.parametrize(("rank", "width"), [(16, 72), rest(32, 2400), (24, 64)])
+def test_what_adapters_add_to_a_gradient(
+    place: Place, dtype: torch.dtype, values: Values, adapters: int, rank: int, width: int
+) -> None:
+    kept = (torch.rand(adapters, TOKENS + 30, width) < 0.8).to(torch.uint8)
+    into, inner = values(TOKENS + 30, width), values(TOKENS + 30, adapters * rank)
+    a = values(adapters * rank, width).view(adapters, rank, width)
+    a.mul_(1 / 8)
+    compare(place, dtype, low_rank.add, into, inner, a, kept, 1.25)
 
 
 def as_fits(shape: tuple[int, int, int], pack: tuple[tuple[int, ...], int]) -> Any:

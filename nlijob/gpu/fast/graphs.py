@@ -62,6 +62,22 @@ class Graphs:
         return replay
 
 
+def captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """A function that replays work that allocates nothing; it has run once by then."""
+    side = _side_stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.stream(side):
+        work()  # libraries load kernels at their first use
+        # without `torch.cuda.graph`, which collects garbage and frees memory first
+        graph.capture_begin(capture_error_mode="thread_local")
+        work()
+        graph.capture_end()
+    torch.cuda.current_stream(device).wait_stream(side)
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
 @functools.cache
 def _side_stream(device: torch.device) -> Any:
     """The stream that all work on a device is captured on.

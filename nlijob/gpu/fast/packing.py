@@ -232,6 +232,8 @@ def token_counts(
     sizes = sorted(uses)
     tried = range(sizes[0], sizes[-1] + MAX_EXTRA_TOKENS + 1, TOKEN_STEP)
     costs = {size: cost(size) for size in tried}
+    for size in reversed(tried):  # a GPU may have been slow at first
+        costs[size] = min(costs[size], cost(size))
     unit = min(costs[size] / size for size in tried)
     serving = {}  # size -> size to use for it
     cheapest = tried[-1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nlijob.gpu.fast.fused_attention import PackLayout
+from nlijob.gpu.fast.graphs import captured
 
 TIMED_LAYERS = 4
 """Layers whose products are timed with few tokens, so that their weights exceed a GPU's cache."""
@@ -87,13 +88,18 @@ def softcap_of(attention: Any) -> float | None:
     return attention.attn_logit_softcapping if is_read else None
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Time that some work takes on the GPU, the least of a few times."""
-    work()
+def seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Time that some work takes on the GPU, the least of a few times.
+
+    It is captured as a graph, as a step is: launched one by one, small products would take as long
+    as their launches do, which a busy CPU makes longer.
+    """
+    replay = captured(work, device)
+    replay()
     moments = [torch.cuda.Event(enable_timing=True) for _ in range(TIMES + 1)]  # type: ignore[no-untyped-call]
     moments[0].record()
     for moment in moments[1:]:
-        work()
+        replay()
         moment.record()
     moments[-1].synchronize()
     return float(min(a.elapsed_time(b) for a, b in itertools.pairwise(moments))) / 1000

@@ -319,4 +319,4 @@ def product_seconds(of: GatedLayers, tokens: int) -> float:
                 each.forward(number, x, y, True, None)
                 each.backward(number, y[:, : each.outputs], d, None, 1.0)
 
-    return seconds(work) / layers
+    return seconds(work, like.device) / layers

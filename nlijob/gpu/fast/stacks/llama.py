@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from nlijob.gpu.fast import fused_attention, gated_kernels, kernels
+from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, low_rank
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
@@ -133,6 +133,8 @@ class LlamaStack:
             heads, rotated = _heads(layers[0].self_attn), 2 * _half(models[0])
             rank = adapted[0][0].r[ADAPTER]
             fused_attention.compile_final(device, dtype, heads, rotated, rank)
+            if dropout_of(adapted[0][0]):
+                low_rank.compile_kernel(device, dtype, rank)
         return adapted
 
     def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:

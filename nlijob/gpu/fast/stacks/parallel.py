@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from nlijob.gpu.fast import fused_attention as attention
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast import kernels, low_rank
 from nlijob.gpu.fast.dropout import mask
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.row_dropout import RowMasks
@@ -477,9 +477,8 @@ def _through_down(
     if dims.down_rank:
         into, d_inner = d_wide[:, : dims.wide], d_wide[:, dims.wide + dims.out_rank :]
         if ws.dropout:
-            through = d_inner @ weights.a_down[number]
-            kept = ws.kept_for_down(number, rows)
-            kernels.add_kept(into, through.unsqueeze(0), kept.unsqueeze(0), ws.scale)
+            kept, a = ws.kept_for_down(number, rows), weights.a_down[number]
+            low_rank.add(into, d_inner, a.unsqueeze(0), kept.unsqueeze(0), ws.scale)
         else:
             into.addmm_(d_inner, weights.a_down[number])
     kernels.gelu_backward(up, weights.up_bias[number], d_wide, beside)
@@ -498,8 +497,7 @@ def _through_out(
         return both @ out
     mask = ws.masks[number, -1:] if rows is None else ws.masks[number, -1:, rows]
     grad = both[:, : dims.width] @ out[: dims.width]
-    through = both[:, dims.width :] @ out[dims.width :]
-    kernels.add_kept(grad, through.unsqueeze(0), mask, ws.scale)
+    low_rank.add(grad, both[:, dims.width :], out[dims.width :].unsqueeze(0), mask, ws.scale)
     return grad
 
 
@@ -539,9 +537,8 @@ def _through_first(weights: Weights, y: Tensor, ws: Workspace, number: int, rows
     if not dims.readers:
         return d_normed
     if ws.dropout:
-        each = y[:, dims.d_inner].view(len(y), dims.readers, dims.rank).transpose(0, 1)
-        through = torch.bmm(each, weights.a[number])
-        kernels.add_kept(d_normed, through, ws.masks[number, : dims.readers], ws.scale)
+        kept = ws.masks[number, : dims.readers]
+        low_rank.add(d_normed, y[:, dims.d_inner], weights.a[number], kept, ws.scale)
     elif is_last:
         d_normed.addmm_(y[:, dims.d_inner], first[dims.d_inner])
     return d_normed
@@ -621,4 +618,4 @@ def product_seconds(weights: Weights, tokens: int) -> float:
             torch.mm(both, out, out=through)
             torch.mm(y[:, middle], first[middle], out=through)
 
-    return seconds(work) / layers
+    return seconds(work, x.device) / layers

@@ -15,7 +15,7 @@ from transformers.activations import NewGELUActivation
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.models.phi.modeling_phi import PhiModel
 
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast import kernels, low_rank
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
@@ -145,6 +145,9 @@ class PhiStack:
         _check_adapters(layers, parts)
         if device.type == "cuda":
             kernels.SOURCE.compile(device, dtype)
+            adapted = _linears(layers[0])[parts[0]]
+            if dropout_of(adapted):
+                low_rank.compile_kernel(device, dtype, adapted.r[ADAPTER])
         heads = [part for part in HEADS if part in parts]
         together = [heads] * bool(heads) + [[part] for part in parts if part not in HEADS]
         linears = [_linears(layer) for layer in layers]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast import low_rank
 
 ALIGNED = 64
 """Rows of weights begin at multiples of so many values: at the begin of a GPU's cache lines."""
@@ -109,8 +109,7 @@ class Projection:
         if masks is None:
             d_x.addmm_(d_inner, self.a[number])
             return
-        through = torch.bmm(self._inner_by_adapter(d_inner), self._by_adapter(self.a[number]))
-        kernels.add_kept(d_x, through, masks, scale)
+        low_rank.add(d_x, d_inner, self._by_adapter(self.a[number]), masks, scale)
 
     def inner_backward(self, number: int, d_y: Tensor, d: Tensor) -> None:
         """As `backward`, where the gradient of the input is not needed."""

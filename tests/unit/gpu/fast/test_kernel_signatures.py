@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, row_dropout
+from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, low_rank, row_dropout
 from nlijob.gpu.fast.cuda import Parameter, Source, signatures
 from nlijob.gpu.fast.fused_attention import HeadAdapters, PackLayout
 from nlijob.gpu.fast.gated_kernels import HeadNorms, Heads
@@ -34,6 +34,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(Source, "launch", launch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(fused_attention, "_max_shared_bytes", lambda _: 99 * 1024)
     yield names
     assert names
 
@@ -185,12 +186,17 @@ def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
     assert launched == [*OTHERS]
 
 
+def test_adapters_launch_their_kernel_with_what_it_declares(launched: list[str]) -> None:
+    kept = new(2, 4, 24, dtype=torch.uint8)
+    low_rank.add(new(4, 40)[:, :24], new(4, 32), new(2, 16, 24), kept, 1.25)
+    assert launched == list(low_rank.SOURCE.parameters)
+
+
 @pytest.mark.parametrize("shared", [0, 2])
 def test_attention_of_final_heads_launches_its_kernels_with_what_they_declare(
     launched: list[str], shared: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fused_attention, "_is_supported", lambda *_: True)
-    monkeypatch.setattr(fused_attention, "_max_shared_bytes", lambda _: 99 * 1024)
     bounds, heads = new(3, dtype=torch.int32), Heads(4, 2, 16)
     pack = PackLayout(new(8, 8), new(8, 8), bounds, 6, 16, 0.25, bounds, shared)
     y = new(8, 128)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, row_dropout
+from nlijob.gpu.fast import fused_attention, gated_kernels, kernels, low_rank, row_dropout
 from nlijob.gpu.fast.cuda import DTYPES, Capability
 from nlijob.gpu.fast.errors import Unsupported
 
@@ -92,6 +92,8 @@ def test_attention_compiles_for_16_bit_types_on_the_gpus_that_use_it(
     source = fused_attention.HEADS_SOURCE
     cubin = source.cubin(capability, torch.float16, HEAD=32, HALF=8, RANK=16)
     assert names_in(cubin, list(source.parameters))
+    cubin = low_rank.SOURCE.cubin(capability, torch.bfloat16, RANK=32)
+    assert names_in(cubin, list(low_rank.SOURCE.parameters))
 
 
 def test_a_source_that_does_not_compile_is_refused_with_the_compilers_message() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nlijob.gpu.fast import kernels
+from nlijob.gpu.fast import fused_attention, kernels
 from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.row_dropout import RowMasks
@@ -57,6 +57,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(Source, "launch", launch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(fused_attention, "_max_shared_bytes", lambda _: 99 * 1024)
     return names
 
 
@@ -109,5 +110,5 @@ def test_every_kernel_is_given_what_it_can_read(
         gradients = parallel.backward(weights, norms, new(3, WIDTH), pack, workspace)
     assert [gradient.shape for gradient in gradients] == [leaf.shape for leaf in leaves]
     assert {"residual_norm", "attend", "bias_gelu", "gelu_backward"} <= launched
-    assert ("keep_by_row" in launched) == ("add_kept" in launched) == bool(dropout)
+    assert ("keep_by_row" in launched) == ("add_low_rank" in launched) == bool(dropout)
     assert ("drop_rows" in launched) == (bool(dropout) and "down" in parts)
