@@ -420,6 +420,43 @@ def test_attention_of_grouped_heads_and_its_gradient(
         torch.testing.assert_close(got, expected, rtol=0.1, atol=ROUNDING[dtype] * 4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16], ids=str)
+@pytest.mark.parametrize("prefix", [0, 20])
+@pytest.mark.parametrize("final", [False, True])
+def test_filling_is_zero_and_changes_nothing_for_rows(
+    place: Place, dtype: torch.dtype, values: Values, final: bool, prefix: int
+) -> None:
+    lengths, heads = [prefix + 7, 19, 30, 20], Heads(2, 1 if final else 2, 64)
+    tokens, rows = sum(lengths), sum(lengths[:2])
+    bounds = place.moved(torch.tensor([0, *lengths, 0]).cumsum(0).int())
+    angle = torch.randn(tokens, 16)
+    cosine, sine = (place.moved(part.to(dtype)) for part in (angle.cos(), angle.sin()))
+    pack = PackLayout(cosine, sine, bounds, prefix + 40, 64, 0.125, bounds[1:] - 1, prefix)
+    y, grad = values(tokens, heads.columns), values(tokens, heads.query_width)
+    grad[rows:] = 0
+    bias = place.moved(values(heads.columns).to(dtype))
+    results = []
+    for count in (None, place.moved(torch.tensor([2]).int())):
+        some = dataclasses.replace(pack, row_count=count)
+        there, upstream = (_copy(part, dtype, place.moved) for part in (y, grad))
+        out = torch.full_like(upstream, torch.nan)
+        with torch.no_grad():
+            if final:
+                attended = attention.attend_heads(there, heads, some, True, out)
+                attention.heads_backward(attended, upstream, there, heads, some, None, None, there)
+            else:
+                inner = there[:, :0]
+                attended = attention.forward(there, inner, None, bias, some, True, out)
+                attention.backward(attended, upstream, there, some)
+        assert attended.logs is not None
+        results.append((plain(out), plain(there)))
+    (whole, d_whole), (out, d_out) = results
+    assert torch.equal(out[:rows], whole[:rows])
+    assert not out[rows:].any()
+    torch.testing.assert_close(d_out, d_whole)
+    assert not d_out[rows:].any()
+
+
 @pytest.mark.gpu
 @needs_gpu
 def test_kernels_that_were_kept_on_disk_work_without_a_compiler(

@@ -242,17 +242,30 @@ __device__ float row_max(float value) {
     return fmaxf(value, __shfl_xor_sync(~0u, value, 2));
 }
 
+// Write zeros to a head's values of `count` tokens.
+template <class To>
+__device__ void clear(To* to, long stride, int count) {
+    for (int i = threadIdx.x; i < count * (HEAD / 2); i += blockDim.x)
+        put(to + (long)(i / (HEAD / 2)) * stride + i % (HEAD / 2) * 2, 0.f, 0.f);
+}
+
 // out [tokens, width] = attention; logs [heads, tokens] = log-sum-exp of each query's scores.
 // y [tokens, 3 width] has queries, keys and values before adapter, bias and rotation; `low_rank` has
 // the products of their input with the As. With `keep`, the final queries, keys and values are
-// written to y, and the prefix's to prefix_values [prefix, 3 width].
+// written to y, and the prefix's to prefix_values [prefix, 3 width]. row_count: the number of segments
+// that are rows, or a null pointer if all are; for the others, out is 0.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     attend(T* y, long stride, const T* low_rank, const T* b, long b_part, long b_stride,
-           const T* bias, const T* cosine, const T* sine, const int* bounds, int prefix, float scaling, T* out,
-           float* logs, T* prefix_values, int width, long tokens, int keep) {
+           const T* bias, const T* cosine, const T* sine, const int* bounds, const int* row_count,
+           int prefix, float scaling, T* out, float* logs, T* prefix_values, int width, long tokens,
+           int keep) {
     extern __shared__ __align__(16) T memory[];
     Segment rows(bounds, prefix);
     int padded = rows.padded(), column = blockIdx.y * HEAD;
+    if (row_count && blockIdx.x >= *row_count) {
+        clear(out + column + (long)rows.begin * width, width, rows.length - rows.shared);
+        return;
+    }
     T *q = memory, *k = q + padded * LINE, *v = k + padded * LINE;
     T *cosines = v + padded * LINE, *sines = cosines + padded * HALF;
     T *biases = sines + padded * HALF, *beside = biases + 3 * HEAD;
@@ -344,10 +357,11 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
 // Replace y's queries, keys and values by the gradients of `attend`'s input, given d_out. y, out,
 // logs and prefix_values are as `attend` wrote them. The gradients of the prefix's keys and values
 // go, for each segment, to d_prefix [segments, prefix, 2 width] instead; where FINAL is 1, those of
-// other tokens go to d_own [tokens, 2 width], with as many heads as queries have.
+// other tokens go to d_own [tokens, 2 width], with as many heads as queries have. The gradients of
+// segments that are no rows are 0.
 extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     attend_backward(T* y, long stride, const T* cosine, const T* sine, const int* bounds,
-                    int prefix, float scaling, const T* out, const float* logs,
+                    const int* row_count, int prefix, float scaling, const T* out, const float* logs,
                     const T* prefix_values, const T* d_out, long d_stride, float* d_prefix,
                     float* d_own, int width, long tokens) {
     extern __shared__ __align__(16) T memory[];
@@ -359,6 +373,19 @@ extern "C" __global__ void __launch_bounds__(MAX_THREADS)
     y += column;
     d_out += column;
     d_prefix += (long)blockIdx.x * prefix * 2 * width + column;
+    if (row_count && blockIdx.x >= *row_count) {
+        int own = rows.length - rows.shared;
+        clear(y + rows.begin * stride, stride, own);
+        for (int part = 0; part < 2; ++part) {
+            if (own) clear(d_prefix + part * width, 2 * width, prefix);
+#if FINAL
+            clear(d_own + column + part * width + (long)rows.begin * 2 * width, 2 * width, own);
+#else
+            clear(y + (part + 1) * width + rows.begin * stride, stride, own);
+#endif
+        }
+        return;
+    }
     for (int part = 0; part < 3; ++part) {
 #if FINAL
         auto from = [=](int token) { return y - column + token * stride + column_of(part, width); };

@@ -61,6 +61,9 @@ class PackLayout:
     """Tokens of the shared prefix."""
     softcap: float | None = None
     """Limit of the scores, see `AttentionKind`; `attend_heads` alone observes it."""
+    row_count: Tensor | None = None
+    """[1], int32: number of segments that are rows, the first ones; the kernels write zeros for the
+    others, which are filling. None: all are rows."""
 
     @functools.cached_property
     def prefix(self) -> Prefix | None:
@@ -208,8 +211,8 @@ def attend_heads(
     if _kernel_supports_final(y, heads, pack):
         logs = y.new_empty(heads.queries, len(y), dtype=torch.float32)
         nothing = (None, None, 0, 0, None, None, None)
-        sizes = (None, heads.query_width, len(y), 0)
-        given = (*nothing, pack.bounds, pack.shared, pack.scaling, out, logs, *sizes)
+        segments = (pack.bounds, pack.row_count, pack.shared, pack.scaling)
+        given = (*nothing, *segments, out, logs, None, heads.query_width, len(y), 0)
         _launch_final("attend", y, heads, pack, given, _tokens(pack) * 3 * (pack.head + 8))
         return AttentionResult(out, logs)
     # .data: as in `forward`
@@ -245,7 +248,8 @@ def heads_backward(
         segments = len(pack.bounds) - 1 if shared else 0
         d_prefix = grad.new_empty(segments, shared, 2 * width, dtype=torch.float32)
         had = (attended.out, attended.logs, None, grad, grad.stride(0))
-        given = (None, None, pack.bounds, shared, pack.scaling, *had, d_prefix, d_own)
+        segments_of = (pack.bounds, pack.row_count, shared, pack.scaling)
+        given = (None, None, *segments_of, *had, d_prefix, d_own)
         sizes = (width, len(y))
         values = _shared_values_back(pack)
         _launch_final("attend_backward", final, heads, pack, (*given, *sizes), values)
@@ -336,7 +340,7 @@ def _kernel_supports(y: Tensor, pack: PackLayout, rank: int) -> bool:
 
 
 def _angles(pack: PackLayout) -> tuple[Any, ...]:
-    return pack.cosine, pack.sine, pack.bounds, pack.shared, pack.scaling
+    return pack.cosine, pack.sine, pack.bounds, pack.row_count, pack.shared, pack.scaling
 
 
 def _shared_values(pack: PackLayout, rank: int) -> int:

@@ -172,7 +172,7 @@ class FastModel:
         if shape.has_types:
             inputs[TYPES] = packed.types.unsqueeze(0)
         if self._stack:
-            inputs |= self._stack.inputs(last, shape.prefix)
+            inputs |= self._stack.inputs(packed, shape.prefix)
             last = torch.arange(len(last), device=last.device)  # a stack returns no other tokens
         elif shape.prefix:
             inputs["shared_prefix"] = make_prefix(shape.prefix, packed.bounds, shape.tokens)

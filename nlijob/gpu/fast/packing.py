@@ -52,6 +52,8 @@ class PackShape:
     """Whether tokens attend to those behind them; no filling may then be behind a row."""
     has_types: bool = False
     """Whether each token has a type, such as the number of its text in a pair."""
+    fills_apart: bool = False
+    """Whether filling is in segments of its own, which kernels skip."""
 
     @property
     def max_segment(self) -> int:
@@ -70,7 +72,7 @@ class PackShape:
     def sizes(self) -> tuple[int, ...]:
         """Lengths of a pack's parts, in the order of `PackView`."""
         by_token, by_row = [self.tokens] * 3, [self.rows] * 3
-        return (*by_token, self.segments + 1, *by_row, 1, self.tokens * self.has_types)
+        return (*by_token, self.segments + 1, *by_row, 1, 1, self.tokens * self.has_types)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class PackView:
     """[rows]: 1 for a row, 0 for a missing one."""
     batch_rows: Tensor
     """[1]: rows in the effective batch that the pack belongs to."""
+    row_count: Tensor
+    """[1]: rows in the pack, the first of its segments."""
     types: Tensor
     """[tokens]: type of each token; [0] where the shape has none."""
 
@@ -122,7 +126,7 @@ def pack(
         raise ValueError(f"{len(rows)} rows of {used} tokens do not fit {shape}")
     filling = shape.tokens - used
     segments = [len(row) for row in held]
-    if not shape.is_bidirectional:
+    if not (shape.is_bidirectional or shape.fills_apart):
         # filling goes behind the last row, which does not see it: another segment would cost more
         limit = shape.max_segment if len(rows) > 1 else shape.longest
         segments[-1] += min(filling, limit - segments[-1])
@@ -155,6 +159,7 @@ def pack(
         *[1] * len(rows),
         *missing,
         batch_rows,
+        len(rows),
         *([*(kind for row in types for kind in row), *[0] * filling] if shape.has_types else []),
     ]
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.layers import LayerPatches
+from nlijob.gpu.fast.packing import PackView
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks.llama import LlamaStack
 from nlijob.gpu.fast.stacks.phi import PhiStack
@@ -50,10 +51,10 @@ class FusedStack(Protocol):
     def install(self, patches: LayerPatches) -> None:
         """Put the stack in place of the model's own layers, until `patches` is undone."""
 
-    def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
-        """Inputs that the model's forward takes besides the pack.
+    def inputs(self, packed: PackView, prefix: int) -> dict[str, Any]:
+        """Inputs that the model's forward takes besides those of any pack.
 
-        `last`: [rows], int64, the last token of each row. `prefix`: tokens that all rows share.
+        `prefix`: tokens that all rows share.
         """
 
     def cost(self, tokens: int) -> float:

@@ -301,7 +301,8 @@ class Steps:
 
     def _shape(self, tokens: int, longest: int) -> PackShape:
         kind = self._fast.is_bidirectional, self._has_types
-        return PackShape(tokens, self._rows, longest, self._prefix, *kind)
+        skips = self.captures and self._fast.is_fused
+        return PackShape(tokens, self._rows, longest, self._prefix, *kind, fills_apart=skips)
 
     def _capture_pack(self, tokens: int, longest: int, graphs: Graphs | None = None) -> _Captured:
         """Capture a pack of this size, for rows of at most `longest` tokens."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.graphs import captured
+from nlijob.gpu.fast.packing import PackView
 
 TIMED_LAYERS = 4
 """Layers whose products are timed with few tokens, so that their weights exceed a GPU's cache."""
@@ -59,6 +60,15 @@ class _StackFunction(torch.autograd.Function):
         return None, None, None, None, *gradients
 
 
+def inputs(packed: PackView, prefix: int) -> dict[str, Any]:
+    """What `layout_of` reads of a pack besides what torch's attention does."""
+    return {
+        "rows_to_keep": packed.last.long(),
+        "row_count": packed.row_count,
+        "shared_tokens": prefix,
+    }
+
+
 def layout_of(model: Any, x: Tensor, options: Mapping[str, Any], *kind: str) -> PackLayout:
     """The layout of a pack that a model's forward is given in `options`; x: its embeddings.
 
@@ -79,6 +89,7 @@ def layout_of(model: Any, x: Tensor, options: Mapping[str, Any], *kind: str) -> 
         last=options["rows_to_keep"],
         shared=options["shared_tokens"],
         softcap=softcap_of(attention),
+        row_count=options["row_count"],
     )
 
 

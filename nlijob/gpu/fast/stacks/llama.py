@@ -19,6 +19,7 @@ from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.gated_kernels import Activation, HeadNorms, Heads
 from nlijob.gpu.fast.host import check_copy_fits
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
+from nlijob.gpu.fast.packing import PackView
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import function, gated
 from nlijob.gpu.fast.stacks.gated import GatedLayers, Workspace
@@ -137,9 +138,9 @@ class LlamaStack:
                 low_rank.compile_kernel(device, dtype, rank)
         return adapted
 
-    def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
+    def inputs(self, packed: PackView, prefix: int) -> dict[str, Any]:
         """See `FusedStack`."""
-        return {"rows_to_keep": last, "shared_tokens": prefix}
+        return function.inputs(packed, prefix)
 
     def install(self, patches: LayerPatches) -> None:
         """See `FusedStack`."""

@@ -20,6 +20,7 @@ from nlijob.gpu.fast.adapter import LoRAGroup
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.fused_attention import PackLayout
 from nlijob.gpu.fast.layers import ADAPTER, LayerPatches, base_weight, dropout_of, is_adapted
+from nlijob.gpu.fast.packing import PackView
 from nlijob.gpu.fast.row_dropout import RowMasks
 from nlijob.gpu.fast.stacks import function, parallel
 from nlijob.gpu.fast.stacks.parallel import HEADS, PARTS, LayerDims, Weights, Workspace
@@ -153,9 +154,9 @@ class PhiStack:
         linears = [_linears(layer) for layer in layers]
         return [[of[part] for of in linears for part in group] for group in together]
 
-    def inputs(self, last: Tensor, prefix: int) -> dict[str, Any]:
+    def inputs(self, packed: PackView, prefix: int) -> dict[str, Any]:
         """See `FusedStack`."""
-        return {"rows_to_keep": last, "shared_tokens": prefix}
+        return function.inputs(packed, prefix)
 
     def install(self, patches: LayerPatches) -> None:
         """See `FusedStack`."""

@@ -43,6 +43,13 @@ def test_filling_extends_the_last_row_up_to_the_longest_length() -> None:
     assert packed.positions.tolist() == [0, 1, 2, 0, 1, *range(8), 0, 1, 2]
 
 
+def test_filling_is_in_segments_of_its_own_where_kernels_skip_it() -> None:
+    shape = PackShape(tokens=16, rows=4, longest=8, fills_apart=True)
+    view_of = view(torch.tensor(pack(ROWS, [0, 1, 2], shape, 3)), shape)
+    assert view_of.bounds.tolist()[:6] == [0, 3, 5, 9, 16, 16]
+    assert view_of.row_count.tolist() == [3]
+
+
 def test_no_filling_is_behind_a_row_that_attends_in_both_directions() -> None:
     shape = PackShape(tokens=16, rows=3, longest=8, is_bidirectional=True)
     packed = view(torch.tensor(pack(ROWS, [5, 6, 7], shape, 3)), shape)

@@ -13,6 +13,7 @@ from nlijob.config import JobConfig
 from nlijob.gpu.fast import served
 from nlijob.gpu.fast.errors import Unsupported
 from nlijob.gpu.fast.model import FastModel
+from nlijob.gpu.fast.packing import PackView
 from nlijob.gpu.fast.stacks.phi import PhiStack
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
@@ -32,9 +33,9 @@ class Other(PhiStack):
 
     used: list[str] = []  # noqa: RUF012 (shared, as the list of candidates holds classes)
 
-    def inputs(self, last: torch.Tensor, prefix: int) -> dict[str, Any]:
+    def inputs(self, packed: PackView, prefix: int) -> dict[str, Any]:
         self.used.append("inputs")
-        return super().inputs(last, prefix)
+        return super().inputs(packed, prefix)
 
     def cost(self, tokens: int) -> float:
         return 7.0 * tokens
