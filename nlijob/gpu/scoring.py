@@ -100,14 +100,14 @@ def _exchanged(
     group: Group,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Scored]:
-    """Score every `group.size`-th batch here, and the others elsewhere; all figures at once.
+    """Score this process's batches here, and the others elsewhere; all figures at once.
 
     Each process has a table that is 0 where a row is not its own; their sum has every row. A column
     of ones shows that each row was scored once. `on_batch` is given about how many rows all
     processes have scored.
     """
     own: list[Scored] = []
-    for chosen, figures in _in_turn(forward, head, rows, in_batches[group.rank :: group.size]):
+    for chosen, figures in _in_turn(forward, head, rows, own_batches(in_batches, group)):
         own.append((chosen, figures.float().cpu()))
         on_batch(sum(len(in_batch) for in_batch in in_batches[: len(own) * group.size]))
     if not own or (group.in_step and len(own) < math.ceil(len(in_batches) / group.size)):
@@ -124,6 +124,18 @@ def _exchanged(
     if not bool((table[:, -1] == 1).all()):
         raise AssertionError("the processes of the group did not score each row once")
     yield list(range(len(rows))), table[:, :-1]
+
+
+def own_batches(in_batches: Sequence[list[int]], group: Group) -> list[list[int]]:
+    """The batches that this process scores: one in each round.
+
+    The first process takes the longest rows of one round, and the shortest of the next. If it took
+    the longest of every round, all would wait for it.
+    """
+    size, rank = group.size, group.rank
+    rounds = range(math.ceil(len(in_batches) / size))
+    places = [n * size + (size - 1 - rank if n % 2 else rank) for n in rounds]
+    return [in_batches[place] for place in places if place < len(in_batches)]
 
 
 def split_score(split: Split, predictions: Sequence[Prediction], duration_s: float) -> SplitScore:

@@ -1,7 +1,7 @@
 // What adapters with dropout add to the gradient of their input. Compiled for adapters of rank RANK.
 // Products are of 16-bit values, sums in float32.
 
-#define SPAN 64  // columns of a block
+#define SPAN 32  // columns of a block
 #define LINE (SPAN + 8)  // a row in shared memory; padded so that rows lie in different banks
 
 // into [tokens, width] += scale times the sum of inner a, times its mask, over all adapters. inner
@@ -24,52 +24,57 @@ extern "C" __global__ void __launch_bounds__(64)
         else
             at(to, 0) = Eight{};
     }
-    await_copies();
-    __syncthreads();
+    // all that is read comes under way before anything waits for it
     int row[2] = {first + lane() / 4, first + lane() / 4 + 8};
+    Two had[2][SPAN / 8] = {};
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+        for (int n = 0; n < SPAN / 8; ++n)
+            if (row[half] < tokens && column + 8 * n < width)
+                had[half][n] = two(into + row[half] * stride + column + 8 * n + pair);
     float total[SPAN / 8][4] = {};
     for (int adapter = 0; adapter < adapters; ++adapter) {
-        float sum[SPAN / 8][4] = {};
-        for (int step = 0; step < RANK; step += 16) {
-            Two of[4] = {};
+        Two of[RANK / 16][4] = {};
+        unsigned short masks[2][SPAN / 8] = {};
 #pragma unroll
-            for (int i = 0; i < 4; ++i)
-                if (row[i % 2] < tokens)
-                    of[i] = two(inner + row[i % 2] * inner_stride + adapter * RANK + step + pair +
-                                i / 2 * 8);
+        for (int i = 0; i < RANK / 4; ++i)
+            if (row[i % 2] < tokens)
+                of[i / 4][i % 4] = two(inner + row[i % 2] * inner_stride + adapter * RANK +
+                                       i / 4 * 16 + i % 4 / 2 * 8 + pair);
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+            for (int n = 0; n < SPAN / 8; ++n)
+                if (row[half] < tokens && column + 8 * n < width)
+                    masks[half][n] = *reinterpret_cast<const unsigned short*>(
+                        kept + ((long)adapter * tokens + row[half]) * width + column + 8 * n + pair);
+        if (!adapter) {
+            await_copies();
+            __syncthreads();
+        }
+        float sum[SPAN / 8][4] = {};
+#pragma unroll
+        for (int step = 0; step < RANK / 16; ++step) {
             unsigned place =
-                __cvta_generic_to_shared(memory + (adapter * RANK + step + lane() % 16) * LINE);
+                __cvta_generic_to_shared(memory + (adapter * RANK + 16 * step + lane() % 16) * LINE);
 #pragma unroll
             for (int n = 0; n < SPAN / 8; ++n) {
                 Two b[2];
                 load_right_factor(b, place + 16 * n);
-                multiply(sum[n], of, b);
+                multiply(sum[n], of[step], b);
             }
         }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            if (row[half] >= tokens) continue;
-            const unsigned char* mask =
-                kept + ((long)adapter * tokens + row[half]) * width + column + pair;
-#pragma unroll
-            for (int n = 0; n < SPAN / 8; ++n) {
-                if (column + 8 * n >= width) continue;
-                unsigned short both = *reinterpret_cast<const unsigned short*>(mask + 8 * n);
-                if (both & 0xFF) total[n][2 * half] += sum[n][2 * half];
-                if (both >> 8) total[n][2 * half + 1] += sum[n][2 * half + 1];
-            }
-        }
+        for (int i = 0; i < SPAN / 2; ++i)
+            if (masks[i % 4 / 2][i / 4] >> i % 2 * 8 & 0xFF) total[i / 4][i % 4] += sum[i / 4][i % 4];
     }
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-        if (row[half] >= tokens) continue;
-        T* to = into + row[half] * stride + column + pair;
+    for (int half = 0; half < 2; ++half)
 #pragma unroll
-        for (int n = 0; n < SPAN / 8; ++n) {
-            if (column + 8 * n >= width) continue;
-            Two had = two(to + 8 * n);
-            put(to + 8 * n, up((T)had) + scale * total[n][2 * half],
-                up((T)(had >> 16)) + scale * total[n][2 * half + 1]);
-        }
-    }
+        for (int n = 0; n < SPAN / 8; ++n)
+            if (row[half] < tokens && column + 8 * n < width)
+                put(into + row[half] * stride + column + 8 * n + pair,
+                    up((T)had[half][n]) + scale * total[n][2 * half],
+                    up((T)(had[half][n] >> 16)) + scale * total[n][2 * half + 1]);
 }

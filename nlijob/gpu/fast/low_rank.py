@@ -13,7 +13,7 @@ from nlijob.gpu.fast.cuda import Source
 from nlijob.gpu.fast.fused_attention import KERNEL_DTYPES, MIN_CAPABILITY, TILE
 
 SOURCE = Source("low_rank.cu", "tiles.cu")
-SPAN, LINE = 64, 72
+SPAN, LINE = 32, 40
 """Columns of a block, and values of a row in its shared memory, as the source has them."""
 WARPS = 2
 """Warps in a block, each with a tile of tokens."""

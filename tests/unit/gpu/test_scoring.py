@@ -7,9 +7,10 @@ import torch
 
 from nlijob.config import JobConfig
 from nlijob.gpu.engine import Engine, Forward
+from nlijob.gpu.group import Group
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.scoring import score
+from nlijob.gpu.scoring import own_batches, score
 from nlijob.records.job import Prediction, SplitScore
 from tests import tolerance
 
@@ -37,6 +38,19 @@ def test_predictions_come_in_the_order_of_the_rows(
 ) -> None:
     _, predictions = scored(forward, head, rows)
     assert [p.index for p in predictions] == [row.example.index for row in rows]
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 39])
+def test_each_batch_is_one_processs_and_none_has_all_the_longest(count: int) -> None:
+    in_batches = [[number] for number in range(count)]  # the longest rows first
+    group = Group()
+    group.size = 4
+    dealt = []
+    for group.rank in range(4):
+        dealt.append([place for (place,) in own_batches(in_batches, group)])
+    assert sorted(place for own in dealt for place in own) == list(range(count))
+    whole_rounds = [sum(own[: count // 8 * 2]) for own in dealt]
+    assert len({*whole_rounds}) == 1
 
 
 def test_the_size_of_a_batch_does_not_change_what_is_predicted(
