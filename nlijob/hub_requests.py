@@ -6,7 +6,6 @@ to, and report some failures as "not found in the cache". So the requests are ma
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urljoin, urlsplit
 
@@ -31,6 +31,7 @@ STEP_BYTES = 1024**2
 """A download that got this much further starts to count its failures anew."""
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 """Statuses after which the same request may succeed (RFC 9110; 425: RFC 8470; 429: RFC 6585)."""
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ class HubClient:
     def _refusal(self, response: httpx2.Response) -> HubError:
         status = response.status_code
         words = " ".join(response.headers.get("X-Error-Message", "").split())[:200]
-        words = words or http.client.responses.get(status, "unknown status")
+        words = words or PHRASES.get(status, "unknown status")
         if status == 401:
             words += "; it does not exist, or the token gives no access to it"
         asked_s = retry_after_s(response.headers.get("Retry-After"), self._limits.longest_asked_s)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,7 +20,6 @@ from nlijob.storage.mirror import Mirror
 
 ATTEMPTS = 3
 FIRST_WAIT_S = 1.0
-TIMEOUT_S = 10.0
 LIMIT_S = 60.0
 """Longest time for all attempts and the pauses between them."""
 STOP_LIMIT_S = 2.0
@@ -101,21 +97,14 @@ def _check(url: str) -> None:
         )
 
 
-class _NotDeliveredError(Exception):
-    """An attempt failed, for a reason that may be printed."""
-
-    def __init__(self, reason: str, is_final: bool) -> None:
-        super().__init__(reason)
-        self.is_final = is_final
-        """Whether another attempt would fail in the same way."""
-
-
 def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
     """Post `content` as JSON, with retries; returns what went wrong, or "".
 
     `in_haste` shortens the time limit. The work is done in a thread, because name resolution has no
     time limit of its own.
     """
+    from nlijob.posting import NotDeliveredError, post_once  # late: most jobs notify nobody
+
     limit_s = STOP_LIMIT_S if in_haste else LIMIT_S
     outcomes = [f"no answer within {limit_s:.0f} s"]
     body = json.dumps(content).encode()
@@ -123,13 +112,13 @@ def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
     def post() -> None:
         try:
             retry(
-                partial(_try, url, body),
+                partial(post_once, url, body),
                 ATTEMPTS,
                 FIRST_WAIT_S,
-                lambda error: not isinstance(error, _NotDeliveredError) or error.is_final,
+                lambda error: not isinstance(error, NotDeliveredError) or error.is_final,
                 lambda error, _: outcomes.append(str(error)),
             )
-        except _NotDeliveredError as error:
+        except NotDeliveredError as error:
             outcomes.append(str(error))
         else:
             outcomes.append("")
@@ -138,30 +127,6 @@ def _post(url: str, content: dict[str, Any], in_haste: bool) -> str:
     thread.start()
     thread.join(limit_s)
     return outcomes[-1]
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Treats redirects as errors: following one turns a POST into a GET without the document."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Follow no redirect."""
-
-
-def _try(url: str, body: bytes) -> None:
-    """Post `body` once. Raises _NotDeliveredError."""
-    headers = {"Content-Type": "application/json", "User-Agent": "nlijob"}
-    try:
-        request = urllib.request.Request(url, body, headers)
-        urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        is_final = error.code < 500 and error.code not in (408, 429)
-        raise _NotDeliveredError(f"HTTP status {error.code}", is_final) from None
-    except urllib.error.URLError as error:
-        raise _NotDeliveredError(str(error.reason), is_final=False) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        # the error's text may hold the URL
-        raise _NotDeliveredError(type(error).__name__, is_final=False) from None
 
 
 def _outcome(results: Results) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import time
@@ -127,6 +126,8 @@ class Place:
         """
         if not self._fs.async_impl:
             return getattr(self._fs, operation)(*arguments, **options)
+        import asyncio  # late: jobs without a bucket do without it
+
         started = (time.monotonic(),)
         call = getattr(self._fs, f"_{operation}")(*arguments, **options)
         value = asyncio.run_coroutine_threadsafe(call, self._fs.loop)

@@ -48,3 +48,15 @@ def test_no_module_of_the_parent_imports_the_torch_stack() -> None:
     imported = set(json.loads(done.stdout))
     assert set(modules) <= imported
     assert imported & TORCH_STACK == set()
+
+
+def test_what_precedes_the_launch_of_the_gpu_side_imports_no_network() -> None:
+    source = "import nlijob.commands.run, nlijob.host_serving, nlijob.notify, nlijob.pipeline, sys"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{source}; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert not {"asyncio", "http.client", "urllib.request", "httpx2"} & {*done.stdout.split()}

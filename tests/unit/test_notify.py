@@ -184,7 +184,7 @@ def test_an_unreachable_receiver_changes_no_exit_code(
 def test_a_receiver_that_hangs_is_given_up(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr("nlijob.posting.TIMEOUT_S", 0.1)
     receiver.silent.set()
     told = told_at(receiver.url)
     assert "failed" in told
