@@ -23,8 +23,11 @@ HIDDEN = {
     "sklearn": "transformers chooses between drafts of assisted generation with it",
     "scipy": "the losses of models that find objects in pictures",
     "torchvision": "pictures",
+    "PIL": "pictures",
     "torchaudio": "sound",
     "boto3": "accelerate asks about Amazon's services with it",
+    "dill": "torch sends its data pipes, which are not in use, to other processes with it",
+    "anyio": "asynchronous requests of the hub's client, and the GPU side makes no requests",
 }
 """Optional library -> what those that ask for it use it for."""
 T = TypeVar("T")
