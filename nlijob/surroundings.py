@@ -74,6 +74,8 @@ def gpu_side_environment(
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "true",
         "PYTHONUNBUFFERED": "1",
+        # torch would look in all installed packages for further kinds of devices, at each import
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": own.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "0"),
         # By default, waiting OpenMP threads spin. With other work on the same cores that makes
         # training forty times slower (demo, two cores: 2 examples/s instead of 81); on an idle
         # machine there is no difference.

@@ -101,3 +101,12 @@ def test_processes_meet_those_of_other_hosts_over_the_network_that_is_given() ->
 def test_processes_of_one_host_meet_on_the_host_and_those_of_several_do_not() -> None:
     assert gpu_side_environment({}, 2)["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in gpu_side_environment({}, 2, {})
+
+
+@pytest.mark.parametrize(
+    ("own", "given"), [({}, "0"), ({"TORCH_DEVICE_BACKEND_AUTOLOAD": "1"}, "1")]
+)
+def test_torch_looks_for_no_further_kinds_of_devices_unless_the_user_says_so(
+    own: dict[str, str], given: str
+) -> None:
+    assert gpu_side_environment(own)["TORCH_DEVICE_BACKEND_AUTOLOAD"] == given
