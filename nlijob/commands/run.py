@@ -54,6 +54,10 @@ def command(
 ) -> int:
     """Run the whole job and write report.html."""
     started_at_s, started_s = time.time(), time.monotonic()
+    from nlijob.hardware import wake_driver
+
+    if options["device"] != "cpu":
+        wake_driver()  # now, as it takes up to seconds, and what follows is imported meanwhile
     from nlijob.attempt import Moment
     from nlijob.host_link import fault_of_others, joined
     from nlijob.host_serving import lead, serve, with_all_gpus

@@ -5,7 +5,13 @@ load and memory where GPUtil has none; everything else comes from psutil. Every 
 hang without stopping the job or losing the figures of another source.
 """
 
-from nlijob.hardware.driver import driver_fault, driver_version, gpu_count, gpu_name
+from nlijob.hardware.driver import (
+    driver_fault,
+    driver_version,
+    gpu_count,
+    gpu_name,
+    wake_driver,
+)
 from nlijob.hardware.sampler import Sampler
 
-__all__ = ["Sampler", "driver_fault", "driver_version", "gpu_count", "gpu_name"]
+__all__ = ["Sampler", "driver_fault", "driver_version", "gpu_count", "gpu_name", "wake_driver"]

@@ -18,6 +18,12 @@ LIMIT_S = 10.0
 machine with many GPUs."""
 
 
+def wake_driver() -> None:
+    """Have the driver load itself meanwhile; who asks it later waits for the rest of that only."""
+    if not _are_hidden():
+        start(_count)
+
+
 def gpu_count() -> int:
     """Number of GPUs that a job can use: the driver answers, and CUDA_VISIBLE_DEVICES shows them.
 

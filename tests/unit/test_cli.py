@@ -97,6 +97,7 @@ def call(
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hardware, "gpu_count", lambda: 0)
+    monkeypatch.setattr(hardware, "wake_driver", lambda: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield Caller(monkeypatch, capsys)
     for number, handler in handlers.items():
@@ -106,6 +107,16 @@ def call(
 def test_help_is_given_whatever_variables_are_set(call: Caller) -> None:
     assert call("prefetch", "--help", NLIJOB_EPOCS="3").code == 0
     assert call("--help", NLIJOB_EPOCS="3").code == 0
+
+
+@pytest.mark.parametrize(("options", "times"), [([], 1), (["--device", "cpu"], 0)])
+def test_a_job_that_may_use_a_gpu_begins_to_load_the_driver_first(
+    call: Caller, monkeypatch: pytest.MonkeyPatch, options: list[str], times: int
+) -> None:
+    woken: list[bool] = []
+    monkeypatch.setattr(hardware, "wake_driver", lambda: woken.append(True))
+    assert call("run", "--recipe", "no-such-recipe", *options).code == 2
+    assert len(woken) == times
 
 
 # ---------------------------------------------------------------- plan and doctor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nlijob.hardware import driver as driver_module
-from nlijob.hardware import driver_fault, driver_version, gpu_count
+from nlijob.hardware import driver_fault, driver_version, gpu_count, wake_driver
 from nlijob.hardware.driver import may_have_gpus
 from tests.unit.hardware.conftest import NVML, Install
 
@@ -109,3 +109,16 @@ def test_figures_are_asked_for_where_only_nvidia_smi_is_there(
     pynvml(BROKEN["another error"])
     nvidia_smi("exit 9")
     assert may_have_gpus()
+
+
+@pytest.mark.parametrize("hidden", [None, "-1"])
+def test_the_driver_is_woken_unless_its_gpus_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, hidden: str | None
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    started = []
+    monkeypatch.setattr(driver_module, "start", started.append)
+    wake_driver()
+    assert started == ([] if hidden else [driver_module._count])
