@@ -190,6 +190,9 @@ def options_of(doc: str | None) -> argparse.Namespace:
         "--shape", choices=SHAPES, default="phi-2", help="model with random weights"
     )
     parser.add_argument("--model", type=Path, help="folder with that model and a tokenizer")
+    parser.add_argument(
+        "--tokenizer", type=Path, default=MODEL_DIR, help="of random weights; default: the demo's"
+    )
     parser.add_argument("--name", help="what the model is called in the table and the file's name")
     parser.add_argument("--rows", type=Path, default=DATA_DIR, help="folder with train.jsonl")
     parser.add_argument("--train-size", type=int, default=1001)
@@ -239,7 +242,7 @@ def bench_of(options: argparse.Namespace, device: torch.device, folder: Path) ->
         "model.device": device.type,
     }
     model_dir = options.model or (
-        save_random_model(options.shape, folder, device) if on_gpu else MODEL_DIR
+        save_random_model(options.shape, folder, device, options.tokenizer) if on_gpu else MODEL_DIR
     )
     kind = transformers.AutoConfig.from_pretrained(model_dir).model_type
     if kind in ENCODERS:

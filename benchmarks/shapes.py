@@ -1,6 +1,6 @@
 """Shapes of published models, with random weights, for benchmarks without a download.
 
-`python -m benchmarks.shapes phi-2 DIR` writes one into a folder.
+`python -m benchmarks.shapes phi-2 DIR` writes one into a folder, with the demo's tokenizer.
 """
 
 from __future__ import annotations
@@ -85,13 +85,15 @@ SHAPES: Mapping[str, Callable[[], Any]] = {
 }
 
 
-def save_random_model(shape: str, folder: Path, device: torch.device) -> Path:
-    """Write a model with random weights in bfloat16, and the demo's tokenizer, into the folder."""
+def save_random_model(
+    shape: str, folder: Path, device: torch.device, tokenizer: Path = MODEL_DIR
+) -> Path:
+    """Write a model with random weights in bfloat16, and a copy of a tokenizer, into the folder."""
     torch.manual_seed(0)
     with device:
         model: Any = SHAPES[shape]().bfloat16()
     model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(MODEL_DIR).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder
 
 

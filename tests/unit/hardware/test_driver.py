@@ -118,7 +118,7 @@ def test_the_driver_is_woken_unless_its_gpus_are_hidden(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    started = []
+    started: list[object] = []
     monkeypatch.setattr(driver_module, "start", started.append)
     wake_driver()
     assert started == ([] if hidden else [driver_module._count])
