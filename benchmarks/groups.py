@@ -57,6 +57,7 @@ def _run(run: Path, options: list[str], gpus: int) -> dict[str, Any]:
     first = folder.of_trial(trials_of(results.run.config)[0])
     plan = records.read(Plan, first.plan)
     baseline = records.read(ScoreResult, folder.baseline_result)
+    tuned = records.read(ScoreResult, first.evaluate_result)
     return {
         "gpus": [gpu.name for gpu in results.environment.gpus] or ["cpu"],
         "processes": plan.processes,
@@ -72,6 +73,9 @@ def _run(run: Path, options: list[str], gpus: int) -> dict[str, Any]:
         "losses": [round(epoch.train_loss, 4) for epoch in results.epochs],
         "scored_rows_per_s": {
             split: round(score.examples_per_s) for split, score in baseline.scores.items()
+        },
+        "tuned_scored_rows_per_s": {
+            split: round(score.examples_per_s) for split, score in tuned.scores.items()
         },
         "accuracy": [results.base.accuracy, results.tuned.accuracy],
     }

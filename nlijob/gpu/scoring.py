@@ -22,6 +22,7 @@ from nlijob.gpu.engine import Forward
 from nlijob.gpu.group import ALONE, Group
 from nlijob.gpu.heads import Encoded, Head
 from nlijob.gpu.heads.rows import lengths_of
+from nlijob.gpu.shares import split
 from nlijob.records.job import Prediction, Split, SplitScore
 
 Scored = tuple[list[int], Tensor]
@@ -107,7 +108,7 @@ def _exchanged(
     processes have scored.
     """
     own: list[Scored] = []
-    for chosen, figures in _in_turn(forward, head, rows, own_batches(in_batches, group)):
+    for chosen, figures in _in_turn(forward, head, rows, own_batches(rows, in_batches, group)):
         own.append((chosen, figures.float().cpu()))
         on_batch(sum(len(in_batch) for in_batch in in_batches[: len(own) * group.size]))
     if not own or (group.in_step and len(own) < math.ceil(len(in_batches) / group.size)):
@@ -126,16 +127,18 @@ def _exchanged(
     yield list(range(len(rows))), table[:, :-1]
 
 
-def own_batches(in_batches: Sequence[list[int]], group: Group) -> list[list[int]]:
-    """The batches that this process scores: one in each round.
+def own_batches(
+    rows: Sequence[Encoded], in_batches: Sequence[list[int]], group: Group
+) -> list[list[int]]:
+    """The batches that this process scores, of about as many tokens as each other's.
 
-    The first process takes the longest rows of one round, and the shortest of the next. If it took
-    the longest of every round, all would wait for it.
+    Where processes must make their passes together, each has a batch of every round.
     """
-    size, rank = group.size, group.rank
-    rounds = range(math.ceil(len(in_batches) / size))
-    places = [n * size + (size - 1 - rank if n % 2 else rank) for n in rounds]
-    return [in_batches[place] for place in places if place < len(in_batches)]
+    if group.in_step:
+        return [*in_batches[group.rank :: group.size]]
+    lengths = lengths_of(rows)
+    tokens = [int(lengths[batch].sum()) for batch in in_batches]
+    return [in_batches[place] for place in split(tokens, group.size)[group.rank]]
 
 
 def split_score(split: Split, predictions: Sequence[Prediction], duration_s: float) -> SplitScore:

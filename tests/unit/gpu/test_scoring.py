@@ -10,7 +10,7 @@ from nlijob.gpu.engine import Engine, Forward
 from nlijob.gpu.group import Group
 from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel
-from nlijob.gpu.scoring import own_batches, score
+from nlijob.gpu.scoring import batches, own_batches, score
 from nlijob.records.job import Prediction, SplitScore
 from tests import tolerance
 
@@ -40,17 +40,23 @@ def test_predictions_come_in_the_order_of_the_rows(
     assert [p.index for p in predictions] == [row.example.index for row in rows]
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 39])
-def test_each_batch_is_one_processs_and_none_has_all_the_longest(count: int) -> None:
-    in_batches = [[number] for number in range(count)]  # the longest rows first
-    group = Group()
-    group.size = 4
+@pytest.mark.parametrize("in_step", [False, True])
+def test_batches_are_dealt_out_by_their_tokens_unless_passes_are_made_together(
+    head: CausalHead, rows: list[Encoded], in_step: bool
+) -> None:
+    some, group = [rows[n % 3] for n in range(60)], Group()
+    in_batches = batches(some, 4)
+    group.size, group.in_step = 4, in_step
     dealt = []
     for group.rank in range(4):
-        dealt.append([place for (place,) in own_batches(in_batches, group)])
-    assert sorted(place for own in dealt for place in own) == list(range(count))
-    whole_rounds = [sum(own[: count // 8 * 2]) for own in dealt]
-    assert len({*whole_rounds}) == 1
+        dealt.append(own_batches(some, in_batches, group))
+    assert sorted(batch for own in dealt for batch in own) == sorted(in_batches)
+    tokens = [sum(some[n].length for batch in own for n in batch) for own in dealt]
+    if in_step:
+        assert dealt[0] == in_batches[::4]
+    else:
+        longest = 4 * max(row.length for row in some)
+        assert max(tokens) - min(tokens) <= longest
 
 
 def test_the_size_of_a_batch_does_not_change_what_is_predicted(
