@@ -1,9 +1,5 @@
-// The elementwise parts of a decoder layer with RMS norms, grouped queries and a gated MLP, each in
-// one pass over memory. As in kernels.cu, eight neighbouring values are read and written at once.
-
-#define ROWS 4  // rows per thread in kernels where a thread has the same columns of several rows
-#define OF_ROWS \
-    _Pragma("unroll") for (int r = 0; r < ROWS; ++r) if (first + r < rows)
+// The elementwise parts of a decoder layer with RMS norms and grouped queries, each in one pass over
+// memory. As in kernels.cu, eight neighbouring values are read and written at once.
 
 // total = x + z + bias (just x if z is null; bias may be null); normed = total * scale * weight, where
 // scale is 1 / its root mean square. A block computes one token.
@@ -181,50 +177,5 @@ extern "C" __global__ void __launch_bounds__(1024)
             EACH a.of[i] = down(d[i]);
             at(y, row * stride + h * head + c) = a;
         }
-    }
-}
-
-__device__ float sigmoid(float v) { return __fdividef(1.f, 1.f + __expf(-v)); }
-
-// out = silu(gate) * up, where y has both side by side, `width` columns each.
-extern "C" __global__ void swiglu(const T* y, long stride, T* out, long out_stride, int width,
-                                  int rows) {
-    long first = blockIdx.y * ROWS;
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
-    if (c >= width) return;
-    Eight g[ROWS], u[ROWS];
-    OF_ROWS {
-        g[r] = at(y, (first + r) * stride + c);
-        u[r] = at(y, (first + r) * stride + width + c);
-    }
-    OF_ROWS {
-        EACH {
-            float v = up(g[r].of[i]);
-            g[r].of[i] = down(v * sigmoid(v) * up(u[r].of[i]));
-        }
-        at(out, (first + r) * out_stride + c) = g[r];
-    }
-}
-
-// y = gradient of y through swiglu, given d_out.
-extern "C" __global__ void swiglu_backward(T* y, long stride, const T* d_out, long d_stride,
-                                           int width, int rows) {
-    long first = blockIdx.y * ROWS;
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
-    if (c >= width) return;
-    Eight g[ROWS], u[ROWS], d[ROWS];
-    OF_ROWS {
-        g[r] = at(y, (first + r) * stride + c);
-        u[r] = at(y, (first + r) * stride + width + c);
-        d[r] = at(d_out, (first + r) * d_stride + c);
-    }
-    OF_ROWS {
-        EACH {
-            float v = up(g[r].of[i]), s = sigmoid(v), grad = up(d[r].of[i]);
-            g[r].of[i] = down(grad * up(u[r].of[i]) * s * (1.f + v * (1.f - s)));
-            u[r].of[i] = down(grad * v * s);
-        }
-        at(y, (first + r) * stride + c) = g[r];
-        at(y, (first + r) * stride + width + c) = u[r];
     }
 }

@@ -22,7 +22,8 @@ HEAD_THREADS = 512
 SOURCE = Source("gated.cu")
 NORMS_SOURCE = Source("norms.cu")
 """Norms that some families have besides."""
-GEGLU_SOURCE = Source("geglu.cu")
+MLP_SOURCE = Source("gated_mlp.cu")
+"""The activation of the MLP; the macro GELU says which."""
 
 
 @dataclass(frozen=True)
@@ -252,18 +253,19 @@ def _launch(name: str, y: Tensor, heads: Heads, *given: object) -> None:
 # ---------------------------------------------------------------- activation
 
 
-def _activate(source: Source, name: str, y: Tensor, other: Tensor) -> None:
+def _launch_gate(name: str, y: Tensor, other: Tensor, **defined: int) -> None:
     """Launch an activation's kernel on the rows of y and of its output, or of that's gradient."""
     width = other.shape[1]
-    sizes = (y, y.stride(0), other, other.stride(0), width, len(y))
-    source.launch(name, *by_eight(y, width), *sizes)
+    given = (y, y.stride(0), other, other.stride(0), width, len(y))
+    blocks, threads = by_eight(y, width)
+    MLP_SOURCE.launch(name, blocks, threads, *given, **defined)
 
 
 def swiglu(y: Tensor, out: Tensor) -> None:
     """Write silu(gate) * up to `out`; y has gate and up side by side (Shazeer, 2020)."""
     width = out.shape[1]
     if y.is_cuda:
-        _activate(SOURCE, "swiglu", y, out)
+        _launch_gate("gate", y, out, GELU=0)
         return
     out.copy_(functional.silu(y[:, :width]) * y[:, width:])
 
@@ -272,7 +274,7 @@ def swiglu_backward(y: Tensor, d_out: Tensor) -> None:
     """Replace y by the gradient of `swiglu`'s input; `d_out` is the gradient of its output."""
     width = d_out.shape[1]
     if y.is_cuda:
-        _activate(SOURCE, "swiglu_backward", y, d_out)
+        _launch_gate("gate_backward", y, d_out, GELU=0)
         return
     gate, up = y[:, :width].float(), y[:, width:].float()
     grad, sigmoid = d_out.float(), gate.sigmoid()
@@ -284,7 +286,7 @@ def geglu(y: Tensor, out: Tensor) -> None:
     """Write gelu(gate) * up to `out`, tanh approximation; y as in `swiglu`."""
     width = out.shape[1]
     if y.is_cuda:
-        _activate(GEGLU_SOURCE, "geglu", y, out)
+        _launch_gate("gate", y, out, GELU=1)
         return
     out.copy_(functional.gelu(y[:, :width], approximate="tanh") * y[:, width:])
 
@@ -293,7 +295,7 @@ def geglu_backward(y: Tensor, d_out: Tensor) -> None:
     """Replace y by the gradient of `geglu`'s input; `d_out` is the gradient of its output."""
     width = d_out.shape[1]
     if y.is_cuda:
-        _activate(GEGLU_SOURCE, "geglu_backward", y, d_out)
+        _launch_gate("gate_backward", y, d_out, GELU=1)
         return
     gate, up = y[:, :width].float(), y[:, width:].float()
     grad = d_out.float()
@@ -309,10 +311,14 @@ class Activation:
     """As `swiglu`."""
     backward: Callable[[Tensor, Tensor], None]
     """As `swiglu_backward`."""
-    source: Source
+    is_gelu: bool
+
+    def compile(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Compile its kernels. Raises Unsupported."""
+        MLP_SOURCE.compile(device, dtype, GELU=int(self.is_gelu))
 
 
-SWIGLU = Activation(swiglu, swiglu_backward, SOURCE)
-GEGLU = Activation(geglu, geglu_backward, GEGLU_SOURCE)
+SWIGLU = Activation(swiglu, swiglu_backward, is_gelu=False)
+GEGLU = Activation(geglu, geglu_backward, is_gelu=True)
 ACTIVATIONS = {"silu": SWIGLU, "swish": SWIGLU, "gelu_pytorch_tanh": GEGLU}
 """The activations by their names in the library."""

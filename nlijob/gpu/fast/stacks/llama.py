@@ -127,7 +127,7 @@ class LlamaStack:
         check_copy_fits(linears, device, dtype)
         if device.type == "cuda":
             gated_kernels.SOURCE.compile(device, dtype)
-            _activation(models[0]).source.compile(device, dtype)
+            _activation(models[0]).compile(device, dtype)
             norms = _norms(layers)
             if norms.attention_output or norms.mlp_output or norms.all_heads:
                 gated_kernels.NORMS_SOURCE.compile(device, dtype)

@@ -37,8 +37,9 @@ OF_32_BITS = {"bias_rotate", "rotate_back", "complete_heads", "add_kept"}
 ATTENTION = {"attend", "attend_backward", "add_low_rank"}
 """Kernels for 16 bits."""
 PHI = {*kernels.SOURCE.parameters, "keep_by_row"}
-GATED = {*gated_kernels.SOURCE.parameters, "keep_by_row", "drop", "add_kept"}
-NORMS, GEGLU = set(gated_kernels.NORMS_SOURCE.parameters), {"geglu", "geglu_backward"}
+IN_GATED = {*gated_kernels.SOURCE.parameters, *gated_kernels.MLP_SOURCE.parameters}
+GATED = {*IN_GATED, "keep_by_row", "drop", "add_kept"}
+NORMS = set(gated_kernels.NORMS_SOURCE.parameters)
 New = Callable[[torch.dtype], LoadedModel]
 
 
@@ -154,7 +155,7 @@ def test_layers_with_norms_around_and_gelu_compute_with_kernels_what_they_comput
     new_gated: New, head: CausalHead, rows: list[Encoded], emulated: Emulated, dtype: torch.dtype
 ) -> None:
     launched = check(new_gated, head, rows[:5], emulated, dtype)
-    expected = GATED - {"swiglu", "swiglu_backward"} | NORMS | GEGLU
+    expected = GATED | NORMS
     in_attention = {*ATTENTION, "finish_heads"}
     is_narrow = dtype in fused_attention.KERNEL_DTYPES
     assert launched == (expected - OF_32_BITS | in_attention if is_narrow else expected)

@@ -152,10 +152,6 @@ def test_attention_launches_its_kernels_with_what_they_declare(
     assert launched == ["attend", *back, "attend"]
 
 
-OTHERS = {**gated_kernels.NORMS_SOURCE.parameters, **gated_kernels.GEGLU_SOURCE.parameters}
-"""Kernels that some families of gated layers need besides."""
-
-
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
@@ -175,15 +171,16 @@ def test_functions_of_gated_layers_launch_their_kernels_with_what_they_declare(
     d_prefix = new(2, 3, 128, dtype=torch.float32) if adds else None
     sums = (y, d_own, d_prefix, bounds)
     gated_kernels.head_gradients(*sums, bias, norms, angle, angle, heads, y)
-    gated_kernels.swiglu(some(4, 32), x)
-    gated_kernels.swiglu_backward(some(4, 32), x)
     assert launched == list(gated_kernels.SOURCE.parameters)
     launched.clear()
     gated_kernels.rms(y[:, :16], more, row, 1e-5, x, scale)
     gated_kernels.rms_gradient(y[:, :16], more, scale, row, x)
-    gated_kernels.geglu(some(4, 32), x)
-    gated_kernels.geglu_backward(some(4, 32), x)
-    assert launched == [*OTHERS]
+    assert launched == list(gated_kernels.NORMS_SOURCE.parameters)
+    launched.clear()
+    for activation in (gated_kernels.SWIGLU, gated_kernels.GEGLU):
+        activation.forward(some(4, 32), x)
+        activation.backward(some(4, 32), x)
+    assert launched == list(gated_kernels.MLP_SOURCE.parameters) * 2
 
 
 def test_adapters_launch_their_kernel_with_what_it_declares(launched: list[str]) -> None:

@@ -64,9 +64,13 @@ def test_elementwise_kernels_compile_except_bfloat16_on_gpus_without_it(
     ids=str,
 )
 def test_kernels_of_gated_layers_compile(capability: Capability, dtype: torch.dtype) -> None:
-    others = (gated_kernels.NORMS_SOURCE, gated_kernels.GEGLU_SOURCE)
-    for source in (gated_kernels.SOURCE, *others):
-        cubin = source.cubin(capability, dtype)
+    for source, defined in (
+        (gated_kernels.SOURCE, {}),
+        (gated_kernels.NORMS_SOURCE, {}),
+        (gated_kernels.MLP_SOURCE, {"GELU": 0}),
+        (gated_kernels.MLP_SOURCE, {"GELU": 1}),
+    ):
+        cubin = source.cubin(capability, dtype, **defined)
         assert names_in(cubin, list(source.parameters))
 
 
