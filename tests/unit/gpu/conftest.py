@@ -21,7 +21,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, read_tokenizer
 from nlijob.gpu.writer import Writer
 from nlijob.records.job import Example
-from tests.loading import Loader
+from tests.loading import Loader, MetaBuilder
 
 CPU = torch.device("cpu")
 
@@ -56,6 +56,7 @@ def written_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Writer, "do", lambda writer, write: write())
         patch.setattr(gpu_session, "load", Loader(layers=1))
+        patch.setattr(gpu_session, "meta_model", MetaBuilder())
         patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
         yield
 
