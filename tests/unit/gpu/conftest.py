@@ -72,12 +72,20 @@ def new_model(demo: JobConfig, tokenizer: Any, load_model: Loader) -> Callable[.
 
 
 @pytest.fixture(scope="session")
-def new_short_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
+def load_short_model() -> Loader:
+    """A fixture of its own, as `new_short_model` is made again for each parameter where a file
+    replaces it by one with parameters."""
+    return Loader(layers=2)
+
+
+@pytest.fixture(scope="session")
+def new_short_model(
+    demo: JobConfig, tokenizer: Any, load_short_model: Loader
+) -> Callable[..., LoadedModel]:
     """The same with two layers, for tests in which it matters what is done, and how often."""
-    load_short = Loader(layers=2)
 
     def new(config: JobConfig = demo) -> LoadedModel:
-        return load_short(config, MODEL_DIR, tokenizer, CPU)
+        return load_short_model(config, MODEL_DIR, tokenizer, CPU)
 
     return new
 
