@@ -16,6 +16,6 @@ echo "setting up .venv (only once; takes some minutes)"
 "$python" -m venv .venv
 backend=$(nvidia-smi >/dev/null 2>&1 && echo pypi || echo cpu)
 tools/install-torch.sh .venv/bin/python "$backend"
-.venv/bin/python -m pip -qq --disable-pip-version-check install --no-compile \
+.venv/bin/python -m pip -qq --disable-pip-version-check install \
     --constraint requirements/constraints.txt --editable '.[dev,s3,gs,sweep,lm-eval,bench]'
 touch .venv/.ready
