@@ -39,7 +39,7 @@ test-slow: .venv/.ready ## run whole jobs and long comparisons
 	$(python) -m pytest -n 2 --dist loadgroup -m "slow and not gpu" $(ARGS)
 
 test-faults: .venv/.ready ## kill jobs, damage runs, fill disks, at random: KILLED_RUNS=100 DAMAGED_RUNS=2000 DISKS=50 SEED=1
-	$(python) -m pytest -n $${WORKERS:-2} --dist worksteal -m faults $(ARGS)
+	$(python) -m pytest -n $${WORKERS:-2} --dist worksteal -m faults tests/faults $(ARGS)
 
 test-gpu: .venv/.ready ## run the tests that need a GPU
 	$(python) -m pytest -m gpu $(ARGS)

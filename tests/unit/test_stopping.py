@@ -140,19 +140,20 @@ def test_a_stop_that_is_lost_is_raised_again(lost: str) -> None:
 
 
 def test_a_stop_that_is_on_its_way_is_not_raised_again() -> None:
+    # 0.5 s is longer than it takes until a stop that was lost is raised again
     cleaned_up = """
     try:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(600)
     finally:
         try:
-            time.sleep(1)
+            time.sleep(0.5)
             raise ValueError
         except ValueError:
-            time.sleep(1)
+            time.sleep(0.5)
         print("cleaned up")"""
     done = subprocess.run(
-        [sys.executable, "-c", BODY.format(start=cleaned_up, stopped="time.sleep(1)")],
+        [sys.executable, "-c", BODY.format(start=cleaned_up, stopped="time.sleep(0.5)")],
         cwd=ROOT,
         capture_output=True,
         text=True,

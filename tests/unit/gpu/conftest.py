@@ -21,7 +21,7 @@ from nlijob.gpu.heads import CausalHead, Encoded
 from nlijob.gpu.model import LoadedModel, add_adapter, read_tokenizer
 from nlijob.gpu.writer import Writer
 from nlijob.records.job import Example
-from tests.loading import Loader
+from tests.loading import Loader, MetaBuilder
 
 CPU = torch.device("cpu")
 
@@ -56,6 +56,7 @@ def written_at_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Writer, "do", lambda writer, write: write())
         patch.setattr(gpu_session, "load", Loader(layers=1))
+        patch.setattr(gpu_session, "meta_model", MetaBuilder())
         patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
         yield
 
@@ -71,12 +72,20 @@ def new_model(demo: JobConfig, tokenizer: Any, load_model: Loader) -> Callable[.
 
 
 @pytest.fixture(scope="session")
-def new_short_model(demo: JobConfig, tokenizer: Any) -> Callable[..., LoadedModel]:
+def load_short_model() -> Loader:
+    """A fixture of its own, as `new_short_model` is made again for each parameter where a file
+    replaces it by one with parameters."""
+    return Loader(layers=2)
+
+
+@pytest.fixture(scope="session")
+def new_short_model(
+    demo: JobConfig, tokenizer: Any, load_short_model: Loader
+) -> Callable[..., LoadedModel]:
     """The same with two layers, for tests in which it matters what is done, and how often."""
-    load_short = Loader(layers=2)
 
     def new(config: JobConfig = demo) -> LoadedModel:
-        return load_short(config, MODEL_DIR, tokenizer, CPU)
+        return load_short_model(config, MODEL_DIR, tokenizer, CPU)
 
     return new
 

@@ -37,7 +37,7 @@ from nlijob.records.transfer import TransferPrediction
 from nlijob.records.use import AdapterRecord
 from nlijob.rundir import RunDir, epoch_marker, write_record, write_records
 from nlijob.stages import GPU_STAGES
-from tests.loading import Loader
+from tests.loading import Loader, MetaBuilder
 
 ROWS = 6
 SETTINGS: dict[str, Any] = {
@@ -54,6 +54,7 @@ SETTINGS: dict[str, Any] = {
 def _loaded_quickly(load_model: Loader) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "load", load_model)
+        patch.setattr(session, "meta_model", MetaBuilder())
         patch.setattr(os, "fsync", lambda descriptor: None)  # nobody pulls the plug
         yield
 
