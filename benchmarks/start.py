@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from benchmarks.origin import origin
 from nlijob import records
 from nlijob.gpu.start_parts import CONTEXT, FROM_LAUNCH, LAUNCHER, LIBRARIES
-from nlijob.records.job import Timing
+from nlijob.records.job import Timing, WorkerStart
 from nlijob.records.outcome import Results
 from nlijob.rundir import RunDir
 
@@ -71,6 +71,7 @@ def main() -> None:
             timings = list(records.read_log(Timing, run.timings).records)
             spent = [*until_first_step(timings, began_s)]
             _print(number, spent, whole_s)
+            _print_use(records.read(WorkerStart, run.worker_start))
             results = records.read(Results, run.results)
             jobs.append(figures_of(results, spent, whole_s, _state(number, options.empty_caches)))
     if options.out:
@@ -184,6 +185,17 @@ def _print(number: int, spent: Sequence[Spent], whole_s: float) -> None:
     print(f"{total.seconds:>9.2f}  s  {total.name}; {whole_s:.2f} s in all")
     figures = {one.name: round(one.seconds, 3) for one in spent}
     print(json.dumps({"job": number + 1, **figures, "whole job": round(whole_s, 3)}), flush=True)
+
+
+def _print_use(start: WorkerStart) -> None:
+    """Whether the start's seconds were spent computing, in the system, or waiting."""
+    moments = (("its program began", start.began_use), ("all was imported", start.imported_use))
+    for moment, use in moments:
+        if use:
+            print(
+                f"the GPU side's process until {moment}: {use.user_s:.2f} s in its own code, "
+                f"{use.system_s:.2f} s in the system, {use.page_faults:,} page faults"
+            )
 
 
 if __name__ == "__main__":

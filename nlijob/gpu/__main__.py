@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from nlijob.errors import JobError
 from nlijob.gpu.context import EarlyContext, early_context
 from nlijob.gpu.imports import imported
 from nlijob.gpu.outcome import outcome_of
-from nlijob.records.job import WorkerOutcome, WorkerStart
+from nlijob.records.job import ProcessUse, WorkerOutcome, WorkerStart
 from nlijob.rundir import RunDir, write_record
 
 WORKERS = {
@@ -77,7 +78,7 @@ def _outcome(run: RunDir, rank: int, size: int) -> WorkerOutcome:
 
 def _imported(name: str) -> tuple[Any, WorkerStart]:
     """The module of the work, and how long it took to import it; with it, all libraries are."""
-    began_s = time.monotonic()
+    began_s, began_use = time.monotonic(), _use()
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
 
     def importing() -> tuple[Any, EarlyContext | None]:
@@ -85,7 +86,14 @@ def _imported(name: str) -> tuple[Any, WorkerStart]:
         return importlib.import_module(name), context
 
     module, context = imported(importing)
-    return module, WorkerStart(began_s, time.monotonic(), context.duration_s if context else None)
+    context_s = context.duration_s if context else None
+    return module, WorkerStart(began_s, time.monotonic(), context_s, began_use, _use())
+
+
+def _use() -> ProcessUse:
+    """What this process has taken of the machine so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return ProcessUse(usage.ru_utime, usage.ru_stime, usage.ru_minflt)
 
 
 if __name__ == "__main__":

@@ -665,6 +665,18 @@ class WorkerTask:
 
 
 @dataclass(frozen=True)
+class ProcessUse:
+    """What a process has taken of the machine since it began."""
+
+    user_s: float
+    """CPU time in its own code, in all its threads."""
+    system_s: float
+    """CPU time in the system for it."""
+    page_faults: int
+    """Pages of memory that were set up for it, without reading a disk."""
+
+
+@dataclass(frozen=True)
 class WorkerStart:
     """worker/start.json: how the start of the GPU side's first process went."""
 
@@ -675,6 +687,10 @@ class WorkerStart:
     """When all libraries were imported, on the same clock."""
     context_s: float | None = None
     """Seconds that it took to create the GPU's context meanwhile; None if it was not created."""
+    began_use: ProcessUse | None = None
+    """What the process had taken when its program began; None in older runs."""
+    imported_use: ProcessUse | None = None
+    """The same when all libraries were imported."""
 
 
 @dataclass(frozen=True)

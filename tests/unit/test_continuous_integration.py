@@ -17,7 +17,11 @@ LIMIT_S = 120.0
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not on this machine")
 
-WAITS = """echo $$$$ >leader; trap 'touch cleaned' EXIT; touch began; sleep 1000"""
+WAITS = (
+    "echo $$$$ >leader; "
+    """trap 'trap "" TERM; touch cleaned; exit 1' TERM; """  # make passes the signal on once more
+    "touch began; while true; do sleep 0.1; done"
+)
 """A step that does not end by itself, and cleans up after itself when it is told to end."""
 UNTIL_BEGUN = "for _ in {1..6000}; do [ -e began ] && break; sleep 0.01; done; [ -e began ]"
 
