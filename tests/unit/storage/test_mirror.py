@@ -99,7 +99,7 @@ def test_markers_are_uploaded_after_all_files_that_they_list(run: RunDir, place:
 def test_only_changed_files_are_uploaded(run: RunDir, place: Place) -> None:
     complete_run(run, "a", epochs=1)
     with Mirror(run, place, print):
-        wait_until(lambda: "markers/report.json" in FaultyFileSystem.files())
+        wait_until(lambda: FaultyFileSystem.files() == copied(run))
         FaultyFileSystem.calls.clear()
         complete_epoch(run, 2, "a")
     assert puts() == [*("train/state-2.pt", "train/epoch-2/adapter", "markers/train-epoch-2.json")]
