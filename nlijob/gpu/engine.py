@@ -339,6 +339,7 @@ class Engine:
         head, model = self._head, self._loaded.model
 
         def exactly(rows: Sequence[Encoded]) -> Tensor:
+            # not `_plain_logits`: a model that cannot do this loses this mode alone
             return head.logits(model, head.collate(rows, self._loaded.device))
 
         with in_float32(model):

@@ -211,8 +211,7 @@ def attend_heads(
     if _kernel_supports_final(y, heads, pack):
         logs = y.new_empty(heads.queries, len(y), dtype=torch.float32)
         nothing = (None, None, 0, 0, None, None, None)
-        segments = (pack.bounds, pack.row_count, pack.shared, pack.scaling)
-        given = (*nothing, *segments, out, logs, None, heads.query_width, len(y), 0)
+        given = (*nothing, *_segments(pack), out, logs, None, heads.query_width, len(y), 0)
         _launch_final("attend", y, heads, pack, given, _tokens(pack) * 3 * (pack.head + 8))
         return AttentionResult(out, logs)
     # .data: as in `forward`
@@ -248,8 +247,7 @@ def heads_backward(
         segments = len(pack.bounds) - 1 if shared else 0
         d_prefix = grad.new_empty(segments, shared, 2 * width, dtype=torch.float32)
         had = (attended.out, attended.logs, None, grad, grad.stride(0))
-        segments_of = (pack.bounds, pack.row_count, shared, pack.scaling)
-        given = (None, None, *segments_of, *had, d_prefix, d_own)
+        given = (None, None, *_segments(pack), *had, d_prefix, d_own)
         sizes = (width, len(y))
         values = _shared_values_back(pack)
         _launch_final("attend_backward", final, heads, pack, (*given, *sizes), values)
@@ -286,13 +284,13 @@ def _kernel_supports_final(y: Tensor, heads: Heads, pack: PackLayout) -> bool:
 
 
 def _is_supported(device: torch.device, dtype: torch.dtype, head: int) -> bool:
-    """Whether a GPU has the instructions of the kernels for final heads."""
-    return (
-        dtype in KERNEL_DTYPES
-        and head <= MAX_HEAD
-        and head % TILE == 0
-        and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
-    )
+    """Whether heads of this width have kernels on a GPU."""
+    return head <= MAX_HEAD and head % TILE == 0 and has_tiles(device, dtype)
+
+
+def has_tiles(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a GPU has the instructions for tiles of values of this type."""
+    return dtype in KERNEL_DTYPES and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
 
 
 @functools.cache
@@ -330,17 +328,18 @@ def _kernel_supports(y: Tensor, pack: PackLayout, rank: int) -> bool:
     values = max(_shared_values(pack, rank), _shared_values_back(pack))
     return (
         y.is_cuda
-        and y.dtype in KERNEL_DTYPES
-        and pack.head <= MAX_HEAD
-        and pack.head % TILE == 0
+        and _is_supported(y.device, y.dtype, pack.head)
         and rank % TILE == 0
         and _shared_bytes(pack, values) <= _max_shared_bytes(y.device)
-        and torch.cuda.get_device_capability(y.device) >= MIN_CAPABILITY
     )
 
 
 def _angles(pack: PackLayout) -> tuple[Any, ...]:
-    return pack.cosine, pack.sine, pack.bounds, pack.row_count, pack.shared, pack.scaling
+    return pack.cosine, pack.sine, *_segments(pack)
+
+
+def _segments(pack: PackLayout) -> tuple[Any, ...]:
+    return pack.bounds, pack.row_count, pack.shared, pack.scaling
 
 
 def _shared_values(pack: PackLayout, rank: int) -> int:

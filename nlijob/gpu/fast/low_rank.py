@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nlijob.gpu.fast import kernels
 from nlijob.gpu.fast.cuda import Source
-from nlijob.gpu.fast.fused_attention import KERNEL_DTYPES, MIN_CAPABILITY, TILE
+from nlijob.gpu.fast.fused_attention import TILE, has_tiles
 
 SOURCE = Source("low_rank.cu", "tiles.cu")
 SPAN, LINE = 32, 40
@@ -56,5 +56,4 @@ def add(into: Tensor, inner: Tensor, a: Tensor, kept: Tensor, scale: float) -> N
 
 
 def _is_supported(device: torch.device, dtype: torch.dtype, rank: int) -> bool:
-    has_tiles = dtype in KERNEL_DTYPES and rank % TILE == 0
-    return has_tiles and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
+    return rank % TILE == 0 and has_tiles(device, dtype)

@@ -162,7 +162,6 @@ class FastModel:
             "max_length_k": shape.longest,
             "use_cache": False,
         }
-        last = packed.last.long()
         if self._row_masks:
             self._row_masks.place(packed.row_numbers, packed.positions, packed.last)
         if self._encoder:
@@ -173,9 +172,11 @@ class FastModel:
             inputs[TYPES] = packed.types.unsqueeze(0)
         if self._stack:
             inputs |= self._stack.inputs(packed, shape.prefix)
-            last = torch.arange(len(last), device=last.device)  # a stack returns no other tokens
-        elif shape.prefix:
-            inputs["shared_prefix"] = make_prefix(shape.prefix, packed.bounds, shape.tokens)
+            last = torch.arange(shape.rows, device=packed.last.device)  # it returns no other tokens
+        else:
+            last = packed.last.long()
+            if shape.prefix:
+                inputs["shared_prefix"] = make_prefix(shape.prefix, packed.bounds, shape.tokens)
         with self._computing():
             return self._head.packed_logits(base, inputs, last).float()
 

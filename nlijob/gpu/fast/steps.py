@@ -101,9 +101,10 @@ class Steps:
         self._scaler = loss_scaler(loaded)
         lengths = lengths_of(schedule.rows)
         self._longest = int(lengths.max())
-        # only a fused stack's attention takes longer for all rows if one may be long
-        splits = self.captures and fast.is_fused
-        self._usual = usual_longest(lengths, rows) if splits else self._longest
+        self._has_kernels = self.captures and fast.is_fused
+        """Whether kernels of this project compute attention: they take longer for all rows if one
+        may be long, and skip filling."""
+        self._usual = usual_longest(lengths, rows) if self._has_kernels else self._longest
         """Tokens of the longest row in all packs but `_long`."""
         self._has_types = has_types(schedule.rows)
         self._graphs = self._new_graphs()
@@ -224,10 +225,12 @@ class Steps:
 
     def _pack_of(self, rows: Sequence[Encoded], size: int) -> _Captured:
         """The pack that computes these rows, for which one of this size is large enough."""
-        return self._long if self._long and self._is_long(rows) else self._packs[size]
+        is_long = self._most(rows) > self._usual
+        return self._long if self._long and is_long else self._packs[size]
 
-    def _is_long(self, rows: Sequence[Encoded]) -> bool:
-        return max(row.length for row in rows) > self._usual
+    def _most(self, rows: Sequence[Encoded]) -> int:
+        """Tokens that rows may have in the pack that computes these."""
+        return self._usual if max(row.length for row in rows) <= self._usual else self._longest
 
     def draw(self, rows: Sequence[Encoded], tokens: int) -> None:
         """Compute a micro-batch without any effect but that dropout has drawn for it, on a CPU."""
@@ -301,8 +304,8 @@ class Steps:
 
     def _shape(self, tokens: int, longest: int) -> PackShape:
         kind = self._fast.is_bidirectional, self._has_types
-        skips = self.captures and self._fast.is_fused
-        return PackShape(tokens, self._rows, longest, self._prefix, *kind, fills_apart=skips)
+        given = (tokens, self._rows, longest, self._prefix, *kind)
+        return PackShape(*given, fills_apart=self._has_kernels)
 
     def _capture_pack(self, tokens: int, longest: int, graphs: Graphs | None = None) -> _Captured:
         """Capture a pack of this size, for rows of at most `longest` tokens."""
@@ -386,11 +389,9 @@ class Steps:
         """
         try:
             graphs = self._new_graphs()
-            longest = [self._longest if self._is_long(rows) else self._usual for rows, _ in packs]
-            captured = [
-                self._capture_pack(size, most, graphs)
-                for (_, size), most in zip(packs, longest, strict=True)
-            ]
+            needed = [(size, self._most(rows)) for rows, size in packs]
+            made = {one: self._capture_pack(*one, graphs) for one in dict.fromkeys(needed)}
+            captured = [made[one] for one in needed]
             return self._timed(packs, captured, graphs.capture(self._update_alone))
         except Exception as error:
             if not is_out_of_memory(error):
